@@ -1,0 +1,29 @@
+"""CLLM4Rec and RSLLM: language models that know users and items. Names are imported when first used."""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Dataset": "cllm4rec.data.dataset",
+    "build_dataset": "cllm4rec.data.preparation",
+    "measure": "cllm4rec.evaluation",
+    "bootstrap_interval": "cllm4rec.evaluation",
+    "Recommender": "cllm4rec.models.base",
+    "load": "cllm4rec.models",
+    "CLLM4Rec": "cllm4rec.models.cllm4rec",
+    "CLLM4RecConfig": "cllm4rec.models.cllm4rec",
+    "EASE": "cllm4rec.models.ease",
+    "IALS": "cllm4rec.models.ials",
+    "ItemKNN": "cllm4rec.models.itemknn",
+    "Popularity": "cllm4rec.models.popularity",
+    "TrainConfig": "cllm4rec.training.config",
+}
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'cllm4rec' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

@@ -1,0 +1,223 @@
+"""Dataset: interactions, external ids and texts, cut into parts; one folder on disk."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from cllm4rec.data.files import replace_folder
+from cllm4rec.data.interactions import IdMap, Interactions
+from cllm4rec.data.randomness import hash_ids, mix
+
+FORMAT_VERSION = 1
+PARTS = ("train", "validation", "test")
+ITEM_TEXTS = ("title", "description", "categories", "brand", "year")  # columns of the items table that are text
+USER_TEXTS = ("biography",)  # columns of the users table that are text
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything a recommender may learn from, and the parts it may not.
+
+    Attributes:
+        interactions: the events, sorted by user and time.
+        users: a row a user, number = row: `user_id` and any text columns.
+        items: a row an item, number = row: `item_id` and any text columns ("" where an item has no such text).
+        part: uint8 (n_events,), 0 train, 1 validation, 2 test.
+        about: where it came from: counts, the rules applied, the split and its hash.
+    """
+
+    interactions: Interactions
+    users: pl.DataFrame
+    items: pl.DataFrame
+    part: np.ndarray
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_frame(
+        cls, events: pl.DataFrame, items: pl.DataFrame | None = None, users: pl.DataFrame | None = None
+    ) -> "Dataset":
+        """Number users and items and sort the events.
+
+        Args:
+            events: `user_id`, `item_id`, and optionally `timestamp` (seconds), `position` (order within a user),
+                `review_text` and `part` (one of train, validation, test; all train without it).
+            items: `item_id` and text columns; items without an event are left out.
+            users: `user_id` and text columns, likewise.
+
+        Users and items are numbered by a hash of their id, so that a number says nothing about popularity or age.
+        A user's events are ordered by position (else timestamp), then by a hash of the ids.
+        """
+        if events.is_empty():
+            raise ValueError("there are no events: nothing is left to learn from")
+        user_rows = _rows(events["user_id"], users, "user_id")
+        item_rows = _rows(events["item_id"], items, "item_id")
+        numbers = events.select(
+            _number("user_id", user_rows["user_id"]).alias("user"),
+            _number("item_id", item_rows["item_id"]).alias("item"),
+        )
+        user, item = numbers["user"].to_numpy(), numbers["item"].to_numpy()
+        tie = mix(hash_ids(user_rows["user_id"])[user], hash_ids(item_rows["item_id"])[item])
+        order_column = next((name for name in ("position", "timestamp") if name in events.columns), None)
+        time = np.zeros(len(events)) if order_column is None else events[order_column].fill_null(-1).to_numpy()
+        order = np.lexsort((tie, time, user))
+        sorted_events = events[order]
+        part = np.zeros(len(events), dtype=np.uint8)
+        if "part" in events.columns:
+            part = sorted_events["part"].replace_strict({name: i for i, name in enumerate(PARTS)}).to_numpy()
+        interactions = Interactions(
+            user[order],
+            item[order],
+            len(user_rows),
+            len(item_rows),
+            sorted_events["timestamp"].fill_null(-1).to_numpy() if "timestamp" in events.columns else None,
+            sorted_events["review_text"].fill_null("") if "review_text" in events.columns else None,
+        )
+        return cls(interactions, user_rows, item_rows, part.astype(np.uint8))
+
+    @cached_property
+    def user_ids(self) -> IdMap:
+        return IdMap(self.users["user_id"])
+
+    @cached_property
+    def item_ids(self) -> IdMap:
+        return IdMap(self.items["item_id"])
+
+    @property
+    def n_users(self) -> int:
+        return self.interactions.n_users
+
+    @property
+    def n_items(self) -> int:
+        return self.interactions.n_items
+
+    @cached_property
+    def tie_order(self) -> np.ndarray:
+        """int64 (n_items,): among items of equal score, the lower value ranks first. A hash of the external ids, so
+        that ties favour neither popular items nor low numbers."""
+        order = np.lexsort((self.items["item_id"].cast(pl.String).to_numpy(), hash_ids(self.items["item_id"])))
+        ranks = np.empty(self.n_items, dtype=np.int64)
+        ranks[order] = np.arange(self.n_items)
+        return ranks
+
+    def only(self, *parts: str) -> "Dataset":
+        """The same users, items and texts with the events (and reviews) of the named parts only."""
+        keep = np.isin(self.part, [PARTS.index(part) for part in parts])
+        return replace(self, interactions=self.interactions.select(keep), part=self.part[keep])
+
+    @cached_property
+    def train(self) -> "Dataset":
+        return self.only("train")
+
+    @cached_property
+    def validation(self) -> "Dataset":
+        return self.only("validation")
+
+    @cached_property
+    def test(self) -> "Dataset":
+        return self.only("test")
+
+    @property
+    def item_texts(self) -> dict[str, list[str]]:
+        """Text columns of the items, name -> one text an item."""
+        return {name: self.items[name].to_list() for name in ITEM_TEXTS if name in self.items.columns}
+
+    @property
+    def user_texts(self) -> dict[str, list[str]]:
+        """Text columns of the users, name -> one text a user."""
+        return {name: self.users[name].to_list() for name in USER_TEXTS if name in self.users.columns}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of ids, events and texts, without the split."""
+        digest = hashlib.sha256()
+        for frame in (self.users, self.items):
+            for column in frame.get_columns():
+                digest.update(f"{column.name}\0".encode() + "\0".join(column.cast(pl.String)).encode())
+        events = self.interactions
+        digest.update(events.users.tobytes() + events.items.tobytes())
+        digest.update(b"" if events.times is None else events.times.tobytes())
+        digest.update(b"" if events.reviews is None else "\0".join(events.reviews).encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def split_fingerprint(self) -> str:
+        """SHA-256 of the part of each event."""
+        return hashlib.sha256(self.part.tobytes()).hexdigest()
+
+    def save(self, folder: str | Path) -> None:
+        """Write the dataset as a folder: events.parquet, users.parquet, items.parquet, dataset.json.
+
+        The folder appears whole or not at all. An older dataset of that name is replaced; anything else is refused.
+        """
+        events = self.interactions
+        columns: dict[str, Any] = {"user": events.users, "item": events.items, "part": self.part}
+        columns |= {} if events.times is None else {"timestamp": events.times}
+        columns |= {} if events.reviews is None else {"review_text": events.reviews}
+        about = {
+            "format_version": FORMAT_VERSION,
+            "n_users": self.n_users,
+            "n_items": self.n_items,
+            "n_events": len(events),
+            "n_events_by_part": {name: int((self.part == i).sum()) for i, name in enumerate(PARTS)},
+            **self.about,
+            "data_sha256": self.fingerprint,
+            "split_sha256": self.split_fingerprint,
+        }
+        with replace_folder(Path(folder), marker="dataset.json") as new:
+            pl.DataFrame(columns).write_parquet(new / "events.parquet")
+            self.users.write_parquet(new / "users.parquet")
+            self.items.write_parquet(new / "items.parquet")
+            (new / "dataset.json").write_text(json.dumps(about, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Dataset":
+        """Read a folder written by `save`.
+
+        Raises:
+            ValueError: there is no dataset in the folder, or it has another format version.
+        """
+        folder = Path(folder)
+        if not (folder / "dataset.json").is_file():
+            raise ValueError(f"{folder} is not a dataset folder (no dataset.json): make one with cllm4rec.prepare")
+        about = json.loads((folder / "dataset.json").read_text())
+        if about.get("format_version") != FORMAT_VERSION:
+            raise ValueError(
+                f"{folder}/dataset.json: format_version {about.get('format_version')!r} is unknown to this version, "
+                f"which reads {FORMAT_VERSION}: prepare the dataset again"
+            )
+        events = pl.read_parquet(folder / "events.parquet")
+        users, items = pl.read_parquet(folder / "users.parquet"), pl.read_parquet(folder / "items.parquet")
+        interactions = Interactions(
+            events["user"].to_numpy(),
+            events["item"].to_numpy(),
+            len(users),
+            len(items),
+            events["timestamp"].to_numpy() if "timestamp" in events.columns else None,
+            events["review_text"] if "review_text" in events.columns else None,
+        )
+        return cls(interactions, users, items, events["part"].to_numpy(), about)
+
+
+def _rows(seen: pl.Series, table: pl.DataFrame | None, key: str) -> pl.DataFrame:
+    """One row for each id that occurs in `seen`, ordered by the hash of the id, with the table's columns joined on."""
+    ids = seen.unique()
+    ids = ids[np.lexsort((ids.cast(pl.String).to_numpy(), hash_ids(ids)))]
+    rows = ids.alias(key).to_frame()
+    if table is None:
+        return rows
+    by_text = table.with_columns(pl.col(key).cast(pl.String)).unique(key, keep="first", maintain_order=True)
+    joined = rows.with_columns(pl.col(key).cast(pl.String).alias("_text")).join(
+        by_text.rename({key: "_text"}), on="_text", how="left", maintain_order="left"
+    )
+    return joined.drop("_text").with_columns(pl.exclude(key).cast(pl.String).fill_null(""))
+
+
+def _number(column: str, ids: pl.Series) -> pl.Expr:
+    """The row of each of the column's ids in `ids`."""
+    return pl.col(column).replace_strict(ids, np.arange(len(ids), dtype=np.int64), return_dtype=pl.Int64)

@@ -1,0 +1,63 @@
+"""Rules that drop events before anything is learned. Each says what it dropped."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What one rule took away."""
+
+    rule: str
+    users: int
+    items: int
+    events: int
+
+    def __str__(self) -> str:
+        return f"{self.rule}: dropped {self.events:,} events, {self.users:,} users, {self.items:,} items"
+
+
+class Rules:
+    """Applies rules to a table of events and keeps the account of what each dropped."""
+
+    def __init__(self, events: pl.DataFrame) -> None:
+        self.events = events
+        self.dropped: list[Dropped] = []
+
+    def apply(self, rule: str, keep: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+        before, self.events = self.events, keep(self.events)
+        self.dropped.append(
+            Dropped(
+                rule,
+                before["user_id"].n_unique() - self.events["user_id"].n_unique(),
+                before["item_id"].n_unique() - self.events["item_id"].n_unique(),
+                len(before) - len(self.events),
+            )
+        )
+
+    def account(self) -> list[dict[str, Any]]:
+        return [asdict(one) for one in self.dropped]
+
+
+def latest_of_repeats(events: pl.DataFrame) -> pl.DataFrame:
+    """One event for each pair of user and item: the latest by position (else timestamp, else row).
+
+    An event without a timestamp counts as the earliest.
+    """
+    order = [name for name in ("position", "timestamp") if name in events.columns][:1]
+    ordered = events.sort(order, nulls_last=False, maintain_order=True) if order else events
+    return ordered.unique(["user_id", "item_id"], keep="last", maintain_order=True)
+
+
+def k_core(events: pl.DataFrame, k: int) -> pl.DataFrame:
+    """Drop users and items with fewer than k events, again and again until none is left to drop."""
+    while True:
+        kept = events.filter(
+            (pl.len().over("user_id") >= k) & (pl.len().over("item_id") >= k),
+        )
+        if len(kept) == len(events):
+            return kept
+        events = kept

@@ -1,0 +1,110 @@
+"""Who took what, in numbers: users, items, times and the review of each event."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+
+
+class IdMap:
+    """External ids <-> numbers 0 .. n-1. Ids keep the type they came in (text or integers); look-ups go by their text."""
+
+    def __init__(self, ids: pl.Series) -> None:
+        self.ids = ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.ids.cast(pl.String).to_list())}
+
+    def find(self, ids: Iterable[object]) -> np.ndarray:
+        """Numbers of external ids, int64, -1 for an id that is not here."""
+        return np.array([self._numbers.get(str(one), -1) for one in ids], dtype=np.int64)
+
+    def index(self, ids: Iterable[object], kind: str = "id") -> np.ndarray:
+        """Numbers of external ids, int64.
+
+        Raises:
+            ValueError: an id is unknown; the message names the first such id and `kind`.
+        """
+        ids = list(ids)
+        numbers = self.find(ids)
+        if (numbers < 0).any():
+            missing = [str(one) for one, number in zip(ids, numbers, strict=True) if number < 0]
+            raise ValueError(f"{kind} {missing[0]!r} is not in the data ({len(missing)} of {len(ids)} unknown)")
+        return numbers
+
+    def names(self, numbers: np.ndarray) -> pl.Series:
+        """External ids of numbers, in their own type."""
+        return self.ids.gather(np.asarray(numbers, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Events sorted by user and, within a user, by time.
+
+    Attributes:
+        users: int64 (n,), ascending.
+        items: int64 (n,).
+        n_users, n_items: sizes of the two sets; users and items without an event count.
+        times: int64 (n,) in seconds, or None where the data has none. The row order is the order in time either way.
+        reviews: text of each event (n,), "" for none, or None where the data has none.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    n_users: int
+    n_items: int
+    times: np.ndarray | None = None
+    reviews: pl.Series | None = None
+
+    def __post_init__(self) -> None:
+        for what, numbers, n in (("user", self.users, self.n_users), ("item", self.items, self.n_items)):
+            if len(numbers) and not (0 <= numbers.min() and numbers.max() < n):
+                worst = numbers.max() if numbers.max() >= n else numbers.min()
+                raise ValueError(f"{what} number {worst} is out of range: there are {n} {what}s")
+        if (np.diff(self.users) < 0).any():
+            raise ValueError("events are not sorted by user: sort them by user and time first")
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @cached_property
+    def indptr(self) -> np.ndarray:
+        """int64 (n_users + 1,): the events of user u are rows indptr[u] .. indptr[u+1]."""
+        return np.searchsorted(self.users, np.arange(self.n_users + 1))
+
+    @cached_property
+    def matrix(self) -> sp.csr_matrix:
+        """Binary float32 matrix (n_users, n_items) with sorted indices."""
+        ones = np.ones(len(self), dtype=np.float32)
+        matrix = sp.csr_matrix((ones, (self.users, self.items)), shape=(self.n_users, self.n_items))
+        matrix.sum_duplicates()
+        matrix.data[:] = 1.0
+        return matrix
+
+    def history(self, user: int) -> np.ndarray:
+        """Items of one user in time order, int64."""
+        return self.items[self.indptr[user] : self.indptr[user + 1]]
+
+    def histories(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Histories of several users at once: row numbers of their events (total,), and lengths (len(users),)."""
+        starts, lengths = self.indptr[users], self.indptr[users + 1] - self.indptr[users]
+        offsets = np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
+        return np.arange(lengths.sum()) + offsets, lengths
+
+    def select(self, keep: np.ndarray) -> "Interactions":
+        """The events where the mask `keep` (n,) holds; users and items stay numbered as they are."""
+        return Interactions(
+            self.users[keep],
+            self.items[keep],
+            self.n_users,
+            self.n_items,
+            None if self.times is None else self.times[keep],
+            None if self.reviews is None else self.reviews.filter(pl.Series(keep)),
+        )

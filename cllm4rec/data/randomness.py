@@ -1,0 +1,52 @@
+"""Randomness as a function: the same (seed, epoch, example, ...) gives the same numbers everywhere.
+
+Nothing here has a state, so a shuffled history does not depend on the batch, the worker or the rank that asks for it,
+nor on what was drawn before. Hashes of external ids do not depend on the numbering of users and items.
+"""
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _scramble(x: np.ndarray) -> np.ndarray:
+    """The output function of SplitMix64 (Steele, Lea and Flood, 2014): a bijection of 64-bit integers."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def mix(*parts: int | np.ndarray) -> np.ndarray:
+    """Hash whole numbers together, element by element.
+
+    Args:
+        parts: integers and integer arrays that broadcast against each other; their order matters.
+
+    Returns:
+        uint64 array of the broadcast shape, uniform over 64 bits.
+    """
+    state = np.zeros(1, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for part in parts:
+            number = np.asarray(part).astype(np.int64).astype(np.uint64)
+            state = _scramble((state ^ number) + _GOLDEN)
+    return state
+
+
+def uniform(*parts: int | np.ndarray) -> np.ndarray:
+    """Numbers in [0, 1) from `mix(*parts)`, float64 of the broadcast shape."""
+    return (mix(*parts) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def hash_ids(ids: Iterable[object]) -> np.ndarray:
+    """A 63-bit hash of each external id's text, int64, equal on every machine (BLAKE2b)."""
+    digests = (hashlib.blake2b(str(one).encode(), digest_size=8).digest() for one in ids)
+    return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64).astype(np.int64) & np.int64(2**63 - 1)
+
+
+def permutation(n: int, *parts: int) -> np.ndarray:
+    """The numbers 0 .. n-1 in an order that depends on `parts` alone, int64 (n,)."""
+    return np.argsort(mix(*parts, np.arange(n)), kind="stable")

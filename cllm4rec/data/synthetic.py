@@ -1,0 +1,138 @@
+"""Small worlds whose right answers are known: for tests, for the demonstration, and to see what a change is worth."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from cllm4rec.data.dataset import Dataset
+
+GENRES = {  # genre -> words of its titles and texts
+    "mystery": "Shadow Detective Clue Harbour Alibi Fog Witness Cellar Lantern Whisper Poison Manor",
+    "romance": "Heart Summer Letter Kiss Promise Rose Wedding Dance Moonlight Longing Garden Embrace",
+    "space": "Orbit Star Comet Galaxy Rocket Nebula Colony Signal Gravity Eclipse Pilot Horizon",
+    "cooking": "Kitchen Spice Bread Harvest Butter Recipe Oven Supper Ginger Pepper Market Feast",
+    "history": "Empire Crown Siege Archive Treaty Legion Revolt Palace Dynasty Ruin Frontier Chronicle",
+    "nature": "River Forest Owl Meadow Glacier Fern Otter Island Moss Canyon Heron Tide",
+    "horror": "Grave Hollow Crypt Scream Raven Haunt Curse Bone Midnight Mirror Phantom Attic",
+    "business": "Market Ledger Startup Boardroom Profit Venture Broker Merger Strategy Founder Audit Capital",
+}
+FILLERS = "Last Silent Little Lost Golden Hidden Broken Distant First Winter Secret Wild".split()
+PRAISE = "wonderful gripping delightful brilliant memorable".split()
+BLAME = "slow dull confusing thin tedious".split()
+
+
+@dataclass(frozen=True)
+class TasteWorld:
+    """Users with tastes, items with titles and descriptions, reviews that reflect both.
+
+    Attributes:
+        events: user_id, item_id, rating, timestamp, review_text.
+        items: item_id, title, description, categories.
+        preference: float64 (n_users, n_items), log-probability with which a user takes an item: the oracle's scores.
+        user_ids, item_ids: what its rows and columns stand for.
+    """
+
+    events: pl.DataFrame
+    items: pl.DataFrame
+    preference: np.ndarray
+    user_ids: list[str]
+    item_ids: list[str]
+
+
+def taste_world(seed: int = 0, n_users: int = 500, n_items: int = 300, n_events: int = 24) -> TasteWorld:
+    """A bookshop: every book mixes two genres, every reader likes a few; books are taken in proportion to exp(liking).
+
+    liking = strength * <reader's tastes, book's genres> + the book's popularity; n_events is a reader's mean number of
+    books (geometric around it, at least 5). The same seed gives the same world.
+    """
+    generator = np.random.default_rng(seed)
+    names = list(GENRES)
+    tastes = generator.dirichlet(np.full(len(names), 0.25), n_users)  # (n_users, genres)
+    main = generator.integers(0, len(names), n_items)
+    side = (main + generator.integers(1, len(names), n_items)) % len(names)
+    share = generator.uniform(0.6, 0.95, n_items)
+    genres = np.zeros((n_items, len(names)))
+    genres[np.arange(n_items), main] = share
+    genres[np.arange(n_items), side] += 1 - share
+    liking = 6.0 * tastes @ genres.T + generator.normal(0.0, 0.9, n_items)  # (n_users, n_items)
+    preference = liking - np.log(np.exp(liking).sum(1, keepdims=True))
+    counts = np.clip(5 + generator.geometric(1 / max(1, n_events - 5), n_users), 5, n_items // 3)
+    drawn = np.argsort(-(preference + generator.gumbel(size=preference.shape)), axis=1)  # without replacement
+    users = np.repeat(np.arange(n_users), counts)
+    items = np.concatenate([drawn[user, :count] for user, count in enumerate(counts)])
+    user_ids = [f"reader-{number:04d}" for number in generator.permutation(n_users)]
+    item_ids = [f"book-{number:04d}" for number in generator.permutation(n_items)]
+    titles, descriptions = _describe(main, side, generator)
+    match = (tastes[users] * genres[items]).sum(1)
+    events = pl.DataFrame(
+        {
+            "user_id": [user_ids[user] for user in users],
+            "item_id": [item_ids[item] for item in items],
+            "rating": np.clip(np.rint(3.0 + 3.0 * match + generator.normal(0, 0.7, len(users))), 1, 5).astype(int),
+            "timestamp": 1_600_000_000 + generator.integers(0, 50_000_000, len(users)),
+            "review_text": [_review(titles[item], names[main[item]], match[row], generator) for row, item in enumerate(items)],
+        }
+    )
+    table = {"item_id": item_ids, "title": titles, "description": descriptions}
+    table["categories"] = [f"{names[a]}, {names[b]}" for a, b in zip(main, side, strict=True)]
+    return TasteWorld(events.sort("timestamp"), pl.DataFrame(table), preference, user_ids, item_ids)
+
+
+def _describe(main: np.ndarray, side: np.ndarray, generator: np.random.Generator) -> tuple[list[str], list[str]]:
+    words = [text.split() for text in GENRES.values()]
+    names = list(GENRES)
+    titles, descriptions = [], []
+    for a, b in zip(main, side, strict=True):
+        first, second, third = generator.choice(words[a], 3, replace=False)
+        other = generator.choice(words[b])
+        titles.append(f"The {generator.choice(FILLERS)} {first} and the {second if generator.random() < 0.6 else other}")
+        descriptions.append(f"A book of {names[a]} with a touch of {names[b]}: {first}, {second}, {third} and {other}.".lower())
+    return titles, descriptions
+
+
+def _review(title: str, genre: str, match: float, generator: np.random.Generator) -> str:
+    word = generator.choice(GENRES[genre].split()).lower()
+    if generator.random() < 0.25 + 0.7 * min(1.0, match * 1.5):
+        return f"{generator.choice(PRAISE)} {genre}, I loved the {word} in {title}"
+    return f"{generator.choice(BLAME)}, too much {genre} and too little {word} for me"
+
+
+class Oracle:
+    """Scores by the probabilities that made a world: what no system can beat but by luck."""
+
+    name = "oracle"
+
+    def __init__(self, world: TasteWorld) -> None:
+        self.world = world
+        self.user_row = {name: row for row, name in enumerate(world.user_ids)}
+        self.item_column = {name: column for column, name in enumerate(world.item_ids)}
+
+    def score(self, users: np.ndarray, seen: Dataset) -> np.ndarray:
+        """Log-probabilities, float64 (B, n_items)."""
+        rows = [self.user_row[name] for name in seen.user_ids.names(users).to_list()]
+        columns = [self.item_column[name] for name in seen.item_ids.ids.to_list()]
+        return self.world.preference[np.ix_(rows, columns)]
+
+
+def checkerboard(n_users: int = 60, n_items: int = 40) -> pl.DataFrame:
+    """Even users take even items, odd users odd items, each all but a few; what is held out is certain up to its order."""
+    return pl.DataFrame(
+        [
+            {"user_id": f"u{user}", "item_id": f"i{item}", "timestamp": 1000 * user + item}
+            for user in range(n_users)
+            for item in range(n_items)
+            if user % 2 == item % 2
+        ]
+    )
+
+
+def shuffled_items(events: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
+    """The events with every item replaced by a random one: each system must be at chance.
+
+    Items are drawn evenly, so that not even popularity is left to learn; a user's repeats are dropped.
+    """
+    generator = np.random.default_rng(seed)
+    catalogue = events["item_id"].unique().sort()
+    drawn = catalogue.gather(generator.integers(0, len(catalogue), len(events)))
+    return events.with_columns(drawn.alias("item_id")).unique(["user_id", "item_id"], keep="first", maintain_order=True)

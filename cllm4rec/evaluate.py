@@ -1,0 +1,67 @@
+"""Measure a run on held-out events: python -m cllm4rec.evaluate --help"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from cllm4rec.cli import parse, run, say
+from cllm4rec.data.files import check_table_name, write_table, write_text
+from cllm4rec.evaluation import PROTOCOL, measure
+from cllm4rec.models import load
+from cllm4rec.training.checkpoint import RunFolder
+
+
+@dataclass
+class EvaluateOptions:
+    """Flags of evaluate."""
+
+    run: str = field(metadata={"help": "run folder"})
+    split: str = field(
+        default="test",
+        metadata={"help": "which held-out events to find; training events are the input, and known events are masked",
+                  "choices": ["validation", "test"]},
+    )  # fmt: skip
+    json: str | None = field(default=None, metadata={"help": "also write the result to this file"})
+    per_user: str | None = field(default=None, metadata={"help": "write each user's values to this file (.parquet or .csv)"})
+    dataset: str | None = field(default=None, metadata={"help": "the run's dataset, if it has moved"})
+
+
+def main(argv: Sequence[str]) -> None:
+    (options,) = parse("Measure a run on held-out events.", [EvaluateOptions], argv)
+    if options.per_user:
+        check_table_name(options.per_user)
+    folder = RunFolder.open(options.run)
+    dataset, model = folder.dataset(options.dataset), load(options.run)
+    masked = dataset.train if options.split == "validation" else dataset.only("train", "validation")
+    held_out = dataset.validation if options.split == "validation" else dataset.test
+    if not len(held_out.interactions):
+        raise ValueError(f"the dataset has no {options.split} events: prepare it with a split to measure")
+    result = measure(model, dataset.train, held_out, masked)
+    n = len(result.users)
+    say(f"{model.name} on {options.split}, {n:,} users, {dataset.n_items:,} items ({PROTOCOL})")
+    for name, value in result.metrics.items():
+        say(f"  {name:<12} {value:.4f}")
+    say(f"  {n / result.seconds:,.0f} users/s, {result.seconds:.1f} s")
+    if options.json:
+        described = {
+            "system": model.name,
+            "dataset": folder.about["dataset"]["path"] if options.dataset is None else options.dataset,
+            "split": options.split,
+            "protocol": PROTOCOL,
+            "n_users": n,
+            "n_items": dataset.n_items,
+            "metrics": result.metrics,
+            "seconds": result.seconds,
+            "users_per_second": n / result.seconds,
+        }
+        write_text(Path(options.json), json.dumps(described, indent=2) + "\n")
+    if options.per_user:
+        table = pl.DataFrame({"user_id": dataset.user_ids.names(result.users), **result.per_user})
+        write_table(table, options.per_user)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,167 @@
+"""Ranking metrics over the whole catalogue, and `measure`: one protocol for every system."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.interactions import Interactions
+
+PROTOCOL = (
+    "full ranking of the catalogue, known items masked; recall@k = hits / min(k, n held out); "
+    "users without held-out items left out; ties ordered by a hash of the item id"
+)
+
+
+class Scorer(Protocol):
+    """What `measure` needs of a system."""
+
+    def score(self, users: np.ndarray, seen: Dataset) -> np.ndarray:
+        """Scores (B, n_items) of users (B,) with the histories in `seen`; higher is better."""
+        ...
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Result of `measure`.
+
+    Attributes:
+        metrics: name -> mean over users (coverage@20: share of the catalogue).
+        per_user: name -> float64 (n_users_measured,), rows as `users`.
+        users: numbers of the users that had held-out items.
+        seconds: wall time of scoring and ranking.
+    """
+
+    metrics: dict[str, float]
+    per_user: dict[str, np.ndarray]
+    users: np.ndarray
+    seconds: float
+
+
+def top_k(scores: np.ndarray, k: int, tie_order: np.ndarray) -> np.ndarray:
+    """The k best columns of each row, best first, int64 (B, min(k, n_items)); -inf is never taken.
+
+    Equal scores rank by `tie_order` (n_items,), lower first. Places that cannot be filled hold -1.
+    """
+    k = min(k, scores.shape[1])
+    best = np.full((len(scores), k), -1, dtype=np.int64)
+    for row, values in enumerate(scores):
+        threshold = np.partition(values, len(values) - k)[len(values) - k]
+        candidates = np.flatnonzero(values >= threshold)  # k, and more where the k-th score is tied
+        candidates = candidates[np.isfinite(values[candidates])]
+        order = np.lexsort((tie_order[candidates], -values[candidates]))[:k]
+        best[row, : len(order)] = candidates[order]
+    return best
+
+
+def rank_of(scores: np.ndarray, rows: np.ndarray, items: np.ndarray, tie_order: np.ndarray) -> np.ndarray:
+    """Ranks (0 is best) of chosen items within their rows, int64 (n,), by counting; ties as in `top_k`.
+
+    Args:
+        scores: (B, n_items), masked items at -inf.
+        rows, items: (n,) which cells to rank.
+    """
+    ranks = np.empty(len(rows), dtype=np.int64)
+    chunk = max(1, 4_000_000 // scores.shape[1])
+    for start in range(0, len(rows), chunk):
+        row, item = rows[start : start + chunk], items[start : start + chunk]
+        line, own = scores[row], scores[row, item][:, None]
+        before = (line > own) | ((line == own) & (tie_order[None, :] < tie_order[item][:, None]))
+        ranks[start : start + chunk] = before.sum(1)
+    return ranks
+
+
+def recall(ranks: np.ndarray, k: int) -> float:
+    """Hits in the top k / min(k, n): 1 is always within reach. `ranks` (n,) of one user's held-out items."""
+    return float((ranks < k).sum() / min(k, len(ranks)))
+
+
+def ndcg(ranks: np.ndarray, k: int) -> float:
+    """Discounted cumulative gain at k with binary relevance over that of the best ranking (Järvelin and Kekäläinen)."""
+    gain = (1.0 / np.log2(ranks[ranks < k] + 2.0)).sum()
+    return float(gain / (1.0 / np.log2(np.arange(min(k, len(ranks))) + 2.0)).sum())
+
+
+def hit_rate(ranks: np.ndarray, k: int) -> float:
+    """1 if any held-out item is in the top k, else 0."""
+    return float((ranks < k).any())
+
+
+def mrr(ranks: np.ndarray) -> float:
+    """Reciprocal of the place of the best held-out item, over the whole catalogue."""
+    return float(1.0 / (ranks.min() + 1.0))
+
+
+PER_USER = {
+    "recall@20": lambda ranks: recall(ranks, 20),
+    "recall@40": lambda ranks: recall(ranks, 40),
+    "ndcg@100": lambda ranks: ndcg(ranks, 100),
+    "hit_rate@10": lambda ranks: hit_rate(ranks, 10),
+    "ndcg@10": lambda ranks: ndcg(ranks, 10),
+    "mrr": mrr,
+}
+
+
+def mask_known(scores: np.ndarray, users: np.ndarray, known: Interactions) -> np.ndarray:
+    """A copy of the scores (B, n_items) with each user's known items at -inf."""
+    events, lengths = known.histories(users)
+    masked = np.array(scores, dtype=np.float32)
+    masked[np.repeat(np.arange(len(users)), lengths), known.items[events]] = -np.inf
+    return masked
+
+
+def measure(
+    model: Scorer,
+    seen: Dataset,
+    held_out: Dataset,
+    masked: Dataset | None = None,
+    users: np.ndarray | None = None,
+    batch_size: int = 512,
+) -> Measurement:
+    """Rank the whole catalogue for every user with held-out items.
+
+    Args:
+        model: any system.
+        seen: the events it may look at (evaluation: the training events).
+        held_out: the events to find.
+        masked: events whose items are left out of the ranking; `seen` if not given (testing: train and validation).
+        users: numbers of the users to measure; all with held-out items if not given. Others are skipped.
+        batch_size: users scored at a time.
+
+    Raises:
+        ValueError: nobody has a held-out item.
+    """
+    began = time.perf_counter()
+    known = (masked or seen).interactions
+    wanted = np.arange(held_out.n_users) if users is None else np.asarray(users)
+    wanted = wanted[np.diff(held_out.interactions.indptr)[wanted] > 0]
+    if users is None and not len(wanted):
+        raise ValueError("no user has a held-out item: there is nothing to measure")
+    per_user = {name: np.zeros(len(wanted)) for name in PER_USER}
+    shown = np.zeros(held_out.n_items, dtype=bool)
+    for start in range(0, len(wanted), batch_size):
+        batch = wanted[start : start + batch_size]
+        scores = mask_known(model.score(batch, seen), batch, known)
+        events, lengths = held_out.interactions.histories(batch)
+        rows = np.repeat(np.arange(len(batch)), lengths)
+        ranks = rank_of(scores, rows, held_out.interactions.items[events], held_out.tie_order)
+        for i, own in enumerate(np.split(ranks, np.cumsum(lengths)[:-1])):
+            for name, metric in PER_USER.items():
+                per_user[name][start + i] = metric(own)
+        best = top_k(scores, 20, held_out.tie_order)
+        shown[best[best >= 0]] = True
+    metrics = {name: float(values.mean()) if len(values) else 0.0 for name, values in per_user.items()}
+    metrics["coverage@20"] = float(shown.mean())
+    return Measurement(metrics, per_user, wanted, time.perf_counter() - began)
+
+
+def bootstrap_interval(values: Sequence[float] | np.ndarray, seed: int = 0, draws: int = 1000) -> tuple[float, float]:
+    """95 % percentile interval of the mean over users; of two systems, pass the paired differences."""
+    values = np.asarray(values, dtype=np.float64)
+    generator = np.random.default_rng(seed)
+    means = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(draws)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,49 @@
+"""Finetune a pretrained run to recommend: python -m cllm4rec.finetune --help"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from cllm4rec.cli import as_tokens, flag_value, log, parse, run, say
+from cllm4rec.models import load_stage, system_class
+from cllm4rec.models.neural import NeuralRecommender, make_accelerator
+from cllm4rec.stages import default_tokens, run_stage
+from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.training.config import TrainConfig
+
+FIXED = ("backbone", "tune", "start")  # settled by pretraining
+
+
+@dataclass
+class FinetuneOptions:
+    """Flags of finetune beside those of the system and of training."""
+
+    run: str = field(metadata={"help": "run folder written by pretrain"})
+    dataset: str | None = field(default=None, metadata={"help": "the run's dataset, if it has moved"})
+
+
+def main(argv: Sequence[str]) -> None:
+    path = flag_value(argv, "--run")
+    if path is None:
+        parse("Finetune a run to recommend.", [FinetuneOptions, system_class("cllm4rec").config_class, TrainConfig], argv)
+    folder = RunFolder.open(path or "")
+    name = folder.about["system"]
+    system = system_class(name)
+    if not issubclass(system, NeuralRecommender):
+        say(f"{name} is fitted in one stage, by pretrain: there is nothing to finetune")
+        return
+    model = load_stage(folder, "pretrain")
+    assert isinstance(model, NeuralRecommender)
+    before = asdict(model.config)
+    defaults = default_tokens(system, "finetune", folder.about["preset"]) + as_tokens(before)
+    classes = [FinetuneOptions, system.config_class, TrainConfig]
+    options, config, training = parse(f"Finetune {name} to recommend.", classes, argv, defaults)
+    for setting in FIXED:
+        if getattr(config, setting) != before[setting]:
+            raise ValueError(f"--{setting} was settled by pretraining ({before[setting]}): pretrain anew to change it")
+    model.set_config(config)
+    run_stage(model, "finetune", folder.dataset(options.dataset), training, folder, make_accelerator())
+    log.info("the run is in %s", path)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,180 @@
+"""Backbone: any Hugging Face causal language model, its words frozen or tuned, with rows for users and items beside them."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from cllm4rec.text.tokenizer import train_bpe
+
+BUILT_IN = {"tiny": (2, 128), "small": (4, 256)}  # name -> layers, width; not pretrained
+CONTEXT = 1024  # positions of the built-in backbones, and most tokens of an example
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Which language model, and what of it is trained."""
+
+    backbone: str = field(
+        default="tiny",
+        metadata={"help": "tiny (2 layers x 128) or small (4 x 256), both made here and not pretrained; or the name or "
+                          "folder of a Hugging Face causal language model"},
+    )  # fmt: skip
+    tune: str = field(
+        default="auto",
+        metadata={"help": "what of the backbone is trained: frozen, full, or auto (full for tiny and small, else frozen)",
+                  "choices": ["auto", "frozen", "full"]},
+    )  # fmt: skip
+
+    @property
+    def built_in(self) -> bool:
+        return self.backbone in BUILT_IN
+
+    @property
+    def tuned(self) -> bool:
+        if self.tune not in ("auto", "frozen", "full"):
+            raise ValueError(f"tune {self.tune!r} is unknown: take auto, frozen or full")
+        return self.built_in if self.tune == "auto" else self.tune == "full"
+
+
+class Backbone(nn.Module):
+    """A decoder that reads words and IDs and gives states, and the table of words its softmax is tied to.
+
+    Attributes:
+        model: the Hugging Face model.
+        tuned: whether its weights are trained; if not, they stay bit-identical and in evaluation mode.
+        input_scale: factor of all input embeddings; sqrt(width) for the backbones made here, so that a table can be small
+            where it is the softmax and still weigh against the first layers where it is the input.
+    """
+
+    def __init__(self, model: PreTrainedModel, tuned: bool, input_scale: float = 1.0) -> None:
+        super().__init__()
+        self.model, self.tuned, self.input_scale = model, tuned, input_scale
+        self.model.requires_grad_(tuned)
+        self.train()
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Frozen parts stay in evaluation mode: else their dropout would wake."""
+        return super().train(mode and self.tuned)
+
+    @property
+    def width(self) -> int:
+        return int(self.words.shape[1])
+
+    @property
+    def n_words(self) -> int:
+        return int(self.words.shape[0])
+
+    @property
+    def context(self) -> int:
+        """Most tokens of an example."""
+        return min(CONTEXT, int(self.model.config.max_position_embeddings))
+
+    @property
+    def words(self) -> Tensor:
+        """Input embeddings of the words (n_words, d)."""
+        return self.model.get_input_embeddings().weight
+
+    @property
+    def word_head(self) -> Tensor:
+        """Output embeddings of the words (n_words, d), often the same table."""
+        return self.model.get_output_embeddings().weight
+
+    def forward(self, tokens: Tensor, mask: Tensor, table: Tensor, order_free: Tensor | None = None) -> Tensor:
+        """States of the last layer (B, L, d).
+
+        Args:
+            tokens: (B, L) word w -> w, ID t -> n_words + t.
+            mask: (B, L), True at tokens, False at padding, which changes nothing.
+            table: (n_ids, d) embeddings of the IDs.
+            order_free: (B, L), True at the tokens of a set. If given, attention is bidirectional and the tokens of a set
+                share one position, so that the states do not depend on its order; if not, attention is causal.
+        """
+        is_id = tokens >= self.n_words
+        embedded = self.model.get_input_embeddings()(tokens.masked_fill(is_id, 0))  # (B, L, d)
+        embedded = torch.where(is_id[..., None], table[(tokens - self.n_words).clamp(min=0)].to(embedded.dtype), embedded)
+        embedded = embedded * self.input_scale
+        length = tokens.shape[1]
+        visible = mask[:, None, None, :].expand(-1, 1, length, -1)  # (B, 1, L, L), True where a query sees a key
+        if order_free is None:
+            positions = torch.arange(length, device=tokens.device).expand(len(tokens), -1)
+            visible = visible & torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
+        else:
+            follows = torch.zeros_like(order_free)
+            follows[:, 1:] = order_free[:, 1:] & order_free[:, :-1]
+            positions = (~follows).cumsum(1) - 1
+        decoder = self.model.base_model
+        return decoder(
+            inputs_embeds=embedded, attention_mask=visible, position_ids=positions, use_cache=False
+        ).last_hidden_state
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def build_backbone(config: BackboneConfig, texts: Iterable[str], seed: int) -> tuple[Backbone, PreTrainedTokenizerBase]:
+    """A new backbone and its tokenizer: built here, its BPE learned from `texts`, or loaded by name or folder."""
+    if not config.built_in:
+        return load_backbone(config)
+    tokenizer = train_bpe(texts)
+    layers, width = BUILT_IN[config.backbone]
+    described = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=CONTEXT,
+        n_embd=width,
+        n_layer=layers,
+        n_head=max(2, width // 64),
+        activation_function="relu",
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(described, attn_implementation="sdpa")
+    with torch.no_grad():  # each block starts as the identity, so that what the ID tables start with comes through
+        for block in model.transformer.h:
+            block.attn.c_proj.weight.zero_()
+            block.mlp.c_proj.weight.zero_()
+    return Backbone(model, config.tuned, width**0.5), tokenizer
+
+
+def load_backbone(config: BackboneConfig) -> tuple[Backbone, PreTrainedTokenizerBase]:
+    """A pretrained backbone and its tokenizer, by name or folder.
+
+    Raises:
+        ValueError: there is no such model, or it is not a causal language model.
+    """
+    try:
+        model = AutoModelForCausalLM.from_pretrained(config.backbone, dtype=torch.float32, attn_implementation="sdpa")
+        tokenizer = AutoTokenizer.from_pretrained(config.backbone)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"backbone {config.backbone!r} cannot be loaded: {str(error).splitlines()[0]}; "
+            "give tiny, small, or the name or folder of a Hugging Face causal language model"
+        ) from error
+    return Backbone(model, config.tuned), tokenizer
+
+
+def restore_backbone(folder: Path, config: BackboneConfig) -> tuple[Backbone, PreTrainedTokenizerBase]:
+    """The architecture and tokenizer saved in a run folder, weights not yet filled in."""
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), attn_implementation="sdpa")
+    scale = model.config.hidden_size**0.5 if config.built_in else 1.0
+    return Backbone(model, config.tuned, scale), AutoTokenizer.from_pretrained(folder)

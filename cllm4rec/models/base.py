@@ -1,0 +1,175 @@
+"""Recommender: what every system offers. Masking, top k, saving and loading are written here once."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import load_file, save_file
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.interactions import IdMap
+from cllm4rec.evaluation import mask_known, measure, top_k
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """Items (B, k), best first, -1 where the catalogue ran out, and their scores (B, k), -inf there."""
+
+    users: np.ndarray
+    items: np.ndarray
+    scores: np.ndarray
+
+
+class Recommender(ABC):
+    """A system: learns from a training set, scores the catalogue for users given the events seen.
+
+    `seen` is an argument, not state: one model serves new histories, and evaluation cannot leak. Users and items are
+    matched by their external ids, so `seen` may hold users the model never met; those are served from their history.
+    """
+
+    name: ClassVar[str]
+    config_class: ClassVar[type]
+    stages: ClassVar[tuple[str, ...]] = ("pretrain",)
+    user_ids: IdMap
+    item_ids: IdMap
+
+    def __init__(self, config: Any = None) -> None:
+        self.config = self.config_class() if config is None else config
+
+    @abstractmethod
+    def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:
+        """Scores (B, n_items). users (B,) number the users of `seen`, known (B,) those of the training set or -1."""
+
+    @abstractmethod
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """What was learned, by name."""
+
+    @abstractmethod
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take back what `_arrays` gave."""
+
+    def score(self, users: np.ndarray, seen: Dataset) -> np.ndarray:
+        """Scores of the whole catalogue, float32 (B, n_items), higher is better; seen items are scored too.
+
+        Args:
+            users: numbers of users in `seen`, (B,).
+            seen: the events the model may look at. Its items must be those of training, in the same order.
+
+        Raises:
+            ValueError: the items differ, or a user is unknown to the model and has no history; the message names it.
+        """
+        if not seen.item_ids.ids.equals(self.item_ids.ids):
+            raise ValueError(
+                f"the {seen.n_items:,} items of this data are not the {len(self.item_ids):,} items the model was "
+                "trained on: use the dataset of the run"
+            )
+        users = np.asarray(users, dtype=np.int64)
+        known = self._known_users(seen)[users]
+        lost = users[(known < 0) & (np.diff(seen.interactions.indptr)[users] == 0)]
+        if len(lost):
+            raise ValueError(
+                f"user {seen.user_ids.names(lost[:1])[0]!r} is unknown to the model and has no history: "
+                "there is nothing to recommend from"
+            )
+        return self._score(users, known, seen)
+
+    def recommend(self, users: np.ndarray, seen: Dataset, k: int = 10, masked: Dataset | None = None) -> Recommendations:
+        """The k best items of each user that are not among its events in `masked` (`seen` if not given)."""
+        if k < 1:
+            raise ValueError(f"k is {k}: ask for at least one item")
+        users = np.asarray(users, dtype=np.int64)
+        scores = mask_known(self.score(users, seen), users, (masked or seen).interactions)
+        items = top_k(scores, k, seen.tie_order)
+        best = np.where(items >= 0, np.take_along_axis(scores, np.maximum(items, 0), axis=1), -np.inf)
+        return Recommendations(users, items, best)
+
+    def recommend_batches(
+        self, users: np.ndarray, seen: Dataset, k: int = 10, batch_size: int = 512
+    ) -> Iterator[Recommendations]:
+        """`recommend` for many users, a batch at a time."""
+        for start in range(0, len(users), batch_size):
+            yield self.recommend(users[start : start + batch_size], seen, k)
+
+    def save(self, folder: str | Path) -> None:
+        """Write configuration, ids and weights into a folder that exists."""
+        folder = Path(folder)
+        arrays = {name: np.ascontiguousarray(array) for name, array in self._arrays().items()}
+        save_file(arrays, folder / "model.safetensors")
+        self._save_description(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what `save` wrote."""
+        model = cls._load_description(Path(folder))
+        model._restore(load_file(Path(folder) / "model.safetensors"))
+        return model
+
+    def _save_description(self, folder: Path) -> None:
+        (folder / "model.json").write_text(json.dumps({"system": self.name, "config": asdict(self.config)}, indent=2))
+        pl.DataFrame({"user_id": self.user_ids.ids}).write_parquet(folder / "users.parquet")
+        pl.DataFrame({"item_id": self.item_ids.ids}).write_parquet(folder / "items.parquet")
+
+    @classmethod
+    def _load_description(cls, folder: Path) -> Self:
+        described = json.loads((folder / "model.json").read_text())
+        model = cls(cls.config_class(**described["config"]))
+        model.user_ids = IdMap(pl.read_parquet(folder / "users.parquet")["user_id"])
+        model.item_ids = IdMap(pl.read_parquet(folder / "items.parquet")["item_id"])
+        return model
+
+    def _learn_ids(self, train: Dataset) -> None:
+        self.user_ids, self.item_ids = train.user_ids, train.item_ids
+
+    def _known_users(self, seen: Dataset) -> np.ndarray:
+        """Number of each of the seen dataset's users among the training users, -1 if new, int64 (n_users,)."""
+        if seen.user_ids.ids.equals(self.user_ids.ids):
+            return np.arange(seen.n_users)
+        return self.user_ids.find(seen.user_ids.ids)
+
+
+class OneStage(Recommender):
+    """A system fitted in one go, whose settings are chosen on the validation events unless given."""
+
+    grid: ClassVar[tuple[dict[str, Any], ...]] = ()
+
+    @abstractmethod
+    def _fit(self, train: Dataset, settings: Any) -> None:
+        """Learn from the training events with these settings."""
+
+    def fit(self, train: Dataset, validation: Dataset | None = None, report: Report = lambda line: None) -> Self:
+        """Learn from `train`. Settings that are None are chosen by NDCG@100 on `validation` over the system's grid.
+
+        Raises:
+            ValueError: a setting is open and there are no validation events to choose it by.
+        """
+        self._learn_ids(train)
+        given = asdict(self.config)
+        choices = [choice for choice in self.grid if all(given[name] in (None, value) for name, value in choice.items())]
+        if not any(value is None for value in given.values()) or not self.grid:
+            self._fit(train, self.config)
+            return self
+        if validation is None or not len(validation.interactions):
+            raise ValueError(
+                f"{self.name} chooses {', '.join(n for n, v in given.items() if v is None)} on validation events and "
+                "there are none: give a value, or prepare with a split"
+            )
+        if not choices:
+            choices = [{**choice, **{n: v for n, v in given.items() if v is not None}} for choice in self.grid]
+        best: tuple[float, Any] = (-1.0, None)
+        for choice in choices:
+            settings = self.config_class(**{**given, **choice})
+            self._fit(train, settings)
+            quality = measure(self, train, validation).metrics["ndcg@100"]
+            report(f"{self.name} {json.dumps(choice)}: validation ndcg@100 {quality:.4f}")
+            if quality > best[0]:
+                best = (quality, settings)
+        self.config = best[1]
+        self._fit(train, self.config)
+        return self

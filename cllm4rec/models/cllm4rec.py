@@ -1,0 +1,221 @@
+"""CLLM4Rec: a language model whose vocabulary holds users and items (arXiv 2311.01343)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.models.backbone import Backbone, BackboneConfig, build_backbone, load_backbone, restore_backbone
+from cllm4rec.models.neural import NeuralRecommender
+from cllm4rec.models.starts import starting_tables
+from cllm4rec.text.content import ContentCorpus, content_documents
+from cllm4rec.text.histories import (
+    CollaborativeCorpus,
+    HistoryOptions,
+    RecommendationCorpus,
+    fill_template,
+)
+from cllm4rec.text.prompts import Template, training_texts
+from cllm4rec.text.ragged import Ragged, batches_by_length
+from cllm4rec.text.tokenizer import ExtendedTokenizer
+from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.loop import Objective
+from cllm4rec.training.losses import multinomial_nll, pull
+
+TOKENS_AT_ONCE = 1 << 14  # padded tokens of a forward pass when scoring
+
+
+PAPER = {  # settings of the paper and its released code (docs/papers.md); the backbone stays a choice of its own
+    "system": {
+        "start": "random",
+        "content_warmup": 10,
+        "user_dropping": 0.0,
+        "mask_share": 0.2,
+        "targets": "masked",
+        "readout": "last",
+        "attention": "causal",
+    },
+    "pretrain": {"epochs": 110, "batch_size": 20, "learning_rate": 1e-3},
+    "finetune": {"epochs": 150, "batch_size": 20, "learning_rate": 1e-4},
+}
+
+
+@dataclass(frozen=True)
+class CLLM4RecConfig(BackboneConfig):
+    """What the system is. `PAPER` holds the paper's values beside these defaults."""
+
+    start: str = field(
+        default="factors",
+        metadata={"help": "where the ID tables start: random, title (mean of the title's word embeddings) or factors "
+                          "(matrix factorisation of the training events)",
+                  "choices": ["random", "title", "factors"]},
+    )  # fmt: skip
+    mutual: float = field(
+        default=1.0, metadata={"help": "lambda, how strongly the two embeddings of an ID are pulled to each other"}
+    )
+    prior: float = field(default=1e-4, metadata={"help": "precision of the Gaussian prior of the ID embeddings"})
+    content_ratio: float = field(
+        default=1.0, metadata={"help": "most tokens of a content pass, in those of a collaborative pass; 0: no content"}
+    )
+    content_warmup: int = field(default=1, metadata={"help": "epochs of content alone before the first collaborative one"})
+    user_dropping: float = field(default=0.2, metadata={"help": "share of prompts without their user token"})
+    order: str = field(
+        default="random",
+        metadata={"help": "order of a history's items: random (shuffled anew each time) or time (for what comes next)",
+                  "choices": ["random", "time"]},
+    )  # fmt: skip
+    mask_share: float = field(default=0.5, metadata={"help": "share of a history masked in finetuning"})
+    targets: str = field(
+        default="unseen",
+        metadata={"help": "finetuning predicts: unseen (the masked items, those shown left out of the softmax), masked "
+                          "(the masked items among all) or all (every item of the history)",
+                  "choices": ["unseen", "masked", "all"]},
+    )  # fmt: skip
+    readout: str = field(
+        default="auto",
+        metadata={"help": "where the user is read: last (token), pooled (item states), or auto (pooled)",
+                  "choices": ["auto", "last", "pooled"]},
+    )  # fmt: skip
+    attention: str = field(
+        default="auto",
+        metadata={"help": "attention over the prompt in finetuning: causal, bidirectional, or auto (bidirectional for "
+                          "tiny and small with items in random order, else causal)",
+                  "choices": ["auto", "causal", "bidirectional"]},
+    )  # fmt: skip
+
+    @property
+    def pooled(self) -> bool:
+        return self.readout in ("auto", "pooled")
+
+    @property
+    def bidirectional(self) -> bool:
+        return self.attention == "bidirectional" or (self.attention == "auto" and self.built_in and self.order == "random")
+
+
+class CLLM4RecNet(nn.Module):
+    """One backbone read through two tables of ID embeddings: collaborative z^l and content z^c, each (I + J, d)."""
+
+    def __init__(self, backbone: Backbone, config: CLLM4RecConfig, n_users: int, n_items: int) -> None:
+        super().__init__()
+        self.backbone, self.config, self.n_users = backbone, config, n_users
+        self.collaborative = nn.Parameter(torch.zeros(n_users + n_items, backbone.width))
+        self.content = nn.Parameter(torch.zeros(n_users + n_items, backbone.width))
+
+    def forward(self, objective: str, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Loss terms, each a sum over the batch: the NLL, the mutual pull and the prior (CLLM4Rec, MAP objective)."""
+        if objective == "content":
+            table, other, classes = self.content, self.collaborative, self.backbone.word_head
+        else:
+            table, other, classes = self.collaborative, self.content, self.collaborative[self.n_users :]
+        if objective == "recommend":
+            states = self.user_states(batch)
+        else:
+            states = self.backbone(batch["tokens"], batch["mask"], table).flatten(0, 1)[batch["read"]]
+        nll = multinomial_nll(states, classes, batch["rows"], batch["targets"], batch.get("shown_rows"), batch.get("shown"))
+        ids, weights = batch["ids"], batch["weights"]
+        return {
+            objective: nll,
+            "mutual": self.config.mutual / 2 * pull(table, other, ids, weights),
+            "prior": self.config.prior / 2 * pull(table, None, ids, weights),
+        }
+
+    def user_states(self, batch: dict[str, Tensor], finetuned: bool = True) -> Tensor:
+        """State of each history (B, d): the normalised mean of the item tokens' states, or the last token's state.
+
+        `finetuned` False reads it as pretraining does: causally, at the last token.
+        """
+        order_free = None
+        if finetuned and self.config.bidirectional:
+            order_free = torch.zeros_like(batch["mask"]).flatten()
+            order_free[batch["pool"]] = True
+            order_free = order_free.view_as(batch["mask"])
+        states = self.backbone(batch["tokens"], batch["mask"], self.collaborative, order_free).flatten(0, 1)
+        at_query = states[batch["query"]]  # (B, d)
+        if not (finetuned and self.config.pooled):
+            return at_query
+        summed = torch.zeros_like(at_query).index_add(0, batch["pool_rows"], states[batch["pool"]])
+        n = torch.bincount(batch["pool_rows"], minlength=len(at_query))[:, None]
+        mean = functional.layer_norm(summed / n.clamp(min=1), summed.shape[1:])
+        return torch.where(n > 0, mean, at_query)
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Trained parameters: the two tables and, where it is tuned, the backbone."""
+        backbone = [p for p in self.backbone.parameters() if p.requires_grad]
+        return {"z^l": [self.collaborative], "z^c": [self.content], "backbone": backbone}
+
+    @torch.no_grad()
+    def diagnostics(self) -> dict[str, float]:
+        """Mean cosine between the two embeddings of an ID."""
+        return {"cos(z^l, z^c)": float(torch.cosine_similarity(self.collaborative, self.content).mean())}
+
+
+class CLLM4Rec(NeuralRecommender):
+    """Mutually regularised pretraining, then finetuning of a multinomial head on masked histories.
+
+    Scoring is one forward pass over the user's history; the softmax has the items of the catalogue and nothing else.
+    """
+
+    name = "cllm4rec"
+    config_class = CLLM4RecConfig
+    config: CLLM4RecConfig
+    net: CLLM4RecNet
+    presets = {"paper": PAPER}
+    train_configs = {
+        "pretrain": TrainConfig(epochs=20, patience=4),
+        "finetune": TrainConfig(epochs=100, patience=10),
+    }
+
+    def _build(self, train: Dataset, seed: int) -> tuple[CLLM4RecNet, ExtendedTokenizer]:
+        reviews = train.interactions.reviews
+        texts: Iterable[str] = training_texts(
+            train.item_texts, train.user_texts, [] if reviews is None else [t for t in reviews.to_list() if t]
+        )
+        backbone, words = build_backbone(self.config, texts, seed)
+        tokenizer = self._extend(words, backbone)
+        net = CLLM4RecNet(backbone, self.config, train.n_users, train.n_items)
+        with torch.no_grad():
+            collaborative, content = starting_tables(self.config.start, backbone, tokenizer, train, seed)
+            net.collaborative.copy_(collaborative)
+            net.content.copy_(content)
+        return net, tokenizer
+
+    def _rebuild(self, folder: Path) -> CLLM4RecNet:
+        restored = restore_backbone(folder, self.config) if self.config.tuned else load_backbone(self.config)
+        self.tokenizer = self._extend(restored[1], restored[0])
+        return CLLM4RecNet(restored[0], self.config, len(self.user_ids), len(self.item_ids))
+
+    def _options(self, seed: int) -> HistoryOptions:
+        config = self.config
+        return HistoryOptions(
+            self.net.backbone.context, config.order, config.user_dropping, config.mask_share, config.targets, seed
+        )
+
+    def _objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
+        options = self._options(config.seed)
+        collaborative = CollaborativeCorpus(train.interactions, self.tokenizer, options)
+        budget = int(self.config.content_ratio * collaborative.lengths.sum())
+        documents = content_documents(train, self.tokenizer) if budget else []
+        content = [Objective("content", ContentCorpus(documents, self.tokenizer, options, budget))] if documents else []
+        if stage == "pretrain":
+            return [*content, Objective("collaborative", collaborative, self.config.content_warmup if content else 0)]
+        return [*content, Objective("recommend", RecommendationCorpus(train.interactions, self.tokenizer, options))]
+
+    @torch.no_grad()
+    def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:
+        finetuned = self.stage == "finetune"
+        template = Template.compile("recommend" if finetuned else "collaborative", self.tokenizer)
+        room = self.net.backbone.context - template.n_fixed
+        events, lengths = seen.interactions.histories(users)
+        items = Ragged(seen.interactions.items[events], lengths).last(room)
+        scores = np.empty((len(users), len(self.item_ids)), dtype=np.float32)
+        self.net.eval()
+        for rows in batches_by_length(items.lengths + template.n_fixed, TOKENS_AT_ONCE):
+            batch = fill_template(template, self.tokenizer, np.maximum(known[rows], 0), items.take(rows), known[rows] >= 0)
+            states = self.net.user_states({name: t.to(self.device) for name, t in batch.items()}, finetuned)
+            scores[rows] = (states @ self.net.collaborative[self.net.n_users :].T).float().cpu().numpy()
+        return scores

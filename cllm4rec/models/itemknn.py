@@ -1,0 +1,68 @@
+"""ItemKNN: items like those in the history, by shrunken cosine similarity."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.sparse as sp
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.models.base import OneStage
+
+
+@dataclass(frozen=True)
+class ItemKNNConfig:
+    """Settings of ItemKNN."""
+
+    neighbours: int | None = field(
+        default=None, metadata={"help": "items kept for each item; chosen on validation events if not given"}
+    )
+    shrinkage: float | None = field(
+        default=None, metadata={"help": "added to the denominator of the cosine; chosen likewise if not given"}
+    )
+
+
+class ItemKNN(OneStage):
+    """Item-based nearest neighbours (Deshpande and Karypis, "Item-based top-N recommendation algorithms", 2004).
+
+    similarity(a, b) = |users of both| / (sqrt(|users of a| |users of b|) + shrinkage); each item keeps its most similar
+    ones; the score of an item is the sum of its similarities to the history.
+    """
+
+    name = "itemknn"
+    config_class = ItemKNNConfig
+    grid = tuple(
+        {"neighbours": neighbours, "shrinkage": shrinkage}
+        for neighbours in (50, 100, 200, 500)
+        for shrinkage in (0.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
+    )
+
+    def _fit(self, train: Dataset, settings: ItemKNNConfig) -> None:
+        assert settings.neighbours is not None and settings.shrinkage is not None
+        matrix = train.interactions.matrix
+        together = (matrix.T @ matrix).tocsr()  # (n_items, n_items) counts of users
+        counts = together.diagonal()
+        rows = np.repeat(np.arange(together.shape[0]), np.diff(together.indptr))
+        together.data = together.data / (np.sqrt(counts[rows] * counts[together.indices]) + settings.shrinkage)
+        together.setdiag(0.0)
+        together.eliminate_zeros()
+        self.similarity = _keep_largest(together, settings.neighbours).T.tocsr().astype(np.float32)
+
+    def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:
+        return np.asarray((seen.interactions.matrix[users] @ self.similarity).toarray(), dtype=np.float32)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        matrix = self.similarity
+        return {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
+
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        n = len(arrays["indptr"]) - 1
+        self.similarity = sp.csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(n, n))
+
+
+def _keep_largest(matrix: sp.csr_matrix, k: int) -> sp.csr_matrix:
+    """The k largest entries of each row; ties go to the lower column."""
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    order = np.lexsort((matrix.indices, -matrix.data, rows))
+    place = np.arange(len(order)) - matrix.indptr[rows[order]]
+    keep = order[place < k]
+    return sp.csr_matrix((matrix.data[keep], (rows[keep], matrix.indices[keep])), shape=matrix.shape)

@@ -1,0 +1,167 @@
+"""What systems with a network share: stages of objectives, the loop, the best weights, the checkpoint."""
+
+import json
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import gather_object
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.evaluation import measure
+from cllm4rec.models.backbone import Backbone
+from cllm4rec.models.base import Recommender
+from cllm4rec.text.tokenizer import ExtendedTokenizer
+from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.loop import EpochRecord, Objective, train
+
+
+def make_accelerator() -> Accelerator:
+    """Accelerate as its launcher set it up; bf16 on a GPU that has it, unless the launcher says otherwise."""
+    alternating = DistributedDataParallelKwargs(find_unused_parameters=True)  # objectives leave each other's table unused
+    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return Accelerator(mixed_precision="bf16" if bf16 else None, kwargs_handlers=[alternating])
+
+
+class NeuralRecommender(Recommender):
+    """A system trained in stages by the common loop.
+
+    A subclass builds the network (`_build`), says what each stage learns (`_objectives`) and scores.
+    """
+
+    stages = ("pretrain", "finetune")
+    train_configs: ClassVar[dict[str, TrainConfig]]
+    presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {}  # name -> settings of the system and of each stage
+    net: Any
+    tokenizer: ExtendedTokenizer
+    stage: str | None = None
+
+    @abstractmethod
+    def _build(self, train: Dataset, seed: int) -> tuple[nn.Module, ExtendedTokenizer]:
+        """A new network and the tokenizer of its words and IDs; whatever is fitted sees the training events only."""
+
+    @abstractmethod
+    def _objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
+        """What the stage learns."""
+
+    @abstractmethod
+    def _rebuild(self, folder: Path) -> nn.Module:
+        """The network of a saved run, weights not yet filled in."""
+
+    def fit(
+        self,
+        train_set: Dataset,
+        validation: Dataset | None = None,
+        config: TrainConfig | None = None,
+        stage: str = "pretrain",
+        on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+        on_best: Callable[[], None] = lambda: None,
+        accelerator: Accelerator | None = None,
+    ) -> Self:
+        """Run one stage. The first stage starts afresh, a later one goes on from the weights at hand.
+
+        Args:
+            train_set: the events to learn from.
+            validation: the events that choose the best epoch; without any, the last epoch's weights are kept.
+            config: how to train; the stage's defaults if not given.
+            stage: one of `stages`.
+            on_epoch: called with the record of each epoch.
+            on_best: called when the weights are the best so far (to write them down).
+            accelerator: where to run.
+        """
+        if stage not in self.stages:
+            raise ValueError(f"stage {stage!r} is unknown: {self.name} has {', '.join(self.stages)}")
+        config = self.train_configs[stage] if config is None else config
+        accelerator = make_accelerator() if accelerator is None else accelerator
+        if stage == self.stages[0]:
+            self._learn_ids(train_set)
+            self.net, self.tokenizer = self._build(train_set, config.seed)
+        self.stage = stage
+        self.net.to(accelerator.device)
+        held_out = validation if validation is not None and len(validation.interactions) else None
+        best: dict[str, torch.Tensor] = {}
+
+        def keep() -> None:
+            best.update({name: p.detach().clone() for name, p in self._trained().items()})
+            on_best()
+
+        train(
+            self.net,
+            self._objectives(train_set, stage, config),
+            config,
+            accelerator,
+            None if held_out is None else lambda: shared_validation(self, train_set, held_out, accelerator),
+            keep,
+            on_epoch,
+        )
+        with torch.no_grad():
+            for name, parameter in self._trained().items():
+                if name in best:
+                    parameter.copy_(best[name])
+        return self
+
+    def set_config(self, config: Any) -> None:
+        """Take other settings for the stages to come; those that shape the network must stay as they are."""
+        self.config = self.net.config = config
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.net.named_parameters() if p.requires_grad}
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {name: p.detach().float().cpu().numpy() for name, p in self._trained().items()}
+
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        trained = self._trained()
+        if set(trained) != set(arrays):
+            odd = sorted(set(trained) ^ set(arrays))[0]
+            raise ValueError(f"model.safetensors does not fit this system: {odd} is on one side only")
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.copy_(torch.from_numpy(arrays[name]))
+        self.net.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+    def _save_description(self, folder: Path) -> None:
+        super()._save_description(folder)
+        backbone: Backbone = self.net.backbone
+        described = json.loads((folder / "model.json").read_text())
+        described["stage"] = self.stage
+        if backbone.tuned:
+            backbone.model.config.save_pretrained(folder / "backbone")
+            self.tokenizer.words.save_pretrained(folder / "backbone")
+        else:
+            described["backbone_sha256"] = backbone.fingerprint()
+        (folder / "model.json").write_text(json.dumps(described, indent=2) + "\n")
+
+    @classmethod
+    def _load_description(cls, folder: Path) -> Self:
+        model = super()._load_description(folder)
+        described = json.loads((folder / "model.json").read_text())
+        model.stage = described["stage"]
+        model.net = model._rebuild(folder / "backbone")
+        expected = described.get("backbone_sha256")
+        if expected is not None and model.net.backbone.fingerprint() != expected:
+            raise ValueError(f"the weights of backbone {model.config.backbone!r} are not those this run was trained with")
+        return model
+
+    def _extend(self, words: PreTrainedTokenizerBase, backbone: Backbone) -> ExtendedTokenizer:
+        return ExtendedTokenizer(words, backbone.n_words, len(self.user_ids), len(self.item_ids))
+
+
+def shared_validation(model: Recommender, seen: Dataset, held_out: Dataset, accelerator: Accelerator) -> float:
+    """NDCG@100, each user scored by one process only; the same value on all."""
+    users = np.flatnonzero(np.diff(held_out.interactions.indptr) > 0)
+    own = users[accelerator.process_index :: accelerator.num_processes]
+    values = measure(model, seen, held_out, users=own).per_user["ndcg@100"]
+    gathered = gather_object([(own.tolist(), values.tolist())])
+    by_user = {user: value for some, values_ in gathered for user, value in zip(some, values_, strict=True)}
+    return float(np.mean([by_user[user] for user in users.tolist()]))

@@ -1,0 +1,32 @@
+"""The most popular items, the same for everybody."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.models.base import OneStage
+
+
+@dataclass(frozen=True)
+class PopularityConfig:
+    """Nothing to set."""
+
+
+class Popularity(OneStage):
+    """Score of an item: how many users took it."""
+
+    name = "popularity"
+    config_class = PopularityConfig
+
+    def _fit(self, train: Dataset, settings: PopularityConfig) -> None:
+        self.counts = np.asarray(train.interactions.matrix.sum(0), dtype=np.float32).ravel()  # (n_items,)
+
+    def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:
+        return np.tile(self.counts, (len(users), 1))
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {"counts": self.counts}
+
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        self.counts = arrays["counts"]

@@ -1,0 +1,58 @@
+"""Where the ID tables start: at random, at the words of the title, or at factors of the training events."""
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from scipy.sparse.linalg import svds
+from torch import Tensor
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.interactions import Interactions
+from cllm4rec.models.backbone import Backbone
+from cllm4rec.text.tokenizer import ExtendedTokenizer
+
+FACTOR_SCALE = 2.0  # spread of factors against that of the words: chosen on ml-100k's validation events
+
+
+def starting_tables(
+    start: str, backbone: Backbone, tokenizer: ExtendedTokenizer, train: Dataset, seed: int
+) -> tuple[Tensor, Tensor]:
+    """The collaborative and the content table, (I + J, d) each; both start from the same place, at the words' scale."""
+    shape = (train.n_users + train.n_items, backbone.width)
+    words = backbone.words.detach().float().cpu()
+    scale = float(words.std())
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.randn(shape, generator=generator) * scale
+    if start == "title":
+        if "title" not in train.item_texts:
+            raise ValueError("--start title needs titles of the items: give --items with a title column, or another start")
+        for item, ids in enumerate(tokenizer.encode_texts(train.item_texts["title"])):
+            if len(ids):
+                table[train.n_users + item] = words[torch.from_numpy(ids)].mean(0)
+    elif start == "factors":
+        factors = torch.from_numpy(event_factors(train.interactions, backbone.width, seed))
+        table[:, : factors.shape[1]] = factors * (FACTOR_SCALE * scale / factors.std())
+    elif start != "random":
+        raise ValueError(f"start {start!r} is unknown: take random, title or factors")
+    return table, table.clone()
+
+
+def event_factors(train: Interactions, width: int, seed: int) -> np.ndarray:
+    """Users and items from a truncated singular value decomposition of the training events, float32 (I + J, rank).
+
+    The matrix has its rows and columns divided by the fourth root of their events, halfway between raw counts (popular
+    items take all factors) and cosine. Singular values s shrink as in a linear autoencoder with an L2 penalty,
+    s^2 / (s^2 + s_m^2), with m a sixteenth of the width; users and items get its square root each, so that the inner
+    product of a history's summed items with an item is that autoencoder's score. rank = min(width, I - 1, J - 1).
+    """
+    matrix = train.matrix.astype(np.float64)
+    rank = min(width, min(matrix.shape) - 1)
+    if rank < 1:
+        return np.ones((sum(matrix.shape), 1), dtype=np.float32)
+    by_user = sp.diags(np.maximum(np.asarray(matrix.sum(1)).ravel(), 1) ** -0.25)
+    by_item = sp.diags(np.maximum(np.asarray(matrix.sum(0)).ravel(), 1) ** -0.25)
+    begin = np.random.default_rng(seed).standard_normal(min(matrix.shape))
+    left, values, right = svds(by_user @ matrix @ by_item, k=rank, v0=begin)
+    penalty = np.sort(values)[::-1][min(rank - 1, width // 16)]
+    shrunk = np.sqrt(values**2 / (values**2 + penalty**2))
+    return (np.concatenate([left, right.T]) * shrunk).astype(np.float32)

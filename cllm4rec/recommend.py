@@ -1,0 +1,81 @@
+"""Top-k lists from a run, with the ids and titles put in: python -m cllm4rec.recommend --help"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from cllm4rec.cli import log, parse, run, say
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.files import check_table_name, write_table
+from cllm4rec.models import load
+from cllm4rec.models.base import Recommendations
+from cllm4rec.training.checkpoint import RunFolder
+
+
+@dataclass
+class RecommendOptions:
+    """Flags of recommend. One of --users, --users-file and --all says for whom."""
+
+    run: str = field(metadata={"help": "run folder"})
+    users: str | None = field(default=None, metadata={"help": "user ids, separated by commas"})
+    users_file: str | None = field(default=None, metadata={"help": "file of user ids, one a line"})
+    all: bool = field(default=False, metadata={"help": "all users of the dataset"})
+    k: int = field(default=20, metadata={"help": "items for each user"})
+    output: str | None = field(
+        default=None, metadata={"help": "file to write (.parquet, .csv or .jsonl); else standard output"}
+    )
+    dataset: str | None = field(default=None, metadata={"help": "the run's dataset, if it has moved"})
+
+
+def main(argv: Sequence[str]) -> None:
+    (options,) = parse("Top-k lists from a run; known items are left out.", [RecommendOptions], argv)
+    if options.output:
+        check_table_name(options.output)
+    dataset = RunFolder.open(options.run).dataset(options.dataset)
+    users = _users(options, dataset)
+    model = load(options.run)
+    parts = [recommendation_table(part, dataset) for part in model.recommend_batches(users, dataset, options.k)]
+    table = pl.concat(parts)
+    if options.output:
+        write_table(table, options.output)
+        log.info("%s rows for %s users -> %s", f"{len(table):,}", f"{len(users):,}", options.output)
+    else:
+        say(table.write_csv(separator="\t").rstrip("\n"))
+
+
+def _users(options: RecommendOptions, dataset: Dataset) -> np.ndarray:
+    """Numbers of the users asked for."""
+    given = [options.users is not None, options.users_file is not None, options.all]
+    if sum(given) != 1:
+        raise ValueError("say for whom with one of --users A,B, --users-file FILE and --all")
+    if options.all:
+        return np.arange(dataset.n_users)
+    if options.users is not None:
+        ids = options.users.split(",")
+    else:
+        if not Path(options.users_file or "").is_file():
+            raise ValueError(f"{options.users_file}: there is no such file")
+        ids = [line for line in Path(options.users_file or "").read_text().splitlines() if line]
+    return dataset.user_ids.index(ids, "user")
+
+
+def recommendation_table(part: Recommendations, dataset: Dataset) -> pl.DataFrame:
+    """Rows user_id, item_id, rank (from 1), score, and title where there is one; places without an item are left out."""
+    rows, ranks = np.nonzero(part.items >= 0)
+    items = part.items[rows, ranks]
+    columns = {
+        "user_id": dataset.user_ids.names(part.users[rows]),
+        "item_id": dataset.item_ids.names(items),
+        "rank": ranks + 1,
+        "score": part.scores[rows, ranks],
+    }
+    if "title" in dataset.items.columns:
+        columns["title"] = dataset.items["title"].gather(items)
+    return pl.DataFrame(columns)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,65 @@
+"""What pretrain and finetune share: the defaults of a stage, and running it into a run folder."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from cllm4rec.cli import Tokens, as_tokens, log
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.models.base import Recommender
+from cllm4rec.models.neural import NeuralRecommender
+from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.loop import EpochRecord
+
+
+def default_tokens(system: type[Recommender], stage: str, preset: str | None) -> Tokens:
+    """The defaults of a system's stage, and what a preset puts in their place, as flags.
+
+    Raises:
+        ValueError: the system has no preset of that name.
+    """
+    if not issubclass(system, NeuralRecommender):
+        if preset is not None:
+            raise ValueError(f"{system.name} has no preset {preset!r}")
+        return []
+    tokens = as_tokens(asdict(system.train_configs[stage]))
+    if preset is None:
+        return tokens
+    if preset not in system.presets:
+        raise ValueError(f"{system.name} has no preset {preset!r}: it has {', '.join(system.presets)}")
+    settings = system.presets[preset]
+    return tokens + as_tokens(settings["system"]) + as_tokens(settings[stage])
+
+
+def open_run(accelerator: Accelerator, output: str, **about: Any) -> RunFolder:
+    """Make the run folder on the main process, and have it on all."""
+    if accelerator.is_main_process:
+        RunFolder.create(output, **about)
+    accelerator.wait_for_everyone()
+    return RunFolder(Path(output))
+
+
+def run_stage(
+    model: NeuralRecommender, stage: str, dataset: Dataset, training: TrainConfig, folder: RunFolder, accelerator: Accelerator
+) -> None:
+    """Train one stage; the main process writes each epoch's record and the best weights into the run folder."""
+    main = accelerator.is_main_process
+    if main:
+        folder.begin_stage(stage, training=asdict(training), system=asdict(model.config), n_processes=accelerator.num_processes)
+
+    def on_epoch(record: EpochRecord) -> None:
+        if main:
+            folder.record(stage, record)
+            log.info("%s %s", stage, record)
+
+    def on_best() -> None:
+        if main:
+            folder.keep(stage, model.save)
+
+    if not len(dataset.validation.interactions):
+        log.info("the dataset has no validation events: %s keeps the weights of its last epoch", stage)
+    model.fit(dataset.train, dataset.validation, training, stage, on_epoch, on_best, accelerator)
+    accelerator.wait_for_everyone()

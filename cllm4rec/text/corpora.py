@@ -1,0 +1,71 @@
+"""Examples to learn from, as numbers, and their batches: words tokenised once, IDs placed by arithmetic.
+
+A corpus answers two questions. `selection(epoch)`: which examples does this epoch visit, in which order? And
+`batch(examples, epoch)`: the tensors of some of them. What an example looks like (order of items, mask, dropped user
+token, window of a long text) is a function of (seed, epoch, example) alone.
+
+A batch in tensors, for two users with the items {5, 3} and {7} of a collaborative corpus (words 900 901 902, I users):
+
+    tokens   [[u0, 900, 901, 902, i3, i5], [u1, 900, 901, 902, i7, 0]]      (B, L)
+    mask     [[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]]                       (B, L)
+    read     [3, 4, 9]           where states are read, row * L + column      (R,)
+    rows     [0, 1, 2]           which state predicts ...                    (T,)
+    targets  [3, 5, 7]           ... which item (or word)                    (T,)
+    ids      [u0, u1, i3, ...]   ID numbers that occur: user i -> i, item j -> n_users + j
+    weights  [1, 1, .5, ...]     1 / occurrences of that ID in this epoch
+"""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from cllm4rec.text.ragged import Batch
+from cllm4rec.text.tokenizer import ExtendedTokenizer
+
+
+class Corpus(Protocol):
+    """Examples of one objective."""
+
+    tokenizer: ExtendedTokenizer
+    lengths: np.ndarray  # tokens of each example, about, for grouping by length
+
+    def selection(self, epoch: int) -> np.ndarray:
+        """Examples that an epoch visits, in its order."""
+        ...
+
+    def batch(self, examples: np.ndarray, epoch: int) -> Batch:
+        """Tensors of some examples, as they are in that epoch."""
+        ...
+
+    def unweighed(self, examples: np.ndarray, epoch: int) -> Batch:
+        """The same without `weights`, which need a walk over the whole epoch."""
+        ...
+
+
+class EpochCounts:
+    """How often each ID occurs in an epoch: counted over the very batches, so dropped tokens do not count."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self.corpus = corpus
+        self.epoch: int | None = None
+        self.counts = torch.empty(0)
+
+    def __call__(self, epoch: int) -> torch.Tensor:
+        if epoch != self.epoch:
+            tokenizer, selection = self.corpus.tokenizer, self.corpus.selection(epoch)
+            counts = torch.zeros(tokenizer.n_users + tokenizer.n_items)
+            for start in range(0, len(selection), 4096):
+                ids = self.corpus.unweighed(selection[start : start + 4096], epoch)["ids"]
+                counts += torch.bincount(ids, minlength=len(counts))
+            self.epoch, self.counts = epoch, counts
+        return self.counts
+
+
+def id_numbers(tokens: np.ndarray, mask: np.ndarray, tokenizer: ExtendedTokenizer) -> np.ndarray:
+    """ID numbers of all ID tokens, with repeats."""
+    return tokens[mask & (tokens >= tokenizer.n_words)] - tokenizer.n_words
+
+
+def as_tensors(**arrays: np.ndarray) -> Batch:
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}

@@ -1,0 +1,106 @@
+"""Lists of unequal length as one flat array: what batches are put together from, without a loop over rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """B lists in one flat array: `values` (total,), `lengths` (B,)."""
+
+    values: np.ndarray
+    lengths: np.ndarray
+
+    @classmethod
+    def constant(cls, values: np.ndarray, n: int) -> "Ragged":
+        """The same list n times."""
+        return cls(np.tile(values, n), np.full(n, len(values), dtype=np.int64))
+
+    @classmethod
+    def single(cls, values: np.ndarray, present: np.ndarray | None = None) -> "Ragged":
+        """One value a row, or none where `present` is False."""
+        if present is None:
+            return cls(values, np.ones(len(values), dtype=np.int64))
+        return cls(values[present], present.astype(np.int64))
+
+    @classmethod
+    def of(cls, lists: Sequence[np.ndarray]) -> "Ragged":
+        lengths = np.array([len(one) for one in lists], dtype=np.int64)
+        return cls(np.concatenate([*lists, np.empty(0, dtype=np.int64)]).astype(np.int64), lengths)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Row of each value (total,)."""
+        return np.repeat(np.arange(len(self.lengths)), self.lengths)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Place of each row's first value (B,)."""
+        return np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
+
+    @property
+    def places(self) -> np.ndarray:
+        """Place of each value within its row (total,)."""
+        return np.arange(len(self.values)) - np.repeat(self.starts, self.lengths)
+
+    def take(self, rows: np.ndarray) -> "Ragged":
+        """Some of the rows, in the order asked for."""
+        lengths = self.lengths[rows]
+        offsets = np.repeat(self.starts[rows] - np.cumsum(lengths) + lengths, lengths)
+        return Ragged(self.values[np.arange(lengths.sum()) + offsets], lengths)
+
+    def ordered(self, keys: np.ndarray) -> "Ragged":
+        """Each row sorted by its keys (total,)."""
+        return Ragged(self.values[np.lexsort((keys, self.rows))], self.lengths)
+
+    def where(self, keep: np.ndarray) -> "Ragged":
+        """The values where the mask (total,) holds, rows as they were."""
+        return Ragged(self.values[keep], np.bincount(self.rows[keep], minlength=len(self.lengths)))
+
+    def first(self, n: int | np.ndarray) -> "Ragged":
+        """At most the first n values of each row."""
+        return self.where(self.places < np.broadcast_to(n, self.lengths.shape)[self.rows])
+
+    def last(self, n: int) -> "Ragged":
+        """At most the last n values of each row."""
+        return self.where(self.places >= (self.lengths - n)[self.rows])
+
+
+def assemble(pieces: Sequence[Ragged]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Join pieces side by side and pad on the right.
+
+    Returns:
+        tokens: int64 (B, L), 0 at padding, which the mask hides.
+        mask: bool (B, L), True at tokens.
+        places: for each piece the flat places (row * L + column) of its values.
+
+    Example: pieces [[1], [2]] and [[10, 11], []] give tokens [[1, 10, 11], [2, 0, 0]].
+    """
+    lengths = np.sum([piece.lengths for piece in pieces], axis=0)
+    width = max(1, int(lengths.max()))
+    tokens = np.zeros(len(lengths) * width, dtype=np.int64)
+    begin = np.arange(len(lengths)) * width
+    places = []
+    for piece in pieces:
+        place = np.repeat(begin, piece.lengths) + piece.places
+        tokens[place] = piece.values
+        places.append(place)
+        begin = begin + piece.lengths
+    mask = np.arange(width)[None, :] < lengths[:, None]
+    return tokens.reshape(len(lengths), width), mask, places
+
+
+def batches_by_length(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
+    """Rows in batches of like length, each of at most `tokens` padded tokens (or one row)."""
+    order = np.argsort(lengths, kind="stable")
+    batches, begin = [], 0
+    for end in range(1, len(order) + 1):
+        if end == len(order) or (end + 1 - begin) * lengths[order[end]] > tokens:
+            batches.append(order[begin:end])
+            begin = end
+    return batches

@@ -1,0 +1,136 @@
+"""A run folder explains itself: what was run, on which data, with which versions, how it went, and its weights.
+
+run.json         system, configuration, seed, versions, dataset and its hashes, format_version
+metrics.jsonl    one line an epoch: stage, loss terms, gradient norms, validation metric, time
+pretrain/ ...    one folder a stage that was run: the best weights (safetensors), ids, configuration
+"""
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.files import replace_folder, write_text
+from cllm4rec.training.loop import EpochRecord
+
+FORMAT_VERSION = 1
+STAGES = ("pretrain", "finetune")
+VERSIONS_OF = ("torch", "transformers", "accelerate", "numpy", "scipy", "polars")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run on disk."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: str | Path, system: str, dataset: Dataset, dataset_path: str | Path, **about: Any) -> "RunFolder":
+        """Start a run. The folder must be new or empty, so that no earlier run is lost.
+
+        Raises:
+            ValueError: the folder holds something.
+        """
+        path = Path(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ValueError(f"{path} exists and is not empty: name a new folder, or remove it first")
+        path.mkdir(parents=True, exist_ok=True)
+        run = cls(path)
+        run._write(
+            {
+                "format_version": FORMAT_VERSION,
+                "system": system,
+                "dataset": {
+                    "path": str(Path(dataset_path).resolve()),
+                    "data_sha256": dataset.about.get("data_sha256", dataset.fingerprint),
+                    "split_sha256": dataset.about.get("split_sha256", dataset.split_fingerprint),
+                },
+                "versions": {
+                    "cllm4rec": importlib.metadata.version("cllm4rec"),
+                    "python": platform.python_version(),
+                    **{name: importlib.metadata.version(name) for name in VERSIONS_OF},
+                },
+                "stages": {},
+                **about,
+            }
+        )
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFolder":
+        """A run that exists.
+
+        Raises:
+            ValueError: there is none, or it has another format version.
+        """
+        run = cls(Path(path))
+        if not (run.path / "run.json").is_file():
+            raise ValueError(f"{path} is not a run folder (no run.json): make one with cllm4rec.pretrain")
+        version = run.about.get("format_version")
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"{path}/run.json: format_version {version!r} is unknown to this version of cllm4rec, which reads "
+                f"{FORMAT_VERSION}: use the version that wrote it, or train again"
+            )
+        return run
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return dict(json.loads((self.path / "run.json").read_text()))
+
+    def _write(self, about: dict[str, Any]) -> None:
+        write_text(self.path / "run.json", json.dumps(about, indent=2) + "\n")
+
+    def begin_stage(self, stage: str, **settings: Any) -> None:
+        """Note how a stage is trained; lines of an earlier try of that stage leave the metrics."""
+        about = self.about
+        about["stages"][stage] = settings
+        self._write(about)
+        kept = [record for record in self.metrics() if record["stage"] != stage]
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in kept))
+
+    def record(self, stage: str, epoch: EpochRecord) -> None:
+        """Add a line to the metrics."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"stage": stage, **asdict(epoch)}) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        file = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+    def keep(self, stage: str, save: Callable[[Path], None]) -> None:
+        """Write a stage's weights, in the place of those kept before."""
+        with replace_folder(self.path / stage, marker="model.json") as new:
+            save(new)
+
+    def stage_folder(self, stage: str | None = None) -> Path:
+        """Folder of a stage's weights; of the last stage that has any, if not given.
+
+        Raises:
+            ValueError: there are no weights.
+        """
+        for name in reversed(STAGES) if stage is None else [stage]:
+            if (self.path / name / "model.json").is_file():
+                return self.path / name
+        raise ValueError(f"{self.path} holds no weights{f' of {stage}' if stage else ''} yet: pretrain it to its first epoch")
+
+    def dataset(self, path: str | Path | None = None) -> Dataset:
+        """The dataset of the run, or the same at another place.
+
+        Raises:
+            ValueError: it is not there, or it is not the one the run was trained on.
+        """
+        noted = self.about["dataset"]
+        dataset = Dataset.load(path or noted["path"])
+        for what in ("data_sha256", "split_sha256"):
+            if dataset.about[what] != noted[what]:
+                raise ValueError(
+                    f"{path or noted['path']}: {what} differs from that of the run: the dataset was prepared anew since; "
+                    "train again, or give the old one with --dataset"
+                )
+        return dataset

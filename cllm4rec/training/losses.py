@@ -1,0 +1,102 @@
+"""Losses as small functions, exact, without dense targets and without all logits at once."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+LOGITS_AT_ONCE = 1 << 23  # numbers: rows of states are taken so that rows * classes stays below (32 MiB in float32)
+
+
+class _MultinomialNLL(torch.autograd.Function):
+    """Loss and gradients in one walk over blocks of rows: the logits of a block are used and thrown away."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, states: Tensor, classes: Tensor, rows: Tensor, targets: Tensor, shown_rows: Tensor, shown: Tensor
+    ) -> Tensor:
+        need_states, need_classes = ctx.needs_input_grad[:2]
+        grad_states = torch.zeros_like(states) if need_states else None
+        grad_classes = torch.zeros_like(classes) if need_classes else None
+        counts = torch.bincount(rows, minlength=len(states)).to(torch.float32)
+        loss = torch.zeros((), dtype=torch.float64, device=states.device)
+        step = max(1, LOGITS_AT_ONCE // len(classes))
+        bounds = torch.arange(0, len(states) + step, step, device=states.device)
+        at, shown_at = torch.searchsorted(rows, bounds).tolist(), torch.searchsorted(shown_rows, bounds).tolist()
+        for block, start in enumerate(range(0, len(states), step)):
+            own = states[start : start + step]
+            logits = (own @ classes.T).float()  # (rows of the block, n_classes)
+            some = slice(shown_at[block], shown_at[block + 1])
+            logits[shown_rows[some] - start, shown[some]] = -torch.inf
+            some = slice(at[block], at[block + 1])
+            row, target = rows[some] - start, targets[some]
+            normaliser = torch.logsumexp(logits, dim=1)  # (rows of the block,)
+            count = counts[start : start + step]
+            loss += (count * normaliser).sum(dtype=torch.float64) - logits[row, target].sum(dtype=torch.float64)
+            if not (need_states or need_classes):
+                continue
+            slope = logits.sub_(normaliser[:, None]).exp_().mul_(count[:, None])  # d loss / d logits, but for targets
+            slope.index_put_((row, target), slope.new_full((1,), -1.0), accumulate=True)
+            slope = slope.to(own.dtype)
+            if grad_states is not None:
+                grad_states[start : start + step] = slope @ classes.to(own.dtype)
+            if grad_classes is not None:
+                grad_classes += slope.T @ own
+        ctx.save_for_backward(grad_states, grad_classes)
+        return loss.to(torch.float32)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        grad_states, grad_classes = ctx.saved_tensors
+        return (
+            None if grad_states is None else grad_states * grad.to(grad_states.dtype),
+            None if grad_classes is None else grad_classes * grad.to(grad_classes.dtype),
+            None,
+            None,
+            None,
+            None,
+        )
+
+
+def multinomial_nll(
+    states: Tensor,
+    classes: Tensor,
+    rows: Tensor,
+    targets: Tensor,
+    shown_rows: Tensor | None = None,
+    shown: Tensor | None = None,
+) -> Tensor:
+    """Negative log-likelihood of sparse multinomial targets, summed, exact.
+
+    sum over r of n_r * logsumexp(states_r classes^T) - sum over targets t of r of states_r . classes_t
+    (CLLM4Rec, the multinomial item prediction; with one target a row it is the cross-entropy of a language model).
+
+    Args:
+        states: (R, d).
+        classes: (C, d), the rows of the softmax: items, or words.
+        rows: (T,) ascending, which state each target belongs to.
+        targets: (T,) which class.
+        shown_rows, shown: (P,) classes left out of a state's softmax, rows ascending; none if not given.
+
+    Returns:
+        A float32 scalar. Not a mean: divide by the number of targets of the whole (global) batch.
+    """
+    if shown is None or shown_rows is None:
+        shown = shown_rows = targets[:0]
+    return _MultinomialNLL.apply(states, classes, rows, targets, shown_rows, shown)
+
+
+def pull(table: Tensor, centre: Tensor | None, ids: Tensor, weights: Tensor) -> Tensor:
+    """Weighted squared distance of ID embeddings to their centre, summed: the Gaussian terms of CLLM4Rec's objective.
+
+    Args:
+        table: (I + J, d), receives the gradient.
+        centre: (I + J, d), does not; zero if None (the prior).
+        ids: (M,) ID numbers as they occur, with repeats.
+        weights: (M,) 1 / occurrences in the epoch, so that an epoch sums to one term for each ID that occurs.
+    """
+    at = table[ids]
+    distance = at if centre is None else at - centre.detach()[ids]
+    return (distance.float().square().sum(-1) * weights).sum()
