@@ -61,7 +61,7 @@ def config_tokens(argv: Sequence[str]) -> Tokens:
     return as_tokens({str(name): value for name, value in settings.items()})
 
 
-def parse(description: str, classes: Sequence[type], argv: Sequence[str], defaults: Tokens | None = None) -> tuple[Any, ...]:
+def parse(description: str, classes: Sequence[Any], argv: Sequence[str], defaults: Tokens | None = None) -> tuple[Any, ...]:
     """One instance of each dataclass from the arguments.
 
     Args:
@@ -71,7 +71,7 @@ def parse(description: str, classes: Sequence[type], argv: Sequence[str], defaul
     """
     parser = _Parser(list(classes), description=description, allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="YAML file that fills any flag; typed flags win")
-    instances = parser.parse_args_into_dataclasses([*(defaults or []), *config_tokens(argv), *argv])
+    instances = parser.parse_args_into_dataclasses([*(defaults or []), *config_tokens(argv), *argv], look_for_args_file=False)
     return tuple(instances[: len(classes)])
 
 

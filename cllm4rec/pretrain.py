@@ -7,6 +7,7 @@ from pathlib import Path
 from cllm4rec.cli import flag_value, log, parse, run
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import SYSTEMS, system_class
+from cllm4rec.models.base import OneStage
 from cllm4rec.models.neural import NeuralRecommender, make_accelerator
 from cllm4rec.stages import default_tokens, open_run, run_stage
 from cllm4rec.training.checkpoint import RunFolder
@@ -30,17 +31,20 @@ def main(argv: Sequence[str]) -> None:
     classes = [PretrainOptions, system.config_class, *([TrainConfig] if neural else [])]
     defaults = default_tokens(system, "pretrain", flag_value(argv, "--preset"))
     options, config, *training = parse(f"Train {name} into a run folder.", classes, argv, defaults)
+    if neural and Path(config.backbone).is_dir():
+        config = replace(config, backbone=str(Path(config.backbone).resolve()))
     dataset = Dataset.load(options.dataset)
     about = {"system": name, "dataset": dataset, "dataset_path": options.dataset, "preset": options.preset}
-    if neural:
-        if Path(config.backbone).is_dir():
-            config = replace(config, backbone=str(Path(config.backbone).resolve()))
+    model = system(config)
+    if isinstance(model, NeuralRecommender):
         accelerator = make_accelerator()
         folder = open_run(accelerator, options.output, **about)
-        run_stage(system(config), "pretrain", dataset, training[0], folder, accelerator)
-    else:
-        model = system(config).fit(dataset.train, dataset.validation, report=log.info)
-        RunFolder.create(options.output, **about, config=asdict(model.config)).keep("pretrain", model.save)
+        run_stage(model, "pretrain", dataset, training[0], folder, accelerator)
+    elif isinstance(model, OneStage):
+        folder = RunFolder.create(options.output, **about)
+        model.fit(dataset.train, dataset.validation, report=log.info)
+        folder.begin_stage("pretrain", system=asdict(model.config))
+        folder.keep("pretrain", model.save)
     log.info("the run is in %s", options.output)
 
 

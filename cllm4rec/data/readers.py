@@ -42,7 +42,7 @@ def read_table(path: str | Path) -> pl.DataFrame:
         if kind in ("jsonl", "json"):
             return pl.read_ndjson(path, infer_schema_length=None)
         if kind == "csv":
-            return pl.read_csv(path, infer_schema=False, missing_utf8_is_empty_string=False)
+            return pl.read_csv(path, infer_schema=False)
         if kind == "tsv":
             return pl.read_csv(path, infer_schema=False, separator="\t", quote_char=None)
     except (pl.exceptions.PolarsError, OSError, EOFError, UnicodeDecodeError) as error:
@@ -69,7 +69,7 @@ def read_events(path: str | Path) -> pl.DataFrame:
     if "rating" in frame.columns:
         _refuse(frame, path, "rating", pl.col("rating").is_nan(), "a number is needed")
     if "timestamp" in frame.columns:
-        frame = _numeric(frame, path, "timestamp", _seconds(frame.schema["timestamp"]))
+        frame = _numeric(frame, path, "timestamp", _seconds(frame["timestamp"]))
     return frame
 
 
@@ -99,7 +99,7 @@ def _texts(path: str | Path, wanted: tuple[str, ...], key: str) -> pl.DataFrame:
 
 def _columns(frame: pl.DataFrame, path: str | Path, wanted: tuple[str, ...], needed: tuple[str, ...]) -> pl.DataFrame:
     """The wanted columns that the frame has, under this package's names."""
-    found = {}
+    found: dict[str, str] = {}
     for name in dict.fromkeys(wanted):
         there = next((alias for alias in ALIASES.get(name, (name,)) if alias in frame.columns), None)
         if there is not None and there not in found.values():
@@ -119,14 +119,15 @@ def _numeric(frame: pl.DataFrame, path: str | Path, column: str, numbers: pl.Exp
     return frame.with_columns(numbers.alias(column))
 
 
-def _seconds(kind: pl.DataType) -> pl.Expr:
+def _seconds(timestamps: pl.Series) -> pl.Expr:
+    """Timestamps as whole seconds; text may hold numbers or dates."""
     column = pl.col("timestamp")
-    if kind in (pl.Date, pl.Datetime):
+    if timestamps.dtype in (pl.Date, pl.Datetime):
         return column.cast(pl.Datetime("us")).dt.epoch("s")
-    if kind != pl.String:
-        return column.cast(pl.Float64, strict=False).floor().cast(pl.Int64, strict=False)
-    as_number = column.cast(pl.Float64, strict=False).floor().cast(pl.Int64, strict=False)
-    return pl.coalesce(as_number, column.str.to_datetime(strict=False, time_unit="us").dt.epoch("s"))
+    numbers = column.cast(pl.Float64, strict=False).floor().cast(pl.Int64, strict=False)
+    if timestamps.dtype != pl.String or timestamps.to_frame().select(numbers.is_not_null().all()).item():
+        return numbers
+    return pl.coalesce(numbers, column.str.to_datetime(strict=False, time_unit="us").dt.epoch("s"))  # slow: dates only
 
 
 def _refuse(frame: pl.DataFrame, path: str | Path, column: str, bad: pl.Expr, need: str) -> None:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -84,12 +85,12 @@ class Backbone(nn.Module):
     @property
     def words(self) -> Tensor:
         """Input embeddings of the words (n_words, d)."""
-        return self.model.get_input_embeddings().weight
+        return cast(Tensor, self.model.get_input_embeddings().weight)
 
     @property
     def word_head(self) -> Tensor:
         """Output embeddings of the words (n_words, d), often the same table."""
-        return self.model.get_output_embeddings().weight
+        return cast(Tensor, self.model.get_output_embeddings().weight)
 
     def forward(self, tokens: Tensor, mask: Tensor, table: Tensor, order_free: Tensor | None = None) -> Tensor:
         """States of the last layer (B, L, d).

@@ -44,6 +44,10 @@ class Recommender(ABC):
         self.config = self.config_class() if config is None else config
 
     @abstractmethod
+    def fit(self, train: Dataset, validation: Dataset | None = None) -> Self:
+        """Learn from the events of `train`, afresh; `validation` chooses what is left open. Subclasses take more."""
+
+    @abstractmethod
     def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:
         """Scores (B, n_items). users (B,) number the users of `seen`, known (B,) those of the training set or -1."""
 

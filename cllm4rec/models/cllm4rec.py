@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,9 @@ from cllm4rec.training.losses import multinomial_nll, pull
 TOKENS_AT_ONCE = 1 << 14  # padded tokens of a forward pass when scoring
 
 
-PAPER = {  # settings of the paper and its released code (docs/papers.md); the backbone stays a choice of its own
+PAPER: dict[
+    str, dict[str, Any]
+] = {  # settings of the paper and its released code (docs/papers.md); the backbone stays a choice of its own
     "system": {
         "start": "random",
         "content_warmup": 10,
@@ -40,7 +43,7 @@ PAPER = {  # settings of the paper and its released code (docs/papers.md); the b
         "readout": "last",
         "attention": "causal",
     },
-    "pretrain": {"epochs": 110, "batch_size": 20, "learning_rate": 1e-3},
+    "pretrain": {"epochs": 100, "batch_size": 20, "learning_rate": 1e-3},
     "finetune": {"epochs": 150, "batch_size": 20, "learning_rate": 1e-4},
 }
 

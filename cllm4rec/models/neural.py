@@ -18,8 +18,9 @@ from cllm4rec.evaluation import measure
 from cllm4rec.models.backbone import Backbone
 from cllm4rec.models.base import Recommender
 from cllm4rec.text.tokenizer import ExtendedTokenizer
+from cllm4rec.training import loop
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import EpochRecord, Objective, train
+from cllm4rec.training.loop import EpochRecord, Objective
 
 
 def make_accelerator() -> Accelerator:
@@ -56,7 +57,7 @@ class NeuralRecommender(Recommender):
 
     def fit(
         self,
-        train_set: Dataset,
+        train: Dataset,
         validation: Dataset | None = None,
         config: TrainConfig | None = None,
         stage: str = "pretrain",
@@ -67,7 +68,7 @@ class NeuralRecommender(Recommender):
         """Run one stage. The first stage starts afresh, a later one goes on from the weights at hand.
 
         Args:
-            train_set: the events to learn from.
+            train: the events to learn from.
             validation: the events that choose the best epoch; without any, the last epoch's weights are kept.
             config: how to train; the stage's defaults if not given.
             stage: one of `stages`.
@@ -80,8 +81,8 @@ class NeuralRecommender(Recommender):
         config = self.train_configs[stage] if config is None else config
         accelerator = make_accelerator() if accelerator is None else accelerator
         if stage == self.stages[0]:
-            self._learn_ids(train_set)
-            self.net, self.tokenizer = self._build(train_set, config.seed)
+            self._learn_ids(train)
+            self.net, self.tokenizer = self._build(train, config.seed)
         self.stage = stage
         self.net.to(accelerator.device)
         held_out = validation if validation is not None and len(validation.interactions) else None
@@ -91,12 +92,12 @@ class NeuralRecommender(Recommender):
             best.update({name: p.detach().clone() for name, p in self._trained().items()})
             on_best()
 
-        train(
+        loop.train(
             self.net,
-            self._objectives(train_set, stage, config),
+            self._objectives(train, stage, config),
             config,
             accelerator,
-            None if held_out is None else lambda: shared_validation(self, train_set, held_out, accelerator),
+            None if held_out is None else lambda: shared_validation(self, train, held_out, accelerator),
             keep,
             on_epoch,
         )

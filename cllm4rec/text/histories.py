@@ -1,5 +1,6 @@
 """Histories as prompts and as texts: the collaborative and the recommendation corpus, and prompts for scoring."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,7 +36,7 @@ class HistoryOptions:
     seed: int = 0
 
 
-class HistoryCorpus:
+class HistoryCorpus(ABC):
     """What the collaborative and the recommendation corpus share: one example a user with training items."""
 
     name: ClassVar[str]  # of its template
@@ -54,6 +55,13 @@ class HistoryCorpus:
     def selection(self, epoch: int) -> np.ndarray:
         return permutation(len(self.users), self.options.seed, self.salt, epoch)
 
+    def batch(self, examples: np.ndarray, epoch: int) -> Batch:
+        batch = self.unweighed(examples, epoch)
+        return batch | {"weights": 1.0 / self._occurrences(epoch)[batch["ids"]]}
+
+    @abstractmethod
+    def unweighed(self, examples: np.ndarray, epoch: int) -> Batch: ...
+
     def _draw(self, examples: np.ndarray, epoch: int) -> tuple[np.ndarray, Ragged, np.ndarray]:
         """Users (B,), their items in this epoch's order, and whether each keeps its user token."""
         users = self.users[examples]
@@ -63,10 +71,6 @@ class HistoryCorpus:
         if self.options.order == "random":
             items = items.ordered(mix(*key, np.repeat(users, lengths), items.places))
         return users, items, uniform(*key, users, -1) >= self.options.user_dropping
-
-    def _weigh(self, batch: Batch, epoch: int) -> Batch:
-        counts = self._occurrences(epoch)
-        return batch | {"weights": 1.0 / counts[batch["ids"]]}
 
 
 def fill_template(
@@ -103,9 +107,6 @@ class CollaborativeCorpus(HistoryCorpus):
     name = "collaborative"
     salt = 1
 
-    def batch(self, examples: np.ndarray, epoch: int) -> Batch:
-        return self._weigh(self.unweighed(examples, epoch), epoch)
-
     def unweighed(self, examples: np.ndarray, epoch: int) -> Batch:
         users, items, keep_user = self._draw(examples, epoch)
         items = items.last(self.room) if self.options.order == "time" else items.first(self.room)
@@ -122,9 +123,6 @@ class RecommendationCorpus(HistoryCorpus):
 
     name = "recommend"
     salt = 2
-
-    def batch(self, examples: np.ndarray, epoch: int) -> Batch:
-        return self._weigh(self.unweighed(examples, epoch), epoch)
 
     def unweighed(self, examples: np.ndarray, epoch: int) -> Batch:
         users, items, keep_user = self._draw(examples, epoch)

@@ -113,7 +113,7 @@ class ExtendedTokenizer:
                 run.append(int(token))
                 continue
             if run:
-                parts.append(self.words.decode(run).strip())
+                parts.append(str(self.words.decode(run)).strip())
                 run = []
             if token is not None:
                 number = int(token) - self.n_words

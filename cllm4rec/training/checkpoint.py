@@ -30,13 +30,14 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | Path, system: str, dataset: Dataset, dataset_path: str | Path, **about: Any) -> "RunFolder":
-        """Start a run. The folder must be new or empty, so that no earlier run is lost.
+        """Start a run. The folder must be new, empty, or a run without weights yet, so that no earlier run is lost.
 
         Raises:
             ValueError: the folder holds something.
         """
         path = Path(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        weights = any((path / stage / "model.json").is_file() for stage in STAGES)
+        if path.exists() and (not path.is_dir() or weights or (any(path.iterdir()) and not (path / "run.json").is_file())):
             raise ValueError(f"{path} exists and is not empty: name a new folder, or remove it first")
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 class TrainConfig:
     """Settings of the training loop."""
 
-    epochs: int = field(default=50, metadata={"help": "most epochs; patience usually ends training earlier"})
+    epochs: int = field(
+        default=50, metadata={"help": "most epochs, warm-up not counted; patience usually ends training earlier"}
+    )
     batch_size: int = field(default=64, metadata={"help": "examples of one step, over all processes and micro-batches"})
     accumulation: int = field(
         default=1, metadata={"help": "micro-batches a step is computed in: more takes less memory, same result"}

@@ -38,7 +38,7 @@ class Net(Protocol):
 
 @dataclass(frozen=True)
 class Objective:
-    """One thing to learn: the corpus, visited in every epoch from `from_epoch` on."""
+    """One thing to learn: the corpus, visited in every epoch from `from_epoch` on; epochs before that are a warm-up."""
 
     name: str
     corpus: Corpus
@@ -89,22 +89,20 @@ def train(
     """
     optimizer = _optimizer(net, config)
     wrapped, prepared = accelerator.prepare(net, optimizer)
-    first = min((objective.from_epoch for objective in objectives), default=0)
-    validated_from = max((objective.from_epoch for objective in objectives), default=first)
+    warmup = max((objective.from_epoch for objective in objectives), default=0)
     deadline = time.monotonic() + 60 * config.max_minutes if config.max_minutes else np.inf
     best, stale, step = -np.inf, 0, 0
-    for epoch in range(config.epochs):
+    for epoch in range(config.epochs and warmup + config.epochs):
         torch.manual_seed(int(mix(config.seed, epoch)[0] >> np.uint64(1)))
         net.train()
-        meter, began = _Meter(net), time.monotonic()
-        for objective in [one for one in objectives if one.from_epoch <= epoch]:
-            for batches in _steps(objective, epoch, config, accelerator):
-                _learn(wrapped, prepared, objective.name, batches, config, accelerator, meter, step)
-                step += 1
-                if _out_of_time(deadline, accelerator):
-                    break
+        meter, began, late = _Meter(net), time.monotonic(), False
+        for name, batches in _steps(objectives, epoch, config, accelerator):
+            _learn(wrapped, prepared, name, batches, config, accelerator, meter, step)
+            step += 1
+            if late := _out_of_time(deadline, accelerator):
+                break
         quality = None
-        if validate is not None and (epoch >= validated_from or epoch == config.epochs - 1):
+        if validate is not None and (epoch >= warmup or late):
             net.eval()
             quality = validate()
         improved = quality is None or quality > best
@@ -112,8 +110,10 @@ def train(
         if improved:
             on_best()
         on_epoch(meter.record(epoch, quality, improved and quality is not None, time.monotonic() - began))
-        if stale > config.patience - 1 or _out_of_time(deadline, accelerator):
+        if late or stale >= config.patience:
             break
+    if config.epochs == 0:
+        on_best()
     net.eval()
 
 
@@ -123,24 +123,24 @@ def _optimizer(net: Any, config: TrainConfig) -> torch.optim.Optimizer:
 
 
 def _steps(
-    objective: Objective, epoch: int, config: TrainConfig, accelerator: Accelerator
-) -> Iterator[list[tuple[Batch, float]]]:
-    """The micro-batches of this process, step by step, each with its weight.
+    objectives: list[Objective], epoch: int, config: TrainConfig, accelerator: Accelerator
+) -> Iterator[tuple[str, list[tuple[Batch, float]]]]:
+    """The micro-batches of this process, step by step, each with its weight, behind the name of their objective.
 
     Every process takes its slice of the same global batch. Where a slice is empty the process computes one example with
     weight 0, so that all take part in the exchange of gradients.
     """
-    corpus = objective.corpus
-    selection = _grouped_by_length(corpus.selection(epoch), corpus.lengths, config, epoch)
     slices = accelerator.num_processes * config.accumulation
-    starts = range(0, len(selection), config.batch_size)
-    hidden = not accelerator.is_main_process
-    bar = tqdm(starts, desc=f"epoch {epoch} {objective.name}", leave=False, disable=True if hidden else None)
-    for start in bar:
-        parts = np.array_split(selection[start : start + config.batch_size], slices)
-        mine = parts[accelerator.process_index * config.accumulation :][: config.accumulation]
-        filled = [(part if len(part) else selection[start : start + 1], float(len(part) > 0)) for part in mine]
-        yield [(corpus.batch(part, epoch), weight) for part, weight in filled]
+    hidden = None if accelerator.is_main_process else True  # None: shown on a terminal only
+    for objective in [one for one in objectives if one.from_epoch <= epoch]:
+        corpus = objective.corpus
+        selection = _grouped_by_length(corpus.selection(epoch), corpus.lengths, config, epoch)
+        starts = range(0, len(selection), config.batch_size)
+        for start in tqdm(starts, desc=f"epoch {epoch} {objective.name}", leave=False, disable=hidden):
+            parts = np.array_split(selection[start : start + config.batch_size], slices)
+            mine = parts[accelerator.process_index * config.accumulation :][: config.accumulation]
+            filled = [(part if len(part) else selection[start : start + 1], float(len(part) > 0)) for part in mine]
+            yield objective.name, [(corpus.batch(part, epoch), weight) for part, weight in filled]
 
 
 def _grouped_by_length(selection: np.ndarray, lengths: np.ndarray, config: TrainConfig, epoch: int) -> np.ndarray:

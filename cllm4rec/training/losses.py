@@ -13,7 +13,7 @@ class _MultinomialNLL(torch.autograd.Function):
     """Loss and gradients in one walk over blocks of rows: the logits of a block are used and thrown away."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, states: Tensor, classes: Tensor, rows: Tensor, targets: Tensor, shown_rows: Tensor, shown: Tensor
     ) -> Tensor:
         need_states, need_classes = ctx.needs_input_grad[:2]
@@ -48,7 +48,7 @@ class _MultinomialNLL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_states, grad_classes = ctx.saved_tensors
         return (
             None if grad_states is None else grad_states * grad.to(grad_states.dtype),
