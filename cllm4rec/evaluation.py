@@ -51,7 +51,7 @@ def top_k(scores: np.ndarray, k: int, tie_order: np.ndarray) -> np.ndarray:
     for row, values in enumerate(scores):
         threshold = np.partition(values, len(values) - k)[len(values) - k]
         candidates = np.flatnonzero(values >= threshold)  # k, and more where the k-th score is tied
-        candidates = candidates[np.isfinite(values[candidates])]
+        candidates = candidates[values[candidates] > -np.inf]
         order = np.lexsort((tie_order[candidates], -values[candidates]))[:k]
         best[row, : len(order)] = candidates[order]
     return best
@@ -109,6 +109,8 @@ def mask_known(scores: np.ndarray, users: np.ndarray, known: Interactions) -> np
     """A copy of the scores (B, n_items) with each user's known items at -inf."""
     events, lengths = known.histories(users)
     masked = np.array(scores, dtype=np.float32)
+    if np.isnan(masked).any():
+        raise ValueError("the scores hold NaN: the model has diverged; train it again with a lower learning rate")
     masked[np.repeat(np.arange(len(users)), lengths), known.items[events]] = -np.inf
     return masked
 

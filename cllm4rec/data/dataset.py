@@ -159,13 +159,12 @@ class Dataset:
         columns: dict[str, Any] = {"user": events.users, "item": events.items, "part": self.part}
         columns |= {} if events.times is None else {"timestamp": events.times}
         columns |= {} if events.reviews is None else {"review_text": events.reviews}
-        about = {
+        about = self.about | {
             "format_version": FORMAT_VERSION,
             "n_users": self.n_users,
             "n_items": self.n_items,
             "n_events": len(events),
             "n_events_by_part": {name: int((self.part == i).sum()) for i, name in enumerate(PARTS)},
-            **self.about,
             "data_sha256": self.fingerprint,
             "split_sha256": self.split_fingerprint,
         }

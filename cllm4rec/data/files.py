@@ -31,8 +31,13 @@ def replace_folder(folder: Path, marker: str) -> Iterator[Path]:
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
             os.replace(folder, old / folder.name)
-            os.replace(new, folder)
-            shutil.rmtree(old)
+            try:
+                os.replace(new, folder)
+            except OSError:
+                os.replace(old / folder.name, folder)
+                raise
+            finally:
+                shutil.rmtree(old)
         else:
             os.replace(new, folder)
     finally:

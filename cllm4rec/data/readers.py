@@ -62,14 +62,14 @@ def read_events(path: str | Path) -> pl.DataFrame:
     if frame.is_empty():
         raise ValueError(f"{path}: the file has a header and no rows")
     for column in ("user_id", "item_id"):
-        _refuse(frame, path, column, pl.col(column).is_null() | (pl.col(column).cast(pl.String) == ""), "an id is needed")
+        _refuse(frame, path, column, _empty(column), "an id is needed")
     for column, kind in (("rating", pl.Float64), ("position", pl.Int64)):
         if column in frame.columns:
             frame = _numeric(frame, path, column, pl.col(column).cast(kind, strict=False))
     if "rating" in frame.columns:
         _refuse(frame, path, "rating", pl.col("rating").is_nan(), "a number is needed")
     if "timestamp" in frame.columns:
-        frame = _numeric(frame, path, "timestamp", _seconds(frame["timestamp"]))
+        frame = _numeric(frame, path, "timestamp", _seconds(frame["timestamp"]), "seconds or a date are needed")
     return frame
 
 
@@ -91,9 +91,16 @@ def read_split(path: str | Path) -> pl.DataFrame:
 
 def _texts(path: str | Path, wanted: tuple[str, ...], key: str) -> pl.DataFrame:
     frame = _columns(read_table(path), path, wanted, needed=(key,))
-    _refuse(frame, path, key, pl.col(key).is_null() | (pl.col(key).cast(pl.String) == ""), "an id is needed")
-    lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List)]
-    frame = frame.with_columns(pl.col(name).cast(pl.List(pl.String)).list.join(", ") for name in lists)
+    _refuse(frame, path, key, _empty(key), "an id is needed")
+    for name in frame.columns:
+        while isinstance(kind := frame.schema[name], pl.List):
+            nested = isinstance(kind.inner, pl.List)
+            flat = (
+                pl.col(name).list.eval(pl.element().explode())
+                if nested
+                else pl.col(name).cast(pl.List(pl.String)).list.join(", ")
+            )
+            frame = frame.with_columns(flat)
     return frame.with_columns(pl.exclude(key).cast(pl.String).fill_null("").str.strip_chars())
 
 
@@ -112,10 +119,12 @@ def _columns(frame: pl.DataFrame, path: str | Path, wanted: tuple[str, ...], nee
     return frame.select(pl.col(there).alias(name) for name, there in found.items())
 
 
-def _numeric(frame: pl.DataFrame, path: str | Path, column: str, numbers: pl.Expr) -> pl.DataFrame:
+def _numeric(
+    frame: pl.DataFrame, path: str | Path, column: str, numbers: pl.Expr, need: str = "a number is needed"
+) -> pl.DataFrame:
     """The column turned into numbers; empty cells stay empty, any other that is not a number is an error."""
     filled = pl.col(column).is_not_null() & (pl.col(column).cast(pl.String) != "")
-    _refuse(frame, path, column, filled & numbers.is_null(), "a number is needed")
+    _refuse(frame, path, column, filled & numbers.is_null(), need)
     return frame.with_columns(numbers.alias(column))
 
 
@@ -127,7 +136,13 @@ def _seconds(timestamps: pl.Series) -> pl.Expr:
     numbers = column.cast(pl.Float64, strict=False).floor().cast(pl.Int64, strict=False)
     if timestamps.dtype != pl.String or timestamps.to_frame().select(numbers.is_not_null().all()).item():
         return numbers
-    return pl.coalesce(numbers, column.str.to_datetime(strict=False, time_unit="us").dt.epoch("s"))  # slow: dates only
+    return pl.coalesce(numbers, column.str.to_datetime(strict=False, time_unit="us", time_zone="UTC").dt.epoch("s"))
+
+
+def _empty(column: str) -> pl.Expr:
+    """Whether an id is missing or blank."""
+    text = pl.col(column).cast(pl.String)
+    return text.is_null() | (text.str.strip_chars() == "")
 
 
 def _refuse(frame: pl.DataFrame, path: str | Path, column: str, bad: pl.Expr, need: str) -> None:

@@ -169,8 +169,8 @@ class CLLM4Rec(NeuralRecommender):
     net: CLLM4RecNet
     presets = {"paper": PAPER}
     train_configs = {
-        "pretrain": TrainConfig(epochs=20, patience=4),
-        "finetune": TrainConfig(epochs=100, patience=10),
+        "pretrain": TrainConfig(epochs=8, patience=4),
+        "finetune": TrainConfig(epochs=100, patience=8),
     }
 
     def _build(self, train: Dataset, seed: int) -> tuple[CLLM4RecNet, ExtendedTokenizer]:

@@ -11,8 +11,8 @@ A batch in tensors, for two users with the items {5, 3} and {7} of a collaborati
     read     [3, 4, 9]           where states are read, row * L + column      (R,)
     rows     [0, 1, 2]           which state predicts ...                    (T,)
     targets  [3, 5, 7]           ... which item (or word)                    (T,)
-    ids      [u0, u1, i3, ...]   ID numbers that occur: user i -> i, item j -> n_users + j
-    weights  [1, 1, .5, ...]     1 / occurrences of that ID in this epoch
+    ids      [u0, i3, i5, u1, i7] ID numbers that occur: user i -> i, item j -> n_users + j
+    weights  [1, 1, 1, 1, 1]     1 / occurrences of that ID in this epoch
 """
 
 from typing import Protocol

@@ -41,7 +41,7 @@ class Ragged:
     @property
     def starts(self) -> np.ndarray:
         """Place of each row's first value (B,)."""
-        return np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
+        return np.cumsum(self.lengths) - self.lengths
 
     @property
     def places(self) -> np.ndarray:

@@ -71,7 +71,7 @@ class ExtendedTokenizer:
     @cached_property
     def _adds_space(self) -> bool:
         """Whether the tokenizer itself puts the space before a text's first word (SentencePiece does, GPT-2 does not)."""
-        return self._plain("a")[-1:] == self._plain("a a")[-1:]
+        return self._plain("a a") == 2 * self._plain("a")
 
     def _plain(self, text: str) -> list[int]:
         return list(self.words(text, add_special_tokens=False)["input_ids"])
@@ -116,7 +116,7 @@ class ExtendedTokenizer:
                 parts.append(str(self.words.decode(run)).strip())
                 run = []
             if token is not None:
-                number = int(token) - self.n_words
+                number = self._checked("token", int(token), len(self)) - self.n_words
                 parts.append(f"user_{number}" if number < self.n_users else f"item_{number - self.n_users}")
         return " ".join(parts)
 
