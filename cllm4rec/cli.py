@@ -24,8 +24,10 @@ class _Parser(HfArgumentParser):
 
 
 def flag_value(argv: Sequence[str], flag: str, default: str | None = None) -> str | None:
-    """The last value of a flag in the arguments, before they are parsed as a whole."""
+    """The last value of a flag in --config's file and the arguments, before they are parsed as a whole."""
     value = default
+    if flag != "--config":
+        argv = [*config_tokens(argv), *argv]
     for i, token in enumerate(argv):
         if token == flag and i + 1 < len(argv):
             value = argv[i + 1]
@@ -36,9 +38,7 @@ def flag_value(argv: Sequence[str], flag: str, default: str | None = None) -> st
 
 def as_tokens(settings: dict[str, Any]) -> Tokens:
     """Settings as flags, so that they are checked just as typed ones; None is left out."""
-    return [
-        token for name, value in settings.items() if value is not None for token in (f"--{name.replace('_', '-')}", str(value))
-    ]
+    return [f"--{name.replace('_', '-')}={value}" for name, value in settings.items() if value is not None]
 
 
 def config_tokens(argv: Sequence[str]) -> Tokens:

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from cllm4rec.cli import parse, run, say
-from cllm4rec.data.files import check_table_name, write_table, write_text
+from cllm4rec.data.files import check_place, check_table_name, write_table, write_text
 from cllm4rec.evaluation import PROTOCOL, measure
 from cllm4rec.models import load
 from cllm4rec.training.checkpoint import RunFolder
@@ -33,6 +33,8 @@ def main(argv: Sequence[str]) -> None:
     (options,) = parse("Measure a run on held-out events.", [EvaluateOptions], argv)
     if options.per_user:
         check_table_name(options.per_user)
+    if options.json:
+        check_place(options.json)
     folder = RunFolder.open(options.run)
     dataset, model = folder.dataset(options.dataset), load(options.run)
     masked = dataset.train if options.split == "validation" else dataset.only("train", "validation")

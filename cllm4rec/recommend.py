@@ -59,6 +59,8 @@ def _users(options: RecommendOptions, dataset: Dataset) -> np.ndarray:
         if not Path(options.users_file or "").is_file():
             raise ValueError(f"{options.users_file}: there is no such file")
         ids = [line for line in Path(options.users_file or "").read_text().splitlines() if line]
+        if not ids:
+            raise ValueError(f"{options.users_file}: the file names no user")
     return dataset.user_ids.index(ids, "user")
 
 

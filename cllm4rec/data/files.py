@@ -58,6 +58,11 @@ def check_table_name(path: str) -> None:
     """Raise ValueError unless the name says which kind of table to write, and its folder exists."""
     if Path(path).suffix not in TABLES:
         raise ValueError(f"{path}: name it {', '.join(TABLES)}, so that the kind of file is known")
+    check_place(path)
+
+
+def check_place(path: str) -> None:
+    """Raise ValueError unless the folder of a file to be written exists."""
     if not Path(path).absolute().parent.is_dir():
         raise ValueError(f"{path}: there is no folder {Path(path).parent}")
 

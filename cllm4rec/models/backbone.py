@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -166,11 +167,13 @@ def load_backbone(config: BackboneConfig) -> tuple[Backbone, PreTrainedTokenizer
     try:
         model = AutoModelForCausalLM.from_pretrained(config.backbone, dtype=torch.float32, attn_implementation="sdpa")
         tokenizer = AutoTokenizer.from_pretrained(config.backbone)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(
             f"backbone {config.backbone!r} cannot be loaded: {str(error).splitlines()[0]}; "
             "give tiny, small, or the name or folder of a Hugging Face causal language model"
         ) from error
+    if not tokenizer("user")["input_ids"]:  # what is made of a folder without a vocabulary
+        raise ValueError(f"backbone {config.backbone!r} cannot be loaded: it has no tokenizer beside its weights")
     return Backbone(model, config.tuned), tokenizer
 
 

@@ -41,7 +41,8 @@ class Recommender(ABC):
     item_ids: IdMap
 
     def __init__(self, config: Any = None) -> None:
-        self.config = self.config_class() if config is None else config
+        self.given = self.config_class() if config is None else config
+        self.config = self.given  # the one in use: what fitting chose is filled in
 
     @abstractmethod
     def fit(self, train: Dataset, validation: Dataset | None = None) -> Self:
@@ -154,20 +155,20 @@ class OneStage(Recommender):
             ValueError: a setting is open and there are no validation events to choose it by.
         """
         self._learn_ids(train)
-        given = asdict(self.config)
-        choices = [choice for choice in self.grid if all(given[name] in (None, value) for name, value in choice.items())]
-        if not any(value is None for value in given.values()) or not self.grid:
+        given = asdict(self.given)
+        unset = [name for name, value in given.items() if value is None]
+        if not unset:
+            self.config = self.given
             self._fit(train, self.config)
             return self
         if validation is None or not len(validation.interactions):
             raise ValueError(
-                f"{self.name} chooses {', '.join(n for n, v in given.items() if v is None)} on validation events and "
-                "there are none: give a value, or prepare with a split"
+                f"{self.name} chooses {', '.join(unset)} on validation events and there are none: "
+                "give a value, or prepare with a split"
             )
-        if not choices:
-            choices = [{**choice, **{n: v for n, v in given.items() if v is not None}} for choice in self.grid]
+        choices = dict.fromkeys(tuple((name, choice[name]) for name in unset) for choice in self.grid)
         best: tuple[float, Any] = (-1.0, None)
-        for choice in choices:
+        for choice in map(dict, choices):
             settings = self.config_class(**{**given, **choice})
             self._fit(train, settings)
             quality = measure(self, train, validation).metrics["ndcg@100"]

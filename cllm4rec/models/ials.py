@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.randomness import hash_ids, uniform
 from cllm4rec.models.base import OneStage
 
 
@@ -39,6 +40,8 @@ class IALS(OneStage):
 
     def _fit(self, train: Dataset, settings: IALSConfig) -> None:
         self.model = _library_model(settings)
+        ids = hash_ids(train.items["item_id"])[:, None]  # the start hangs on the ids, not on the order of the items
+        self.model.item_factors = (uniform(settings.seed, ids, np.arange(settings.factors)) * 0.01).astype(np.float32)
         self.model.fit(train.interactions.matrix, show_progress=False)
 
     def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:

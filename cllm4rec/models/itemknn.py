@@ -45,7 +45,7 @@ class ItemKNN(OneStage):
         together.data = together.data / (np.sqrt(counts[rows] * counts[together.indices]) + settings.shrinkage)
         together.setdiag(0.0)
         together.eliminate_zeros()
-        self.similarity = _keep_largest(together, settings.neighbours).T.tocsr().astype(np.float32)
+        self.similarity = _keep_largest(together, settings.neighbours, train.tie_order).T.tocsr().astype(np.float32)
 
     def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:
         return np.asarray((seen.interactions.matrix[users] @ self.similarity).toarray(), dtype=np.float32)
@@ -59,10 +59,10 @@ class ItemKNN(OneStage):
         self.similarity = sp.csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(n, n))
 
 
-def _keep_largest(matrix: sp.csr_matrix, k: int) -> sp.csr_matrix:
-    """The k largest entries of each row; ties go to the lower column."""
+def _keep_largest(matrix: sp.csr_matrix, k: int, tie_order: np.ndarray) -> sp.csr_matrix:
+    """The k largest entries of each row; among equal ones the column of lower `tie_order` (n_items,) is kept."""
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    order = np.lexsort((matrix.indices, -matrix.data, rows))
+    order = np.lexsort((tie_order[matrix.indices], -matrix.data, rows))
     place = np.arange(len(order)) - matrix.indptr[rows[order]]
     keep = order[place < k]
     return sp.csr_matrix((matrix.data[keep], (rows[keep], matrix.indices[keep])), shape=matrix.shape)

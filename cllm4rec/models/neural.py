@@ -109,7 +109,7 @@ class NeuralRecommender(Recommender):
 
     def set_config(self, config: Any) -> None:
         """Take other settings for the stages to come; those that shape the network must stay as they are."""
-        self.config = self.net.config = config
+        self.config = self.given = self.net.config = config
 
     def _trained(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.net.named_parameters() if p.requires_grad}

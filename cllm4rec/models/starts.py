@@ -31,7 +31,8 @@ def starting_tables(
                 table[train.n_users + item] = words[torch.from_numpy(ids)].mean(0)
     elif start == "factors":
         factors = torch.from_numpy(event_factors(train.interactions, backbone.width, seed))
-        table[:, : factors.shape[1]] = factors * (FACTOR_SCALE * scale / factors.std())
+        known = factors.norm(dim=1) > 1e-6  # an ID without training events has no factors and starts at random
+        table[known, : factors.shape[1]] = factors[known] * (FACTOR_SCALE * scale / factors[known].std())
     elif start != "random":
         raise ValueError(f"start {start!r} is unknown: take random, title or factors")
     return table, table.clone()
