@@ -1,26 +1,26 @@
 """What the commands share: dataclasses -> flags, YAML --config, one-line errors, logging."""
 
+import argparse
 import ctypes
 import logging
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from types import UnionType
+from typing import Any, NoReturn, get_args, get_type_hints
 
 import yaml
-from transformers import HfArgumentParser
 
 log = logging.getLogger("cllm4rec")
 
-Tokens = list[str]
 
-
-class _Parser(HfArgumentParser):
-    """Errors in one line."""
+class _Parser(argparse.ArgumentParser):
+    """A wrong flag is an error like any other mistake of a user."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (--help shows all flags)\n")
+        raise ValueError(f"{message} (--help shows all flags)")
 
 
 def flag_value(argv: Sequence[str], flag: str, default: str | None = None) -> str | None:
@@ -36,13 +36,8 @@ def flag_value(argv: Sequence[str], flag: str, default: str | None = None) -> st
     return value
 
 
-def as_tokens(settings: dict[str, Any]) -> Tokens:
-    """Settings as flags, so that they are checked just as typed ones; None is left out."""
-    return [f"--{name.replace('_', '-')}={value}" for name, value in settings.items() if value is not None]
-
-
-def config_tokens(argv: Sequence[str]) -> Tokens:
-    """The flags that the file of --config holds.
+def config_tokens(argv: Sequence[str]) -> list[str]:
+    """What the file of --config holds, as flags: so it is checked just as typed ones are. A value of null is left out.
 
     Raises:
         ValueError: the file is missing or is not a list of `flag: value`.
@@ -58,21 +53,53 @@ def config_tokens(argv: Sequence[str]) -> Tokens:
         raise ValueError(f"--config {path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"--config {path}: expected lines of `flag: value`")
-    return as_tokens({str(name): value for name, value in settings.items()})
+    flags = {f"--{str(name).replace('_', '-')}": value for name, value in settings.items()}
+    switched = [flag for flag, value in flags.items() if value is True]
+    return switched + [f"{flag}={value}" for flag, value in flags.items() if value is not None and not isinstance(value, bool)]
 
 
-def parse(description: str, classes: Sequence[Any], argv: Sequence[str], defaults: Tokens | None = None) -> tuple[Any, ...]:
+def parse(
+    command: str, description: str, classes: Sequence[Any], argv: Sequence[str], defaults: dict[str, Any] | None = None
+) -> tuple[Any, ...]:
     """One instance of each dataclass from the arguments.
 
     Args:
+        command: name of the command, for --help.
         description: first line of --help.
-        classes: dataclasses whose fields become flags, `learning_rate` -> `--learning-rate`.
-        argv: what was typed. `defaults` come before it and what --config holds between them: the last one wins.
+        classes: dataclasses whose fields become flags, `learning_rate` -> `--learning-rate`; help and choices are in the
+            fields' metadata.
+        argv: what was typed; it wins over what --config holds.
+        defaults: values in the place of the fields' own defaults.
     """
-    parser = _Parser(list(classes), description=description, allow_abbrev=False)
+    parser = _Parser(prog=f"python -m cllm4rec.{command}", description=description, allow_abbrev=False)
+    for one in classes:
+        _add_fields(parser, one, defaults or {})
     parser.add_argument("--config", metavar="FILE", help="YAML file that fills any flag; typed flags win")
-    instances = parser.parse_args_into_dataclasses([*(defaults or []), *config_tokens(argv), *argv], look_for_args_file=False)
-    return tuple(instances[: len(classes)])
+    given = vars(parser.parse_args([*config_tokens(argv), *argv]))
+    return tuple(one(**{field.name: given[field.name] for field in fields(one)}) for one in classes)
+
+
+def _add_fields(parser: argparse.ArgumentParser, described: Any, defaults: dict[str, Any]) -> None:
+    """A flag for each field of a dataclass: bool fields are switches, fields without a default are needed."""
+    types = get_type_hints(described)
+    for field in fields(described):
+        kind, flag = types[field.name], f"--{field.name.replace('_', '-')}"
+        if isinstance(kind, UnionType):  # X | None
+            kind = next(one for one in get_args(kind) if one is not type(None))
+        text, default = field.metadata["help"].replace("%", "%%"), defaults.get(field.name, field.default)
+        if kind is bool:
+            parser.add_argument(flag, action="store_true", help=text)
+            continue
+        shown = "" if default is MISSING or default is None else f" (default: {default})"
+        parser.add_argument(
+            flag,
+            type=kind,
+            required=default is MISSING,
+            default=default,
+            choices=field.metadata.get("choices"),
+            metavar=None if "choices" in field.metadata else kind.__name__.upper(),
+            help=text + shown,
+        )
 
 
 def say(line: str = "") -> None:
@@ -90,9 +117,11 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         main(sys.argv[1:])
     except ValueError as error:
         log.debug("", exc_info=True)
-        sys.exit(f"error: {error}")
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
     except KeyboardInterrupt:
-        sys.exit("stopped")
+        sys.stderr.write("stopped\n")
+        sys.exit(130)
 
 
 def _keep_memory() -> None:

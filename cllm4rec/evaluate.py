@@ -30,7 +30,7 @@ class EvaluateOptions:
 
 
 def main(argv: Sequence[str]) -> None:
-    (options,) = parse("Measure a run on held-out events.", [EvaluateOptions], argv)
+    (options,) = parse("evaluate", "Measure a run on held-out events.", [EvaluateOptions], argv)
     if options.per_user:
         check_table_name(options.per_user)
     if options.json:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from cllm4rec.cli import as_tokens, flag_value, log, parse, run, say
+from cllm4rec.cli import flag_value, log, parse, run, say
 from cllm4rec.models import load_stage, system_class
 from cllm4rec.models.neural import NeuralRecommender, make_accelerator
-from cllm4rec.stages import default_tokens, run_stage
+from cllm4rec.stages import run_stage, stage_defaults
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 
@@ -23,8 +23,10 @@ class FinetuneOptions:
 
 def main(argv: Sequence[str]) -> None:
     path = flag_value(argv, "--run")
-    if path is None:
-        parse("Finetune a run to recommend.", [FinetuneOptions, system_class("cllm4rec").config_class, TrainConfig], argv)
+    if path is None:  # --help, or an error
+        system = system_class("cllm4rec")
+        classes = [FinetuneOptions, system.config_class, TrainConfig]
+        parse("finetune", "Finetune a run to recommend.", classes, argv, stage_defaults(system, "finetune", None))
     folder = RunFolder.open(path or "")
     name = folder.about["system"]
     system = system_class(name)
@@ -34,15 +36,17 @@ def main(argv: Sequence[str]) -> None:
     model = load_stage(folder, "pretrain")
     assert isinstance(model, NeuralRecommender)
     before = asdict(model.config)
-    defaults = default_tokens(system, "finetune", folder.about["preset"]) + as_tokens(before)
+    defaults = stage_defaults(system, "finetune", folder.about["preset"]) | before
     classes = [FinetuneOptions, system.config_class, TrainConfig]
-    options, config, training = parse(f"Finetune {name} to recommend.", classes, argv, defaults)
+    options, config, training = parse("finetune", f"Finetune {name} to recommend.", classes, argv, defaults)
     for setting in FIXED:
         if getattr(config, setting) != before[setting]:
             raise ValueError(f"--{setting} was settled by pretraining ({before[setting]}): pretrain anew to change it")
     model.set_config(config)
-    run_stage(model, "finetune", folder.dataset(options.dataset), training, folder, make_accelerator())
-    log.info("the run is in %s", path)
+    accelerator = make_accelerator()
+    run_stage(model, "finetune", folder.dataset(options.dataset), training, folder, accelerator)
+    if accelerator.is_main_process:
+        log.info("the run is in %s", path)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """From tables of events, items and users to a dataset folder: python -m cllm4rec.prepare --help"""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cllm4rec.cli import as_tokens, flag_value, parse, run, say
+from cllm4rec.cli import flag_value, parse, run, say
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.readers import read_events, read_items, read_split, read_users
 from cllm4rec.data.splits import RULES
 
-PRESETS = {"paper": {"min_rating": "3.0000000000000004", "k_core": 5}}  # rating > 3, then 5-core
+PRESETS = {"paper": {"min_rating": math.nextafter(3.0, math.inf), "k_core": 5}}  # rating > 3, then 5-core
 
 
 @dataclass
@@ -28,9 +29,8 @@ class PrepareOptions:
 
 
 def main(argv: Sequence[str]) -> None:
-    preset = flag_value(argv, "--preset")
-    defaults = as_tokens(PRESETS.get(preset or "", {}))
-    (options,) = parse("Make a dataset folder from tables.", [PrepareOptions], argv, defaults)
+    preset = PRESETS.get(flag_value(argv, "--preset") or "", {})
+    (options,) = parse("prepare", "Make a dataset folder from tables.", [PrepareOptions], argv, preset)
     dataset = build_dataset(
         read_events(options.interactions),
         read_items(options.items) if options.items else None,

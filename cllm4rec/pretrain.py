@@ -9,7 +9,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import SYSTEMS, system_class
 from cllm4rec.models.base import OneStage
 from cllm4rec.models.neural import NeuralRecommender, make_accelerator
-from cllm4rec.stages import default_tokens, open_run, run_stage
+from cllm4rec.stages import open_run, run_stage, stage_defaults
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 
@@ -29,8 +29,8 @@ def main(argv: Sequence[str]) -> None:
     system = system_class(name)
     neural = issubclass(system, NeuralRecommender)
     classes = [PretrainOptions, system.config_class, *([TrainConfig] if neural else [])]
-    defaults = default_tokens(system, "pretrain", flag_value(argv, "--preset"))
-    options, config, *training = parse(f"Train {name} into a run folder.", classes, argv, defaults)
+    defaults = stage_defaults(system, "pretrain", flag_value(argv, "--preset"))
+    options, config, *training = parse("pretrain", f"Train {name} into a run folder.", classes, argv, defaults)
     if neural and Path(config.backbone).is_dir():
         config = replace(config, backbone=str(Path(config.backbone).resolve()))
     dataset = Dataset.load(options.dataset)
@@ -40,6 +40,8 @@ def main(argv: Sequence[str]) -> None:
         accelerator = make_accelerator()
         folder = open_run(accelerator, options.output, **about)
         run_stage(model, "pretrain", dataset, training[0], folder, accelerator)
+        if not accelerator.is_main_process:
+            return
     elif isinstance(model, OneStage):
         folder = RunFolder.create(options.output, **about)
         model.fit(dataset.train, dataset.validation, report=log.info)

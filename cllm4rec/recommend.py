@@ -31,7 +31,7 @@ class RecommendOptions:
 
 
 def main(argv: Sequence[str]) -> None:
-    (options,) = parse("Top-k lists from a run; known items are left out.", [RecommendOptions], argv)
+    (options,) = parse("recommend", "Top-k lists from a run; known items are left out.", [RecommendOptions], argv)
     if options.output:
         check_table_name(options.output)
     dataset = RunFolder.open(options.run).dataset(options.dataset)

@@ -6,7 +6,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from cllm4rec.cli import Tokens, as_tokens, log
+from cllm4rec.cli import log
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.neural import NeuralRecommender
@@ -15,23 +15,19 @@ from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import EpochRecord
 
 
-def default_tokens(system: type[Recommender], stage: str, preset: str | None) -> Tokens:
-    """The defaults of a system's stage, and what a preset puts in their place, as flags.
+def stage_defaults(system: type[Recommender], stage: str, preset: str | None) -> dict[str, Any]:
+    """The defaults of a system's stage, and what a preset puts in their place.
 
     Raises:
         ValueError: the system has no preset of that name.
     """
+    presets = system.presets if issubclass(system, NeuralRecommender) else {}
+    if preset is not None and preset not in presets:
+        raise ValueError(f"{system.name} has no preset {preset!r}: it has {', '.join(presets) or 'none'}")
     if not issubclass(system, NeuralRecommender):
-        if preset is not None:
-            raise ValueError(f"{system.name} has no preset {preset!r}")
-        return []
-    tokens = as_tokens(asdict(system.train_configs[stage]))
-    if preset is None:
-        return tokens
-    if preset not in system.presets:
-        raise ValueError(f"{system.name} has no preset {preset!r}: it has {', '.join(system.presets)}")
-    settings = system.presets[preset]
-    return tokens + as_tokens(settings["system"]) + as_tokens(settings[stage])
+        return {}
+    chosen = presets[preset] if preset else {"system": {}, stage: {}}
+    return asdict(system.train_configs[stage]) | chosen["system"] | chosen[stage]
 
 
 def open_run(accelerator: Accelerator, output: str, **about: Any) -> RunFolder:

@@ -19,8 +19,10 @@ from transformers import (
 )
 
 from cllm4rec.text.tokenizer import train_bpe
+from cllm4rec.training.config import check_settings
 
 BUILT_IN = {"tiny": (2, 128), "small": (4, 256)}  # name -> layers, width; not pretrained
+TABLE_SPREAD = 0.02  # standard deviation of ID embeddings at the start, and of the words of the built-in backbones
 CONTEXT = 1024  # positions of the built-in backbones, and most tokens of an example
 
 
@@ -39,14 +41,15 @@ class BackboneConfig:
                   "choices": ["auto", "frozen", "full"]},
     )  # fmt: skip
 
+    def __post_init__(self) -> None:
+        check_settings(self)
+
     @property
     def built_in(self) -> bool:
         return self.backbone in BUILT_IN
 
     @property
     def tuned(self) -> bool:
-        if self.tune not in ("auto", "frozen", "full"):
-            raise ValueError(f"tune {self.tune!r} is unknown: take auto, frozen or full")
         return self.built_in if self.tune == "auto" else self.tune == "full"
 
 
@@ -56,13 +59,14 @@ class Backbone(nn.Module):
     Attributes:
         model: the Hugging Face model.
         tuned: whether its weights are trained; if not, they stay bit-identical and in evaluation mode.
-        input_scale: factor of all input embeddings; sqrt(width) for the backbones made here, so that a table can be small
-            where it is the softmax and still weigh against the first layers where it is the input.
+        word_scale, id_scale: factors of the input embeddings. Tables of IDs spread by about TABLE_SPREAD, whatever the
+            backbone: small enough to be a softmax, and one learning rate fits all. As inputs they are made as wide as the
+            words of a pretrained backbone, or sqrt(width) wider for the backbones made here, words alike.
     """
 
-    def __init__(self, model: PreTrainedModel, tuned: bool, input_scale: float = 1.0) -> None:
+    def __init__(self, model: PreTrainedModel, tuned: bool, word_scale: float, id_scale: float) -> None:
         super().__init__()
-        self.model, self.tuned, self.input_scale = model, tuned, input_scale
+        self.model, self.tuned, self.word_scale, self.id_scale = model, tuned, word_scale, id_scale
         self.model.requires_grad_(tuned)
         self.train()
 
@@ -104,9 +108,9 @@ class Backbone(nn.Module):
                 share one position, so that the states do not depend on its order; if not, attention is causal.
         """
         is_id = tokens >= self.n_words
-        embedded = self.model.get_input_embeddings()(tokens.masked_fill(is_id, 0))  # (B, L, d)
-        embedded = torch.where(is_id[..., None], table[(tokens - self.n_words).clamp(min=0)].to(embedded.dtype), embedded)
-        embedded = embedded * self.input_scale
+        embedded = self.model.get_input_embeddings()(tokens.masked_fill(is_id, 0)) * self.word_scale  # (B, L, d)
+        ids = table[(tokens - self.n_words).clamp(min=0)] * self.id_scale
+        embedded = torch.where(is_id[..., None], ids.to(embedded.dtype), embedded)
         length = tokens.shape[1]
         visible = mask[:, None, None, :].expand(-1, 1, length, -1)  # (B, 1, L, L), True where a query sees a key
         if order_free is None:
@@ -155,7 +159,7 @@ def build_backbone(config: BackboneConfig, texts: Iterable[str], seed: int) -> t
         for block in model.transformer.h:
             block.attn.c_proj.weight.zero_()
             block.mlp.c_proj.weight.zero_()
-    return Backbone(model, config.tuned, width**0.5), tokenizer
+    return Backbone(model, config.tuned, width**0.5, width**0.5), tokenizer
 
 
 def load_backbone(config: BackboneConfig) -> tuple[Backbone, PreTrainedTokenizerBase]:
@@ -174,11 +178,13 @@ def load_backbone(config: BackboneConfig) -> tuple[Backbone, PreTrainedTokenizer
         ) from error
     if not tokenizer("user")["input_ids"]:  # what is made of a folder without a vocabulary
         raise ValueError(f"backbone {config.backbone!r} cannot be loaded: it has no tokenizer beside its weights")
-    return Backbone(model, config.tuned), tokenizer
+    spread = float(cast(Tensor, model.get_input_embeddings().weight).detach().std())
+    return Backbone(model, config.tuned, 1.0, spread / TABLE_SPREAD), tokenizer
 
 
-def restore_backbone(folder: Path, config: BackboneConfig) -> tuple[Backbone, PreTrainedTokenizerBase]:
-    """The architecture and tokenizer saved in a run folder, weights not yet filled in."""
+def restore_backbone(
+    folder: Path, config: BackboneConfig, scales: tuple[float, float]
+) -> tuple[Backbone, PreTrainedTokenizerBase]:
+    """The architecture and tokenizer saved in a run folder, weights not yet filled in; `scales` of words and IDs."""
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), attn_implementation="sdpa")
-    scale = model.config.hidden_size**0.5 if config.built_in else 1.0
-    return Backbone(model, config.tuned, scale), AutoTokenizer.from_pretrained(folder)
+    return Backbone(model, config.tuned, *scales), AutoTokenizer.from_pretrained(folder)

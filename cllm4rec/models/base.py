@@ -20,7 +20,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Recommendations:
-    """Items (B, k), best first, -1 where the catalogue ran out, and their scores (B, k), -inf there."""
+    """Items (B, min(k, n_items)), best first, -1 where the catalogue ran out, and their scores, -inf there."""
 
     users: np.ndarray
     items: np.ndarray

@@ -59,20 +59,25 @@ class CLLM4RecConfig(BackboneConfig):
                   "choices": ["random", "title", "factors"]},
     )  # fmt: skip
     mutual: float = field(
-        default=1.0, metadata={"help": "lambda, how strongly the two embeddings of an ID are pulled to each other"}
+        default=1.0, metadata={"least": 0, "help": "lambda, how strongly the two embeddings of an ID are pulled to each other"}
     )
-    prior: float = field(default=1e-4, metadata={"help": "precision of the Gaussian prior of the ID embeddings"})
+    prior: float = field(default=1e-4, metadata={"least": 0, "help": "precision of the Gaussian prior of the ID embeddings"})
     content_ratio: float = field(
-        default=1.0, metadata={"help": "most tokens of a content pass, in those of a collaborative pass; 0: no content"}
+        default=1.0,
+        metadata={"least": 0, "help": "most tokens of a content pass, in those of a collaborative pass; 0: no content"},
     )
-    content_warmup: int = field(default=1, metadata={"help": "epochs of content alone before the first collaborative one"})
-    user_dropping: float = field(default=0.2, metadata={"help": "share of prompts without their user token"})
+    content_warmup: int = field(
+        default=1, metadata={"least": 0, "help": "epochs of content alone before the first collaborative one"}
+    )
+    user_dropping: float = field(
+        default=0.2, metadata={"least": 0, "below": 1, "help": "share of prompts without their user token"}
+    )
     order: str = field(
         default="random",
         metadata={"help": "order of a history's items: random (shuffled anew each time) or time (for what comes next)",
                   "choices": ["random", "time"]},
     )  # fmt: skip
-    mask_share: float = field(default=0.5, metadata={"help": "share of a history masked in finetuning"})
+    mask_share: float = field(default=0.5, metadata={"least": 0, "below": 1, "help": "share of a history masked in finetuning"})
     targets: str = field(
         default="unseen",
         metadata={"help": "finetuning predicts: unseen (the masked items, those shown left out of the softmax), masked "
@@ -187,8 +192,8 @@ class CLLM4Rec(NeuralRecommender):
             net.content.copy_(content)
         return net, tokenizer
 
-    def _rebuild(self, folder: Path) -> CLLM4RecNet:
-        restored = restore_backbone(folder, self.config) if self.config.tuned else load_backbone(self.config)
+    def _rebuild(self, folder: Path, scales: tuple[float, float]) -> CLLM4RecNet:
+        restored = restore_backbone(folder, self.config, scales) if self.config.tuned else load_backbone(self.config)
         self.tokenizer = self._extend(restored[1], restored[0])
         return CLLM4RecNet(restored[0], self.config, len(self.user_ids), len(self.item_ids))
 

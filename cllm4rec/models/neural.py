@@ -52,8 +52,8 @@ class NeuralRecommender(Recommender):
         """What the stage learns."""
 
     @abstractmethod
-    def _rebuild(self, folder: Path) -> nn.Module:
-        """The network of a saved run, weights not yet filled in."""
+    def _rebuild(self, folder: Path, scales: tuple[float, float]) -> nn.Module:
+        """The network of a saved run, weights not yet filled in; `scales` of its backbone's words and IDs."""
 
     def fit(
         self,
@@ -135,7 +135,7 @@ class NeuralRecommender(Recommender):
         super()._save_description(folder)
         backbone: Backbone = self.net.backbone
         described = json.loads((folder / "model.json").read_text())
-        described["stage"] = self.stage
+        described |= {"stage": self.stage, "scales": [backbone.word_scale, backbone.id_scale]}
         if backbone.tuned:
             backbone.model.config.save_pretrained(folder / "backbone")
             self.tokenizer.words.save_pretrained(folder / "backbone")
@@ -148,7 +148,7 @@ class NeuralRecommender(Recommender):
         model = super()._load_description(folder)
         described = json.loads((folder / "model.json").read_text())
         model.stage = described["stage"]
-        model.net = model._rebuild(folder / "backbone")
+        model.net = model._rebuild(folder / "backbone", tuple(described["scales"]))
         expected = described.get("backbone_sha256")
         if expected is not None and model.net.backbone.fingerprint() != expected:
             raise ValueError(f"the weights of backbone {model.config.backbone!r} are not those this run was trained with")

@@ -8,31 +8,30 @@ from torch import Tensor
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.interactions import Interactions
-from cllm4rec.models.backbone import Backbone
+from cllm4rec.models.backbone import TABLE_SPREAD, Backbone
 from cllm4rec.text.tokenizer import ExtendedTokenizer
 
-FACTOR_SCALE = 2.0  # spread of factors against that of the words: chosen on ml-100k's validation events
+FACTOR_SCALE = 2.0  # spread of factors against that of a random start: chosen on ml-100k's validation events
 
 
 def starting_tables(
     start: str, backbone: Backbone, tokenizer: ExtendedTokenizer, train: Dataset, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """The collaborative and the content table, (I + J, d) each; both start from the same place, at the words' scale."""
+    """The collaborative and the content table, (I + J, d) each; both start from the same place."""
     shape = (train.n_users + train.n_items, backbone.width)
-    words = backbone.words.detach().float().cpu()
-    scale = float(words.std())
     generator = torch.Generator().manual_seed(seed)
-    table = torch.randn(shape, generator=generator) * scale
+    table = torch.randn(shape, generator=generator) * TABLE_SPREAD
     if start == "title":
         if "title" not in train.item_texts:
             raise ValueError("--start title needs titles of the items: give --items with a title column, or another start")
+        words = backbone.words.detach().float().cpu()
         for item, ids in enumerate(tokenizer.encode_texts(train.item_texts["title"])):
             if len(ids):
-                table[train.n_users + item] = words[torch.from_numpy(ids)].mean(0)
+                table[train.n_users + item] = words[torch.from_numpy(ids)].mean(0) * backbone.word_scale / backbone.id_scale
     elif start == "factors":
         factors = torch.from_numpy(event_factors(train.interactions, backbone.width, seed))
         known = factors.norm(dim=1) > 1e-6  # an ID without training events has no factors and starts at random
-        table[known, : factors.shape[1]] = factors[known] * (FACTOR_SCALE * scale / factors[known].std())
+        table[known, : factors.shape[1]] = factors[known] * (FACTOR_SCALE * TABLE_SPREAD / factors[known].std())
     elif start != "random":
         raise ValueError(f"start {start!r} is unknown: take random, title or factors")
     return table, table.clone()

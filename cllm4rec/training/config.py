@@ -1,6 +1,23 @@
 """How a system is trained. What a system is stands beside the system; where it runs is Accelerate's own configuration."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+def check_settings(config: Any) -> None:
+    """Refuse values that a field's metadata rules out: `choices`, `least` (smallest allowed) or `below` (too large).
+
+    Raises:
+        ValueError: names the setting, its value and what it may be.
+    """
+    for one in fields(config):
+        value, rule = getattr(config, one.name), one.metadata
+        if "choices" in rule and value not in rule["choices"]:
+            raise ValueError(f"{one.name} is {value!r}: it may be {', '.join(rule['choices'])}")
+        if value is not None and "least" in rule and value < rule["least"]:
+            raise ValueError(f"{one.name} is {value}: it may not be below {rule['least']}")
+        if value is not None and "below" in rule and value >= rule["below"]:
+            raise ValueError(f"{one.name} is {value}: it has to be below {rule['below']}")
 
 
 @dataclass(frozen=True)
@@ -8,15 +25,22 @@ class TrainConfig:
     """Settings of the training loop."""
 
     epochs: int = field(
-        default=50, metadata={"help": "most epochs, warm-up not counted; patience usually ends training earlier"}
+        default=50, metadata={"least": 0, "help": "most epochs, warm-up not counted; patience usually ends training earlier"}
     )
-    batch_size: int = field(default=64, metadata={"help": "examples of one step, over all processes and micro-batches"})
+    batch_size: int = field(
+        default=64, metadata={"least": 1, "help": "examples of one step, over all processes and micro-batches"}
+    )
     accumulation: int = field(
-        default=1, metadata={"help": "micro-batches a step is computed in: more takes less memory, same result"}
+        default=1, metadata={"least": 1, "help": "micro-batches a step is computed in: more takes less memory, same result"}
     )
-    learning_rate: float = field(default=1e-3, metadata={"help": "peak learning rate of AdamW"})
-    warmup_steps: int = field(default=50, metadata={"help": "steps over which the learning rate rises to its peak"})
-    clip_norm: float = field(default=1.0, metadata={"help": "largest norm of the gradient of a step"})
-    patience: int = field(default=5, metadata={"help": "epochs without a better validation metric before training stops"})
-    max_minutes: float | None = field(default=None, metadata={"help": "stop after this many minutes"})
+    learning_rate: float = field(default=1e-3, metadata={"least": 0, "help": "peak learning rate of AdamW"})
+    warmup_steps: int = field(default=50, metadata={"least": 0, "help": "steps over which the learning rate rises to its peak"})
+    clip_norm: float = field(default=1.0, metadata={"least": 0, "help": "largest norm of the gradient of a step"})
+    patience: int = field(
+        default=5, metadata={"least": 1, "help": "epochs without a better validation metric before training stops"}
+    )
+    max_minutes: float | None = field(default=None, metadata={"least": 0, "help": "stop after this many minutes"})
     seed: int = field(default=0, metadata={"help": "seed of all draws"})
+
+    def __post_init__(self) -> None:
+        check_settings(self)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -90,7 +91,7 @@ def train(
     optimizer = _optimizer(net, config)
     wrapped, prepared = accelerator.prepare(net, optimizer)
     warmup = max((objective.from_epoch for objective in objectives), default=0)
-    deadline = time.monotonic() + 60 * config.max_minutes if config.max_minutes else np.inf
+    deadline = time.monotonic() + 60 * config.max_minutes if config.max_minutes is not None else np.inf
     best, stale, step = -np.inf, 0, 0
     for epoch in range(config.epochs and warmup + config.epochs):
         torch.manual_seed(int(mix(config.seed, epoch)[0] >> np.uint64(1)))
@@ -109,7 +110,7 @@ def train(
         best, stale = (best if quality is None else max(best, quality)), 0 if improved else stale + 1
         if improved:
             on_best()
-        on_epoch(meter.record(epoch, quality, improved and quality is not None, time.monotonic() - began))
+        on_epoch(meter.record(epoch, quality, improved and quality is not None, time.monotonic() - began, accelerator))
         if late or stale >= config.patience:
             break
     if config.epochs == 0:
@@ -185,7 +186,7 @@ def _learn(
 
 
 def _out_of_time(deadline: float, accelerator: Accelerator) -> bool:
-    """Whether the time is up, by the clock of the main process."""
+    """Whether the time is up by the clock of any process; all of them get the same answer."""
     if deadline == np.inf:
         return False
     late = torch.tensor(float(time.monotonic() > deadline), device=accelerator.device)
@@ -217,14 +218,23 @@ class _Meter:
             if squares:
                 self.norms.setdefault(name, []).append(torch.stack(squares).sum().sqrt())
 
-    def record(self, epoch: int, quality: float | None, best: bool, seconds: float) -> EpochRecord:
+    def record(self, epoch: int, quality: float | None, best: bool, seconds: float, accelerator: Accelerator) -> EpochRecord:
+        """The epoch over all processes."""
+        own = {name: (float(value), self.targets[name]) for name, value in self.sums.items()}
+        sums: dict[str, float] = {}
+        targets: dict[str, int] = {}
+        tokens = 0
+        for losses, n_tokens in gather_object([(own, self.tokens)]):
+            tokens += n_tokens
+            for name, (value, n) in losses.items():
+                sums[name], targets[name] = sums.get(name, 0.0) + value, targets.get(name, 0) + n
         return EpochRecord(
             epoch,
-            {name: float(value) / self.targets[name] for name, value in self.sums.items()},
+            {name: sums[name] / targets[name] for name in sums},
             {name: float(torch.stack(values).mean()) for name, values in self.norms.items()},
             self.net.diagnostics(),
             quality,
             seconds,
-            self.tokens / max(seconds, 1e-9),
+            tokens / max(seconds, 1e-9),
             best,
         )
