@@ -19,7 +19,7 @@ METRICS = ("recall@20", "recall@40", "ndcg@100", "hit_rate@10", "mrr", "coverage
 BAR = 0.70  # share of the oracle's NDCG@100 that CLLM4Rec has to reach
 
 
-def main(seed: int, folder: Path) -> None:
+def main(seed: int, folder: Path, backbone: str) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
@@ -34,7 +34,8 @@ def main(seed: int, folder: Path) -> None:
     for system in SYSTEMS:
         run = folder / system
         seeded = ("--seed", seed) if system == "cllm4rec" else ()
-        spent = command("pretrain", "--system", system, "--dataset", data, "--output", run, *seeded).seconds
+        chosen = ("--backbone", backbone) if system == "cllm4rec" and backbone != "tiny" else ()
+        spent = command("pretrain", "--system", system, "--dataset", data, "--output", run, *chosen, *seeded).seconds
         if system == "cllm4rec":
             spent += command("finetune", "--run", run, *seeded).seconds
         command("evaluate", "--run", run, "--split", "test", "--json", run / "test.json")
@@ -76,5 +77,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="seed of the world and of training")
     parser.add_argument("--output", type=Path, default=Path("demo"), help="folder to write; an earlier one is replaced")
+    parser.add_argument("--backbone", default="tiny", help="as pretrain takes it")
     given = parser.parse_args()
-    main(given.seed, given.output)
+    main(given.seed, given.output, given.backbone)

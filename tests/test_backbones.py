@@ -292,10 +292,10 @@ def test_an_item_without_training_events_starts_at_the_scale_of_the_others(start
 def test_a_real_pretrained_backbone_frozen_beats_popularity_on_the_demo_world(shared: Path) -> None:
     world = taste_world()
     dataset = build_dataset(world.events, world.items)
-    model = CLLM4Rec(CLLM4RecConfig(backbone=str(shared / "backbones" / "stories260K"), start="random"))
+    model = CLLM4Rec(CLLM4RecConfig(backbone=str(shared / "backbones" / "stories260K")))
     assert not model.config.tuned
-    for stage, epochs in (("pretrain", 1), ("finetune", 16)):
-        model.fit(dataset.train, dataset.validation, TrainConfig(epochs=epochs, learning_rate=3e-2), stage)
+    for stage, epochs in (("pretrain", 4), ("finetune", 12)):
+        model.fit(dataset.train, dataset.validation, replace(CLLM4Rec.train_configs[stage], epochs=epochs), stage)
     masked = dataset.only("train", "validation")
     own, popular = (
         measure(one, dataset.train, dataset.test, masked).metrics["ndcg@100"]

@@ -24,7 +24,7 @@ from cllm4rec.training.loop import EpochRecord, Objective
 
 
 def make_accelerator() -> Accelerator:
-    """Accelerate as its launcher set it up; bf16 on a GPU that has it, unless the launcher says otherwise."""
+    """Accelerate as its launcher set it up, in bf16 on a GPU that has it."""
     alternating = DistributedDataParallelKwargs(find_unused_parameters=True)  # objectives leave each other's table unused
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return Accelerator(mixed_precision="bf16" if bf16 else None, kwargs_handlers=[alternating])
