@@ -13,9 +13,10 @@ ECHO_AS = "python"  # the interpreter's name where a command is shown
 
 @dataclass(frozen=True)
 class Spent:
-    """What a command cost."""
+    """What a command cost: wall time, CPU time over all threads (other work on the machine does not show in it), memory."""
 
     seconds: float
+    cpu_seconds: float
     peak_mib: float
 
 
@@ -39,7 +40,7 @@ def command(module: str, *arguments: object) -> Spent:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"the command above failed with status {process.returncode}")
-    return Spent(time.perf_counter() - began, usage.ru_maxrss / 1024)
+    return Spent(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""Systems on a real data set under protocol A, as a table with time and peak memory.
+"""Systems on a real data set under protocol A, as a table with CPU time and peak memory.
 
     python -m experiments.compare --data ml-100k --seeds 0 1 2 --output runs/ml-100k
 
@@ -41,8 +41,8 @@ def run_row(name: str, data: Path, run: Path, seed: int) -> dict[str, Any]:
     measured = command("evaluate", "--run", run, "--json", run / "test.json", "--per-user", run / "test.parquet")
     return {
         "metrics": json.loads((run / "test.json").read_text())["metrics"],
-        "training_seconds": sum(one.seconds for one in spent),
-        "evaluation_seconds": measured.seconds,
+        "training_cpu_seconds": sum(one.cpu_seconds for one in spent),
+        "evaluation_cpu_seconds": measured.cpu_seconds,
         "peak_mib": max(one.peak_mib for one in [*spent, measured]),
     }
 
@@ -70,10 +70,10 @@ def summary(output: Path, results: dict[str, dict[str, Any]], names: list[str], 
         own = [results[f"{name}/{seed}"] for seed in seeds]
         cells = [f"{np.mean([one['metrics'][metric] for one in own]):.4f}" for metric in SHOWN]
         gap = "" if name == REFERENCE or REFERENCE not in names else difference_cell(differences(output, name, seeds))
-        time = f"{np.mean([one['training_seconds'] for one in own]):.0f}"
+        time = f"{np.mean([one['training_cpu_seconds'] for one in own]):.0f}"
         rows.append([name, *cells, gap, time, f"{max(one['peak_mib'] for one in own):,.0f}"])
     rows.sort(key=lambda row: -float(row[3]))
-    return table(["system", *SHOWN, f"ndcg@100 of {REFERENCE} minus this", "training (s)", "peak memory (MiB)"], rows)
+    return table(["system", *SHOWN, f"ndcg@100 of {REFERENCE} minus this", "training (CPU s)", "peak memory (MiB)"], rows)
 
 
 def difference_cell(values: np.ndarray) -> str:
