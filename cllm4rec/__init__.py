@@ -1,4 +1,4 @@
-"""CLLM4Rec and RSLLM: language models that know users and items. Names are imported when first used."""
+"""Language models that know users and items. Names are imported when first used."""
 
 import importlib
 from typing import Any

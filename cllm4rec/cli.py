@@ -36,26 +36,31 @@ def flag_value(argv: Sequence[str], flag: str, default: str | None = None) -> st
     return value
 
 
-def config_tokens(argv: Sequence[str]) -> list[str]:
-    """What the file of --config holds, as flags: so it is checked just as typed ones are. A value of null is left out.
+def config_settings(argv: Sequence[str]) -> dict[str, str]:
+    """What the file of --config holds: flag -> text as written; a list becomes its parts with commas between.
 
     Raises:
         ValueError: the file is missing or is not a list of `flag: value`.
     """
     path = flag_value(argv, "--config")
     if path is None:
-        return []
+        return {}
     if not Path(path).is_file():
         raise ValueError(f"--config {path}: there is no such file")
     try:
-        settings = yaml.safe_load(Path(path).read_text()) or {}
-    except yaml.YAMLError as error:
+        settings = yaml.load(Path(path).read_text(), Loader=yaml.BaseLoader) or {}  # all values stay text: 007 is 007
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"--config {path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(settings, dict):
+    if not isinstance(settings, dict) or any(isinstance(value, dict) for value in settings.values()):
         raise ValueError(f"--config {path}: expected lines of `flag: value`")
-    flags = {f"--{str(name).replace('_', '-')}": value for name, value in settings.items()}
-    switched = [flag for flag, value in flags.items() if value is True]
-    return switched + [f"{flag}={value}" for flag, value in flags.items() if value is not None and not isinstance(value, bool)]
+    joined = {name: ",".join(value) if isinstance(value, list) else value for name, value in settings.items()}
+    return {f"--{name.replace('_', '-')}": value for name, value in joined.items()}
+
+
+def config_tokens(argv: Sequence[str]) -> list[str]:
+    """The same as flags, so that it is checked just as typed ones are; null, and false of a switch, are left out."""
+    settings = {flag: value for flag, value in config_settings(argv).items() if value.lower() not in ("", "null", "~", "false")}
+    return [flag if value.lower() == "true" else f"{flag}={value}" for flag, value in settings.items()]
 
 
 def parse(
@@ -75,6 +80,10 @@ def parse(
     for one in classes:
         _add_fields(parser, one, defaults or {})
     parser.add_argument("--config", metavar="FILE", help="YAML file that fills any flag; typed flags win")
+    flags = [f"--{field.name.replace('_', '-')}" for one in classes for field in fields(one)]
+    for flag in config_settings(argv):
+        if flag not in flags:
+            raise ValueError(f"--config {flag_value(argv, '--config')}: {flag} is not a flag of this command")
     given = vars(parser.parse_args([*config_tokens(argv), *argv]))
     return tuple(one(**{field.name: given[field.name] for field in fields(one)}) for one in classes)
 
@@ -115,8 +124,9 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     _keep_memory()
     try:
         main(sys.argv[1:])
-    except ValueError as error:
-        log.debug("", exc_info=True)
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        sys.stderr.close()
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
     except KeyboardInterrupt:

@@ -25,7 +25,7 @@ class EvaluateOptions:
                   "choices": ["validation", "test"]},
     )  # fmt: skip
     json: str | None = field(default=None, metadata={"help": "also write the result to this file"})
-    per_user: str | None = field(default=None, metadata={"help": "write each user's values to this file (.parquet or .csv)"})
+    per_user: str | None = field(default=None, metadata={"help": "write each user's values here (.parquet, .csv or .jsonl)"})
     dataset: str | None = field(default=None, metadata={"help": "the run's dataset, if it has moved"})
 
 
@@ -43,7 +43,10 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"the dataset has no {options.split} events: prepare it with a split to measure")
     result = measure(model, dataset.train, held_out, masked)
     n = len(result.users)
-    say(f"{model.name} on {options.split}, {n:,} users, {dataset.n_items:,} items ({PROTOCOL})")
+    stage = folder.stage_folder().name
+    say(f"{model.name} after {stage}, on {options.split}: {n:,} users, {dataset.n_items:,} items ({PROTOCOL})")
+    if result.n_without_history:
+        say(f"  {result.n_without_history:,} users with {options.split} events have no training events and are left out")
     for name, value in result.metrics.items():
         say(f"  {name:<12} {value:.4f}")
     say(f"  {n / result.seconds:,.0f} users/s, {result.seconds:.1f} s")

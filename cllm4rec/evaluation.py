@@ -12,7 +12,7 @@ from cllm4rec.data.interactions import Interactions
 
 PROTOCOL = (
     "full ranking of the catalogue, known items masked; recall@k = hits / min(k, n held out); "
-    "users without held-out items left out; ties ordered by a hash of the item id"
+    "users without held-out items or without a history left out; ties ordered by a hash of the item id"
 )
 
 
@@ -32,12 +32,14 @@ class Measurement:
         metrics: name -> mean over users (coverage@20: share of the catalogue).
         per_user: name -> float64 (n_users_measured,), rows as `users`.
         users: numbers of the users that had held-out items.
+        n_without_history: users with held-out items that were left out, as they have no event to go by.
         seconds: wall time of scoring and ranking.
     """
 
     metrics: dict[str, float]
     per_user: dict[str, np.ndarray]
     users: np.ndarray
+    n_without_history: int
     seconds: float
 
 
@@ -130,18 +132,20 @@ def measure(
         seen: the events it may look at (evaluation: the training events).
         held_out: the events to find.
         masked: events whose items are left out of the ranking; `seen` if not given (testing: train and validation).
-        users: numbers of the users to measure; all with held-out items if not given. Others are skipped.
+        users: numbers of the users to measure; all if not given. Those without a held-out item or without any event in
+            `seen` are left out: there is nothing to find, or nothing to go by.
         batch_size: users scored at a time.
 
     Raises:
-        ValueError: nobody has a held-out item.
+        ValueError: nobody is left.
     """
     began = time.perf_counter()
     known = (masked or seen).interactions
     wanted = np.arange(held_out.n_users) if users is None else np.asarray(users)
     wanted = wanted[np.diff(held_out.interactions.indptr)[wanted] > 0]
+    n_held_out, wanted = len(wanted), wanted[np.diff(seen.interactions.indptr)[wanted] > 0]
     if users is None and not len(wanted):
-        raise ValueError("no user has a held-out item: there is nothing to measure")
+        raise ValueError("no user has a held-out item and a history: there is nothing to measure")
     per_user = {name: np.zeros(len(wanted)) for name in PER_USER}
     shown = np.zeros(held_out.n_items, dtype=bool)
     for start in range(0, len(wanted), batch_size):
@@ -157,7 +161,7 @@ def measure(
         shown[best[best >= 0]] = True
     metrics = {name: float(values.mean()) if len(values) else 0.0 for name, values in per_user.items()}
     metrics["coverage@20"] = float(shown.mean())
-    return Measurement(metrics, per_user, wanted, time.perf_counter() - began)
+    return Measurement(metrics, per_user, wanted, n_held_out - len(wanted), time.perf_counter() - began)
 
 
 def bootstrap_interval(values: Sequence[float] | np.ndarray, seed: int = 0, draws: int = 1000) -> tuple[float, float]:

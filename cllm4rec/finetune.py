@@ -36,7 +36,8 @@ def main(argv: Sequence[str]) -> None:
     model = load_stage(folder, "pretrain")
     assert isinstance(model, NeuralRecommender)
     before = asdict(model.config)
-    defaults = stage_defaults(system, "finetune", folder.about["preset"]) | before
+    seed = folder.about["stages"]["pretrain"]["training"]["seed"]
+    defaults = stage_defaults(system, "finetune", folder.about["preset"]) | before | {"seed": seed}
     classes = [FinetuneOptions, system.config_class, TrainConfig]
     options, config, training = parse("finetune", f"Finetune {name} to recommend.", classes, argv, defaults)
     for setting in FIXED:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cllm4rec.cli import flag_value, parse, run, say
+from cllm4rec.data.filters import Dropped
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.readers import read_events, read_items, read_split, read_users
 from cllm4rec.data.splits import RULES
@@ -44,7 +45,9 @@ def main(argv: Sequence[str]) -> None:
     )
     dataset.save(options.output)
     for rule in dataset.about["rules"]:
-        say(f"{rule['rule']}: dropped {rule['events']:,} events, {rule['users']:,} users, {rule['items']:,} items")
+        say(str(Dropped(**rule)))
+    for name, count in dataset.about["texts"].items():
+        say(f"{name}: a text for {count:,} of {dataset.n_items:,} items")
     parts = (len(part.interactions) for part in (dataset.train, dataset.validation, dataset.test))
     say("split {}: {:,} train, {:,} validation, {:,} test events".format(dataset.about["split"]["method"], *parts))
     say(f"{dataset.n_users:,} users, {dataset.n_items:,} items, {len(dataset.interactions):,} events -> {options.output}")

@@ -20,7 +20,7 @@ class RecommendOptions:
     """Flags of recommend. One of --users, --users-file and --all says for whom."""
 
     run: str = field(metadata={"help": "run folder"})
-    users: str | None = field(default=None, metadata={"help": "user ids, separated by commas"})
+    users: str | None = field(default=None, metadata={"help": "user ids with commas between; ids that hold one: --users-file"})
     users_file: str | None = field(default=None, metadata={"help": "file of user ids, one a line"})
     all: bool = field(default=False, metadata={"help": "all users of the dataset"})
     k: int = field(default=20, metadata={"help": "items for each user"})
@@ -58,7 +58,10 @@ def _users(options: RecommendOptions, dataset: Dataset) -> np.ndarray:
     else:
         if not Path(options.users_file or "").is_file():
             raise ValueError(f"{options.users_file}: there is no such file")
-        ids = [line for line in Path(options.users_file or "").read_text().splitlines() if line]
+        try:
+            ids = [line for line in Path(options.users_file or "").read_text("utf-8-sig").splitlines() if line]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{options.users_file}: not UTF-8 text: {error}") from error
         if not ids:
             raise ValueError(f"{options.users_file}: the file names no user")
     return dataset.user_ids.index(ids, "user")

@@ -43,8 +43,8 @@ def run_stage(
 ) -> None:
     """Train one stage; the main process writes each epoch's record and the best weights into the run folder."""
     main = accelerator.is_main_process
-    if main:
-        folder.begin_stage(stage, training=asdict(training), system=asdict(model.config), n_processes=accelerator.num_processes)
+    settings = {"training": asdict(training), "system": asdict(model.config), "n_processes": accelerator.num_processes}
+    begun = False  # what an earlier try left stays until there are new weights
 
     def on_epoch(record: EpochRecord) -> None:
         if main:
@@ -52,6 +52,10 @@ def run_stage(
             log.info("%s %s", stage, record)
 
     def on_best() -> None:
+        nonlocal begun
+        if main and not begun:
+            folder.begin_stage(stage, **settings)
+            begun = True
         if main:
             folder.keep(stage, model.save)
 

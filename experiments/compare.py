@@ -9,6 +9,7 @@ events are reported once. Results lie in OUTPUT/results.json and OUTPUT/table.md
 import argparse
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ REFERENCE = "CLLM4Rec"
 def run_row(name: str, data: Path, run: Path, seed: int) -> dict[str, Any]:
     """Train and measure one system; time of all its training commands, and the largest memory of any command."""
     first, second = ROWS[name]
+    shutil.rmtree(run, ignore_errors=True)  # what an interrupted call left
     seeded = [] if "--system" in first else ["--seed", str(seed)]
     spent = [command("pretrain", "--dataset", data, "--output", run, *first, *seeded)]
     if second is not None:
@@ -48,14 +50,14 @@ def run_row(name: str, data: Path, run: Path, seed: int) -> dict[str, Any]:
 
 
 def differences(output: Path, name: str, seeds: list[int]) -> np.ndarray:
-    """NDCG@100 of the reference minus that of another system, a value a user and seed."""
+    """NDCG@100 of the reference minus that of another system, a value a user: the mean over its seeds."""
     both = []
     for seed in seeds:
         runs = [folder(output, system, seed) / "test.parquet" for system in (REFERENCE, name)]
         a, b = (pl.read_parquet(run, columns=["user_id", "ndcg@100"]) for run in runs)
         joined = a.join(b, on="user_id", suffix="_other")
-        both.append((joined["ndcg@100"] - joined["ndcg@100_other"]).to_numpy())
-    return np.concatenate(both)
+        both.append(joined.select("user_id", gap=pl.col("ndcg@100") - pl.col("ndcg@100_other")))
+    return pl.concat(both).group_by("user_id", maintain_order=True).mean()["gap"].to_numpy()
 
 
 def folder(output: Path, name: str, seed: int) -> Path:
@@ -63,7 +65,7 @@ def folder(output: Path, name: str, seed: int) -> Path:
     return output / f"seed{seed}" / name.lower().replace(" ", "-").replace(",", "").replace("'", "")
 
 
-def summary(output: Path, results: dict[str, dict[str, Any]], names: list[str], seeds: list[int]) -> str:
+def summary(output: Path, results: dict[str, Any], names: list[str], seeds: list[int]) -> str:
     """Means over seeds, and the paired difference of the reference to each system with its 95 % interval over users."""
     rows = []
     for name in names:
@@ -85,7 +87,9 @@ def main(data: str, shared: Path, seeds: list[int], names: list[str], output: Pa
     source = shared / "data" / data
     output.mkdir(parents=True, exist_ok=True)
     noted = output / "results.json"
-    results = json.loads(noted.read_text()) if noted.is_file() else {}
+    results: dict[str, Any] = json.loads(noted.read_text()) if noted.is_file() else {"data": data}
+    if results["data"] != data:
+        raise SystemExit(f"error: {output} holds results of {results['data']}: name another --output")
     for seed in seeds:
         prepared = output / f"seed{seed}" / "dataset"
         command("prepare", "--interactions", source / "interactions.tsv.gz", "--items", source / "items.tsv.gz",

@@ -1,4 +1,4 @@
-"""Learning curves of a run as a picture: python experiments/curves.py --run RUN --output FILE.png"""
+"""Learning curves of a run as a picture: python -m experiments.curves --run RUN --output FILE.png"""
 
 import argparse
 from pathlib import Path

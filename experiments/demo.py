@@ -1,4 +1,4 @@
-"""The main job from end to end on a small world made here: python experiments/demo.py [--seed 0] [--output demo]"""
+"""The main job from end to end on a small world made here: python -m experiments.demo [--seed 0] [--output demo]"""
 
 import argparse
 import json
@@ -16,13 +16,16 @@ from experiments.curves import draw
 
 SYSTEMS = ("cllm4rec", "ease", "itemknn", "popularity")
 METRICS = ("recall@20", "recall@40", "ndcg@100", "hit_rate@10", "mrr", "coverage@20")
+MADE_HERE = "made-by-demo.txt"
 BAR = 0.70  # share of the oracle's NDCG@100 that CLLM4Rec has to reach
 
 
 def main(seed: int, folder: Path, backbone: str) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / MADE_HERE).is_file():
+        sys.exit(f"error: {folder} holds something that the demonstration did not write: name another --output")
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    (folder / MADE_HERE).write_text("written by experiments/demo.py, which replaces the whole folder\n")
     world = taste_world(seed)
     world.events.write_csv(folder / "reviews.tsv", separator="\t", quote_style="never")
     world.items.write_csv(folder / "books.tsv", separator="\t", quote_style="never")

@@ -550,7 +550,7 @@ def test_a_json_file_in_no_folder_ends_in_one_line(
         ("prepare", ("--interactions", "{place}/events.csv", "--output", "{place}", "--split", "none"), "another one"),
         ("prepare", ("--interactions", "{place}/events.csv", "--output", "{place}/new", "--split", "x.csv"), "x.csv"),
         ("prepare", ("--interactions", "{place}/events.csv", "--output", "{place}/new", "--min-rating", "3"), "rating column"),
-        ("prepare", ("--interactions", "{place}/events.csv", "--output", "{place}/new", "--k-core", "99"), "no events"),
+        ("prepare", ("--interactions", "{place}/events.csv", "--output", "{place}/new", "--k-core", "99"), "nothing is left"),
         ("prepare", ("--interactions", "{place}/items.csv", "--output", "{place}/new"), "user_id"),
     ],
 )
@@ -634,3 +634,29 @@ def test_cllm4rec_with_its_defaults_reaches_seven_tenths_of_the_oracle(seed: int
     masked = dataset.only("train", "validation")
     own, best = (measure(one, dataset.train, dataset.test, masked).metrics["ndcg@100"] for one in (model, Oracle(world)))
     assert own >= 0.7 * best
+
+
+def test_ids_in_a_config_file_stay_as_they_are_written(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("users: [007, a b]\nk: 3\n")
+    call("recommend", "--run", place / "run", "--config", tmp_path / "run.yaml", "--output", tmp_path / "lists.parquet")
+    assert pl.read_parquet(tmp_path / "lists.parquet")["user_id"].unique().sort().to_list() == ["007", "a b"]
+
+
+def test_a_key_that_is_no_flag_is_refused_whatever_its_value(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("usres: false\n")
+    assert "usres" in refusal("recommend", "--run", place / "run", "--all", "--config", tmp_path / "run.yaml")
+
+
+def test_finetuning_takes_the_seed_of_pretraining(place: Path, tmp_path: Path) -> None:
+    call("pretrain", "--dataset", place / "data", "--output", tmp_path / "run", "--epochs", 0, "--seed", 3)
+    call("finetune", "--run", tmp_path / "run", "--epochs", 0)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["stages"]["finetune"]["training"]["seed"] == 3
+
+
+def test_the_demonstration_leaves_the_folders_of_others_alone(tmp_path: Path) -> None:
+    from experiments.demo import main
+
+    (tmp_path / "thesis.txt").write_text("all of it")
+    with pytest.raises(SystemExit, match="did not write"):
+        main(0, tmp_path, "tiny")
+    assert (tmp_path / "thesis.txt").read_text() == "all of it"

@@ -864,7 +864,7 @@ def test_movielens_100k_filtered_as_in_the_papers_has_the_known_size(shared):
     items = read_items(shared / "data" / "ml-100k" / "items.tsv.gz")
     dataset = build_dataset(events, items, min_rating=4, min_core=5)
     assert (dataset.n_users, dataset.n_items, len(dataset.interactions)) == (938, 1008, 54413)
-    assert dataset.about["items_without_title"] == 0
+    assert dataset.about["texts"]["title"] == 1008
     assert sum(rule["events"] for rule in dataset.about["rules"]) == 100_000 - 54_413
     title = dict(zip(dataset.items["item_id"].to_list(), dataset.items["title"].to_list(), strict=True))["1"]
     assert title == "Toy Story (1995)"
@@ -878,3 +878,31 @@ def test_movielens_100k_takes_the_parts_of_a_split_file(shared):
     assert dataset.about["rules"][-1]["events"] == 0
     expected = {(user, item): "tve".index(part) for user, item, part in table.select("user_id", "item_id", "seed_0").rows()}
     assert parts_by_ids(dataset) == expected
+
+
+def test_a_pair_of_user_and_item_that_comes_twice_is_refused_by_name():
+    with pytest.raises(ValueError, match="'ann' has item 'x' more than once"):
+        Dataset.from_frame(pl.DataFrame({"user_id": ["ann", "ann"], "item_id": ["x", "x"]}))
+
+
+def test_other_histories_keep_the_items_as_they_are_numbered():
+    dataset = Dataset.from_frame(pl.DataFrame({"user_id": ["ann", "ann", "bob"], "item_id": ["x", "y", "z"]}))
+    other = dataset.with_histories(pl.DataFrame({"user_id": ["carl", "carl"], "item_id": ["z", "x"], "timestamp": [1, 2]}))
+    assert other.item_ids.ids.equals(dataset.item_ids.ids)
+    assert other.user_ids.ids.to_list() == ["carl"]
+    assert other.item_ids.names(other.interactions.history(0)).to_list() == ["z", "x"]
+    with pytest.raises(ValueError, match="item 'w'"):
+        dataset.with_histories(pl.DataFrame({"user_id": ["carl"], "item_id": ["w"]}))
+
+
+def test_a_place_without_an_item_has_no_name():
+    with pytest.raises(ValueError, match="-1"):
+        Dataset.from_frame(pl.DataFrame({"user_id": ["ann"], "item_id": ["x"]})).item_ids.names(np.array([0, -1]))
+
+
+@pytest.mark.parametrize("damaged", ["events.parquet", "items.parquet", "dataset.json"])
+def test_a_damaged_dataset_folder_ends_in_an_error_that_names_it(damaged, tmp_path):
+    Dataset.from_frame(pl.DataFrame({"user_id": ["ann"], "item_id": ["x"]})).save(tmp_path / "data")
+    (tmp_path / "data" / damaged).write_text("{ not this")
+    with pytest.raises(ValueError, match="data is damaged"):
+        Dataset.load(tmp_path / "data")

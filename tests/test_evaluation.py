@@ -213,7 +213,9 @@ def test_asked_for_users_without_held_out_items_are_skipped():
     dataset = random_dataset(1)
     model = Fixed(np.random.default_rng(1).random((dataset.n_users, dataset.n_items)))
     result = measure(model, dataset.train, dataset.test, users=np.arange(dataset.n_users))
-    assert result.users.tolist() == sorted(items_by_user(dataset.test))
+    with_history = set(items_by_user(dataset.train))
+    assert result.users.tolist() == sorted(set(items_by_user(dataset.test)) & with_history)
+    assert result.n_without_history == len(set(items_by_user(dataset.test)) - with_history) == 1
     assert all(np.isfinite(value) for value in result.metrics.values())
 
 

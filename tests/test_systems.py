@@ -369,3 +369,16 @@ def test_a_given_setting_is_kept_and_the_best_of_the_others_is_chosen(name: str)
     model = fit(system(system.config_class(**given, **{setting: value})), small_world())
     assert getattr(model.config, setting) == value
     assert all(getattr(model.config, other) is not None for other in system.grid[0])
+
+
+def test_a_user_without_training_events_is_served_as_a_new_one(model: Recommender) -> None:
+    dataset = small_world()
+    user = int(dataset.interactions.users[0])
+    cold = replace(dataset, part=np.where(dataset.interactions.users == user, 2, dataset.part).astype(np.uint8))
+    served = fit(new_system(model.name), cold)
+    assert served._known_users(cold)[user] == -1
+    renamed = cold.users.with_columns(user_id=pl.when(pl.int_range(pl.len()) == user).then(pl.lit("new")).otherwise("user_id"))
+    as_known, as_new = served.score(np.array([user]), cold), served.score(np.array([user]), replace(cold, users=renamed))
+    np.testing.assert_array_equal(as_known, as_new)
+    with pytest.raises(ValueError, match="no history"):
+        served.score(np.array([user]), cold.train)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from torch import Tensor
@@ -513,3 +514,20 @@ def test_a_stage_run_again_replaces_its_own_lines_only(copied: Path) -> None:
     run.record("finetune", record)
     assert [line["stage"] for line in run.metrics()] == ["pretrain"] * 3 + ["finetune"]
     assert set(run.about["stages"]) == {"pretrain", "finetune"}
+
+
+@pytest.mark.parametrize(
+    "rows", [[("a", "x"), ("a", "y")], [(u, i) for u in "abcdefgh" for i in "xyzw"]], ids=["one user", "one taste"]
+)
+def test_data_without_structure_trains_to_finite_scores(rows: list[tuple[str, str]]) -> None:
+    dataset = Dataset.from_frame(pl.DataFrame(rows, schema=["user_id", "item_id"], orient="row"))
+    model = CLLM4Rec()
+    for stage in model.stages:
+        model.fit(dataset, None, TrainConfig(epochs=1), stage)
+    assert np.isfinite(model.score(np.array([0]), dataset)).all()
+
+
+def test_training_that_diverges_ends_in_an_error_that_says_so() -> None:
+    events = pl.DataFrame({"user_id": list("aabbcc"), "item_id": list("xyyzzx")})
+    with pytest.raises(ValueError, match="diverged"):
+        CLLM4Rec(CLLM4RecConfig(prior=1e38)).fit(Dataset.from_frame(events), None, TrainConfig(epochs=3, learning_rate=1e6))

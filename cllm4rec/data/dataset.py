@@ -53,32 +53,51 @@ class Dataset:
         Users and items are numbered by a hash of their id, so that a number says nothing about popularity or age.
         A user's events are ordered by position (else timestamp), then by a hash of the ids.
         """
+        return cls._numbered(events, _rows(events["user_id"], users, "user_id"), _rows(events["item_id"], items, "item_id"))
+
+    def with_histories(self, events: pl.DataFrame) -> "Dataset":
+        """A dataset of other events over the same items: histories to serve, of users known or new.
+
+        Args:
+            events: as `from_frame` takes them; all count as train.
+
+        Raises:
+            ValueError: an item is not one of this dataset's.
+        """
+        self.item_ids.index(events["item_id"].unique(), "item")
+        return self._numbered(events, _rows(events["user_id"], self.users, "user_id"), self.items)
+
+    @classmethod
+    def _numbered(cls, events: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame) -> "Dataset":
+        """Events as rows of the tables of users and items, in order."""
         if events.is_empty():
             raise ValueError("there are no events: nothing is left to learn from")
-        user_rows = _rows(events["user_id"], users, "user_id")
-        item_rows = _rows(events["item_id"], items, "item_id")
-        numbers = events.select(
-            _number("user_id", user_rows["user_id"]).alias("user"),
-            _number("item_id", item_rows["item_id"]).alias("item"),
-        )
-        user, item = numbers["user"].to_numpy(), numbers["item"].to_numpy()
-        tie = mix(hash_ids(user_rows["user_id"])[user], hash_ids(item_rows["item_id"])[item])
+        repeated = events.select(pl.struct("user_id", "item_id").is_duplicated()).to_series()
+        if repeated.any():
+            user, item = events.filter(repeated).select("user_id", "item_id").row(0)
+            raise ValueError(f"user {user!r} has item {item!r} more than once: keep one event (build_dataset does)")
+        user = _numbers(events["user_id"], users["user_id"])
+        item = _numbers(events["item_id"], items["item_id"])
+        tie = mix(hash_ids(users["user_id"])[user], hash_ids(items["item_id"])[item])
         order_column = next((name for name in ("position", "timestamp") if name in events.columns), None)
         time = np.zeros(len(events)) if order_column is None else events[order_column].fill_null(-1).to_numpy()
         order = np.lexsort((tie, time, user))
-        sorted_events = events[order]
+        ordered = events[order]
         part = np.zeros(len(events), dtype=np.uint8)
         if "part" in events.columns:
-            part = sorted_events["part"].replace_strict({name: i for i, name in enumerate(PARTS)}).to_numpy()
+            wrong = events.filter(~pl.col("part").is_in(PARTS))
+            if len(wrong):
+                raise ValueError(f"part {wrong['part'][0]!r} is unknown: it may be {', '.join(PARTS)}")
+            part = ordered["part"].replace_strict({name: i for i, name in enumerate(PARTS)}).to_numpy()
         interactions = Interactions(
             user[order],
             item[order],
-            len(user_rows),
-            len(item_rows),
-            sorted_events["timestamp"].fill_null(-1).to_numpy() if "timestamp" in events.columns else None,
-            sorted_events["review_text"].fill_null("") if "review_text" in events.columns else None,
+            len(users),
+            len(items),
+            ordered["timestamp"].fill_null(-1).to_numpy() if "timestamp" in events.columns else None,
+            ordered["review_text"].fill_null("") if "review_text" in events.columns else None,
         )
-        return cls(interactions, user_rows, item_rows, part.astype(np.uint8))
+        return cls(interactions, users, items, part.astype(np.uint8))
 
     @cached_property
     def user_ids(self) -> IdMap:
@@ -184,6 +203,13 @@ class Dataset:
         folder = Path(folder)
         if not (folder / "dataset.json").is_file():
             raise ValueError(f"{folder} is not a dataset folder (no dataset.json): make one with cllm4rec.prepare")
+        try:
+            return cls._read(folder)
+        except (OSError, KeyError, json.JSONDecodeError, pl.exceptions.PolarsError) as error:
+            raise ValueError(f"{folder} is damaged ({str(error).splitlines()[0]}): prepare the dataset again") from error
+
+    @classmethod
+    def _read(cls, folder: Path) -> "Dataset":
         about = json.loads((folder / "dataset.json").read_text())
         if about.get("format_version") != FORMAT_VERSION:
             raise ValueError(
@@ -217,6 +243,7 @@ def _rows(seen: pl.Series, table: pl.DataFrame | None, key: str) -> pl.DataFrame
     return joined.drop("_text").with_columns(pl.exclude(key).cast(pl.String).fill_null(""))
 
 
-def _number(column: str, ids: pl.Series) -> pl.Expr:
-    """The row of each of the column's ids in `ids`."""
-    return pl.col(column).replace_strict(ids, np.arange(len(ids), dtype=np.int64), return_dtype=pl.Int64)
+def _numbers(column: pl.Series, ids: pl.Series) -> np.ndarray:
+    """The row of each of the column's ids in `ids`, compared as text, int64."""
+    rows = np.arange(len(ids), dtype=np.int64)
+    return column.cast(pl.String).replace_strict(ids.cast(pl.String), rows, return_dtype=pl.Int64).to_numpy()

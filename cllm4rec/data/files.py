@@ -33,7 +33,7 @@ def replace_folder(folder: Path, marker: str) -> Iterator[Path]:
             os.replace(folder, old / folder.name)
             try:
                 os.replace(new, folder)
-            except OSError:
+            except BaseException:
                 os.replace(old / folder.name, folder)
                 raise
             finally:

@@ -40,8 +40,15 @@ class IdMap:
         return numbers
 
     def names(self, numbers: np.ndarray) -> pl.Series:
-        """External ids of numbers, in their own type."""
-        return self.ids.gather(np.asarray(numbers, dtype=np.int64))
+        """External ids of numbers, in their own type.
+
+        Raises:
+            ValueError: a number is negative, as the places of `recommend` are where the catalogue ran out.
+        """
+        numbers = np.asarray(numbers, dtype=np.int64)
+        if (numbers < 0).any():
+            raise ValueError(f"number {numbers.min()} stands for no id: leave out the places that hold -1")
+        return self.ids.gather(numbers)
 
 
 @dataclass(frozen=True)

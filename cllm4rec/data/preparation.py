@@ -41,6 +41,8 @@ def build_dataset(
         raise ValueError(f"split {split!r} is unknown: take one of {', '.join(RULES)} or a file")
     if split in ("leave-last-out", "time") and not {"timestamp", "position"} & set(events.columns):
         raise ValueError(f"--split {split} needs an order in time: the interactions have no timestamp (or position)")
+    if min_core < 0 or (min_rating is not None and math.isnan(min_rating)):
+        raise ValueError("min_rating has to be a number and k_core may not be negative")
     rules = Rules(events)
     if min_rating is not None:
         if "rating" not in events.columns:
@@ -52,13 +54,15 @@ def build_dataset(
     column = split_column or f"seed_{seed}"
     if split_table is not None:
         rules.apply(f"named in column {column} of {Path(split).name}", lambda f: read_parts(f, split_table, column))
+    if rules.events.is_empty():
+        raise ValueError("nothing is left to learn from: " + "; ".join(map(str, rules.dropped)))
     dataset = Dataset.from_frame(rules.events, items, users)
     if split_table is None:
         dataset = replace(dataset, part=assign_parts(dataset, split, seed))
     described = {"method": Path(split).name, "column": column} if split_table is not None else {"method": split}
     about = {
         "rules": rules.account(),
-        "items_without_title": int((dataset.items["title"] == "").sum()) if "title" in dataset.items.columns else None,
+        "texts": {name: sum(text != "" for text in texts) for name, texts in dataset.item_texts.items()},
         "split": described | {"seed": seed, "rule": RULES.get(split, "parts as the file gives them")},
     }
     return replace(dataset, about=about)

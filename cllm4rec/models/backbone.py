@@ -85,7 +85,7 @@ class Backbone(nn.Module):
     @property
     def context(self) -> int:
         """Most tokens of an example."""
-        return min(CONTEXT, int(self.model.config.max_position_embeddings))
+        return min(CONTEXT, int(getattr(self.model.config, "max_position_embeddings", CONTEXT)))
 
     @property
     def words(self) -> Tensor:
@@ -178,6 +178,8 @@ def load_backbone(config: BackboneConfig) -> tuple[Backbone, PreTrainedTokenizer
         ) from error
     if not tokenizer("user")["input_ids"]:  # what is made of a folder without a vocabulary
         raise ValueError(f"backbone {config.backbone!r} cannot be loaded: it has no tokenizer beside its weights")
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise ValueError(f"backbone {config.backbone!r} has a bias in its word head, which this package does not read")
     spread = float(cast(Tensor, model.get_input_embeddings().weight).detach().std())
     return Backbone(model, config.tuned, 1.0, spread / TABLE_SPREAD), tokenizer
 

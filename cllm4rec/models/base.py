@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from cllm4rec.data.dataset import Dataset
@@ -38,6 +39,7 @@ class Recommender(ABC):
     config_class: ClassVar[type]
     stages: ClassVar[tuple[str, ...]] = ("pretrain",)
     user_ids: IdMap
+    trained: np.ndarray  # bool (n_users,): whether a user had training events; one without is served as a new one
     item_ids: IdMap
 
     def __init__(self, config: Any = None) -> None:
@@ -111,32 +113,41 @@ class Recommender(ABC):
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read what `save` wrote."""
-        model = cls._load_description(Path(folder))
-        model._restore(load_file(Path(folder) / "model.safetensors"))
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: a file is missing or damaged.
+        """
+        try:
+            model = cls._load_description(Path(folder))
+            model._restore(load_file(Path(folder) / "model.safetensors"))
+        except (OSError, KeyError, json.JSONDecodeError, SafetensorError, pl.exceptions.PolarsError) as error:
+            raise ValueError(f"{folder} is damaged ({str(error).splitlines()[0]}): train this stage again") from error
         return model
 
     def _save_description(self, folder: Path) -> None:
         (folder / "model.json").write_text(json.dumps({"system": self.name, "config": asdict(self.config)}, indent=2))
-        pl.DataFrame({"user_id": self.user_ids.ids}).write_parquet(folder / "users.parquet")
+        pl.DataFrame({"user_id": self.user_ids.ids, "trained": self.trained}).write_parquet(folder / "users.parquet")
         pl.DataFrame({"item_id": self.item_ids.ids}).write_parquet(folder / "items.parquet")
 
     @classmethod
     def _load_description(cls, folder: Path) -> Self:
         described = json.loads((folder / "model.json").read_text())
         model = cls(cls.config_class(**described["config"]))
-        model.user_ids = IdMap(pl.read_parquet(folder / "users.parquet")["user_id"])
+        users = pl.read_parquet(folder / "users.parquet")
+        model.user_ids, model.trained = IdMap(users["user_id"]), users["trained"].to_numpy()
         model.item_ids = IdMap(pl.read_parquet(folder / "items.parquet")["item_id"])
         return model
 
     def _learn_ids(self, train: Dataset) -> None:
         self.user_ids, self.item_ids = train.user_ids, train.item_ids
+        self.trained = np.diff(train.interactions.indptr) > 0
 
     def _known_users(self, seen: Dataset) -> np.ndarray:
-        """Number of each of the seen dataset's users among the training users, -1 if new, int64 (n_users,)."""
-        if seen.user_ids.ids.equals(self.user_ids.ids):
-            return np.arange(seen.n_users)
-        return self.user_ids.find(seen.user_ids.ids)
+        """Number of each of the seen dataset's users among the trained users, -1 if new, int64 (n_users,)."""
+        same = seen.user_ids.ids.equals(self.user_ids.ids)
+        known = np.arange(seen.n_users) if same else self.user_ids.find(seen.user_ids.ids)
+        return np.where(self.trained[known] & (known >= 0), known, -1)
 
 
 class OneStage(Recommender):

@@ -7,6 +7,7 @@ import scipy.linalg
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.base import OneStage
+from cllm4rec.training.config import check_settings
 
 
 @dataclass(frozen=True)
@@ -14,8 +15,11 @@ class EASEConfig:
     """Settings of EASE."""
 
     regularization: float | None = field(
-        default=None, metadata={"help": "L2 penalty; chosen on validation events if not given"}
+        default=None, metadata={"above": 0, "help": "L2 penalty; chosen on validation events if not given"}
     )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 class EASE(OneStage):

@@ -7,21 +7,26 @@ import numpy as np
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.randomness import hash_ids, uniform
 from cllm4rec.models.base import OneStage
+from cllm4rec.training.config import check_settings
 
 
 @dataclass(frozen=True)
 class IALSConfig:
     """Settings of iALS."""
 
-    factors: int = field(default=256, metadata={"help": "width of a user's and an item's vector"})
+    factors: int = field(default=256, metadata={"least": 1, "help": "width of a user's and an item's vector"})
     regularization: float | None = field(
-        default=None, metadata={"help": "L2 penalty; chosen on validation events if not given"}
+        default=None, metadata={"least": 0, "help": "L2 penalty; chosen on validation events if not given"}
     )
     alpha: float | None = field(
-        default=None, metadata={"help": "weight of a seen event against an unseen one; chosen likewise if not given"}
+        default=None,
+        metadata={"above": 0, "help": "weight of a seen event against an unseen one; chosen likewise"},
     )
-    iterations: int = field(default=15, metadata={"help": "alternations"})
+    iterations: int = field(default=15, metadata={"least": 1, "help": "alternations"})
     seed: int = field(default=0, metadata={"help": "seed of the start"})
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 class IALS(OneStage):

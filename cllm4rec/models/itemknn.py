@@ -7,6 +7,7 @@ import scipy.sparse as sp
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.base import OneStage
+from cllm4rec.training.config import check_settings
 
 
 @dataclass(frozen=True)
@@ -14,11 +15,14 @@ class ItemKNNConfig:
     """Settings of ItemKNN."""
 
     neighbours: int | None = field(
-        default=None, metadata={"help": "items kept for each item; chosen on validation events if not given"}
+        default=None, metadata={"least": 1, "help": "items kept for each item; chosen on validation events if not given"}
     )
     shrinkage: float | None = field(
-        default=None, metadata={"help": "added to the denominator of the cosine; chosen likewise if not given"}
+        default=None, metadata={"least": 0, "help": "added to the denominator of the cosine; chosen likewise if not given"}
     )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 class ItemKNN(OneStage):

@@ -31,9 +31,8 @@ def starting_tables(
     elif start == "factors":
         factors = torch.from_numpy(event_factors(train.interactions, backbone.width, seed))
         known = factors.norm(dim=1) > 1e-6  # an ID without training events has no factors and starts at random
-        table[known, : factors.shape[1]] = factors[known] * (FACTOR_SCALE * TABLE_SPREAD / factors[known].std())
-    elif start != "random":
-        raise ValueError(f"start {start!r} is unknown: take random, title or factors")
+        if known.any():
+            table[known, : factors.shape[1]] = factors[known] * (FACTOR_SCALE * TABLE_SPREAD / factors[known].std())
     return table, table.clone()
 
 
@@ -47,12 +46,13 @@ def event_factors(train: Interactions, width: int, seed: int) -> np.ndarray:
     """
     matrix = train.matrix.astype(np.float64)
     rank = min(width, min(matrix.shape) - 1)
-    if rank < 1:
-        return np.ones((sum(matrix.shape), 1), dtype=np.float32)
+    if rank < 1:  # one user or one item: there is nothing to factorise
+        return np.zeros((sum(matrix.shape), 1), dtype=np.float32)
     by_user = sp.diags(np.maximum(np.asarray(matrix.sum(1)).ravel(), 1) ** -0.25)
     by_item = sp.diags(np.maximum(np.asarray(matrix.sum(0)).ravel(), 1) ** -0.25)
     begin = np.random.default_rng(seed).standard_normal(min(matrix.shape))
     left, values, right = svds(by_user @ matrix @ by_item, k=rank, v0=begin)
     penalty = np.sort(values)[::-1][min(rank - 1, width // 16)]
-    shrunk = np.sqrt(values**2 / (values**2 + penalty**2))
+    values[values < 1e-9 * values.max()] = 0.0  # data of a lower rank: no more factors than it has
+    shrunk = values / np.sqrt(np.maximum(values**2 + penalty**2, 1e-30))
     return (np.concatenate([left, right.T]) * shrunk).astype(np.float32)

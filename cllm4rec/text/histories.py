@@ -129,12 +129,10 @@ class RecommendationCorpus(HistoryCorpus):
         shown, masked = self._mask(users, items, epoch)
         keep_user |= shown.lengths == 0  # a user with one item learns from the user token alone
         targets = items if self.options.targets == "all" else masked
+        excluded = shown if self.options.targets == "unseen" else shown.first(0)  # those that do not fit in, too
         shown = shown.last(self.room) if self.options.order == "time" else shown.first(self.room)
         batch = fill_template(self.template, self.tokenizer, users, shown, keep_user)
-        excluded = shown.values if self.options.targets == "unseen" else shown.values[:0]
-        return batch | as_tensors(
-            rows=targets.rows, targets=targets.values, shown=excluded, shown_rows=shown.rows[: len(excluded)]
-        )
+        return batch | as_tensors(rows=targets.rows, targets=targets.values, shown=excluded.values, shown_rows=excluded.rows)
 
     def _mask(self, users: np.ndarray, items: Ragged, epoch: int) -> tuple[Ragged, Ragged]:
         """Shown and masked items. In random order a random share is masked, in time order a suffix of random length."""

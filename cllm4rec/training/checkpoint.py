@@ -81,7 +81,10 @@ class RunFolder:
 
     @property
     def about(self) -> dict[str, Any]:
-        return dict(json.loads((self.path / "run.json").read_text()))
+        try:
+            return dict(json.loads((self.path / "run.json").read_text()))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{self.path}/run.json is damaged ({error}): train again") from error
 
     def _write(self, about: dict[str, Any]) -> None:
         write_text(self.path / "run.json", json.dumps(about, indent=2) + "\n")

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def check_settings(config: Any) -> None:
-    """Refuse values that a field's metadata rules out: `choices`, `least` (smallest allowed) or `below` (too large).
+    """Refuse values that a field's metadata rules out: `choices`, `least` (smallest allowed), `above` or `below`.
 
     Raises:
         ValueError: names the setting, its value and what it may be.
@@ -16,6 +16,8 @@ def check_settings(config: Any) -> None:
             raise ValueError(f"{one.name} is {value!r}: it may be {', '.join(rule['choices'])}")
         if value is not None and "least" in rule and value < rule["least"]:
             raise ValueError(f"{one.name} is {value}: it may not be below {rule['least']}")
+        if value is not None and "above" in rule and value <= rule["above"]:
+            raise ValueError(f"{one.name} is {value}: it has to be above {rule['above']}")
         if value is not None and "below" in rule and value >= rule["below"]:
             raise ValueError(f"{one.name} is {value}: it has to be below {rule['below']}")
 
@@ -33,9 +35,9 @@ class TrainConfig:
     accumulation: int = field(
         default=1, metadata={"least": 1, "help": "micro-batches a step is computed in: more takes less memory, same result"}
     )
-    learning_rate: float = field(default=1e-3, metadata={"least": 0, "help": "peak learning rate of AdamW"})
+    learning_rate: float = field(default=1e-3, metadata={"above": 0, "help": "peak learning rate of AdamW"})
     warmup_steps: int = field(default=50, metadata={"least": 0, "help": "steps over which the learning rate rises to its peak"})
-    clip_norm: float = field(default=1.0, metadata={"least": 0, "help": "largest norm of the gradient of a step"})
+    clip_norm: float = field(default=1.0, metadata={"above": 0, "help": "largest norm of the gradient of a step"})
     patience: int = field(
         default=5, metadata={"least": 1, "help": "epochs without a better validation metric before training stops"}
     )

@@ -60,7 +60,7 @@ class EpochRecord:
     best: bool
 
     def __str__(self) -> str:
-        parts = [f"{name} {value:.4f}" for name, value in {**self.losses, **self.diagnostics}.items()]
+        parts = [f"{name} {value:.4g}" for name, value in {**self.losses, **self.diagnostics}.items()]
         parts += [f"|grad {name}| {value:.3g}" for name, value in self.gradient_norms.items()]
         quality = "none" if self.validation is None else f"{self.validation:.4f}{' *' if self.best else ''}"
         speed = f"{self.tokens_per_second:,.0f} tokens/s, {self.seconds:.1f} s"
@@ -178,7 +178,12 @@ def _learn(
             accelerator.backward(loss * accelerator.num_processes / n_targets)
         meter.add(objective, terms, weight, on_device)
     meter.add_norms()
-    accelerator.clip_grad_norm_(wrapped.parameters(), config.clip_norm)
+    norm = accelerator.clip_grad_norm_(wrapped.parameters(), config.clip_norm)
+    if norm is not None and not torch.isfinite(norm):
+        raise ValueError(
+            f"training diverged in step {step} ({objective}): the gradient is not finite; lower --learning-rate "
+            "(the best epoch so far is kept)"
+        )
     for group in optimizer.param_groups:
         group["lr"] = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
     optimizer.step()

@@ -21,12 +21,13 @@ class _MultinomialNLL(torch.autograd.Function):
         grad_classes = torch.zeros_like(classes) if need_classes else None
         counts = torch.bincount(rows, minlength=len(states)).to(torch.float32)
         loss = torch.zeros((), dtype=torch.float64, device=states.device)
+        states, classes = states.detach().float(), classes.detach().float()
         step = max(1, LOGITS_AT_ONCE // len(classes))
         bounds = torch.arange(0, len(states) + step, step, device=states.device)
         at, shown_at = torch.searchsorted(rows, bounds).tolist(), torch.searchsorted(shown_rows, bounds).tolist()
         for block, start in enumerate(range(0, len(states), step)):
             own = states[start : start + step]
-            logits = (own @ classes.T).float()  # (rows of the block, n_classes)
+            logits = own @ classes.T  # (rows of the block, n_classes)
             some = slice(shown_at[block], shown_at[block + 1])
             logits[shown_rows[some] - start, shown[some]] = -torch.inf
             some = slice(at[block], at[block + 1])
@@ -38,9 +39,8 @@ class _MultinomialNLL(torch.autograd.Function):
                 continue
             slope = logits.sub_(normaliser[:, None]).exp_().mul_(count[:, None])  # d loss / d logits, but for targets
             slope.index_put_((row, target), slope.new_full((1,), -1.0), accumulate=True)
-            slope = slope.to(own.dtype)
             if grad_states is not None:
-                grad_states[start : start + step] = slope @ classes.to(own.dtype)
+                grad_states[start : start + step] = slope @ classes
             if grad_classes is not None:
                 grad_classes += slope.T @ own
         ctx.save_for_backward(grad_states, grad_classes)
@@ -85,7 +85,8 @@ def multinomial_nll(
     """
     if shown is None or shown_rows is None:
         shown = shown_rows = targets[:0]
-    return _MultinomialNLL.apply(states, classes, rows, targets, shown_rows, shown)
+    with torch.autocast(states.device.type, enabled=False):  # exact in mixed precision too
+        return _MultinomialNLL.apply(states, classes, rows, targets, shown_rows, shown)
 
 
 def pull(table: Tensor, centre: Tensor | None, ids: Tensor, weights: Tensor) -> Tensor:
