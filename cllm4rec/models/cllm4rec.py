@@ -80,8 +80,8 @@ class CLLM4RecConfig(BackboneConfig):
     mask_share: float = field(default=0.5, metadata={"least": 0, "below": 1, "help": "share of a history masked in finetuning"})
     targets: str = field(
         default="unseen",
-        metadata={"help": "finetuning predicts: unseen (the masked items, those shown left out of the softmax), masked "
-                          "(the masked items among all) or all (every item of the history)",
+        metadata={"help": "finetuning predicts: unseen (the masked items, the rest of the history left out of the softmax), "
+                          "masked (the masked items among all) or all (every item of the history)",
                   "choices": ["unseen", "masked", "all"]},
     )  # fmt: skip
     readout: str = field(

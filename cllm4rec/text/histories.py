@@ -23,8 +23,8 @@ class HistoryOptions:
         order: "random" (shuffled anew each epoch) or "time".
         user_dropping: share of examples without their user token.
         mask_share: share of a history that is masked in finetuning (at least one item, and one stays).
-        targets: what finetuning predicts: "unseen" (the masked items, shown items left out of the softmax), "masked"
-            (the masked items, softmax over all) or "all" (all items of the history).
+        targets: what finetuning predicts: "unseen" (the masked items, the rest of the history left out of the softmax),
+            "masked" (the masked items, softmax over all) or "all" (all items of the history).
         seed: of all of it.
     """
 
