@@ -660,3 +660,26 @@ def test_the_demonstration_leaves_the_folders_of_others_alone(tmp_path: Path) ->
     with pytest.raises(SystemExit, match="did not write"):
         main(0, tmp_path, "tiny")
     assert (tmp_path / "thesis.txt").read_text() == "all of it"
+
+
+def test_users_who_come_only_late_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    world = taste_world(0, 60, 40)
+    late = pl.col("user_id").is_in(world.user_ids[:4])
+    squeezed = 1_643_500_000 + (pl.col("timestamp") - 1_600_000_000) // 8  # into the last fifth of the world's time
+    events = world.events.with_columns(timestamp=pl.when(late).then(squeezed).otherwise("timestamp"))
+    events.write_csv(tmp_path / "events.csv")
+    call("prepare", "--interactions", tmp_path / "events.csv", "--output", tmp_path / "data", "--split", "time")
+    dataset = Dataset.load(tmp_path / "data")
+    with_history = set(dataset.train.interactions.users.tolist())
+    cold = set(dataset.test.interactions.users.tolist()) - with_history
+    assert cold
+    assert set(dataset.validation.interactions.users.tolist()) - with_history
+    call("pretrain", "--dataset", tmp_path / "data", "--output", tmp_path / "run", "--epochs", 1)
+    call("finetune", "--run", tmp_path / "run", "--epochs", 1)
+    capsys.readouterr()
+    call("evaluate", "--run", tmp_path / "run", "--json", tmp_path / "r.json")
+    assert f"{len(cold)} users with test events have no training events" in capsys.readouterr().out
+    n_measured = len(set(dataset.test.interactions.users.tolist()) & with_history)
+    assert json.loads((tmp_path / "r.json").read_text())["n_users"] == n_measured
+    call("recommend", "--run", tmp_path / "run", "--all", "--k", 3, "--output", tmp_path / "lists.csv")
+    assert pl.read_csv(tmp_path / "lists.csv")["user_id"].n_unique() == dataset.n_users

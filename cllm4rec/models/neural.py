@@ -159,10 +159,15 @@ class NeuralRecommender(Recommender):
 
 
 def shared_validation(model: Recommender, seen: Dataset, held_out: Dataset, accelerator: Accelerator) -> float:
-    """NDCG@100, each user scored by one process only; the same value on all."""
+    """NDCG@100, each user scored by one process only; the same value on all.
+
+    Raises:
+        ValueError: no user has both a held-out item and a history.
+    """
     users = np.flatnonzero(np.diff(held_out.interactions.indptr) > 0)
-    own = users[accelerator.process_index :: accelerator.num_processes]
-    values = measure(model, seen, held_out, users=own).per_user["ndcg@100"]
-    gathered = gather_object([(own.tolist(), values.tolist())])
-    by_user = {user: value for some, values_ in gathered for user, value in zip(some, values_, strict=True)}
-    return float(np.mean([by_user[user] for user in users.tolist()]))
+    result = measure(model, seen, held_out, users=users[accelerator.process_index :: accelerator.num_processes])
+    gathered = gather_object([(result.users.tolist(), result.per_user["ndcg@100"].tolist())])
+    by_user = {user: value for own, values in gathered for user, value in zip(own, values, strict=True)}
+    if not by_user:
+        raise ValueError("no user with validation events has training events: choose another split")
+    return float(np.mean([by_user[user] for user in sorted(by_user)]))
