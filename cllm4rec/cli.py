@@ -36,6 +36,11 @@ def flag_value(argv: Sequence[str], flag: str, default: str | None = None) -> st
     return value
 
 
+def flag_given(argv: Sequence[str], flag: str) -> bool:
+    """Whether a switch is on, in --config's file or the arguments."""
+    return flag in [*config_tokens(argv), *argv]
+
+
 def config_settings(argv: Sequence[str]) -> dict[str, str]:
     """What the file of --config holds: flag -> text as written; a list becomes its parts with commas between.
 

@@ -1,12 +1,13 @@
 """Finetune a pretrained run to recommend: python -m cllm4rec.finetune --help"""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from cllm4rec.cli import flag_value, log, parse, run, say
+from cllm4rec.cli import flag_given, flag_value, log, parse, run, say
 from cllm4rec.models import load_stage, system_class
 from cllm4rec.models.neural import NeuralRecommender, make_accelerator
-from cllm4rec.stages import run_stage, stage_defaults
+from cllm4rec.stages import check_unchanged, finished, interrupted_settings, run_stage, stage_defaults
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 
@@ -19,6 +20,10 @@ class FinetuneOptions:
 
     run: str = field(metadata={"help": "run folder written by pretrain"})
     dataset: str | None = field(default=None, metadata={"help": "the run's dataset, if it has moved"})
+    resume: bool = field(
+        default=False,
+        metadata={"help": "go on with an interrupted finetuning; no other flag but --run is needed then. Without one, begin"},
+    )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -33,19 +38,28 @@ def main(argv: Sequence[str]) -> None:
     if not issubclass(system, NeuralRecommender):
         say(f"{name} is fitted in one stage, by pretrain: there is nothing to finetune")
         return
+    resume = flag_given(argv, "--resume")
+    if resume and finished(folder, "finetune"):
+        log.info("%s: finetuning has ended, there is nothing to resume", path)
+        return
+    if not resume:
+        folder.refuse_interrupted("finetune")
     model = load_stage(folder, "pretrain")
     assert isinstance(model, NeuralRecommender)
-    before = asdict(model.config)
+    before, interrupted = asdict(model.config), interrupted_settings(folder, "finetune")
     seed = folder.about["stages"]["pretrain"]["training"]["seed"]
-    defaults = stage_defaults(system, "finetune", folder.about["preset"]) | before | {"seed": seed}
+    defaults = interrupted or stage_defaults(system, "finetune", folder.about["preset"]) | before | {"seed": seed}
     classes = [FinetuneOptions, system.config_class, TrainConfig]
     options, config, training = parse("finetune", f"Finetune {name} to recommend.", classes, argv, defaults)
     for setting in FIXED:
         if getattr(config, setting) != before[setting]:
             raise ValueError(f"--{setting} was settled by pretraining ({before[setting]}): pretrain anew to change it")
+    if interrupted is not None:
+        check_unchanged(interrupted, config, training)
     model.set_config(config)
     accelerator = make_accelerator()
-    run_stage(model, "finetune", folder.dataset(options.dataset), training, folder, accelerator)
+    how_to_resume = f"python -m cllm4rec.finetune --run {shlex.quote(path or '')} --resume"
+    run_stage(model, "finetune", folder.dataset(options.dataset), training, folder, accelerator, how_to_resume)
     if accelerator.is_main_process:
         log.info("the run is in %s", path)
 

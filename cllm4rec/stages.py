@@ -1,7 +1,12 @@
-"""What pretrain and finetune share: the defaults of a stage, and running it into a run folder."""
+"""What pretrain and finetune share: the settings of a stage, running it into a run folder, stopping and going on."""
 
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from accelerate import Accelerator
@@ -10,9 +15,10 @@ from cllm4rec.cli import log
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.neural import NeuralRecommender
-from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.training.checkpoint import STAGES, RunFolder
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import EpochRecord
+from cllm4rec.training.meter import EpochRecord
+from cllm4rec.training.state import Stopped
 
 
 def stage_defaults(system: type[Recommender], stage: str, preset: str | None) -> dict[str, Any]:
@@ -30,6 +36,22 @@ def stage_defaults(system: type[Recommender], stage: str, preset: str | None) ->
     return asdict(system.train_configs[stage]) | chosen["system"] | chosen[stage]
 
 
+def interrupted_settings(folder: RunFolder, stage: str) -> dict[str, Any] | None:
+    """The settings of a stage that was begun and has not ended; None if there is none such."""
+    described = folder.state(stage).described()
+    return None if described is None else described["about"]["system"] | described["about"]["training"]
+
+
+def check_unchanged(before: dict[str, Any], *now: Any) -> None:
+    """Raise ValueError if a setting differs from what it was when an interrupted stage began."""
+    for name, value in (pair for config in now for pair in asdict(config).items()):
+        if before[name] != value:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is {value} and was {before[name]} when training began: a run goes on as it "
+                "began; leave the flag out"
+            )
+
+
 def open_run(accelerator: Accelerator, output: str, **about: Any) -> RunFolder:
     """Make the run folder on the main process, and have it on all."""
     if accelerator.is_main_process:
@@ -38,28 +60,112 @@ def open_run(accelerator: Accelerator, output: str, **about: Any) -> RunFolder:
     return RunFolder(Path(output))
 
 
+class StopRequest:
+    """Ctrl-C and SIGTERM ask training to stop after the step at hand; a second Ctrl-C stops it at once."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self.asked = 0.0
+
+    def __call__(self) -> bool:
+        return self.signal is not None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if number == signal.SIGINT and self.signal == signal.SIGINT and now - self.asked > 1:  # a launcher may send it twice
+            raise KeyboardInterrupt
+        if self.signal is None:
+            self.signal, self.asked = signal.Signals(number), now
+            log.info("stopping after this step (a second Ctrl-C: at once)")
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handle the signals within the block."""
+        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class _Records:
+    """Writes down how a stage goes, on the main process: each epoch's line, the best weights."""
+
+    def __init__(self, model: NeuralRecommender, stage: str, folder: RunFolder, settings: dict[str, Any], epoch: int) -> None:
+        self.model, self.stage, self.folder, self.settings = model, stage, folder, settings
+        self.begun = epoch > 0  # what an earlier try left stays until there are new weights
+        if self.begun:
+            folder.forget(stage, epoch)  # lines that the state does not know of
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        self.folder.record(self.stage, record)
+        log.info("%s %s", self.stage, record)
+
+    def on_best(self) -> None:
+        if self.begun:
+            self.folder.keep_weights(self.stage, self.model.save_weights)
+            return
+        self.folder.begin_stage(self.stage, **self.settings)
+        self.folder.keep(self.stage, self.model.save)
+        self.begun = True
+
+
 def run_stage(
-    model: NeuralRecommender, stage: str, dataset: Dataset, training: TrainConfig, folder: RunFolder, accelerator: Accelerator
+    model: NeuralRecommender,
+    stage: str,
+    dataset: Dataset,
+    training: TrainConfig,
+    folder: RunFolder,
+    accelerator: Accelerator,
+    how_to_resume: str,
 ) -> None:
-    """Train one stage; the main process writes each epoch's record and the best weights into the run folder."""
-    main = accelerator.is_main_process
-    settings = {"training": asdict(training), "system": asdict(model.config), "n_processes": accelerator.num_processes}
-    begun = False  # what an earlier try left stays until there are new weights
+    """Train one stage, or go on with it where it was interrupted; the main process writes into the run folder.
 
-    def on_epoch(record: EpochRecord) -> None:
-        if main:
-            folder.record(stage, record)
-            log.info("%s %s", stage, record)
-
-    def on_best() -> None:
-        nonlocal begun
-        if main and not begun:
-            folder.begin_stage(stage, **settings)
-            begun = True
-        if main:
-            folder.keep(stage, model.save)
-
-    if not len(dataset.validation.interactions):
-        log.info("the dataset has no validation events: %s keeps the weights of its last epoch", stage)
-    model.fit(dataset.train, dataset.validation, training, stage, on_epoch, on_best, accelerator)
+    Raises:
+        SystemExit: training was stopped by a signal, with the status that is usual for it.
+    """
+    about = {"training": asdict(training), "system": asdict(model.config)}
+    state, request = folder.state(stage, about), StopRequest()
+    progress = (state.described() or {"progress": {"epoch": 0, "step": 0}})["progress"]
     accelerator.wait_for_everyone()
+    write: dict[str, Any] = {}
+    if main := accelerator.is_main_process:
+        records = _Records(model, stage, folder, about | {"n_processes": accelerator.num_processes}, progress["epoch"])
+        write = {"on_epoch": records.on_epoch, "on_best": records.on_best}
+        if state.path.is_file():
+            log.info("%s goes on in epoch %d, after step %d", stage, progress["epoch"], progress["step"])
+        elif not len(dataset.validation.interactions):
+            log.info("the dataset has no validation events: %s keeps the weights of its last epoch", stage)
+    end = ""
+    try:
+        with request.listening():
+            model.fit(
+                dataset.train,
+                dataset.validation,
+                training,
+                stage,
+                accelerator=accelerator,
+                state=state,
+                should_stop=request,
+                **write,
+            )
+    except Stopped as stopped:
+        end = f"stopped {stopped}; all of it is saved"
+        raise SystemExit(128 + (request.signal or signal.SIGTERM)) from None
+    except KeyboardInterrupt:
+        end = "stopped at once; what was saved last is kept"
+        raise
+    finally:
+        if main and end:
+            log.info("%s; go on with: %s", end, how_to_resume)
+    accelerator.wait_for_everyone()
+    if main:
+        state.remove()
+
+
+def finished(folder: RunFolder, stage: str) -> bool:
+    """Whether a stage has ended, so that there is nothing to go on with."""
+    later = STAGES[STAGES.index(stage) :]
+    weights = any((folder.path / name / "model.json").is_file() for name in later)
+    return weights and not folder.state(stage).path.is_file()

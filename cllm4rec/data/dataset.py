@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from cllm4rec.data.files import replace_folder
+from cllm4rec.data.files import mend_folder, replace_folder
 from cllm4rec.data.interactions import IdMap, Interactions
 from cllm4rec.data.randomness import hash_ids, mix
 
@@ -201,6 +201,7 @@ class Dataset:
             ValueError: there is no dataset in the folder, or it has another format version.
         """
         folder = Path(folder)
+        mend_folder(folder)
         if not (folder / "dataset.json").is_file():
             raise ValueError(f"{folder} is not a dataset folder (no dataset.json): make one with cllm4rec.prepare")
         try:

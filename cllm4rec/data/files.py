@@ -1,8 +1,7 @@
-"""Folders that appear whole or not at all."""
+"""Folders and files that appear whole or not at all, whenever the process is killed."""
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,34 +20,62 @@ def replace_folder(folder: Path, marker: str) -> Iterator[Path]:
     Raises:
         ValueError: `folder` exists and is something else.
     """
+    given, (folder, new, old) = folder, mend_folder(folder)
     if folder.exists() and not (folder / marker).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is not a folder of this kind (no {marker}): name another one")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        raise ValueError(f"{given} exists and is not a folder of this kind (no {marker}): name another one")
+    for left in (new, old):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    new.mkdir(parents=True)
     try:
         yield new
-        os.chmod(new, 0o755)
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-            os.replace(folder, old / folder.name)
-            try:
-                os.replace(new, folder)
-            except BaseException:
-                os.replace(old / folder.name, folder)
-                raise
-            finally:
-                shutil.rmtree(old)
-        else:
-            os.replace(new, folder)
-    finally:
+        for file in new.rglob("*"):
+            _to_disk(file)
+    except BaseException:
         shutil.rmtree(new, ignore_errors=True)
+        raise
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(new, folder)  # killed before this line: `mend_folder` does it
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def mend_folder(folder: Path) -> tuple[Path, Path, Path]:
+    """Finish a replacement that was cut off between its two renames.
+
+    Returns:
+        The absolute path of the folder, where a new one is written, and where the old one goes meanwhile.
+    """
+    folder = Path(os.path.abspath(folder))
+    new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    if old.exists() and not folder.exists():  # the old one is moved away only when the new one is whole
+        os.replace(new if new.exists() else old, folder)
+    return folder, new, old
+
+
+@contextmanager
+def write_aside(path: Path) -> Iterator[Path]:
+    """Give a name to write a file under, and rename it to `path` when the block ends: readers see the old file or the
+    new one, each whole. After an error nothing is left of it."""
+    aside = path.with_name(f".{path.name}.new")
+    try:
+        yield aside
+        _to_disk(aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _to_disk(file: Path) -> None:
+    """Have a file's content on disk before its name is made known."""
+    if file.is_file():
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file aside and rename it, so that a reader sees the old text or the new one."""
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_text(text)
-    os.replace(aside, path)
+    """Write a file aside and rename it."""
+    with write_aside(path) as aside:
+        aside.write_text(text)
 
 
 TABLES = {".parquet": "write_parquet", ".csv": "write_csv", ".jsonl": "write_ndjson"}
@@ -69,6 +96,5 @@ def check_place(path: str) -> None:
 
 def write_table(table: pl.DataFrame, path: str) -> None:
     """Write a table as the kind its name says; the file appears whole or not at all."""
-    aside = Path(path).with_name(f".{Path(path).name}.new")
-    getattr(table, TABLES[Path(path).suffix])(aside)
-    os.replace(aside, path)
+    with write_aside(Path(path)) as aside:
+        getattr(table, TABLES[Path(path).suffix])(aside)

@@ -106,10 +106,12 @@ class Recommender(ABC):
 
     def save(self, folder: str | Path) -> None:
         """Write configuration, ids and weights into a folder that exists."""
-        folder = Path(folder)
-        arrays = {name: np.ascontiguousarray(array) for name, array in self._arrays().items()}
-        save_file(arrays, folder / "model.safetensors")
-        self._save_description(folder)
+        self.save_weights(Path(folder) / "model.safetensors")
+        self._save_description(Path(folder))
+
+    def save_weights(self, file: Path) -> None:
+        """Write what was learned as safetensors."""
+        save_file({name: np.ascontiguousarray(array) for name, array in self._arrays().items()}, file)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

@@ -1,8 +1,10 @@
 """What systems with a network share: stages of objectives, the loop, the best weights, the checkpoint."""
 
+import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,7 +22,9 @@ from cllm4rec.models.base import Recommender
 from cllm4rec.text.tokenizer import ExtendedTokenizer
 from cllm4rec.training import loop
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import EpochRecord, Objective
+from cllm4rec.training.loop import Objective
+from cllm4rec.training.meter import EpochRecord
+from cllm4rec.training.state import StateFile
 
 
 def make_accelerator() -> Accelerator:
@@ -64,6 +68,8 @@ class NeuralRecommender(Recommender):
         on_epoch: Callable[[EpochRecord], None] = lambda record: None,
         on_best: Callable[[], None] = lambda: None,
         accelerator: Accelerator | None = None,
+        state: StateFile | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> Self:
         """Run one stage. The first stage starts afresh, a later one goes on from the weights at hand.
 
@@ -75,6 +81,12 @@ class NeuralRecommender(Recommender):
             on_epoch: called with the record of each epoch.
             on_best: called when the weights are the best so far (to write them down).
             accelerator: where to run.
+            state: file in which the state is saved, and from which training goes on if it is there.
+            should_stop: asked in every step.
+
+        Raises:
+            Stopped: `should_stop` said so; the state is saved.
+            ValueError: there is nothing to learn from, or training diverged.
         """
         if stage not in self.stages:
             raise ValueError(f"stage {stage!r} is unknown: {self.name} has {', '.join(self.stages)}")
@@ -86,25 +98,19 @@ class NeuralRecommender(Recommender):
         self.stage = stage
         self.net.to(accelerator.device)
         held_out = validation if validation is not None and len(validation.interactions) else None
-        best: dict[str, torch.Tensor] = {}
-
-        def keep() -> None:
-            best.update({name: p.detach().clone() for name, p in self._trained().items()})
-            on_best()
-
+        if state is not None:
+            state = replace(state, about=state.about | {"vocabulary": _fingerprint(self.tokenizer.words)})
         loop.train(
             self.net,
             self._objectives(train, stage, config),
             config,
             accelerator,
             None if held_out is None else lambda: shared_validation(self, train, held_out, accelerator),
-            keep,
+            on_best,
             on_epoch,
+            state,
+            should_stop,
         )
-        with torch.no_grad():
-            for name, parameter in self._trained().items():
-                if name in best:
-                    parameter.copy_(best[name])
         return self
 
     def set_config(self, config: Any) -> None:
@@ -171,3 +177,8 @@ def shared_validation(model: Recommender, seen: Dataset, held_out: Dataset, acce
     if not by_user:
         raise ValueError("no user with validation events has training events: choose another split")
     return float(np.mean([by_user[user] for user in sorted(by_user)]))
+
+
+def _fingerprint(words: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of a vocabulary."""
+    return hashlib.sha256(json.dumps(sorted(words.get_vocab().items())).encode()).hexdigest()

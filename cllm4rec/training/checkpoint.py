@@ -3,6 +3,7 @@
 run.json         system, configuration, seed, versions, dataset and its hashes, format_version
 metrics.jsonl    one line an epoch: stage, loss terms, gradient norms, validation metric, time
 pretrain/ ...    one folder a stage that was run: the best weights (safetensors), ids, configuration
+pretrain-state.safetensors ...    while a stage runs, or was stopped: all it needs to go on
 """
 
 import importlib.metadata
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.files import replace_folder, write_text
-from cllm4rec.training.loop import EpochRecord
+from cllm4rec.data.files import mend_folder, replace_folder, write_aside, write_text
+from cllm4rec.training.meter import EpochRecord
+from cllm4rec.training.state import StateFile
 
 FORMAT_VERSION = 1
 STAGES = ("pretrain", "finetune")
@@ -36,6 +38,9 @@ class RunFolder:
             ValueError: the folder holds something.
         """
         path = Path(path)
+        for stage in STAGES:
+            if path.is_dir():
+                cls(path).refuse_interrupted(stage)
         weights = any((path / stage / "model.json").is_file() for stage in STAGES)
         if path.exists() and (not path.is_dir() or weights or (any(path.iterdir()) and not (path / "run.json").is_file())):
             raise ValueError(f"{path} exists and is not empty: name a new folder, or remove it first")
@@ -94,23 +99,44 @@ class RunFolder:
         about = self.about
         about["stages"][stage] = settings
         self._write(about)
-        kept = [record for record in self.metrics() if record["stage"] != stage]
-        write_text(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in kept))
+        self.forget(stage, 0)
+
+    def forget(self, stage: str, epoch: int) -> None:
+        """Take the lines of a stage from an epoch on out of the metrics."""
+        self._write_metrics([line for line in self.metrics() if line["stage"] != stage or line["epoch"] < epoch])
 
     def record(self, stage: str, epoch: EpochRecord) -> None:
         """Add a line to the metrics."""
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"stage": stage, **asdict(epoch)}) + "\n")
+        self._write_metrics([*self.metrics(), {"stage": stage, **asdict(epoch)}])
+
+    def _write_metrics(self, lines: list[dict[str, Any]]) -> None:
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
         file = self.path / "metrics.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
 
+    def state(self, stage: str, about: dict[str, Any] | None = None) -> StateFile:
+        """Where the state of a stage is while it has not ended; `about`: what is trained how."""
+        return StateFile(self.path / f"{stage}-state.safetensors", about or {})
+
+    def refuse_interrupted(self, stage: str) -> None:
+        """Raise ValueError if a stage was begun and has not ended: it is not to be lost by starting anew."""
+        if (file := self.state(stage).path).is_file():
+            raise ValueError(
+                f"{self.path} holds an interrupted {stage}: go on with --resume, or remove {file.name} to start it anew"
+            )
+
     def keep(self, stage: str, save: Callable[[Path], None]) -> None:
-        """Write a stage's weights, in the place of those kept before."""
+        """Write a stage's folder, in the place of an earlier one."""
         with replace_folder(self.path / stage, marker="model.json") as new:
             save(new)
+
+    def keep_weights(self, stage: str, save: Callable[[Path], None]) -> None:
+        """Write the weights alone anew, into the folder that `keep` made."""
+        with write_aside(self.path / stage / "model.safetensors") as aside:
+            save(aside)
 
     def stage_folder(self, stage: str | None = None) -> Path:
         """Folder of a stage's weights; of the last stage that has any, if not given.
@@ -119,6 +145,7 @@ class RunFolder:
             ValueError: there are no weights.
         """
         for name in reversed(STAGES) if stage is None else [stage]:
+            mend_folder(self.path / name)
             if (self.path / name / "model.json").is_file():
                 return self.path / name
         raise ValueError(f"{self.path} holds no weights{f' of {stage}' if stage else ''} yet: pretrain it to its first epoch")

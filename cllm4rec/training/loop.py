@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -17,8 +16,11 @@ from cllm4rec.data.randomness import mix, permutation
 from cllm4rec.text.corpora import Corpus
 from cllm4rec.text.ragged import Batch
 from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.meter import EpochRecord, Meter, Totals, means
+from cllm4rec.training.state import Progress, StateFile, Stopped, Weights
 
 GROUP = 50  # batches whose examples are sorted by length together, to pad less
+SAVE_SECONDS = 300.0  # between two savings of the state within an epoch; at the end of an epoch it is saved anyway
 
 
 class Net(Protocol):
@@ -46,37 +48,18 @@ class Objective:
     from_epoch: int = 0
 
 
-@dataclass
-class EpochRecord:
-    """What one epoch gave: a line of metrics.jsonl."""
-
-    epoch: int
-    losses: dict[str, float]
-    gradient_norms: dict[str, float]
-    diagnostics: dict[str, float]
-    validation: float | None
-    seconds: float
-    tokens_per_second: float
-    best: bool
-
-    def __str__(self) -> str:
-        parts = [f"{name} {value:.4g}" for name, value in {**self.losses, **self.diagnostics}.items()]
-        parts += [f"|grad {name}| {value:.3g}" for name, value in self.gradient_norms.items()]
-        quality = "none" if self.validation is None else f"{self.validation:.4f}{' *' if self.best else ''}"
-        speed = f"{self.tokens_per_second:,.0f} tokens/s, {self.seconds:.1f} s"
-        return f"epoch {self.epoch}: {', '.join(parts)}; validation ndcg@100 {quality}; {speed}"
-
-
 def train(
     net: Any,
     objectives: list[Objective],
     config: TrainConfig,
     accelerator: Accelerator,
-    validate: Callable[[], float] | None,
-    on_best: Callable[[], None],
-    on_epoch: Callable[[EpochRecord], None],
+    validate: Callable[[], float] | None = None,
+    on_best: Callable[[], None] = lambda: None,
+    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+    state: StateFile | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train until the epochs, the patience or the minutes are used up.
+    """Train until the epochs, the patience or the minutes are used up; the best weights are in `net` then.
 
     Args:
         net: an `nn.Module` that is a `Net`. It is wrapped here, so that several processes see one `forward`.
@@ -84,59 +67,161 @@ def train(
         validate: gives the metric (higher is better) that chooses the weights; without it the last weights are kept.
         on_best: called whenever the weights in `net` are the best so far.
         on_epoch: called after each epoch.
+        state: where the state is saved, and taken up from if it is there: training then goes on, and on one process of a
+            CPU gives bit for bit what it would have given without the interruption.
+        should_stop: asked in every step, of any process.
 
     The gradient is that of (sum of loss terms over the global batch) / (number of its targets), whatever the number of
     processes and micro-batches.
+
+    Raises:
+        Stopped: `should_stop` said so.
+        ValueError: training diverged.
     """
-    optimizer = _optimizer(net, config)
-    wrapped, prepared = accelerator.prepare(net, optimizer)
     warmup = max((objective.from_epoch for objective in objectives), default=0)
-    deadline = time.monotonic() + 60 * config.max_minutes if config.max_minutes is not None else np.inf
-    best, stale, step = -np.inf, 0, 0
-    for epoch in range(config.epochs and warmup + config.epochs):
-        torch.manual_seed(int(mix(config.seed, epoch)[0] >> np.uint64(1)))
+    course = _Course(net, config, accelerator, state)
+    at = course.at
+    if not course.best and config.epochs == 0:
+        course.keep_best(on_best)
+    while not at.late and at.stale < config.patience and at.epoch < (config.epochs and warmup + config.epochs):
         net.train()
-        meter, began, late = _Meter(net), time.monotonic(), False
-        for name, batches in _steps(objectives, epoch, config, accelerator):
-            _learn(wrapped, prepared, name, batches, config, accelerator, meter, step)
-            step += 1
-            if late := _out_of_time(deadline, accelerator):
+        for name, batches in _steps(objectives, at, config, accelerator):
+            if course.step(name, batches, should_stop()):
+                course.save()
+                raise Stopped(f"in epoch {at.epoch}, after step {at.step}")
+            if at.late:
                 break
         quality = None
-        if validate is not None and (epoch >= warmup or late):
+        if validate is not None and (at.epoch >= warmup or at.late):
             net.eval()
             quality = validate()
-        improved = quality is None or quality > best
-        best, stale = (best if quality is None else max(best, quality)), 0 if improved else stale + 1
+        improved = quality is None or at.best is None or quality > at.best
         if improved:
-            on_best()
-        on_epoch(meter.record(epoch, quality, improved and quality is not None, time.monotonic() - began, accelerator))
-        if late or stale >= config.patience:
-            break
-    if config.epochs == 0:
-        on_best()
+            at.best, at.stale = quality, 0
+            course.keep_best(on_best)
+        else:
+            at.stale += 1
+        on_epoch(course.record(quality, improved and quality is not None))
+        course.next_epoch()
+    course.take_best()
     net.eval()
 
 
-def _optimizer(net: Any, config: TrainConfig) -> torch.optim.Optimizer:
-    groups = [{"params": parameters} for parameters in net.parameter_groups().values() if parameters]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0)
+class _Course:
+    """A training under way: the network, its optimiser, and where it stands."""
+
+    def __init__(self, net: Any, config: TrainConfig, accelerator: Accelerator, state: StateFile | None) -> None:
+        self.net, self.config, self.accelerator, self.state = net, config, accelerator, state
+        self.weights: Weights = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        groups = [{"params": parameters} for parameters in net.parameter_groups().values() if parameters]
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0)
+        self.wrapped, self.optimizer = accelerator.prepare(net, optimizer)
+        self.at, self.best = (Progress(), {}) if state is None else state.take_up(self.weights, optimizer)
+        accelerator.wait_for_everyone()  # before the main process replaces what the others have to read
+        self.raw_optimizer = optimizer
+        now = time.monotonic()
+        self.began, self.epoch_began, self.saved = now - self.at.seconds, now, now
+        self.meter = Meter(net, self.at.totals)
+        self.save()
+
+    def step(self, objective: str, batches: list[tuple[Batch, float]], stop: bool) -> bool:
+        """One step of the optimiser over the micro-batches of this process; whether any process was asked to stop."""
+        accelerator, config, at = self.accelerator, self.config, self.at
+        torch.manual_seed(int(mix(config.seed, at.steps, accelerator.process_index)[0] >> np.uint64(1)))  # of dropout
+        own = sum(len(batch["targets"]) * weight for batch, weight in batches)
+        n_targets, stops, lates, dues = self._agree(own, stop, self._late(), self._due())
+        for number, (batch, weight) in enumerate(batches):
+            on_device = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
+            last = number == len(batches) - 1
+            with accelerator.no_sync(self.wrapped) if not last else nullcontext():
+                terms = self.wrapped(objective, on_device)
+                loss = torch.stack(list(terms.values())).sum() * weight
+                # DDP averages over processes: times their number gives the sum
+                accelerator.backward(loss * accelerator.num_processes / n_targets)
+            self.meter.add(objective, terms, weight, on_device)
+        self.meter.add_norms()
+        norm = accelerator.clip_grad_norm_(self.wrapped.parameters(), config.clip_norm)
+        if norm is not None and not torch.isfinite(norm):
+            if self.state is not None and accelerator.is_main_process:
+                self.state.remove()  # it would lead here again
+            raise ValueError(
+                f"training diverged in step {at.steps} ({objective}): the gradient is not finite; lower --learning-rate "
+                "(the best epoch so far is kept)"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * min(1.0, (at.steps + 1) / max(1, config.warmup_steps))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        at.step, at.steps, at.late = at.step + 1, at.steps + 1, lates > 0
+        if dues and not stops:
+            self.save()
+        return stops > 0
+
+    def _agree(self, *own: float) -> list[float]:
+        """Sums over the processes."""
+        numbers = torch.tensor(own, device=self.accelerator.device, dtype=torch.float64)
+        return [float(one) for one in self.accelerator.reduce(numbers).tolist()]
+
+    def _late(self) -> bool:
+        minutes = self.config.max_minutes
+        return minutes is not None and time.monotonic() - self.began > 60 * minutes
+
+    def _due(self) -> bool:
+        """Whether the state was last saved long ago, by the clock of the main process."""
+        return self.accelerator.is_main_process and time.monotonic() - self.saved > SAVE_SECONDS
+
+    def totals(self) -> Totals:
+        return self.meter.totals(time.monotonic() - self.epoch_began, self.accelerator)
+
+    def save(self) -> None:
+        """Write the state; all processes have to call it."""
+        if self.state is None:
+            return
+        self.at.totals, self.at.seconds = self.totals(), time.monotonic() - self.began
+        if self.accelerator.is_main_process:
+            self.state.write(self.weights, self.best, self.raw_optimizer, self.at)
+        self.saved = time.monotonic()
+
+    def keep_best(self, on_best: Callable[[], None]) -> None:
+        """The weights at hand are the best so far."""
+        self.best = {name: parameter.detach().clone() for name, parameter in self.weights.items()}
+        on_best()
+
+    def take_best(self) -> None:
+        with torch.no_grad():
+            for name, parameter in self.weights.items():
+                if name in self.best:
+                    parameter.copy_(self.best[name])
+
+    def record(self, quality: float | None, best: bool) -> EpochRecord:
+        totals = self.totals()
+        speed = totals.tokens / max(totals.seconds, 1e-9)
+        losses, norms = means(totals.losses), means(totals.norms)
+        return EpochRecord(self.at.epoch, losses, norms, self.net.diagnostics(), quality, totals.seconds, speed, best)
+
+    def next_epoch(self) -> None:
+        self.at.epoch, self.at.step, self.epoch_began = self.at.epoch + 1, 0, time.monotonic()
+        self.meter = Meter(self.net, Totals())
+        self.save()
 
 
 def _steps(
-    objectives: list[Objective], epoch: int, config: TrainConfig, accelerator: Accelerator
+    objectives: list[Objective], at: Progress, config: TrainConfig, accelerator: Accelerator
 ) -> Iterator[tuple[str, list[tuple[Batch, float]]]]:
     """The micro-batches of this process, step by step, each with its weight, behind the name of their objective.
 
-    Every process takes its slice of the same global batch. Where a slice is empty the process computes one example with
-    weight 0, so that all take part in the exchange of gradients.
+    Steps of the epoch that are done already are passed over. Every process takes its slice of the same global batch.
+    Where a slice is empty the process computes one example with weight 0, so that all take part in the exchange of
+    gradients.
     """
     slices = accelerator.num_processes * config.accumulation
     hidden = None if accelerator.is_main_process else True  # None: shown on a terminal only
+    epoch, done = at.epoch, at.step
     for objective in [one for one in objectives if one.from_epoch <= epoch]:
         corpus = objective.corpus
         selection = _grouped_by_length(corpus.selection(epoch), corpus.lengths, config, epoch)
         starts = range(0, len(selection), config.batch_size)
+        starts, done = starts[done:], max(0, done - len(starts))
         for start in tqdm(starts, desc=f"epoch {epoch} {objective.name}", leave=False, disable=hidden):
             parts = np.array_split(selection[start : start + config.batch_size], slices)
             mine = parts[accelerator.process_index * config.accumulation :][: config.accumulation]
@@ -153,93 +238,3 @@ def _grouped_by_length(selection: np.ndarray, lengths: np.ndarray, config: Train
         batches = [part[i : i + config.batch_size] for i in range(0, len(part), config.batch_size)]
         stretches += [batches[i] for i in permutation(len(batches), config.seed, epoch, start)]
     return np.concatenate(stretches) if stretches else selection
-
-
-def _learn(
-    wrapped: Any,
-    optimizer: Any,
-    objective: str,
-    batches: list[tuple[Batch, float]],
-    config: TrainConfig,
-    accelerator: Accelerator,
-    meter: "_Meter",
-    step: int,
-) -> None:
-    """One step of the optimiser over the micro-batches of this process."""
-    own = sum(len(batch["targets"]) * weight for batch, weight in batches)
-    n_targets = float(accelerator.reduce(torch.tensor(own, device=accelerator.device, dtype=torch.float64)).item())
-    for number, (batch, weight) in enumerate(batches):
-        on_device = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
-        last = number == len(batches) - 1
-        with accelerator.no_sync(wrapped) if not last else nullcontext():
-            terms = wrapped(objective, on_device)
-            loss = torch.stack(list(terms.values())).sum() * weight
-            # DDP averages over processes: times their number gives the sum
-            accelerator.backward(loss * accelerator.num_processes / n_targets)
-        meter.add(objective, terms, weight, on_device)
-    meter.add_norms()
-    norm = accelerator.clip_grad_norm_(wrapped.parameters(), config.clip_norm)
-    if norm is not None and not torch.isfinite(norm):
-        raise ValueError(
-            f"training diverged in step {step} ({objective}): the gradient is not finite; lower --learning-rate "
-            "(the best epoch so far is kept)"
-        )
-    for group in optimizer.param_groups:
-        group["lr"] = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
-    optimizer.step()
-    optimizer.zero_grad()
-
-
-def _out_of_time(deadline: float, accelerator: Accelerator) -> bool:
-    """Whether the time is up by the clock of any process; all of them get the same answer."""
-    if deadline == np.inf:
-        return False
-    late = torch.tensor(float(time.monotonic() > deadline), device=accelerator.device)
-    return bool(accelerator.reduce(late).item() > 0)
-
-
-class _Meter:
-    """Sums up an epoch: means of loss terms over targets, of gradient norms over steps, tokens."""
-
-    def __init__(self, net: Any) -> None:
-        self.net = net
-        self.sums: dict[str, Tensor] = {}
-        self.targets: dict[str, int] = {}
-        self.norms: dict[str, list[Tensor]] = {}
-        self.tokens = 0
-
-    def add(self, objective: str, terms: dict[str, Tensor], weight: float, batch: Batch) -> None:
-        if not weight:
-            return
-        for name, value in terms.items():
-            key = name if name == objective else f"{objective} {name}"
-            self.sums[key] = self.sums.get(key, torch.zeros((), device=value.device)) + value.detach()
-            self.targets[key] = self.targets.get(key, 0) + len(batch["targets"])
-        self.tokens += int(batch["mask"].sum())
-
-    def add_norms(self) -> None:
-        for name, parameters in self.net.parameter_groups().items():
-            squares = [p.grad.detach().float().square().sum() for p in parameters if p.grad is not None]
-            if squares:
-                self.norms.setdefault(name, []).append(torch.stack(squares).sum().sqrt())
-
-    def record(self, epoch: int, quality: float | None, best: bool, seconds: float, accelerator: Accelerator) -> EpochRecord:
-        """The epoch over all processes."""
-        own = {name: (float(value), self.targets[name]) for name, value in self.sums.items()}
-        sums: dict[str, float] = {}
-        targets: dict[str, int] = {}
-        tokens = 0
-        for losses, n_tokens in gather_object([(own, self.tokens)]):
-            tokens += n_tokens
-            for name, (value, n) in losses.items():
-                sums[name], targets[name] = sums.get(name, 0.0) + value, targets.get(name, 0) + n
-        return EpochRecord(
-            epoch,
-            {name: sums[name] / targets[name] for name in sums},
-            {name: float(torch.stack(values).mean()) for name, values in self.norms.items()},
-            self.net.diagnostics(),
-            quality,
-            seconds,
-            tokens / max(seconds, 1e-9),
-            best,
-        )

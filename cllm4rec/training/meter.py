@@ -1,0 +1,93 @@
+"""What an epoch gave: losses, gradient norms and speed, summed up step by step."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from cllm4rec.text.ragged import Batch
+
+
+@dataclass
+class EpochRecord:
+    """What one epoch gave: a line of metrics.jsonl."""
+
+    epoch: int
+    losses: dict[str, float]
+    gradient_norms: dict[str, float]
+    diagnostics: dict[str, float]
+    validation: float | None
+    seconds: float
+    tokens_per_second: float
+    best: bool
+
+    def __str__(self) -> str:
+        parts = [f"{name} {value:.4g}" for name, value in {**self.losses, **self.diagnostics}.items()]
+        parts += [f"|grad {name}| {value:.3g}" for name, value in self.gradient_norms.items()]
+        quality = "none" if self.validation is None else f"{self.validation:.4f}{' *' if self.best else ''}"
+        speed = f"{self.tokens_per_second:,.0f} tokens/s, {self.seconds:.1f} s"
+        return f"epoch {self.epoch}: {', '.join(parts)}; validation ndcg@100 {quality}; {speed}"
+
+
+@dataclass
+class Totals:
+    """Sums over the steps of an epoch, of all processes, as numbers that JSON holds exactly."""
+
+    losses: dict[str, tuple[float, int]] = field(default_factory=dict)  # name -> sum, targets
+    norms: dict[str, tuple[float, int]] = field(default_factory=dict)  # name -> sum, steps
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+class Meter:
+    """Sums up an epoch on the device: means of loss terms over targets, of gradient norms over steps, tokens.
+
+    Args:
+        earlier: what was summed up before training was interrupted within this epoch.
+    """
+
+    def __init__(self, net: Any, earlier: Totals) -> None:
+        self.net, self.earlier = net, earlier
+        self.losses: dict[str, tuple[Tensor, int]] = {}
+        self.norms: dict[str, tuple[Tensor, int]] = {}
+        self.tokens = 0
+
+    def add(self, objective: str, terms: dict[str, Tensor], weight: float, batch: Batch) -> None:
+        if not weight:
+            return
+        for name, value in terms.items():
+            key = name if name == objective else f"{objective} {name}"
+            _add(self.losses, key, value.detach().double(), len(batch["targets"]))
+        self.tokens += int(batch["mask"].sum())
+
+    def add_norms(self) -> None:
+        for name, parameters in self.net.parameter_groups().items():
+            squares = [p.grad.detach().float().square().sum() for p in parameters if p.grad is not None]
+            if squares:
+                _add(self.norms, name, torch.stack(squares).sum().sqrt().double(), 1)
+
+    def totals(self, seconds: float, accelerator: Accelerator) -> Totals:
+        """The sums so far, over all processes, which all have to ask for them; `seconds` since this meter began."""
+        own = {name: (value.item(), n) for name, (value, n) in self.losses.items()}
+        losses, norms = dict(self.earlier.losses), dict(self.earlier.norms)
+        tokens = self.earlier.tokens
+        for theirs, n_tokens in gather_object([(own, self.tokens)]):
+            tokens += n_tokens
+            for name, (value, n) in theirs.items():
+                _add(losses, name, value, n)
+        for name, (norm, n) in self.norms.items():  # those of the summed gradient, the same in all processes
+            _add(norms, name, norm.item(), n)
+        return Totals(losses, norms, tokens, self.earlier.seconds + seconds)
+
+
+def _add(sums: dict[str, Any], name: str, value: Any, n: int) -> None:
+    before = sums.get(name, (0.0, 0))
+    sums[name] = (before[0] + value, before[1] + n)
+
+
+def means(sums: dict[str, tuple[float, int]]) -> dict[str, float]:
+    """Sum / count of each."""
+    return {name: value / n for name, (value, n) in sums.items()}
