@@ -1,0 +1,421 @@
+"""Training that was stopped, or killed at any moment, goes on and ends bit for bit where it would have ended."""
+
+import copy
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from cllm4rec import finetune, pretrain
+from cllm4rec.data.files import mend_folder, replace_folder, write_text
+from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.synthetic import taste_world
+from cllm4rec.models import load
+from cllm4rec.models.cllm4rec import CLLM4Rec
+from cllm4rec.training import loop
+from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.meter import EpochRecord
+from cllm4rec.training.state import StateFile, Stopped
+
+DATASET = build_dataset(*(lambda world: (world.events, world.items))(taste_world(0, n_users=50, n_items=40, n_events=10)))
+CONFIG = TrainConfig(epochs=4, batch_size=4, warmup_steps=5, patience=2)
+COMMANDS = {"pretrain": pretrain, "finetune": finetune}
+
+
+def comparable(line: dict[str, Any]) -> dict[str, Any]:
+    """A line of the metrics without what a clock says."""
+    return {name: value for name, value in line.items() if name not in ("seconds", "tokens_per_second")}
+
+
+def without_clock(records: list[EpochRecord]) -> list[dict[str, Any]]:
+    return [comparable(vars(record)) for record in records]
+
+
+class StopAfter:
+    """Asks to stop when it is asked for the n-th time."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+@functools.cache
+def pretrained() -> CLLM4Rec:
+    return CLLM4Rec().fit(DATASET.train, DATASET.validation, replace(CONFIG, epochs=1), "pretrain")
+
+
+def begin(stage: str) -> CLLM4Rec:
+    """A model as it is before a stage."""
+    return CLLM4Rec() if stage == "pretrain" else copy.deepcopy(pretrained())
+
+
+# -------------------------------------------------------------------------------------------- any step, within one process
+
+
+@pytest.fixture(scope="module", params=["pretrain", "finetune"])
+def uninterrupted(request: pytest.FixtureRequest) -> tuple[str, dict[str, np.ndarray], list[EpochRecord], int]:
+    """A stage in one go: its name, what it learned, its records, and how many steps it took."""
+    records: list[EpochRecord] = []
+    counter = StopAfter(10**9)
+    model = begin(request.param).fit(
+        DATASET.train, DATASET.validation, CONFIG, request.param, records.append, should_stop=counter
+    )
+    return request.param, model._arrays(), records, 10**9 - counter.left
+
+
+@pytest.mark.parametrize("share", [0.0, 0.37, 0.5, 1.0])
+def test_a_stop_after_any_step_changes_nothing(
+    uninterrupted: tuple[str, dict[str, np.ndarray], list[EpochRecord], int], share: float, tmp_path: Path
+) -> None:
+    stage, expected, records, n_steps = uninterrupted
+    assert n_steps > 40
+    state, seen = StateFile(tmp_path / "state.safetensors"), []
+    with pytest.raises(Stopped):
+        begin(stage).fit(
+            DATASET.train,
+            DATASET.validation,
+            CONFIG,
+            stage,
+            seen.append,
+            state=state,
+            should_stop=StopAfter(1 + int(share * (n_steps - 1))),
+        )
+    model = begin(stage)
+    with torch.no_grad():
+        for parameter in model._trained().values() if stage == "finetune" else ():
+            parameter.add_(1.0)  # whatever is there is replaced by the state
+    model.fit(DATASET.train, DATASET.validation, CONFIG, stage, seen.append, state=state)
+    assert without_clock(seen) == without_clock(records)
+    for name, array in model._arrays().items():
+        assert np.array_equal(array, expected[name]), name
+
+
+def test_many_stops_change_nothing(
+    uninterrupted: tuple[str, dict[str, np.ndarray], list[EpochRecord], int], tmp_path: Path
+) -> None:
+    stage, expected, records, _ = uninterrupted
+    state, seen, stops = StateFile(tmp_path / "state.safetensors"), [], 0
+    while True:
+        model = begin(stage)
+        try:
+            model.fit(DATASET.train, DATASET.validation, CONFIG, stage, seen.append, state=state, should_stop=StopAfter(17))
+            break
+        except Stopped:
+            stops += 1
+    assert stops > 3
+    assert without_clock(seen) == without_clock(records)
+    assert all(np.array_equal(array, expected[name]) for name, array in model._arrays().items())
+
+
+def test_the_state_within_an_epoch_is_saved_when_it_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed within an epoch, training goes on from the middle of it."""
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    state, saved = StateFile(tmp_path / "state.safetensors"), []
+    write = StateFile.write
+
+    def noting(self: StateFile, *arguments: Any) -> None:
+        write(self, *arguments)
+        described = self.described()
+        assert described is not None
+        saved.append((described["progress"]["epoch"], described["progress"]["step"]))
+        if len(saved) == 5:
+            raise MemoryError("killed")
+
+    monkeypatch.setattr(StateFile, "write", noting)
+    with pytest.raises(MemoryError):
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
+    assert saved == [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4)]
+    monkeypatch.setattr(StateFile, "write", write)
+    resumed = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
+    expected = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG)._arrays()
+    assert all(np.array_equal(array, expected[name]) for name, array in resumed._arrays().items())
+
+
+def test_a_state_after_the_last_epoch_ends_at_once_with_the_best_weights(tmp_path: Path) -> None:
+    """Killed between the last saving and the end: nothing is trained again, and the best epoch is served, not the last."""
+    state, records = StateFile(tmp_path / "state.safetensors"), []
+    first = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, on_epoch=records.append, state=state)
+    assert records and state.path.is_file(), "who began the file removes it"
+    again: list[EpochRecord] = []
+    second = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, on_epoch=again.append, state=state)
+    assert again == []
+    assert all(np.array_equal(array, first._arrays()[name]) for name, array in second._arrays().items())
+
+
+def test_time_spent_before_a_stop_counts(tmp_path: Path) -> None:
+    state = StateFile(tmp_path / "state.safetensors")
+    with pytest.raises(Stopped):
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(5))
+    described = state.described()
+    assert described is not None and described["progress"]["seconds"] > 0
+    spent, records = described["progress"]["seconds"] / 60, []
+    config = replace(CONFIG, max_minutes=spent / 2)
+    CLLM4Rec().fit(DATASET.train, DATASET.validation, config, on_epoch=records.append, state=state)
+    assert len(records) == 1, "the minutes were used up before"
+
+
+def test_a_state_of_something_else_is_refused(tmp_path: Path) -> None:
+    state = StateFile(tmp_path / "state.safetensors", {"training": {"seed": 0}})
+    with pytest.raises(Stopped):
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(2))
+    with pytest.raises(ValueError, match="training is not as it was"):
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=replace(state, about={"training": {"seed": 1}}))
+    other = DATASET.items.with_columns(title=pl.col("title").str.reverse())
+    with pytest.raises(ValueError, match="vocabulary is not as it was"):
+        CLLM4Rec().fit(replace(DATASET, items=other).train, DATASET.validation, CONFIG, state=state)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 200, 5000])
+def test_a_damaged_state_is_refused_in_one_line(keep: int, tmp_path: Path) -> None:
+    state = StateFile(tmp_path / "state.safetensors")
+    with pytest.raises(Stopped):
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(2))
+    state.path.write_bytes(state.path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match="is damaged") as ended:
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
+    assert "\n" not in str(ended.value)
+
+
+# ------------------------------------------------------------------------------------------------------------- the commands
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("resume") / "data"
+    DATASET.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path) -> Path:
+    """A run of both stages that nothing disturbed."""
+    run = data.parent / "whole"
+    for stage in ("pretrain", "finetune"):
+        COMMANDS[stage].main(flags(stage, data, run))
+    return run
+
+
+def flags(stage: str, data: Path, run: Path) -> list[str]:
+    where = ["--dataset", str(data), "--output", str(run)] if stage == "pretrain" else ["--run", str(run)]
+    return [*where, "--epochs", "6", "--patience", "6", "--batch-size", "8", "--learning-rate", "0.002"]
+
+
+def resume_flags(stage: str, run: Path) -> list[str]:
+    return ["--output" if stage == "pretrain" else "--run", str(run), "--resume"]
+
+
+def prepared_run(stage: str, whole: Path, run: Path) -> Path:
+    """A run folder as it is before a stage."""
+    if stage == "finetune":
+        shutil.copytree(whole, run)
+        shutil.rmtree(run / "finetune")
+        about = json.loads((run / "run.json").read_text())
+        del about["stages"]["finetune"]
+        write_text(run / "run.json", json.dumps(about))
+        RunFolder(run).forget("finetune", 0)
+    return run
+
+
+def check_equal(run: Path, whole: Path, stage: str) -> None:
+    """Weights, metrics and lists of a stage are those of the run that nothing disturbed, and nothing is left behind."""
+    assert (run / stage / "model.safetensors").read_bytes() == (whole / stage / "model.safetensors").read_bytes()
+    lines = [[comparable(line) for line in RunFolder(one).metrics() if line["stage"] == stage] for one in (run, whole)]
+    assert lines[0] == lines[1]
+    assert RunFolder(run).about["stages"][stage] == RunFolder(whole).about["stages"][stage]
+    if stage == "finetune":
+        lists = [load(one).recommend(np.arange(DATASET.n_users), DATASET) for one in (run, whole)]
+        assert np.array_equal(lists[0].items, lists[1].items) and np.array_equal(lists[0].scores, lists[1].scores)
+    assert not [file.name for file in run.iterdir() if "state" in file.name or file.name.startswith(".")]
+
+
+def start(stage: str, arguments: list[str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", f"cllm4rec.{stage}", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for_epoch(process: subprocess.Popen[str], run: Path, stage: str, n: int) -> None:
+    """Until the process has written n lines of metrics for the stage."""
+    while process.poll() is None:
+        if sum(line["stage"] == stage for line in RunFolder(run).metrics()) >= n:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"ended before it was stopped: {process.communicate()}")
+
+
+def wait_for_state(process: subprocess.Popen[str], run: Path, stage: str) -> None:
+    while process.poll() is None and not RunFolder(run).state(stage).path.is_file():
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("stage", "number"), [("pretrain", signal.SIGTERM), ("finetune", signal.SIGINT)], ids=["SIGTERM", "SIGINT"]
+)
+@pytest.mark.slow
+def test_a_signal_ends_a_command_after_its_step_and_says_how_to_go_on(
+    stage: str, number: signal.Signals, data: Path, whole: Path, tmp_path: Path
+) -> None:
+    run = prepared_run(stage, whole, tmp_path / "a run")
+    process = start(stage, flags(stage, data, run))
+    wait_for_epoch(process, run, stage, 2)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, said
+    assert "Traceback" not in said
+    last = said.strip().splitlines()[-1]
+    assert "all of it is saved; go on with: " in last
+    typed = last.split("go on with: ")[1]
+    assert typed == f"python -m cllm4rec.{stage} {'--output' if stage == 'pretrain' else '--run'} '{run}' --resume"
+    described = RunFolder(run).state(stage).described()
+    assert described is not None and described["progress"]["epoch"] >= 2
+    COMMANDS[stage].main(resume_flags(stage, run))
+    check_equal(run, whole, stage)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+@pytest.mark.slow
+def test_three_kills_at_random_moments_change_nothing(stage: str, data: Path, whole: Path, tmp_path: Path) -> None:
+    run = prepared_run(stage, whole, tmp_path / "run")
+    generator = np.random.default_rng([3, len(stage)])
+    arguments = flags(stage, data, run)
+    for kill in range(3):
+        process = start(stage, arguments)
+        wait_for_state(process, run, stage)
+        wait_for_epoch(process, run, stage, kill)
+        time.sleep(generator.uniform(0, 1.2))
+        process.kill()
+        process.wait()
+        assert process.returncode == -signal.SIGKILL, "it ended before it was killed"
+        described = RunFolder(run).state(stage).described()
+        assert described is not None, "there is a whole state at any moment"
+        RunFolder(run).about, RunFolder(run).metrics()
+        arguments = resume_flags(stage, run)
+    COMMANDS[stage].main(arguments)
+    check_equal(run, whole, stage)
+
+
+@pytest.fixture
+def interrupted(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A run whose pretraining was stopped in its second epoch."""
+    with monkeypatch.context() as patch:
+        patch.setattr("cllm4rec.stages.StopRequest.__call__", StopAfter(20).__call__)
+        with pytest.raises(SystemExit):
+            pretrain.main(flags("pretrain", data, tmp_path / "run"))
+    yield tmp_path / "run"
+
+
+def refusal(stage: str, *arguments: object) -> str:
+    with pytest.raises(ValueError) as ended:
+        COMMANDS[stage].main([str(one) for one in arguments])
+    assert "\n" not in str(ended.value)
+    return str(ended.value)
+
+
+def test_a_resumed_command_needs_no_other_flags(interrupted: Path, whole: Path) -> None:
+    pretrain.main(resume_flags("pretrain", interrupted))
+    check_equal(interrupted, whole, "pretrain")
+
+
+def test_a_resumed_command_may_repeat_its_flags(interrupted: Path, whole: Path, data: Path) -> None:
+    pretrain.main([*flags("pretrain", data, interrupted), "--resume"])
+    check_equal(interrupted, whole, "pretrain")
+
+
+def test_a_run_goes_on_as_it_began(interrupted: Path) -> None:
+    message = refusal("pretrain", *resume_flags("pretrain", interrupted), "--learning-rate", "0.1")
+    assert message.startswith("--learning-rate is 0.1 and was 0.002 when training began")
+    assert "run of cllm4rec" in refusal("pretrain", *resume_flags("pretrain", interrupted), "--system", "ease")
+
+
+def test_an_interrupted_stage_is_not_started_anew(interrupted: Path, data: Path) -> None:
+    message = refusal("pretrain", *flags("pretrain", data, interrupted))
+    assert "holds an interrupted pretrain: go on with --resume" in message
+    assert RunFolder(interrupted).state("pretrain").described() is not None
+
+
+def test_a_dataset_prepared_anew_is_not_resumed_on(interrupted: Path, tmp_path: Path) -> None:
+    replace(DATASET, part=np.roll(DATASET.part, 1)).save(tmp_path / "other")
+    assert "differs" in refusal("pretrain", *resume_flags("pretrain", interrupted), "--dataset", tmp_path / "other")
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_there_is_nothing_to_resume_in_a_stage_that_has_ended(
+    stage: str, whole: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = {file: file.read_bytes() for file in whole.rglob("*") if file.is_file()}
+    with caplog.at_level("INFO"):
+        COMMANDS[stage].main(resume_flags(stage, whole))
+    assert "nothing to resume" in caplog.text
+    assert before == {file: file.read_bytes() for file in whole.rglob("*") if file.is_file()}
+
+
+def test_resume_begins_where_nothing_was_begun(data: Path, whole: Path, tmp_path: Path) -> None:
+    """So that one command line serves a job that may be cut off at any moment, the first ones included."""
+    run = tmp_path / "run"
+    assert "--dataset" in refusal("pretrain", *resume_flags("pretrain", run))
+    RunFolder.create(run, "cllm4rec", DATASET, data, preset=None)  # killed before training began
+    pretrain.main([*flags("pretrain", data, run), "--resume"])
+    check_equal(run, whole, "pretrain")
+
+
+def test_finetuning_takes_the_best_epoch_of_an_interrupted_pretraining(interrupted: Path) -> None:
+    finetune.main(["--run", str(interrupted), "--epochs", "1"])
+    assert (interrupted / "finetune" / "model.json").is_file()
+
+
+# ------------------------------------------------------------------------------------------- folders, killed at any moment
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_folder_replaced_when_the_process_is_killed_is_the_old_or_the_new_one(
+    renames: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, left = tmp_path / "folder", [renames]
+    with replace_folder(folder, "marker") as new:
+        (new / "marker").write_text("old")
+    rename = os.replace
+
+    def killed(source: Path, target: Path) -> None:
+        if not left[0]:
+            raise SystemExit
+        left[0] -= 1
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(SystemExit), replace_folder(folder, "marker") as new:
+        (new / "marker").write_text("new")
+    monkeypatch.setattr(os, "replace", rename)
+    mend_folder(folder)
+    assert (folder / "marker").read_text() == ("new" if renames else "old")
+    with replace_folder(folder, "marker") as new:
+        (new / "marker").write_text("newest")
+    assert (folder / "marker").read_text() == "newest"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_what_a_killed_process_left_of_a_new_folder_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / ".folder.new").mkdir()
+    (tmp_path / ".folder.new" / "half").write_text("half")
+    mend_folder(tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+    with replace_folder(tmp_path / "folder", "marker") as new:
+        assert list(new.iterdir()) == []
+        (new / "marker").write_text("")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
