@@ -88,6 +88,13 @@ class Backbone(nn.Module):
         return min(CONTEXT, int(getattr(self.model.config, "max_position_embeddings", CONTEXT)))
 
     @property
+    def work(self) -> int:
+        """Multiplications that a token takes in the layers: their weights, embeddings not counted."""
+        base = self.model.base_model
+        tables = sum(module.weight.numel() for module in base.modules() if isinstance(module, nn.Embedding))
+        return sum(p.numel() for p in base.parameters()) - tables
+
+    @property
     def words(self) -> Tensor:
         """Input embeddings of the words (n_words, d)."""
         return cast(Tensor, self.model.get_input_embeddings().weight)

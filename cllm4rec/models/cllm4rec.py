@@ -64,7 +64,10 @@ class CLLM4RecConfig(BackboneConfig):
     prior: float = field(default=1e-4, metadata={"least": 0, "help": "precision of the Gaussian prior of the ID embeddings"})
     content_ratio: float = field(
         default=1.0,
-        metadata={"least": 0, "help": "most tokens of a content pass, in those of a collaborative pass; 0: no content"},
+        metadata={
+            "least": 0,
+            "help": "most tokens, and most work, of a content pass in those of a collaborative one; 0: no content",
+        },
     )
     content_warmup: int = field(
         default=1, metadata={"least": 0, "help": "epochs of content alone before the first collaborative one"}
@@ -206,12 +209,18 @@ class CLLM4Rec(NeuralRecommender):
     def _objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
         options = self._options(config.seed)
         collaborative = CollaborativeCorpus(train.interactions, self.tokenizer, options)
-        budget = int(self.config.content_ratio * collaborative.lengths.sum())
+        budget = int(self.config.content_ratio * collaborative.lengths.sum() * min(1.0, self._work_ratio()))
         documents = content_documents(train, self.tokenizer) if budget else []
         content = [Objective("content", ContentCorpus(documents, self.tokenizer, options, budget))] if documents else []
         if stage == "pretrain":
             return [*content, Objective("collaborative", collaborative, self.config.content_warmup if content else 0)]
         return [*content, Objective("recommend", RecommendationCorpus(train.interactions, self.tokenizer, options))]
+
+    def _work_ratio(self) -> float:
+        """Work of a collaborative token in that of a content token: multiplications of the layers and of the softmax."""
+        backbone = self.net.backbone
+        item, word = (backbone.work + n_classes * backbone.width for n_classes in (len(self.item_ids), backbone.n_words))
+        return item / word
 
     @torch.no_grad()
     def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:

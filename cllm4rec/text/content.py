@@ -10,6 +10,8 @@ from cllm4rec.text.prompts import Template
 from cllm4rec.text.ragged import Batch, Ragged, assemble
 from cllm4rec.text.tokenizer import ExtendedTokenizer
 
+WINDOW = 128  # most words of a text that are read at a time, as the author of CLLM4Rec's code suggests
+
 Document = tuple[str, str, int, int, np.ndarray]  # template, field, user or -1, item or -1, words
 
 
@@ -33,10 +35,11 @@ def content_documents(train: Dataset, tokenizer: ExtendedTokenizer) -> list[Docu
 class ContentCorpus:
     """Documents about users and items: a prompt with their IDs, then words, each predicted from what stands before it.
 
+    A text longer than WINDOW words, or than the context has room for, is cut to a random window each time it is read.
+
     Args:
         documents: (template, field, user number or -1, item number or -1, words) of each document.
         tokens_per_pass: most tokens a pass reads; a pass goes on where the one before it stopped.
-        context: most tokens of a document; a longer text is cut to a random window.
     """
 
     salt = 3
@@ -60,7 +63,7 @@ class ContentCorpus:
         room = options.context - prompt[self.kind] if len(documents) else np.zeros(0, dtype=np.int64)
         if (room < 2).any():
             raise ValueError(f"a context of {options.context} tokens has no room for two words: use a longer one")
-        self.kept = np.minimum(self.texts.lengths, room)  # words kept of each document
+        self.kept = np.minimum(self.texts.lengths, np.minimum(room, WINDOW))  # words read of each document
         self.lengths = self.kept + prompt[self.kind] if len(documents) else self.kept
         self._occurrences = EpochCounts(self)
 
