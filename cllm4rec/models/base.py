@@ -47,8 +47,9 @@ class Recommender(ABC):
         self.config = self.given  # the one in use: what fitting chose is filled in
 
     @abstractmethod
-    def fit(self, train: Dataset, validation: Dataset | None = None) -> Self:
-        """Learn from the events of `train`, afresh; `validation` chooses what is left open. Subclasses take more."""
+    def fit(self, train: Dataset, validation: Dataset | None = None, *, seen: Dataset | None = None) -> Self:
+        """Learn from the events of `train`, afresh; `validation` chooses what is left open, found from the events in `seen`
+        (`train` if not given). Subclasses take more."""
 
     @abstractmethod
     def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:
@@ -161,8 +162,16 @@ class OneStage(Recommender):
     def _fit(self, train: Dataset, settings: Any) -> None:
         """Learn from the training events with these settings."""
 
-    def fit(self, train: Dataset, validation: Dataset | None = None, report: Report = lambda line: None) -> Self:
-        """Learn from `train`. Settings that are None are chosen by NDCG@100 on `validation` over the system's grid.
+    def fit(
+        self,
+        train: Dataset,
+        validation: Dataset | None = None,
+        report: Report = lambda line: None,
+        *,
+        seen: Dataset | None = None,
+    ) -> Self:
+        """Learn from `train`. Settings that are None are chosen by NDCG@100 on `validation` over the system's grid, with
+        the events of `seen` as input (`train` if not given).
 
         Raises:
             ValueError: a setting is open and there are no validation events to choose it by.
@@ -184,7 +193,7 @@ class OneStage(Recommender):
         for choice in map(dict, choices):
             settings = self.config_class(**{**given, **choice})
             self._fit(train, settings)
-            quality = measure(self, train, validation).metrics["ndcg@100"]
+            quality = measure(self, seen or train, validation).metrics["ndcg@100"]
             report(f"{self.name} {json.dumps(choice)}: validation ndcg@100 {quality:.4f}")
             if quality > best[0]:
                 best = (quality, settings)

@@ -70,6 +70,8 @@ class NeuralRecommender(Recommender):
         accelerator: Accelerator | None = None,
         state: StateFile | None = None,
         should_stop: Callable[[], bool] = lambda: False,
+        *,
+        seen: Dataset | None = None,
     ) -> Self:
         """Run one stage. The first stage starts afresh, a later one goes on from the weights at hand.
 
@@ -83,6 +85,7 @@ class NeuralRecommender(Recommender):
             accelerator: where to run.
             state: file in which the state is saved, and from which training goes on if it is there.
             should_stop: asked in every step.
+            seen: the events that users are validated by; `train` if not given.
 
         Raises:
             Stopped: `should_stop` said so; the state is saved.
@@ -105,7 +108,7 @@ class NeuralRecommender(Recommender):
             self._objectives(train, stage, config),
             config,
             accelerator,
-            None if held_out is None else lambda: shared_validation(self, train, held_out, accelerator),
+            None if held_out is None else lambda: shared_validation(self, seen or train, held_out, accelerator),
             on_best,
             on_epoch,
             state,
