@@ -573,53 +573,6 @@ def test_the_output_of_a_refused_command_can_be_used_by_the_corrected_one(place:
     assert (tmp_path / "run" / "pretrain" / "model.json").is_file()
 
 
-# ----------------------------------------------------------------------------------------------------------- several processes
-
-
-@pytest.fixture(scope="module")
-def one_and_two_processes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The same finetuning in one process and, with the same global batch, in two."""
-    folder = tmp_path_factory.mktemp("processes")
-    world = taste_world(0, n_users=45, n_items=30, n_events=10)
-    build_dataset(world.events, world.items).save(folder / "data")
-    call("pretrain", "--dataset", folder / "data", "--output", folder / "one", "--epochs", 1)
-    shutil.copytree(folder / "one", folder / "two")
-    flags = ("--epochs", "2", "--batch-size", "16")
-    call("finetune", "--run", folder / "one", *flags)
-    launch = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
-    command = [sys.executable, "-m", *launch, "-m", "cllm4rec.finetune", "--run", str(folder / "two"), *flags]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(command, env=environment, timeout=300, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    return folder / "one", folder / "two"
-
-
-@pytest.mark.slow
-def test_two_processes_train_the_weights_that_one_does(one_and_two_processes: tuple[Path, Path]) -> None:
-    one, two = one_and_two_processes
-    assert stage_settings(two, "finetune")["n_processes"] == 2
-    expected, got = (load_file(run / "finetune" / "model.safetensors") for run in (one, two))
-    assert expected.keys() == got.keys()
-    before = load_file(one / "pretrain" / "model.safetensors")
-    for name, array in expected.items():
-        assert np.linalg.norm(got[name] - array) <= 1e-5 * np.linalg.norm(array), name
-    assert not np.array_equal(before["collaborative"], expected["collaborative"])
-
-
-@pytest.mark.slow
-def test_two_processes_record_what_one_does(one_and_two_processes: tuple[Path, Path]) -> None:
-    """Losses, norms and the validation metric are those of the run, not of its first process."""
-    one, two = (
-        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in one_and_two_processes
-    )
-    one, two = ([line for line in lines if line["stage"] == "finetune"] for lines in (one, two))
-    assert len(one) == len(two) == 2
-    for expected, got in zip(one, two, strict=True):
-        assert got["validation"] == pytest.approx(expected["validation"], rel=1e-3)
-        assert got["gradient_norms"] == pytest.approx(expected["gradient_norms"], rel=1e-3)
-        assert got["losses"] == pytest.approx(expected["losses"], rel=1e-3, abs=1e-6)
-
-
 # --------------------------------------------------------------------------------------------------------------- the demo's bar
 
 
