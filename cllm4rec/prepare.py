@@ -3,11 +3,22 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from cllm4rec.cli import flag_value, parse, run, say
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.filters import Dropped
 from cllm4rec.data.preparation import build_dataset
-from cllm4rec.data.readers import read_events, read_items, read_split, read_users
+from cllm4rec.data.readers import (
+    EVENT_COLUMNS,
+    ITEM_COLUMNS,
+    USER_COLUMNS,
+    column_names,
+    event_table,
+    item_table,
+    parts_table,
+    user_table,
+)
 from cllm4rec.data.splits import RULES
 
 PRESETS = {"paper": {"min_rating": math.nextafter(3.0, math.inf), "k_core": 5}}  # rating > 3, then 5-core
@@ -24,33 +35,68 @@ class PrepareOptions:
     preset: str | None = field(default=None, metadata={"help": "paper: rating > 3 and 5-core", "choices": list(PRESETS)})
     min_rating: float | None = field(default=None, metadata={"help": "keep events rated at least this; all if not given"})
     k_core: int = field(default=0, metadata={"help": "keep users and items with at least this many events; 0 keeps all"})
-    split: str = field(default="random", metadata={"help": f"{', '.join(RULES)}, or a file with user_id, item_id and parts"})
+    split: str = field(default="random", metadata={"help": f"{', '.join(RULES)}, or a file of parts or of held-out rows"})
     split_column: str | None = field(default=None, metadata={"help": "the file's column of parts; seed_SEED if not given"})
     seed: int = field(default=0, metadata={"help": "seed of the random split"})
+    columns: str | None = field(
+        default=None, metadata={"help": "columns of the interactions by other names: user_id=buyer,item_id=sku,timestamp=when"}
+    )
+    item_columns: str | None = field(default=None, metadata={"help": "likewise of the items: item_id=sku,title=label"})
+    user_columns: str | None = field(default=None, metadata={"help": "likewise of the users: user_id=buyer"})
+    separator: str | None = field(
+        default=None,
+        metadata={"help": "character between the cells of text tables; a tab in .tsv, a comma in .csv if not given"},
+    )
 
 
 def main(argv: Sequence[str]) -> None:
     preset = PRESETS.get(flag_value(argv, "--preset") or "", {})
     (options,) = parse("prepare", "Make a dataset folder from tables.", [PrepareOptions], argv, preset)
+    separator = "\t" if options.separator == "\\t" else options.separator
+    event_names = column_names(options.columns, "--columns", EVENT_COLUMNS)
+    item_names = column_names(options.item_columns, "--item-columns", ITEM_COLUMNS)
+    user_names = column_names(options.user_columns, "--user-columns", USER_COLUMNS)
+    events = event_table(options.interactions, event_names, separator)
+    items = item_table(options.items, item_names, separator) if options.items else None
+    users = user_table(options.users, user_names, separator) if options.users else None
     dataset = build_dataset(
-        read_events(options.interactions),
-        read_items(options.items) if options.items else None,
-        read_users(options.users) if options.users else None,
+        events,
+        items,
+        users,
         min_rating=options.min_rating,
         min_core=options.k_core,
         split=options.split,
-        split_table=None if options.split in RULES else read_split(options.split),
+        split_table=None if options.split in RULES else parts_table(options.split),
         split_column=options.split_column,
         seed=options.seed,
     )
     dataset.save(options.output)
-    for rule in dataset.about["rules"]:
-        say(str(Dropped(**rule)))
-    for name, count in dataset.about["texts"].items():
-        say(f"{name}: a text for {count:,} of {dataset.n_items:,} items")
-    parts = (len(part.interactions) for part in (dataset.train, dataset.validation, dataset.test))
-    say("split {}: {:,} train, {:,} validation, {:,} test events".format(dataset.about["split"]["method"], *parts))
+    for table in (events, items, users):
+        if table is not None and table.renamed():
+            say(f"{Path(table.name).name}: {table.renamed()}")
+    _say_account(dataset)
     say(f"{dataset.n_users:,} users, {dataset.n_items:,} items, {len(dataset.interactions):,} events -> {options.output}")
+
+
+def _say_account(dataset: Dataset) -> None:
+    """What was read, dropped and left."""
+    about = dataset.about
+    for rule in about["rules"]:
+        say(str(Dropped(**rule)))
+    for name, counts in about["tables"].items():
+        repeated, idle = f"{counts['repeated_rows']:,} rows repeat an id", f"{counts['rows_without_events']:,} without events"
+        say(f"{name}: {repeated} (the first is kept), {idle} left out; {counts['without_a_row']:,} with events have no row")
+    for name, count in about["texts"].items():
+        say(f"{name}: a text for {count:,} of {dataset.n_items:,} items")
+    if about["n_items_without_text"]:
+        say(f"items without any text: {about['n_items_without_text']:,}")
+    split = about["split"]
+    parts = [f"{len(dataset.only(name).interactions):,} {name}" for name in ("train", "validation", "test")]
+    history = len(dataset.only("history").interactions)
+    say(f"split {split['method']}: {', '.join(parts)} events" + (f", {history:,} history" if history else ""))
+    say(f"  {split['rule']}")
+    if split["method"] in ("random", "leave-last-out") and about["n_users_below_3_events"]:
+        say(f"users with fewer than 3 events, who stay whole in train: {about['n_users_below_3_events']:,}")
 
 
 if __name__ == "__main__":

@@ -21,11 +21,12 @@ def replace_folder(folder: Path, marker: str) -> Iterator[Path]:
     Raises:
         ValueError: `folder` exists and is something else.
     """
-    if folder.exists() and not (folder / marker).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is not a folder of this kind (no {marker}): name another one")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    check_folder(folder, marker)
+    made = next((one for one in reversed((folder.parent, *folder.parent.parents)) if not one.exists()), None)
+    new = None
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         yield new
         os.chmod(new, 0o755)
         if folder.exists():
@@ -40,8 +41,20 @@ def replace_folder(folder: Path, marker: str) -> Iterator[Path]:
                 shutil.rmtree(old)
         else:
             os.replace(new, folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+    except BaseException:
+        for half in (new, made):  # and the folders made above it
+            if half is not None:
+                shutil.rmtree(half, ignore_errors=True)
+        raise
+
+
+def check_folder(folder: Path, marker: str) -> None:
+    """Raise ValueError unless `folder` is new, empty, or holds the file `marker`, so that it may be replaced."""
+    if folder.exists() and not (folder / marker).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is not a folder of this kind (no {marker}): name another one")
+    above = next(one for one in folder.absolute().parents if one.exists())
+    if not above.is_dir():
+        raise ValueError(f"{folder}: {above} is a file, not a folder: name another one")
 
 
 def write_text(path: Path, text: str) -> None:
