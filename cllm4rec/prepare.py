@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from cllm4rec.cli import flag_value, parse, run, say
-from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.dataset import PARTS, Dataset
 from cllm4rec.data.filters import Dropped
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.readers import (
@@ -91,9 +93,9 @@ def _say_account(dataset: Dataset) -> None:
     if about["n_items_without_text"]:
         say(f"items without any text: {about['n_items_without_text']:,}")
     split = about["split"]
-    parts = [f"{len(dataset.only(name).interactions):,} {name}" for name in ("train", "validation", "test")]
-    history = len(dataset.only("history").interactions)
-    say(f"split {split['method']}: {', '.join(parts)} events" + (f", {history:,} history" if history else ""))
+    counts = np.bincount(dataset.part, minlength=len(PARTS))
+    parts = [f"{n:,} {name}" for n, name in zip(counts, PARTS, strict=True) if n or name != "history"]
+    say(f"split {split['method']}: {', '.join(parts)} events")
     say(f"  {split['rule']}")
     if split["method"] in ("random", "leave-last-out") and about["n_users_below_3_events"]:
         say(f"users with fewer than 3 events, who stay whole in train: {about['n_users_below_3_events']:,}")

@@ -88,12 +88,12 @@ class Dataset:
         """Events as rows of the tables of users and items, in order."""
         if events.is_empty():
             raise ValueError("there are no events: nothing is left to learn from")
-        repeated = events.select(pl.struct("user_id", "item_id").is_duplicated()).to_series()
-        if repeated.any():
-            user, item = events.filter(repeated).select("user_id", "item_id").row(0)
-            raise ValueError(f"user {user!r} has item {item!r} more than once: keep one event (build_dataset does)")
         user = _numbers(events["user_id"], users["user_id"])
         item = _numbers(events["item_id"], items["item_id"])
+        repeated = pl.Series(user * len(items) + item).is_duplicated()
+        if repeated.any():
+            name, other = events.filter(repeated).select("user_id", "item_id").row(0)
+            raise ValueError(f"user {name!r} has item {other!r} more than once: keep one event (build_dataset does)")
         tie = mix(hash_ids(users["user_id"])[user], hash_ids(items["item_id"])[item])
         times = _filled(events["timestamp"]) if "timestamp" in events.columns else None
         keys = [tie, times, _filled(events["position"]) if "position" in events.columns else None, user]

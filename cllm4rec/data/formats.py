@@ -198,17 +198,26 @@ class TextTable:
     def _records(self) -> Iterator[Record]:
         """All records; lines without a character are left out."""
         try:
-            text = self.data.decode()
+            yield from self._quoted_records() if self.quoted else self._plain_records()
         except UnicodeDecodeError as error:
-            line = self.data.count(b"\n", 0, error.start) + 1
-            raise ValueError(f"{self.name}, line {line}: not UTF-8 text: save the file as UTF-8") from error
-        if not self.quoted:
-            for line, content in enumerate(text.split("\n"), 1):
-                if content := content.removesuffix("\r"):
-                    yield line, content.split(self.separator)
-            return
+            raise ValueError(f"{self.name}, line {self._bad_line()}: not UTF-8 text: save the file as UTF-8") from error
+
+    def _bad_line(self) -> int:
+        """The first line that is not UTF-8."""
+        try:
+            self.data.decode()
+        except UnicodeDecodeError as error:
+            return self.data.count(b"\n", 0, error.start) + 1
+        raise AssertionError("the text is UTF-8")
+
+    def _plain_records(self) -> Iterator[Record]:
+        for line, content in enumerate(io.BytesIO(self.data), 1):
+            if text := content.decode().removesuffix("\n").removesuffix("\r"):
+                yield line, text.split(self.separator)
+
+    def _quoted_records(self) -> Iterator[Record]:
         limit = csv.field_size_limit(2**31 - 1)
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=self.separator, strict=True)
+        reader = csv.reader(io.TextIOWrapper(io.BytesIO(self.data), "utf-8", newline=""), delimiter=self.separator, strict=True)
         begin = 1
         try:
             for cells in reader:
