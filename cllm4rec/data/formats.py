@@ -132,12 +132,8 @@ class TextTable:
     def __init__(self, data: bytes, name: str, separator: str, quoted: bool, header: list[str] | None = None) -> None:
         if len(separator) != 1 or not separator.isascii() or separator in '\r\n"':
             raise ValueError(f"--separator {separator!r}: one character is needed")
-        self.data, self.name, self.separator, self.quoted = (
-            data.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n"),
-            name,
-            separator,
-            quoted,
-        )
+        self.data = data.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n") + b"\n"
+        self.name, self.separator, self.quoted = name, separator, quoted
         self.has_header = header is None
         self.header = self._header() if header is None else header
 
@@ -146,7 +142,10 @@ class TextTable:
         return Raw(self._walked() if frame is None else frame, self.name, self.header, self._where)
 
     def _header(self) -> list[str]:
-        header = next(self._records())[1]
+        first = next(self._records(), None)
+        if first is None:
+            raise ValueError(f"{self.name}: cannot be read as a table: the file is empty")
+        header = first[1]
         if len(header) == 1:
             other = next((one for one in USUAL_SEPARATORS if one in header[0] and one != self.separator), None)
             if other is not None:
@@ -169,10 +168,8 @@ class TextTable:
             return None
         if frame.columns != self.header:
             return None
-        more = len(self.header) - 1
-        if separators != (len(frame) + self.has_header) * more:
-            frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))  # lines without a character
-        return frame if separators == (len(frame) + self.has_header) * more else None
+        whole = separators == (len(frame) + self.has_header) * (len(self.header) - 1)  # Polars takes no row that is too long
+        return frame if whole else None
 
     def _walked(self) -> pl.DataFrame:
         """The table, record by record, each checked to have as many cells as the header."""
@@ -234,15 +231,14 @@ class TextTable:
 
 def _separators(data: bytes, separator: str, quoted: bool) -> int | None:
     """How many separators stand outside quotes; None where a quote neither begins nor ends a cell, or a line ends oddly."""
+    if b"\r" in data and data.count(b"\r") != data.count(b"\r\n"):
+        return None
     if not quoted or b'"' not in data:
-        odd = quoted and b"\r" in data and data.count(b"\r") != data.count(b"\r\n")
-        return None if odd else data.count(separator.encode())
+        return data.count(separator.encode())
     cells = np.frombuffer(b"\n" + data + b"\n", dtype=np.uint8)
     quotes = np.flatnonzero(cells == ord('"'))
     edges = np.frombuffer(f'\r\n"{separator}'.encode(), dtype=np.uint8)
     if len(quotes) % 2 or not (np.isin(cells[quotes[0::2] - 1], edges).all() and np.isin(cells[quotes[1::2] + 1], edges).all()):
-        return None
-    if data.count(b"\r") != data.count(b"\r\n"):
         return None
     places = np.flatnonzero(cells == ord(separator))
     return int((np.searchsorted(quotes, places) % 2 == 0).sum())

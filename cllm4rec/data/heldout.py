@@ -33,6 +33,7 @@ def add_held_out_rows(rules: Rules, table: SplitTable, name: str) -> dict[str, A
     )
     again = rows["item_id"].list.n_unique() < rows["item_id"].list.len()
     table.raw.refuse("target_item", again, "a row with each item once is needed")
+    kinds = rules.events.schema
     events = rules.events.with_columns(pl.col("user_id", "item_id").cast(pl.String))
     if "user_id" in rows.columns:
         rows = rows.with_columns(pl.col("user_id").cast(pl.String))
@@ -52,7 +53,7 @@ def add_held_out_rows(rules: Rules, table: SplitTable, name: str) -> dict[str, A
     together = pl.concat([others.with_columns(part=pl.lit("train")), held], how="diagonal")
     for column in ("user_id", "item_id"):
         numbers = together[column].cast(pl.Int64, strict=False)
-        if rules.events.schema[column] == pl.Int64 and not numbers.null_count():
+        if kinds[column] == pl.Int64 and not numbers.null_count():
             together = together.with_columns(numbers.alias(column))
     rules.events = together
     return {f"n_{part}_rows": int((rows["split"] == part).sum()) for part in ("validation", "test")}
