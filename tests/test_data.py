@@ -4,6 +4,7 @@ import datetime
 import gzip
 import hashlib
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -500,6 +501,111 @@ def test_time_split_of_events_that_share_a_moment_is_an_error():
     frame = random_events().with_columns(timestamp=pl.lit(7))
     with pytest.raises(ValueError, match="share one timestamp"):
         build_dataset(frame, split="time")
+
+
+def tied_events(seed: int) -> pl.DataFrame:
+    """Few users, items and moments: many ties, repeats and empty cells; the review numbers the row."""
+    generator = np.random.default_rng(seed)
+    n = int(generator.integers(6, 40))
+    draw = {"position": [None, 0, 1, 2], "timestamp": [None, 10, 20, 30, 40, 50]}
+    columns = {name: [values[i] for i in generator.integers(0, len(values), n)] for name, values in draw.items()}
+    columns |= {name: [f"{name[0]}{i}" for i in generator.integers(0, 6, n)] for name in ("user_id", "item_id")}
+    kept = [("timestamp",), ("position", "timestamp"), ("timestamp",), ("position", "timestamp")][seed % 4]
+    columns = {name: cells for name, cells in columns.items() if name.endswith("_id") or name in kept}
+    return pl.DataFrame(columns, schema_overrides=dict.fromkeys(kept, pl.Int64)).with_columns(
+        review_text=pl.format("row {}", pl.int_range(pl.len()))
+    )
+
+
+def plain_parts(events: pl.DataFrame, split: str, seed: int) -> list[tuple[str, str, str, int]]:
+    """The rules in plain Python: (user, item, review, part) in the order of each user's events."""
+
+    def moment(row: dict, *names: str) -> list[float]:
+        return [-math.inf if row.get(name) is None else row[name] for name in names]
+
+    def tie(row: dict) -> int:
+        return int(mix(int(hash_ids([row["user_id"]])[0]), int(hash_ids([row["item_id"]])[0]))[0])
+
+    first = split in ("leave-last-out", "time")
+    order = ("timestamp", "position") if split == "time" else ("position", "timestamp")
+    stays: dict[tuple[str, str], dict] = {}
+    for row in events.to_dicts():
+        pair = row["user_id"], row["item_id"]
+        known = stays.get(pair)
+        if known is None or (
+            moment(row, *order) < moment(known, *order) if first else moment(row, *order) >= moment(known, *order)
+        ):
+            stays[pair] = row
+    rows = sorted(stays.values(), key=lambda row: (row["user_id"], moment(row, "position", "timestamp"), tie(row)))
+    part = {id(row): 0 for row in rows}
+    if split == "time":
+        times = sorted(moment(row, "timestamp")[0] for row in rows)
+        marks = times[int(0.8 * len(rows))], times[int(0.9 * len(rows))]
+        if marks[0] == marks[1] or marks[0] == times[0]:
+            raise ValueError("too many events share one timestamp")
+        part = {id(row): sum(moment(row, "timestamp")[0] >= mark for mark in marks) for row in rows}
+    for user in {row["user_id"] for row in rows} if split in ("random", "leave-last-out") else ():
+        mine = [row for row in rows if row["user_id"] == user]
+        if split == "random":
+            mine.sort(key=lambda row: int(mix(seed, *hash_ids([row["user_id"], row["item_id"]]).tolist())[0]), reverse=True)
+        held = max(1, round(0.1 * len(mine))) if split == "random" else 1
+        for row in mine[-held:] if len(mine) >= 3 else ():
+            part[id(row)] = 2
+        for row in mine[-2 * held : -held] if len(mine) >= 3 else ():
+            part[id(row)] = 1
+    return [(row["user_id"], row["item_id"], row["review_text"], part[id(row)]) for row in rows]
+
+
+@pytest.mark.parametrize("split", list(RULES))
+def test_every_split_equals_its_rule_in_plain_python(split):
+    compared = 0
+    for seed in range(120):
+        events = tied_events(seed)
+        try:
+            expected = plain_parts(events, split, seed)
+        except ValueError:
+            with pytest.raises(ValueError, match="share one timestamp"):
+                build_dataset(events, split=split, seed=seed)
+            continue
+        dataset = build_dataset(events, split=split, seed=seed)
+        part = dataset.interactions
+        names = dataset.user_ids.names(part.users).to_list(), dataset.item_ids.names(part.items).to_list()
+        got = list(zip(*names, part.reviews.to_list(), dataset.part.tolist(), strict=True))
+        assert sorted(got, key=lambda row: row[0]) == expected  # a stable sort: each user's order is compared too
+        compared += 1
+    assert compared > 50
+
+
+def test_the_last_events_are_not_taken_back_to_an_earlier_place_by_a_repeat():
+    """Keeping the latest of repeats would take x out of the past of a user who came back to it in the end."""
+    rows = [("a", "x", 1), ("a", "y", 2), ("a", "z", 3), ("a", "x", 9)]
+    events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    assert parts_by_ids(build_dataset(events, split="leave-last-out")) == {("a", "x"): 0, ("a", "y"): 1, ("a", "z"): 2}
+    latest = build_dataset(events, split="none")
+    assert latest.interactions.times.tolist() == [2, 3, 9]
+
+
+def test_the_part_history_is_seen_and_not_learned_from(tmp_path):
+    events = pl.DataFrame({"user_id": ["a"] * 4, "item_id": list("wxyz"), "position": [0, 1, 2, 3]})
+    parts = ["train", "history", "validation", "test"]
+    dataset = Dataset.from_frame(events.with_columns(part=pl.Series(parts)))
+    dataset.save(tmp_path / "data")
+    for one in (dataset, Dataset.load(tmp_path / "data")):
+        assert one.part.tolist() == [0, 3, 1, 2]
+        assert one.item_ids.names(one.seen.interactions.items).to_list() == ["w", "x"]
+        assert one.item_ids.names(one.train.interactions.items).to_list() == ["w"]
+    about = json.loads((tmp_path / "data" / "dataset.json").read_text())
+    assert about["n_events_by_part"] == {"train": 1, "validation": 1, "test": 1, "history": 1}
+    table = pl.DataFrame({"user_id": ["a"] * 4, "item_id": list("wxyz"), "seed_0": ["t", "h", "val", "e"]})
+    assert build_dataset(events, split="f", split_table=table).part.tolist() == [0, 3, 1, 2]
+    assert build_dataset(events, split="f", split_table=table.with_columns(seed_0=pl.Series(parts))).part.tolist() == [
+        0,
+        3,
+        1,
+        2,
+    ]
+    with pytest.raises(ValueError, match="part 'later' is unknown"):
+        Dataset.from_frame(events.with_columns(part=pl.lit("later")))
 
 
 def test_none_holds_nothing_out():

@@ -32,6 +32,7 @@ MOVIELENS = {  # whole name of a file -> separator, columns (the files have no h
     r"u\.item": ("|", ("item_id", "title", "release_date", "video_release_date", "url", *MOVIELENS_GENRES)),
     r"u\.user": ("|", ("user_id", "age", "gender", "occupation", "zip_code")),
 }
+UNREADABLE = (OSError, EOFError, zlib.error, MemoryError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 Record = tuple[int, list[str]]  # the line (from 1) on which a record begins, its cells
 
 
@@ -66,7 +67,7 @@ def read_raw(path: str | Path, wanted: Mapping[str, str | None] | None = None, s
             if kind in ("jsonl", "json"):
                 return read_json(file, str(path), wanted)
             data = file.read()
-    except (OSError, EOFError, zlib.error, MemoryError, pl.exceptions.PolarsError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path}: cannot be read as {kind}: {first_line(error)}") from error
     if not data.strip():
         raise ValueError(f"{path}: cannot be read as {kind}: the file is empty")
