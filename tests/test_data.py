@@ -517,26 +517,29 @@ def tied_events(seed: int) -> pl.DataFrame:
     )
 
 
-def plain_parts(events: pl.DataFrame, split: str, seed: int) -> list[tuple[str, str, str, int]]:
-    """The rules in plain Python: (user, item, review, part) in the order of each user's events."""
+def moment(row: dict, *names: str) -> list[float]:
+    """When an event took place; an empty cell is before everything."""
+    return [-math.inf if row.get(name) is None else row[name] for name in names]
 
-    def moment(row: dict, *names: str) -> list[float]:
-        return [-math.inf if row.get(name) is None else row[name] for name in names]
 
-    def tie(row: dict) -> int:
-        return int(mix(int(hash_ids([row["user_id"]])[0]), int(hash_ids([row["item_id"]])[0]))[0])
-
-    first = split in ("leave-last-out", "time")
+def plain_rows(events: pl.DataFrame, split: str) -> list[dict]:
+    """One event a user and item, as the split's rule has it, in the order of each user's events."""
     order = ("timestamp", "position") if split == "time" else ("position", "timestamp")
     stays: dict[tuple[str, str], dict] = {}
     for row in events.to_dicts():
-        pair = row["user_id"], row["item_id"]
-        known = stays.get(pair)
-        if known is None or (
-            moment(row, *order) < moment(known, *order) if first else moment(row, *order) >= moment(known, *order)
-        ):
-            stays[pair] = row
-    rows = sorted(stays.values(), key=lambda row: (row["user_id"], moment(row, "position", "timestamp"), tie(row)))
+        known = stays.setdefault((row["user_id"], row["item_id"]), row)
+        earlier, later = moment(row, *order) < moment(known, *order), moment(row, *order) >= moment(known, *order)
+        if earlier if split in ("leave-last-out", "time") else later:
+            stays[row["user_id"], row["item_id"]] = row
+    return sorted(stays.values(), key=lambda row: (row["user_id"], moment(row, "position", "timestamp"), hashed(row)))
+
+
+def hashed(row: dict, *key: int) -> int:
+    return int(mix(*key, *hash_ids([row["user_id"], row["item_id"]]).tolist())[0])
+
+
+def plain_parts(rows: list[dict], split: str, seed: int) -> list[int]:
+    """The part of each row."""
     part = {id(row): 0 for row in rows}
     if split == "time":
         times = sorted(moment(row, "timestamp")[0] for row in rows)
@@ -546,14 +549,12 @@ def plain_parts(events: pl.DataFrame, split: str, seed: int) -> list[tuple[str, 
         part = {id(row): sum(moment(row, "timestamp")[0] >= mark for mark in marks) for row in rows}
     for user in {row["user_id"] for row in rows} if split in ("random", "leave-last-out") else ():
         mine = [row for row in rows if row["user_id"] == user]
-        if split == "random":
-            mine.sort(key=lambda row: int(mix(seed, *hash_ids([row["user_id"], row["item_id"]]).tolist())[0]), reverse=True)
         held = max(1, round(0.1 * len(mine))) if split == "random" else 1
-        for row in mine[-held:] if len(mine) >= 3 else ():
-            part[id(row)] = 2
-        for row in mine[-2 * held : -held] if len(mine) >= 3 else ():
-            part[id(row)] = 1
-    return [(row["user_id"], row["item_id"], row["review_text"], part[id(row)]) for row in rows]
+        if split == "random":
+            mine.sort(key=lambda row: -hashed(row, seed))
+        if len(mine) >= 3:
+            part |= {id(row): 1 for row in mine[-2 * held :]} | {id(row): 2 for row in mine[-held:]}
+    return [part[id(row)] for row in rows]
 
 
 @pytest.mark.parametrize("split", list(RULES))
@@ -562,15 +563,17 @@ def test_every_split_equals_its_rule_in_plain_python(split):
     for seed in range(120):
         events = tied_events(seed)
         try:
-            expected = plain_parts(events, split, seed)
+            rows = plain_rows(events, split)
+            parts = plain_parts(rows, split, seed)
         except ValueError:
             with pytest.raises(ValueError, match="share one timestamp"):
                 build_dataset(events, split=split, seed=seed)
             continue
         dataset = build_dataset(events, split=split, seed=seed)
-        part = dataset.interactions
-        names = dataset.user_ids.names(part.users).to_list(), dataset.item_ids.names(part.items).to_list()
-        got = list(zip(*names, part.reviews.to_list(), dataset.part.tolist(), strict=True))
+        kept = dataset.interactions
+        names = dataset.user_ids.names(kept.users).to_list(), dataset.item_ids.names(kept.items).to_list()
+        got = list(zip(*names, kept.reviews.to_list(), dataset.part.tolist(), strict=True))
+        expected = [(row["user_id"], row["item_id"], row["review_text"], part) for row, part in zip(rows, parts, strict=True)]
         assert sorted(got, key=lambda row: row[0]) == expected  # a stable sort: each user's order is compared too
         compared += 1
     assert compared > 50
