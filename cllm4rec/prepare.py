@@ -15,6 +15,7 @@ from cllm4rec.data.readers import (
     EVENT_COLUMNS,
     ITEM_COLUMNS,
     USER_COLUMNS,
+    SplitTable,
     column_names,
     event_table,
     item_table,
@@ -61,6 +62,7 @@ def main(argv: Sequence[str]) -> None:
     events = event_table(options.interactions, event_names, separator)
     items = item_table(options.items, item_names, separator) if options.items else None
     users = user_table(options.users, user_names, separator) if options.users else None
+    parts = None if options.split in RULES else _parts(options.split, separator)
     dataset = build_dataset(
         events,
         items,
@@ -68,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
         min_rating=options.min_rating,
         min_core=options.k_core,
         split=options.split,
-        split_table=None if options.split in RULES else parts_table(options.split),
+        split_table=parts,
         split_column=options.split_column,
         seed=options.seed,
     )
@@ -78,6 +80,12 @@ def main(argv: Sequence[str]) -> None:
             say(f"{Path(table.name).name}: {table.renamed()}")
     _say_account(dataset)
     say(f"{dataset.n_users:,} users, {dataset.n_items:,} items, {len(dataset.interactions):,} events -> {options.output}")
+
+
+def _parts(split: str, separator: str | None) -> SplitTable:
+    if not Path(split).exists():
+        raise ValueError(f"--split {split}: there is no such file, and no rule of that name: take one of {', '.join(RULES)}")
+    return parts_table(split, separator)
 
 
 def _say_account(dataset: Dataset) -> None:

@@ -141,7 +141,7 @@ def test_folders_missing_files_and_files_that_may_not_be_read(tmp_path, monkeypa
     assert "there is no such file" in refused(tmp_path / "none.csv")
     good = written(tmp_path / "good.csv", GOOD)
     assert "there is no such file" in refused(good, "--items", tmp_path / "none.csv")
-    assert "there is no such file" in refused(good, "--split", tmp_path / "none.csv")
+    assert "there is no such file, and no rule of that name: take one of random" in refused(good, "--split", "last")
 
     def forbidden(self: Path, *_: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -165,6 +165,15 @@ def test_a_gzip_file_cut_anywhere_is_refused(tmp_path, name):
         assert "cannot be read as" in refused(path) or len(whole) == cut
     path.write_bytes(whole[:-8] + bytes(8))  # another check sum
     assert "cannot be read as" in refused(path)
+
+
+def test_a_parquet_file_on_which_polars_panics_is_refused(tmp_path, monkeypatch):
+    def panic(*_: object, **__: object) -> None:
+        raise pl.exceptions.PanicException("called `Result::unwrap()`\non an `Err` value")
+
+    monkeypatch.setattr(pl, "read_parquet", panic)
+    pl.DataFrame({"user_id": [1], "item_id": [1]}).write_parquet(tmp_path / "e.parquet")
+    assert "cannot be read as parquet: called `Result::unwrap()`" in refused(tmp_path / "e.parquet")
 
 
 # What is read and has a rule.

@@ -45,7 +45,8 @@ def read_raw(path: str | Path, wanted: Mapping[str, str | None] | None = None, s
         path: the file.
         wanted: the columns to keep of JSON and Parquet -> what to put between the texts of a list (None: leave lists be).
             All columns if not given.
-        separator: one character that parts the cells of a text table, instead of the one that its name says.
+        separator: one character between the cells of a text table, instead of the one that its name says; MovieLens' files keep
+            theirs.
 
     Raises:
         ValueError: there is no such file, it is of another kind, or it cannot be read; the message names file and line.
@@ -72,7 +73,7 @@ def read_raw(path: str | Path, wanted: Mapping[str, str | None] | None = None, s
     if not data.strip():
         raise ValueError(f"{path}: cannot be read as {kind}: the file is empty")
     if known is not None:
-        return _movielens(data, str(path), separator or known[0], list(known[1]))
+        return _movielens(data, str(path), known[0], list(known[1]))
     raw = TextTable(data, str(path), separator or SEPARATORS[kind], quoted=kind == "csv").raw()
     if kind in ("inter", "item", "user"):  # name:type
         names = _distinct([name.split(":", 1)[0] for name in raw.columns], raw.name)

@@ -188,12 +188,12 @@ class SplitTable:
         return names.replace_strict(PART_NAMES, return_dtype=pl.String)
 
 
-def read_split(path: str | Path) -> pl.DataFrame:
+def read_split(path: str | Path, separator: str | None = None) -> pl.DataFrame:
     """The table of a split file, as `SplitTable` holds it."""
-    return parts_table(path).frame
+    return parts_table(path, separator).frame
 
 
-def parts_table(source: Any) -> SplitTable:
+def parts_table(source: Any, separator: str | None = None) -> SplitTable:
     """A split from a file or frame, or a `SplitTable`, which is given back.
 
     Raises:
@@ -201,7 +201,7 @@ def parts_table(source: Any) -> SplitTable:
     """
     if isinstance(source, SplitTable):
         return source
-    raw = _raw(source, "the split", None)
+    raw = _raw(source, "the split", None, separator=separator)
     if {"history_items", "target_item"} & set(raw.columns):
         return _held_out_rows(raw)
     taken = _find(raw, ("user_id", "item_id"))
@@ -271,9 +271,9 @@ def _find(raw: Raw, wanted: Sequence[str], names: Mapping[str, str] | None = Non
     """This package's name -> the table's, of the wanted columns that the table has."""
     found: dict[str, str] = dict(names or {})
     for ours, theirs in found.items():
-        if theirs not in raw.columns:
-            ways = f"our columns are {', '.join(wanted)}; the table has {listed(raw.columns)}"
-            raise ValueError(f"{raw.name}: no column {theirs!r} to take {ours} from: {ways}")
+        if theirs not in raw.columns or ours not in wanted:
+            ways = f"it has {listed(raw.columns)}; what can be taken is {', '.join(wanted)}"
+            raise ValueError(f"{raw.name}: {ours!r} cannot be taken from a column {theirs!r}: {ways}")
     for ours in wanted:
         there = next((alias for alias in ALIASES.get(ours, (ours,)) if alias in raw.columns), None)
         if ours not in found and there is not None and there not in found.values():
@@ -284,4 +284,4 @@ def _find(raw: Raw, wanted: Sequence[str], names: Mapping[str, str] | None = Non
 def _need(raw: Raw, taken: Mapping[str, str], ours: str) -> None:
     if ours not in taken:
         looked = ", ".join(ALIASES.get(ours, (ours,)))
-        raise ValueError(f"{raw.name}: no column for {ours}: looked for {looked}; the file has {listed(raw.columns)}")
+        raise ValueError(f"{raw.name}: no column for {ours}: looked for {looked}; it has {listed(raw.columns)}")
