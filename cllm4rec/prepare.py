@@ -56,6 +56,9 @@ def main(argv: Sequence[str]) -> None:
     preset = PRESETS.get(flag_value(argv, "--preset") or "", {})
     (options,) = parse("prepare", "Make a dataset folder from tables.", [PrepareOptions], argv, preset)
     separator = "\t" if options.separator == "\\t" else options.separator
+    for name, path, given in (("item", options.items, options.item_columns), ("user", options.users, options.user_columns)):
+        if given and not path:
+            raise ValueError(f"--{name}-columns names columns of a table that is not given: give --{name}s too")
     event_names = column_names(options.columns, "--columns", EVENT_COLUMNS)
     item_names = column_names(options.item_columns, "--item-columns", ITEM_COLUMNS)
     user_names = column_names(options.user_columns, "--user-columns", USER_COLUMNS)

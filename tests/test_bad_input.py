@@ -111,7 +111,7 @@ def refused(events: Path, *flags: object) -> str:
         ("e.csv", "user_id,item_id\n", "a header and no rows"),
         ("e.csv", bytes(range(256)) * 40, "e.csv"),
         ("e.tsv", b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "e.tsv"),
-        ("e.csv", gzip.compress(GOOD.encode()), "e.csv, line 1: not UTF-8 text"),
+        ("e.csv", gzip.compress(GOOD.encode()), "cannot be read as csv: it is compressed by gzip: let its name end in .gz"),
         ("e.csv", GOOD.encode("utf-16"), "line 1: not UTF-8 text"),
         ("e.csv.gz", None, "cannot be read as csv: Not a gzipped file"),
         ("e.jsonl.gz", None, "cannot be read as jsonl: Not a gzipped file"),

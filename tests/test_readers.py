@@ -1,9 +1,12 @@
 """Kinds of files and frames, each as its publisher writes it, and the columns that are taken from them."""
 
 import datetime
+import decimal
 import gzip
 import json
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -451,6 +454,14 @@ def test_prepare_takes_names_and_a_separator_and_says_what_it_took(tmp_path, cap
         assert words in refused(prepare.main, [*flags, "--columns", flag])
 
 
+def test_names_of_columns_without_their_table_are_refused(tmp_path):
+    path = written(tmp_path / "e.csv", "user_id,item_id\n1,a\n")
+    for table in ("item", "user"):
+        flags = ["--interactions", str(path), "--output", str(tmp_path / "data"), f"--{table}-columns", f"{table}_id=x"]
+        assert f"give --{table}s too" in refused(prepare.main, flags)
+    assert "'colour' cannot be taken from a column 'x'" in refused(read_events, path, {"colour": "x"})
+
+
 def test_users_with_fewer_than_three_events_are_counted_and_stay_in_train(tmp_path, capsys):
     path = written(tmp_path / "e.csv", "user_id,item_id,timestamp\nann,x,1\nbob,x,1\nbob,y,2\ncid,x,1\ncid,y,2\ncid,z,3\n")
     prepare.main(["--interactions", str(path), "--split", "leave-last-out", "--output", str(tmp_path / "data")])
@@ -489,6 +500,22 @@ def test_frames_of_every_kind_give_one_dataset(kind):
         assert dataset.interactions.times.min() == 1706695200
 
 
+def test_pandas_does_not_need_arrow():
+    code = """
+import sys
+sys.modules["pyarrow"] = None
+import pandas as pd
+from cllm4rec.data.dataset import Dataset
+frame = pd.DataFrame({"user_id": ["a", "b", "b"], "item_id": [1, 2, 3], "rating": [1.0, None, 2], "review": ["x", None, "y"]})
+frame["timestamp"] = pd.to_datetime(["2024-01-31", None, "2024-02-01"])
+events = Dataset.from_frame(frame, pd.DataFrame({"item_id": [1, 2, 3], "title": ["One", None, "Three"]})).interactions
+assert sorted(events.times) == [-1, 1706659200, 1706745600], events.times
+assert sorted(events.reviews) == ["", "x", "y"]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_whole_floats_of_pandas_are_whole_ids():
     frame = pd.DataFrame({"user_id": [1.0, 2.0], "item_id": pd.Series([1, "x"], dtype=object), "when": pd.NaT})
     dataset = Dataset.from_frame(frame)
@@ -510,6 +537,7 @@ def test_whole_floats_of_pandas_are_whole_ids():
             "the events, row 2, column user_id: 1.5: a text or a whole number",
         ),
         (pd.DataFrame({"user_id": [True], "item_id": [1]}), "the events, row 1, column user_id: True"),
+        (pl.DataFrame({"user_id": [decimal.Decimal("1.5")], "item_id": [1]}), "the events, row 1, column user_id"),
         (pl.DataFrame({"user_id": [[1]], "item_id": [1]}), "the events, row 1, column user_id: [1]"),
         (pl.DataFrame({"user_id": [1], "item_id": [1], "rating": [float("nan")]}), "the events, row 1, column rating: nan"),
         (

@@ -31,6 +31,8 @@ def ids(raw: Raw, column: str) -> pl.Series:
     if series.dtype == pl.String:
         raw.refuse(column, blank | (series.str.strip_chars() == ""), NO_ID)
         return series
+    if series.dtype.is_decimal():
+        series = series.cast(pl.Float64)
     if series.dtype.is_float():
         raw.refuse(column, blank | series.is_nan(), NO_ID)
         raw.refuse(column, ~(series.is_finite() & (series == series.floor()) & (series.abs() <= EXACT)), NO_KIND)

@@ -83,8 +83,12 @@ def read_raw(path: str | Path, wanted: Mapping[str, str | None] | None = None, s
 
 def _open(path: Path) -> BinaryIO:
     """The file's bytes, decompressed."""
-    opened = gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
-    return cast(BinaryIO, opened)
+    if path.name.lower().endswith(".gz"):
+        return cast(BinaryIO, gzip.open(path))
+    file = path.open("rb")
+    if file.peek(2)[:2] == b"\x1f\x8b":
+        raise OSError("it is compressed by gzip: let its name end in .gz")
+    return file
 
 
 def _parquet(path: Path, wanted: Mapping[str, str | None] | None) -> Raw:
