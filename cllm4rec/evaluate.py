@@ -21,7 +21,7 @@ class EvaluateOptions:
     run: str = field(metadata={"help": "run folder"})
     split: str = field(
         default="test",
-        metadata={"help": "which held-out events to find; training events are the input, and known events are masked",
+        metadata={"help": "which held-out events to find; training events and histories are the input, known events are masked",
                   "choices": ["validation", "test"]},
     )  # fmt: skip
     json: str | None = field(default=None, metadata={"help": "also write the result to this file"})
@@ -37,11 +37,11 @@ def main(argv: Sequence[str]) -> None:
         check_place(options.json)
     folder = RunFolder.open(options.run)
     dataset, model = folder.dataset(options.dataset), load(options.run)
-    masked = dataset.train if options.split == "validation" else dataset.only("train", "validation")
+    masked = dataset.seen if options.split == "validation" else dataset.only("train", "validation", "history")
     held_out = dataset.validation if options.split == "validation" else dataset.test
     if not len(held_out.interactions):
         raise ValueError(f"the dataset has no {options.split} events: prepare it with a split to measure")
-    result = measure(model, dataset.train, held_out, masked)
+    result = measure(model, dataset.seen, held_out, masked)
     n = len(result.users)
     stage = folder.stage_folder().name
     say(f"{model.name} after {stage}, on {options.split}: {n:,} users, {dataset.n_items:,} items ({PROTOCOL})")

@@ -3,11 +3,25 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
 
 from cllm4rec.cli import flag_value, parse, run, say
+from cllm4rec.data.dataset import PARTS, Dataset
 from cllm4rec.data.filters import Dropped
 from cllm4rec.data.preparation import build_dataset
-from cllm4rec.data.readers import read_events, read_items, read_split, read_users
+from cllm4rec.data.readers import (
+    EVENT_COLUMNS,
+    ITEM_COLUMNS,
+    USER_COLUMNS,
+    SplitTable,
+    column_names,
+    event_table,
+    item_table,
+    parts_table,
+    user_table,
+)
 from cllm4rec.data.splits import RULES
 
 PRESETS = {"paper": {"min_rating": math.nextafter(3.0, math.inf), "k_core": 5}}  # rating > 3, then 5-core
@@ -24,33 +38,78 @@ class PrepareOptions:
     preset: str | None = field(default=None, metadata={"help": "paper: rating > 3 and 5-core", "choices": list(PRESETS)})
     min_rating: float | None = field(default=None, metadata={"help": "keep events rated at least this; all if not given"})
     k_core: int = field(default=0, metadata={"help": "keep users and items with at least this many events; 0 keeps all"})
-    split: str = field(default="random", metadata={"help": f"{', '.join(RULES)}, or a file with user_id, item_id and parts"})
+    split: str = field(default="random", metadata={"help": f"{', '.join(RULES)}, or a file of parts or of held-out rows"})
     split_column: str | None = field(default=None, metadata={"help": "the file's column of parts; seed_SEED if not given"})
     seed: int = field(default=0, metadata={"help": "seed of the random split"})
+    columns: str | None = field(
+        default=None, metadata={"help": "columns of the interactions by other names: user_id=buyer,item_id=sku,timestamp=when"}
+    )
+    item_columns: str | None = field(default=None, metadata={"help": "likewise of the items: item_id=sku,title=label"})
+    user_columns: str | None = field(default=None, metadata={"help": "likewise of the users: user_id=buyer"})
+    separator: str | None = field(
+        default=None,
+        metadata={"help": "character between the cells of text tables; a tab in .tsv, a comma in .csv if not given"},
+    )
 
 
 def main(argv: Sequence[str]) -> None:
     preset = PRESETS.get(flag_value(argv, "--preset") or "", {})
     (options,) = parse("prepare", "Make a dataset folder from tables.", [PrepareOptions], argv, preset)
+    separator = "\t" if options.separator == "\\t" else options.separator
+    for name, path, given in (("item", options.items, options.item_columns), ("user", options.users, options.user_columns)):
+        if given and not path:
+            raise ValueError(f"--{name}-columns names columns of a table that is not given: give --{name}s too")
+    event_names = column_names(options.columns, "--columns", EVENT_COLUMNS)
+    item_names = column_names(options.item_columns, "--item-columns", ITEM_COLUMNS)
+    user_names = column_names(options.user_columns, "--user-columns", USER_COLUMNS)
+    events = event_table(options.interactions, event_names, separator)
+    items = item_table(options.items, item_names, separator) if options.items else None
+    users = user_table(options.users, user_names, separator) if options.users else None
+    parts = None if options.split in RULES else _parts(options.split, separator)
     dataset = build_dataset(
-        read_events(options.interactions),
-        read_items(options.items) if options.items else None,
-        read_users(options.users) if options.users else None,
+        events,
+        items,
+        users,
         min_rating=options.min_rating,
         min_core=options.k_core,
         split=options.split,
-        split_table=None if options.split in RULES else read_split(options.split),
+        split_table=parts,
         split_column=options.split_column,
         seed=options.seed,
     )
     dataset.save(options.output)
-    for rule in dataset.about["rules"]:
-        say(str(Dropped(**rule)))
-    for name, count in dataset.about["texts"].items():
-        say(f"{name}: a text for {count:,} of {dataset.n_items:,} items")
-    parts = (len(part.interactions) for part in (dataset.train, dataset.validation, dataset.test))
-    say("split {}: {:,} train, {:,} validation, {:,} test events".format(dataset.about["split"]["method"], *parts))
+    for table in (events, items, users):
+        if table is not None and table.renamed():
+            say(f"{Path(table.name).name}: {table.renamed()}")
+    _say_account(dataset)
     say(f"{dataset.n_users:,} users, {dataset.n_items:,} items, {len(dataset.interactions):,} events -> {options.output}")
+
+
+def _parts(split: str, separator: str | None) -> SplitTable:
+    if not Path(split).exists():
+        raise ValueError(f"--split {split}: there is no such file, and no rule of that name: take one of {', '.join(RULES)}")
+    return parts_table(split, separator)
+
+
+def _say_account(dataset: Dataset) -> None:
+    """What was read, dropped and left."""
+    about = dataset.about
+    for rule in about["rules"]:
+        say(str(Dropped(**rule)))
+    for name, counts in about["tables"].items():
+        repeated, idle = f"{counts['repeated_rows']:,} rows repeat an id", f"{counts['rows_without_events']:,} without events"
+        say(f"{name}: {repeated} (the first is kept), {idle} left out; {counts['without_a_row']:,} with events have no row")
+    for name, count in about["texts"].items():
+        say(f"{name}: a text for {count:,} of {dataset.n_items:,} items")
+    if about["n_items_without_text"]:
+        say(f"items without any text: {about['n_items_without_text']:,}")
+    split = about["split"]
+    counts = np.bincount(dataset.part, minlength=len(PARTS))
+    parts = [f"{n:,} {name}" for n, name in zip(counts, PARTS, strict=True) if n or name != "history"]
+    say(f"split {split['method']}: {', '.join(parts)} events")
+    say(f"  {split['rule']}")
+    if split["method"] in ("random", "leave-last-out") and about["n_users_below_3_events"]:
+        say(f"users with fewer than 3 events, who stay whole in train: {about['n_users_below_3_events']:,}")
 
 
 if __name__ == "__main__":

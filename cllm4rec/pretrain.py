@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
             return
     elif isinstance(model, OneStage):
         folder = RunFolder.create(options.output, **about)
-        model.fit(dataset.train, dataset.validation, report=log.info)
+        model.fit(dataset.train, dataset.validation, report=log.info, seen=dataset.seen)
         folder.begin_stage("pretrain", system=asdict(model.config))
         folder.keep("pretrain", model.save)
     log.info("the run is in %s", options.output)

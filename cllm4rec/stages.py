@@ -148,6 +148,7 @@ def run_stage(
                 accelerator=accelerator,
                 state=state,
                 should_stop=request,
+                seen=dataset.seen,
                 **write,
             )
     except Stopped as stopped:

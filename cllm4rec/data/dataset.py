@@ -13,9 +13,11 @@ import polars as pl
 from cllm4rec.data.files import mend_folder, replace_folder
 from cllm4rec.data.interactions import IdMap, Interactions
 from cllm4rec.data.randomness import hash_ids, mix
+from cllm4rec.data.raw import first_line
+from cllm4rec.data.readers import Table, event_table, item_table, user_table
 
 FORMAT_VERSION = 1
-PARTS = ("train", "validation", "test")
+PARTS = ("train", "validation", "test", "history")
 ITEM_TEXTS = ("title", "description", "categories", "brand", "year")  # columns of the items table that are text
 USER_TEXTS = ("biography",)  # columns of the users table that are text
 
@@ -28,7 +30,7 @@ class Dataset:
         interactions: the events, sorted by user and time.
         users: a row a user, number = row: `user_id` and any text columns.
         items: a row an item, number = row: `item_id` and any text columns ("" where an item has no such text).
-        part: uint8 (n_events,), 0 train, 1 validation, 2 test.
+        part: uint8 (n_events,), 0 train, 1 validation, 2 test, 3 history (input when scoring, never learned from).
         about: where it came from: counts, the rules applied, the split and its hash.
     """
 
@@ -39,53 +41,67 @@ class Dataset:
     about: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_frame(
-        cls, events: pl.DataFrame, items: pl.DataFrame | None = None, users: pl.DataFrame | None = None
-    ) -> "Dataset":
+    def from_frame(cls, events: Any, items: Any = None, users: Any = None) -> "Dataset":
         """Number users and items and sort the events.
 
         Args:
-            events: `user_id`, `item_id`, and optionally `timestamp` (seconds), `position` (order within a user),
-                `review_text` and `part` (one of train, validation, test; all train without it).
+            events: a pandas, Polars or Arrow table of `user_id`, `item_id`, and optionally `timestamp` (seconds, or a date),
+                `position` (order within a user), `review_text` and `part` (one of `PARTS`; all train without it). Columns
+                are found, checked and converted as those of files (`readers.event_table`).
             items: `item_id` and text columns; items without an event are left out.
             users: `user_id` and text columns, likewise.
 
         Users and items are numbered by a hash of their id, so that a number says nothing about popularity or age.
-        A user's events are ordered by position (else timestamp), then by a hash of the ids.
-        """
-        return cls._numbered(events, _rows(events["user_id"], users, "user_id"), _rows(events["item_id"], items, "item_id"))
+        A user's events are ordered by position, then timestamp, then a hash of the ids; empty cells come first.
 
-    def with_histories(self, events: pl.DataFrame) -> "Dataset":
+        Raises:
+            ValueError: a column is missing or a cell is wrong; the message names table, row and column.
+        """
+        return cls.from_tables(
+            event_table(events, also=("part",)),
+            None if items is None else item_table(items),
+            None if users is None else user_table(users),
+        )
+
+    @classmethod
+    def from_tables(cls, events: Table, items: Table | None = None, users: Table | None = None) -> "Dataset":
+        """As `from_frame`, of tables that are in this package's form already."""
+        seen = events.frame
+        user_rows = _rows(seen["user_id"], None if users is None else users.frame, "user_id")
+        return cls._numbered(seen, user_rows, _rows(seen["item_id"], None if items is None else items.frame, "item_id"))
+
+    def with_histories(self, events: Any) -> "Dataset":
         """A dataset of other events over the same items: histories to serve, of users known or new.
 
         Args:
             events: as `from_frame` takes them; all count as train.
 
         Raises:
-            ValueError: an item is not one of this dataset's.
+            ValueError: an item is not one of this dataset's, or a cell is wrong.
         """
-        self.item_ids.index(events["item_id"].unique(), "item")
-        return self._numbered(events, _rows(events["user_id"], self.users, "user_id"), self.items)
+        frame = event_table(events).frame
+        self.item_ids.index(frame["item_id"].unique(), "item")
+        return self._numbered(frame, _rows(frame["user_id"], self.users, "user_id"), self.items)
 
     @classmethod
     def _numbered(cls, events: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame) -> "Dataset":
         """Events as rows of the tables of users and items, in order."""
         if events.is_empty():
             raise ValueError("there are no events: nothing is left to learn from")
-        repeated = events.select(pl.struct("user_id", "item_id").is_duplicated()).to_series()
-        if repeated.any():
-            user, item = events.filter(repeated).select("user_id", "item_id").row(0)
-            raise ValueError(f"user {user!r} has item {item!r} more than once: keep one event (build_dataset does)")
         user = _numbers(events["user_id"], users["user_id"])
         item = _numbers(events["item_id"], items["item_id"])
+        repeated = pl.Series(user * len(items) + item).is_duplicated()
+        if repeated.any():
+            name, other = events.filter(repeated).select("user_id", "item_id").row(0)
+            raise ValueError(f"user {name!r} has item {other!r} more than once: keep one event (build_dataset does)")
         tie = mix(hash_ids(users["user_id"])[user], hash_ids(items["item_id"])[item])
-        order_column = next((name for name in ("position", "timestamp") if name in events.columns), None)
-        time = np.zeros(len(events)) if order_column is None else events[order_column].fill_null(-1).to_numpy()
-        order = np.lexsort((tie, time, user))
+        times = _filled(events["timestamp"]) if "timestamp" in events.columns else None
+        keys = [tie, times, _filled(events["position"]) if "position" in events.columns else None, user]
+        order = np.lexsort([key for key in keys if key is not None])
         ordered = events[order]
         part = np.zeros(len(events), dtype=np.uint8)
         if "part" in events.columns:
-            wrong = events.filter(~pl.col("part").is_in(PARTS))
+            wrong = events.filter(~pl.col("part").is_in(PARTS).fill_null(False))
             if len(wrong):
                 raise ValueError(f"part {wrong['part'][0]!r} is unknown: it may be {', '.join(PARTS)}")
             part = ordered["part"].replace_strict({name: i for i, name in enumerate(PARTS)}).to_numpy()
@@ -94,7 +110,7 @@ class Dataset:
             item[order],
             len(users),
             len(items),
-            ordered["timestamp"].fill_null(-1).to_numpy() if "timestamp" in events.columns else None,
+            None if times is None else times[order],
             ordered["review_text"].fill_null("") if "review_text" in events.columns else None,
         )
         return cls(interactions, users, items, part.astype(np.uint8))
@@ -141,15 +157,21 @@ class Dataset:
     def test(self) -> "Dataset":
         return self.only("test")
 
+    @cached_property
+    def seen(self) -> "Dataset":
+        """What a model may look at when it scores: training events, and histories that it never learns from."""
+        return self.only("train", "history")
+
     @property
     def item_texts(self) -> dict[str, list[str]]:
-        """Text columns of the items, name -> one text an item."""
-        return {name: self.items[name].to_list() for name in ITEM_TEXTS if name in self.items.columns}
+        """Text columns of the items, name -> one text an item; "" for an item without an event in this dataset, so that
+        texts of the held-out parts do not reach what learns from `train`."""
+        return _texts(self.items, ITEM_TEXTS, np.bincount(self.interactions.items, minlength=self.n_items) > 0)
 
     @property
     def user_texts(self) -> dict[str, list[str]]:
-        """Text columns of the users, name -> one text a user."""
-        return {name: self.users[name].to_list() for name in USER_TEXTS if name in self.users.columns}
+        """Text columns of the users, likewise."""
+        return _texts(self.users, USER_TEXTS, np.diff(self.interactions.indptr) > 0)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -173,6 +195,9 @@ class Dataset:
         """Write the dataset as a folder: events.parquet, users.parquet, items.parquet, dataset.json.
 
         The folder appears whole or not at all. An older dataset of that name is replaced; anything else is refused.
+
+        Raises:
+            ValueError: the folder is something else, or cannot be written.
         """
         events = self.interactions
         columns: dict[str, Any] = {"user": events.users, "item": events.items, "part": self.part}
@@ -187,11 +212,14 @@ class Dataset:
             "data_sha256": self.fingerprint,
             "split_sha256": self.split_fingerprint,
         }
-        with replace_folder(Path(folder), marker="dataset.json") as new:
-            pl.DataFrame(columns).write_parquet(new / "events.parquet")
-            self.users.write_parquet(new / "users.parquet")
-            self.items.write_parquet(new / "items.parquet")
-            (new / "dataset.json").write_text(json.dumps(about, indent=2) + "\n")
+        try:
+            with replace_folder(Path(folder), marker="dataset.json") as new:
+                pl.DataFrame(columns).write_parquet(new / "events.parquet")
+                self.users.write_parquet(new / "users.parquet")
+                self.items.write_parquet(new / "items.parquet")
+                (new / "dataset.json").write_text(json.dumps(about, indent=2) + "\n")
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise ValueError(f"{folder}: cannot be written: {first_line(error)}") from error
 
     @classmethod
     def load(cls, folder: str | Path) -> "Dataset":
@@ -244,7 +272,20 @@ def _rows(seen: pl.Series, table: pl.DataFrame | None, key: str) -> pl.DataFrame
     return joined.drop("_text").with_columns(pl.exclude(key).cast(pl.String).fill_null(""))
 
 
+def _texts(rows: pl.DataFrame, names: tuple[str, ...], here: np.ndarray) -> dict[str, list[str]]:
+    """The text columns that there are, with texts where `here` (n,) holds and "" elsewhere."""
+    there = [name for name in names if name in rows.columns]
+    shown = rows.select(pl.when(pl.Series(here)).then(pl.col(name)).otherwise(pl.lit("")).alias(name) for name in there)
+    return {name: shown[name].to_list() for name in there}
+
+
 def _numbers(column: pl.Series, ids: pl.Series) -> np.ndarray:
     """The row of each of the column's ids in `ids`, compared as text, int64."""
     rows = np.arange(len(ids), dtype=np.int64)
     return column.cast(pl.String).replace_strict(ids.cast(pl.String), rows, return_dtype=pl.Int64).to_numpy()
+
+
+def _filled(column: pl.Series) -> np.ndarray:
+    """Whole numbers, int64, with -1 in empty places, or what is below all others."""
+    known = column.drop_nulls().to_numpy()
+    return column.cast(pl.Int64).fill_null(min(-1, int(known.min()) - 1) if len(known) else -1).to_numpy()

@@ -20,18 +20,20 @@ def replace_folder(folder: Path, marker: str) -> Iterator[Path]:
     Raises:
         ValueError: `folder` exists and is something else.
     """
-    given, (folder, new, old) = folder, mend_folder(folder)
-    if folder.exists() and not (folder / marker).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{given} exists and is not a folder of this kind (no {marker}): name another one")
+    check_folder(folder, marker)
+    folder, new, old = mend_folder(folder)
     for left in (new, old):  # by a process that was killed
         shutil.rmtree(left, ignore_errors=True)
-    new.mkdir(parents=True)
+    made = next((one for one in reversed((folder.parent, *folder.parent.parents)) if not one.exists()), None)
     try:
+        new.mkdir(parents=True)
         yield new
         for file in new.rglob("*"):
             _to_disk(file)
     except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
+        for half in (new, made):  # and the folders made above it
+            if half is not None:
+                shutil.rmtree(half, ignore_errors=True)
         raise
     if folder.exists():
         os.replace(folder, old)
@@ -50,6 +52,16 @@ def mend_folder(folder: Path) -> tuple[Path, Path, Path]:
     if old.exists() and not folder.exists():  # the old one is moved away only when the new one is whole
         os.replace(new if new.exists() else old, folder)
     return folder, new, old
+
+
+def check_folder(folder: Path, marker: str) -> None:
+    """Raise ValueError unless `folder` is new, empty, or holds the file `marker`, so that it may be replaced."""
+    mend_folder(folder)
+    if folder.exists() and not (folder / marker).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is not a folder of this kind (no {marker}): name another one")
+    above = next(one for one in folder.absolute().parents if one.exists())
+    if not above.is_dir():
+        raise ValueError(f"{folder}: {above} is a file, not a folder: name another one")
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
+
+ORDER = ("position", "timestamp")  # what a user's events are ordered by
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,24 @@ class Rules:
 
 
 def latest_of_repeats(events: pl.DataFrame) -> pl.DataFrame:
-    """One event for each pair of user and item: the latest by position (else timestamp, else row).
+    """One event for each pair of user and item: the latest by position, then timestamp, then row.
 
-    An event without a timestamp counts as the earliest.
+    An event without a position or timestamp counts as the earliest.
     """
-    order = [name for name in ("position", "timestamp") if name in events.columns][:1]
-    ordered = events.sort(order, nulls_last=False, maintain_order=True) if order else events
-    return ordered.unique(["user_id", "item_id"], keep="last", maintain_order=True)
+    return _one_of_repeats(events, ORDER, "last")
+
+
+def first_of_repeats(events: pl.DataFrame, order: tuple[str, ...] = ORDER) -> pl.DataFrame:
+    """One event for each pair of user and item: the first by the columns of `order`, then row; empty cells come first."""
+    return _one_of_repeats(events, order, "first")
+
+
+def _one_of_repeats(events: pl.DataFrame, order: tuple[str, ...], keep: Literal["first", "last"]) -> pl.DataFrame:
+    if not events.select(pl.struct("user_id", "item_id").is_duplicated().any()).item():
+        return events
+    there = [name for name in order if name in events.columns]
+    ordered = events.sort(there, nulls_last=False, maintain_order=True) if there else events
+    return ordered.unique(["user_id", "item_id"], keep=keep, maintain_order=True)
 
 
 def k_core(events: pl.DataFrame, k: int) -> pl.DataFrame:

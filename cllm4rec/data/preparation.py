@@ -1,71 +1,123 @@
 """From tables to a dataset: the rules that drop events, then the split. Every rule says what it dropped."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.filters import Rules, k_core, latest_of_repeats
-from cllm4rec.data.splits import RULES, assign_parts, read_parts
+from cllm4rec.data.filters import ORDER, Rules, first_of_repeats, k_core, latest_of_repeats
+from cllm4rec.data.heldout import add_held_out_rows
+from cllm4rec.data.readers import SplitTable, Table, event_table, item_table, parts_table, user_table
+from cllm4rec.data.splits import FILE_RULE, FIRST_STAYS, HELD_OUT_RULE, RULES, assign_parts, read_parts
 
 
 def build_dataset(
-    events: pl.DataFrame,
-    items: pl.DataFrame | None = None,
-    users: pl.DataFrame | None = None,
+    events: Any,
+    items: Any = None,
+    users: Any = None,
     *,
     min_rating: float | None = None,
     min_core: int = 0,
     split: str = "random",
-    split_table: pl.DataFrame | None = None,
+    split_table: Any = None,
     split_column: str | None = None,
     seed: int = 0,
 ) -> Dataset:
     """Filter, number and split.
 
     Args:
-        events, items, users: as `Dataset.from_frame` takes them.
+        events, items, users: as `Dataset.from_frame` takes them, or what `readers.event_table` and its like give.
         min_rating: keep events rated at least this; needs a rating column.
         min_core: keep users and items with at least this many events, to a fixed point; 0 keeps all.
         split: a key of `splits.RULES`, or the name of the file that `split_table` came from.
-        split_table: parts of the events, instead of a rule.
+        split_table: parts of the events or held-out rows, instead of a rule: a frame, or what `readers.parts_table` gives.
         split_column: its column that holds the parts; `seed_{seed}` if not given.
         seed: of the random split.
 
     Raises:
         ValueError: the data cannot do what is asked, or nothing is left.
     """
-    if split_table is None and split not in RULES:
+    table = event_table(events)
+    item_rows = None if items is None else item_table(items)
+    user_rows = None if users is None else user_table(users)
+    parts = None if split_table is None else parts_table(split_table)
+    _check(table.frame, min_rating, min_core, split, parts)
+    rules = Rules(table.frame)
+    if min_rating is not None:
+        rules.apply(_rating_rule(min_rating), lambda frame: frame.filter(pl.col("rating") >= min_rating))
+    stays, keep = _repeats("file" if parts is not None else split)
+    rules.apply(f"{stays} of repeated events of a user and an item", keep)
+    if min_core > 1:
+        rules.apply(f"{min_core}-core", lambda frame: k_core(frame, min_core))
+    described: dict[str, Any] = {"method": Path(split).name, "rule": RULES.get(split, FILE_RULE), "seed": seed}
+    if parts is not None and parts.held_out:
+        described |= {"rule": HELD_OUT_RULE, **add_held_out_rows(rules, parts, described["method"])}
+    elif parts is not None:
+        column = described["column"] = split_column or f"seed_{seed}"
+        rules.apply(f"named in column {column} of {described['method']}", lambda frame: read_parts(frame, parts, column))
+    if rules.events.is_empty():
+        raise ValueError("nothing is left to learn from: " + "; ".join(map(str, rules.dropped)))
+    dataset = Dataset.from_tables(replace(table, frame=rules.events), item_rows, user_rows)
+    if parts is None:
+        dataset = replace(dataset, part=assign_parts(dataset, split, seed))
+    return replace(
+        dataset, about=_about(dataset, {"interactions": table, "items": item_rows, "users": user_rows}, rules, described)
+    )
+
+
+def _repeats(split: str) -> tuple[str, Callable[[pl.DataFrame], pl.DataFrame]]:
+    """Which of repeated events stays, and the function that keeps it."""
+    if split not in FIRST_STAYS:
+        return "latest", latest_of_repeats
+    return "first", lambda frame: first_of_repeats(frame, ("timestamp", "position") if split == "time" else ORDER)
+
+
+def _about(dataset: Dataset, tables: dict[str, Table | None], rules: Rules, split: dict[str, Any]) -> dict[str, Any]:
+    """The account of what was read, dropped and left."""
+    used = {"items": dataset.items["item_id"], "users": dataset.users["user_id"]}
+    given = {name: table for name, table in tables.items() if table is not None}
+    return {
+        "columns": {name: table.taken for name, table in given.items()},
+        "rules": rules.account(),
+        "tables": {name: _rows_account(given[name], ids) for name, ids in used.items() if name in given},
+        "texts": {name: sum(text != "" for text in texts) for name, texts in dataset.item_texts.items()},
+        "n_items_without_text": sum(not any(texts) for texts in zip(*dataset.item_texts.values(), strict=True)),
+        "n_users_below_3_events": int((np.diff(dataset.interactions.indptr) < 3).sum()),
+        "split": split,
+    }
+
+
+def _check(events: pl.DataFrame, min_rating: float | None, min_core: int, split: str, parts: SplitTable | None) -> None:
+    """Raise ValueError if the data cannot do what is asked."""
+    if parts is None and split not in RULES:
         raise ValueError(f"split {split!r} is unknown: take one of {', '.join(RULES)} or a file")
-    if split in ("leave-last-out", "time") and not {"timestamp", "position"} & set(events.columns):
+    if parts is None and split in FIRST_STAYS and not {"timestamp", "position"} & set(events.columns):
         raise ValueError(f"--split {split} needs an order in time: the interactions have no timestamp (or position)")
     if min_core < 0 or (min_rating is not None and math.isnan(min_rating)):
         raise ValueError("min_rating has to be a number and k_core may not be negative")
-    rules = Rules(events)
-    if min_rating is not None:
-        if "rating" not in events.columns:
-            raise ValueError("a rating filter needs a rating column, and the interactions have none")
-        rules.apply(_rating_rule(min_rating), lambda frame: frame.filter(pl.col("rating") >= min_rating))
-    rules.apply("latest of repeated events of a user and an item", latest_of_repeats)
-    if min_core > 1:
-        rules.apply(f"{min_core}-core", lambda frame: k_core(frame, min_core))
-    column = split_column or f"seed_{seed}"
-    if split_table is not None:
-        rules.apply(f"named in column {column} of {Path(split).name}", lambda f: read_parts(f, split_table, column))
-    if rules.events.is_empty():
-        raise ValueError("nothing is left to learn from: " + "; ".join(map(str, rules.dropped)))
-    dataset = Dataset.from_frame(rules.events, items, users)
-    if split_table is None:
-        dataset = replace(dataset, part=assign_parts(dataset, split, seed))
-    described = {"method": Path(split).name, "column": column} if split_table is not None else {"method": split}
-    about = {
-        "rules": rules.account(),
-        "texts": {name: sum(text != "" for text in texts) for name, texts in dataset.item_texts.items()},
-        "split": described | {"seed": seed, "rule": RULES.get(split, "parts as the file gives them")},
+    if min_rating is not None and "rating" not in events.columns:
+        raise ValueError("a rating filter needs a rating column, and the interactions have none")
+    if parts is not None and parts.held_out and (min_rating is not None or min_core > 1):
+        raise ValueError(
+            "held-out rows are exact: leave out the rating filter and the k-core (--min-rating, --k-core, --preset)"
+        )
+
+
+def _rows_account(table: Table, used: pl.Series) -> dict[str, int]:
+    """How the rows of the table of items (or users) meet the ids that have events."""
+    ids = table.frame[used.name].cast(pl.String)
+    distinct = ids.unique()
+    met = int(distinct.is_in(used.cast(pl.String).implode()).sum())
+    return {
+        "repeated_rows": len(ids) - len(distinct),
+        "rows_without_events": len(distinct) - met,
+        "without_a_row": len(used) - met,
     }
-    return replace(dataset, about=about)
 
 
 def _rating_rule(min_rating: float) -> str:

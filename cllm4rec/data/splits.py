@@ -5,16 +5,24 @@ import polars as pl
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.randomness import hash_ids, mix
+from cllm4rec.data.readers import SplitTable
 
 RULES = {
     "random": "per user at random: max(1, round(0.1 n)) events to test and as many to validation; "
-    "users with fewer than 3 events stay in train",
+    "users with fewer than 3 events stay in train; of repeats the latest event stays; no order in time, so no ties",
     "leave-last-out": "per user in time order: last event to test, the one before to validation; "
-    "users with fewer than 3 events stay in train; equal times are ordered by a hash of the ids",
+    "users with fewer than 3 events stay in train; of repeats the first event stays; "
+    "equal times are ordered by a hash of the ids",
     "time": "one point in time for all: the last 10 % of events to test, the 10 % before to validation; "
-    "events of one second stay together",
-    "none": "all events are train: nothing is held out, nothing is evaluated",
+    "of repeats the first event stays; events of one second stay together in one part",
+    "none": "all events are train: nothing is held out, nothing is evaluated; of repeats the latest event stays",
 }
+FILE_RULE = "parts as the file gives them; events it does not name are left out; of repeats the latest event stays"
+HELD_OUT_RULE = (
+    "each row of the file is a user: its history is input only, its target is validation or test; all other users are train; "
+    "of repeats the latest event stays"
+)
+FIRST_STAYS = ("leave-last-out", "time")  # keeping the latest would let the future take events out of the past
 
 
 def assign_parts(dataset: Dataset, method: str, seed: int = 0) -> np.ndarray:
@@ -67,27 +75,19 @@ def _global_time(times: np.ndarray) -> np.ndarray:
     return ((times >= validation_from).astype(np.uint8) + (times >= test_from)).astype(np.uint8)
 
 
-def read_parts(events: pl.DataFrame, table: pl.DataFrame, column: str) -> pl.DataFrame:
+def read_parts(events: pl.DataFrame, table: SplitTable, column: str) -> pl.DataFrame:
     """Events with the `part` that a split table gives them; events it does not name are left out.
 
     Args:
         events: `user_id`, `item_id`, ...
-        table: `user_id`, `item_id` and `column`, whose values are t, v, e or train, validation, test.
+        table: `user_id`, `item_id` and `column`, whose values are keys of `PART_NAMES`.
         column: which column holds the parts.
 
     Raises:
         ValueError: the column is missing or holds something else.
     """
-    if column not in table.columns:
-        others = [name for name in table.columns if name not in ("user_id", "item_id")]
-        raise ValueError(f"the split file has no column {column!r}: choose one of {', '.join(others)} (--split-column)")
-    names = {"t": "train", "v": "validation", "e": "test", "train": "train", "validation": "validation", "test": "test"}
-    bad = table.filter(~pl.col(column).cast(pl.String).is_in(list(names)).fill_null(False))
-    if len(bad):
-        raise ValueError(f"the split file's column {column!r} holds {bad[column][0]!r}: it may hold t, v, e or the words")
     keys = [pl.col("user_id").cast(pl.String).alias("_user"), pl.col("item_id").cast(pl.String).alias("_item")]
-    parts = table.select(*keys, pl.col(column).cast(pl.String).replace_strict(names).alias("part"))
-    joined = events.with_columns(keys).join(
-        parts.unique(["_user", "_item"], keep="first", maintain_order=True), on=["_user", "_item"], how="inner"
+    parts = table.frame.select(*keys, table.parts(column).alias("part")).unique(
+        ["_user", "_item"], keep="first", maintain_order=True
     )
-    return joined.drop("_user", "_item")
+    return events.with_columns(keys).join(parts, on=["_user", "_item"], how="inner").drop("_user", "_item")
