@@ -9,6 +9,7 @@ import numpy as np
 
 from cllm4rec.cli import flag_value, parse, run, say
 from cllm4rec.data.dataset import PARTS, Dataset
+from cllm4rec.data.files import check_folder
 from cllm4rec.data.filters import Dropped
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.readers import (
@@ -55,6 +56,7 @@ class PrepareOptions:
 def main(argv: Sequence[str]) -> None:
     preset = PRESETS.get(flag_value(argv, "--preset") or "", {})
     (options,) = parse("prepare", "Make a dataset folder from tables.", [PrepareOptions], argv, preset)
+    check_folder(Path(options.output), "dataset.json")
     separator = "\t" if options.separator == "\\t" else options.separator
     for name, path, given in (("item", options.items, options.item_columns), ("user", options.users, options.user_columns)):
         if given and not path:

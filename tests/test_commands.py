@@ -428,9 +428,11 @@ def test_the_preset_of_the_paper_fills_both_stages(place: Path, tmp_path: Path) 
 
 
 FLAGS = {
-    "prepare": "interactions items users output preset min-rating k-core split split-column seed config",
-    "pretrain": "dataset output system preset backbone tune start mutual epochs batch-size learning-rate max-minutes config",
-    "finetune": "run dataset mask-share targets epochs batch-size accumulation patience seed config",
+    "prepare": "interactions items users columns item-columns user-columns separator output preset min-rating k-core split "
+    "split-column seed config",
+    "pretrain": "dataset output resume system preset backbone tune start mutual epochs batch-size learning-rate "
+    "max-minutes config",
+    "finetune": "run dataset resume mask-share targets epochs batch-size accumulation patience seed config",
     "evaluate": "run split json per-user dataset config",
     "recommend": "run users users-file all k output dataset config",
 }
@@ -548,10 +550,18 @@ def test_a_json_file_in_no_folder_ends_in_one_line(
         ("pretrain", ("--dataset", "{data}", "--output", "{place}/new", "--backbone", "{place}"), "backbone"),
         ("finetune", ("--run", "{place}/new2"), "not a run folder"),
         ("prepare", ("--interactions", "{place}/events.csv", "--output", "{place}", "--split", "none"), "another one"),
-        ("prepare", ("--interactions", "{place}/events.csv", "--output", "{place}/new", "--split", "x.csv"), "x.csv"),
-        ("prepare", ("--interactions", "{place}/events.csv", "--output", "{place}/new", "--min-rating", "3"), "rating column"),
-        ("prepare", ("--interactions", "{place}/events.csv", "--output", "{place}/new", "--k-core", "99"), "nothing is left"),
-        ("prepare", ("--interactions", "{place}/items.csv", "--output", "{place}/new"), "user_id"),
+        ("prepare", ("--interactions", "{place}/events.csv", "--output", "{place}/prepared", "--split", "x.csv"), "x.csv"),
+        (
+            "prepare",
+            ("--interactions", "{place}/events.csv", "--output", "{place}/prepared", "--min-rating", "3"),
+            "rating column",
+        ),
+        (
+            "prepare",
+            ("--interactions", "{place}/events.csv", "--output", "{place}/prepared", "--k-core", "99"),
+            "nothing is left",
+        ),
+        ("prepare", ("--interactions", "{place}/items.csv", "--output", "{place}/prepared"), "user_id"),
     ],
 )
 def test_mistakes_are_errors_that_name_the_value(command: str, arguments: tuple[str, ...], message: str, place: Path) -> None:
@@ -636,3 +646,25 @@ def test_users_who_come_only_late_are_left_out_and_counted(tmp_path: Path, capsy
     assert json.loads((tmp_path / "r.json").read_text())["n_users"] == n_measured
     call("recommend", "--run", tmp_path / "run", "--all", "--k", 3, "--output", tmp_path / "lists.csv")
     assert pl.read_csv(tmp_path / "lists.csv")["user_id"].n_unique() == dataset.n_users
+
+
+def test_held_out_rows_are_found_from_histories_that_nothing_learns_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = {"a": "pq", "b": "pq", "c": "pqr"}
+    write_csv(tmp_path / "events.csv", [{"user_id": user, "item_id": item} for user in taken for item in taken[user]])
+    rows = [("val", "q r", "p"), ("test", "s r", "q"), ("test", "q", "r")]
+    lines = ["split\thistory_items\ttarget_item", *("\t".join(row) for row in rows)]
+    (tmp_path / "heldout.tsv").write_text("\n".join(lines) + "\n")
+    call(
+        "prepare", "--interactions", tmp_path / "events.csv", "--split", tmp_path / "heldout.tsv", "--output", tmp_path / "data"
+    )
+    call("pretrain", "--system", "popularity", "--dataset", tmp_path / "data", "--output", tmp_path / "run")
+    call("evaluate", "--run", tmp_path / "run", "--per-user", tmp_path / "users.parquet")
+    assert "2 users" in capsys.readouterr().out
+    model, dataset = load(tmp_path / "run"), Dataset.load(tmp_path / "data")
+    counts = dict(zip(dataset.item_ids.ids, model._arrays()["counts"].tolist(), strict=True))
+    assert counts == {"p": 3.0, "q": 3.0, "r": 1.0, "s": 0.0}, "nobody learns from the rows held out"
+    values = dict(pl.read_parquet(tmp_path / "users.parquet").select("user_id", "mrr").iter_rows())
+    first, second = dataset.tie_order[dataset.item_ids.index(["p", "q"])]
+    assert values == {"test-1": 1.0 if second < first else 0.5, "test-2": 0.5}, "s and r are known to test-1, q to test-2"

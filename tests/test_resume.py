@@ -115,7 +115,7 @@ def test_many_stops_change_nothing(
     while True:
         model = begin(stage)
         try:
-            model.fit(DATASET.train, DATASET.validation, CONFIG, stage, seen.append, state=state, should_stop=StopAfter(17))
+            model.fit(DATASET.train, DATASET.validation, CONFIG, stage, seen.append, state=state, should_stop=StopAfter(11))
             break
         except Stopped:
             stops += 1
@@ -162,7 +162,7 @@ def test_a_state_after_the_last_epoch_ends_at_once_with_the_best_weights(tmp_pat
 def test_time_spent_before_a_stop_counts(tmp_path: Path) -> None:
     state = StateFile(tmp_path / "state.safetensors")
     with pytest.raises(Stopped):
-        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(5))
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(3))
     described = state.described()
     assert described is not None and described["progress"]["seconds"] > 0
     spent, records = described["progress"]["seconds"] / 60, []
