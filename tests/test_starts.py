@@ -1,0 +1,63 @@
+"""The factors that ID tables start from, against the equations they solve."""
+
+import numpy as np
+import polars as pl
+import pytest
+import scipy.sparse as sp
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.synthetic import checkerboard
+from cllm4rec.models import starts
+from cllm4rec.models.starts import event_factors
+
+
+def random_matrix(seed: int = 0, shape: tuple[int, int] = (23, 17)) -> sp.csr_matrix:
+    """Ones in random places; the third row and the last column are empty."""
+    dense = np.random.default_rng(seed).random(shape) < 0.2
+    dense[2], dense[:, -1] = False, False
+    return sp.csr_matrix(dense.astype(np.float32))
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1 << 20])
+def test_least_squares_solve_the_normal_equations_of_each_row(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """x = (Y^T C Y + penalty)^-1 Y^T C p, with the weights C of the row's cells (Hu, Koren and Volinsky, 2008)."""
+    monkeypatch.setattr(starts, "GRADIENT_STEPS", 40)
+    monkeypatch.setattr(starts, "EVENTS_AT_ONCE", at_once)
+    matrix, generator = random_matrix(), np.random.default_rng(1)
+    fixed = generator.standard_normal((matrix.shape[1], 6)).astype(np.float32)
+    start = generator.standard_normal((matrix.shape[0], 6)).astype(np.float32)
+    found = starts._least_squares(matrix, fixed, start)
+    wide = fixed.astype(np.float64)
+    for row, seen in enumerate(matrix.toarray()):
+        weights = np.where(seen > 0, starts.CONFIDENCE, 1.0)
+        left = (wide.T * weights) @ wide + starts.PENALTY * np.eye(6)
+        np.testing.assert_allclose(found[row], np.linalg.solve(left, (wide.T * weights) @ seen), atol=2e-5)
+
+
+def test_a_few_gradient_steps_come_close_and_more_come_closer(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix, fixed = random_matrix(), np.random.default_rng(1).standard_normal((17, 6)).astype(np.float32)
+    found = []
+    for steps in (1, 3, 40):
+        monkeypatch.setattr(starts, "GRADIENT_STEPS", steps)
+        found.append(starts._least_squares(matrix, fixed, np.zeros((23, 6), dtype=np.float32)))
+    distances = [np.linalg.norm(one - found[-1]) / np.linalg.norm(found[-1]) for one in found[:2]]
+    assert distances[1] < 0.1 < distances[0]
+
+
+def test_summed_items_of_a_history_score_what_users_alike_took() -> None:
+    """Even users take even items: the inner product with the rest of one's kind is above that with the others, for all."""
+    events = Dataset.from_frame(checkerboard(60, 40)).interactions
+    factors = event_factors(events, 16, seed=0)
+    assert factors.shape == (60 + 40, 16) and np.isfinite(factors).all()
+    users, items = factors[:60], factors[60:]
+    same = events.matrix.toarray() > 0
+    for scores in (events.matrix @ items @ items.T, users @ items.T):
+        assert scores[same].min() > scores[~same].max()
+
+
+@pytest.mark.parametrize(("n_users", "n_items"), [(1, 1), (1, 5), (5, 1)])
+def test_the_smallest_data_has_factors(n_users: int, n_items: int) -> None:
+    rows = [{"user_id": f"u{user}", "item_id": f"i{item}"} for user in range(n_users) for item in range(n_items)]
+    events = Dataset.from_frame(pl.DataFrame(rows)).interactions
+    factors = event_factors(events, 8, seed=0)
+    assert factors.shape == (n_users + n_items, 1) and np.isfinite(factors).all()
