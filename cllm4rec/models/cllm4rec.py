@@ -177,8 +177,8 @@ class CLLM4Rec(NeuralRecommender):
     net: CLLM4RecNet
     presets = {"paper": PAPER}
     train_configs = {
-        "pretrain": TrainConfig(epochs=8, patience=4),
-        "finetune": TrainConfig(epochs=100, patience=8),
+        "pretrain": TrainConfig(epochs=8, patience=4, learning_rate=1e-4),
+        "finetune": TrainConfig(epochs=100, patience=8, learning_rate=3e-4),
     }
 
     def _build(self, train: Dataset, seed: int) -> tuple[CLLM4RecNet, ExtendedTokenizer]:

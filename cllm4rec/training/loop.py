@@ -114,7 +114,7 @@ class _Course:
         self.net, self.config, self.accelerator, self.state = net, config, accelerator, state
         self.weights: Weights = {name: p for name, p in net.named_parameters() if p.requires_grad}
         groups = [{"params": parameters} for parameters in net.parameter_groups().values() if parameters]
-        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0, fused=True)
         self.wrapped, self.optimizer = accelerator.prepare(net, optimizer)
         self.at, self.best = (Progress(), {}) if state is None else state.take_up(self.weights, optimizer)
         accelerator.wait_for_everyone()  # before the main process replaces what the others have to read

@@ -65,9 +65,9 @@ class Meter:
 
     def add_norms(self) -> None:
         for name, parameters in self.net.parameter_groups().items():
-            squares = [p.grad.detach().float().square().sum() for p in parameters if p.grad is not None]
-            if squares:
-                _add(self.norms, name, torch.stack(squares).sum().sqrt().double(), 1)
+            norms = [torch.linalg.vector_norm(p.grad.detach()).double() for p in parameters if p.grad is not None]
+            if norms:
+                _add(self.norms, name, torch.linalg.vector_norm(torch.stack(norms)), 1)
 
     def totals(self, seconds: float, accelerator: Accelerator) -> Totals:
         """The sums so far, over all processes, which all have to ask for them; `seconds` since this meter began."""
