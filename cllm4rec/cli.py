@@ -12,6 +12,7 @@ from types import UnionType
 from typing import Any, NoReturn, get_args, get_type_hints
 
 import yaml
+from safetensors import SafetensorError
 
 log = logging.getLogger("cllm4rec")
 
@@ -131,7 +132,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         main(sys.argv[1:])
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         sys.stderr.close()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, SafetensorError) as error:  # the last where a disk is full
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
     except KeyboardInterrupt:

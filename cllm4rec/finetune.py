@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from cllm4rec.cli import flag_given, flag_value, log, parse, run, say
 from cllm4rec.models import load_stage, system_class
 from cllm4rec.models.neural import NeuralRecommender, make_accelerator
-from cllm4rec.stages import check_unchanged, finished, interrupted_settings, run_stage, stage_defaults
+from cllm4rec.stages import check_unchanged, run_stage, settings_before, stage_defaults
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 
@@ -38,30 +38,30 @@ def main(argv: Sequence[str]) -> None:
     if not issubclass(system, NeuralRecommender):
         say(f"{name} is fitted in one stage, by pretrain: there is nothing to finetune")
         return
-    resume = flag_given(argv, "--resume")
-    if resume and finished(folder, "finetune"):
-        log.info("%s: finetuning has ended, there is nothing to resume", path)
-        return
-    if not resume:
+    resumed = settings_before(folder, "finetune") if flag_given(argv, "--resume") else None
+    if resumed is None:
         folder.refuse_interrupted("finetune")
+    if not folder.ended("pretrain"):
+        log.info("pretraining has not ended: finetuning goes on from its best epoch so far")
     model = load_stage(folder, "pretrain")
     assert isinstance(model, NeuralRecommender)
-    before, interrupted = asdict(model.config), interrupted_settings(folder, "finetune")
+    before = asdict(model.config)
     seed = folder.about["stages"]["pretrain"]["training"]["seed"]
-    defaults = interrupted or stage_defaults(system, "finetune", folder.about["preset"]) | before | {"seed": seed}
+    defaults = resumed or stage_defaults(system, "finetune", folder.about["preset"]) | before | {"seed": seed}
     classes = [FinetuneOptions, system.config_class, TrainConfig]
     options, config, training = parse("finetune", f"Finetune {name} to recommend.", classes, argv, defaults)
     for setting in FIXED:
         if getattr(config, setting) != before[setting]:
             raise ValueError(f"--{setting} was settled by pretraining ({before[setting]}): pretrain anew to change it")
-    if interrupted is not None:
-        check_unchanged(interrupted, config, training)
+    if resumed is not None:
+        check_unchanged(resumed, config, training)
+        if folder.ended("finetune"):
+            log.info("%s: finetuning has ended, there is nothing to resume", path)
+            return
     model.set_config(config)
     accelerator = make_accelerator()
     how_to_resume = f"python -m cllm4rec.finetune --run {shlex.quote(path or '')} --resume"
     run_stage(model, "finetune", folder.dataset(options.dataset), training, folder, accelerator, how_to_resume)
-    if accelerator.is_main_process:
-        log.info("the run is in %s", path)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,10 @@ def main(argv: Sequence[str]) -> None:
     preset = PRESETS.get(flag_value(argv, "--preset") or "", {})
     (options,) = parse("prepare", "Make a dataset folder from tables.", [PrepareOptions], argv, preset)
     check_folder(Path(options.output), "dataset.json")
+    if options.split_column is not None and options.split in RULES:
+        raise ValueError(
+            f"--split-column names a column of a split file, and --split {options.split} is a rule: give --split FILE"
+        )
     separator = "\t" if options.separator == "\\t" else options.separator
     for name, path, given in (("item", options.items, options.item_columns), ("user", options.users, options.user_columns)):
         if given and not path:
@@ -110,6 +114,8 @@ def _say_account(dataset: Dataset) -> None:
     parts = [f"{n:,} {name}" for n, name in zip(counts, PARTS, strict=True) if n or name != "history"]
     say(f"split {split['method']}: {', '.join(parts)} events")
     say(f"  {split['rule']}")
+    if split.get("rows_without_events"):
+        say(f"rows of the split file without an event: {split['rows_without_events']:,}")
     if split["method"] in ("random", "leave-last-out") and about["n_users_below_3_events"]:
         say(f"users with fewer than 3 events, who stay whole in train: {about['n_users_below_3_events']:,}")
 

@@ -9,9 +9,9 @@ from typing import Any
 from cllm4rec.cli import flag_given, flag_value, log, parse, run
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import SYSTEMS, system_class
-from cllm4rec.models.base import OneStage
+from cllm4rec.models.base import OneStage, Recommender
 from cllm4rec.models.neural import NeuralRecommender, make_accelerator
-from cllm4rec.stages import check_unchanged, finished, interrupted_settings, open_run, run_stage, stage_defaults
+from cllm4rec.stages import check_unchanged, open_run, run_stage, settings_before, stage_defaults
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 
@@ -32,48 +32,54 @@ class PretrainOptions:
 
 def main(argv: Sequence[str]) -> None:
     output = flag_value(argv, "--output") or ""
-    interrupted: dict[str, Any] | None = None
+    before: dict[str, Any] | None = None
     noted: dict[str, Any] = {}
     if flag_given(argv, "--resume") and (Path(output) / "run.json").is_file():
         folder = RunFolder.open(output)
-        if finished(folder, "pretrain"):
-            log.info("%s: pretraining has ended, there is nothing to resume", output)
-            return
-        interrupted = interrupted_settings(folder, "pretrain")
-        about = folder.about
+        before, about = settings_before(folder, "pretrain"), folder.about
         noted = {"dataset": about["dataset"]["path"], "system": about["system"], "preset": about["preset"]}
+        for what in ("system", "preset"):
+            if (given := flag_value(argv, f"--{what}", noted[what])) != noted[what]:
+                raise ValueError(f"{output} is a run of {what} {noted[what]}, not {given}: leave --{what} out to go on with it")
     name = flag_value(argv, "--system", noted.get("system", "cllm4rec")) or ""
-    if interrupted is not None and name != noted["system"]:
-        raise ValueError(f"{output} is a run of {noted['system']}: leave --system out to go on with it")
     system = system_class(name)
     neural = issubclass(system, NeuralRecommender)
     classes = [PretrainOptions, system.config_class, *([TrainConfig] if neural else [])]
-    defaults = interrupted or stage_defaults(system, "pretrain", flag_value(argv, "--preset", noted.get("preset")))
+    defaults = before or stage_defaults(system, "pretrain", flag_value(argv, "--preset", noted.get("preset")))
     options, config, *training = parse("pretrain", f"Train {name} into a run folder.", classes, argv, defaults | noted)
     if neural and Path(config.backbone).is_dir():
         config = replace(config, backbone=str(Path(config.backbone).resolve()))
-    model = system(config)
-    if interrupted is not None:
-        check_unchanged(interrupted, config, *training)
-        folder = RunFolder.open(output)
-        dataset = folder.dataset(options.dataset)
+    if before is not None:
+        check_unchanged(before, config, *training)
+        dataset = folder.dataset(flag_value(argv, "--dataset"))
+        if folder.ended("pretrain"):
+            log.info("%s: pretraining has ended, there is nothing to resume", output)
+            return
+        if folder.ended("finetune"):
+            log.info("%s was finetuned from an earlier epoch: finetune it again afterwards", output)
     else:
         dataset = Dataset.load(options.dataset)
+    settings = {"system": asdict(config), **({"training": asdict(training[0])} if training else {})}
     about = {"system": name, "dataset": dataset, "dataset_path": options.dataset, "preset": options.preset}
+    _train(system(config), dataset, training, output, before is not None, about | {"under_way": {"pretrain": settings}})
+
+
+def _train(
+    model: Recommender, dataset: Dataset, training: list[TrainConfig], output: str, resumed: bool, about: dict[str, Any]
+) -> None:
+    """Train the stage into a new run folder, or into the one that is there."""
     if isinstance(model, NeuralRecommender):
         accelerator = make_accelerator()
-        if interrupted is None:
-            folder = open_run(accelerator, options.output, **about)
-        resume = f"python -m cllm4rec.pretrain --output {shlex.quote(options.output)} --resume"
-        run_stage(model, "pretrain", dataset, training[0], folder, accelerator, resume)
-        if not accelerator.is_main_process:
-            return
+        folder = RunFolder.open(output) if resumed else open_run(accelerator, output, **about)
+        how_to_resume = f"python -m cllm4rec.pretrain --output {shlex.quote(output)} --resume"
+        run_stage(model, "pretrain", dataset, training[0], folder, accelerator, how_to_resume)
     elif isinstance(model, OneStage):
-        folder = RunFolder.create(options.output, **about)
+        folder = RunFolder.open(output) if resumed else RunFolder.create(output, **about)
         model.fit(dataset.train, dataset.validation, report=log.info, seen=dataset.seen)
         folder.begin_stage("pretrain", system=asdict(model.config))
         folder.keep("pretrain", model.save)
-    log.info("the run is in %s", options.output)
+        folder.end_stage("pretrain")
+        log.info("the run is in %s", output)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from cllm4rec.cli import log
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.neural import NeuralRecommender
-from cllm4rec.training.checkpoint import STAGES, RunFolder
+from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.meter import EpochRecord
 from cllm4rec.training.state import Stopped
@@ -36,14 +36,14 @@ def stage_defaults(system: type[Recommender], stage: str, preset: str | None) ->
     return asdict(system.train_configs[stage]) | chosen["system"] | chosen[stage]
 
 
-def interrupted_settings(folder: RunFolder, stage: str) -> dict[str, Any] | None:
-    """The settings of a stage that was begun and has not ended; None if there is none such."""
-    described = folder.state(stage).described()
-    return None if described is None else described["about"]["system"] | described["about"]["training"]
+def settings_before(folder: RunFolder, stage: str) -> dict[str, Any] | None:
+    """The settings of a stage that is under way or has ended; None if it was never begun."""
+    noted = folder.under_way(stage) or folder.about["stages"].get(stage)
+    return None if noted is None else noted["system"] | noted.get("training", {})
 
 
 def check_unchanged(before: dict[str, Any], *now: Any) -> None:
-    """Raise ValueError if a setting differs from what it was when an interrupted stage began."""
+    """Raise ValueError if a setting differs from what it was when a stage began."""
     for name, value in (pair for config in now for pair in asdict(config).items()):
         if before[name] != value:
             raise ValueError(
@@ -54,6 +54,8 @@ def check_unchanged(before: dict[str, Any], *now: Any) -> None:
 
 def open_run(accelerator: Accelerator, output: str, **about: Any) -> RunFolder:
     """Make the run folder on the main process, and have it on all."""
+    RunFolder.check_new(output)
+    accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         RunFolder.create(output, **about)
     accelerator.wait_for_everyone()
@@ -72,7 +74,7 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if number == signal.SIGINT and self.signal == signal.SIGINT and now - self.asked > 1:  # a launcher may send it twice
+        if number == signal.SIGINT and self.signal is not None and now - self.asked > 1:  # a launcher may send it twice
             raise KeyboardInterrupt
         if self.signal is None:
             self.signal, self.asked = signal.Signals(number), now
@@ -103,11 +105,12 @@ class _Records:
         log.info("%s %s", self.stage, record)
 
     def on_best(self) -> None:
-        if self.begun:
+        if not self.begun:
+            self.folder.begin_stage(self.stage, **self.settings)
+        if self.begun and (self.folder.path / self.stage / "model.json").is_file():
             self.folder.keep_weights(self.stage, self.model.save_weights)
-            return
-        self.folder.begin_stage(self.stage, **self.settings)
-        self.folder.keep(self.stage, self.model.save)
+        else:
+            self.folder.keep(self.stage, self.model.save)
         self.begun = True
 
 
@@ -131,9 +134,10 @@ def run_stage(
     accelerator.wait_for_everyone()
     write: dict[str, Any] = {}
     if main := accelerator.is_main_process:
+        folder.announce(stage, about)
         records = _Records(model, stage, folder, about | {"n_processes": accelerator.num_processes}, progress["epoch"])
         write = {"on_epoch": records.on_epoch, "on_best": records.on_best}
-        if state.path.is_file():
+        if resumed := state.path.is_file():
             log.info("%s goes on in epoch %d, after step %d", stage, progress["epoch"], progress["step"])
         elif not len(dataset.validation.interactions):
             log.info("the dataset has no validation events: %s keeps the weights of its last epoch", stage)
@@ -162,11 +166,7 @@ def run_stage(
             log.info("%s; go on with: %s", end, how_to_resume)
     accelerator.wait_for_everyone()
     if main:
-        state.remove()
-
-
-def finished(folder: RunFolder, stage: str) -> bool:
-    """Whether a stage has ended, so that there is nothing to go on with."""
-    later = STAGES[STAGES.index(stage) :]
-    weights = any((folder.path / name / "model.json").is_file() for name in later)
-    return weights and not folder.state(stage).path.is_file()
+        if resumed:
+            records.on_best()  # whatever became of the folder meanwhile, it holds the best weights now
+        folder.end_stage(stage)
+        log.info("the run is in %s", folder.path)

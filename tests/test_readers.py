@@ -7,6 +7,7 @@ import json
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from cllm4rec import prepare
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.formats import TextTable, read_raw
 from cllm4rec.data.preparation import build_dataset
-from cllm4rec.data.readers import read_events, read_items, read_split, read_users
+from cllm4rec.data.readers import event_table, read_events, read_items, read_split, read_users
 
 
 def written(path, content):
@@ -681,3 +682,45 @@ def test_held_out_rows_that_cannot_be_are_refused(tmp_path, rows, words):
 def test_numbers_of_numpy_in_a_pandas_column_are_numbers():
     frame = pd.DataFrame({"user_id": pd.Series([np.int64(3), np.int64(4)], dtype=object), "item_id": [1, 2]})
     assert sorted(Dataset.from_frame(frame).user_ids.ids) == [3, 4]
+
+
+def test_parquet_may_be_compressed_once_more(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"user_id": [1, 2], "item_id": ["a", "b"]})
+    frame.write_parquet(tmp_path / "e.parquet")
+    (tmp_path / "e.parquet.gz").write_bytes(gzip.compress((tmp_path / "e.parquet").read_bytes()))
+    assert read_events(tmp_path / "e.parquet.gz").equals(frame)
+
+
+def test_a_pair_in_two_parts_of_a_split_file_is_refused_by_line(tmp_path: Path) -> None:
+    (tmp_path / "s.tsv").write_text("user_id\titem_id\tseed_0\nu\ta\tt\nu\tb\tt\nu\ta\te\n")
+    with pytest.raises(
+        ValueError, match=r"s.tsv, line 2, column seed_0: 't': one part for a user and an item is needed \(2 such"
+    ):
+        build_dataset(
+            pl.DataFrame({"user_id": ["u", "u"], "item_id": ["a", "b"]}), split="s.tsv", split_table=tmp_path / "s.tsv"
+        )
+
+
+def test_rows_of_a_split_file_without_an_event_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "s.tsv").write_text("user_id\titem_id\tseed_0\nu\ta\tt\nu\ta\tt\nv\tb\tt\nu\tc\te\n")
+    dataset = build_dataset(
+        pl.DataFrame({"user_id": ["u", "u"], "item_id": ["a", "b"]}), split="s.tsv", split_table=tmp_path / "s.tsv"
+    )
+    assert dataset.about["split"]["rows_without_events"] == 2
+    assert len(dataset.interactions) == 1
+
+
+def test_a_column_is_taken_once(tmp_path: Path) -> None:
+    """Named for one purpose, a column is not found for another too."""
+    (tmp_path / "e.csv").write_text("user_id,item_id,score\nu,a,5\n")
+    taken = event_table(tmp_path / "e.csv", {"position": "score"}).taken
+    assert taken == {"user_id": "user_id", "item_id": "item_id", "position": "score"}
+
+
+@pytest.mark.parametrize("blank", [0, 1, 2])
+def test_a_record_below_a_blank_line_is_named_by_its_line(blank: int, tmp_path: Path) -> None:
+    lines = ['{"user_id": "u", "item_id": "a"}', '{"user_id": "u", "item_id": ""}']
+    lines.insert(blank, "")
+    (tmp_path / "e.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=f"line {2 if blank == 2 else 3}, column item_id"):
+        read_events(tmp_path / "e.jsonl")

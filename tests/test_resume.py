@@ -18,13 +18,14 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from cllm4rec import finetune, pretrain
-from cllm4rec.data.files import mend_folder, replace_folder, write_text
+from cllm4rec.data.files import mend_folder, replace_folder, write_aside, write_text
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models import load
-from cllm4rec.models.cllm4rec import CLLM4Rec
+from cllm4rec.models.cllm4rec import CLLM4Rec, CLLM4RecConfig
 from cllm4rec.training import loop
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
@@ -141,7 +142,7 @@ def test_the_state_within_an_epoch_is_saved_when_it_is_due(tmp_path: Path, monke
     monkeypatch.setattr(StateFile, "write", noting)
     with pytest.raises(MemoryError):
         CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
-    assert saved == [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4)]
+    assert saved == [(0, 0), (0, 0), (0, 1), (0, 2), (0, 3)]
     monkeypatch.setattr(StateFile, "write", write)
     resumed = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
     expected = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG)._arrays()
@@ -159,16 +160,88 @@ def test_a_state_after_the_last_epoch_ends_at_once_with_the_best_weights(tmp_pat
     assert all(np.array_equal(array, first._arrays()[name]) for name, array in second._arrays().items())
 
 
+def edited(state: StateFile, **changes: Any) -> None:
+    """Change what a state says of its progress."""
+    described = state.described()
+    assert described is not None
+    described["progress"] |= changes
+    save_file(load_file(state.path), state.path, metadata={"state": json.dumps(described)})
+
+
 def test_time_spent_before_a_stop_counts(tmp_path: Path) -> None:
-    state = StateFile(tmp_path / "state.safetensors")
+    state, records = StateFile(tmp_path / "state.safetensors"), []
     with pytest.raises(Stopped):
         CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(3))
-    described = state.described()
-    assert described is not None and described["progress"]["seconds"] > 0
-    spent, records = described["progress"]["seconds"] / 60, []
-    config = replace(CONFIG, max_minutes=spent / 2)
-    CLLM4Rec().fit(DATASET.train, DATASET.validation, config, on_epoch=records.append, state=state)
+    edited(state, seconds=3600.0)
+    asked = StopAfter(10**9)
+    config = replace(CONFIG, max_minutes=59.0)
+    CLLM4Rec().fit(DATASET.train, DATASET.validation, config, on_epoch=records.append, state=state, should_stop=asked)
     assert len(records) == 1, "the minutes were used up before"
+
+
+def test_a_stop_in_the_step_in_which_the_time_runs_out_loses_nothing(tmp_path: Path) -> None:
+    """The epoch that was cut is validated and kept, as it is without the stop."""
+    config, state = replace(CONFIG, max_minutes=1e-9), StateFile(tmp_path / "state.safetensors")
+    expected: list[EpochRecord] = []
+    whole = CLLM4Rec().fit(DATASET.train, DATASET.validation, config, on_epoch=expected.append)
+    with pytest.raises(Stopped):
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, config, state=state, should_stop=StopAfter(2))
+    described = state.described()
+    assert described is not None and described["progress"]["late"] and described["progress"]["step"] == 1
+    records: list[EpochRecord] = []
+    resumed = CLLM4Rec().fit(DATASET.train, DATASET.validation, config, on_epoch=records.append, state=state)
+    assert without_clock(records) == without_clock(expected) and len(records) == 1
+    assert all(np.array_equal(array, whole._arrays()[name]) for name, array in resumed._arrays().items())
+
+
+def test_a_stop_asked_for_before_validation_is_heard_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation may take long: the epoch's steps are saved, and validation is what training goes on with."""
+    steps: list[str] = []
+    step = loop._Course.step
+    monkeypatch.setattr(loop._Course, "step", lambda self, *arguments: (steps.append("step"), step(self, *arguments))[1])
+    state, records = StateFile(tmp_path / "state.safetensors"), []
+    config = replace(CONFIG, epochs=1)
+    CLLM4Rec(CLLM4RecConfig(content_ratio=0)).fit(DATASET.train, DATASET.validation, config)
+    n_steps = len(steps)
+    with pytest.raises(Stopped):
+        CLLM4Rec(CLLM4RecConfig(content_ratio=0)).fit(
+            DATASET.train, DATASET.validation, config, on_epoch=records.append, state=state, should_stop=StopAfter(n_steps + 2)
+        )
+    described = state.described()
+    assert described is not None and described["progress"]["step"] == n_steps and records == []
+    steps.clear()
+    CLLM4Rec(CLLM4RecConfig(content_ratio=0)).fit(
+        DATASET.train, DATASET.validation, config, on_epoch=records.append, state=state
+    )
+    assert steps == [] and len(records) == 1 and records[0].validation is not None
+
+
+def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
+    state = StateFile(tmp_path / "state.safetensors")
+    with pytest.raises(Stopped):
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(2))
+    described = state.described() or {}
+    save_file(load_file(state.path), state.path, metadata={"state": json.dumps(described | {"format_version": 99})})
+    with pytest.raises(ValueError, match="format_version 99 is unknown"):
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
+
+
+def test_a_state_that_lacks_a_weight_is_refused(tmp_path: Path) -> None:
+    state = StateFile(tmp_path / "state.safetensors")
+    with pytest.raises(Stopped):
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(2))
+    metadata = {"state": json.dumps(state.described())}
+    save_file({name: t for name, t in load_file(state.path).items() if name != "now.content"}, state.path, metadata=metadata)
+    with pytest.raises(ValueError, match="does not fit the network"):
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
+
+
+def test_training_that_diverges_leaves_no_state_that_would_lead_there_again(tmp_path: Path) -> None:
+    state = StateFile(tmp_path / "state.safetensors")
+    config = replace(CONFIG, learning_rate=1e30, warmup_steps=0)
+    with pytest.raises(ValueError, match="training diverged"):
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, config, state=state)
+    assert not state.path.exists()
 
 
 def test_a_state_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -341,7 +414,7 @@ def test_a_resumed_command_may_repeat_its_flags(interrupted: Path, whole: Path, 
 def test_a_run_goes_on_as_it_began(interrupted: Path) -> None:
     message = refusal("pretrain", *resume_flags("pretrain", interrupted), "--learning-rate", "0.1")
     assert message.startswith("--learning-rate is 0.1 and was 0.002 when training began")
-    assert "run of cllm4rec" in refusal("pretrain", *resume_flags("pretrain", interrupted), "--system", "ease")
+    assert "run of system cllm4rec" in refusal("pretrain", *resume_flags("pretrain", interrupted), "--system", "ease")
 
 
 def test_an_interrupted_stage_is_not_started_anew(interrupted: Path, data: Path) -> None:
@@ -373,6 +446,44 @@ def test_resume_begins_where_nothing_was_begun(data: Path, whole: Path, tmp_path
     RunFolder.create(run, "cllm4rec", DATASET, data, preset=None)  # killed before training began
     pretrain.main([*flags("pretrain", data, run), "--resume"])
     check_equal(run, whole, "pretrain")
+
+
+def test_a_run_cut_off_before_its_first_state_begins_again_with_its_own_settings(
+    interrupted: Path, whole: Path, data: Path
+) -> None:
+    RunFolder(interrupted).state("pretrain").remove()
+    pretrain.main(resume_flags("pretrain", interrupted))
+    check_equal(interrupted, whole, "pretrain")
+
+
+def test_an_interrupted_stage_whose_state_was_removed_may_begin_anew(interrupted: Path, data: Path) -> None:
+    RunFolder(interrupted).state("pretrain").remove()
+    pretrain.main(["--dataset", str(data), "--output", str(interrupted), "--epochs", "1"])
+    assert RunFolder(interrupted).about["stages"]["pretrain"]["training"]["epochs"] == 1
+    assert RunFolder(interrupted).ended("pretrain")
+
+
+def test_weights_that_were_lost_meanwhile_are_written_again(data: Path, whole: Path, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr("cllm4rec.stages.StopRequest.__call__", StopAfter(60).__call__)
+        pretrain.main(flags("pretrain", data, tmp_path / "run"))
+    shutil.rmtree(tmp_path / "run" / "pretrain")
+    pretrain.main(resume_flags("pretrain", tmp_path / "run"))
+    check_equal(tmp_path / "run", whole, "pretrain")
+
+
+@pytest.mark.parametrize("flag", [("--system", "ease"), ("--preset", "paper"), ("--epochs", "9")])
+def test_resume_of_a_stage_that_has_ended_refuses_what_it_was_not_trained_with(flag: tuple[str, str], whole: Path) -> None:
+    assert f"leave {'the flag' if flag[0] == '--epochs' else flag[0]} out" in refusal(
+        "pretrain", *resume_flags("pretrain", whole), *flag
+    )
+
+
+def test_a_dataset_that_has_moved_is_asked_for(interrupted: Path) -> None:
+    about = RunFolder(interrupted).about
+    about["dataset"]["path"] = str(interrupted / "nowhere")
+    write_text(interrupted / "run.json", json.dumps(about))
+    assert "say where with --dataset" in refusal("pretrain", *resume_flags("pretrain", interrupted))
 
 
 def test_finetuning_takes_the_best_epoch_of_an_interrupted_pretraining(interrupted: Path) -> None:
@@ -419,3 +530,16 @@ def test_what_a_killed_process_left_of_a_new_folder_does_not_count(tmp_path: Pat
         assert list(new.iterdir()) == []
         (new / "marker").write_text("")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_file_that_fails_to_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(OSError, match="full"), write_aside(tmp_path / "file") as aside:
+        aside.write_text("half")
+        raise OSError("the disk is full")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
+
+
+def test_weights_may_be_read_by_whom_the_umask_allows(whole: Path) -> None:
+    modes = {file.stat().st_mode & 0o777 for file in whole.rglob("*") if file.is_file()}
+    assert modes == {(whole / "pretrain" / "model.json").stat().st_mode & 0o777}

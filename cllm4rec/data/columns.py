@@ -64,7 +64,7 @@ def _stored(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def texts(raw: Raw, column: str, between: str = " ", strip: bool = True) -> pl.Series:
+def texts(raw: Raw, column: str, between: str = " ") -> pl.Series:
     """Texts, "" where there is none; a list of texts becomes one with `between` between them."""
     series = raw.frame[column]
     need = "a text or a list of texts is needed"
@@ -78,8 +78,7 @@ def texts(raw: Raw, column: str, between: str = " ", strip: bool = True) -> pl.S
         series = pl.Series([None if value is None else _stored(str(value)) for value in values], dtype=pl.String)
     elif series.dtype == pl.Binary:
         raw.refuse(column, series.is_not_null(), need)
-    series = series.cast(pl.String).fill_null("")
-    return series.str.strip_chars() if strip else series
+    return series.cast(pl.String).fill_null("").str.strip_chars()
 
 
 def _cells(raw: Raw, column: str, need: str) -> pl.Series:

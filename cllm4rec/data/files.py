@@ -37,7 +37,11 @@ def replace_folder(folder: Path, marker: str) -> Iterator[Path]:
         raise
     if folder.exists():
         os.replace(folder, old)
-    os.replace(new, folder)  # killed before this line: `mend_folder` does it
+    try:
+        os.replace(new, folder)  # killed before this line: `mend_folder` does it
+    except FileNotFoundError:  # a reader has just done so
+        if not folder.exists():
+            raise
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -78,8 +82,11 @@ def write_aside(path: Path) -> Iterator[Path]:
 
 
 def _to_disk(file: Path) -> None:
-    """Have a file's content on disk before its name is made known."""
+    """Have a file's content on disk before its name is made known, to be read by whom the umask allows."""
     if file.is_file():
+        mask = os.umask(0)
+        os.umask(mask)
+        file.chmod(0o666 & ~mask)
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
 

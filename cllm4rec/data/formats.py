@@ -92,8 +92,9 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _parquet(path: Path, wanted: Mapping[str, str | None] | None) -> Raw:
-    names = list(pl.read_parquet_schema(path))
-    frame = pl.read_parquet(path, columns=[name for name in names if wanted is None or name in wanted])
+    source = io.BytesIO(gzip.open(path).read()) if path.name.lower().endswith(".gz") else path
+    names = list(pl.read_parquet_schema(source))
+    frame = pl.read_parquet(source, columns=[name for name in names if wanted is None or name in wanted])
     return Raw(frame, str(path), names, row_number)
 
 

@@ -60,6 +60,7 @@ def build_dataset(
     elif parts is not None:
         column = described["column"] = split_column or f"seed_{seed}"
         rules.apply(f"named in column {column} of {described['method']}", lambda frame: read_parts(frame, parts, column))
+        described["rows_without_events"] = parts.frame.select("user_id", "item_id").n_unique() - len(rules.events)
     if rules.events.is_empty():
         raise ValueError("nothing is left to learn from: " + "; ".join(map(str, rules.dropped)))
     dataset = Dataset.from_tables(replace(table, frame=rules.events), item_rows, user_rows)

@@ -128,7 +128,7 @@ def event_table(
         elif ours == "timestamp":
             columns[ours] = seconds(raw, theirs)
         else:
-            columns[ours] = texts(raw, theirs, strip=False)
+            columns[ours] = texts(raw, theirs)
     frame = pl.DataFrame(columns)
     if sequences:
         order = pl.int_ranges(pl.col("item_ids").list.len(), dtype=pl.Int64).alias("position")
@@ -185,7 +185,11 @@ class SplitTable:
             raise ValueError(f"the split file has no column {column!r}: choose one of {others} (--split-column)")
         names = self.frame[column]
         self.raw.refuse(column, ~names.is_in(list(PART_NAMES)), "t, v, e, h or train, validation, test, history is needed")
-        return names.replace_strict(PART_NAMES, return_dtype=pl.String)
+        parts = names.replace_strict(PART_NAMES, return_dtype=pl.String)
+        pair = self.frame.select(pl.struct(pl.col("user_id", "item_id").cast(pl.String)).alias("pair"), parts.alias("part"))
+        several = pair.select(pl.col("part").n_unique().over("pair") > 1).to_series()
+        self.raw.refuse(column, several, "one part for a user and an item is needed")
+        return parts
 
 
 def read_split(path: str | Path, separator: str | None = None) -> pl.DataFrame:
@@ -235,7 +239,7 @@ def column_names(text: str | None, flag: str, ours: Sequence[str]) -> dict[str, 
     """
     names: dict[str, str] = {}
     for pair in (text or "").split(",") if text is not None else ():
-        name, equals, theirs = pair.partition("=")
+        name, equals, theirs = pair.strip().partition("=")
         if not (equals and theirs):
             raise ValueError(f"{flag} {pair!r}: write it as OUR_NAME=COLUMN_OF_THE_FILE, with commas between")
         if name not in ours or name in names:

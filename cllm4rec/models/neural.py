@@ -102,7 +102,7 @@ class NeuralRecommender(Recommender):
         self.net.to(accelerator.device)
         held_out = validation if validation is not None and len(validation.interactions) else None
         if state is not None:
-            state = replace(state, about=state.about | {"vocabulary": _fingerprint(self.tokenizer.words)})
+            state = replace(state, about=state.about | self._built_from())
         loop.train(
             self.net,
             self._objectives(train, stage, config),
@@ -115,6 +115,12 @@ class NeuralRecommender(Recommender):
             should_stop,
         )
         return self
+
+    def _built_from(self) -> dict[str, Any]:
+        """What a state is only taken up with, beside the settings: the vocabulary, and the weights that are not trained."""
+        vocabulary = json.dumps(sorted(self.tokenizer.words.get_vocab().items()))
+        found = {"vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest()}
+        return found if self.net.backbone.tuned else found | {"backbone": self.net.backbone.fingerprint()}
 
     def set_config(self, config: Any) -> None:
         """Take other settings for the stages to come; those that shape the network must stay as they are."""
@@ -180,8 +186,3 @@ def shared_validation(model: Recommender, seen: Dataset, held_out: Dataset, acce
     if not by_user:
         raise ValueError("no user with validation events has training events: choose another split")
     return float(np.mean([by_user[user] for user in sorted(by_user)]))
-
-
-def _fingerprint(words: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of a vocabulary."""
-    return hashlib.sha256(json.dumps(sorted(words.get_vocab().items())).encode()).hexdigest()

@@ -1,6 +1,6 @@
 """A run folder explains itself: what was run, on which data, with which versions, how it went, and its weights.
 
-run.json         system, configuration, seed, versions, dataset and its hashes, format_version
+run.json         system, configuration, seed, versions, dataset and its hashes, format_version; which stages are under way
 metrics.jsonl    one line an epoch: stage, loss terms, gradient norms, validation metric, time
 pretrain/ ...    one folder a stage that was run: the best weights (safetensors), ids, configuration
 pretrain-state.safetensors ...    while a stage runs, or was stopped: all it needs to go on
@@ -32,18 +32,17 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | Path, system: str, dataset: Dataset, dataset_path: str | Path, **about: Any) -> "RunFolder":
-        """Start a run. The folder must be new, empty, or a run without weights yet, so that no earlier run is lost.
+        """Start a run.
+
+        Args:
+            path: its folder, as `check_new` wants it.
+            about: further things to note; `under_way`: stage -> settings of what begins now.
 
         Raises:
             ValueError: the folder holds something.
         """
         path = Path(path)
-        for stage in STAGES:
-            if path.is_dir():
-                cls(path).refuse_interrupted(stage)
-        weights = any((path / stage / "model.json").is_file() for stage in STAGES)
-        if path.exists() and (not path.is_dir() or weights or (any(path.iterdir()) and not (path / "run.json").is_file())):
-            raise ValueError(f"{path} exists and is not empty: name a new folder, or remove it first")
+        cls.check_new(path)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
         run._write(
@@ -61,10 +60,24 @@ class RunFolder:
                     **{name: importlib.metadata.version(name) for name in VERSIONS_OF},
                 },
                 "stages": {},
+                "under_way": {},
                 **about,
             }
         )
         return run
+
+    @classmethod
+    def check_new(cls, path: str | Path) -> None:
+        """Raise ValueError unless the folder is new, empty, or a run of which no stage has ended or was interrupted, so that
+        nothing is lost."""
+        path, run = Path(path), cls(Path(path))
+        if path.is_dir():
+            for stage in STAGES:
+                run.refuse_interrupted(stage)
+        is_run = (path / "run.json").is_file()
+        ended = is_run and any(run.ended(stage) for stage in STAGES)
+        if path.exists() and (not path.is_dir() or ended or (any(path.iterdir()) and not is_run)):
+            raise ValueError(f"{path} exists and is not empty: name a new folder, or remove it first")
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
@@ -94,6 +107,30 @@ class RunFolder:
     def _write(self, about: dict[str, Any]) -> None:
         write_text(self.path / "run.json", json.dumps(about, indent=2) + "\n")
 
+    def under_way(self, stage: str) -> dict[str, Any] | None:
+        """The settings of a stage that was begun and has not ended; None if there is no such stage."""
+        settings: dict[str, Any] | None = self.about.get("under_way", {}).get(stage)
+        return settings
+
+    def ended(self, stage: str) -> bool:
+        """Whether a stage was trained to its end."""
+        return stage in self.about["stages"] and self.under_way(stage) is None and self._has_weights(stage)
+
+    def announce(self, stage: str, settings: dict[str, Any]) -> None:
+        """Note that a stage begins; those of an earlier try stay noted until there are new weights."""
+        about = self.about
+        self._write(about | {"under_way": about.get("under_way", {}) | {stage: settings}})
+
+    def end_stage(self, stage: str) -> None:
+        """Note that a stage has ended: its state is not needed any more."""
+        about = self.about
+        self._write(about | {"under_way": {name: one for name, one in about["under_way"].items() if name != stage}})
+        self.state(stage).remove()
+
+    def _has_weights(self, stage: str) -> bool:
+        mend_folder(self.path / stage)
+        return (self.path / stage / "model.json").is_file()
+
     def begin_stage(self, stage: str, **settings: Any) -> None:
         """Note how a stage is trained; lines of an earlier try of that stage leave the metrics."""
         about = self.about
@@ -122,7 +159,7 @@ class RunFolder:
         return StateFile(self.path / f"{stage}-state.safetensors", about or {})
 
     def refuse_interrupted(self, stage: str) -> None:
-        """Raise ValueError if a stage was begun and has not ended: it is not to be lost by starting anew."""
+        """Raise ValueError if a stage has a saved state: it is not to be lost by starting anew."""
         if (file := self.state(stage).path).is_file():
             raise ValueError(
                 f"{self.path} holds an interrupted {stage}: go on with --resume, or remove {file.name} to start it anew"
@@ -145,8 +182,7 @@ class RunFolder:
             ValueError: there are no weights.
         """
         for name in reversed(STAGES) if stage is None else [stage]:
-            mend_folder(self.path / name)
-            if (self.path / name / "model.json").is_file():
+            if self._has_weights(name):
                 return self.path / name
         raise ValueError(f"{self.path} holds no weights{f' of {stage}' if stage else ''} yet: pretrain it to its first epoch")
 
@@ -157,6 +193,8 @@ class RunFolder:
             ValueError: it is not there, or it is not the one the run was trained on.
         """
         noted = self.about["dataset"]
+        if path is None and not (Path(noted["path"]) / "dataset.json").is_file():
+            raise ValueError(f"the run's dataset was in {noted['path']} and is not there: say where with --dataset")
         dataset = Dataset.load(path or noted["path"])
         for what in ("data_sha256", "split_sha256"):
             if dataset.about[what] != noted[what]:

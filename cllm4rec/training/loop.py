@@ -81,16 +81,17 @@ def train(
     warmup = max((objective.from_epoch for objective in objectives), default=0)
     course = _Course(net, config, accelerator, state)
     at = course.at
-    if not course.best and config.epochs == 0:
+    n_epochs = config.epochs and warmup + config.epochs
+    if not course.best and n_epochs == 0:
         course.keep_best(on_best)
-    while not at.late and at.stale < config.patience and at.epoch < (config.epochs and warmup + config.epochs):
+    while at.step if at.late else (at.stale < config.patience and at.epoch < n_epochs):
         net.train()
-        for name, batches in _steps(objectives, at, config, accelerator):
-            if course.step(name, batches, should_stop()):
-                course.save()
-                raise Stopped(f"in epoch {at.epoch}, after step {at.step}")
+        course.pause(should_stop())
+        for name, batches in _steps(objectives, at, config, accelerator) if not at.late else ():
+            course.step(name, batches, should_stop())
             if at.late:
                 break
+        course.pause(should_stop())  # before what may take long
         quality = None
         if validate is not None and (at.epoch >= warmup or at.late):
             net.eval()
@@ -121,11 +122,19 @@ class _Course:
         self.raw_optimizer = optimizer
         now = time.monotonic()
         self.began, self.epoch_began, self.saved = now - self.at.seconds, now, now
-        self.meter = Meter(net, self.at.totals)
+        self.meter = Meter(net, self.at.totals, accelerator)
         self.save()
 
-    def step(self, objective: str, batches: list[tuple[Batch, float]], stop: bool) -> bool:
-        """One step of the optimiser over the micro-batches of this process; whether any process was asked to stop."""
+    def pause(self, stop: bool) -> None:
+        """Save the state if that is due; stop if any process was asked to."""
+        stops, dues = self._agree(stop, self._due())
+        if stops or dues:
+            self.save()
+        if stops:
+            raise Stopped(f"in epoch {self.at.epoch}, after step {self.at.step}")
+
+    def step(self, objective: str, batches: list[tuple[Batch, float]], stop: bool) -> None:
+        """One step of the optimiser over the micro-batches of this process; a pause after it, where one is asked for."""
         accelerator, config, at = self.accelerator, self.config, self.at
         torch.manual_seed(int(mix(config.seed, at.steps, accelerator.process_index)[0] >> np.uint64(1)))  # of dropout
         own = sum(len(batch["targets"]) * weight for batch, weight in batches)
@@ -153,9 +162,8 @@ class _Course:
         self.optimizer.step()
         self.optimizer.zero_grad()
         at.step, at.steps, at.late = at.step + 1, at.steps + 1, lates > 0
-        if dues and not stops:
-            self.save()
-        return stops > 0
+        if stops or dues:
+            self.pause(stop)
 
     def _agree(self, *own: float) -> list[float]:
         """Sums over the processes."""
@@ -171,7 +179,7 @@ class _Course:
         return self.accelerator.is_main_process and time.monotonic() - self.saved > SAVE_SECONDS
 
     def totals(self) -> Totals:
-        return self.meter.totals(time.monotonic() - self.epoch_began, self.accelerator)
+        return self.meter.totals(time.monotonic() - self.epoch_began)
 
     def save(self) -> None:
         """Write the state; all processes have to call it."""
@@ -201,7 +209,7 @@ class _Course:
 
     def next_epoch(self) -> None:
         self.at.epoch, self.at.step, self.epoch_began = self.at.epoch + 1, 0, time.monotonic()
-        self.meter = Meter(self.net, Totals())
+        self.meter = Meter(self.net, Totals(), self.accelerator)
         self.save()
 
 

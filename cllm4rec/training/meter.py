@@ -46,14 +46,19 @@ class Meter:
     """Sums up an epoch on the device: means of loss terms over targets, of gradient norms over steps, tokens.
 
     Args:
-        earlier: what was summed up before training was interrupted within this epoch.
+        earlier: what was summed up, over all processes, before training was interrupted within this epoch.
     """
 
-    def __init__(self, net: Any, earlier: Totals) -> None:
-        self.net, self.earlier = net, earlier
-        self.losses: dict[str, tuple[Tensor, int]] = {}
-        self.norms: dict[str, tuple[Tensor, int]] = {}
-        self.tokens = 0
+    def __init__(self, net: Any, earlier: Totals, accelerator: Accelerator) -> None:
+        self.net, self.accelerator, self.seconds = net, accelerator, earlier.seconds
+        main = accelerator.is_main_process  # goes on with the sums of all
+        self.losses = self._on_device(earlier.losses if main else {})
+        self.norms = self._on_device(earlier.norms)
+        self.tokens = earlier.tokens if main else 0
+
+    def _on_device(self, sums: dict[str, tuple[float, int]]) -> dict[str, tuple[Tensor, int]]:
+        device = self.accelerator.device
+        return {name: (torch.tensor(value, dtype=torch.float64, device=device), n) for name, (value, n) in sums.items()}
 
     def add(self, objective: str, terms: dict[str, Tensor], weight: float, batch: Batch) -> None:
         if not weight:
@@ -69,18 +74,17 @@ class Meter:
             if norms:
                 _add(self.norms, name, torch.linalg.vector_norm(torch.stack(norms)), 1)
 
-    def totals(self, seconds: float, accelerator: Accelerator) -> Totals:
+    def totals(self, seconds: float) -> Totals:
         """The sums so far, over all processes, which all have to ask for them; `seconds` since this meter began."""
         own = {name: (value.item(), n) for name, (value, n) in self.losses.items()}
-        losses, norms = dict(self.earlier.losses), dict(self.earlier.norms)
-        tokens = self.earlier.tokens
+        losses: dict[str, tuple[float, int]] = {}
+        tokens = 0
         for theirs, n_tokens in gather_object([(own, self.tokens)]):
             tokens += n_tokens
             for name, (value, n) in theirs.items():
                 _add(losses, name, value, n)
-        for name, (norm, n) in self.norms.items():  # those of the summed gradient, the same in all processes
-            _add(norms, name, norm.item(), n)
-        return Totals(losses, norms, tokens, self.earlier.seconds + seconds)
+        norms = {name: (value.item(), n) for name, (value, n) in self.norms.items()}  # of the summed gradient: one for all
+        return Totals(losses, norms, tokens, self.seconds + seconds)
 
 
 def _add(sums: dict[str, Any], name: str, value: Any, n: int) -> None:

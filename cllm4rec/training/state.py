@@ -106,6 +106,9 @@ class StateFile:
         for key, tensor in self._read(_tensors).items():
             kind, own = key.split(".", 1)
             groups[kind][own] = tensor
+        fits = set(groups["now"]) == set(weights) and all(groups["now"][name].shape == p.shape for name, p in weights.items())
+        if not fits:
+            raise ValueError(f"{self.path} does not fit the network: remove it and start this stage again")
         with torch.no_grad():
             for name, parameter in weights.items():
                 parameter.copy_(groups["now"][name])
