@@ -17,7 +17,7 @@ demo: $(VENV)/ready  ## the main job on a small world, end to end
 	$(BIN)/python -m experiments.demo --output demo
 
 test: $(VENV)/ready  ## the fast tests; with SLOW=1 all
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations 10 $(if $(SLOW),,-m 'not slow')
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 10 $(if $(SLOW),,-m 'not slow')
 
 check: lint test  ## what each commit passes
 

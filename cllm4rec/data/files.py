@@ -70,15 +70,27 @@ def check_folder(folder: Path, marker: str) -> None:
 
 @contextmanager
 def write_aside(path: Path) -> Iterator[Path]:
-    """Give a name to write a file under, and rename it to `path` when the block ends: readers see the old file or the
-    new one, each whole. After an error nothing is left of it."""
-    aside = path.with_name(f".{path.name}.new")
+    """Give a file in a folder of its own to write, and rename it to `path` when the block ends: readers see the old file or
+    the new one, each whole. After an error nothing is left of it, and what a killed process left goes with the next writing."""
+    folder = _aside(path)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     try:
-        yield aside
-        _to_disk(aside)
-        os.replace(aside, path)
+        yield folder / path.name
+        _to_disk(folder / path.name)
+        os.replace(folder / path.name, path)
     finally:
-        aside.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, and what a process that was killed while writing it left."""
+    path.unlink(missing_ok=True)
+    shutil.rmtree(_aside(path), ignore_errors=True)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
 
 
 def _to_disk(file: Path) -> None:

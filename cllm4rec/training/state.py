@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cllm4rec.data.files import write_aside
+from cllm4rec.data.files import remove_file, write_aside
 from cllm4rec.training.meter import Totals
 
 FORMAT_VERSION = 1
@@ -122,7 +122,7 @@ class StateFile:
 
     def remove(self) -> None:
         """The stage has ended."""
-        self.path.unlink(missing_ok=True)
+        remove_file(self.path)
 
     def _read(self, of: Callable[[Any], Any]) -> Any:
         try:
