@@ -99,7 +99,7 @@ def _add_fields(parser: argparse.ArgumentParser, described: Any, defaults: dict[
     types = get_type_hints(described)
     for field in fields(described):
         kind, flag = types[field.name], f"--{field.name.replace('_', '-')}"
-        if isinstance(kind, UnionType):  # X | None
+        if optional := isinstance(kind, UnionType):  # X | None
             kind = next(one for one in get_args(kind) if one is not type(None))
         text, default = field.metadata["help"].replace("%", "%%"), defaults.get(field.name, field.default)
         if kind is bool:
@@ -108,13 +108,23 @@ def _add_fields(parser: argparse.ArgumentParser, described: Any, defaults: dict[
         shown = "" if default is MISSING or default is None else f" (default: {default})"
         parser.add_argument(
             flag,
-            type=kind,
+            type=_or_auto(kind) if optional and kind is not str else kind,
             required=default is MISSING,
             default=default,
             choices=field.metadata.get("choices"),
             metavar=None if "choices" in field.metadata else kind.__name__.upper(),
             help=text + shown,
         )
+
+
+def _or_auto(kind: Any) -> Callable[[str], Any]:
+    """Reads a number, or the word auto as None: what is None is chosen."""
+
+    def read(text: str) -> Any:
+        return None if text == "auto" else kind(text)
+
+    read.__name__ = kind.__name__  # argparse names the kind in its message
+    return read
 
 
 def say(line: str = "") -> None:

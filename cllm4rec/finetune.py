@@ -11,8 +11,6 @@ from cllm4rec.stages import check_unchanged, run_stage, settings_before, stage_d
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 
-FIXED = ("backbone", "tune", "start")  # settled by pretraining
-
 
 @dataclass
 class FinetuneOptions:
@@ -35,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
     folder = RunFolder.open(path or "")
     name = folder.about["system"]
     system = system_class(name)
-    if not issubclass(system, NeuralRecommender):
+    if not issubclass(system, NeuralRecommender) or "finetune" not in system.stages:
         say(f"{name} is fitted in one stage, by pretrain: there is nothing to finetune")
         return
     resumed = settings_before(folder, "finetune") if flag_given(argv, "--resume") else None
@@ -50,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
     defaults = resumed or stage_defaults(system, "finetune", folder.about["preset"]) | before | {"seed": seed}
     classes = [FinetuneOptions, system.config_class, TrainConfig]
     options, config, training = parse("finetune", f"Finetune {name} to recommend.", classes, argv, defaults)
-    for setting in FIXED:
+    for setting in system.settled:
         if getattr(config, setting) != before[setting]:
             raise ValueError(f"--{setting} was settled by pretraining ({before[setting]}): pretrain anew to change it")
     if resumed is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from cllm4rec.cli import flag_given, flag_value, log, parse, run
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import SYSTEMS, system_class
+from cllm4rec.models.backbone import BackboneConfig
 from cllm4rec.models.base import OneStage, Recommender
 from cllm4rec.models.neural import NeuralRecommender, make_accelerator
 from cllm4rec.stages import check_unchanged, open_run, run_stage, settings_before, stage_defaults
@@ -47,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
     classes = [PretrainOptions, system.config_class, *([TrainConfig] if neural else [])]
     defaults = before or stage_defaults(system, "pretrain", flag_value(argv, "--preset", noted.get("preset")))
     options, config, *training = parse("pretrain", f"Train {name} into a run folder.", classes, argv, defaults | noted)
-    if neural and Path(config.backbone).is_dir():
+    if isinstance(config, BackboneConfig) and Path(config.backbone).is_dir():
         config = replace(config, backbone=str(Path(config.backbone).resolve()))
     if before is not None:
         check_unchanged(before, config, *training)

@@ -95,6 +95,17 @@ class Interactions:
         matrix.data[:] = 1.0
         return matrix
 
+    def decayed(self, decay: float) -> sp.csr_matrix:
+        """Float32 matrix (n_users, n_items): decay ** (how many events of the user came after), of the newest if repeated."""
+        ages = self.indptr[self.users + 1] - 1 - np.arange(len(self))
+        weights = np.power(decay, ages, dtype=np.float32)
+        order = np.lexsort((-weights, self.items, self.users))
+        first = np.ones(len(self), dtype=bool)
+        first[1:] = (np.diff(self.users[order]) != 0) | (np.diff(self.items[order]) != 0)
+        kept = order[first]
+        cells = (weights[kept], (self.users[kept], self.items[kept]))
+        return sp.csr_matrix(cells, shape=(self.n_users, self.n_items))
+
     def history(self, user: int) -> np.ndarray:
         """Items of one user in time order, int64."""
         return self.items[self.indptr[user] : self.indptr[user + 1]]

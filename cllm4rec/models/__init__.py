@@ -8,6 +8,8 @@ from cllm4rec.training.checkpoint import RunFolder
 
 SYSTEMS = {  # name -> module and class, imported when asked for
     "cllm4rec": ("cllm4rec.models.cllm4rec", "CLLM4Rec"),
+    "sasrec": ("cllm4rec.models.sasrec", "SASRec"),
+    "gru4rec": ("cllm4rec.models.gru4rec", "GRU4Rec"),
     "ials": ("cllm4rec.models.ials", "IALS"),
     "ease": ("cllm4rec.models.ease", "EASE"),
     "itemknn": ("cllm4rec.models.itemknn", "ItemKNN"),

@@ -3,18 +3,21 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
+import scipy.sparse as sp
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.interactions import IdMap
 from cllm4rec.evaluation import mask_known, measure, top_k
+from cllm4rec.training.config import check_settings
 
 Report = Callable[[str], None]
 
@@ -128,8 +131,12 @@ class Recommender(ABC):
             raise ValueError(f"{folder} is damaged ({str(error).splitlines()[0]}): train this stage again") from error
         return model
 
+    def _describe(self) -> dict[str, Any]:
+        """What model.json says."""
+        return {"system": self.name, "config": asdict(self.config)}
+
     def _save_description(self, folder: Path) -> None:
-        (folder / "model.json").write_text(json.dumps({"system": self.name, "config": asdict(self.config)}, indent=2))
+        (folder / "model.json").write_text(json.dumps(self._describe(), indent=2) + "\n")
         pl.DataFrame({"user_id": self.user_ids.ids, "trained": self.trained}).write_parquet(folder / "users.parquet")
         pl.DataFrame({"item_id": self.item_ids.ids}).write_parquet(folder / "items.parquet")
 
@@ -154,9 +161,10 @@ class Recommender(ABC):
 
 
 class OneStage(Recommender):
-    """A system fitted in one go, whose settings are chosen on the validation events unless given."""
+    """A system fitted in one go, whose settings are chosen on the validation events where they are None."""
 
-    grid: ClassVar[tuple[dict[str, Any], ...]] = ()
+    grid: ClassVar[tuple[dict[str, Any], ...]] = ()  # choices of the settings that fitting needs
+    at_scoring: ClassVar[dict[str, tuple[Any, ...]]] = {}  # choices of those that act on scoring alone
 
     @abstractmethod
     def _fit(self, train: Dataset, settings: Any) -> None:
@@ -177,8 +185,7 @@ class OneStage(Recommender):
             ValueError: a setting is open and there are no validation events to choose it by.
         """
         self._learn_ids(train)
-        given = asdict(self.given)
-        unset = [name for name, value in given.items() if value is None]
+        unset = [name for name, value in asdict(self.given).items() if value is None]
         if not unset:
             self.config = self.given
             self._fit(train, self.config)
@@ -188,15 +195,48 @@ class OneStage(Recommender):
                 f"{self.name} chooses {', '.join(unset)} on validation events and there are none: "
                 "give a value, or prepare with a split"
             )
-        choices = dict.fromkeys(tuple((name, choice[name]) for name in unset) for choice in self.grid)
         best: tuple[float, Any] = (-1.0, None)
-        for choice in map(dict, choices):
-            settings = self.config_class(**{**given, **choice})
-            self._fit(train, settings)
-            quality = measure(self, seen or train, validation).metrics["ndcg@100"]
-            report(f"{self.name} {json.dumps(choice)}: validation ndcg@100 {quality:.4f}")
-            if quality > best[0]:
-                best = (quality, settings)
+        for alike in self._choices(unset):
+            for number, settings in enumerate(alike):
+                self.config = settings
+                if number == 0:
+                    self._fit(train, settings)
+                quality = measure(self, seen or train, validation).metrics["ndcg@100"]
+                chosen = {name: getattr(settings, name) for name in unset}
+                report(f"{self.name} {json.dumps(chosen)}: validation ndcg@100 {quality:.4f}")
+                if quality > best[0]:
+                    best = (quality, settings)
         self.config = best[1]
         self._fit(train, self.config)
         return self
+
+    def _choices(self, unset: list[str]) -> list[list[Any]]:
+        """Settings to try, those that need no fitting in between side by side."""
+        fitted = dict.fromkeys(tuple((name, choice[name]) for name in unset if name in choice) for choice in self.grid)
+        scored = list(
+            product(*([(name, value) for value in self.at_scoring[name]] for name in unset if name in self.at_scoring))
+        )
+        return [[replace(self.given, **dict([*one, *other])) for other in scored] for one in fitted]
+
+
+@dataclass(frozen=True)
+class DecayedInput:
+    """Setting of systems that read a history as a weighted set of items."""
+
+    decay: float | None = field(
+        default=1.0,
+        metadata={"above": 0, "help": "share of its weight that an item of the history keeps for each newer one; 1: order does "
+                                      "not matter; auto: chosen on validation events"},
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+DECAYS = {"decay": (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)}
+
+
+def weighted_history(users: np.ndarray, seen: Dataset, config: DecayedInput) -> sp.csr_matrix:
+    """Histories of users (B,), weighted by their order, float32 (B, n_items)."""
+    events = seen.interactions
+    return (events.matrix if config.decay in (None, 1.0) else events.decayed(config.decay))[users]

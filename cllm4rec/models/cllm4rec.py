@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.backbone import Backbone, BackboneConfig, build_backbone, load_backbone, restore_backbone
-from cllm4rec.models.neural import NeuralRecommender
+from cllm4rec.models.backbone import Backbone, BackboneConfig, build_backbone
+from cllm4rec.models.language import LanguageRecommender
 from cllm4rec.models.starts import starting_tables
 from cllm4rec.text.content import ContentCorpus, content_documents
 from cllm4rec.text.histories import (
@@ -23,7 +23,6 @@ from cllm4rec.text.histories import (
 )
 from cllm4rec.text.prompts import Template, training_texts
 from cllm4rec.text.ragged import Ragged, batches_by_length
-from cllm4rec.text.tokenizer import ExtendedTokenizer
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import Objective
 from cllm4rec.training.losses import multinomial_nll, pull
@@ -165,7 +164,7 @@ class CLLM4RecNet(nn.Module):
         return {"cos(z^l, z^c)": float(torch.cosine_similarity(self.collaborative, self.content).mean())}
 
 
-class CLLM4Rec(NeuralRecommender):
+class CLLM4Rec(LanguageRecommender):
     """Mutually regularised pretraining, then finetuning of a multinomial head on masked histories.
 
     Scoring is one forward pass over the user's history; the softmax has the items of the catalogue and nothing else.
@@ -176,29 +175,29 @@ class CLLM4Rec(NeuralRecommender):
     config: CLLM4RecConfig
     net: CLLM4RecNet
     presets = {"paper": PAPER}
+    settled = ("backbone", "tune", "start")
     train_configs = {
         "pretrain": TrainConfig(epochs=8, patience=4, learning_rate=1e-4),
         "finetune": TrainConfig(epochs=100, patience=8, learning_rate=3e-4),
     }
 
-    def _build(self, train: Dataset, seed: int) -> tuple[CLLM4RecNet, ExtendedTokenizer]:
+    def _build(self, train: Dataset, seed: int) -> CLLM4RecNet:
         reviews = train.interactions.reviews
         texts: Iterable[str] = training_texts(
             train.item_texts, train.user_texts, [] if reviews is None else [t for t in reviews.to_list() if t]
         )
         backbone, words = build_backbone(self.config, texts, seed)
-        tokenizer = self._extend(words, backbone)
+        self._extend(words, backbone)
         net = CLLM4RecNet(backbone, self.config, train.n_users, train.n_items)
         with torch.no_grad():
-            collaborative, content = starting_tables(self.config.start, backbone, tokenizer, train, seed)
+            collaborative, content = starting_tables(self.config.start, backbone, self.tokenizer, train, seed)
             net.collaborative.copy_(collaborative)
             net.content.copy_(content)
-        return net, tokenizer
+        return net
 
-    def _rebuild(self, folder: Path, scales: tuple[float, float]) -> CLLM4RecNet:
-        restored = restore_backbone(folder, self.config, scales) if self.config.tuned else load_backbone(self.config)
-        self.tokenizer = self._extend(restored[1], restored[0])
-        return CLLM4RecNet(restored[0], self.config, len(self.user_ids), len(self.item_ids))
+    def _rebuild(self, folder: Path, described: dict[str, Any]) -> CLLM4RecNet:
+        backbone = self._restored_backbone(folder, described)
+        return CLLM4RecNet(backbone, self.config, len(self.user_ids), len(self.item_ids))
 
     def _options(self, seed: int) -> HistoryOptions:
         config = self.config

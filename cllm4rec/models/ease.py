@@ -6,20 +6,16 @@ import numpy as np
 import scipy.linalg
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.base import OneStage
-from cllm4rec.training.config import check_settings
+from cllm4rec.models.base import DECAYS, DecayedInput, OneStage, weighted_history
 
 
 @dataclass(frozen=True)
-class EASEConfig:
+class EASEConfig(DecayedInput):
     """Settings of EASE."""
 
     regularization: float | None = field(
         default=None, metadata={"above": 0, "help": "L2 penalty; chosen on validation events if not given"}
     )
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 class EASE(OneStage):
@@ -30,6 +26,7 @@ class EASE(OneStage):
 
     name = "ease"
     config_class = EASEConfig
+    at_scoring = DECAYS
     grid = tuple({"regularization": value} for value in (20.0, 50.0, 100.0, 200.0, 400.0, 800.0, 1600.0))
 
     def _fit(self, train: Dataset, settings: EASEConfig) -> None:
@@ -42,7 +39,7 @@ class EASE(OneStage):
         self.weights = weights.astype(np.float32)  # (n_items, n_items)
 
     def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:
-        return np.asarray(seen.interactions.matrix[users] @ self.weights, dtype=np.float32)
+        return np.asarray(weighted_history(users, seen, self.config) @ self.weights, dtype=np.float32)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {"weights": self.weights}

@@ -6,12 +6,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.base import OneStage
-from cllm4rec.training.config import check_settings
+from cllm4rec.models.base import DECAYS, DecayedInput, OneStage, weighted_history
 
 
 @dataclass(frozen=True)
-class ItemKNNConfig:
+class ItemKNNConfig(DecayedInput):
     """Settings of ItemKNN."""
 
     neighbours: int | None = field(
@@ -20,9 +19,6 @@ class ItemKNNConfig:
     shrinkage: float | None = field(
         default=None, metadata={"least": 0, "help": "added to the denominator of the cosine; chosen likewise if not given"}
     )
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 class ItemKNN(OneStage):
@@ -34,6 +30,7 @@ class ItemKNN(OneStage):
 
     name = "itemknn"
     config_class = ItemKNNConfig
+    at_scoring = DECAYS
     grid = tuple(
         {"neighbours": neighbours, "shrinkage": shrinkage}
         for neighbours in (50, 100, 200, 500)
@@ -52,7 +49,7 @@ class ItemKNN(OneStage):
         self.similarity = _keep_largest(together, settings.neighbours, train.tie_order).T.tocsr().astype(np.float32)
 
     def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:
-        return np.asarray((seen.interactions.matrix[users] @ self.similarity).toarray(), dtype=np.float32)
+        return np.asarray((weighted_history(users, seen, self.config) @ self.similarity).toarray(), dtype=np.float32)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         matrix = self.similarity

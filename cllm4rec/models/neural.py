@@ -1,6 +1,5 @@
 """What systems with a network share: stages of objectives, the loop, the best weights, the checkpoint."""
 
-import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Callable
@@ -13,13 +12,10 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import measure
-from cllm4rec.models.backbone import Backbone
 from cllm4rec.models.base import Recommender
-from cllm4rec.text.tokenizer import ExtendedTokenizer
 from cllm4rec.training import loop
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import Objective
@@ -40,24 +36,27 @@ class NeuralRecommender(Recommender):
     A subclass builds the network (`_build`), says what each stage learns (`_objectives`) and scores.
     """
 
-    stages = ("pretrain", "finetune")
     train_configs: ClassVar[dict[str, TrainConfig]]
     presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {}  # name -> settings of the system and of each stage
+    settled: ClassVar[tuple[str, ...]] = ()  # settings that the first stage settles
     net: Any
-    tokenizer: ExtendedTokenizer
     stage: str | None = None
 
     @abstractmethod
-    def _build(self, train: Dataset, seed: int) -> tuple[nn.Module, ExtendedTokenizer]:
-        """A new network and the tokenizer of its words and IDs; whatever is fitted sees the training events only."""
+    def _build(self, train: Dataset, seed: int) -> nn.Module:
+        """A new network; whatever is fitted sees the training events only."""
 
     @abstractmethod
     def _objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
         """What the stage learns."""
 
     @abstractmethod
-    def _rebuild(self, folder: Path, scales: tuple[float, float]) -> nn.Module:
-        """The network of a saved run, weights not yet filled in; `scales` of its backbone's words and IDs."""
+    def _rebuild(self, folder: Path, described: dict[str, Any]) -> nn.Module:
+        """The network of a saved run, weights not yet filled in; `described`: what `_describe` gave."""
+
+    def _built_from(self) -> dict[str, Any]:
+        """What a state is only taken up with, beside the settings: things fitted when the network was built."""
+        return {}
 
     def fit(
         self,
@@ -97,7 +96,7 @@ class NeuralRecommender(Recommender):
         accelerator = make_accelerator() if accelerator is None else accelerator
         if stage == self.stages[0]:
             self._learn_ids(train)
-            self.net, self.tokenizer = self._build(train, config.seed)
+            self.net = self._build(train, config.seed)
         self.stage = stage
         self.net.to(accelerator.device)
         held_out = validation if validation is not None and len(validation.interactions) else None
@@ -115,12 +114,6 @@ class NeuralRecommender(Recommender):
             should_stop,
         )
         return self
-
-    def _built_from(self) -> dict[str, Any]:
-        """What a state is only taken up with, beside the settings: the vocabulary, and the weights that are not trained."""
-        vocabulary = json.dumps(sorted(self.tokenizer.words.get_vocab().items()))
-        found = {"vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest()}
-        return found if self.net.backbone.tuned else found | {"backbone": self.net.backbone.fingerprint()}
 
     def set_config(self, config: Any) -> None:
         """Take other settings for the stages to come; those that shape the network must stay as they are."""
@@ -146,31 +139,16 @@ class NeuralRecommender(Recommender):
                 parameter.copy_(torch.from_numpy(arrays[name]))
         self.net.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
-    def _save_description(self, folder: Path) -> None:
-        super()._save_description(folder)
-        backbone: Backbone = self.net.backbone
-        described = json.loads((folder / "model.json").read_text())
-        described |= {"stage": self.stage, "scales": [backbone.word_scale, backbone.id_scale]}
-        if backbone.tuned:
-            backbone.model.config.save_pretrained(folder / "backbone")
-            self.tokenizer.words.save_pretrained(folder / "backbone")
-        else:
-            described["backbone_sha256"] = backbone.fingerprint()
-        (folder / "model.json").write_text(json.dumps(described, indent=2) + "\n")
+    def _describe(self) -> dict[str, Any]:
+        return super()._describe() | {"stage": self.stage}
 
     @classmethod
     def _load_description(cls, folder: Path) -> Self:
         model = super()._load_description(folder)
         described = json.loads((folder / "model.json").read_text())
         model.stage = described["stage"]
-        model.net = model._rebuild(folder / "backbone", tuple(described["scales"]))
-        expected = described.get("backbone_sha256")
-        if expected is not None and model.net.backbone.fingerprint() != expected:
-            raise ValueError(f"the weights of backbone {model.config.backbone!r} are not those this run was trained with")
+        model.net = model._rebuild(folder, described)
         return model
-
-    def _extend(self, words: PreTrainedTokenizerBase, backbone: Backbone) -> ExtendedTokenizer:
-        return ExtendedTokenizer(words, backbone.n_words, len(self.user_ids), len(self.item_ids))
 
 
 def shared_validation(model: Recommender, seen: Dataset, held_out: Dataset, accelerator: Accelerator) -> float:

@@ -27,7 +27,6 @@ from cllm4rec.text.tokenizer import ExtendedTokenizer
 class Corpus(Protocol):
     """Examples of one objective."""
 
-    tokenizer: ExtendedTokenizer
     lengths: np.ndarray  # tokens of each example, about, for grouping by length
 
     def selection(self, epoch: int) -> np.ndarray:
@@ -35,18 +34,24 @@ class Corpus(Protocol):
         ...
 
     def batch(self, examples: np.ndarray, epoch: int) -> Batch:
-        """Tensors of some examples, as they are in that epoch."""
+        """Tensors of some examples, as they are in that epoch: `mask`, `targets` and what the network reads."""
         ...
 
+
+class CorpusWithIDs(Corpus, Protocol):
+    """Examples with ID tokens."""
+
+    tokenizer: ExtendedTokenizer
+
     def unweighed(self, examples: np.ndarray, epoch: int) -> Batch:
-        """The same without `weights`, which need a walk over the whole epoch."""
+        """What `batch` gives without `weights`, which need a walk over the whole epoch."""
         ...
 
 
 class EpochCounts:
     """How often each ID occurs in an epoch: counted over the very batches, so dropped tokens do not count."""
 
-    def __init__(self, corpus: Corpus) -> None:
+    def __init__(self, corpus: CorpusWithIDs) -> None:
         self.corpus = corpus
         self.epoch: int | None = None
         self.counts = torch.empty(0)

@@ -1,0 +1,30 @@
+"""GRU4Rec: a gated recurrent network over the items of a history."""
+
+from torch import Tensor, nn
+
+from cllm4rec.models.sequential import SequentialConfig, SequentialNet, SequentialRecommender
+from cllm4rec.text.ragged import Batch
+
+
+class GRU4RecNet(SequentialNet):
+    """Gated recurrent layers and a linear layer back to the width of the items."""
+
+    def __init__(self, config: SequentialConfig, n_items: int) -> None:
+        super().__init__(config, n_items)
+        between = config.dropout if config.layers > 1 else 0.0
+        self.recurrent = nn.GRU(config.width, config.width, config.layers, batch_first=True, dropout=between)
+        self.output = nn.Sequential(nn.Linear(config.width, config.width), nn.LayerNorm(config.width))
+
+    def encode(self, embedded: Tensor, batch: Batch) -> Tensor:
+        states: Tensor = self.output(self.recurrent(embedded)[0])
+        return states
+
+
+class GRU4Rec(SequentialRecommender):
+    """Hidasi, Karatzoglou, Baltrunas and Tikk, "Session-based Recommendations with Recurrent Neural Networks", 2016, with
+    the cross-entropy over the whole catalogue."""
+
+    name = "gru4rec"
+
+    def _new_net(self, n_items: int) -> GRU4RecNet:
+        return GRU4RecNet(self.config, n_items)

@@ -1,0 +1,108 @@
+"""What conventional sequential recommenders share: an embedding an item, an encoder of sequences, a softmax over items."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.models.backbone import TABLE_SPREAD
+from cllm4rec.models.neural import NeuralRecommender
+from cllm4rec.text.ragged import Batch, Ragged, batches_by_length
+from cllm4rec.text.sequences import SequenceCorpus, sequence_batch
+from cllm4rec.training.config import TrainConfig, check_settings
+from cllm4rec.training.loop import Objective
+from cllm4rec.training.losses import multinomial_nll
+
+ITEMS_AT_ONCE = 1 << 15  # padded items of a forward pass when scoring
+
+
+@dataclass(frozen=True)
+class SequentialConfig:
+    """What a sequential recommender is."""
+
+    width: int = field(default=64, metadata={"least": 1, "help": "width of an item's embedding and of the states"})
+    layers: int = field(default=2, metadata={"least": 1, "help": "layers of the encoder"})
+    dropout: float = field(default=0.5, metadata={"least": 0, "below": 1, "help": "share of the numbers dropped in training"})
+    length: int = field(default=50, metadata={"least": 1, "help": "most items of a history that are read, the newest"})
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+class SequentialNet(nn.Module):
+    """Item embeddings (n_items, d), read by an encoder, and the softmax tied to them."""
+
+    def __init__(self, config: SequentialConfig, n_items: int) -> None:
+        super().__init__()
+        self.config = config
+        self.items = nn.Parameter(torch.randn(n_items, config.width) * TABLE_SPREAD)
+
+    @abstractmethod
+    def encode(self, embedded: Tensor, batch: Batch) -> Tensor:
+        """States (B, L, d) of sequences (B, L, d), each from the items up to its own."""
+
+    def states(self, batch: Batch) -> Tensor:
+        """States (B, L, d) of a batch that `sequence_batch` gave."""
+        embedded = self.items[batch["tokens"]] * self.config.width**0.5
+        return self.encode(functional.dropout(embedded, self.config.dropout, self.training), batch)
+
+    def forward(self, objective: str, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy of the next item over the whole catalogue, summed over the places of the batch."""
+        states = self.states(batch).flatten(0, 1)[batch["read"]]
+        return {objective: multinomial_nll(states, self.items, batch["rows"], batch["targets"])}
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Trained parameters: the table of items and the encoder."""
+        return {"items": [self.items], "encoder": [p for name, p in self.named_parameters() if name != "items"]}
+
+    def diagnostics(self) -> dict[str, float]:
+        """Nothing further."""
+        return {}
+
+
+class SequentialRecommender(NeuralRecommender):
+    """What comes next, from the items before it, in time order. One stage; users are their histories and nothing else."""
+
+    config_class = SequentialConfig
+    config: SequentialConfig
+    net: SequentialNet
+    train_configs = {"pretrain": TrainConfig(epochs=200, batch_size=128, patience=10)}
+
+    @abstractmethod
+    def _new_net(self, n_items: int) -> SequentialNet:
+        """A network with random weights."""
+
+    def _build(self, train: Dataset, seed: int) -> SequentialNet:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self._new_net(train.n_items)
+
+    def _rebuild(self, folder: Path, described: dict[str, Any]) -> SequentialNet:
+        return self._new_net(len(self.item_ids))
+
+    def _objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
+        return [Objective("next item", SequenceCorpus(train.interactions, self.config.length, config.seed))]
+
+    @torch.no_grad()
+    def states(self, users: np.ndarray, seen: Dataset) -> np.ndarray:
+        """State of each user's history, float32 (B, d); zero where there is none."""
+        events, lengths = seen.interactions.histories(users)
+        items = Ragged(seen.interactions.items[events], lengths).last(self.config.length)
+        states = np.zeros((len(users), self.config.width), dtype=np.float32)
+        self.net.eval()
+        for rows in batches_by_length(items.lengths, ITEMS_AT_ONCE):
+            rows = rows[items.lengths[rows] > 0]
+            if len(rows):
+                batch = {name: t.to(self.device) for name, t in sequence_batch(items.take(rows)).items()}
+                last = batch["mask"].sum(1) - 1
+                states[rows] = self.net.states(batch)[torch.arange(len(rows)), last].float().cpu().numpy()
+        return states
+
+    def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:
+        return np.asarray(self.states(users, seen) @ self.net.items.detach().float().cpu().numpy().T)
