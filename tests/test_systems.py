@@ -23,6 +23,8 @@ SETTINGS = {  # fixed, so that nothing is searched; a system that is not named h
     "ials": {"factors": 16, "regularization": 10.0, "alpha": 3.0},
     "ease": {"regularization": 50.0},
     "itemknn": {"neighbours": 10, "shrinkage": 5.0},
+    "sasrec": {"dropout": 0.1},
+    "gru4rec": {"dropout": 0.1},
 }
 QUICK = TrainConfig(epochs=2, batch_size=16, warmup_steps=5)
 ONE_STAGE = [name for name in SYSTEMS if issubclass(system_class(name), OneStage)]
@@ -263,8 +265,9 @@ def test_nobody_asked_for_gives_no_rows(model: Recommender) -> None:
 
 def test_checkerboard_is_mastered(name: str) -> None:
     """Each user took 40 of the 50 items of one parity: the other ten, five of which are test events, come first."""
-    dataset = build_dataset(checkerboard(60, 100))
-    model = fit(new_system(name), dataset, TrainConfig(epochs=4, batch_size=8, warmup_steps=5))
+    dataset = build_dataset(checkerboard(60, 100).drop("timestamp"))  # in no order: there is no next item
+    epochs = 40 if name in ("sasrec", "gru4rec") else 4  # those that start at random have more to learn
+    model = fit(new_system(name), dataset, TrainConfig(epochs=epochs, batch_size=8, warmup_steps=5))
     measured = measure(model, dataset.train, dataset.test)
     users = np.arange(dataset.n_users)
     best = model.recommend(users, dataset.train, k=10).items
