@@ -49,7 +49,7 @@ def recall_at_1(model: Recommender, dataset: Dataset) -> float:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_next_item_of_a_cycle_is_certain(name: str) -> None:
     dataset = cycle_world()
-    model = new(name).fit(dataset.train, dataset.validation, TrainConfig(epochs=150, batch_size=16, patience=150))
+    model = new(name).fit(dataset.train, None, TrainConfig(epochs=60, batch_size=16))
     assert recall_at_1(model, dataset) == 1.0
     assert recall_at_1(Popularity().fit(dataset.train), dataset) < 0.3
 
