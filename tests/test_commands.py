@@ -668,3 +668,13 @@ def test_held_out_rows_are_found_from_histories_that_nothing_learns_from(
     values = dict(pl.read_parquet(tmp_path / "users.parquet").select("user_id", "mrr").iter_rows())
     first, second = dataset.tie_order[dataset.item_ids.index(["p", "q"])]
     assert values == {"test-1": 1.0 if second < first else 0.5, "test-2": 0.5}, "s and r are known to test-1, q to test-2"
+
+
+def test_a_setting_may_be_left_to_the_validation_events(place: Path, tmp_path: Path) -> None:
+    flags = ("--system", "itemknn", "--neighbours", "5", "--shrinkage", "1", "--dataset", place / "data")
+    call("pretrain", *flags, "--decay", "auto", "--output", tmp_path / "chosen")
+    call("pretrain", *flags, "--output", tmp_path / "plain")
+    assert load(tmp_path / "plain").config.decay == 1.0
+    assert load(tmp_path / "chosen").config.decay in (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+    with pytest.raises(ValueError, match="invalid float value: 'much'"):
+        call("pretrain", *flags, "--decay", "much", "--output", tmp_path / "wrong")
