@@ -134,7 +134,7 @@ def texts_of_all_corpora(dataset: Dataset) -> dict[tuple[str, str], list[str]]:
     """Every example of every objective of every stage in several epochs, decoded: what is read, and what is predicted."""
     model = CLLM4Rec(CLLM4RecConfig(content_ratio=100.0))  # all documents in each pass
     model._learn_ids(dataset.train)
-    model.net, model.tokenizer = model._build(dataset.train, 0)
+    model.net = model._build(dataset.train, 0)
     texts: dict[tuple[str, str], list[str]] = {}
     for stage in model.stages:
         for objective in model._objectives(dataset.train, stage, QUICK):
