@@ -140,6 +140,10 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     _keep_memory()
     try:
         main(sys.argv[1:])
+        _part()
+    except SystemExit:  # stopped by a signal, all processes together
+        _part()
+        raise
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         sys.stderr.close()
     except (ValueError, OSError, SafetensorError) as error:  # the last where a disk is full
@@ -148,6 +152,13 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         sys.exit(130)
+
+
+def _part() -> None:
+    """Leave the group of processes, if there is one: its threads may abort a process that exits while they run."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _keep_memory() -> None:

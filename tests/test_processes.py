@@ -76,6 +76,8 @@ for stage, *line in json.loads(sys.argv[1]):
     command = {"pretrain": pretrain, "finetune": finetune, "evaluate": evaluate, "recommend": recommend}[stage]
     state |= {"stage": stage, "step": 0, "run": line[1]}
     command.main(line)
+if torch.distributed.is_initialized():
+    torch.distributed.destroy_process_group()
 """
 
 # shared_validation with a scorer that notes whom it is asked for
@@ -99,6 +101,7 @@ dataset, accelerator = Dataset.load(sys.argv[1]), Accelerator(cpu=True)
 value = shared_validation(Noting(), dataset.train, dataset.validation, accelerator)
 with open(f"{sys.argv[2]}/{accelerator.process_index}.json", "w") as file:
     json.dump({"asked": Noting.asked, "value": value, "n": accelerator.num_processes}, file)
+accelerator.state.destroy_process_group()
 """
 
 

@@ -382,6 +382,7 @@ accelerator = Accelerator(cpu=True)
 value = shared_validation(model, dataset.train, dataset.validation, accelerator)
 with open(f"{sys.argv[3]}/{accelerator.process_index}.json", "w") as file:
     json.dump({"asked": asked, "value": value, "n": accelerator.num_processes}, file)
+accelerator.state.destroy_process_group()
 """
 
 
