@@ -39,6 +39,7 @@ def main(argv: Sequence[str]) -> None:
     resumed = settings_before(folder, "finetune") if flag_given(argv, "--resume") else None
     if resumed is None:
         folder.refuse_interrupted("finetune")
+        folder.state("finetune").remove()
     if not folder.ended("pretrain"):
         log.info("pretraining has not ended: finetuning goes on from its best epoch so far")
     model = load_stage(folder, "pretrain")

@@ -15,10 +15,11 @@ import pytest
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.files import check_table_name, write_table, write_text
 from cllm4rec.data.filters import Rules, k_core, latest_of_repeats
+from cllm4rec.data.formats import read_raw
 from cllm4rec.data.interactions import IdMap, Interactions
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.randomness import hash_ids, mix, permutation, uniform
-from cllm4rec.data.readers import read_events, read_items, read_split, read_table, read_users
+from cllm4rec.data.readers import read_events, read_items, read_split, read_users
 from cllm4rec.data.splits import RULES, assign_parts
 from cllm4rec.data.synthetic import checkerboard, shuffled_items, taste_world
 
@@ -295,11 +296,11 @@ def test_a_truncated_gzip_file_is_refused(tmp_path, name, cut):
 
 def test_a_missing_file_and_an_unknown_kind_are_refused(tmp_path):
     with pytest.raises(ValueError, match="nowhere.tsv: there is no such file"):
-        read_table(tmp_path / "nowhere.tsv")
+        read_raw(tmp_path / "nowhere.tsv")
     with pytest.raises(ValueError, match="a file is needed, and this is a folder"):
-        read_table(tmp_path)
+        read_raw(tmp_path)
     with pytest.raises(ValueError, match=r"unknown kind of file: name it \.tsv"):
-        read_table(written(tmp_path / "e.xlsx", "x"))
+        read_raw(written(tmp_path / "e.xlsx", "x"))
 
 
 @pytest.mark.parametrize(
@@ -865,7 +866,7 @@ def test_tables_are_written_as_their_name_says(tmp_path, name):
     path = str(tmp_path / name)
     check_table_name(path)
     write_table(table, path)
-    assert read_table(path).equals(table)
+    assert read_raw(path).frame.equals(table)
     assert [one.name for one in tmp_path.iterdir()] == [name]
 
 

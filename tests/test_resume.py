@@ -479,6 +479,16 @@ def test_resume_of_a_stage_that_has_ended_refuses_what_it_was_not_trained_with(f
     )
 
 
+def test_a_state_left_by_a_stage_that_has_ended_does_not_count(whole: Path, tmp_path: Path) -> None:
+    """Killed between noting the end and removing the state: neither finetuning again nor its result is touched by it."""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    RunFolder(run).state("finetune").path.write_bytes(b"left")
+    finetune.main(["--run", str(run), "--epochs", "1"])
+    assert RunFolder(run).about["stages"]["finetune"]["training"]["epochs"] == 1
+    assert not RunFolder(run).state("finetune").path.exists()
+
+
 def test_a_dataset_that_has_moved_is_asked_for(interrupted: Path) -> None:
     about = RunFolder(interrupted).about
     about["dataset"]["path"] = str(interrupted / "nowhere")

@@ -66,11 +66,6 @@ class Table:
         return ", ".join(f"{ours} from {shown(theirs)}" for ours, theirs in self.taken.items() if ours != theirs)
 
 
-def read_table(path: str | Path) -> pl.DataFrame:
-    """The cells of a file that `formats.read_raw` takes, as they stand there."""
-    return read_raw(path).frame
-
-
 def read_events(path: str | Path, names: Mapping[str, str] | None = None, separator: str | None = None) -> pl.DataFrame:
     """Events of a file: `user_id`, `item_id` and those of rating, timestamp, position and review_text that are there.
 

@@ -159,8 +159,10 @@ class RunFolder:
         return StateFile(self.path / f"{stage}-state.safetensors", about or {})
 
     def refuse_interrupted(self, stage: str) -> None:
-        """Raise ValueError if a stage has a saved state: it is not to be lost by starting anew."""
-        if (file := self.state(stage).path).is_file():
+        """Raise ValueError if a stage has a saved state: it is not to be lost by starting anew.
+
+        That of a stage that has ended, left by a process killed in its last moment, does not count."""
+        if (file := self.state(stage).path).is_file() and not self.ended(stage):
             raise ValueError(
                 f"{self.path} holds an interrupted {stage}: go on with --resume, or remove {file.name} to start it anew"
             )
