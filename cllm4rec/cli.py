@@ -99,7 +99,7 @@ def _add_fields(parser: argparse.ArgumentParser, described: Any, defaults: dict[
     types = get_type_hints(described)
     for field in fields(described):
         kind, flag = types[field.name], f"--{field.name.replace('_', '-')}"
-        if optional := isinstance(kind, UnionType):  # X | None
+        if isinstance(kind, UnionType):  # X | None
             kind = next(one for one in get_args(kind) if one is not type(None))
         text, default = field.metadata["help"].replace("%", "%%"), defaults.get(field.name, field.default)
         if kind is bool:
@@ -108,7 +108,7 @@ def _add_fields(parser: argparse.ArgumentParser, described: Any, defaults: dict[
         shown = "" if default is MISSING or default is None else f" (default: {default})"
         parser.add_argument(
             flag,
-            type=_or_auto(kind) if optional and kind is not str else kind,
+            type=_or_auto(kind) if field.metadata.get("auto") else kind,
             required=default is MISSING,
             default=default,
             choices=field.metadata.get("choices"),

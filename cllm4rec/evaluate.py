@@ -46,7 +46,8 @@ def main(argv: Sequence[str]) -> None:
     stage = folder.stage_folder().name
     say(f"{model.name} after {stage}, on {options.split}: {n:,} users, {dataset.n_items:,} items ({PROTOCOL})")
     if result.n_without_history:
-        say(f"  {result.n_without_history:,} users with {options.split} events have no training events and are left out")
+        left_out = f"{result.n_without_history:,} users with {options.split} events have no training events"
+        say(f"  {left_out} or history and are left out")
     for name, value in result.metrics.items():
         say(f"  {name:<12} {value:.4f}")
     say(f"  {n / result.seconds:,.0f} users/s, {result.seconds:.1f} s")

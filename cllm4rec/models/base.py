@@ -225,8 +225,9 @@ class DecayedInput:
 
     decay: float | None = field(
         default=1.0,
-        metadata={"above": 0, "help": "share of its weight that an item of the history keeps for each newer one; 1: order does "
-                                      "not matter; auto: chosen on validation events"},
+        metadata={"above": 0, "auto": True,
+                  "help": "share of its weight that an item of the history keeps for each newer one; 1: order does not "
+                          "matter; auto: chosen on validation events"},
     )  # fmt: skip
 
     def __post_init__(self) -> None:
