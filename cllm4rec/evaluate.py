@@ -9,7 +9,8 @@ import polars as pl
 
 from cllm4rec.cli import parse, run, say
 from cllm4rec.data.files import check_place, check_table_name, write_table, write_text
-from cllm4rec.evaluation import PROTOCOL, measure
+from cllm4rec.data.splits import visible
+from cllm4rec.evaluation import AMONG_CANDIDATES, PROTOCOL, measure
 from cllm4rec.models import load
 from cllm4rec.training.checkpoint import RunFolder
 
@@ -21,9 +22,20 @@ class EvaluateOptions:
     run: str = field(metadata={"help": "run folder"})
     split: str = field(
         default="test",
-        metadata={"help": "which held-out events to find; training events and histories are the input, known events are masked",
+        metadata={"help": "which held-out events to find, from training events and histories (test in splits in time: from "
+                          "validation events too); known events are masked",
                   "choices": ["validation", "test"]},
     )  # fmt: skip
+    candidates: int | None = field(
+        default=None, metadata={"help": "choose among so many items, one held out and the others at random; all if not given"}
+    )
+    draws: int = field(default=5, metadata={"help": "sets of candidates for each held-out event"})
+    by: str = field(
+        default="scores",
+        metadata={"help": "how a candidate is chosen: scores; rsllm also by likelihood of the titles, or by generation of one",
+                  "choices": ["scores", "likelihood", "generation"]},
+    )  # fmt: skip
+    seed: int = field(default=0, metadata={"help": "seed of the candidates"})
     json: str | None = field(default=None, metadata={"help": "also write the result to this file"})
     per_user: str | None = field(default=None, metadata={"help": "write each user's values here (.parquet, .csv or .jsonl)"})
     dataset: str | None = field(default=None, metadata={"help": "the run's dataset, if it has moved"})
@@ -37,26 +49,34 @@ def main(argv: Sequence[str]) -> None:
         check_place(options.json)
     folder = RunFolder.open(options.run)
     dataset, model = folder.dataset(options.dataset), load(options.run)
+    seen = visible(dataset, options.split)
     masked = dataset.seen if options.split == "validation" else dataset.only("train", "validation", "history")
     held_out = dataset.validation if options.split == "validation" else dataset.test
     if not len(held_out.interactions):
         raise ValueError(f"the dataset has no {options.split} events: prepare it with a split to measure")
-    result = measure(model, dataset.seen, held_out, masked)
+    how = {"candidates": options.candidates, "draws": options.draws, "seed": options.seed, "by": options.by}
+    if options.candidates is None and options.by != "scores":
+        raise ValueError(f"--by {options.by} chooses among candidates: say how many with --candidates")
+    result = measure(model, seen, held_out, masked, **how)
+    protocol = PROTOCOL if options.candidates is None else AMONG_CANDIDATES.format(**how)
     n = len(result.users)
-    stage = folder.stage_folder().name
-    say(f"{model.name} after {stage}, on {options.split}: {n:,} users, {dataset.n_items:,} items ({PROTOCOL})")
+    stage, given = folder.stage_folder().name, "training" if seen is dataset.seen else "training and validation"
+    say(
+        f"{model.name} after {stage}, on {options.split}: {n:,} users, {dataset.n_items:,} items "
+        f"({protocol}; input: {given} events)"
+    )
     if result.n_without_history:
-        left_out = f"{result.n_without_history:,} users with {options.split} events have no training events"
-        say(f"  {left_out} or history and are left out")
+        say(f"  {result.n_without_history:,} users with {options.split} events have no history to go by and are left out")
     for name, value in result.metrics.items():
-        say(f"  {name:<12} {value:.4f}")
+        say(f"  {name:<14} {value:.4f}")
     say(f"  {n / result.seconds:,.0f} users/s, {result.seconds:.1f} s")
     if options.json:
         described = {
             "system": model.name,
             "dataset": folder.about["dataset"]["path"] if options.dataset is None else options.dataset,
             "split": options.split,
-            "protocol": PROTOCOL,
+            "protocol": protocol,
+            "input": given,
             "n_users": n,
             "n_items": dataset.n_items,
             "metrics": result.metrics,

@@ -3,16 +3,21 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
+from cllm4rec.data.candidates import draw_candidates, title_groups
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.interactions import Interactions
 
 PROTOCOL = (
     "full ranking of the catalogue, known items masked; recall@k = hits / min(k, n held out); "
     "users without held-out items or without a history left out; ties ordered by a hash of the item id"
+)
+AMONG_CANDIDATES = (
+    "the held-out item among {candidates} candidates, the others drawn at random from items the user has no event with, no two "
+    "of one title; {draws} draws of them averaged (seed {seed}); chosen by {by}"
 )
 
 
@@ -21,6 +26,14 @@ class Scorer(Protocol):
 
     def score(self, users: np.ndarray, seen: Dataset) -> np.ndarray:
         """Scores (B, n_items) of users (B,) with the histories in `seen`; higher is better."""
+        ...
+
+
+class Chooser(Scorer, Protocol):
+    """What it needs for the candidate protocol."""
+
+    def choose(self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores") -> np.ndarray:
+        """Places (B,) in candidates (B, C), -1 for an answer that names none."""
         ...
 
 
@@ -124,8 +137,14 @@ def measure(
     masked: Dataset | None = None,
     users: np.ndarray | None = None,
     batch_size: int = 512,
+    *,
+    candidates: int | None = None,
+    draws: int = 5,
+    seed: int = 0,
+    by: str = "scores",
 ) -> Measurement:
-    """Rank the whole catalogue for every user with held-out items.
+    """Rank the whole catalogue for every user with held-out items; or, with `candidates`, see whether a held-out item is
+    chosen among itself and others drawn at random (`measure_choices`, which takes the further arguments).
 
     Args:
         model: any system.
@@ -139,6 +158,8 @@ def measure(
     Raises:
         ValueError: nobody is left.
     """
+    if candidates is not None:
+        return measure_choices(cast(Chooser, model), seen, held_out, masked, candidates, draws, seed, by)
     began = time.perf_counter()
     known = (masked or seen).interactions
     wanted = np.arange(held_out.n_users) if users is None else np.asarray(users)
@@ -162,6 +183,63 @@ def measure(
     metrics = {name: float(values.mean()) if len(values) else 0.0 for name, values in per_user.items()}
     metrics["coverage@20"] = float(shown.mean())
     return Measurement(metrics, per_user, wanted, n_held_out - len(wanted), time.perf_counter() - began)
+
+
+def measure_choices(
+    model: Chooser,
+    seen: Dataset,
+    held_out: Dataset,
+    masked: Dataset | None = None,
+    candidates: int = 20,
+    draws: int = 5,
+    seed: int = 0,
+    by: str = "scores",
+) -> Measurement:
+    """The candidate protocol: is the held-out item chosen among itself and others drawn at random?
+
+    Candidates are none of the user's items in `seen`, `masked` and `held_out`, and no two share a title. Each held-out event
+    is a row, shown with `draws` sets of candidates.
+
+    Args:
+        model: any system.
+        seen, held_out, masked: as `measure` takes them.
+        candidates: items to choose from, the held-out one among them.
+        draws: sets of candidates of a row, over which its values are means.
+        seed: of the draws: the same sets for every system.
+        by: how the system chooses (`Recommender.choose`).
+
+    Returns:
+        `hit_ratio@1`, `valid_ratio` (share of answers that name a candidate) and `standard_error` of the former over rows;
+        `per_user` and `users` hold a value a row.
+
+    Raises:
+        ValueError: nobody can be measured, or there are too few items to draw from.
+    """
+    began = time.perf_counter()
+    if candidates < 2 or draws < 1:
+        raise ValueError(f"{draws} draws of {candidates} candidates cannot be measured: take at least 1 of 2")
+    events, groups = held_out.interactions, title_groups(held_out.items)
+    rows = np.flatnonzero(np.diff(seen.interactions.indptr)[events.users] > 0)
+    if not len(rows):
+        raise ValueError("no user has a held-out item and a history: there is nothing to measure")
+    users, targets = events.users[rows], events.items[rows]
+    parts = [part.interactions for part in (seen, masked or seen, held_out)]
+    known = [np.concatenate([part.history(int(user)) for part in parts]) for user in users]
+    chosen = np.empty((draws, len(rows)))
+    valid = np.empty((draws, len(rows)))
+    for draw in range(draws):
+        pairs = enumerate(zip(users.tolist(), targets.tolist(), strict=True))
+        sets = [draw_candidates(item, known[row], groups, candidates, seed, draw, user) for row, (user, item) in pairs]
+        shown = np.stack(sets)
+        for start in range(0, len(rows), 512):
+            part = slice(start, start + 512)
+            choice = model.choose(users[part], shown[part], seen, by)
+            valid[draw, part] = choice >= 0
+            chosen[draw, part] = (choice >= 0) & (shown[part][np.arange(len(choice)), choice] == targets[part])
+    per_user = {"hit_ratio@1": chosen.mean(0), "valid_ratio": valid.mean(0)}
+    metrics = {name: float(values.mean()) for name, values in per_user.items()}
+    metrics["standard_error"] = float(per_user["hit_ratio@1"].std(ddof=1) / np.sqrt(len(rows))) if len(rows) > 1 else 0.0
+    return Measurement(metrics, per_user, users, len(events) - len(rows), time.perf_counter() - began)
 
 
 def bootstrap_interval(values: Sequence[float] | np.ndarray, seed: int = 0, draws: int = 1000) -> tuple[float, float]:

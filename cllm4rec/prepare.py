@@ -42,6 +42,10 @@ class PrepareOptions:
     split: str = field(default="random", metadata={"help": f"{', '.join(RULES)}, or a file of parts or of held-out rows"})
     split_column: str | None = field(default=None, metadata={"help": "the file's column of parts; seed_SEED if not given"})
     seed: int = field(default=0, metadata={"help": "seed of the random split"})
+    shuffle_ties: int | None = field(
+        default=None,
+        metadata={"help": "seed of a random order among a user's events of one time; the order of the data if not given"},
+    )
     columns: str | None = field(
         default=None, metadata={"help": "columns of the interactions by other names: user_id=buyer,item_id=sku,timestamp=when"}
     )
@@ -82,6 +86,7 @@ def main(argv: Sequence[str]) -> None:
         split_table=parts,
         split_column=options.split_column,
         seed=options.seed,
+        shuffle_ties=options.shuffle_ties,
     )
     dataset.save(options.output)
     for table in (events, items, users):
@@ -114,6 +119,8 @@ def _say_account(dataset: Dataset) -> None:
     parts = [f"{n:,} {name}" for n, name in zip(counts, PARTS, strict=True) if n or name != "history"]
     say(f"split {split['method']}: {', '.join(parts)} events")
     say(f"  {split['rule']}")
+    if "shuffle_ties" in split:
+        say(f"  events of a user at one time stand in random order (seed {split['shuffle_ties']})")
     if split.get("rows_without_events"):
         say(f"rows of the split file without an event: {split['rows_without_events']:,}")
     if split["method"] in ("random", "leave-last-out") and about["n_users_below_3_events"]:

@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+
 from cllm4rec.cli import flag_given, flag_value, log, parse, run
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models import SYSTEMS, system_class
-from cllm4rec.models.backbone import BackboneConfig
+from cllm4rec.models import SYSTEMS, load, system_class
 from cllm4rec.models.base import OneStage, Recommender
 from cllm4rec.models.neural import NeuralRecommender, make_accelerator
 from cllm4rec.stages import check_unchanged, open_run, run_stage, settings_before, stage_defaults
@@ -31,7 +32,8 @@ class PretrainOptions:
     )
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str], how_to_resume: str | None = None) -> None:
+    """The command. `how_to_resume`: what to say of a stop, where this is a part of another training."""
     output = flag_value(argv, "--output") or ""
     before: dict[str, Any] | None = None
     noted: dict[str, Any] = {}
@@ -48,8 +50,8 @@ def main(argv: Sequence[str]) -> None:
     classes = [PretrainOptions, system.config_class, *([TrainConfig] if neural else [])]
     defaults = before or stage_defaults(system, "pretrain", flag_value(argv, "--preset", noted.get("preset")))
     options, config, *training = parse("pretrain", f"Train {name} into a run folder.", classes, argv, defaults | noted)
-    if isinstance(config, BackboneConfig) and Path(config.backbone).is_dir():
-        config = replace(config, backbone=str(Path(config.backbone).resolve()))
+    folders = {"backbone", "sequential"} & set(asdict(config))  # settings that may be folders
+    config = replace(config, **{name: whole_path(getattr(config, name)) for name in folders})
     if before is not None:
         check_unchanged(before, config, *training)
         dataset = folder.dataset(flag_value(argv, "--dataset"))
@@ -62,17 +64,31 @@ def main(argv: Sequence[str]) -> None:
         dataset = Dataset.load(options.dataset)
     settings = {"system": asdict(config), **({"training": asdict(training[0])} if training else {})}
     about = {"system": name, "dataset": dataset, "dataset_path": options.dataset, "preset": options.preset}
-    _train(system(config), dataset, training, output, before is not None, about | {"under_way": {"pretrain": settings}})
+    again = how_to_resume or f"python -m cllm4rec.pretrain --output {shlex.quote(output)} --resume"
+    about |= {"under_way": {"pretrain": settings}}
+    _train(system(config), dataset, training, output, before is not None, about, again)
+
+
+def whole_path(name: str) -> str:
+    """The whole path of a folder, so that it is found from elsewhere too; any other name as it is."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
 def _train(
-    model: Recommender, dataset: Dataset, training: list[TrainConfig], output: str, resumed: bool, about: dict[str, Any]
+    model: Recommender,
+    dataset: Dataset,
+    training: list[TrainConfig],
+    output: str,
+    resumed: bool,
+    about: dict[str, Any],
+    how_to_resume: str,
 ) -> None:
     """Train the stage into a new run folder, or into the one that is there."""
     if isinstance(model, NeuralRecommender):
         accelerator = make_accelerator()
         folder = RunFolder.open(output) if resumed else open_run(accelerator, output, **about)
-        how_to_resume = f"python -m cllm4rec.pretrain --output {shlex.quote(output)} --resume"
+        if model.first is not None:
+            _train_first(model, model.first, training[0], output, about["dataset_path"], accelerator, how_to_resume)
         run_stage(model, "pretrain", dataset, training[0], folder, accelerator, how_to_resume)
     elif isinstance(model, OneStage):
         folder = RunFolder.open(output) if resumed else RunFolder.create(output, **about)
@@ -81,6 +97,19 @@ def _train(
         folder.keep("pretrain", model.save)
         folder.end_stage("pretrain")
         log.info("the run is in %s", output)
+
+
+def _train_first(
+    model: NeuralRecommender, name: str, training: TrainConfig, output: str, dataset: str, accelerator: Accelerator, again: str
+) -> None:
+    """Train the system that another stands on, into a run folder of its own within that of the other."""
+    own = Path(output) / name
+    there = (own / "run.json").is_file()
+    accelerator.wait_for_everyone()  # before a process makes what others look for
+    seeded = [] if there else ["--seed", str(training.seed)]
+    resume = ["--resume"] if there else []
+    main(["--system", name, "--dataset", dataset, "--output", str(own), *seeded, *resume], again)
+    model.given_first = load(own)
 
 
 if __name__ == "__main__":

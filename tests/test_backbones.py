@@ -215,7 +215,7 @@ def test_a_folder_without_a_tokenizer_is_refused_in_one_line(architecture: str, 
 
 
 def test_an_unknown_way_of_tuning_is_refused() -> None:
-    with pytest.raises(ValueError, match="auto, frozen, full"):
+    with pytest.raises(ValueError, match="auto, frozen, lora, full"):
         _ = BackboneConfig("tiny", tune="half").tuned
 
 

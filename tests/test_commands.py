@@ -19,7 +19,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import Oracle, taste_world
 from cllm4rec.evaluation import PROTOCOL, measure
-from cllm4rec.models import load
+from cllm4rec.models import SYSTEMS, load
 from cllm4rec.models.cllm4rec import CLLM4Rec
 
 COMMANDS = {"prepare": prepare, "pretrain": pretrain, "finetune": finetune, "evaluate": evaluate, "recommend": recommend}
@@ -119,7 +119,7 @@ def test_evaluate_writes_one_json_with_fixed_keys_and_a_row_a_user(
 ) -> None:
     call("evaluate", "--run", place / "run", "--json", tmp_path / "r.json", "--per-user", tmp_path / "u.parquet")
     result = json.loads((tmp_path / "r.json").read_text())
-    keys = {"system", "dataset", "split", "protocol", "n_users", "n_items", "metrics", "seconds", "users_per_second"}
+    keys = {"system", "dataset", "split", "protocol", "input", "n_users", "n_items", "metrics", "seconds", "users_per_second"}
     assert set(result) == keys
     metrics = {"recall@20", "recall@40", "ndcg@100", "hit_rate@10", "ndcg@10", "mrr", "coverage@20"}
     assert set(result["metrics"]) == metrics
@@ -448,7 +448,7 @@ def test_help_names_every_flag(command: str, capsys: pytest.CaptureFixture[str])
         assert f"--{flag}" in printed
 
 
-@pytest.mark.parametrize("system", ["cllm4rec", "ials", "ease", "itemknn", "popularity"])
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_help_of_pretrain_names_the_settings_of_the_system(system: str, capsys: pytest.CaptureFixture[str]) -> None:
     from cllm4rec.models import system_class
 
@@ -627,21 +627,22 @@ def test_the_demonstration_leaves_the_folders_of_others_alone(tmp_path: Path) ->
 
 def test_users_who_come_only_late_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     world = taste_world(0, 60, 40)
-    late = pl.col("user_id").is_in(world.user_ids[:4])
-    squeezed = 1_643_500_000 + (pl.col("timestamp") - 1_600_000_000) // 8  # into the last fifth of the world's time
-    events = world.events.with_columns(timestamp=pl.when(late).then(squeezed).otherwise("timestamp"))
+    late, last = pl.col("user_id").is_in(world.user_ids[:4]), pl.col("user_id").is_in(world.user_ids[4:7])
+    since = (pl.col("timestamp") - 1_600_000_000) // 8
+    times = pl.when(late).then(1_643_500_000 + since).when(last).then(1_650_000_000 + since).otherwise("timestamp")
+    events = world.events.with_columns(timestamp=times)  # some come in the last fifth of the events, some after all others
     events.write_csv(tmp_path / "events.csv")
     call("prepare", "--interactions", tmp_path / "events.csv", "--output", tmp_path / "data", "--split", "time")
     dataset = Dataset.load(tmp_path / "data")
-    with_history = set(dataset.train.interactions.users.tolist())
+    assert set(dataset.test.interactions.users.tolist()) - set(dataset.train.interactions.users.tolist())
+    with_history = set(dataset.only("train", "validation").interactions.users.tolist())  # validation comes before test
     cold = set(dataset.test.interactions.users.tolist()) - with_history
     assert cold
-    assert set(dataset.validation.interactions.users.tolist()) - with_history
     call("pretrain", "--dataset", tmp_path / "data", "--output", tmp_path / "run", "--epochs", 1)
     call("finetune", "--run", tmp_path / "run", "--epochs", 1)
     capsys.readouterr()
     call("evaluate", "--run", tmp_path / "run", "--json", tmp_path / "r.json")
-    assert f"{len(cold)} users with test events have no training events" in capsys.readouterr().out
+    assert f"{len(cold)} users with test events have no history to go by" in capsys.readouterr().out
     n_measured = len(set(dataset.test.interactions.users.tolist()) & with_history)
     assert json.loads((tmp_path / "r.json").read_text())["n_users"] == n_measured
     call("recommend", "--run", tmp_path / "run", "--all", "--k", 3, "--output", tmp_path / "lists.csv")

@@ -502,7 +502,7 @@ class Numbers:
     def selection(self, epoch: int) -> np.ndarray:
         return np.arange(len(self.lengths))
 
-    def batch(self, examples: np.ndarray, epoch: int) -> Batch:
+    def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> Batch:
         return {"targets": torch.from_numpy(examples), "mask": torch.ones(len(examples), 1, dtype=torch.bool)}
 
 

@@ -25,6 +25,7 @@ SETTINGS = {  # fixed, so that nothing is searched; a system that is not named h
     "itemknn": {"neighbours": 10, "shrinkage": 5.0},
     "sasrec": {"dropout": 0.1},
     "gru4rec": {"dropout": 0.1},
+    "rsllm": {"dropout": 0.1, "title_words": 4},
 }
 QUICK = TrainConfig(epochs=2, batch_size=16, warmup_steps=5)
 ONE_STAGE = [name for name in SYSTEMS if issubclass(system_class(name), OneStage)]
@@ -266,8 +267,9 @@ def test_nobody_asked_for_gives_no_rows(model: Recommender) -> None:
 def test_checkerboard_is_mastered(name: str) -> None:
     """Each user took 40 of the 50 items of one parity: the other ten, five of which are test events, come first."""
     dataset = build_dataset(checkerboard(60, 100).drop("timestamp"))  # in no order: there is no next item
-    epochs = 40 if name in ("sasrec", "gru4rec") else 4  # those that start at random have more to learn
-    model = fit(new_system(name), dataset, TrainConfig(epochs=epochs, batch_size=8, warmup_steps=5))
+    epochs = 40 if name in ("sasrec", "gru4rec", "rsllm") else 4  # those that start at random have more to learn
+    untitled = {"prompt": "ids"} if name == "rsllm" else {}
+    model = fit(new_system(name, **untitled), dataset, TrainConfig(epochs=epochs, batch_size=8, warmup_steps=5))
     measured = measure(model, dataset.train, dataset.test)
     users = np.arange(dataset.n_users)
     best = model.recommend(users, dataset.train, k=10).items

@@ -13,7 +13,7 @@ from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.text.content import ContentCorpus, content_documents
 from cllm4rec.text.histories import CollaborativeCorpus, HistoryOptions, RecommendationCorpus, fill_template
-from cllm4rec.text.prompts import TEMPLATES, Template, training_texts
+from cllm4rec.text.prompts import OF_CLLM4REC, TEMPLATES, Template, training_texts
 from cllm4rec.text.ragged import Ragged, assemble, batches_by_length
 from cllm4rec.text.tokenizer import ExtendedTokenizer, train_bpe
 
@@ -161,7 +161,12 @@ def filled(template, tokenizer, user, item, history):
     """A compiled template filled in by hand."""
     tokens = []
     for piece in template.pieces:
-        places = {"user": [tokenizer.user(user)], "item": [tokenizer.item(item)], "history": [*map(tokenizer.item, history)]}
+        places = {
+            "user": [tokenizer.user(user)],
+            "item": [tokenizer.item(item)],
+            "candidates": [tokenizer.item(item)],
+            "history": [*map(tokenizer.item, history)],
+        }
         tokens += places[piece] if isinstance(piece, str) else piece.tolist()
     return tokens
 
@@ -169,7 +174,8 @@ def filled(template, tokenizer, user, item, history):
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_templates_compile_to_what_encoding_the_written_text_gives(tokenizer, name):
     for field in ("title", "description") if "{field}" in TEMPLATES[name] else ("",):
-        written = TEMPLATES[name].format(user="user_3", item="item_7", history="item_1 item_2 item_19", field=field)
+        items = {"item": "item_7", "history": "item_1 item_2 item_19", "candidates": "item_7"}
+        written = TEMPLATES[name].format(user="user_3", field=field, **items)
         template = Template.compile(name, tokenizer, field)
         tokens = filled(template, tokenizer, 3, 7, [1, 2, 19])
         assert tokens == tokenizer.encode(written)
@@ -183,7 +189,7 @@ def test_a_prompt_and_its_text_are_what_encoding_both_together_gives(tokenizer):
 
 
 def test_a_vocabulary_is_learned_from_templates_texts_and_training_reviews():
-    texts = training_texts({"title": ["One", ""], "brand": ["B"]}, {"biography": ["tea"]}, ["fine"])
+    texts = training_texts(OF_CLLM4REC, {"title": ["One", ""], "brand": ["B"], "biography": ["tea"]}, ["fine"])
     assert {"One", "B", "tea", "fine"} <= set(texts)
     assert "" not in texts
     assert any("interacted with" in text for text in texts)
@@ -201,7 +207,7 @@ def test_neither_vocabulary_nor_documents_see_a_held_out_review(small):
     dataset = build_dataset(events, world.items)
     reviews = {part: set(dataset.only(part).interactions.reviews) for part in ("train", "validation", "test")}
     train = dataset.train
-    texts = training_texts(train.item_texts, train.user_texts, train.interactions.reviews.to_list())
+    texts = training_texts(OF_CLLM4REC, train.item_texts | train.user_texts, train.interactions.reviews.to_list())
     assert reviews["train"] <= set(texts)
     assert not (reviews["validation"] | reviews["test"]) & set(texts)
     read = {

@@ -12,8 +12,9 @@ import polars as pl
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.filters import ORDER, Rules, first_of_repeats, k_core, latest_of_repeats
 from cllm4rec.data.heldout import add_held_out_rows
+from cllm4rec.data.randomness import hash_ids, mix
 from cllm4rec.data.readers import SplitTable, Table, event_table, item_table, parts_table, user_table
-from cllm4rec.data.splits import FILE_RULE, FIRST_STAYS, HELD_OUT_RULE, RULES, assign_parts, read_parts
+from cllm4rec.data.splits import FILE_RULE, HELD_OUT_RULE, IN_TIME, RULES, assign_parts, read_parts
 
 
 def build_dataset(
@@ -27,6 +28,7 @@ def build_dataset(
     split_table: Any = None,
     split_column: str | None = None,
     seed: int = 0,
+    shuffle_ties: int | None = None,
 ) -> Dataset:
     """Filter, number and split.
 
@@ -38,6 +40,7 @@ def build_dataset(
         split_table: parts of the events or held-out rows, instead of a rule: a frame, or what `readers.parts_table` gives.
         split_column: its column that holds the parts; `seed_{seed}` if not given.
         seed: of the random split.
+        shuffle_ties: seed of a random order among a user's events of one time; the order of the data if not given.
 
     Raises:
         ValueError: the data cannot do what is asked, or nothing is left.
@@ -48,6 +51,8 @@ def build_dataset(
     parts = None if split_table is None else parts_table(split_table)
     _check(table.frame, min_rating, min_core, split, parts)
     rules = Rules(table.frame)
+    if shuffle_ties is not None:
+        rules.events = shuffled_ties(table.frame, shuffle_ties)
     if min_rating is not None:
         rules.apply(_rating_rule(min_rating), lambda frame: frame.filter(pl.col("rating") >= min_rating))
     stays, keep = _repeats("file" if parts is not None else split)
@@ -55,6 +60,8 @@ def build_dataset(
     if min_core > 1:
         rules.apply(f"{min_core}-core", lambda frame: k_core(frame, min_core))
     described: dict[str, Any] = {"method": Path(split).name, "rule": RULES.get(split, FILE_RULE), "seed": seed}
+    if shuffle_ties is not None:
+        described["shuffle_ties"] = shuffle_ties
     if parts is not None and parts.held_out:
         described |= {"rule": HELD_OUT_RULE, **add_held_out_rows(rules, parts, described["method"])}
     elif parts is not None:
@@ -71,9 +78,28 @@ def build_dataset(
     )
 
 
+def shuffled_ties(events: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """The events with new positions: in order of time, and at random among a user's events of one time.
+
+    An event's place among its ties depends on (seed, user id, item id) alone. An event without a time is tied with the one
+    before it by the old positions, or with the earliest where there is none.
+
+    Raises:
+        ValueError: there are no times.
+    """
+    if "timestamp" not in events.columns or not events["timestamp"].is_not_null().any():
+        raise ValueError("--shuffle-ties needs a timestamp column: without times nothing says which events are tied")
+    ordered = events.sort([name for name in ORDER if name in events.columns], nulls_last=False, maintain_order=True)
+    time = pl.col("timestamp").forward_fill().backward_fill().over("user_id")
+    draw = mix(seed, hash_ids(ordered["user_id"]), hash_ids(ordered["item_id"]))
+    ordered = ordered.with_columns(time.alias("_time"), pl.Series("_draw", draw))
+    ordered = ordered.sort("_time", "_draw", nulls_last=False, maintain_order=True).drop("_time", "_draw")
+    return ordered.with_columns(position=pl.int_range(pl.len(), dtype=pl.Int64))
+
+
 def _repeats(split: str) -> tuple[str, Callable[[pl.DataFrame], pl.DataFrame]]:
     """Which of repeated events stays, and the function that keeps it."""
-    if split not in FIRST_STAYS:
+    if split not in IN_TIME:
         return "latest", latest_of_repeats
     return "first", lambda frame: first_of_repeats(frame, ("timestamp", "position") if split == "time" else ORDER)
 
@@ -97,7 +123,7 @@ def _check(events: pl.DataFrame, min_rating: float | None, min_core: int, split:
     """Raise ValueError if the data cannot do what is asked."""
     if parts is None and split not in RULES:
         raise ValueError(f"split {split!r} is unknown: take one of {', '.join(RULES)} or a file")
-    if parts is None and split in FIRST_STAYS and not {"timestamp", "position"} & set(events.columns):
+    if parts is None and split in IN_TIME and not {"timestamp", "position"} & set(events.columns):
         raise ValueError(f"--split {split} needs an order in time: the interactions have no timestamp (or position)")
     if min_core < 0 or (min_rating is not None and math.isnan(min_rating)):
         raise ValueError("min_rating has to be a number and k_core may not be negative")

@@ -22,7 +22,7 @@ HELD_OUT_RULE = (
     "each row of the file is a user: its history is input only, its target is validation or test; all other users are train; "
     "of repeats the latest event stays"
 )
-FIRST_STAYS = ("leave-last-out", "time")  # keeping the latest would let the future take events out of the past
+IN_TIME = ("leave-last-out", "time")  # of repeats the first stays: the latest would take events out of the past
 
 
 def assign_parts(dataset: Dataset, method: str, seed: int = 0) -> np.ndarray:
@@ -56,6 +56,13 @@ def assign_parts(dataset: Dataset, method: str, seed: int = 0) -> np.ndarray:
             raise ValueError("--split time needs a timestamp column in the interactions")
         return _global_time(events.times)
     raise ValueError(f"split {method!r} is unknown: take one of {', '.join(RULES)} or a file")
+
+
+def visible(dataset: Dataset, part: str) -> Dataset:
+    """What a model may look at to find the events of a held-out part: training events and histories, and in splits in time
+    the validation events too when it is test, as they came before it."""
+    in_time = dataset.about.get("split", {}).get("method") in IN_TIME
+    return dataset.only("train", "validation", "history") if in_time and part == "test" else dataset.seen
 
 
 def _by_place(place: np.ndarray, n_held: np.ndarray, n: np.ndarray) -> np.ndarray:

@@ -3,11 +3,13 @@
 import importlib
 from pathlib import Path
 
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.base import Recommender
 from cllm4rec.training.checkpoint import RunFolder
 
 SYSTEMS = {  # name -> module and class, imported when asked for
     "cllm4rec": ("cllm4rec.models.cllm4rec", "CLLM4Rec"),
+    "rsllm": ("cllm4rec.models.rsllm", "RSLLM"),
     "sasrec": ("cllm4rec.models.sasrec", "SASRec"),
     "gru4rec": ("cllm4rec.models.gru4rec", "GRU4Rec"),
     "ials": ("cllm4rec.models.ials", "IALS"),
@@ -35,6 +37,17 @@ def load_stage(folder: RunFolder, stage: str | None = None) -> Recommender:
     return system_class(folder.about["system"]).load(folder.stage_folder(stage))
 
 
-def load(run: str | Path) -> Recommender:
-    """The model of a run folder: its newest stage, best epoch."""
-    return load_stage(RunFolder.open(run))
+def load(run: str | Path, train: Dataset | None = None) -> Recommender:
+    """The model of a run folder: its newest stage, best epoch.
+
+    Raises:
+        ValueError: there is none, or it was trained on other users, items or parts than `train`, where that is given.
+    """
+    folder = RunFolder.open(run)
+    model = load_stage(folder)
+    if train is not None:
+        alike = train.user_ids.ids.equals(model.user_ids.ids) and train.item_ids.ids.equals(model.item_ids.ids)
+        noted = folder.about["dataset"]["split_sha256"]
+        if not alike or train.about.get("split_sha256", noted) != noted:
+            raise ValueError(f"{run} was trained on other data or another split: train it on this dataset")
+    return model

@@ -9,10 +9,12 @@ from typing import cast
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    DynamicCache,
     GPT2Config,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -23,6 +25,7 @@ from cllm4rec.training.config import check_settings
 
 BUILT_IN = {"tiny": (2, 128), "small": (4, 256)}  # name -> layers, width; not pretrained
 TABLE_SPREAD = 0.02  # standard deviation of ID embeddings at the start, and of the words of the built-in backbones
+LORA_RANK = 16
 CONTEXT = 1024  # positions of the built-in backbones, and most tokens of an example
 
 
@@ -37,8 +40,9 @@ class BackboneConfig:
     )  # fmt: skip
     tune: str = field(
         default="auto",
-        metadata={"help": "what of the backbone is trained: frozen, full, or auto (full for tiny and small, else frozen)",
-                  "choices": ["auto", "frozen", "full"]},
+        metadata={"help": "what of the backbone is trained: frozen, lora (adapters; needs cllm4rec[lora]), full, or auto (full "
+                          "for tiny and small; others: frozen by cllm4rec, lora by rsllm)",
+                  "choices": ["auto", "frozen", "lora", "full"]},
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -50,7 +54,12 @@ class BackboneConfig:
 
     @property
     def tuned(self) -> bool:
-        return self.built_in if self.tune == "auto" else self.tune == "full"
+        return self.tuning == "full"
+
+    @property
+    def tuning(self) -> str:
+        """What `tune` comes to: frozen, lora or full."""
+        return self.tune if self.tune != "auto" else "full" if self.built_in else "frozen"
 
 
 class Backbone(nn.Module):
@@ -59,15 +68,19 @@ class Backbone(nn.Module):
     Attributes:
         model: the Hugging Face model.
         tuned: whether its weights are trained; if not, they stay bit-identical and in evaluation mode.
+        adapted: whether low-rank adapters are trained beside weights that are not (Hu et al., "LoRA", 2021).
         word_scale, id_scale: factors of the input embeddings. Tables of IDs spread by about TABLE_SPREAD, whatever the
             backbone: small enough to be a softmax, and one learning rate fits all. As inputs they are made as wide as the
             words of a pretrained backbone, or sqrt(width) wider for the backbones made here, words alike.
     """
 
-    def __init__(self, model: PreTrainedModel, tuned: bool, word_scale: float, id_scale: float) -> None:
+    def __init__(self, model: PreTrainedModel, tuning: str, word_scale: float, id_scale: float) -> None:
         super().__init__()
-        self.model, self.tuned, self.word_scale, self.id_scale = model, tuned, word_scale, id_scale
-        self.model.requires_grad_(tuned)
+        self.tuned, self.adapted = tuning == "full", tuning == "lora"
+        self.model, self.word_scale, self.id_scale = model, word_scale, id_scale
+        self.model.requires_grad_(self.tuned)
+        if self.adapted:
+            add_adapters(model)
         self.train()
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -104,7 +117,9 @@ class Backbone(nn.Module):
         """Output embeddings of the words (n_words, d), often the same table."""
         return cast(Tensor, self.model.get_output_embeddings().weight)
 
-    def forward(self, tokens: Tensor, mask: Tensor, table: Tensor, order_free: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, mask: Tensor, table: Tensor, order_free: Tensor | None = None, cache: DynamicCache | None = None
+    ) -> Tensor:
         """States of the last layer (B, L, d).
 
         Args:
@@ -113,35 +128,57 @@ class Backbone(nn.Module):
             table: (n_ids, d) embeddings of the IDs.
             order_free: (B, L), True at the tokens of a set. If given, attention is bidirectional and the tokens of a set
                 share one position, so that the states do not depend on its order; if not, attention is causal.
+            cache: keys and values of tokens before these, none of them padding; those of these are added.
         """
         is_id = tokens >= self.n_words
         embedded = self.model.get_input_embeddings()(tokens.masked_fill(is_id, 0)) * self.word_scale  # (B, L, d)
         ids = table[(tokens - self.n_words).clamp(min=0)] * self.id_scale
         embedded = torch.where(is_id[..., None], ids.to(embedded.dtype), embedded)
-        length = tokens.shape[1]
-        visible = mask[:, None, None, :].expand(-1, 1, length, -1)  # (B, 1, L, L), True where a query sees a key
+        length, past = tokens.shape[1], 0 if cache is None else cache.get_seq_length()
+        seen = functional.pad(mask, (past, 0), value=True)
+        visible = seen[:, None, None, :].expand(-1, 1, length, -1)  # (B, 1, L, past + L), True where a query sees a key
         if order_free is None:
-            positions = torch.arange(length, device=tokens.device).expand(len(tokens), -1)
-            visible = visible & torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
+            positions = torch.arange(past, past + length, device=tokens.device).expand(len(tokens), -1)
+            visible = visible & torch.ones(length, past + length, dtype=torch.bool, device=tokens.device).tril(past)
         else:
             follows = torch.zeros_like(order_free)
             follows[:, 1:] = order_free[:, 1:] & order_free[:, :-1]
             positions = (~follows).cumsum(1) - 1
         decoder = self.model.base_model
-        return decoder(
-            inputs_embeds=embedded, attention_mask=visible, position_ids=positions, use_cache=False
-        ).last_hidden_state
+        kept = {"past_key_values": cache, "use_cache": cache is not None}
+        return decoder(inputs_embeds=embedded, attention_mask=visible, position_ids=positions, **kept).last_hidden_state
 
     def fingerprint(self) -> str:
-        """SHA-256 of the weights."""
+        """SHA-256 of the weights, adapters left out."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
+        weights = {
+            name.replace(".base_layer", ""): one for name, one in self.model.state_dict().items() if ".lora_" not in name
+        }
+        for name, tensor in sorted(weights.items()):
             digest.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
 
-def build_backbone(config: BackboneConfig, texts: Iterable[str], seed: int) -> tuple[Backbone, PreTrainedTokenizerBase]:
-    """A new backbone and its tokenizer: built here, its BPE learned from `texts`, or loaded by name or folder."""
+def add_adapters(model: PreTrainedModel) -> None:
+    """Put low-rank adapters, which are trained, beside the linear layers; they begin as zero.
+
+    Raises:
+        ValueError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ValueError("adapters need peft, which is not installed: pip install 'cllm4rec[lora]'") from error
+    inject_adapter_in_model(LoraConfig(r=LORA_RANK, lora_alpha=2 * LORA_RANK, target_modules="all-linear"), model)
+
+
+def build_backbone(
+    config: BackboneConfig, texts: Iterable[str], seed: int, dropout: float = 0.0
+) -> tuple[Backbone, PreTrainedTokenizerBase]:
+    """A new backbone and its tokenizer: built here, its BPE learned from `texts`, or loaded by name or folder.
+
+    `dropout` is that of the inputs and of each layer's output in the backbones built here; loaded ones have their own.
+    """
     if not config.built_in:
         return load_backbone(config)
     tokenizer = train_bpe(texts)
@@ -153,8 +190,8 @@ def build_backbone(config: BackboneConfig, texts: Iterable[str], seed: int) -> t
         n_layer=layers,
         n_head=max(2, width // 64),
         activation_function="relu",
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
         attn_pdrop=0.0,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -166,7 +203,7 @@ def build_backbone(config: BackboneConfig, texts: Iterable[str], seed: int) -> t
         for block in model.transformer.h:
             block.attn.c_proj.weight.zero_()
             block.mlp.c_proj.weight.zero_()
-    return Backbone(model, config.tuned, width**0.5, width**0.5), tokenizer
+    return Backbone(model, config.tuning, width**0.5, width**0.5), tokenizer
 
 
 def load_backbone(config: BackboneConfig) -> tuple[Backbone, PreTrainedTokenizerBase]:
@@ -188,7 +225,7 @@ def load_backbone(config: BackboneConfig) -> tuple[Backbone, PreTrainedTokenizer
     if getattr(model.get_output_embeddings(), "bias", None) is not None:
         raise ValueError(f"backbone {config.backbone!r} has a bias in its word head, which this package does not read")
     spread = float(cast(Tensor, model.get_input_embeddings().weight).detach().std())
-    return Backbone(model, config.tuned, 1.0, spread / TABLE_SPREAD), tokenizer
+    return Backbone(model, config.tuning, 1.0, spread / TABLE_SPREAD), tokenizer
 
 
 def restore_backbone(
@@ -196,4 +233,4 @@ def restore_backbone(
 ) -> tuple[Backbone, PreTrainedTokenizerBase]:
     """The architecture and tokenizer saved in a run folder, weights not yet filled in; `scales` of words and IDs."""
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), attn_implementation="sdpa")
-    return Backbone(model, config.tuned, *scales), AutoTokenizer.from_pretrained(folder)
+    return Backbone(model, config.tuning, *scales), AutoTokenizer.from_pretrained(folder)

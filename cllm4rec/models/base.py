@@ -101,6 +101,23 @@ class Recommender(ABC):
         best = np.where(items >= 0, np.take_along_axis(scores, np.maximum(items, 0), axis=1), -np.inf)
         return Recommendations(users, items, best)
 
+    def choose(self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores") -> np.ndarray:
+        """Which of its candidates each user takes: the place of the best one, int64 (B,); -1 for an answer that names none.
+
+        Args:
+            users: numbers of users in `seen`, (B,).
+            candidates: item numbers (B, C).
+            by: "scores"; systems that answer in words know more ways.
+
+        Raises:
+            ValueError: the system does not know that way.
+        """
+        if by != "scores":
+            raise ValueError(f"{self.name} chooses by scores, not by {by}: it has no words")
+        own = np.take_along_axis(self.score(users, seen), candidates, axis=1)
+        order = np.lexsort((seen.tie_order[candidates], -own), axis=1)
+        return np.asarray(order[:, 0], dtype=np.int64)
+
     def recommend_batches(
         self, users: np.ndarray, seen: Dataset, k: int = 10, batch_size: int = 512
     ) -> Iterator[Recommendations]:

@@ -21,7 +21,7 @@ from cllm4rec.text.histories import (
     RecommendationCorpus,
     fill_template,
 )
-from cllm4rec.text.prompts import Template, training_texts
+from cllm4rec.text.prompts import OF_CLLM4REC, Template, training_texts
 from cllm4rec.text.ragged import Ragged, batches_by_length
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import Objective
@@ -184,7 +184,7 @@ class CLLM4Rec(LanguageRecommender):
     def _build(self, train: Dataset, seed: int) -> CLLM4RecNet:
         reviews = train.interactions.reviews
         texts: Iterable[str] = training_texts(
-            train.item_texts, train.user_texts, [] if reviews is None else [t for t in reviews.to_list() if t]
+            OF_CLLM4REC, train.item_texts | train.user_texts, [] if reviews is None else [t for t in reviews.to_list() if t]
         )
         backbone, words = build_backbone(self.config, texts, seed)
         self._extend(words, backbone)

@@ -17,11 +17,12 @@ class LanguageRecommender(NeuralRecommender):
 
     stages = ("pretrain", "finetune")
     settled: ClassVar[tuple[str, ...]] = ("backbone", "tune")
+    user_tokens: ClassVar[bool] = True  # whether users have tokens, beside items
     config: BackboneConfig
     tokenizer: ExtendedTokenizer
 
     def _extend(self, words: PreTrainedTokenizerBase, backbone: Backbone) -> None:
-        self.tokenizer = ExtendedTokenizer(words, backbone.n_words, len(self.user_ids), len(self.item_ids))
+        self.tokenizer = ExtendedTokenizer(words, backbone.n_words, self.user_tokens * len(self.user_ids), len(self.item_ids))
 
     def _built_from(self) -> dict[str, Any]:
         vocabulary = json.dumps(sorted(self.tokenizer.words.get_vocab().items()))

@@ -39,8 +39,20 @@ class NeuralRecommender(Recommender):
     train_configs: ClassVar[dict[str, TrainConfig]]
     presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {}  # name -> settings of the system and of each stage
     settled: ClassVar[tuple[str, ...]] = ()  # settings that the first stage settles
+    ranking: ClassVar[tuple[str, ...]] = ("pretrain", "finetune")  # stages that learn to rank, so that validation chooses
     net: Any
     stage: str | None = None
+    given_first: Recommender | None = None  # the system that this one stands on, where it was trained already
+
+    @property
+    def first(self) -> str | None:
+        """Name of a system that is to be trained first, as this one stands on it."""
+        return None
+
+    def _before(  # noqa: B027 - most systems need nothing
+        self, train: Dataset, validation: Dataset | None, seen: Dataset | None, accelerator: Accelerator, seed: int
+    ) -> None:
+        """What the first stage needs before the network is built."""
 
     @abstractmethod
     def _build(self, train: Dataset, seed: int) -> nn.Module:
@@ -96,10 +108,12 @@ class NeuralRecommender(Recommender):
         accelerator = make_accelerator() if accelerator is None else accelerator
         if stage == self.stages[0]:
             self._learn_ids(train)
+            self._before(train, validation, seen, accelerator, config.seed)
             self.net = self._build(train, config.seed)
         self.stage = stage
         self.net.to(accelerator.device)
-        held_out = validation if validation is not None and len(validation.interactions) else None
+        ranks = stage in self.ranking and validation is not None and len(validation.interactions) > 0
+        held_out = validation if ranks else None
         if state is not None:
             state = replace(state, about=state.about | self._built_from())
         loop.train(

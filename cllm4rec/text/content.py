@@ -83,7 +83,7 @@ class ContentCorpus:
             chosen.append(order[(starts >= begin) & (starts < end)])
         return np.concatenate(chosen)
 
-    def batch(self, examples: np.ndarray, epoch: int) -> Batch:
+    def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> Batch:
         batch = self.unweighed(examples, epoch)
         return batch | {"weights": 1.0 / self._occurrences(epoch)[batch["ids"]]}
 

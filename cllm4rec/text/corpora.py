@@ -1,7 +1,7 @@
 """Examples to learn from, as numbers, and their batches: words tokenised once, IDs placed by arithmetic.
 
 A corpus answers two questions. `selection(epoch)`: which examples does this epoch visit, in which order? And
-`batch(examples, epoch)`: the tensors of some of them. What an example looks like (order of items, mask, dropped user
+`batch(examples, epoch, step)`: the tensors of some of them. What an example looks like (order of items, mask, dropped user
 token, window of a long text) is a function of (seed, epoch, example) alone.
 
 A batch in tensors, for two users with the items {5, 3} and {7} of a collaborative corpus (words 900 901 902, I users):
@@ -33,8 +33,10 @@ class Corpus(Protocol):
         """Examples that an epoch visits, in its order."""
         ...
 
-    def batch(self, examples: np.ndarray, epoch: int) -> Batch:
-        """Tensors of some examples, as they are in that epoch: `mask`, `targets` and what the network reads."""
+    def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> Batch:
+        """Tensors of some examples, as they are in that epoch: `mask`, `targets` and what the network reads.
+
+        `step` numbers the global batch within the epoch: what all its examples share may depend on it."""
         ...
 
 

@@ -55,7 +55,7 @@ class HistoryCorpus(ABC):
     def selection(self, epoch: int) -> np.ndarray:
         return permutation(len(self.users), self.options.seed, self.salt, epoch)
 
-    def batch(self, examples: np.ndarray, epoch: int) -> Batch:
+    def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> Batch:
         batch = self.unweighed(examples, epoch)
         return batch | {"weights": 1.0 / self._occurrences(epoch)[batch["ids"]]}
 

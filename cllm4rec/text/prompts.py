@@ -3,21 +3,28 @@
 A main text of items stands in its template as {history}; a main text of words follows its template."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cllm4rec.text.tokenizer import ExtendedTokenizer
 
-TEMPLATES = {  # wording of CLLM4Rec's released code; {user}, {item} and {history} are places for ID tokens
+TEMPLATES = {  # wording of CLLM4Rec's released code; {user}, {item}, {history}, {candidates} are places for IDs or items
     "collaborative": "{user} has interacted with {history}",
     "review": "{user} writes the following review for {item}:",
     "item": "{item} has the following {field}:",
     "user": "{user} has the following {field}:",
     "recommend": "{user} has interacted with {history}, {user} will interact with",
+    "next": "A user chose these items, the oldest first: {history} and chose next:",  # RSLLM, wording of this package
+    "choose": "A user chose these items, the oldest first: {history} and of these candidates: {candidates} chose next:",
 }
 
 Piece = str | np.ndarray  # the name of a place, or tokens of words
+
+
+OF_CLLM4REC = ("collaborative", "review", "item", "user", "recommend")
+OF_RSLLM = ("next", "choose")
 
 
 @dataclass(frozen=True)
@@ -48,9 +55,8 @@ class Template:
         return next(i for i, piece in enumerate(self.pieces) if isinstance(piece, str) and piece == "history")
 
 
-def training_texts(item_texts: dict[str, list[str]], user_texts: dict[str, list[str]], reviews: list[str]) -> list[str]:
-    """What a vocabulary may be learned from: templates, texts of items and users, reviews of training events."""
-    fields = [*item_texts, *user_texts]
-    templates = [re.sub(r"\{(user|item|history)\}", "", text) for text in TEMPLATES.values()]
-    worded = [text.replace("{field}", field) for text in templates for field in fields or [""]]
-    return worded + [t for texts in (*item_texts.values(), *user_texts.values()) for t in texts if t] + reviews
+def training_texts(names: Sequence[str], texts: dict[str, list[str]], reviews: Sequence[str] = ()) -> list[str]:
+    """What a vocabulary may be learned from: templates, texts of items and users by field, reviews of training events."""
+    templates = [re.sub(r"\{(user|item|history|candidates)\}", "", TEMPLATES[name]) for name in names]
+    worded = [text.replace("{field}", field) for text in templates for field in list(texts) or [""]]
+    return [*worded, *(text for column in texts.values() for text in column if text), *reviews]

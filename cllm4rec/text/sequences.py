@@ -40,7 +40,7 @@ class SequenceCorpus:
     def selection(self, epoch: int) -> np.ndarray:
         return permutation(len(self.users), self.seed, self.salt, epoch)
 
-    def batch(self, examples: np.ndarray, epoch: int) -> Batch:
+    def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> Batch:
         events, lengths = self.train.histories(self.users[examples])
         items = Ragged(self.train.items[events], lengths).last(self.length + 1)
         batch = sequence_batch(items.where(items.places < (items.lengths - 1)[items.rows]))

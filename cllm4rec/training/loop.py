@@ -234,7 +234,7 @@ def _steps(
             parts = np.array_split(selection[start : start + config.batch_size], slices)
             mine = parts[accelerator.process_index * config.accumulation :][: config.accumulation]
             filled = [(part if len(part) else selection[start : start + 1], float(len(part) > 0)) for part in mine]
-            yield objective.name, [(corpus.batch(part, epoch), weight) for part, weight in filled]
+            yield objective.name, [(corpus.batch(part, epoch, start // config.batch_size), weight) for part, weight in filled]
 
 
 def _grouped_by_length(selection: np.ndarray, lengths: np.ndarray, config: TrainConfig, epoch: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 LOGITS_AT_ONCE = 1 << 23  # numbers: rows of states are taken so that rows * classes stays below (32 MiB in float32)
 
@@ -101,3 +102,56 @@ def pull(table: Tensor, centre: Tensor | None, ids: Tensor, weights: Tensor) -> 
     at = table[ids]
     distance = at if centre is None else at - centre.detach()[ids]
     return (distance.float().square().sum(-1) * weights).sum()
+
+
+def info_nce(positive: Tensor, negative: Tensor, excluded: Tensor) -> Tensor:
+    """Contrastive loss, summed over rows: - log of the share of the right one, e^positive / (e^positive + sum of e^negative).
+
+    Args:
+        positive: (R,) logit of what belongs to the row.
+        negative: (R, S) logits of what it is contrasted with; overwritten.
+        excluded: (R, S), True where that is no negative: the right one itself, or one that cannot be told from it.
+    """
+    with torch.autocast(positive.device.type, enabled=False):
+        others = negative.float().masked_fill_(excluded, -torch.inf)
+        logits = torch.cat([positive.float()[:, None], others], dim=1)
+        return (torch.logsumexp(logits, dim=1) - logits[:, 0]).sum()
+
+
+def user_contrast(
+    states: Tensor, projected: Tensor, targets: Tensor, sample: Tensor, groups: Tensor, hard: Tensor | None = None
+) -> Tensor:
+    """C_user of RSLLM: the state of a history against P(e_j) of the item that came next, by inner product, summed.
+
+    Args:
+        states: (R, d).
+        projected: (M, d), P(e_j) of the items at hand.
+        targets: (R,) which of them came next.
+        sample: (S,) which of them all rows are contrasted with.
+        groups: (M,) equal for items that share a title: these are never each other's negatives.
+        hard: (R, H) further ones of each row's own.
+    """
+    states, projected = states.float(), projected.float()
+    own = groups[targets][:, None]
+    positive = (states * projected[targets]).sum(-1)
+    negative, excluded = states @ projected[sample].T, own == groups[sample]
+    if hard is not None:
+        negative = torch.cat([negative, torch.einsum("rd,rhd->rh", states, projected[hard])], dim=1)
+        excluded = torch.cat([excluded, own == groups[hard]], dim=1)
+    return info_nce(positive, negative, excluded)
+
+
+def item_contrast(
+    titles: Tensor, projected: Tensor, items: Tensor, sample: Tensor, groups: Tensor, temperature: float
+) -> Tensor:
+    """C_item of RSLLM: the mean state over an item's title against P(e_j) of the same item, by cosine, summed.
+
+    Args:
+        titles: (R, d) mean states.
+        projected: (M, d), P(e_j) of the items at hand.
+        items: (R,) which of them each title names.
+        sample, groups: as `user_contrast` takes them.
+        temperature: cosines are divided by it.
+    """
+    titles, projected = functional.normalize(titles.float(), dim=-1), functional.normalize(projected.float(), dim=-1)
+    return user_contrast(titles / temperature, projected, items, sample, groups)

@@ -1,0 +1,185 @@
+"""RSLLM: behaviour as a language, titles and the ID embeddings of a sequential recommender in one prompt (arXiv 2412.16933)."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from accelerate import Accelerator
+
+from cllm4rec.data.candidates import title_groups
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.models import load, system_class
+from cllm4rec.models.answers import generate, likelihoods
+from cllm4rec.models.backbone import build_backbone
+from cllm4rec.models.language import LanguageRecommender
+from cllm4rec.models.rsllm_net import RSLLMConfig, RSLLMNet
+from cllm4rec.models.sequential import SequentialRecommender
+from cllm4rec.text.behaviour import BehaviourCorpus, BehaviourOptions, ContrastCorpus
+from cllm4rec.text.corpora import as_tensors
+from cllm4rec.text.prompts import OF_RSLLM, training_texts
+from cllm4rec.text.ragged import Ragged, batches_by_length
+from cllm4rec.text.unified import ItemWriter
+from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.loop import Objective
+
+TOKENS_AT_ONCE = 1 << 14  # padded tokens of a forward pass when scoring
+CONVENTIONAL = ("sasrec", "gru4rec")  # systems whose ID embeddings can be taken
+
+
+class RSLLM(LanguageRecommender):
+    """First a conventional sequential recommender; stage 1 (`pretrain`): text-only prompts, the language-modelling loss of the
+    answers; stage 2 (`finetune`): unified prompts, that loss + alpha C_item + beta C_user.
+
+    Scores are the C_user scores: the state behind a history, by P(e_j) of every item, in one pass.
+    """
+
+    name = "rsllm"
+    config_class = RSLLMConfig
+    config: RSLLMConfig
+    net: RSLLMNet
+    settled = ("backbone", "tune", "sequential", "dropout")
+    ranking = ("finetune",)
+    user_tokens = False
+    train_configs = {
+        "pretrain": TrainConfig(epochs=2, learning_rate=1e-3),
+        "finetune": TrainConfig(epochs=20, patience=3, learning_rate=5e-4),
+    }
+    sequential: SequentialRecommender
+    _written: tuple[pl.DataFrame, RSLLMConfig, ItemWriter] | None = None
+
+    @property
+    def first(self) -> str | None:
+        return self.config.sequential if self.config.sequential in CONVENTIONAL else None
+
+    def _before(
+        self, train: Dataset, validation: Dataset | None, seen: Dataset | None, accelerator: Accelerator, seed: int
+    ) -> None:
+        """Take the sequential recommender from its run, or train it here if it was not given.
+
+        Raises:
+            ValueError: the run is of another system, or of other data.
+        """
+        if self.given_first is not None:
+            found = self.given_first
+        elif self.first is not None:
+            system = system_class(self.first)
+            found = system()
+            assert isinstance(found, SequentialRecommender)
+            training = TrainConfig(**{**vars(found.train_configs["pretrain"]), "seed": seed})
+            found.fit(train, validation, training, accelerator=accelerator, seen=seen)
+        else:
+            found = load(self.config.sequential, train)
+        if not isinstance(found, SequentialRecommender):
+            raise ValueError(
+                f"--sequential {self.config.sequential} is a run of {found.name}: it may be {' or '.join(CONVENTIONAL)}"
+            )
+        self.sequential = found
+
+    def _build(self, train: Dataset, seed: int) -> RSLLMNet:
+        titles = self._titles(train.item_texts.get("title"), train.n_items)
+        backbone, words = build_backbone(self.config, training_texts(OF_RSLLM, {"title": titles}), seed, self.config.dropout)
+        self._extend(words, backbone)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            net = RSLLMNet(backbone, self.config, self.sequential.net.items.detach().cpu())
+        with torch.no_grad():  # soft tokens begin as wide as words
+            backbone.id_scale = float(backbone.words.std()) * backbone.word_scale / float(net.projected().std())
+        return net
+
+    def _rebuild(self, folder: Path, described: dict[str, Any]) -> RSLLMNet:
+        found = system_class(described["sequential"]).load(folder / "sequential")
+        assert isinstance(found, SequentialRecommender)
+        self.sequential = found
+        backbone = self._restored_backbone(folder, described)
+        return RSLLMNet(backbone, self.config, found.net.items.detach().cpu())
+
+    def _describe(self) -> dict[str, Any]:
+        return super()._describe() | {"sequential": self.sequential.name}
+
+    def _save_description(self, folder: Path) -> None:
+        super()._save_description(folder)
+        (folder / "sequential").mkdir()
+        self.sequential.save(folder / "sequential")
+
+    def _titles(self, titles: list[str] | None, n_items: int) -> list[str]:
+        """Titles of all items, "" for none.
+
+        Raises:
+            ValueError: no item has one, and the prompts need them.
+        """
+        if titles is None and self.config.prompt != "ids":
+            raise ValueError("rsllm reads titles, and the items have none: prepare with --items FILE, or take --prompt ids")
+        return [""] * n_items if titles is None else titles
+
+    def writer(self, items: pl.DataFrame) -> ItemWriter:
+        """Writes prompts about the items of a dataset's table."""
+        if self._written is None or self._written[0] is not items or self._written[1] != self.config:
+            titles = self._titles(items["title"].fill_null("").to_list() if "title" in items.columns else None, len(items))
+            writer = ItemWriter(self.tokenizer, titles, self.config.prompt, self.config.title_words)
+            self._written = (items, self.config, writer)
+        return self._written[2]
+
+    def _objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
+        own, groups = self.config, title_groups(train.items)
+        options = BehaviourOptions(self.net.backbone.context, own.length, own.candidates, own.negatives, config.seed)
+        form = "text" if stage == "pretrain" else own.prompt
+        titles = self._titles(train.item_texts.get("title"), train.n_items)
+        writer = ItemWriter(self.tokenizer, titles, form, own.title_words)
+        if stage == "pretrain":
+            return [Objective("answer", BehaviourCorpus(train.interactions, writer, groups, options))]
+        return [Objective("answer", ContrastCorpus(train.interactions, writer, groups, options, self._hard(train)))]
+
+    def _hard(self, train: Dataset) -> np.ndarray:
+        """For each user the items that the sequential recommender ranks first among those not taken, int64 (n_users, H)."""
+        n = min(self.config.hard, train.n_items) if self.config.negatives < train.n_items else 0  # else all are contrasted with
+        hard = np.zeros((train.n_users, n), dtype=np.int64)
+        users = np.flatnonzero(np.diff(train.interactions.indptr) > 0)
+        if n:
+            for part in self.sequential.recommend_batches(users, train, n):
+                hard[part.users] = np.where(part.items >= 0, part.items, part.items[:, :1])
+        return hard
+
+    @torch.no_grad()
+    def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:
+        writer, context = self.writer(seen.items), self.net.backbone.context
+        events, lengths = seen.interactions.histories(users)
+        items = Ragged(seen.interactions.items[events], lengths).last(self.config.length)
+        tokens = np.bincount(items.rows, weights=writer.written.lengths[items.values], minlength=len(users))
+        scores = np.empty((len(users), len(self.item_ids)), dtype=np.float32)
+        self.net.eval()
+        table = self.net.projected()
+        for rows in batches_by_length(tokens.astype(np.int64) + 20, TOKENS_AT_ONCE):
+            prompts, _ = writer.fill(items.take(rows), context, asked=False)
+            batch = as_tensors(tokens=prompts.tokens, mask=prompts.mask, query=prompts.query)
+            batch = {name: t.to(self.device) for name, t in batch.items()}
+            states = self.net.backbone(batch["tokens"], batch["mask"], table).flatten(0, 1)[batch["query"]]
+            scores[rows] = (self.net.norm(states) @ table.T).float().cpu().numpy()
+        return scores
+
+    @torch.no_grad()
+    def choose(self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores") -> np.ndarray:
+        """As every system by scores, those of C_user; and in words: by `likelihood` of the candidates' titles (mean over the
+        words), or by `generation` of one title, -1 where it is none of them."""
+        if by == "scores":
+            return super().choose(users, candidates, seen)
+        writer, table = self.writer(seen.items), self.net.projected()
+        self.net.eval()
+        chosen = np.empty(len(users), dtype=np.int64)
+        for row, user in enumerate(users):
+            answers = [torch.from_numpy(answer) for answer in writer.answers_of(candidates[row])]
+            history = Ragged.of([seen.interactions.history(int(user))[-self.config.length :]])
+            named = Ragged.of([candidates[row]]) if self.config.candidates else None
+            most = max(len(answer) for answer in answers)
+            prompts, _ = writer.fill(history, self.net.backbone.context - most, named)
+            prompt = torch.from_numpy(prompts.tokens[0]).to(self.device)
+            if by == "likelihood":
+                own = likelihoods(self.net.backbone, prompt, [answer.to(self.device) for answer in answers], table)
+                chosen[row] = int(own.argmax())
+            elif by == "generation":
+                words = generate(self.net.backbone, prompt, self.tokenizer.end, most, table)
+                chosen[row] = next((i for i, answer in enumerate(answers) if answer[:-1].tolist() == words), -1)
+            else:
+                raise ValueError(f"by is {by!r}: rsllm chooses by scores, likelihood or generation")
+        return chosen

@@ -1,0 +1,141 @@
+"""Behaviour as a language (RSLLM): examples of both stages, a prompt and the title of the item that came next."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cllm4rec.data.candidates import draw_candidates
+from cllm4rec.data.interactions import Interactions
+from cllm4rec.data.randomness import mix, permutation, uniform
+from cllm4rec.text.corpora import as_tensors
+from cllm4rec.text.ragged import Batch, Ragged
+from cllm4rec.text.unified import ItemWriter, Prompts
+
+
+@dataclass(frozen=True)
+class BehaviourOptions:
+    """How histories become examples.
+
+    Attributes:
+        context: most tokens of a prompt and its answer.
+        length: most items of a history.
+        candidates: items that a prompt names, the right one among them; 0: none.
+        negatives: size of the sample of items that a step contrasts with.
+        seed: of all draws.
+    """
+
+    context: int
+    length: int
+    candidates: int = 0
+    negatives: int = 0
+    seed: int = 0
+
+
+class BehaviourCorpus:
+    """Prompts and answers for the language-modelling loss. One example a user with two training items or more.
+
+    Of a history longer than `length` each epoch reads another stretch. A batch has `tokens` and `mask` (B, L), `read` (T,)
+    where the words of the answers are predicted, `rows` (T,) 0 .. T-1, and `targets` (T,) these words.
+    """
+
+    salt = 5
+
+    def __init__(self, train: Interactions, writer: ItemWriter, groups: np.ndarray, options: BehaviourOptions) -> None:
+        """groups: `title_groups` of the items."""
+        self.train, self.writer, self.groups, self.options = train, writer, groups, options
+        n = np.diff(train.indptr)
+        self.users = np.flatnonzero(n > 1)
+        tokens = np.append(0, np.cumsum(writer.written.lengths[train.items]))[train.indptr]
+        share = np.minimum(1.0, (options.length + 1) / np.maximum(n, 1))
+        self.lengths = np.rint(np.diff(tokens) * share).astype(np.int64)[self.users]
+
+    def selection(self, epoch: int) -> np.ndarray:
+        return permutation(len(self.users), self.options.seed, self.salt, epoch)
+
+    def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> Batch:
+        prompts, _, _ = self._prompts(examples, epoch)
+        return self._with_answers(prompts) | as_tensors(targets=prompts.tokens.ravel()[prompts.answers])
+
+    def _prompts(self, examples: np.ndarray, epoch: int) -> tuple[Prompts, Ragged, np.ndarray]:
+        """The prompts with their answers, the histories that they hold, and the items (B,) that answer them."""
+        options, users = self.options, self.users[examples]
+        events, lengths = self.train.histories(users)
+        items = Ragged(self.train.items[events], lengths)
+        kept = np.minimum(lengths, options.length + 1)
+        draw = uniform(options.seed, self.salt, epoch, users, -1)
+        first = (draw * (lengths - kept + 1)).astype(np.int64)  # of a random stretch
+        items = items.where((items.places >= first[items.rows]) & (items.places < (first + kept)[items.rows]))
+        is_answer = items.places == (items.lengths - 1)[items.rows]
+        history, answers = items.where(~is_answer), items.values[is_answer]
+        candidates = None
+        if options.candidates:
+            candidates = Ragged.of(
+                [self._candidates(*one, epoch) for one in zip(users.tolist(), answers.tolist(), strict=True)]
+            )
+        prompts, history = self.writer.fill(history, options.context, candidates, self.writer.answers.take(answers))
+        return prompts, history, answers
+
+    def _candidates(self, user: int, answer: int, epoch: int) -> np.ndarray:
+        own = self.train.history(user)
+        return draw_candidates(answer, own, self.groups, self.options.candidates, self.options.seed, self.salt, epoch, user)
+
+    @staticmethod
+    def _with_answers(prompts: Prompts) -> Batch:
+        read = prompts.answers - 1
+        return as_tensors(tokens=prompts.tokens, mask=prompts.mask, read=read, rows=np.arange(len(read)))
+
+
+class ContrastCorpus(BehaviourCorpus):
+    """The same, with what the two contrastive losses need. Every item of a history but the first is an item that came next.
+
+    Items are numbered within the batch: `items` (M,) says which they are, and soft tokens, `targets` and the others below
+    are places in it. Further tensors: `words` (T,) the words of the answers; `targets` (R,) the items that came next, and
+    `states` (R,) where the history before each is read, `targets_of` (R,) its example; `title_words` (W,) places of the
+    titles' words, with `title_rows` (W,) which of `titled` (P,) items they name; `sample` (S,) the items of the step to
+    contrast with, `hard` (B, H) those of each example; `groups` (M,) equal for items that share a title.
+    """
+
+    salt = 6
+
+    def __init__(
+        self, train: Interactions, writer: ItemWriter, groups: np.ndarray, options: BehaviourOptions, hard: np.ndarray
+    ) -> None:
+        """hard: (n_users, H) items to contrast with beside the sample, H may be 0."""
+        super().__init__(train, writer, groups, options)
+        self.hard = hard
+
+    def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> Batch:
+        prompts, history, answers = self._prompts(examples, epoch)
+        n_words = self.writer.tokenizer.n_words
+        soft = prompts.mask & (prompts.tokens >= n_words)
+        last = history.places == (history.lengths - 1)[history.rows]
+        following = np.empty(len(history.values), dtype=np.int64)
+        following[~last] = history.values[history.places > 0]
+        following[last] = answers[history.lengths > 0]
+        sample, hard = self.sample(epoch, step), self.hard[self.users[examples]]
+        lists = [prompts.tokens[soft] - n_words, following, history.values, sample, hard.ravel()]
+        items, places = np.unique(np.concatenate(lists), return_inverse=True)
+        in_prompt, targets, titled, sample, hard_places = np.split(places, np.cumsum([len(one) for one in lists])[:-1])
+        words = prompts.tokens.ravel()[prompts.answers]
+        prompts.tokens[soft] = n_words + in_prompt
+        return self._with_answers(prompts) | as_tensors(
+            words=words,
+            items=items,
+            groups=self.groups[items],
+            targets=targets,
+            states=prompts.closes,
+            targets_of=history.rows,
+            title_words=prompts.words,
+            title_rows=prompts.word_items,
+            titled=titled,
+            sample=sample,
+            hard=hard_places.reshape(hard.shape),
+        )
+
+    def sample(self, epoch: int, step: int) -> np.ndarray:
+        """The items that this step contrasts with: the same for all processes and micro-batches; all, if there are no more."""
+        n_items, size = len(self.groups), self.options.negatives
+        if size >= n_items:
+            return np.arange(n_items)
+        generator = np.random.default_rng(int(mix(self.options.seed, self.salt, epoch, step)[0]))
+        return generator.choice(n_items, size, replace=False)
