@@ -52,5 +52,6 @@ class LanguageRecommender(NeuralRecommender):
             backbone, words = load_backbone(self.config)
             if backbone.fingerprint() != described["backbone_sha256"]:
                 raise ValueError(f"the weights of backbone {self.config.backbone!r} are not those this run was trained with")
+            backbone.word_scale, backbone.id_scale = described["scales"]
         self._extend(words, backbone)
         return backbone

@@ -34,11 +34,12 @@ class BehaviourOptions:
 class BehaviourCorpus:
     """Prompts and answers for the language-modelling loss. One example a user with two training items or more.
 
-    Of a history longer than `length` each epoch reads another stretch. A batch has `tokens` and `mask` (B, L), `read` (T,)
-    where the words of the answers are predicted, `rows` (T,) 0 .. T-1, and `targets` (T,) these words.
+    Each epoch another item of the history, but the first, is the answer to those before it. A batch has `tokens` and `mask`
+    (B, L), `read` (T,) where the words of the answers are predicted, `rows` (T,) 0 .. T-1, and `targets` (T,) these words.
     """
 
     salt = 5
+    any_answer = True
 
     def __init__(self, train: Interactions, writer: ItemWriter, groups: np.ndarray, options: BehaviourOptions) -> None:
         """groups: `title_groups` of the items."""
@@ -61,10 +62,10 @@ class BehaviourCorpus:
         options, users = self.options, self.users[examples]
         events, lengths = self.train.histories(users)
         items = Ragged(self.train.items[events], lengths)
-        kept = np.minimum(lengths, options.length + 1)
         draw = uniform(options.seed, self.salt, epoch, users, -1)
-        first = (draw * (lengths - kept + 1)).astype(np.int64)  # of a random stretch
-        items = items.where((items.places >= first[items.rows]) & (items.places < (first + kept)[items.rows]))
+        shortest = np.full(len(users), 2) if self.any_answer else np.minimum(lengths, options.length + 1)
+        end = shortest + (draw * (lengths - shortest + 1)).astype(np.int64)  # of the stretch: its last item is the answer
+        items = items.where((items.places >= (end - options.length - 1)[items.rows]) & (items.places < end[items.rows]))
         is_answer = items.places == (items.lengths - 1)[items.rows]
         history, answers = items.where(~is_answer), items.values[is_answer]
         candidates = None
@@ -86,7 +87,8 @@ class BehaviourCorpus:
 
 
 class ContrastCorpus(BehaviourCorpus):
-    """The same, with what the two contrastive losses need. Every item of a history but the first is an item that came next.
+    """The same, with what the two contrastive losses need. Every item of a history but the first is an item that came next, and
+    the last one the answer; of a history longer than `length` each epoch reads another stretch.
 
     Items are numbered within the batch: `items` (M,) says which they are, and soft tokens, `targets` and the others below
     are places in it. Further tensors: `words` (T,) the words of the answers; `targets` (R,) the items that came next, and
@@ -96,6 +98,7 @@ class ContrastCorpus(BehaviourCorpus):
     """
 
     salt = 6
+    any_answer = False
 
     def __init__(
         self, train: Interactions, writer: ItemWriter, groups: np.ndarray, options: BehaviourOptions, hard: np.ndarray
