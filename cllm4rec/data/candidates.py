@@ -35,20 +35,12 @@ def draw_candidates(target: int, known: np.ndarray, groups: np.ndarray, n: int, 
     """
     generator = np.random.default_rng(int(mix(*key, target)[0]))
     taken, chosen = {int(group) for group in groups[known]} | {int(groups[target])}, [target]
-    for _ in range(10):
-        for item in generator.integers(0, len(groups), 4 * n).tolist():
+    draws = generator.integers(0, len(groups), 40 * n)  # nearly always enough; where they are not, all are gone through
+    for more in (draws, generator.permutation(len(groups))) if len(chosen) < n else ():
+        for item in more.tolist():
             if len(chosen) < n and groups[item] not in taken:
                 taken.add(int(groups[item]))
                 chosen.append(item)
-        if len(chosen) == n:
-            return generator.permutation(np.array(chosen, dtype=np.int64))
-    left = [item for item in generator.permutation(len(groups)).tolist() if groups[item] not in taken]
-    for item in left:  # a small catalogue: draws hit what is taken again and again
-        if len(chosen) < n and groups[item] not in taken:
-            taken.add(int(groups[item]))
-            chosen.append(item)
     if len(chosen) < n:
-        raise ValueError(
-            f"{n} candidates were asked for, and only {len(chosen)} items of different titles are left: ask for fewer"
-        )
+        raise ValueError(f"{n} candidates are asked for, and items of {len(chosen)} titles are left: ask for fewer")
     return generator.permutation(np.array(chosen, dtype=np.int64))
