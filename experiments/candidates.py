@@ -35,14 +35,10 @@ def train(data: Path, folder: Path, seed: int, candidates: int, epochs: tuple[in
     """SASRec, and RSLLM on it, whose prompts name candidates."""
     sasrec, rsllm = folder / "sasrec", folder / "rsllm"
     given = ["--dataset", data, "--seed", seed]
-    for run, flags in (
-        (sasrec, ["--system", "sasrec"]),
-        (rsllm, ["--system", "rsllm", "--sequential", sasrec, "--candidates", candidates, "--epochs", epochs[0]]),
-    ):
-        command("pretrain", "--output", run, *(["--resume"] if (run / "run.json").is_file() else [*given, *flags]))
-    if not (rsllm / "finetune").is_dir() or (rsllm / "finetune-state.safetensors").is_file():
-        going_on = (rsllm / "finetune-state.safetensors").is_file()
-        command("finetune", "--run", rsllm, *(["--resume"] if going_on else ["--epochs", epochs[1], "--seed", seed]))
+    command("pretrain", "--system", "sasrec", "--output", sasrec, *given, "--resume")
+    naming = ["--sequential", sasrec, "--candidates", candidates]
+    command("pretrain", "--system", "rsllm", "--output", rsllm, *given, *naming, "--epochs", epochs[0], "--resume")
+    command("finetune", "--run", rsllm, "--epochs", epochs[1], "--seed", seed, "--resume")
 
 
 def main(data: str, shared: Path, seeds: list[int], draws: int, candidates: int, epochs: tuple[int, int], output: Path) -> None:

@@ -69,15 +69,13 @@ def run_row(name: str, data: Path, output: Path, seed: int, finetuning: list[str
         return
     needed = {key: str(folder(output, row)) for key, row in NEEDS.items()}
     seeded = [] if {"ease", "itemknn"} & set(first) else ["--seed", str(seed)]
-    if not first and not (run / "run.json").is_file():
+    if first:  # --resume begins, goes on, or finds that it has ended
+        flags = [flag.format(**needed) for flag in first]
+        command("pretrain", "--dataset", data, "--output", run, *flags, *seeded, "--resume")
+    elif not run.is_dir():
         shutil.copytree(folder(output, STAGE_1), run)
-    elif (run / "run.json").is_file():
-        command("pretrain", "--output", run, "--resume")
-    else:
-        command("pretrain", "--dataset", data, "--output", run, *[flag.format(**needed) for flag in first], *seeded)
     if second is not None:
-        going_on = ["--resume"] if (run / "finetune-state.safetensors").is_file() else [*second, *finetuning, *seeded]
-        command("finetune", "--run", run, *going_on)
+        command("finetune", "--run", run, *second, *finetuning, *seeded, "--resume")
     if name not in UNTABLED:
         command("evaluate", "--run", run, "--json", run / "test.json", "--per-user", run / "test.parquet")
 

@@ -21,7 +21,7 @@ from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.evaluation import measure
-from cllm4rec.models import load
+from cllm4rec.models import load, system_class
 from cllm4rec.models.answers import generate, likelihoods
 from cllm4rec.models.popularity import Popularity
 from cllm4rec.models.rsllm import RSLLM, RSLLMConfig
@@ -125,6 +125,11 @@ def test_long_histories_keep_the_newest_items_and_never_lose_instruction_or_ques
         after = tokenizer().encode_words(" and chose next:", after_id=True)
         assert first[: len(before)] == before
         assert first[-len(after) :] == after
+
+
+def test_a_context_without_room_for_question_and_candidates_is_refused() -> None:
+    with pytest.raises(ValueError, match="a context of 30 tokens has no room"):
+        writer().fill(rows([0]), 30, rows([1, 3, 5]))
 
 
 def test_a_history_without_items_is_read_at_the_end_of_the_instruction() -> None:
@@ -334,6 +339,16 @@ def test_the_language_model_answers_what_is_certain() -> None:
     for by in ("scores", "likelihood", "generation"):
         found = measure(model, dataset.only("train", "validation"), dataset.test, candidates=5, draws=2, by=by).metrics
         assert found["hit_ratio@1"] > 0.9, by
+
+
+def test_the_embeddings_of_gru4rec_are_read_likewise() -> None:
+    model = RSLLM(RSLLMConfig(sequential="gru4rec", title_words=4))
+    assert model.first == "gru4rec"
+    model.given_first = system_class("gru4rec")().fit(small().train, None, QUICK)
+    for stage in model.stages:
+        model.fit(small().train, small().validation, QUICK, stage)
+    assert model.net.items.shape == model.given_first.net.items.shape
+    assert np.isfinite(model.score(np.arange(5), small().train)).all()
 
 
 @pytest.mark.parametrize("n", [0, 5])

@@ -83,6 +83,9 @@ class ItemWriter:
             candidates: items (B) to choose from, in the order given.
             answers: tokens (B) that follow the question.
             asked: whether the prompt has a question; without one it ends with the history.
+
+        Raises:
+            ValueError: there is no room for what is never left out.
         """
         n = len(history.lengths)
         pieces = self.templates["next" if candidates is None else "choose"].pieces
@@ -93,6 +96,11 @@ class ItemWriter:
         )
         answer = Ragged.constant(np.empty(0, dtype=np.int64), n) if answers is None else answers
         used = np.sum([one.lengths for one in [*before, *after, answer]], axis=0)
+        if used.max(initial=0) > context:
+            raise ValueError(
+                f"a context of {context} tokens has no room for the {used.max()} of a question, its candidates and the answer: "
+                "name fewer candidates (--candidates) or read fewer words of their titles (--title-words)"
+            )
         history = self.newest(history, context - used)
         tokens, mask, places = assemble([*before, self.expand(history), *after, answer])
         written = self.written.lengths[history.values]

@@ -112,10 +112,8 @@ def info_nce(positive: Tensor, negative: Tensor, excluded: Tensor) -> Tensor:
         negative: (R, S) logits of what it is contrasted with; overwritten.
         excluded: (R, S), True where that is no negative: the right one itself, or one that cannot be told from it.
     """
-    with torch.autocast(positive.device.type, enabled=False):
-        others = negative.float().masked_fill_(excluded, -torch.inf)
-        logits = torch.cat([positive.float()[:, None], others], dim=1)
-        return (torch.logsumexp(logits, dim=1) - logits[:, 0]).sum()
+    logits = torch.cat([positive[:, None], negative.masked_fill_(excluded, -torch.inf)], dim=1)
+    return (torch.logsumexp(logits, dim=1) - logits[:, 0]).sum()
 
 
 def user_contrast(
@@ -131,14 +129,15 @@ def user_contrast(
         groups: (M,) equal for items that share a title: these are never each other's negatives.
         hard: (R, H) further ones of each row's own.
     """
-    states, projected = states.float(), projected.float()
-    own = groups[targets][:, None]
-    positive = (states * projected[targets]).sum(-1)
-    negative, excluded = states @ projected[sample].T, own == groups[sample]
-    if hard is not None:
-        negative = torch.cat([negative, torch.einsum("rd,rhd->rh", states, projected[hard])], dim=1)
-        excluded = torch.cat([excluded, own == groups[hard]], dim=1)
-    return info_nce(positive, negative, excluded)
+    with torch.autocast(states.device.type, enabled=False):  # exact in mixed precision too
+        states, projected = states.float(), projected.float()
+        own = groups[targets][:, None]
+        positive = (states * projected[targets]).sum(-1)
+        negative, excluded = states @ projected[sample].T, own == groups[sample]
+        if hard is not None:
+            negative = torch.cat([negative, torch.einsum("rd,rhd->rh", states, projected[hard])], dim=1)
+            excluded = torch.cat([excluded, own == groups[hard]], dim=1)
+        return info_nce(positive, negative, excluded)
 
 
 def item_contrast(
