@@ -3,6 +3,7 @@
 import builtins
 import json
 import math
+import shutil
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -488,6 +489,27 @@ def test_titles_are_needed_but_for_id_only_prompts() -> None:
     assert model.score(np.array([0]), dataset.train).shape == (1, 20)
 
 
+def test_titles_of_items_without_training_events_reach_neither_vocabulary_nor_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cllm4rec.models import backbone
+
+    cold = int(small().test.interactions.items[0])
+    events = small().interactions
+    part = np.where((events.items == cold) & (small().part == 0), 2, small().part).astype(np.uint8)
+    titles = [f"Qyzzq {number}" if number == cold else title for number, title in enumerate(small().items["title"])]
+    dataset = replace(small(), part=part, items=small().items.with_columns(title=pl.Series(titles)))
+    read: list[str] = []
+    train_bpe_here = backbone.train_bpe
+    monkeypatch.setattr(backbone, "train_bpe", lambda texts: train_bpe_here([read.append(text) or text for text in texts]))
+    model = untrained(candidates=20).fit(dataset.train, None, TrainConfig(epochs=0))
+    assert read
+    assert not any("Qyzzq" in text for text in read)
+    for stage in model.stages:
+        (objective,) = model._objectives(dataset.train, stage, QUICK)
+        batch = objective.corpus.batch(np.arange(60), 0)
+        words = batch["tokens"][batch["mask"] & (batch["tokens"] < model.tokenizer.n_words)]
+        assert "Qyzzq" not in model.tokenizer.decode(words.tolist())
+
+
 # ------------------------------------------------------------------------------------------------------------------ adapters
 
 
@@ -616,6 +638,23 @@ def test_a_training_stopped_in_the_sequential_recommender_goes_on(
     pretrain.main(["--output", str(tmp_path / "run"), "--resume"])
     for name in ("model.safetensors", "sequential/model.safetensors"):
         assert (tmp_path / "run" / "pretrain" / name).read_bytes() == (place / "run" / "pretrain" / name).read_bytes()
+
+
+def test_a_finetuning_that_was_stopped_ends_where_it_would_have_ended(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cllm4rec import stages
+
+    shutil.copytree(place / "run", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "finetune")
+    asked = iter(range(100))
+    with monkeypatch.context() as patched:
+        patched.setattr(stages.StopRequest, "__call__", lambda self: next(asked) == 1)
+        with pytest.raises(SystemExit):
+            finetune.main(["--run", str(tmp_path / "run"), "--epochs", "1"])
+    finetune.main(["--run", str(tmp_path / "run"), "--resume"])
+    both = [folder / "run" / "finetune" / "model.safetensors" for folder in (tmp_path, place)]
+    assert both[0].read_bytes() == both[1].read_bytes()
 
 
 def test_shuffled_labels_in_time_leave_nothing_to_learn() -> None:
