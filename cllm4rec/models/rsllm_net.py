@@ -32,7 +32,7 @@ class RSLLMConfig(BackboneConfig):
         default=0, metadata={"least": 0, "help": "items that the prompts of training name to choose from; 0: none are named"}
     )
     negatives: int = field(
-        default=4096,
+        default=16384,
         metadata={"least": 1, "help": "items that a step is contrasted with, a new sample each; all if there are less"},
     )
     hard: int = field(
