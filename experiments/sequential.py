@@ -20,6 +20,7 @@ import polars as pl
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.randomness import permutation
 from cllm4rec.evaluation import bootstrap_interval
+from cllm4rec.training.checkpoint import RunFolder
 from experiments.commands import command, show, table
 
 STAGE_1 = "RSLLM, stage 1"  # what most rows of RSLLM go on from; no row of the table
@@ -105,10 +106,10 @@ def cell(values: np.ndarray) -> str:
     return f"{values.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
-def trained_seconds(run: Path) -> float:
-    """Wall time of all epochs, validation included."""
-    lines = (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").is_file() else []
-    return float(sum(json.loads(line)["seconds"] for line in lines))
+def trained_seconds(run: Path) -> str:
+    """Wall time of all epochs, validation included; "" for systems that have none."""
+    lines = RunFolder.open(run).metrics()
+    return f"{sum(line['seconds'] for line in lines):.0f}" if lines else ""
 
 
 def summary(output: Path, data: Path) -> str:
@@ -118,8 +119,7 @@ def summary(output: Path, data: Path) -> str:
     for name in names:
         found = json.loads((folder(output, name) / "test.json").read_text())["metrics"]
         gap = "" if name == REFERENCE or REFERENCE not in names else cell(gaps(output, name, "ndcg@10")["gap"].to_numpy())
-        time = f"{trained_seconds(folder(output, name)):.0f}"
-        rows.append([name, *(f"{found[metric]:.4f}" for metric in SHOWN), gap, time])
+        rows.append([name, *(f"{found[metric]:.4f}" for metric in SHOWN), gap, trained_seconds(folder(output, name))])
     rows.sort(key=lambda row: -float(row[2]))
     text = table(["system", *SHOWN, f"ndcg@10 of {REFERENCE} minus this", "training (s)"], rows)
     if REFERENCE in names:
