@@ -3,7 +3,10 @@
 import builtins
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -664,3 +667,22 @@ def test_shuffled_labels_in_time_leave_nothing_to_learn() -> None:
     for stage in model.stages:
         model.fit(dataset.train, dataset.validation, replace(QUICK, epochs=3), stage)
     assert recall_at_1(model, dataset) < 0.45
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives_with_two_micro_batches(place: Path, tmp_path: Path) -> None:
+    """Bit for bit: the sample of negatives, seen by both, does not depend on who computes what."""
+    shaped = ["--title-words", "4", "--dropout", "0", "--negatives", "20", "--hard", "3"]
+    given = ["--system", "rsllm", "--dataset", str(place / "data"), "--sequential", str(place / "run" / "sasrec"), *shaped]
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    one = [sys.executable, "-m"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    for name, launch, further in (("two", two, []), ("one", one, ["--accumulation", "2"])):
+        run, dashes = str(tmp_path / name), ["--"] if launch is two else []
+        for command, flags in (("pretrain", [*given, "--output", run]), ("finetune", ["--run", run])):
+            typed = [*launch, f"cllm4rec.{command}", *dashes, *flags, "--epochs", "2", "--batch-size", "16", *further]
+            done = subprocess.run(typed, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1])
+            assert done.returncode == 0, done.stderr
+    for stage in ("pretrain", "finetune"):
+        files = [tmp_path / name / stage / "model.safetensors" for name in ("one", "two")]
+        assert files[0].read_bytes() == files[1].read_bytes()
