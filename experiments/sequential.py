@@ -25,7 +25,7 @@ from experiments.commands import command, show, table
 
 STAGE_1 = "RSLLM, stage 1"  # what most rows of RSLLM go on from; no row of the table
 NEEDS = {"sequential": "SASRec", "random": "SASRec, untrained"}
-EASE = ("--regularization", "200")  # chosen on validation events of split A, where the whole grids were gone through
+EASE = ("--regularization", "200")  # near what validation events of split A chose, where the grids were gone through
 ITEMKNN = ("--neighbours", "500", "--shrinkage", "100")
 ROWS: dict[str, tuple[list[str], list[str] | None]] = {  # name -> flags of pretrain ([] for stage 1 above), flags of finetune
     "SASRec": (["--system", "sasrec"], None),
