@@ -159,7 +159,7 @@ def measure(
         ValueError: nobody is left.
     """
     if candidates is not None:
-        return measure_choices(cast(Chooser, model), seen, held_out, masked, candidates, draws, seed, by)
+        return measure_choices(cast(Chooser, model), seen, held_out, masked, users, candidates, draws, seed, by)
     began = time.perf_counter()
     known = (masked or seen).interactions
     wanted = np.arange(held_out.n_users) if users is None else np.asarray(users)
@@ -190,6 +190,7 @@ def measure_choices(
     seen: Dataset,
     held_out: Dataset,
     masked: Dataset | None = None,
+    users: np.ndarray | None = None,
     candidates: int = 20,
     draws: int = 5,
     seed: int = 0,
@@ -202,7 +203,7 @@ def measure_choices(
 
     Args:
         model: any system.
-        seen, held_out, masked: as `measure` takes them.
+        seen, held_out, masked, users: as `measure` takes them.
         candidates: items to choose from, the held-out one among them.
         draws: sets of candidates of a row, over which its values are means.
         seed: of the draws: the same sets for every system.
@@ -219,7 +220,8 @@ def measure_choices(
     if candidates < 2 or draws < 1:
         raise ValueError(f"{draws} draws of {candidates} candidates cannot be measured: take at least 1 of 2")
     events, groups = held_out.interactions, title_groups(held_out.items)
-    rows = np.flatnonzero(np.diff(seen.interactions.indptr)[events.users] > 0)
+    wanted = np.ones(len(events), dtype=bool) if users is None else np.isin(events.users, users)
+    rows = np.flatnonzero(wanted & (np.diff(seen.interactions.indptr)[events.users] > 0))
     if not len(rows):
         raise ValueError("no user has a held-out item and a history: there is nothing to measure")
     users, targets = events.users[rows], events.items[rows]
@@ -239,7 +241,7 @@ def measure_choices(
     per_user = {"hit_ratio@1": chosen.mean(0), "valid_ratio": valid.mean(0)}
     metrics = {name: float(values.mean()) for name, values in per_user.items()}
     metrics["standard_error"] = float(per_user["hit_ratio@1"].std(ddof=1) / np.sqrt(len(rows))) if len(rows) > 1 else 0.0
-    return Measurement(metrics, per_user, users, len(events) - len(rows), time.perf_counter() - began)
+    return Measurement(metrics, per_user, users, int(wanted.sum()) - len(rows), time.perf_counter() - began)
 
 
 def bootstrap_interval(values: Sequence[float] | np.ndarray, seed: int = 0, draws: int = 1000) -> tuple[float, float]:

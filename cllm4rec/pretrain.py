@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from cllm4rec.cli import flag_given, flag_value, log, parse, run
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import SYSTEMS, load, system_class
+from cllm4rec.models.backbone import BUILT_IN
 from cllm4rec.models.base import OneStage, Recommender
 from cllm4rec.models.neural import NeuralRecommender, make_accelerator
 from cllm4rec.stages import check_unchanged, open_run, run_stage, settings_before, stage_defaults
@@ -70,8 +71,9 @@ def main(argv: Sequence[str], how_to_resume: str | None = None) -> None:
 
 
 def whole_path(name: str) -> str:
-    """The whole path of a folder, so that it is found from elsewhere too; any other name as it is."""
-    return str(Path(name).resolve()) if Path(name).is_dir() else name
+    """The whole path of a folder, so that it is found from elsewhere too; any other name, and the words that settings
+    know, as they are."""
+    return str(Path(name).resolve()) if name not in {*BUILT_IN, *SYSTEMS} and Path(name).is_dir() else name
 
 
 def _train(

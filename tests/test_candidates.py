@@ -120,6 +120,14 @@ def test_draws_differ_and_are_the_same_for_every_system_of_a_seed() -> None:
             assert len(set(row.tolist()) & set(known.history(user).tolist())) == 1, "the target alone"
 
 
+def test_only_the_users_asked_for_are_measured() -> None:
+    dataset = world()
+    model = Fixed(lambda users, candidates: np.zeros(len(users), dtype=int))
+    result = measure(model, dataset.train, dataset.test, users=np.array([4, 7, 9]), candidates=5, draws=1)  # type: ignore[arg-type]
+    assert result.users.tolist() == [4, 7, 9]
+    assert len(model.asked[0]) == 3
+
+
 def test_blind_choice_is_at_chance() -> None:
     dataset = world()
     result = measure(Fixed(lambda users, candidates: candidates.argmin(1)), dataset.train, dataset.test, candidates=5, draws=20)  # type: ignore[arg-type]

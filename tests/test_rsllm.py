@@ -610,6 +610,16 @@ def test_a_run_of_a_sequential_recommender_is_taken_over(place: Path, tmp_path: 
     assert taken.config.sequential == str((place / "run" / "sasrec").resolve())
 
 
+def test_a_folder_that_is_called_like_a_word_of_a_setting_does_not_replace_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sasrec", "tiny", "other"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert [pretrain.whole_path(name) for name in ("sasrec", "tiny", "gpt2")] == ["sasrec", "tiny", "gpt2"]
+    assert pretrain.whole_path("other") == str(tmp_path / "other")
+
+
 def test_a_run_that_is_no_sequential_recommender_or_of_another_split_is_refused(place: Path, tmp_path: Path) -> None:
     pretrain.main(["--system", "popularity", "--dataset", str(place / "data"), "--output", str(tmp_path / "popular")])
     given = ["--system", "rsllm", "--dataset", str(place / "data"), "--output", str(tmp_path / "run")]
