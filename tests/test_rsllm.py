@@ -36,8 +36,9 @@ from cllm4rec.text.corpora import as_tensors
 from cllm4rec.text.ragged import Ragged
 from cllm4rec.text.tokenizer import ExtendedTokenizer, train_bpe
 from cllm4rec.text.unified import FORMS, ItemWriter
+from cllm4rec.training import losses
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.losses import info_nce, item_contrast, user_contrast
+from cllm4rec.training.losses import item_contrast, user_contrast
 
 TITLES = ["Red Lamp", "Blue Chair Of Wood", "", "Green Door", "red lamp ", "Old Oak Table With Drawers"]
 QUICK = TrainConfig(epochs=1, batch_size=16, warmup_steps=5)
@@ -234,13 +235,28 @@ def test_candidates_of_training_prompts_are_items_not_taken_and_share_no_title()
 # -------------------------------------------------------------------------------------------------------------------- losses
 
 
-def test_info_nce_by_hand() -> None:
-    loss = info_nce(
-        torch.tensor([1.0, 0.0]), torch.tensor([[0.0, 5.0], [2.0, 1.0]]), torch.tensor([[False, True], [False] * 2])
-    )
-    first = -math.log(math.e / (math.e + 1))
-    second = -math.log(1 / (1 + math.exp(2) + math.exp(1)))
-    assert loss.item() == pytest.approx(first + second, rel=1e-6)
+@pytest.mark.parametrize("rows_at_once", [50, 3, 1])
+def test_the_user_contrast_and_its_gradients_equal_a_dense_float64_reference(
+    rows_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", rows_at_once * 12)
+    generator = torch.Generator().manual_seed(0)
+    states, projected = (torch.randn(n, 5, generator=generator, dtype=torch.float64) for n in (8, 20))
+    targets, hard = (torch.randint(20, shape, generator=generator) for shape in ((8,), (8, 3)))
+    sample, groups = torch.randperm(20, generator=generator)[:12], torch.randint(9, (20,), generator=generator)
+    double = [one.clone().requires_grad_() for one in (states, projected)]
+    expected = torch.zeros((), dtype=torch.float64)
+    for r in range(8):  # as it is defined, one row after the other
+        others = [j for j in [*sample.tolist(), *hard[r].tolist()] if groups[j] != groups[targets[r]]]
+        logits = torch.stack([double[0][r] @ double[1][j] for j in [int(targets[r]), *others]])
+        expected = expected - logits.log_softmax(0)[0]
+    (2.5 * expected).backward()
+    single = [one.detach().float().requires_grad_() for one in (states, projected)]
+    loss = user_contrast(*single, targets, sample, groups, hard)
+    (2.5 * loss).backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for one, exact in zip(single, double, strict=True):
+        torch.testing.assert_close(one.grad.double(), exact.grad, rtol=1e-5, atol=1e-5)
 
 
 def test_the_user_contrast_of_two_histories_by_hand() -> None:

@@ -10,55 +10,52 @@ from torch.nn import functional
 LOGITS_AT_ONCE = 1 << 23  # numbers: rows of states are taken so that rows * classes stays below (32 MiB in float32)
 
 
-class _MultinomialNLL(torch.autograd.Function):
-    """Loss and gradients in one walk over blocks of rows: the logits of a block are used and thrown away."""
+class _Normalisers(torch.autograd.Function):
+    """sum over r of w_r * logsumexp of the logits states_r classes^T, but those left out, and of extra_r: a float64 scalar.
+
+    Value and gradients in one walk over blocks of rows: the logits of a block are used and thrown away.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, classes: Tensor, rows: Tensor, targets: Tensor, shown_rows: Tensor, shown: Tensor
+        ctx: Any, states: Tensor, classes: Tensor, weights: Tensor, extra: Tensor, out_rows: Tensor, out: Tensor
     ) -> Tensor:
-        need_states, need_classes = ctx.needs_input_grad[:2]
+        need_states, need_classes, _, need_extra = ctx.needs_input_grad[:4]
         grad_states = torch.zeros_like(states) if need_states else None
         grad_classes = torch.zeros_like(classes) if need_classes else None
-        counts = torch.bincount(rows, minlength=len(states)).to(torch.float32)
-        loss = torch.zeros((), dtype=torch.float64, device=states.device)
-        states, classes = states.detach().float(), classes.detach().float()
+        grad_extra = torch.zeros_like(extra) if need_extra else None
+        total = torch.zeros((), dtype=torch.float64, device=states.device)
+        states, classes, extra = states.detach().float(), classes.detach().float(), extra.detach().float()
         step = max(1, LOGITS_AT_ONCE // len(classes))
         bounds = torch.arange(0, len(states) + step, step, device=states.device)
-        at, shown_at = torch.searchsorted(rows, bounds).tolist(), torch.searchsorted(shown_rows, bounds).tolist()
+        out_at = torch.searchsorted(out_rows, bounds).tolist()
         for block, start in enumerate(range(0, len(states), step)):
-            own = states[start : start + step]
+            own, weight = states[start : start + step], weights[start : start + step]
             logits = own @ classes.T  # (rows of the block, n_classes)
-            some = slice(shown_at[block], shown_at[block + 1])
-            logits[shown_rows[some] - start, shown[some]] = -torch.inf
-            some = slice(at[block], at[block + 1])
-            row, target = rows[some] - start, targets[some]
+            some = slice(out_at[block], out_at[block + 1])
+            logits[out_rows[some] - start, out[some]] = -torch.inf
             normaliser = torch.logsumexp(logits, dim=1)  # (rows of the block,)
-            count = counts[start : start + step]
-            loss += (count * normaliser).sum(dtype=torch.float64) - logits[row, target].sum(dtype=torch.float64)
+            further = extra[start : start + step]
+            if extra.shape[1]:
+                normaliser = torch.logaddexp(normaliser, torch.logsumexp(further, dim=1))
+            total += (weight * normaliser).sum(dtype=torch.float64)
+            if grad_extra is not None:
+                grad_extra[start : start + step] = (further - normaliser[:, None]).exp() * weight[:, None]
             if not (need_states or need_classes):
                 continue
-            slope = logits.sub_(normaliser[:, None]).exp_().mul_(count[:, None])  # d loss / d logits, but for targets
-            slope.index_put_((row, target), slope.new_full((1,), -1.0), accumulate=True)
+            slope = logits.sub_(normaliser[:, None]).exp_().mul_(weight[:, None])  # d total / d logits
             if grad_states is not None:
                 grad_states[start : start + step] = slope @ classes
             if grad_classes is not None:
                 grad_classes += slope.T @ own
-        ctx.save_for_backward(grad_states, grad_classes)
-        return loss.to(torch.float32)
+        ctx.save_for_backward(grad_states, grad_classes, grad_extra)
+        return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grad_states, grad_classes = ctx.saved_tensors
-        return (
-            None if grad_states is None else grad_states * grad.to(grad_states.dtype),
-            None if grad_classes is None else grad_classes * grad.to(grad_classes.dtype),
-            None,
-            None,
-            None,
-            None,
-        )
+        by_states, by_classes, by_extra = [None if one is None else one * grad.to(one.dtype) for one in ctx.saved_tensors]
+        return by_states, by_classes, None, by_extra, None, None
 
 
 def multinomial_nll(
@@ -87,7 +84,15 @@ def multinomial_nll(
     if shown is None or shown_rows is None:
         shown = shown_rows = targets[:0]
     with torch.autocast(states.device.type, enabled=False):  # exact in mixed precision too
-        return _MultinomialNLL.apply(states, classes, rows, targets, shown_rows, shown)
+        states, classes = states.float(), classes.float()
+        counts = torch.bincount(rows, minlength=len(states)).to(torch.float32)
+        normalisers = _Normalisers.apply(states, classes, counts, states.new_zeros(len(states), 0), shown_rows, shown)
+        return (normalisers - _dots(states[rows], classes[targets])).float()
+
+
+def _dots(rows: Tensor, others: Tensor) -> Tensor:
+    """Sum of the inner products of rows (T, d) with others (T, d), in float64."""
+    return (rows * others).sum(-1).sum(dtype=torch.float64)
 
 
 def pull(table: Tensor, centre: Tensor | None, ids: Tensor, weights: Tensor) -> Tensor:
@@ -104,22 +109,12 @@ def pull(table: Tensor, centre: Tensor | None, ids: Tensor, weights: Tensor) -> 
     return (distance.float().square().sum(-1) * weights).sum()
 
 
-def info_nce(positive: Tensor, negative: Tensor, excluded: Tensor) -> Tensor:
-    """Contrastive loss, summed over rows: - log of the share of the right one, e^positive / (e^positive + sum of e^negative).
-
-    Args:
-        positive: (R,) logit of what belongs to the row.
-        negative: (R, S) logits of what it is contrasted with; overwritten.
-        excluded: (R, S), True where that is no negative: the right one itself, or one that cannot be told from it.
-    """
-    logits = torch.cat([positive[:, None], negative.masked_fill_(excluded, -torch.inf)], dim=1)
-    return (torch.logsumexp(logits, dim=1) - logits[:, 0]).sum()
-
-
 def user_contrast(
     states: Tensor, projected: Tensor, targets: Tensor, sample: Tensor, groups: Tensor, hard: Tensor | None = None
 ) -> Tensor:
     """C_user of RSLLM: the state of a history against P(e_j) of the item that came next, by inner product, summed.
+
+    - log of the share of the right one among itself and its negatives, by the exponential of these products.
 
     Args:
         states: (R, d).
@@ -131,13 +126,25 @@ def user_contrast(
     """
     with torch.autocast(states.device.type, enabled=False):  # exact in mixed precision too
         states, projected = states.float(), projected.float()
-        own = groups[targets][:, None]
         positive = (states * projected[targets]).sum(-1)
-        negative, excluded = states @ projected[sample].T, own == groups[sample]
+        extra = positive[:, None]
         if hard is not None:
-            negative = torch.cat([negative, torch.einsum("rd,rhd->rh", states, projected[hard])], dim=1)
-            excluded = torch.cat([excluded, own == groups[hard]], dim=1)
-        return info_nce(positive, negative, excluded)
+            own = torch.einsum("rd,rhd->rh", states, projected[hard])
+            extra = torch.cat([extra, own.masked_fill(groups[hard] == groups[targets][:, None], -torch.inf)], dim=1)
+        weights = torch.ones_like(positive)
+        left_out = _equal_pairs(groups[targets], groups[sample])
+        normalisers = _Normalisers.apply(states, projected[sample], weights, extra, *left_out)
+        return (normalisers - positive.sum(dtype=torch.float64)).float()
+
+
+def _equal_pairs(own: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """All (r, s) with own[r] == others[s], r ascending."""
+    order = torch.argsort(others, stable=True)
+    first, end = (torch.searchsorted(others[order], own, right=right) for right in (False, True))
+    counts = end - first
+    rows = torch.repeat_interleave(torch.arange(len(own), device=own.device), counts)
+    within = torch.arange(len(rows), device=own.device) - (counts.cumsum(0) - counts)[rows]
+    return rows, order[first[rows] + within]
 
 
 def item_contrast(
