@@ -2,12 +2,11 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from cllm4rec.cli import flag_given, flag_value, log, parse, run, say
-from cllm4rec.models import load_stage, system_class
-from cllm4rec.models.neural import NeuralRecommender, make_accelerator
-from cllm4rec.stages import check_unchanged, run_stage, settings_before, stage_defaults
+from cllm4rec.models import load_stage, system_settings
+from cllm4rec.options import check_unchanged, settings_before, stage_defaults
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 
@@ -27,29 +26,26 @@ class FinetuneOptions:
 def main(argv: Sequence[str]) -> None:
     path = flag_value(argv, "--run")
     if path is None:  # --help, or an error
-        system = system_class("cllm4rec")
-        classes = [FinetuneOptions, system.config_class, TrainConfig]
-        parse("finetune", "Finetune a run to recommend.", classes, argv, stage_defaults(system, "finetune", None))
+        classes = [FinetuneOptions, system_settings("cllm4rec"), TrainConfig]
+        parse("finetune", "Finetune a run to recommend.", classes, argv, stage_defaults("cllm4rec", "finetune", None))
     folder = RunFolder.open(path or "")
     name = folder.about["system"]
-    system = system_class(name)
-    if not issubclass(system, NeuralRecommender) or "finetune" not in system.stages:
+    settings = system_settings(name)
+    if "finetune" not in settings.training:
         say(f"{name} is fitted in one stage, by pretrain: there is nothing to finetune")
         return
     resumed = settings_before(folder, "finetune") if flag_given(argv, "--resume") else None
     if resumed is None:
         folder.refuse_interrupted("finetune")
-        folder.state("finetune").remove()
+    folder.stage_folder("pretrain")  # there are weights
     if not folder.ended("pretrain"):
         log.info("pretraining has not ended: finetuning goes on from its best epoch so far")
-    model = load_stage(folder, "pretrain")
-    assert isinstance(model, NeuralRecommender)
-    before = asdict(model.config)
-    seed = folder.about["stages"]["pretrain"]["training"]["seed"]
-    defaults = resumed or stage_defaults(system, "finetune", folder.about["preset"]) | before | {"seed": seed}
-    classes = [FinetuneOptions, system.config_class, TrainConfig]
+    pretrained = folder.about["stages"]["pretrain"]
+    before, seed = pretrained["system"], pretrained["training"]["seed"]
+    defaults = resumed or stage_defaults(name, "finetune", folder.about["preset"]) | before | {"seed": seed}
+    classes = [FinetuneOptions, settings, TrainConfig]
     options, config, training = parse("finetune", f"Finetune {name} to recommend.", classes, argv, defaults)
-    for setting in system.settled:
+    for setting in settings.settled:
         if getattr(config, setting) != before[setting]:
             raise ValueError(f"--{setting} was settled by pretraining ({before[setting]}): pretrain anew to change it")
     if resumed is not None:
@@ -57,6 +53,14 @@ def main(argv: Sequence[str]) -> None:
         if folder.ended("finetune"):
             log.info("%s: finetuning has ended, there is nothing to resume", path)
             return
+
+    from cllm4rec.models.neural import NeuralRecommender, make_accelerator  # once the flags are right: torch takes seconds
+    from cllm4rec.stages import run_stage
+
+    if resumed is None:
+        folder.state("finetune").remove()  # left by a process killed in its last moment
+    model = load_stage(folder, "pretrain")
+    assert isinstance(model, NeuralRecommender)
     model.set_config(config)
     accelerator = make_accelerator()
     how_to_resume = f"python -m cllm4rec.finetune --run {shlex.quote(path or '')} --resume"

@@ -4,19 +4,21 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-from accelerate import Accelerator
+from typing import TYPE_CHECKING, Any
 
 from cllm4rec.cli import flag_given, flag_value, log, parse, run
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models import SYSTEMS, load, system_class
-from cllm4rec.models.backbone import BUILT_IN
-from cllm4rec.models.base import OneStage, Recommender
-from cllm4rec.models.neural import NeuralRecommender, make_accelerator
-from cllm4rec.stages import check_unchanged, open_run, run_stage, settings_before, stage_defaults
+from cllm4rec.models import SYSTEMS, load, system_class, system_settings
+from cllm4rec.models.configs import BUILT_IN
+from cllm4rec.options import check_unchanged, settings_before, stage_defaults
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
+
+if TYPE_CHECKING:  # imported once the flags are right: --help and a mistyped flag do not wait for torch
+    from accelerate import Accelerator
+
+    from cllm4rec.models.base import Recommender
+    from cllm4rec.models.neural import NeuralRecommender
 
 
 @dataclass
@@ -46,10 +48,9 @@ def main(argv: Sequence[str], how_to_resume: str | None = None) -> None:
             if (given := flag_value(argv, f"--{what}", noted[what])) != noted[what]:
                 raise ValueError(f"{output} is a run of {what} {noted[what]}, not {given}: leave --{what} out to go on with it")
     name = flag_value(argv, "--system", noted.get("system", "cllm4rec")) or ""
-    system = system_class(name)
-    neural = issubclass(system, NeuralRecommender)
-    classes = [PretrainOptions, system.config_class, *([TrainConfig] if neural else [])]
-    defaults = before or stage_defaults(system, "pretrain", flag_value(argv, "--preset", noted.get("preset")))
+    described = system_settings(name)
+    classes = [PretrainOptions, described, *([TrainConfig] if described.training else [])]
+    defaults = before or stage_defaults(name, "pretrain", flag_value(argv, "--preset", noted.get("preset")))
     options, config, *training = parse("pretrain", f"Train {name} into a run folder.", classes, argv, defaults | noted)
     folders = {"backbone", "sequential"} & set(asdict(config))  # settings that may be folders
     config = replace(config, **{name: whole_path(getattr(config, name)) for name in folders})
@@ -67,7 +68,7 @@ def main(argv: Sequence[str], how_to_resume: str | None = None) -> None:
     about = {"system": name, "dataset": dataset, "dataset_path": options.dataset, "preset": options.preset}
     again = how_to_resume or f"python -m cllm4rec.pretrain --output {shlex.quote(output)} --resume"
     about |= {"under_way": {"pretrain": settings}}
-    _train(system(config), dataset, training, output, before is not None, about, again)
+    _train(system_class(name)(config), dataset, training, output, before is not None, about, again)
 
 
 def whole_path(name: str) -> str:
@@ -77,7 +78,7 @@ def whole_path(name: str) -> str:
 
 
 def _train(
-    model: Recommender,
+    model: "Recommender",
     dataset: Dataset,
     training: list[TrainConfig],
     output: str,
@@ -86,6 +87,10 @@ def _train(
     how_to_resume: str,
 ) -> None:
     """Train the stage into a new run folder, or into the one that is there."""
+    from cllm4rec.models.base import OneStage
+    from cllm4rec.models.neural import NeuralRecommender, make_accelerator
+    from cllm4rec.stages import open_run, run_stage
+
     if isinstance(model, NeuralRecommender):
         accelerator = make_accelerator()
         folder = RunFolder.open(output) if resumed else open_run(accelerator, output, **about)
@@ -102,7 +107,13 @@ def _train(
 
 
 def _train_first(
-    model: NeuralRecommender, name: str, training: TrainConfig, output: str, dataset: str, accelerator: Accelerator, again: str
+    model: "NeuralRecommender",
+    name: str,
+    training: TrainConfig,
+    output: str,
+    dataset: str,
+    accelerator: "Accelerator",
+    again: str,
 ) -> None:
     """Train the system that another stands on, into a run folder of its own within that of the other."""
     own = Path(output) / name

@@ -1,4 +1,4 @@
-"""What pretrain and finetune share: the settings of a stage, running it into a run folder, stopping and going on."""
+"""What pretrain and finetune share: running a stage into a run folder, stopping and going on."""
 
 import signal
 import time
@@ -13,43 +13,11 @@ from accelerate import Accelerator
 
 from cllm4rec.cli import log
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.base import Recommender
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.meter import EpochRecord
 from cllm4rec.training.state import Stopped
-
-
-def stage_defaults(system: type[Recommender], stage: str, preset: str | None) -> dict[str, Any]:
-    """The defaults of a system's stage, and what a preset puts in their place.
-
-    Raises:
-        ValueError: the system has no preset of that name.
-    """
-    presets = system.presets if issubclass(system, NeuralRecommender) else {}
-    if preset is not None and preset not in presets:
-        raise ValueError(f"{system.name} has no preset {preset!r}: it has {', '.join(presets) or 'none'}")
-    if not issubclass(system, NeuralRecommender):
-        return {}
-    chosen = presets[preset] if preset else {"system": {}, stage: {}}
-    return asdict(system.train_configs[stage]) | chosen["system"] | chosen[stage]
-
-
-def settings_before(folder: RunFolder, stage: str) -> dict[str, Any] | None:
-    """The settings of a stage that is under way or has ended; None if it was never begun."""
-    noted = folder.under_way(stage) or folder.about["stages"].get(stage)
-    return None if noted is None else noted["system"] | noted.get("training", {})
-
-
-def check_unchanged(before: dict[str, Any], *now: Any) -> None:
-    """Raise ValueError if a setting differs from what it was when a stage began."""
-    for name, value in (pair for config in now for pair in asdict(config).items()):
-        if before[name] != value:
-            raise ValueError(
-                f"--{name.replace('_', '-')} is {value} and was {before[name]} when training began: a run goes on as it "
-                "began; leave the flag out"
-            )
 
 
 def open_run(accelerator: Accelerator, output: str, **about: Any) -> RunFolder:

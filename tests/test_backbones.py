@@ -16,8 +16,9 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.evaluation import measure
-from cllm4rec.models.backbone import BackboneConfig, load_backbone
-from cllm4rec.models.cllm4rec import CLLM4Rec, CLLM4RecConfig
+from cllm4rec.models.backbone import load_backbone
+from cllm4rec.models.cllm4rec import CLLM4Rec
+from cllm4rec.models.configs import BackboneConfig, CLLM4RecConfig
 from cllm4rec.models.popularity import Popularity
 from cllm4rec.text.prompts import Template
 from cllm4rec.text.tokenizer import train_bpe
@@ -295,7 +296,7 @@ def test_a_real_pretrained_backbone_frozen_beats_popularity_on_the_demo_world(sh
     model = CLLM4Rec(CLLM4RecConfig(backbone=str(shared / "backbones" / "stories260K")))
     assert not model.config.tuned
     for stage, epochs in (("pretrain", 4), ("finetune", 12)):
-        model.fit(dataset.train, dataset.validation, replace(CLLM4Rec.train_configs[stage], epochs=epochs), stage)
+        model.fit(dataset.train, dataset.validation, replace(CLLM4Rec.config_class.training[stage], epochs=epochs), stage)
     masked = dataset.only("train", "validation")
     own, popular = (
         measure(one, dataset.train, dataset.test, masked).metrics["ndcg@100"]

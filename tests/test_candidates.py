@@ -15,7 +15,8 @@ from cllm4rec.data.preparation import build_dataset, shuffled_ties
 from cllm4rec.data.splits import visible
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.evaluation import measure
-from cllm4rec.models.itemknn import ItemKNN, ItemKNNConfig
+from cllm4rec.models.configs import ItemKNNConfig
+from cllm4rec.models.itemknn import ItemKNN
 
 # ------------------------------------------------------------------------------------------------------------- candidate sets
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import Oracle, taste_world
 from cllm4rec.evaluation import PROTOCOL, measure
-from cllm4rec.models import SYSTEMS, load
+from cllm4rec.models import SYSTEMS, load, system_settings
 from cllm4rec.models.cllm4rec import CLLM4Rec
 
 COMMANDS = {"prepare": prepare, "pretrain": pretrain, "finetune": finetune, "evaluate": evaluate, "recommend": recommend}
@@ -450,14 +451,28 @@ def test_help_names_every_flag(command: str, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_help_of_pretrain_names_the_settings_of_the_system(system: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from cllm4rec.models import system_class
-
     with pytest.raises(SystemExit) as ended:
         call("pretrain", "--system", system, "--help")
     assert ended.value.code == 0
     printed = capsys.readouterr().out
-    for name in system_class(system).config_class.__dataclass_fields__:
+    for name in (field.name for field in fields(system_settings(system))):
         assert f"--{name.replace('_', '-')}" in printed
+
+
+@pytest.mark.parametrize("typed", [["--help"], ["--epoch", "3"]], ids=["help", "a mistyped flag"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_nothing_that_trains_is_imported_before_the_flags_are_right(command: str, typed: list[str]) -> None:
+    heavy = {"torch", "transformers", "accelerate", "tokenizers"}
+    code = f"""
+import runpy, sys
+sys.argv = ["cllm4rec", *{typed}]
+try:
+    runpy.run_module("cllm4rec.{command}", run_name="__main__")
+except SystemExit as ended:
+    print({heavy} & set(sys.modules), ended.code)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"set() {0 if typed == ['--help'] else 2}"
 
 
 # ---------------------------------------------------------------------------------------------------------- users' mistakes

@@ -19,7 +19,8 @@ from cllm4rec import finetune, pretrain
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import TasteWorld, taste_world
 from cllm4rec.models import SYSTEMS, backbone, system_class
-from cllm4rec.models.cllm4rec import CLLM4Rec, CLLM4RecConfig
+from cllm4rec.models.cllm4rec import CLLM4Rec
+from cllm4rec.models.configs import CLLM4RecConfig
 from cllm4rec.text.content import content_documents
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import EpochRecord

@@ -22,7 +22,8 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import measure
 from cllm4rec.models.backbone import load_backbone
 from cllm4rec.models.base import Recommender
-from cllm4rec.models.cllm4rec import CLLM4RecConfig, CLLM4RecNet
+from cllm4rec.models.cllm4rec import CLLM4RecNet
+from cllm4rec.models.configs import CLLM4RecConfig
 from cllm4rec.models.neural import make_accelerator
 from cllm4rec.models.popularity import Popularity
 from cllm4rec.text.content import ContentCorpus, content_documents

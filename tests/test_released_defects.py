@@ -24,7 +24,8 @@ from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.evaluation import measure
 from cllm4rec.models import backbone, neural
-from cllm4rec.models.cllm4rec import CLLM4Rec, CLLM4RecConfig
+from cllm4rec.models.cllm4rec import CLLM4Rec
+from cllm4rec.models.configs import CLLM4RecConfig
 from cllm4rec.text.content import ContentCorpus, content_documents
 from cllm4rec.text.histories import CollaborativeCorpus, HistoryOptions, RecommendationCorpus
 from cllm4rec.text.prompts import Template

@@ -25,7 +25,8 @@ from cllm4rec.data.files import mend_folder, replace_folder, write_aside, write_
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models import load
-from cllm4rec.models.cllm4rec import CLLM4Rec, CLLM4RecConfig
+from cllm4rec.models.cllm4rec import CLLM4Rec
+from cllm4rec.models.configs import CLLM4RecConfig
 from cllm4rec.training import loop
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig

@@ -27,15 +27,16 @@ from cllm4rec.data.synthetic import taste_world
 from cllm4rec.evaluation import measure
 from cllm4rec.models import load, system_class
 from cllm4rec.models.answers import generate, likelihoods
+from cllm4rec.models.configs import FORMS, RSLLMConfig, SASRecConfig
 from cllm4rec.models.popularity import Popularity
-from cllm4rec.models.rsllm import RSLLM, RSLLMConfig
+from cllm4rec.models.rsllm import RSLLM
 from cllm4rec.models.rsllm_net import mean_states
-from cllm4rec.models.sasrec import SASRec, SASRecConfig
+from cllm4rec.models.sasrec import SASRec
 from cllm4rec.text.behaviour import BehaviourCorpus, BehaviourOptions, ContrastCorpus
 from cllm4rec.text.corpora import as_tensors
 from cllm4rec.text.ragged import Ragged
 from cllm4rec.text.tokenizer import ExtendedTokenizer, train_bpe
-from cllm4rec.text.unified import FORMS, ItemWriter
+from cllm4rec.text.unified import ItemWriter
 from cllm4rec.training import losses
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.losses import item_contrast, user_contrast

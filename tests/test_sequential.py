@@ -13,8 +13,9 @@ from cllm4rec.data.preparation import build_dataset
 from cllm4rec.evaluation import measure
 from cllm4rec.models import system_class
 from cllm4rec.models.base import Recommender
-from cllm4rec.models.ease import EASE, EASEConfig
-from cllm4rec.models.itemknn import ItemKNN, ItemKNNConfig
+from cllm4rec.models.configs import EASEConfig, ItemKNNConfig
+from cllm4rec.models.ease import EASE
+from cllm4rec.models.itemknn import ItemKNN
 from cllm4rec.models.popularity import Popularity
 from cllm4rec.models.sequential import SequentialRecommender
 from cllm4rec.text.sequences import SequenceCorpus

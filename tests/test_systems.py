@@ -14,7 +14,7 @@ from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import checkerboard, shuffled_items, taste_world
 from cllm4rec.evaluation import PER_USER, measure
-from cllm4rec.models import SYSTEMS, system_class
+from cllm4rec.models import SYSTEMS, system_class, system_settings
 from cllm4rec.models.base import OneStage, Recommender
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.training.config import TrainConfig
@@ -52,6 +52,12 @@ def fit(model: Recommender, dataset: Dataset, training: TrainConfig = QUICK) -> 
     for stage in model.stages:
         model.fit(dataset.train, dataset.validation, training, stage)
     return model
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_table_of_systems_names_the_settings_of_each(name: str) -> None:
+    assert system_settings(name) is system_class(name).config_class
+    assert bool(system_settings(name).training) == issubclass(system_class(name), NeuralRecommender)
 
 
 @cache

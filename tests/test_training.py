@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models import load, neural
-from cllm4rec.models.cllm4rec import CLLM4Rec, CLLM4RecConfig
+from cllm4rec.models.cllm4rec import CLLM4Rec
+from cllm4rec.models.configs import CLLM4RecConfig
 from cllm4rec.text.histories import HistoryOptions, RecommendationCorpus, fill_template
 from cllm4rec.text.prompts import Template
 from cllm4rec.text.ragged import Ragged
@@ -427,7 +428,7 @@ def test_run_json_says_what_was_run_on_which_data_with_which_versions(run_and_da
     assert stage["training"]["seed"] == 11
     assert stage["training"]["epochs"] == 2
     assert set(stage["training"]) == set(TrainConfig.__dataclass_fields__)
-    assert set(stage["system"]) == set(CLLM4RecConfig.__dataclass_fields__)
+    assert set(stage["system"]) == {one.name for one in fields(CLLM4RecConfig)}
     assert stage["n_processes"] == 1
 
 

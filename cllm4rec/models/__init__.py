@@ -2,42 +2,57 @@
 
 import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.base import Recommender
+from cllm4rec.models import configs
+from cllm4rec.models.configs import SystemConfig
 from cllm4rec.training.checkpoint import RunFolder
 
-SYSTEMS = {  # name -> module and class, imported when asked for
-    "cllm4rec": ("cllm4rec.models.cllm4rec", "CLLM4Rec"),
-    "rsllm": ("cllm4rec.models.rsllm", "RSLLM"),
-    "sasrec": ("cllm4rec.models.sasrec", "SASRec"),
-    "gru4rec": ("cllm4rec.models.gru4rec", "GRU4Rec"),
-    "ials": ("cllm4rec.models.ials", "IALS"),
-    "ease": ("cllm4rec.models.ease", "EASE"),
-    "itemknn": ("cllm4rec.models.itemknn", "ItemKNN"),
-    "popularity": ("cllm4rec.models.popularity", "Popularity"),
+if TYPE_CHECKING:  # the table below is read where no system is run
+    from cllm4rec.data.dataset import Dataset
+    from cllm4rec.models.base import Recommender
+
+SYSTEMS: dict[str, tuple[str, str, type[SystemConfig]]] = {  # name -> module and class, imported when asked for; settings
+    "cllm4rec": ("cllm4rec.models.cllm4rec", "CLLM4Rec", configs.CLLM4RecConfig),
+    "rsllm": ("cllm4rec.models.rsllm", "RSLLM", configs.RSLLMConfig),
+    "sasrec": ("cllm4rec.models.sasrec", "SASRec", configs.SASRecConfig),
+    "gru4rec": ("cllm4rec.models.gru4rec", "GRU4Rec", configs.SequentialConfig),
+    "ials": ("cllm4rec.models.ials", "IALS", configs.IALSConfig),
+    "ease": ("cllm4rec.models.ease", "EASE", configs.EASEConfig),
+    "itemknn": ("cllm4rec.models.itemknn", "ItemKNN", configs.ItemKNNConfig),
+    "popularity": ("cllm4rec.models.popularity", "Popularity", configs.PopularityConfig),
 }
 
 
-def system_class(name: str) -> type[Recommender]:
-    """The class of a system.
+def system_settings(name: str) -> type[SystemConfig]:
+    """The settings of a system, without the libraries that run it.
 
     Raises:
         ValueError: there is no system of that name.
     """
     if name not in SYSTEMS:
         raise ValueError(f"system {name!r} is unknown: take one of {', '.join(SYSTEMS)}")
-    module, class_name = SYSTEMS[name]
+    return SYSTEMS[name][2]
+
+
+def system_class(name: str) -> "type[Recommender]":
+    """The class of a system.
+
+    Raises:
+        ValueError: there is no system of that name.
+    """
+    system_settings(name)
+    module, class_name, _ = SYSTEMS[name]
     found: type[Recommender] = getattr(importlib.import_module(module), class_name)
     return found
 
 
-def load_stage(folder: RunFolder, stage: str | None = None) -> Recommender:
+def load_stage(folder: RunFolder, stage: str | None = None) -> "Recommender":
     """The model of a run: the best weights of a stage, of the newest if not given."""
     return system_class(folder.about["system"]).load(folder.stage_folder(stage))
 
 
-def load(run: str | Path, train: Dataset | None = None) -> Recommender:
+def load(run: str | Path, train: "Dataset | None" = None) -> "Recommender":
     """The model of a run folder: its newest stage, best epoch.
 
     Raises:

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -20,46 +19,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from cllm4rec.models.configs import BUILT_IN, BackboneConfig
 from cllm4rec.text.tokenizer import train_bpe
-from cllm4rec.training.config import check_settings
 
-BUILT_IN = {"tiny": (2, 128), "small": (4, 256)}  # name -> layers, width; not pretrained
 TABLE_SPREAD = 0.02  # standard deviation of ID embeddings at the start, and of the words of the built-in backbones
 LORA_RANK = 16
 CONTEXT = 1024  # positions of the built-in backbones, and most tokens of an example
-
-
-@dataclass(frozen=True)
-class BackboneConfig:
-    """Which language model, and what of it is trained."""
-
-    backbone: str = field(
-        default="tiny",
-        metadata={"help": "tiny (2 layers x 128) or small (4 x 256), both made here and not pretrained; or the name or "
-                          "folder of a Hugging Face causal language model"},
-    )  # fmt: skip
-    tune: str = field(
-        default="auto",
-        metadata={"help": "what of the backbone is trained: frozen, lora (adapters; needs cllm4rec[lora]), full, or auto (full "
-                          "for tiny and small; others: frozen by cllm4rec, lora by rsllm)",
-                  "choices": ["auto", "frozen", "lora", "full"]},
-    )  # fmt: skip
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-
-    @property
-    def built_in(self) -> bool:
-        return self.backbone in BUILT_IN
-
-    @property
-    def tuned(self) -> bool:
-        return self.tuning == "full"
-
-    @property
-    def tuning(self) -> str:
-        """What `tune` comes to: frozen, lora or full."""
-        return self.tune if self.tune != "auto" else "full" if self.built_in else "frozen"
 
 
 class Backbone(nn.Module):

@@ -3,7 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.interactions import IdMap
 from cllm4rec.evaluation import mask_known, measure, top_k
-from cllm4rec.training.config import check_settings
+from cllm4rec.models.configs import DecayedInput, SystemConfig
 
 Report = Callable[[str], None]
 
@@ -39,8 +39,7 @@ class Recommender(ABC):
     """
 
     name: ClassVar[str]
-    config_class: ClassVar[type]
-    stages: ClassVar[tuple[str, ...]] = ("pretrain",)
+    config_class: ClassVar[type[SystemConfig]]
     user_ids: IdMap
     trained: np.ndarray  # bool (n_users,): whether a user had training events; one without is served as a new one
     item_ids: IdMap
@@ -48,6 +47,11 @@ class Recommender(ABC):
     def __init__(self, config: Any = None) -> None:
         self.given = self.config_class() if config is None else config
         self.config = self.given  # the one in use: what fitting chose is filled in
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that it is trained in."""
+        return tuple(self.config_class.training) or ("pretrain",)
 
     @abstractmethod
     def fit(self, train: Dataset, validation: Dataset | None = None, *, seen: Dataset | None = None) -> Self:
@@ -234,21 +238,6 @@ class OneStage(Recommender):
             product(*([(name, value) for value in self.at_scoring[name]] for name in unset if name in self.at_scoring))
         )
         return [[replace(self.given, **dict([*one, *other])) for other in scored] for one in fitted]
-
-
-@dataclass(frozen=True)
-class DecayedInput:
-    """Setting of systems that read a history as a weighted set of items."""
-
-    decay: float | None = field(
-        default=1.0,
-        metadata={"above": 0, "auto": True,
-                  "help": "share of its weight that an item of the history keeps for each newer one; 1: order does not "
-                          "matter; auto: chosen on validation events"},
-    )  # fmt: skip
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 DECAYS = {"decay": (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)}

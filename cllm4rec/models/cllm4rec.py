@@ -1,7 +1,6 @@
 """CLLM4Rec: a language model whose vocabulary holds users and items (arXiv 2311.01343)."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.backbone import Backbone, BackboneConfig, build_backbone
+from cllm4rec.models.backbone import Backbone, build_backbone
+from cllm4rec.models.configs import CLLM4RecConfig
 from cllm4rec.models.language import LanguageRecommender
 from cllm4rec.models.starts import starting_tables
 from cllm4rec.text.content import ContentCorpus, content_documents
@@ -28,83 +28,6 @@ from cllm4rec.training.loop import Objective
 from cllm4rec.training.losses import multinomial_nll, pull
 
 TOKENS_AT_ONCE = 1 << 14  # padded tokens of a forward pass when scoring
-
-
-PAPER: dict[
-    str, dict[str, Any]
-] = {  # settings of the paper and its released code (docs/papers.md); the backbone stays a choice of its own
-    "system": {
-        "start": "random",
-        "content_warmup": 10,
-        "user_dropping": 0.0,
-        "mask_share": 0.2,
-        "targets": "masked",
-        "readout": "last",
-        "attention": "causal",
-    },
-    "pretrain": {"epochs": 100, "batch_size": 20, "learning_rate": 1e-3},
-    "finetune": {"epochs": 150, "batch_size": 20, "learning_rate": 1e-4},
-}
-
-
-@dataclass(frozen=True)
-class CLLM4RecConfig(BackboneConfig):
-    """What the system is. `PAPER` holds the paper's values beside these defaults."""
-
-    start: str = field(
-        default="factors",
-        metadata={"help": "where the ID tables start: random, title (mean of the title's word embeddings) or factors "
-                          "(matrix factorisation of the training events)",
-                  "choices": ["random", "title", "factors"]},
-    )  # fmt: skip
-    mutual: float = field(
-        default=1.0, metadata={"least": 0, "help": "lambda, how strongly the two embeddings of an ID are pulled to each other"}
-    )
-    prior: float = field(default=1e-4, metadata={"least": 0, "help": "precision of the Gaussian prior of the ID embeddings"})
-    content_ratio: float = field(
-        default=1.0,
-        metadata={
-            "least": 0,
-            "help": "most tokens, and most work, of a content pass in those of a collaborative one; 0: no content",
-        },
-    )
-    content_warmup: int = field(
-        default=1, metadata={"least": 0, "help": "epochs of content alone before the first collaborative one"}
-    )
-    user_dropping: float = field(
-        default=0.2, metadata={"least": 0, "below": 1, "help": "share of prompts without their user token"}
-    )
-    order: str = field(
-        default="random",
-        metadata={"help": "order of a history's items: random (shuffled anew each time) or time (for what comes next)",
-                  "choices": ["random", "time"]},
-    )  # fmt: skip
-    mask_share: float = field(default=0.5, metadata={"least": 0, "below": 1, "help": "share of a history masked in finetuning"})
-    targets: str = field(
-        default="unseen",
-        metadata={"help": "finetuning predicts: unseen (the masked items, the rest of the history left out of the softmax), "
-                          "masked (the masked items among all) or all (every item of the history)",
-                  "choices": ["unseen", "masked", "all"]},
-    )  # fmt: skip
-    readout: str = field(
-        default="auto",
-        metadata={"help": "where the user is read: last (token), pooled (item states), or auto (pooled)",
-                  "choices": ["auto", "last", "pooled"]},
-    )  # fmt: skip
-    attention: str = field(
-        default="auto",
-        metadata={"help": "attention over the prompt in finetuning: causal, bidirectional, or auto (bidirectional for "
-                          "tiny and small with items in random order, else causal)",
-                  "choices": ["auto", "causal", "bidirectional"]},
-    )  # fmt: skip
-
-    @property
-    def pooled(self) -> bool:
-        return self.readout in ("auto", "pooled")
-
-    @property
-    def bidirectional(self) -> bool:
-        return self.attention == "bidirectional" or (self.attention == "auto" and self.built_in and self.order == "random")
 
 
 class CLLM4RecNet(nn.Module):
@@ -174,12 +97,6 @@ class CLLM4Rec(LanguageRecommender):
     config_class = CLLM4RecConfig
     config: CLLM4RecConfig
     net: CLLM4RecNet
-    presets = {"paper": PAPER}
-    settled = ("backbone", "tune", "start")
-    train_configs = {
-        "pretrain": TrainConfig(epochs=8, patience=4, learning_rate=1e-4),
-        "finetune": TrainConfig(epochs=100, patience=8, learning_rate=3e-4),
-    }
 
     def _build(self, train: Dataset, seed: int) -> CLLM4RecNet:
         reviews = train.interactions.reviews

@@ -1,21 +1,11 @@
 """EASE: a linear model of items on items with a zero diagonal, in closed form."""
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import scipy.linalg
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.base import DECAYS, DecayedInput, OneStage, weighted_history
-
-
-@dataclass(frozen=True)
-class EASEConfig(DecayedInput):
-    """Settings of EASE."""
-
-    regularization: float | None = field(
-        default=None, metadata={"above": 0, "help": "L2 penalty; chosen on validation events if not given"}
-    )
+from cllm4rec.models.base import DECAYS, OneStage, weighted_history
+from cllm4rec.models.configs import EASEConfig
 
 
 class EASE(OneStage):
@@ -26,6 +16,7 @@ class EASE(OneStage):
 
     name = "ease"
     config_class = EASEConfig
+    config: EASEConfig
     at_scoring = DECAYS
     grid = tuple({"regularization": value} for value in (20.0, 50.0, 100.0, 200.0, 400.0, 800.0, 1600.0))
 

@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from cllm4rec.models.sequential import SequentialConfig, SequentialNet, SequentialRecommender
+from cllm4rec.models.configs import SequentialConfig
+from cllm4rec.models.sequential import SequentialNet, SequentialRecommender
 from cllm4rec.text.ragged import Batch
 
 

@@ -1,32 +1,11 @@
 """iALS: implicit-feedback matrix factorisation by alternating least squares, from the `implicit` library."""
 
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.randomness import hash_ids, uniform
 from cllm4rec.models.base import OneStage
-from cllm4rec.training.config import check_settings
-
-
-@dataclass(frozen=True)
-class IALSConfig:
-    """Settings of iALS."""
-
-    factors: int = field(default=256, metadata={"least": 1, "help": "width of a user's and an item's vector"})
-    regularization: float | None = field(
-        default=None, metadata={"least": 0, "help": "L2 penalty; chosen on validation events if not given"}
-    )
-    alpha: float | None = field(
-        default=None,
-        metadata={"above": 0, "help": "weight of a seen event against an unseen one; chosen likewise"},
-    )
-    iterations: int = field(default=15, metadata={"least": 1, "help": "alternations"})
-    seed: int = field(default=0, metadata={"help": "seed of the start"})
-
-    def __post_init__(self) -> None:
-        check_settings(self)
+from cllm4rec.models.configs import IALSConfig
 
 
 class IALS(OneStage):
@@ -37,6 +16,7 @@ class IALS(OneStage):
 
     name = "ials"
     config_class = IALSConfig
+    config: IALSConfig
     grid = tuple(
         {"regularization": regularization, "alpha": alpha}
         for regularization in (10.0, 30.0, 60.0, 100.0, 200.0)

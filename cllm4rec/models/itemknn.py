@@ -1,24 +1,11 @@
 """ItemKNN: items like those in the history, by shrunken cosine similarity."""
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import scipy.sparse as sp
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.base import DECAYS, DecayedInput, OneStage, weighted_history
-
-
-@dataclass(frozen=True)
-class ItemKNNConfig(DecayedInput):
-    """Settings of ItemKNN."""
-
-    neighbours: int | None = field(
-        default=None, metadata={"least": 1, "help": "items kept for each item; chosen on validation events if not given"}
-    )
-    shrinkage: float | None = field(
-        default=None, metadata={"least": 0, "help": "added to the denominator of the cosine; chosen likewise if not given"}
-    )
+from cllm4rec.models.base import DECAYS, OneStage, weighted_history
+from cllm4rec.models.configs import ItemKNNConfig
 
 
 class ItemKNN(OneStage):
@@ -30,6 +17,7 @@ class ItemKNN(OneStage):
 
     name = "itemknn"
     config_class = ItemKNNConfig
+    config: ItemKNNConfig
     at_scoring = DECAYS
     grid = tuple(
         {"neighbours": neighbours, "shrinkage": shrinkage}

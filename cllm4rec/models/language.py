@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from transformers import PreTrainedTokenizerBase
 
-from cllm4rec.models.backbone import Backbone, BackboneConfig, load_backbone, restore_backbone
+from cllm4rec.models.backbone import Backbone, load_backbone, restore_backbone
+from cllm4rec.models.configs import BackboneConfig
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.text.tokenizer import ExtendedTokenizer
 
@@ -15,8 +16,6 @@ from cllm4rec.text.tokenizer import ExtendedTokenizer
 class LanguageRecommender(NeuralRecommender):
     """A system whose network has a `backbone`. Its words and, where they are tuned, its weights lie in the checkpoint."""
 
-    stages = ("pretrain", "finetune")
-    settled: ClassVar[tuple[str, ...]] = ("backbone", "tune")
     user_tokens: ClassVar[bool] = True  # whether users have tokens, beside items
     config: BackboneConfig
     tokenizer: ExtendedTokenizer

@@ -36,9 +36,6 @@ class NeuralRecommender(Recommender):
     A subclass builds the network (`_build`), says what each stage learns (`_objectives`) and scores.
     """
 
-    train_configs: ClassVar[dict[str, TrainConfig]]
-    presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {}  # name -> settings of the system and of each stage
-    settled: ClassVar[tuple[str, ...]] = ()  # settings that the first stage settles
     ranking: ClassVar[tuple[str, ...]] = ("pretrain", "finetune")  # stages that learn to rank, so that validation chooses
     net: Any
     stage: str | None = None
@@ -104,7 +101,7 @@ class NeuralRecommender(Recommender):
         """
         if stage not in self.stages:
             raise ValueError(f"stage {stage!r} is unknown: {self.name} has {', '.join(self.stages)}")
-        config = self.train_configs[stage] if config is None else config
+        config = self.config_class.training[stage] if config is None else config
         accelerator = make_accelerator() if accelerator is None else accelerator
         if stage == self.stages[0]:
             self._learn_ids(train)

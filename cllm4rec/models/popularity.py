@@ -1,16 +1,10 @@
 """The most popular items, the same for everybody."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.base import OneStage
-
-
-@dataclass(frozen=True)
-class PopularityConfig:
-    """Nothing to set."""
+from cllm4rec.models.configs import PopularityConfig
 
 
 class Popularity(OneStage):

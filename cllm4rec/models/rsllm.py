@@ -13,8 +13,9 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import load, system_class
 from cllm4rec.models.answers import generate, likelihoods
 from cllm4rec.models.backbone import build_backbone
+from cllm4rec.models.configs import RSLLMConfig
 from cllm4rec.models.language import LanguageRecommender
-from cllm4rec.models.rsllm_net import RSLLMConfig, RSLLMNet
+from cllm4rec.models.rsllm_net import RSLLMNet
 from cllm4rec.models.sequential import SequentialRecommender
 from cllm4rec.text.behaviour import BehaviourCorpus, BehaviourOptions, ContrastCorpus
 from cllm4rec.text.corpora import as_tensors
@@ -39,13 +40,8 @@ class RSLLM(LanguageRecommender):
     config_class = RSLLMConfig
     config: RSLLMConfig
     net: RSLLMNet
-    settled = ("backbone", "tune", "sequential", "dropout")
     ranking = ("finetune",)
     user_tokens = False
-    train_configs = {
-        "pretrain": TrainConfig(epochs=2, learning_rate=1e-3),
-        "finetune": TrainConfig(epochs=20, patience=3, learning_rate=5e-4),
-    }
     sequential: SequentialRecommender
     _written: tuple[pl.DataFrame, RSLLMConfig, ItemWriter] | None = None
 
@@ -67,7 +63,7 @@ class RSLLM(LanguageRecommender):
             system = system_class(self.first)
             found = system()
             assert isinstance(found, SequentialRecommender)
-            training = TrainConfig(**{**vars(found.train_configs["pretrain"]), "seed": seed})
+            training = TrainConfig(**{**vars(found.config_class.training["pretrain"]), "seed": seed})
             found.fit(train, validation, training, accelerator=accelerator, seen=seen)
         else:
             found = load(self.config.sequential, train)

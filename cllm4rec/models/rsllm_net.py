@@ -1,54 +1,12 @@
 """What RSLLM is made of: its settings, and the network in which titles and ID embeddings meet."""
 
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor, nn
 
-from cllm4rec.models.backbone import Backbone, BackboneConfig
+from cllm4rec.models.backbone import Backbone
+from cllm4rec.models.configs import RSLLMConfig
 from cllm4rec.text.ragged import Batch
-from cllm4rec.text.unified import FORMS
 from cllm4rec.training.losses import item_contrast, multinomial_nll, user_contrast
-
-
-@dataclass(frozen=True)
-class RSLLMConfig(BackboneConfig):
-    """What the system is."""
-
-    sequential: str = field(
-        default="sasrec",
-        metadata={"help": "whose ID embeddings are read: sasrec or gru4rec, trained first with their default settings, or the "
-                          "run folder of one"},
-    )  # fmt: skip
-    prompt: str = field(
-        default="unified",
-        metadata={"help": "how items are written in the second stage: unified (title and soft token), text (title) or ids "
-                          "(soft token)",
-                  "choices": list(FORMS)},
-    )  # fmt: skip
-    length: int = field(default=20, metadata={"least": 1, "help": "most items of a history that are read, the newest"})
-    title_words: int = field(default=6, metadata={"least": 1, "help": "most words of a title that are read"})
-    candidates: int = field(
-        default=0, metadata={"least": 0, "help": "items that the prompts of training name to choose from; 0: none are named"}
-    )
-    negatives: int = field(
-        default=16384,
-        metadata={"least": 1, "help": "items that a step is contrasted with, a new sample each; all if there are less"},
-    )
-    hard: int = field(
-        default=16,
-        metadata={"least": 0, "help": "items that each user is contrasted with beside, the best of the sequential recommender"},
-    )
-    alpha: float = field(default=3.0, metadata={"least": 0, "help": "weight of C_item; 0: without"})
-    beta: float = field(default=1.0, metadata={"least": 0, "help": "weight of C_user; 0: without"})
-    temperature: float = field(default=0.1, metadata={"above": 0, "help": "cosines of C_item are divided by it"})
-    dropout: float = field(
-        default=0.2, metadata={"least": 0, "below": 1, "help": "share of the numbers dropped in training, in tiny and small"}
-    )
-
-    @property
-    def tuning(self) -> str:
-        return "lora" if self.tune == "auto" and not self.built_in else super().tuning
 
 
 class RSLLMNet(nn.Module):

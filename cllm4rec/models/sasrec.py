@@ -1,25 +1,12 @@
 """SASRec: self-attention over the items of a history."""
 
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor, nn
 
 from cllm4rec.models.backbone import TABLE_SPREAD
-from cllm4rec.models.sequential import SequentialConfig, SequentialNet, SequentialRecommender
+from cllm4rec.models.configs import SASRecConfig
+from cllm4rec.models.sequential import SequentialNet, SequentialRecommender
 from cllm4rec.text.ragged import Batch
-
-
-@dataclass(frozen=True)
-class SASRecConfig(SequentialConfig):
-    """Settings of SASRec."""
-
-    heads: int = field(default=2, metadata={"least": 1, "help": "attention heads; they divide the width"})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.width % self.heads:
-            raise ValueError(f"heads is {self.heads}: it has to divide the width, {self.width}")
 
 
 class SASRecNet(SequentialNet):

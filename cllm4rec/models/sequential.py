@@ -1,7 +1,6 @@
 """What conventional sequential recommenders share: an embedding an item, an encoder of sequences, a softmax over items."""
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +11,15 @@ from torch.nn import functional
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.backbone import TABLE_SPREAD
+from cllm4rec.models.configs import SequentialConfig
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.text.ragged import Batch, Ragged, batches_by_length
 from cllm4rec.text.sequences import SequenceCorpus, sequence_batch
-from cllm4rec.training.config import TrainConfig, check_settings
+from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import Objective
 from cllm4rec.training.losses import multinomial_nll
 
 ITEMS_AT_ONCE = 1 << 15  # padded items of a forward pass when scoring
-
-
-@dataclass(frozen=True)
-class SequentialConfig:
-    """What a sequential recommender is."""
-
-    width: int = field(default=64, metadata={"least": 1, "help": "width of an item's embedding and of the states"})
-    layers: int = field(default=2, metadata={"least": 1, "help": "layers of the encoder"})
-    dropout: float = field(default=0.5, metadata={"least": 0, "below": 1, "help": "share of the numbers dropped in training"})
-    length: int = field(default=50, metadata={"least": 1, "help": "most items of a history that are read, the newest"})
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 class SequentialNet(nn.Module):
@@ -72,7 +59,6 @@ class SequentialRecommender(NeuralRecommender):
     config_class = SequentialConfig
     config: SequentialConfig
     net: SequentialNet
-    train_configs = {"pretrain": TrainConfig(epochs=200, batch_size=128, patience=10)}
 
     @abstractmethod
     def _new_net(self, n_items: int) -> SequentialNet:

@@ -9,8 +9,6 @@ from cllm4rec.text.prompts import Template
 from cllm4rec.text.ragged import Ragged, assemble
 from cllm4rec.text.tokenizer import ExtendedTokenizer
 
-FORMS = ("unified", "text", "ids")
-
 
 @dataclass(frozen=True)
 class Prompts:

@@ -12,12 +12,14 @@ import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.files import mend_folder, replace_folder, write_aside, write_text
-from cllm4rec.training.meter import EpochRecord
-from cllm4rec.training.state import StateFile
+
+if TYPE_CHECKING:  # opening a run takes none of the libraries that train
+    from cllm4rec.training.meter import EpochRecord
+    from cllm4rec.training.state import StateFile
 
 FORMAT_VERSION = 1
 STAGES = ("pretrain", "finetune")
@@ -142,7 +144,7 @@ class RunFolder:
         """Take the lines of a stage from an epoch on out of the metrics."""
         self._write_metrics([line for line in self.metrics() if line["stage"] != stage or line["epoch"] < epoch])
 
-    def record(self, stage: str, epoch: EpochRecord) -> None:
+    def record(self, stage: str, epoch: "EpochRecord") -> None:
         """Add a line to the metrics."""
         self._write_metrics([*self.metrics(), {"stage": stage, **asdict(epoch)}])
 
@@ -154,15 +156,20 @@ class RunFolder:
         file = self.path / "metrics.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
 
-    def state(self, stage: str, about: dict[str, Any] | None = None) -> StateFile:
+    def state(self, stage: str, about: dict[str, Any] | None = None) -> "StateFile":
         """Where the state of a stage is while it has not ended; `about`: what is trained how."""
-        return StateFile(self.path / f"{stage}-state.safetensors", about or {})
+        from cllm4rec.training.state import StateFile
+
+        return StateFile(self._state_file(stage), about or {})
+
+    def _state_file(self, stage: str) -> Path:
+        return self.path / f"{stage}-state.safetensors"
 
     def refuse_interrupted(self, stage: str) -> None:
         """Raise ValueError if a stage has a saved state: it is not to be lost by starting anew.
 
         That of a stage that has ended, left by a process killed in its last moment, does not count."""
-        if (file := self.state(stage).path).is_file() and not self.ended(stage):
+        if (file := self._state_file(stage)).is_file() and not self.ended(stage):
             raise ValueError(
                 f"{self.path} holds an interrupted {stage}: go on with --resume, or remove {file.name} to start it anew"
             )

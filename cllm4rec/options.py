@@ -1,0 +1,38 @@
+"""Settings of a stage before it runs: defaults, presets, what a run began with. Imports no library that trains."""
+
+from dataclasses import asdict
+from typing import Any
+
+from cllm4rec.models import system_settings
+from cllm4rec.training.checkpoint import RunFolder
+
+
+def stage_defaults(system: str, stage: str, preset: str | None) -> dict[str, Any]:
+    """The defaults of a system's stage, and what a preset puts in their place.
+
+    Raises:
+        ValueError: there is no system, or no preset, of that name.
+    """
+    settings = system_settings(system)
+    if preset is not None and preset not in settings.presets:
+        raise ValueError(f"{system} has no preset {preset!r}: it has {', '.join(settings.presets) or 'none'}")
+    if not settings.training:
+        return {}
+    chosen = settings.presets[preset] if preset else {"system": {}, stage: {}}
+    return asdict(settings.training[stage]) | chosen["system"] | chosen[stage]
+
+
+def settings_before(folder: RunFolder, stage: str) -> dict[str, Any] | None:
+    """The settings of a stage that is under way or has ended; None if it was never begun."""
+    noted = folder.under_way(stage) or folder.about["stages"].get(stage)
+    return None if noted is None else noted["system"] | noted.get("training", {})
+
+
+def check_unchanged(before: dict[str, Any], *now: Any) -> None:
+    """Raise ValueError if a setting differs from what it was when a stage began."""
+    for name, value in (pair for config in now for pair in asdict(config).items()):
+        if before[name] != value:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is {value} and was {before[name]} when training began: a run goes on as it "
+                "began; leave the flag out"
+            )
