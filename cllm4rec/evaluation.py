@@ -10,6 +10,7 @@ import numpy as np
 from cllm4rec.data.candidates import draw_candidates, title_groups
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.interactions import Interactions
+from cllm4rec.ranking import top_k
 
 PROTOCOL = (
     "full ranking of the catalogue, known items masked; recall@k = hits / min(k, n held out); "
@@ -19,6 +20,8 @@ AMONG_CANDIDATES = (
     "the held-out item among {candidates} candidates, the others drawn at random from items the user has no event with, no two "
     "of one title; {draws} draws of them averaged (seed {seed}); chosen by {by}"
 )
+
+SCORES_AT_ONCE = 1 << 26  # numbers: 256 MiB in float32
 
 
 class Scorer(Protocol):
@@ -56,22 +59,6 @@ class Measurement:
     seconds: float
 
 
-def top_k(scores: np.ndarray, k: int, tie_order: np.ndarray) -> np.ndarray:
-    """The k best columns of each row, best first, int64 (B, min(k, n_items)); -inf is never taken.
-
-    Equal scores rank by `tie_order` (n_items,), lower first. Places that cannot be filled hold -1.
-    """
-    k = min(k, scores.shape[1])
-    best = np.full((len(scores), k), -1, dtype=np.int64)
-    for row, values in enumerate(scores):
-        threshold = np.partition(values, len(values) - k)[len(values) - k]
-        candidates = np.flatnonzero(values >= threshold)  # k, and more where the k-th score is tied
-        candidates = candidates[values[candidates] > -np.inf]
-        order = np.lexsort((tie_order[candidates], -values[candidates]))[:k]
-        best[row, : len(order)] = candidates[order]
-    return best
-
-
 def rank_of(scores: np.ndarray, rows: np.ndarray, items: np.ndarray, tie_order: np.ndarray) -> np.ndarray:
     """Ranks (0 is best) of chosen items within their rows, int64 (n,), by counting; ties as in `top_k`.
 
@@ -84,8 +71,10 @@ def rank_of(scores: np.ndarray, rows: np.ndarray, items: np.ndarray, tie_order: 
     for start in range(0, len(rows), chunk):
         row, item = rows[start : start + chunk], items[start : start + chunk]
         line, own = scores[row], scores[row, item][:, None]
-        before = (line > own) | ((line == own) & (tie_order[None, :] < tie_order[item][:, None]))
-        ranks[start : start + chunk] = before.sum(1)
+        before, tied = np.count_nonzero(line > own, axis=1), line == own
+        for i in np.flatnonzero(np.count_nonzero(tied, axis=1) > 1):
+            before[i] += np.count_nonzero(tie_order[tied[i]] < tie_order[item[i]])
+        ranks[start : start + chunk] = before
     return ranks
 
 
@@ -153,7 +142,7 @@ def measure(
         masked: events whose items are left out of the ranking; `seen` if not given (testing: train and validation).
         users: numbers of the users to measure; all if not given. Those without a held-out item or without any event in
             `seen` are left out: there is nothing to find, or nothing to go by.
-        batch_size: users scored at a time.
+        batch_size: most users scored at a time; fewer where the catalogue is large.
 
     Raises:
         ValueError: nobody is left.
@@ -169,6 +158,7 @@ def measure(
         raise ValueError("no user has a held-out item and a history: there is nothing to measure")
     per_user = {name: np.zeros(len(wanted)) for name in PER_USER}
     shown = np.zeros(held_out.n_items, dtype=bool)
+    batch_size = max(1, min(batch_size, SCORES_AT_ONCE // held_out.n_items))
     for start in range(0, len(wanted), batch_size):
         batch = wanted[start : start + batch_size]
         scores = mask_known(model.score(batch, seen), batch, known)

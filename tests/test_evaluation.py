@@ -5,9 +5,11 @@ import math
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.evaluation import bootstrap_interval, hit_rate, mask_known, measure, mrr, ndcg, rank_of, recall, top_k
+from cllm4rec.evaluation import bootstrap_interval, hit_rate, mask_known, measure, mrr, ndcg, rank_of, recall
+from cllm4rec.ranking import TopK, top_k
 
 
 class Fixed:
@@ -315,6 +317,27 @@ def test_top_k_and_rank_of_agree_with_plain_sorting_on_tied_scores(k, levels):
         assert dict(zip(items[rows == row].tolist(), ranks[rows == row].tolist(), strict=True)) == {
             item: place for place, item in enumerate(ranking)
         }
+
+
+@pytest.mark.parametrize("width", [1000, 333, 70, 7])
+@pytest.mark.parametrize("levels", [1, 5, 10**6])
+@pytest.mark.parametrize("k", [1, 6, 2000])
+def test_the_best_of_blocks_are_the_best_of_all(k, levels, width):
+    """Ties reach over blocks; rows without any score stay empty."""
+    generator = np.random.default_rng(width + levels)
+    scores = generator.integers(0, levels, (7, 1000)).astype(np.float32)
+    scores[generator.random(scores.shape) < 0.5] = -np.inf
+    scores[3] = -np.inf
+    tie_order = generator.permutation(1000)
+    best = TopK(7, k, torch.from_numpy(tie_order))
+    for first in range(0, 1000, width):
+        best.offer(torch.from_numpy(scores[:, first : first + width]), first)
+    for row in range(7):
+        masked = np.flatnonzero(np.isinf(scores[row])).tolist()
+        ranking = final_ranking(scores[row], masked, tie_order)
+        expected = (ranking + [-1] * k)[:k]
+        assert best.items[row].tolist() == expected
+        assert best.scores[row].tolist() == [scores[row, item] if item >= 0 else -np.inf for item in expected]
 
 
 def test_ranks_do_not_depend_on_how_many_cells_are_asked_for_at_once():

@@ -15,10 +15,11 @@ ENTRY_POINTS = ("prepare", "pretrain", "finetune", "evaluate", "recommend", "sta
 BELOW = {  # layer -> the layers that it may import from, beside itself
     "data": set(),
     "text": {"data"},
-    "evaluation": {"data"},
+    "ranking": set(),
+    "evaluation": {"data", "ranking"},
     "training": {"data", "text", "evaluation"},
-    "models": {"data", "text", "evaluation", "training"},
-    "entry points": {"data", "text", "evaluation", "training", "models"},
+    "models": {"data", "text", "ranking", "evaluation", "training"},
+    "entry points": {"data", "text", "ranking", "evaluation", "training", "models"},
 }
 LINES_A_FILE, LINES_A_FUNCTION = 300, 60
 

@@ -77,8 +77,8 @@ class Recorder:
         return scores[users]
 
     def method(self) -> Callable[..., np.ndarray]:
-        """`score` to put in the place of a system's own."""
-        return lambda system, users, seen: self.score(users, seen)
+        """`_score` to put in the place of a system's own."""
+        return lambda system, users, known, seen: self.score(users, seen)
 
 
 def test_measure_shows_the_scorer_the_seen_events_and_not_the_masked_ones() -> None:
@@ -109,7 +109,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluated(run: Path, scorer: Recorder, split: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> pl.DataFrame:
     """Each user's values as the command writes them."""
-    monkeypatch.setattr(Popularity, "score", scorer.method())
+    monkeypatch.setattr(Popularity, "_score", scorer.method())
     evaluate.main(["--run", str(run), "--split", split, "--per-user", str(folder / "users.parquet")])
     return pl.read_parquet(folder / "users.parquet")
 
@@ -144,7 +144,7 @@ def test_evaluate_at_validation_takes_training_events_in_and_masks_them_alone(
 def recorded(monkeypatch: pytest.MonkeyPatch) -> tuple[Recommender, Recorder]:
     """A system, and the recorder that scores in its place."""
     model, recorder = Popularity().fit(small_world().train), Recorder(train=4, validation=3, test=2)
-    monkeypatch.setattr(model, "score", recorder.score)
+    monkeypatch.setattr(model, "_score", lambda users, known, seen: recorder.score(users, seen))
     return model, recorder
 
 
@@ -182,7 +182,7 @@ def test_the_recommend_command_shows_the_model_all_events_and_lists_none_of_them
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder, world = Recorder(train=4, validation=3, test=2), small_world()
-    monkeypatch.setattr(Popularity, "score", recorder.method())
+    monkeypatch.setattr(Popularity, "_score", recorder.method())
     recommend.main(["--run", str(run_folder), "--all", "--k", "4", "--output", str(tmp_path / "lists.parquet")])
     assert recorder.asked
     assert all(pairs(given) == pairs(world) for _, given in recorder.asked)

@@ -11,13 +11,16 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
+import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+from torch import Tensor
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.interactions import IdMap
-from cllm4rec.evaluation import mask_known, measure, top_k
+from cllm4rec.evaluation import measure
 from cllm4rec.models.configs import DecayedInput, SystemConfig
+from cllm4rec.ranking import TopK
 
 Report = Callable[[str], None]
 
@@ -60,7 +63,8 @@ class Recommender(ABC):
 
     @abstractmethod
     def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:
-        """Scores (B, n_items). users (B,) number the users of `seen`, known (B,) those of the training set or -1."""
+        """Scores (B, n_items), overwritten later. users (B,) number the users of `seen`, known (B,) those of the training set
+        or -1."""
 
     @abstractmethod
     def _arrays(self) -> dict[str, np.ndarray]:
@@ -80,6 +84,11 @@ class Recommender(ABC):
         Raises:
             ValueError: the items differ, or a user is unknown to the model and has no history; the message names it.
         """
+        users, known = self._checked(users, seen)
+        return self._score(users, known, seen)
+
+    def _checked(self, users: np.ndarray, seen: Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """Users (B,) that can be scored, and their numbers in the training set or -1; the errors of `score`."""
         if not seen.item_ids.ids.equals(self.item_ids.ids):
             raise ValueError(
                 f"the {seen.n_items:,} items of this data are not the {len(self.item_ids):,} items the model was "
@@ -93,17 +102,31 @@ class Recommender(ABC):
                 f"user {seen.user_ids.names(lost[:1])[0]!r} is unknown to the model and has no history: "
                 "there is nothing to recommend from"
             )
-        return self._score(users, known, seen)
+        return users, known
+
+    def _blocks(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> Iterator[tuple[int, Tensor]]:
+        """The scores in blocks (B, W) of neighbouring items, each with the number of its first; one block, if not better."""
+        yield 0, torch.from_numpy(self._score(users, known, seen))
 
     def recommend(self, users: np.ndarray, seen: Dataset, k: int = 10, masked: Dataset | None = None) -> Recommendations:
         """The k best items of each user that are not among its events in `masked` (`seen` if not given)."""
         if k < 1:
             raise ValueError(f"k is {k}: ask for at least one item")
-        users = np.asarray(users, dtype=np.int64)
-        scores = mask_known(self.score(users, seen), users, (masked or seen).interactions)
-        items = top_k(scores, k, seen.tie_order)
-        best = np.where(items >= 0, np.take_along_axis(scores, np.maximum(items, 0), axis=1), -np.inf)
-        return Recommendations(users, items, best)
+        users, known = self._checked(users, seen)
+        events = (masked or seen).interactions
+        own, lengths = events.histories(users)
+        rows, items = np.repeat(np.arange(len(users)), lengths), events.items[own]
+        order = np.argsort(items, kind="stable")
+        rows, items = rows[order], items[order]
+        best: TopK | None = None
+        for first, scores in self._blocks(users, known, seen):
+            if best is None:
+                best = TopK(len(users), min(k, seen.n_items), torch.from_numpy(seen.tie_order).to(scores.device))
+            here = slice(*np.searchsorted(items, [first, first + scores.shape[1]]))
+            scores[torch.from_numpy(rows[here]), torch.from_numpy(items[here] - first)] = -torch.inf
+            best.offer(scores, first)
+        assert best is not None
+        return Recommendations(users, best.items.cpu().numpy(), best.scores.cpu().numpy())
 
     def choose(self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores") -> np.ndarray:
         """Which of its candidates each user takes: the place of the best one, int64 (B,); -1 for an answer that names none.

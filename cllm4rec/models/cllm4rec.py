@@ -139,16 +139,19 @@ class CLLM4Rec(LanguageRecommender):
         return item / word
 
     @torch.no_grad()
-    def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:
+    def _states(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> Tensor:
         finetuned = self.stage == "finetune"
         template = Template.compile("recommend" if finetuned else "collaborative", self.tokenizer)
         room = self.net.backbone.context - template.n_fixed
         events, lengths = seen.interactions.histories(users)
         items = Ragged(seen.interactions.items[events], lengths).last(room)
-        scores = np.empty((len(users), len(self.item_ids)), dtype=np.float32)
+        states = torch.zeros(len(users), self.net.backbone.width, device=self.device)
         self.net.eval()
         for rows in batches_by_length(items.lengths + template.n_fixed, TOKENS_AT_ONCE):
             batch = fill_template(template, self.tokenizer, np.maximum(known[rows], 0), items.take(rows), known[rows] >= 0)
-            states = self.net.user_states({name: t.to(self.device) for name, t in batch.items()}, finetuned)
-            scores[rows] = (states @ self.net.collaborative[self.net.n_users :].T).float().cpu().numpy()
-        return scores
+            own = self.net.user_states({name: t.to(self.device) for name, t in batch.items()}, finetuned)
+            states[torch.from_numpy(rows)] = own.float()
+        return states
+
+    def _item_vectors(self) -> Tensor:
+        return self.net.collaborative[self.net.n_users :].detach()

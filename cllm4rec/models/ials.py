@@ -1,14 +1,17 @@
 """iALS: implicit-feedback matrix factorisation by alternating least squares, from the `implicit` library."""
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.randomness import hash_ids, uniform
 from cllm4rec.models.base import OneStage
 from cllm4rec.models.configs import IALSConfig
+from cllm4rec.models.retrieval import InnerProductRecommender
 
 
-class IALS(OneStage):
+class IALS(OneStage, InnerProductRecommender):
     """Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", 2008.
 
     Every user, known or new, is folded in from the events in `seen`: one least-squares solve.
@@ -29,11 +32,14 @@ class IALS(OneStage):
         self.model.item_factors = (uniform(settings.seed, ids, np.arange(settings.factors)) * 0.01).astype(np.float32)
         self.model.fit(train.interactions.matrix, show_progress=False)
 
-    def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:
+    def _states(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> Tensor:
         histories = seen.interactions.matrix[users]
         vectors = np.atleast_2d(self.model.recalculate_user(np.arange(len(users)), histories))
         vectors[np.diff(histories.indptr) == 0] = 0.0
-        return np.asarray(vectors @ self.model.item_factors.T, dtype=np.float32)
+        return torch.from_numpy(np.asarray(vectors, dtype=np.float32))
+
+    def _item_vectors(self) -> Tensor:
+        return torch.from_numpy(self.model.item_factors)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {"item_factors": self.model.item_factors}

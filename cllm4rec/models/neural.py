@@ -16,6 +16,7 @@ from torch import nn
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import measure
 from cllm4rec.models.base import Recommender
+from cllm4rec.models.retrieval import InnerProductRecommender
 from cllm4rec.training import loop
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import Objective
@@ -30,10 +31,11 @@ def make_accelerator() -> Accelerator:
     return Accelerator(mixed_precision="bf16" if bf16 else None, kwargs_handlers=[alternating])
 
 
-class NeuralRecommender(Recommender):
+class NeuralRecommender(InnerProductRecommender):
     """A system trained in stages by the common loop.
 
-    A subclass builds the network (`_build`), says what each stage learns (`_objectives`) and scores.
+    A subclass builds the network (`_build`), says what each stage learns (`_objectives`) and what vectors
+    users and items have.
     """
 
     ranking: ClassVar[tuple[str, ...]] = ("pretrain", "finetune")  # stages that learn to rank, so that validation chooses

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from cllm4rec.data.candidates import title_groups
 from cllm4rec.data.dataset import Dataset
@@ -138,21 +139,25 @@ class RSLLM(LanguageRecommender):
         return hard
 
     @torch.no_grad()
-    def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:
+    def _states(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> Tensor:
         writer, context = self.writer(seen.items), self.net.backbone.context
         events, lengths = seen.interactions.histories(users)
         items = Ragged(seen.interactions.items[events], lengths).last(self.config.length)
         tokens = np.bincount(items.rows, weights=writer.written.lengths[items.values], minlength=len(users))
-        scores = np.empty((len(users), len(self.item_ids)), dtype=np.float32)
+        states = torch.zeros(len(users), self.net.backbone.width, device=self.device)
         self.net.eval()
         table = self.net.projected()
         for rows in batches_by_length(tokens.astype(np.int64) + 20, TOKENS_AT_ONCE):
             prompts, _ = writer.fill(items.take(rows), context, asked=False)
             batch = as_tensors(tokens=prompts.tokens, mask=prompts.mask, query=prompts.query)
             batch = {name: t.to(self.device) for name, t in batch.items()}
-            states = self.net.backbone(batch["tokens"], batch["mask"], table).flatten(0, 1)[batch["query"]]
-            scores[rows] = (self.net.norm(states) @ table.T).float().cpu().numpy()
-        return scores
+            own = self.net.backbone(batch["tokens"], batch["mask"], table).flatten(0, 1)[batch["query"]]
+            states[torch.from_numpy(rows)] = self.net.norm(own).float()
+        return states
+
+    @torch.no_grad()
+    def _item_vectors(self) -> Tensor:
+        return self.net.projected()
 
     @torch.no_grad()
     def choose(self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores") -> np.ndarray:

@@ -76,19 +76,18 @@ class SequentialRecommender(NeuralRecommender):
         return [Objective("next item", SequenceCorpus(train.interactions, self.config.length, config.seed))]
 
     @torch.no_grad()
-    def states(self, users: np.ndarray, seen: Dataset) -> np.ndarray:
-        """State of each user's history, float32 (B, d); zero where there is none."""
+    def _states(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> Tensor:
         events, lengths = seen.interactions.histories(users)
         items = Ragged(seen.interactions.items[events], lengths).last(self.config.length)
-        states = np.zeros((len(users), self.config.width), dtype=np.float32)
+        states = torch.zeros(len(users), self.config.width, device=self.device)
         self.net.eval()
         for rows in batches_by_length(items.lengths, ITEMS_AT_ONCE):
             rows = rows[items.lengths[rows] > 0]
             if len(rows):
                 batch = {name: t.to(self.device) for name, t in sequence_batch(items.take(rows)).items()}
                 last = batch["mask"].sum(1) - 1
-                states[rows] = self.net.states(batch)[torch.arange(len(rows)), last].float().cpu().numpy()
+                states[torch.from_numpy(rows)] = self.net.states(batch)[torch.arange(len(rows)), last].float()
         return states
 
-    def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:
-        return np.asarray(self.states(users, seen) @ self.net.items.detach().float().cpu().numpy().T)
+    def _item_vectors(self) -> Tensor:
+        return self.net.items.detach()

@@ -1,0 +1,36 @@
+"""Systems that score by inner product: a vector a user, a vector an item."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.models.base import Recommender
+
+SCORES_AT_ONCE = 1 << 21  # numbers: blocks of scores stay near the processor
+
+
+class InnerProductRecommender(Recommender):
+    """Scores are states of users times vectors of items, so that the best items are found without all scores at once."""
+
+    @abstractmethod
+    def _states(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> Tensor:
+        """States (B, d), arguments as `_score` takes them."""
+
+    @abstractmethod
+    def _item_vectors(self) -> Tensor:
+        """The vectors of all items (n_items, d), where the states are."""
+
+    @torch.no_grad()
+    def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:
+        return (self._states(users, known, seen).float() @ self._item_vectors().float().T).cpu().numpy()
+
+    @torch.no_grad()
+    def _blocks(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> Iterator[tuple[int, Tensor]]:
+        states, items = self._states(users, known, seen).float(), self._item_vectors().float()
+        width = max(1, SCORES_AT_ONCE // max(1, len(users)))
+        for first in range(0, len(items), width):
+            yield first, states @ items[first : first + width].T
