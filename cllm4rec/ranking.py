@@ -45,7 +45,7 @@ class TopK:
         width = int(counts.max())
         found = torch.full((len(rows), width), -torch.inf, device=scores.device)
         items = torch.full((len(rows), width), -1, dtype=torch.int64, device=scores.device)
-        found[row, place], items[row, place] = scores[row, column].float(), column + first
+        found[row, place], items[row, place] = scores[row, column].to(torch.float32), column + first
         self._merge(rows, found, items)
 
     def _floor(self, scores: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """Top-k lists from a run, with the ids and titles put in: python -m cllm4rec.recommend --help"""
 
+import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,10 +11,12 @@ import polars as pl
 
 from cllm4rec.cli import log, parse, run, say
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.files import check_table_name, write_table
+from cllm4rec.data.files import check_table_name, mend_folder, replace_folder, write_table
 from cllm4rec.models import load
 from cllm4rec.models.base import Recommendations
 from cllm4rec.training.checkpoint import RunFolder
+
+BATCH_SIZE = 512  # users that are scored at a time
 
 
 @dataclass
@@ -25,8 +29,10 @@ class RecommendOptions:
     all: bool = field(default=False, metadata={"help": "all users of the dataset"})
     k: int = field(default=20, metadata={"help": "items for each user"})
     output: str | None = field(
-        default=None, metadata={"help": "file to write (.parquet, .csv or .jsonl); else standard output"}
-    )
+        default=None,
+        metadata={"help": "file to write (.parquet, .csv or .jsonl); under a launcher a folder of parts (.parquet). Else "
+                          "standard output"},
+    )  # fmt: skip
     dataset: str | None = field(default=None, metadata={"help": "the run's dataset, if it has moved"})
 
 
@@ -36,14 +42,43 @@ def main(argv: Sequence[str]) -> None:
         check_table_name(options.output)
     dataset = RunFolder.open(options.run).dataset(options.dataset)
     users = _users(options, dataset)
-    model = load(options.run)
-    parts = [recommendation_table(part, dataset) for part in model.recommend_batches(users, dataset, options.k)]
-    table = pl.concat(parts)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _write_parts(options, dataset, users)
+        return
+    table = _table(options, dataset, users)
     if options.output:
         write_table(table, options.output)
         log.info("%s rows for %s users -> %s", f"{len(table):,}", f"{len(users):,}", options.output)
     else:
         say(table.write_csv(separator="\t").rstrip("\n"))
+
+
+def _table(options: RecommendOptions, dataset: Dataset, users: np.ndarray) -> pl.DataFrame:
+    batches = load(options.run).recommend_batches(users, dataset, options.k, BATCH_SIZE)
+    return pl.concat([recommendation_table(part, dataset) for part in batches])
+
+
+def _write_parts(options: RecommendOptions, dataset: Dataset, users: np.ndarray) -> None:
+    """Under a launcher: each process recommends for a stretch of the users and writes its part of the table, a folder.
+
+    Parts hold whole batches, so that they are, one behind the other, what one process writes.
+    """
+    from cllm4rec.models.neural import make_accelerator
+
+    if Path(options.output or "").suffix != ".parquet":
+        raise ValueError("several processes write a part each: name their folder with --output, ending in .parquet")
+    output, state = Path(options.output or ""), make_accelerator()  # which also chooses the process's own GPU
+    n_batches = -(-len(users) // BATCH_SIZE)
+    first, end = (n_batches * (state.process_index + i) // state.num_processes * BATCH_SIZE for i in (0, 1))
+    with replace_folder(output, "part-00000.parquet") if state.is_main_process else nullcontext():
+        state.wait_for_everyone()  # the folder is there
+        _table(options, dataset, users[first:end]).write_parquet(
+            mend_folder(output)[1] / f"part-{state.process_index:05d}.parquet"
+        )
+        state.wait_for_everyone()
+    log.info(
+        "part %d of %d: %s users -> %s", state.process_index, state.num_processes, f"{min(end, len(users)) - first:,}", output
+    )
 
 
 def _users(options: RecommendOptions, dataset: Dataset) -> np.ndarray:

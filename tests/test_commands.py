@@ -181,6 +181,17 @@ def test_recommend_writes_lists_with_the_ids_as_put_in(kind: str, place: Path, t
         assert own["item_id"].n_unique() == 5
 
 
+@pytest.mark.parametrize("output", [[], ["--output", "lists.csv"]], ids=["standard output", "one file"])
+def test_several_processes_refuse_to_write_into_one_place(
+    output: list[str], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.chdir(place)
+    with pytest.raises(ValueError, match="several processes write a part each"):
+        call("recommend", "--run", place / "run", "--all", *output)
+    assert not (place / "lists.csv").exists()
+
+
 def test_recommend_prints_a_table_where_no_file_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("recommend", "--run", place / "run", "--users", "007,🦊, leading", "--k", 3)
     lines = capsys.readouterr().out.splitlines()

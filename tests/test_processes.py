@@ -353,3 +353,17 @@ def test_each_user_is_validated_by_one_process(split: str, tmp_path: Path) -> No
     alone: Any = SimpleNamespace(score=scores)
     assert ranks[0]["value"] == ranks[1]["value"]
     assert ranks[0]["value"] == pytest.approx(measure(alone, dataset.train, dataset.validation).metrics["ndcg@100"], rel=1e-12)
+
+
+@pytest.mark.parametrize("batch_size", [16, 512])
+def test_the_parts_of_two_processes_are_the_table_of_one(batch_size: int, as_typed: Path) -> None:
+    """Of whole batches; with one batch for all users, one of the parts is empty."""
+    program = as_typed / f"recommend{batch_size}.py"
+    code = "from cllm4rec import recommend; from cllm4rec.cli import run; recommend.BATCH_SIZE = {}; run(recommend.main)"
+    program.write_text(code.format(batch_size))
+    given = ["--run", as_typed / "one", "--all", "--output"]
+    run(1, program, *given, as_typed / f"one{batch_size}.parquet")
+    run(2, program, *given, as_typed / f"parts{batch_size}.parquet")
+    parts = [pl.read_parquet(as_typed / f"parts{batch_size}.parquet" / f"part-0000{rank}.parquet") for rank in (0, 1)]
+    assert pl.concat(parts).equals(pl.read_parquet(as_typed / f"one{batch_size}.parquet"))
+    assert min(map(len, parts)) > 0 or batch_size == 512

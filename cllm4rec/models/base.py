@@ -148,8 +148,8 @@ class Recommender(ABC):
     def recommend_batches(
         self, users: np.ndarray, seen: Dataset, k: int = 10, batch_size: int = 512
     ) -> Iterator[Recommendations]:
-        """`recommend` for many users, a batch at a time."""
-        for start in range(0, len(users), batch_size):
+        """`recommend` for many users, a batch at a time; for nobody, one batch of nobody."""
+        for start in range(0, max(1, len(users)), batch_size):
             yield self.recommend(users[start : start + batch_size], seen, k)
 
     def save(self, folder: str | Path) -> None:

@@ -150,7 +150,7 @@ class CLLM4Rec(LanguageRecommender):
         for rows in batches_by_length(items.lengths + template.n_fixed, TOKENS_AT_ONCE):
             batch = fill_template(template, self.tokenizer, np.maximum(known[rows], 0), items.take(rows), known[rows] >= 0)
             own = self.net.user_states({name: t.to(self.device) for name, t in batch.items()}, finetuned)
-            states[torch.from_numpy(rows)] = own.float()
+            states[torch.from_numpy(rows)] = own.to(torch.float32)
         return states
 
     def _item_vectors(self) -> Tensor:

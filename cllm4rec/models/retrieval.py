@@ -26,11 +26,11 @@ class InnerProductRecommender(Recommender):
 
     @torch.no_grad()
     def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:
-        return (self._states(users, known, seen).float() @ self._item_vectors().float().T).cpu().numpy()
+        return (self._states(users, known, seen).to(torch.float32) @ self._item_vectors().to(torch.float32).T).cpu().numpy()
 
     @torch.no_grad()
     def _blocks(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> Iterator[tuple[int, Tensor]]:
-        states, items = self._states(users, known, seen).float(), self._item_vectors().float()
+        states, items = self._states(users, known, seen).to(torch.float32), self._item_vectors().to(torch.float32)
         width = max(1, SCORES_AT_ONCE // max(1, len(users)))
         for first in range(0, len(items), width):
             yield first, states @ items[first : first + width].T

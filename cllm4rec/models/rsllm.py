@@ -152,7 +152,7 @@ class RSLLM(LanguageRecommender):
             batch = as_tensors(tokens=prompts.tokens, mask=prompts.mask, query=prompts.query)
             batch = {name: t.to(self.device) for name, t in batch.items()}
             own = self.net.backbone(batch["tokens"], batch["mask"], table).flatten(0, 1)[batch["query"]]
-            states[torch.from_numpy(rows)] = self.net.norm(own).float()
+            states[torch.from_numpy(rows)] = self.net.norm(own).to(torch.float32)
         return states
 
     @torch.no_grad()

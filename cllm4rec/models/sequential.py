@@ -86,7 +86,7 @@ class SequentialRecommender(NeuralRecommender):
             if len(rows):
                 batch = {name: t.to(self.device) for name, t in sequence_batch(items.take(rows)).items()}
                 last = batch["mask"].sum(1) - 1
-                states[torch.from_numpy(rows)] = self.net.states(batch)[torch.arange(len(rows)), last].float()
+                states[torch.from_numpy(rows)] = self.net.states(batch)[torch.arange(len(rows)), last].to(torch.float32)
         return states
 
     def _item_vectors(self) -> Tensor:
