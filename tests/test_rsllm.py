@@ -236,11 +236,13 @@ def test_candidates_of_training_prompts_are_items_not_taken_and_share_no_title()
 # -------------------------------------------------------------------------------------------------------------------- losses
 
 
+@pytest.mark.parametrize("fewest_rows", [1, 50], ids=["some rows at once", "some classes at once"])
 @pytest.mark.parametrize("rows_at_once", [50, 3, 1])
 def test_the_user_contrast_and_its_gradients_equal_a_dense_float64_reference(
-    rows_at_once: int, monkeypatch: pytest.MonkeyPatch
+    rows_at_once: int, fewest_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(losses, "LOGITS_AT_ONCE", rows_at_once * 12)
+    monkeypatch.setattr(losses, "FEWEST_ROWS", fewest_rows)
     generator = torch.Generator().manual_seed(0)
     states, projected = (torch.randn(n, 5, generator=generator, dtype=torch.float64) for n in (8, 20))
     targets, hard = (torch.randint(20, shape, generator=generator) for shape in ((8,), (8, 3)))

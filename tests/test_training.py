@@ -75,11 +75,13 @@ def dense_nll(
 
 
 @pytest.mark.parametrize("shown", [False, True], ids=["all classes", "shown classes left out"])
+@pytest.mark.parametrize("fewest_rows", [1, N_ROWS], ids=["some rows at once", "some classes at once"])
 @pytest.mark.parametrize("rows_at_once", [N_ROWS, 4, 3, 1])
 def test_multinomial_nll_and_gradients_equal_a_dense_float64_reference(
-    shown: bool, rows_at_once: int, monkeypatch: pytest.MonkeyPatch
+    shown: bool, rows_at_once: int, fewest_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(losses, "LOGITS_AT_ONCE", rows_at_once * N_CLASSES)
+    monkeypatch.setattr(losses, "FEWEST_ROWS", fewest_rows)
     exact = example(shown)
     for name in ("states", "classes"):
         exact[name].requires_grad_(True)
@@ -118,6 +120,16 @@ def test_multinomial_nll_gives_the_gradient_of_the_one_input_that_needs_it(wante
     torch.testing.assert_close(single[wanted].grad.double(), exact[wanted].grad, rtol=1e-5, atol=1e-5)
     other = {"states": "classes", "classes": "states"}[wanted]
     assert single[other].grad is None
+
+
+def test_the_gradients_of_a_loss_are_not_given_twice() -> None:
+    """They are scaled in place: a second time they would be wrong."""
+    inputs = example(shown=False)
+    single = {name: one.float().requires_grad_() if one.is_floating_point() else one for name, one in inputs.items()}
+    loss = 2 * multinomial_nll(**single)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 def test_multinomial_nll_is_as_large_without_gradients() -> None:

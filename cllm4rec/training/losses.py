@@ -7,55 +7,92 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-LOGITS_AT_ONCE = 1 << 23  # numbers: rows of states are taken so that rows * classes stays below (32 MiB in float32)
+LOGITS_AT_ONCE = 1 << 21  # numbers: a block of logits is so large (8 MiB in float32)
+FEWEST_ROWS = 64  # of a block that holds all classes: with less, reading the classes takes longer than using them
 
 
 class _Normalisers(torch.autograd.Function):
     """sum over r of w_r * logsumexp of the logits states_r classes^T, but those left out, and of extra_r: a float64 scalar.
 
-    Value and gradients in one walk over blocks of rows: the logits of a block are used and thrown away.
+    Value and gradients together, block by block: the logits of a block are used and thrown away. A block holds all classes of
+    some rows; where there are too many classes, all rows of some classes, and their logits are computed twice, first for the
+    normalisers, then for the gradients.
     """
 
     @staticmethod
     def forward(
         ctx: Any, states: Tensor, classes: Tensor, weights: Tensor, extra: Tensor, out_rows: Tensor, out: Tensor
     ) -> Tensor:
-        need_states, need_classes, _, need_extra = ctx.needs_input_grad[:4]
-        grad_states = torch.zeros_like(states) if need_states else None
-        grad_classes = torch.zeros_like(classes) if need_classes else None
-        grad_extra = torch.zeros_like(extra) if need_extra else None
-        total = torch.zeros((), dtype=torch.float64, device=states.device)
-        states, classes, extra = states.detach().float(), classes.detach().float(), extra.detach().float()
-        step = max(1, LOGITS_AT_ONCE // len(classes))
-        bounds = torch.arange(0, len(states) + step, step, device=states.device)
-        out_at = torch.searchsorted(out_rows, bounds).tolist()
-        for block, start in enumerate(range(0, len(states), step)):
-            own, weight = states[start : start + step], weights[start : start + step]
-            logits = own @ classes.T  # (rows of the block, n_classes)
-            some = slice(out_at[block], out_at[block + 1])
-            logits[out_rows[some] - start, out[some]] = -torch.inf
-            normaliser = torch.logsumexp(logits, dim=1)  # (rows of the block,)
-            further = extra[start : start + step]
-            if extra.shape[1]:
-                normaliser = torch.logaddexp(normaliser, torch.logsumexp(further, dim=1))
-            total += (weight * normaliser).sum(dtype=torch.float64)
-            if grad_extra is not None:
-                grad_extra[start : start + step] = (further - normaliser[:, None]).exp() * weight[:, None]
-            if not (need_states or need_classes):
-                continue
-            slope = logits.sub_(normaliser[:, None]).exp_().mul_(weight[:, None])  # d total / d logits
-            if grad_states is not None:
-                grad_states[start : start + step] = slope @ classes
-            if grad_classes is not None:
-                grad_classes += slope.T @ own
-        ctx.save_for_backward(grad_states, grad_classes, grad_extra)
-        return total
+        needs = ctx.needs_input_grad
+        gradients = [torch.zeros_like(one) if need else None for one, need in zip((states, classes), needs, strict=False)]
+        n_rows, n_classes, wanted = len(states), len(classes), any(needs[:2])
+        left_out = _LeftOut(out_rows, out)
+        further = torch.logsumexp(extra, dim=1) if extra.shape[1] else states.new_full((n_rows,), -torch.inf)
+        if LOGITS_AT_ONCE // n_classes >= min(n_rows, FEWEST_ROWS):
+            normalisers = torch.empty_like(further)
+            for rows in _parts(n_rows, LOGITS_AT_ONCE // n_classes):
+                logits = left_out.removed(states[rows] @ classes.T, rows.start, 0)
+                normalisers[rows] = torch.logaddexp(torch.logsumexp(logits, dim=1), further[rows])
+                if wanted:
+                    _add_gradients(gradients, logits, states, classes, weights, normalisers, rows, slice(0, n_classes))
+        else:
+            normalisers = further
+            parts = _parts(n_classes, max(1, LOGITS_AT_ONCE // n_rows))
+            for some in parts:
+                logits = left_out.removed(states @ classes[some].T, 0, some.start)
+                normalisers = torch.logaddexp(normalisers, torch.logsumexp(logits, dim=1))
+            for some in parts if wanted else []:
+                logits = left_out.removed(states @ classes[some].T, 0, some.start)
+                _add_gradients(gradients, logits, states, classes, weights, normalisers, slice(0, n_rows), some)
+        by_extra = (extra - normalisers[:, None]).exp() * weights[:, None] if needs[3] else None
+        ctx.save_for_backward(*gradients, by_extra)
+        return (weights * normalisers).sum(dtype=torch.float64)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        by_states, by_classes, by_extra = [None if one is None else one * grad.to(one.dtype) for one in ctx.saved_tensors]
+        # in place, as they may be the largest tensors of all; autograd notices if somebody asks twice
+        by_states, by_classes, by_extra = [None if one is None else one.mul_(grad.to(one.dtype)) for one in ctx.saved_tensors]
         return by_states, by_classes, None, by_extra, None, None
+
+
+def _parts(n: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def _add_gradients(
+    gradients: list[Tensor | None],
+    logits: Tensor,
+    states: Tensor,
+    classes: Tensor,
+    weights: Tensor,
+    normalisers: Tensor,
+    rows: slice,
+    some: slice,
+) -> None:
+    """Add what a block of logits (overwritten), of some rows and some classes, gives to the gradients of states and classes."""
+    slope = logits.sub_(normalisers[rows, None]).exp_().mul_(weights[rows, None])
+    by_states, by_classes = gradients
+    if by_states is not None:
+        by_states[rows].addmm_(slope, classes[some])
+    if by_classes is not None:
+        by_classes[some].addmm_(slope.T, states[rows])
+
+
+class _LeftOut:
+    """Pairs of a row and a class whose logits count for nothing."""
+
+    def __init__(self, rows: Tensor, classes: Tensor) -> None:
+        """rows, classes: (P,) in any order."""
+        self.rows, self.classes, self.any = rows, classes, len(rows) > 0
+
+    def removed(self, logits: Tensor, first_row: int, first_class: int) -> Tensor:
+        """The logits (overwritten) of a block that begins there, with those pairs at -inf."""
+        if self.any:
+            row, column = self.rows - first_row, self.classes - first_class
+            here = (row >= 0) & (row < logits.shape[0]) & (column >= 0) & (column < logits.shape[1])
+            logits[row[here], column[here]] = -torch.inf
+        return logits
 
 
 def multinomial_nll(
