@@ -11,8 +11,9 @@ LOGITS_AT_ONCE = 1 << 21  # numbers: a block of logits is so large (8 MiB in flo
 FEWEST_ROWS = 64  # of a block that holds all classes: with less, reading the classes takes longer than using them
 
 
-class _Normalisers(torch.autograd.Function):
-    """sum over r of w_r * logsumexp of the logits states_r classes^T, but those left out, and of extra_r: a float64 scalar.
+class _BlockedNLL(torch.autograd.Function):
+    """sum over r of w_r * logsumexp of the logits states_r classes^T, but those left out, and of extra_r; minus the sum over
+    (r, c) of targets of states_r . classes_c: a float64 scalar.
 
     Value and gradients together, block by block: the logits of a block are used and thrown away. A block holds all classes of
     some rows; where there are too many classes, all rows of some classes, and their logits are computed twice, first for the
@@ -21,7 +22,15 @@ class _Normalisers(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, classes: Tensor, weights: Tensor, extra: Tensor, out_rows: Tensor, out: Tensor
+        ctx: Any,
+        states: Tensor,
+        classes: Tensor,
+        weights: Tensor,
+        extra: Tensor,
+        out_rows: Tensor,
+        out: Tensor,
+        rows: Tensor,
+        targets: Tensor,
     ) -> Tensor:
         needs = ctx.needs_input_grad
         gradients = [torch.zeros_like(one) if need else None for one, need in zip((states, classes), needs, strict=False)]
@@ -30,11 +39,11 @@ class _Normalisers(torch.autograd.Function):
         further = torch.logsumexp(extra, dim=1) if extra.shape[1] else states.new_full((n_rows,), -torch.inf)
         if LOGITS_AT_ONCE // n_classes >= min(n_rows, FEWEST_ROWS):
             normalisers = torch.empty_like(further)
-            for rows in _parts(n_rows, LOGITS_AT_ONCE // n_classes):
-                logits = left_out.removed(states[rows] @ classes.T, rows.start, 0)
-                normalisers[rows] = torch.logaddexp(torch.logsumexp(logits, dim=1), further[rows])
+            for some in _parts(n_rows, LOGITS_AT_ONCE // n_classes):
+                logits = left_out.removed(states[some] @ classes.T, some.start, 0)
+                normalisers[some] = torch.logaddexp(torch.logsumexp(logits, dim=1), further[some])
                 if wanted:
-                    _add_gradients(gradients, logits, states, classes, weights, normalisers, rows, slice(0, n_classes))
+                    _add_gradients(gradients, logits, states, classes, weights, normalisers, some, slice(0, n_classes))
         else:
             normalisers = further
             parts = _parts(n_classes, max(1, LOGITS_AT_ONCE // n_rows))
@@ -46,14 +55,19 @@ class _Normalisers(torch.autograd.Function):
                 _add_gradients(gradients, logits, states, classes, weights, normalisers, slice(0, n_rows), some)
         by_extra = (extra - normalisers[:, None]).exp() * weights[:, None] if needs[3] else None
         ctx.save_for_backward(*gradients, by_extra)
-        return (weights * normalisers).sum(dtype=torch.float64)
+        own, others = states[rows], classes[targets]  # (T, d)
+        if gradients[0] is not None:
+            gradients[0].index_add_(0, rows, others, alpha=-1)
+        if gradients[1] is not None:
+            gradients[1].index_add_(0, targets, own, alpha=-1)
+        return (weights * normalisers).sum(dtype=torch.float64) - (own * others).sum(-1).sum(dtype=torch.float64)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         # in place, as they may be the largest tensors of all; autograd notices if somebody asks twice
         by_states, by_classes, by_extra = [None if one is None else one.mul_(grad.to(one.dtype)) for one in ctx.saved_tensors]
-        return by_states, by_classes, None, by_extra, None, None
+        return by_states, by_classes, None, by_extra, None, None, None, None
 
 
 def _parts(n: int, size: int) -> list[slice]:
@@ -123,13 +137,8 @@ def multinomial_nll(
     with torch.autocast(states.device.type, enabled=False):  # exact in mixed precision too
         states, classes = states.float(), classes.float()
         counts = torch.bincount(rows, minlength=len(states)).to(torch.float32)
-        normalisers = _Normalisers.apply(states, classes, counts, states.new_zeros(len(states), 0), shown_rows, shown)
-        return (normalisers - _dots(states[rows], classes[targets])).float()
-
-
-def _dots(rows: Tensor, others: Tensor) -> Tensor:
-    """Sum of the inner products of rows (T, d) with others (T, d), in float64."""
-    return (rows * others).sum(-1).sum(dtype=torch.float64)
+        none = states.new_zeros(len(states), 0)
+        return _BlockedNLL.apply(states, classes, counts, none, shown_rows, shown, rows, targets).float()
 
 
 def pull(table: Tensor, centre: Tensor | None, ids: Tensor, weights: Tensor) -> Tensor:
@@ -170,7 +179,8 @@ def user_contrast(
             extra = torch.cat([extra, own.masked_fill(groups[hard] == groups[targets][:, None], -torch.inf)], dim=1)
         weights = torch.ones_like(positive)
         left_out = _equal_pairs(groups[targets], groups[sample])
-        normalisers = _Normalisers.apply(states, projected[sample], weights, extra, *left_out)
+        none = targets[:0]
+        normalisers = _BlockedNLL.apply(states, projected[sample], weights, extra, *left_out, none, none)
         return (normalisers - positive.sum(dtype=torch.float64)).float()
 
 
