@@ -10,7 +10,6 @@ import polars as pl
 from cllm4rec.cli import parse, run, say
 from cllm4rec.data.files import check_place, check_table_name, write_table, write_text
 from cllm4rec.data.splits import visible
-from cllm4rec.evaluation import AMONG_CANDIDATES, PROTOCOL, measure
 from cllm4rec.models import load
 from cllm4rec.training.checkpoint import RunFolder
 
@@ -43,6 +42,8 @@ class EvaluateOptions:
 
 def main(argv: Sequence[str]) -> None:
     (options,) = parse("evaluate", "Measure a run on held-out events.", [EvaluateOptions], argv)
+    from cllm4rec.evaluation import AMONG_CANDIDATES, PROTOCOL, measure  # once the flags are right: torch takes seconds
+
     if options.per_user:
         check_table_name(options.per_user)
     if options.json:

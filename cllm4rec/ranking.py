@@ -3,16 +3,17 @@
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-STRETCH = 64  # scores whose highest is looked at first
+STRETCH = 64  # neighbouring items whose highest score is looked at first
 LOWEST = torch.finfo(torch.float32).min  # anything below is no score
 
 
 class TopK:
     """The k best items of B users, while blocks of their scores pass by.
 
-    Equal scores rank by `tie_order`, lower first, whichever block they come in; -inf is never taken. A block in which no score
-    reaches a user's k-th best so far costs no more than looking for its highest one.
+    Equal scores rank by `tie_order`, lower first, whichever block they come in; -inf is never taken. What does not reach the
+    k-th best so far of a user costs no more than looking for the highest score of each stretch of neighbouring items.
 
     Attributes:
         items: int64 (B, k), best first, -1 where the scores ran out.
@@ -31,30 +32,40 @@ class TopK:
         Raises:
             ValueError: one of them is NaN.
         """
-        highest = scores.amax(1)
+        whole = scores.shape[1] // STRETCH * STRETCH
+        if whole:
+            self._offer(scores[:, :whole], first)
+        if whole < scores.shape[1]:
+            rest = functional.pad(scores[:, whole:], (0, whole + STRETCH - scores.shape[1]), value=-torch.inf)
+            self._offer(rest, first + whole)
+
+    def _offer(self, scores: Tensor, first: int) -> None:
+        """The same for whole stretches: only stretches whose highest score is among the best are looked at closer."""
+        k, stretches = self.items.shape[1], scores.unflatten(1, (-1, STRETCH))
+        highest = stretches.amax(2)  # (B, stretches), and NaN where one of them is
         if bool(highest.isnan().any()):
             raise ValueError("the scores hold NaN: the model has diverged; train it again with a lower learning rate")
-        rows = (highest >= self.scores[:, -1].clamp(min=LOWEST)).nonzero()[:, 0]
-        if not len(rows):
-            return
-        scores = scores if len(rows) == len(scores) else scores[rows]
-        least = torch.maximum(self.scores[rows, -1], self._floor(scores)).clamp(min=LOWEST)
-        row, column = (scores >= least[:, None]).nonzero(as_tuple=True)  # ascending in row
-        counts = torch.bincount(row, minlength=len(rows))
-        place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
-        width = int(counts.max())
-        found = torch.full((len(rows), width), -torch.inf, device=scores.device)
-        items = torch.full((len(rows), width), -1, dtype=torch.int64, device=scores.device)
-        found[row, place], items[row, place] = scores[row, column].to(torch.float32), column + first
-        self._merge(rows, found, items)
+        least = self.scores[:, -1].clamp(min=LOWEST)
+        hit = highest >= least[:, None]
+        if int(hit.sum()) > k * len(scores) and k <= scores.shape[1]:  # the k-th best of some of the scores is a bound too
+            bound = (highest if k < highest.shape[1] else scores).topk(k, dim=1).values[:, -1]
+            least = torch.maximum(least, bound)
+            hit = highest >= least[:, None]
+        row, stretch = hit.nonzero(as_tuple=True)  # ascending in row
+        near = stretches[row, stretch]  # (hits, STRETCH)
+        hit_of, place = (near >= least[row, None]).nonzero(as_tuple=True)
+        if len(hit_of):
+            self._take(row[hit_of], near[hit_of, place], first + stretch[hit_of] * STRETCH + place)
 
-    def _floor(self, scores: Tensor) -> Tensor:
-        """A bound (B,) that at least k scores of each row reach: the k-th highest among the highest of stretches."""
-        k, n = self.items.shape[1], scores.shape[1] // STRETCH
-        if n < k:
-            return scores.new_full((len(scores),), -torch.inf)
-        highest = scores[:, : n * STRETCH].unflatten(1, (n, STRETCH)).amax(2)
-        return highest.topk(k, dim=1).values[:, -1]
+    def _take(self, row: Tensor, scores: Tensor, items: Tensor) -> None:
+        """Take in what was found: flat, ascending in row."""
+        rows, counts = torch.unique_consecutive(row, return_counts=True)
+        number = torch.repeat_interleave(torch.arange(len(rows), device=row.device), counts)
+        place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[number]
+        shape = (len(rows), int(counts.max()))
+        found, of = self.scores.new_full(shape, -torch.inf), self.items.new_full(shape, -1)
+        found[number, place], of[number, place] = scores.to(torch.float32), items
+        self._merge(rows, found, of)
 
     def _merge(self, rows: Tensor, scores: Tensor, items: Tensor) -> None:
         """Keep the best of what rows hold and what was found for them, both (R, any)."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -13,8 +14,10 @@ from cllm4rec.cli import log, parse, run, say
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.files import check_table_name, mend_folder, replace_folder, write_table
 from cllm4rec.models import load
-from cllm4rec.models.base import Recommendations
 from cllm4rec.training.checkpoint import RunFolder
+
+if TYPE_CHECKING:
+    from cllm4rec.models.base import Recommendations
 
 BATCH_SIZE = 512  # users that are scored at a time
 
@@ -102,7 +105,7 @@ def _users(options: RecommendOptions, dataset: Dataset) -> np.ndarray:
     return dataset.user_ids.index(ids, "user")
 
 
-def recommendation_table(part: Recommendations, dataset: Dataset) -> pl.DataFrame:
+def recommendation_table(part: "Recommendations", dataset: Dataset) -> pl.DataFrame:
     """Rows user_id, item_id, rank (from 1), score, and title where there is one; places without an item are left out."""
     rows, ranks = np.nonzero(part.items >= 0)
     items = part.items[rows, ranks]

@@ -13,6 +13,13 @@ from cllm4rec.models.base import Recommender
 SCORES_AT_ONCE = 1 << 21  # numbers: blocks of scores stay near the processor
 
 
+def score_blocks(states: Tensor, items: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Inner products of states (B, d) with items (n_items, d) in blocks (B, W), each with the number of its first item."""
+    width = max(1, SCORES_AT_ONCE // max(1, len(states)))
+    for first in range(0, len(items), width):
+        yield first, states @ items[first : first + width].T
+
+
 class InnerProductRecommender(Recommender):
     """Scores are states of users times vectors of items, so that the best items are found without all scores at once."""
 
@@ -30,7 +37,4 @@ class InnerProductRecommender(Recommender):
 
     @torch.no_grad()
     def _blocks(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> Iterator[tuple[int, Tensor]]:
-        states, items = self._states(users, known, seen).to(torch.float32), self._item_vectors().to(torch.float32)
-        width = max(1, SCORES_AT_ONCE // max(1, len(users)))
-        for first in range(0, len(items), width):
-            yield first, states @ items[first : first + width].T
+        return score_blocks(self._states(users, known, seen).to(torch.float32), self._item_vectors().to(torch.float32))

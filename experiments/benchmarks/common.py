@@ -9,7 +9,7 @@ import platform
 import re
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -64,7 +64,7 @@ def machine(threads: int) -> dict[str, Any]:
     }
 
 
-def side_by_side(functions: dict[str, Callable[[], object]], repeats: int = 5) -> dict[str, float]:
+def side_by_side(functions: Mapping[str, Callable[[], object]], repeats: int = 5) -> dict[str, float]:
     """Median wall time in seconds of each, called in turn so that other work on the machine meets all alike; a first call of
     each is not counted."""
     times: dict[str, list[float]] = {name: [] for name in functions}
