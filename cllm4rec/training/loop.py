@@ -227,7 +227,7 @@ def _steps(
     epoch, done = at.epoch, at.step
     for objective in [one for one in objectives if one.from_epoch <= epoch]:
         corpus = objective.corpus
-        selection = _grouped_by_length(corpus.selection(epoch), corpus.lengths, config, epoch)
+        selection = grouped_by_length(corpus.selection(epoch), corpus.lengths, config, epoch)
         starts = range(0, len(selection), config.batch_size)
         starts, done = starts[done:], max(0, done - len(starts))
         for start in tqdm(starts, desc=f"epoch {epoch} {objective.name}", leave=False, disable=hidden):
@@ -237,7 +237,7 @@ def _steps(
             yield objective.name, [(corpus.batch(part, epoch, start // config.batch_size), weight) for part, weight in filled]
 
 
-def _grouped_by_length(selection: np.ndarray, lengths: np.ndarray, config: TrainConfig, epoch: int) -> np.ndarray:
+def grouped_by_length(selection: np.ndarray, lengths: np.ndarray, config: TrainConfig, epoch: int) -> np.ndarray:
     """The selection with examples of like length side by side within stretches of GROUP batches, batches shuffled."""
     stretches = []
     for start in range(0, len(selection), GROUP * config.batch_size):
