@@ -27,7 +27,7 @@ from cllm4rec.models.configs import CLLM4RecConfig
 from cllm4rec.models.neural import make_accelerator
 from cllm4rec.models.popularity import Popularity
 from cllm4rec.text.content import ContentCorpus, content_documents
-from cllm4rec.text.histories import CollaborativeCorpus, HistoryOptions, RecommendationCorpus, fill_template
+from cllm4rec.text.histories import CollaborativeCorpus, HistoryOptions, RecommendationCorpus, fill, prompt_batch
 from cllm4rec.text.prompts import Template
 from cllm4rec.text.ragged import Ragged
 from cllm4rec.text.tokenizer import ExtendedTokenizer, train_bpe
@@ -407,7 +407,7 @@ def history_batch(tokenizer: ExtendedTokenizer) -> Batch:
     """Prompts of many lengths, two of them without items and two without their user token."""
     items = Ragged.of([np.array(history, dtype=np.int64) for history in HISTORIES])
     template = Template.compile("recommend", tokenizer)
-    return fill_template(template, tokenizer, np.arange(len(HISTORIES)), items, KEEPS_USER)
+    return prompt_batch(tokenizer, *fill(template, tokenizer, np.arange(len(HISTORIES)), items, KEEPS_USER))
 
 
 def backbone_states(net: CLLM4RecNet, batch: Batch, as_set: bool) -> list[Tensor]:

@@ -5,14 +5,16 @@ import functools
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from transformers import AutoTokenizer
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
+from cllm4rec.text import histories as histories_module
 from cllm4rec.text.content import ContentCorpus, content_documents
-from cllm4rec.text.histories import CollaborativeCorpus, HistoryOptions, RecommendationCorpus, fill_template
+from cllm4rec.text.histories import CollaborativeCorpus, HistoryOptions, RecommendationCorpus, fill, prompt_batch
 from cllm4rec.text.prompts import OF_CLLM4REC, TEMPLATES, Template, training_texts
 from cllm4rec.text.ragged import Ragged, assemble, batches_by_length
 from cllm4rec.text.tokenizer import ExtendedTokenizer, train_bpe
@@ -431,6 +433,19 @@ def test_weights_of_a_content_pass_count_that_pass_alone(small, tokens_per_pass)
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("together", [1, 3, 64])
+def test_batches_are_each_batch_on_its_own(small, kind, together, monkeypatch):
+    monkeypatch.setattr(histories_module, "TOGETHER", together)
+    corpus = corpora(small, user_dropping=0.3)[kind]
+    order = corpus.selection(2)
+    parts = [order[start : start + 4] for start in range(0, len(order), 4)]
+    for batch, part in zip(corpus.batches(parts, 2, range(len(parts))), parts, strict=True):
+        alone = corpus.batch(part, 2)
+        assert batch.keys() == alone.keys()
+        assert all(torch.equal(batch[name], alone[name]) for name in batch)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("order", ["random", "time"])
 def test_an_example_is_the_same_in_every_batch(small, kind, order):
     corpus = corpora(small, user_dropping=0.3, order=order)[kind]
@@ -625,7 +640,7 @@ def test_user_tokens_are_dropped_in_the_share_asked_for(small, kind, dropping, l
 def test_a_prompt_for_scoring_is_the_written_text(small):
     template = Template.compile("recommend", small)
     items = Ragged.of([np.array([3, 5]), np.array([], dtype=np.int64), np.array([9])])
-    batch = fill_template(template, small, np.array([4, 6, 8]), items, np.array([True, True, False]))
+    batch = prompt_batch(small, *fill(template, small, np.array([4, 6, 8]), items, np.array([True, True, False])))
     tokens = [row[own].tolist() for row, own in zip(batch["tokens"], batch["mask"], strict=True)]
     assert tokens[0] == small.encode("user_4 has interacted with item_3 item_5, user_4 will interact with")
     assert tokens[1] == small.encode("user_6 has interacted with, user_6 will interact with")

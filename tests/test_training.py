@@ -20,7 +20,7 @@ from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models import load, neural
 from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.models.configs import CLLM4RecConfig
-from cllm4rec.text.histories import HistoryOptions, RecommendationCorpus, fill_template
+from cllm4rec.text.histories import HistoryOptions, RecommendationCorpus, fill, prompt_batch
 from cllm4rec.text.prompts import Template
 from cllm4rec.text.ragged import Ragged
 from cllm4rec.training import losses
@@ -195,7 +195,7 @@ def recommendation_batch(histories: list[list[int]]) -> dict[str, Tensor]:
     items = Ragged.of([np.array(history, dtype=np.int64) for history in histories])
     users = np.arange(len(histories))
     template = Template.compile("recommend", model.tokenizer)
-    return fill_template(template, model.tokenizer, users, items, np.ones(len(users), dtype=bool))
+    return prompt_batch(model.tokenizer, *fill(template, model.tokenizer, users, items, np.ones(len(users), dtype=bool)))
 
 
 def order_free(batch: dict[str, Tensor]) -> Tensor:

@@ -19,7 +19,8 @@ from cllm4rec.text.histories import (
     CollaborativeCorpus,
     HistoryOptions,
     RecommendationCorpus,
-    fill_template,
+    fill,
+    prompt_batch,
 )
 from cllm4rec.text.prompts import OF_CLLM4REC, Template, training_texts
 from cllm4rec.text.ragged import Ragged, batches_by_length
@@ -148,8 +149,9 @@ class CLLM4Rec(LanguageRecommender):
         states = torch.zeros(len(users), self.net.backbone.width, device=self.device)
         self.net.eval()
         for rows in batches_by_length(items.lengths + template.n_fixed, TOKENS_AT_ONCE):
-            batch = fill_template(template, self.tokenizer, np.maximum(known[rows], 0), items.take(rows), known[rows] >= 0)
-            own = self.net.user_states({name: t.to(self.device) for name, t in batch.items()}, finetuned)
+            filled = fill(template, self.tokenizer, np.maximum(known[rows], 0), items.take(rows), known[rows] >= 0)
+            batch = {name: t.to(self.device) for name, t in prompt_batch(self.tokenizer, *filled).items()}
+            own = self.net.user_states(batch, finetuned)
             states[torch.from_numpy(rows)] = own.to(torch.float32)
         return states
 

@@ -7,7 +7,7 @@ import numpy as np
 from cllm4rec.data.candidates import draw_candidates
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.randomness import mix, permutation, uniform
-from cllm4rec.text.corpora import as_tensors
+from cllm4rec.text.corpora import Corpus, as_tensors
 from cllm4rec.text.ragged import Batch, Ragged
 from cllm4rec.text.unified import ItemWriter, Prompts
 
@@ -31,7 +31,7 @@ class BehaviourOptions:
     seed: int = 0
 
 
-class BehaviourCorpus:
+class BehaviourCorpus(Corpus):
     """Prompts and answers for the language-modelling loss. One example a user with two training items or more.
 
     Each epoch another item of the history, but the first, is the answer to those before it. A batch has `tokens` and `mask`

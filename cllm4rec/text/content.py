@@ -4,7 +4,7 @@ import numpy as np
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.randomness import permutation, uniform
-from cllm4rec.text.corpora import EpochCounts, as_tensors, id_numbers
+from cllm4rec.text.corpora import Corpus, EpochCounts, as_tensors, id_numbers
 from cllm4rec.text.histories import HistoryOptions
 from cllm4rec.text.prompts import Template
 from cllm4rec.text.ragged import Batch, Ragged, assemble
@@ -32,7 +32,7 @@ def content_documents(train: Dataset, tokenizer: ExtendedTokenizer) -> list[Docu
     return documents
 
 
-class ContentCorpus:
+class ContentCorpus(Corpus):
     """Documents about users and items: a prompt with their IDs, then words, each predicted from what stands before it.
 
     A text longer than WINDOW words, or than the context has room for, is cut to a random window each time it is read.
@@ -100,7 +100,7 @@ class ContentCorpus:
         kept = self.kept[examples]
         texts = Ragged(self.texts.values[np.arange(kept.sum()) + np.repeat(window - np.cumsum(kept) + kept, kept)], kept)
         tokens, mask, places = assemble([*parts, texts])
-        batch = as_tensors(tokens=tokens, mask=mask, ids=id_numbers(tokens, mask, tokenizer))
+        batch = as_tensors(tokens=tokens, mask=mask, ids=id_numbers(tokens[mask], tokenizer))
         return batch | as_tensors(read=places[-1] - 1, rows=np.arange(len(texts.values)), targets=texts.values)
 
     def _piece(self, place: int, kinds: np.ndarray, users: np.ndarray, items: np.ndarray, keep: np.ndarray) -> Ragged:

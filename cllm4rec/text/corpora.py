@@ -15,6 +15,8 @@ A batch in tensors, for two users with the items {5, 3} and {7} of a collaborati
     weights  [1, 1, 1, 1, 1]     1 / occurrences of that ID in this epoch
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -24,26 +26,33 @@ from cllm4rec.text.ragged import Batch
 from cllm4rec.text.tokenizer import ExtendedTokenizer
 
 
-class Corpus(Protocol):
+class Corpus(ABC):
     """Examples of one objective."""
 
     lengths: np.ndarray  # tokens of each example, about, for grouping by length
 
+    @abstractmethod
     def selection(self, epoch: int) -> np.ndarray:
         """Examples that an epoch visits, in its order."""
-        ...
 
+    @abstractmethod
     def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> Batch:
         """Tensors of some examples, as they are in that epoch: `mask`, `targets` and what the network reads.
 
         `step` numbers the global batch within the epoch: what all its examples share may depend on it."""
-        ...
+
+    def batches(self, parts: Sequence[np.ndarray], epoch: int, steps: Sequence[int]) -> Iterator[Batch]:
+        """`batch` of each of some parts, in the step of that place; a corpus may put them together faster at once."""
+        for part, step in zip(parts, steps, strict=True):
+            yield self.batch(part, epoch, step)
 
 
-class CorpusWithIDs(Corpus, Protocol):
+class CorpusWithIDs(Protocol):
     """Examples with ID tokens."""
 
     tokenizer: ExtendedTokenizer
+
+    def selection(self, epoch: int) -> np.ndarray: ...
 
     def unweighed(self, examples: np.ndarray, epoch: int) -> Batch:
         """What `batch` gives without `weights`, which need a walk over the whole epoch."""
@@ -69,9 +78,9 @@ class EpochCounts:
         return self.counts
 
 
-def id_numbers(tokens: np.ndarray, mask: np.ndarray, tokenizer: ExtendedTokenizer) -> np.ndarray:
-    """ID numbers of all ID tokens, with repeats."""
-    return tokens[mask & (tokens >= tokenizer.n_words)] - tokenizer.n_words
+def id_numbers(tokens: np.ndarray, tokenizer: ExtendedTokenizer) -> np.ndarray:
+    """ID numbers of the ID tokens among these, none of them padding, with repeats."""
+    return tokens[tokens >= tokenizer.n_words] - tokenizer.n_words
 
 
 def as_tensors(**arrays: np.ndarray) -> Batch:

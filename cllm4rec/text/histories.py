@@ -1,6 +1,7 @@
 """Histories as prompts and as texts: the collaborative and the recommendation corpus, and prompts for scoring."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,10 +9,12 @@ import numpy as np
 
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.randomness import mix, permutation, uniform
-from cllm4rec.text.corpora import EpochCounts, as_tensors, id_numbers
+from cllm4rec.text.corpora import Corpus, EpochCounts, as_tensors, id_numbers
 from cllm4rec.text.prompts import Template
-from cllm4rec.text.ragged import Batch, Ragged, assemble
+from cllm4rec.text.ragged import Batch, Ragged, join, pad
 from cllm4rec.text.tokenizer import ExtendedTokenizer
+
+TOGETHER = 64  # batches whose examples are filled in at once, as most of the time goes by calls and not by examples
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class HistoryOptions:
     seed: int = 0
 
 
-class HistoryCorpus(ABC):
+class HistoryCorpus(Corpus):
     """What the collaborative and the recommendation corpus share: one example a user with training items."""
 
     name: ClassVar[str]  # of its template
@@ -56,11 +59,27 @@ class HistoryCorpus(ABC):
         return permutation(len(self.users), self.options.seed, self.salt, epoch)
 
     def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> Batch:
-        batch = self.unweighed(examples, epoch)
-        return batch | {"weights": 1.0 / self._occurrences(epoch)[batch["ids"]]}
+        return next(self.batches([examples], epoch, [step]))
+
+    def batches(self, parts: Sequence[np.ndarray], epoch: int, steps: Sequence[int]) -> Iterator[Batch]:
+        counts = self._occurrences(epoch)
+        for start in range(0, len(parts), TOGETHER):
+            some = parts[start : start + TOGETHER]
+            filled = self._fill(np.concatenate(some), epoch)
+            for own in zip(*(one.split([len(part) for part in some]) for one in filled), strict=True):
+                batch = self._batch(*own)
+                yield batch | {"weights": 1.0 / counts[batch["ids"]]}
+
+    def unweighed(self, examples: np.ndarray, epoch: int) -> Batch:
+        return self._batch(*self._fill(examples, epoch))
 
     @abstractmethod
-    def unweighed(self, examples: np.ndarray, epoch: int) -> Batch: ...
+    def _fill(self, examples: np.ndarray, epoch: int) -> tuple[Ragged, Ragged, Ragged, Ragged]:
+        """Of each example: tokens, places of items in them, items to predict, and items left out of the softmax."""
+
+    @abstractmethod
+    def _batch(self, tokens: Ragged, pool: Ragged, targets: Ragged, left_out: Ragged) -> Batch:
+        """What `_fill` gave, as tensors."""
 
     def _draw(self, examples: np.ndarray, epoch: int) -> tuple[np.ndarray, Ragged, np.ndarray]:
         """Users (B,), their items in this epoch's order, and whether each keeps its user token."""
@@ -73,31 +92,41 @@ class HistoryCorpus(ABC):
         return users, items, uniform(*key, users, -1) >= self.options.user_dropping
 
 
-def fill_template(
+def fill(
     template: Template, tokenizer: ExtendedTokenizer, users: np.ndarray, items: Ragged, keep_user: np.ndarray
-) -> Batch:
+) -> tuple[Ragged, Ragged]:
     """A history template filled in for users (B,), some without their token, and their items.
 
     Returns:
-        `tokens` and `mask` (B, L); `ids`; and where states may be read, as flat places: `pool` (P,) the items, with
-        `pool_rows` (P,) their examples, and `query` (B,) the last token.
+        Tokens, and the places of the items among them.
     """
     tokens_of = {
         "user": Ragged.single(tokenizer.n_words + users, keep_user),
         "history": Ragged(tokenizer.n_words + tokenizer.n_users + items.values, items.lengths),
     }
     pieces = template.pieces
-    tokens, mask, places = assemble(
+    tokens, places = join(
         [tokens_of[piece] if isinstance(piece, str) else Ragged.constant(piece, len(users)) for piece in pieces]
     )
-    last = mask.sum(1) - 1 + np.arange(len(users)) * tokens.shape[1]
+    return tokens, Ragged(places[template.history], items.lengths)
+
+
+def prompt_batch(tokenizer: ExtendedTokenizer, tokens: Ragged, pool: Ragged) -> Batch:
+    """Prompts as `fill` gives them, padded.
+
+    Returns:
+        `tokens` and `mask` (B, L); `ids`; and where states may be read, as flat places: `pool` (P,) the items, with
+        `pool_rows` (P,) their examples, and `query` (B,) the last token.
+    """
+    padded, mask = pad(tokens)
+    begin, rows = np.arange(len(padded)) * padded.shape[1], pool.rows
     return as_tensors(
-        tokens=tokens,
+        tokens=padded,
         mask=mask,
-        ids=id_numbers(tokens, mask, tokenizer),
-        pool=places[template.history],
-        pool_rows=items.rows,
-        query=last,
+        ids=id_numbers(tokens.values, tokenizer),
+        pool=begin[rows] + pool.values,
+        pool_rows=rows,
+        query=begin + tokens.lengths - 1,
     )
 
 
@@ -107,32 +136,39 @@ class CollaborativeCorpus(HistoryCorpus):
     name = "collaborative"
     salt = 1
 
-    def unweighed(self, examples: np.ndarray, epoch: int) -> Batch:
+    def _fill(self, examples: np.ndarray, epoch: int) -> tuple[Ragged, Ragged, Ragged, Ragged]:
         users, items, keep_user = self._draw(examples, epoch)
         items = items.last(self.room) if self.options.order == "time" else items.first(self.room)
-        batch = fill_template(self.template, self.tokenizer, users, items, keep_user)
-        return batch | as_tensors(rows=np.arange(len(items.values)), targets=items.values) | {"read": batch["pool"] - 1}
+        return *fill(self.template, self.tokenizer, users, items, keep_user), items, items.first(0)
+
+    def _batch(self, tokens: Ragged, pool: Ragged, targets: Ragged, left_out: Ragged) -> Batch:
+        batch = prompt_batch(self.tokenizer, tokens, pool)
+        rows = np.arange(len(targets.values))
+        return batch | as_tensors(rows=rows, targets=targets.values) | {"read": batch["pool"] - 1}
 
 
 class RecommendationCorpus(HistoryCorpus):
     """`user_i has interacted with ..., user_i will interact with`: part of the items is shown, the head answers the rest.
 
-    Further tensors: those of `fill_template`, and `shown` (P,) item numbers, with `shown_rows` (P,) their examples, where
+    Further tensors: those of `prompt_batch`, and `shown` (P,) item numbers, with `shown_rows` (P,) their examples, where
     shown items are left out of the softmax (empty where not).
     """
 
     name = "recommend"
     salt = 2
 
-    def unweighed(self, examples: np.ndarray, epoch: int) -> Batch:
+    def _fill(self, examples: np.ndarray, epoch: int) -> tuple[Ragged, Ragged, Ragged, Ragged]:
         users, items, keep_user = self._draw(examples, epoch)
         shown, masked = self._mask(users, items, epoch)
         keep_user |= shown.lengths == 0  # a user with one item learns from the user token alone
         targets = items if self.options.targets == "all" else masked
         excluded = shown if self.options.targets == "unseen" else shown.first(0)  # those that do not fit in, too
         shown = shown.last(self.room) if self.options.order == "time" else shown.first(self.room)
-        batch = fill_template(self.template, self.tokenizer, users, shown, keep_user)
-        return batch | as_tensors(rows=targets.rows, targets=targets.values, shown=excluded.values, shown_rows=excluded.rows)
+        return *fill(self.template, self.tokenizer, users, shown, keep_user), targets, excluded
+
+    def _batch(self, tokens: Ragged, pool: Ragged, targets: Ragged, left_out: Ragged) -> Batch:
+        learned = as_tensors(rows=targets.rows, targets=targets.values, shown=left_out.values, shown_rows=left_out.rows)
+        return prompt_batch(self.tokenizer, tokens, pool) | learned
 
     def _mask(self, users: np.ndarray, items: Ragged, epoch: int) -> tuple[Ragged, Ragged]:
         """Shown and masked items. In random order a random share is masked, in time order a suffix of random length."""

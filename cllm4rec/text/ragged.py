@@ -62,6 +62,12 @@ class Ragged:
         """The values where the mask (total,) holds, rows as they were."""
         return Ragged(self.values[keep], np.bincount(self.rows[keep], minlength=len(self.lengths)))
 
+    def split(self, sizes: Sequence[int]) -> list["Ragged"]:
+        """The first sizes[0] rows, the next sizes[1], and so on."""
+        at = np.cumsum(sizes)[:-1]
+        values = np.split(self.values, np.append(0, np.cumsum(self.lengths))[at])
+        return [Ragged(*both) for both in zip(values, np.split(self.lengths, at), strict=True)]
+
     def first(self, n: int | np.ndarray) -> "Ragged":
         """At most the first n values of each row."""
         return self.where(self.places < np.broadcast_to(n, self.lengths.shape)[self.rows])
@@ -71,28 +77,43 @@ class Ragged:
         return self.where(self.places >= (self.lengths - n)[self.rows])
 
 
+def join(pieces: Sequence[Ragged]) -> tuple[Ragged, list[np.ndarray]]:
+    """Rows side by side as one row each, and for each piece the places of its values within their rows.
+
+    Example: pieces [[1], [2]] and [[10, 11], []] give rows [[1, 10, 11], [2]] and places [0, 0] and [1, 2].
+    """
+    lengths = np.sum([piece.lengths for piece in pieces], axis=0)
+    starts, begin = np.cumsum(lengths) - lengths, np.zeros(len(lengths), dtype=np.int64)
+    values, places = np.empty(lengths.sum(), dtype=np.int64), []
+    for piece in pieces:
+        place = np.repeat(begin, piece.lengths) + piece.places
+        values[np.repeat(starts, piece.lengths) + place] = piece.values
+        places.append(place)
+        begin = begin + piece.lengths
+    return Ragged(values, lengths), places
+
+
+def pad(rows: Ragged) -> tuple[np.ndarray, np.ndarray]:
+    """Rows padded on the right: tokens int64 (B, L), 0 at padding, and their mask bool (B, L), True at tokens."""
+    mask = np.arange(max(1, int(rows.lengths.max(initial=0))))[None, :] < rows.lengths[:, None]
+    tokens = np.zeros(mask.shape, dtype=np.int64)
+    tokens[mask] = rows.values
+    return tokens, mask
+
+
 def assemble(pieces: Sequence[Ragged]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Join pieces side by side and pad on the right.
+    """Join pieces side by side and pad.
 
     Returns:
-        tokens: int64 (B, L), 0 at padding, which the mask hides.
-        mask: bool (B, L), True at tokens.
+        tokens, mask: as `pad` gives them.
         places: for each piece the flat places (row * L + column) of its values.
 
     Example: pieces [[1], [2]] and [[10, 11], []] give tokens [[1, 10, 11], [2, 0, 0]].
     """
-    lengths = np.sum([piece.lengths for piece in pieces], axis=0)
-    width = max(1, int(lengths.max()))
-    tokens = np.zeros(len(lengths) * width, dtype=np.int64)
-    begin = np.arange(len(lengths)) * width
-    places = []
-    for piece in pieces:
-        place = np.repeat(begin, piece.lengths) + piece.places
-        tokens[place] = piece.values
-        places.append(place)
-        begin = begin + piece.lengths
-    mask = np.arange(width)[None, :] < lengths[:, None]
-    return tokens.reshape(len(lengths), width), mask, places
+    rows, places = join(pieces)
+    tokens, mask = pad(rows)
+    begin = np.arange(len(tokens)) * tokens.shape[1]
+    return tokens, mask, [np.repeat(begin, piece.lengths) + place for piece, place in zip(pieces, places, strict=True)]
 
 
 def batches_by_length(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:

@@ -4,7 +4,7 @@ import numpy as np
 
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.randomness import permutation
-from cllm4rec.text.corpora import as_tensors
+from cllm4rec.text.corpora import Corpus, as_tensors
 from cllm4rec.text.ragged import Batch, Ragged, assemble
 
 
@@ -20,7 +20,7 @@ def sequence_batch(items: Ragged) -> Batch:
     return as_tensors(tokens=tokens, mask=mask, ages=ages, read=places)
 
 
-class SequenceCorpus:
+class SequenceCorpus(Corpus):
     """The training items of each user in time order; every one but the first is predicted from those before it.
 
     Args:

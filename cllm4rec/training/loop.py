@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -228,13 +229,18 @@ def _steps(
     for objective in [one for one in objectives if one.from_epoch <= epoch]:
         corpus = objective.corpus
         selection = grouped_by_length(corpus.selection(epoch), corpus.lengths, config, epoch)
-        starts = range(0, len(selection), config.batch_size)
-        starts, done = starts[done:], max(0, done - len(starts))
-        for start in tqdm(starts, desc=f"epoch {epoch} {objective.name}", leave=False, disable=hidden):
-            parts = np.array_split(selection[start : start + config.batch_size], slices)
-            mine = parts[accelerator.process_index * config.accumulation :][: config.accumulation]
-            filled = [(part if len(part) else selection[start : start + 1], float(len(part) > 0)) for part in mine]
-            yield objective.name, [(corpus.batch(part, epoch, start // config.batch_size), weight) for part, weight in filled]
+        steps = range(-(-len(selection) // config.batch_size))
+        steps, done = steps[done:], max(0, done - len(steps))
+        parts, weights = [], []
+        for step in steps:
+            examples = selection[step * config.batch_size :][: config.batch_size]
+            mine = np.array_split(examples, slices)[accelerator.process_index * config.accumulation :][: config.accumulation]
+            parts += [part if len(part) else examples[:1] for part in mine]
+            weights += [float(len(part) > 0) for part in mine]
+        numbers = [step for step in steps for _ in range(config.accumulation)]
+        batches = zip(corpus.batches(parts, epoch, numbers), weights, strict=True)
+        for _ in tqdm(steps, desc=f"epoch {epoch} {objective.name}", leave=False, disable=hidden):
+            yield objective.name, list(islice(batches, config.accumulation))
 
 
 def grouped_by_length(selection: np.ndarray, lengths: np.ndarray, config: TrainConfig, epoch: int) -> np.ndarray:

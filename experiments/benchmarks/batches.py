@@ -96,7 +96,7 @@ def main(given: Settings) -> list[Row]:
     few = batches[:: max(1, len(batches) // 20)]  # what is slow is timed on some
 
     def ours() -> list[Batch]:
-        return [corpus.batch(batch, 0) for batch in batches for corpus in corpora]
+        return [batch for corpus in corpora for batch in corpus.batches(batches, 0, range(len(batches)))]
 
     def theirs(collate: Collate) -> Callable[[], object]:
         return lambda: [collate(corpora[0].users[batch]) for batch in few]
