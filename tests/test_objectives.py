@@ -27,6 +27,7 @@ from cllm4rec.models.configs import CLLM4RecConfig
 from cllm4rec.models.neural import make_accelerator
 from cllm4rec.models.popularity import Popularity
 from cllm4rec.text.content import ContentCorpus, content_documents
+from cllm4rec.text.corpora import Corpus
 from cllm4rec.text.histories import CollaborativeCorpus, HistoryOptions, RecommendationCorpus, fill, prompt_batch
 from cllm4rec.text.prompts import Template
 from cllm4rec.text.ragged import Ragged
@@ -494,7 +495,7 @@ class Slope(nn.Module):
         return {}
 
 
-class Numbers:
+class Numbers(Corpus):
     """A corpus of examples without content."""
 
     def __init__(self, n: int) -> None:
