@@ -62,15 +62,16 @@ def main(argv: Sequence[str]) -> None:
     protocol = PROTOCOL if options.candidates is None else AMONG_CANDIDATES.format(**how)
     n = len(result.users)
     stage, given = folder.stage_folder().name, "training" if seen is dataset.seen else "training and validation"
+    what = "users" if options.candidates is None else "events"
     say(
-        f"{model.name} after {stage}, on {options.split}: {n:,} users, {dataset.n_items:,} items "
+        f"{model.name} after {stage}, on {options.split}: {n:,} {what}, {dataset.n_items:,} items "
         f"({protocol}; input: {given} events)"
     )
     if result.n_without_history:
         say(f"  {result.n_without_history:,} users with {options.split} events have no history to go by and are left out")
     for name, value in result.metrics.items():
         say(f"  {name:<14} {value:.4f}")
-    say(f"  {n / result.seconds:,.0f} users/s, {result.seconds:.1f} s")
+    say(f"  {n / result.seconds:,.0f} {what}/s, {result.seconds:.1f} s")
     if options.json:
         described = {
             "system": model.name,
@@ -78,11 +79,11 @@ def main(argv: Sequence[str]) -> None:
             "split": options.split,
             "protocol": protocol,
             "input": given,
-            "n_users": n,
+            f"n_{what}": n,
             "n_items": dataset.n_items,
             "metrics": result.metrics,
             "seconds": result.seconds,
-            "users_per_second": n / result.seconds,
+            f"{what}_per_second": n / result.seconds,
         }
         write_text(Path(options.json), json.dumps(described, indent=2) + "\n")
     if options.per_user:

@@ -17,8 +17,8 @@ PROTOCOL = (
     "users without held-out items or without a history left out; ties ordered by a hash of the item id"
 )
 AMONG_CANDIDATES = (
-    "the held-out item among {candidates} candidates, the others drawn at random from items the user has no event with, no two "
-    "of one title; {draws} draws of them averaged (seed {seed}); chosen by {by}"
+    "the held-out item among {candidates} candidates, the others drawn at random from items the user is not known to have, no "
+    "two of one title; {draws} draws of them averaged (seed {seed}); chosen by {by}"
 )
 
 SCORES_AT_ONCE = 1 << 26  # numbers: 256 MiB in float32

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from cllm4rec.cli import flag_given, flag_value, log, parse, run, say
 from cllm4rec.models import load_stage, system_settings
-from cllm4rec.options import check_unchanged, settings_before, stage_defaults
+from cllm4rec.options import check_unchanged, settings_before, stage_defaults, with_whole_paths
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 
@@ -45,6 +45,7 @@ def main(argv: Sequence[str]) -> None:
     defaults = resumed or stage_defaults(name, "finetune", folder.about["preset"]) | before | {"seed": seed}
     classes = [FinetuneOptions, settings, TrainConfig]
     options, config, training = parse("finetune", f"Finetune {name} to recommend.", classes, argv, defaults)
+    config = with_whole_paths(config)
     for setting in settings.settled:
         if getattr(config, setting) != before[setting]:
             raise ValueError(f"--{setting} was settled by pretraining ({before[setting]}): pretrain anew to change it")
@@ -59,10 +60,10 @@ def main(argv: Sequence[str]) -> None:
 
     if resumed is None:
         folder.state("finetune").remove()  # left by a process killed in its last moment
+    accelerator = make_accelerator()  # chooses the process's own GPU, onto which the model is loaded
     model = load_stage(folder, "pretrain")
     assert isinstance(model, NeuralRecommender)
     model.set_config(config)
-    accelerator = make_accelerator()
     how_to_resume = f"python -m cllm4rec.finetune --run {shlex.quote(path or '')} --resume"
     run_stage(model, "finetune", folder.dataset(options.dataset), training, folder, accelerator, how_to_resume)
 

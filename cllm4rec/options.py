@@ -1,9 +1,11 @@
 """Settings of a stage before it runs: defaults, presets, what a run began with. Imports no library that trains."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
-from cllm4rec.models import system_settings
+from cllm4rec.models import SYSTEMS, system_settings
+from cllm4rec.models.configs import BUILT_IN, SystemConfig
 from cllm4rec.training.checkpoint import RunFolder
 
 
@@ -36,3 +38,13 @@ def check_unchanged(before: dict[str, Any], *now: Any) -> None:
                 f"--{name.replace('_', '-')} is {value} and was {before[name]} when training began: a run goes on as it "
                 "began; leave the flag out"
             )
+
+
+def with_whole_paths(config: SystemConfig) -> SystemConfig:
+    """The settings with whole paths of folders, so that these are found from elsewhere too; any other name, and the words that
+    settings know, as they are."""
+    words, found = {*BUILT_IN, *SYSTEMS}, {"backbone", "sequential"} & set(asdict(config))  # settings that may be folders
+    given = {name: getattr(config, name) for name in found}
+    return replace(
+        config, **{name: str(Path(one).resolve()) for name, one in given.items() if one not in words and Path(one).is_dir()}
+    )

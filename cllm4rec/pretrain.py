@@ -2,23 +2,19 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cllm4rec.cli import flag_given, flag_value, log, parse, run
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import SYSTEMS, load, system_class, system_settings
-from cllm4rec.models.configs import BUILT_IN
-from cllm4rec.options import check_unchanged, settings_before, stage_defaults
+from cllm4rec.options import check_unchanged, settings_before, stage_defaults, with_whole_paths
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 
 if TYPE_CHECKING:  # imported once the flags are right: --help and a mistyped flag do not wait for torch
-    from accelerate import Accelerator
-
     from cllm4rec.models.base import Recommender
-    from cllm4rec.models.neural import NeuralRecommender
 
 
 @dataclass
@@ -52,8 +48,7 @@ def main(argv: Sequence[str], how_to_resume: str | None = None) -> None:
     classes = [PretrainOptions, described, *([TrainConfig] if described.training else [])]
     defaults = before or stage_defaults(name, "pretrain", flag_value(argv, "--preset", noted.get("preset")))
     options, config, *training = parse("pretrain", f"Train {name} into a run folder.", classes, argv, defaults | noted)
-    folders = {"backbone", "sequential"} & set(asdict(config))  # settings that may be folders
-    config = replace(config, **{name: whole_path(getattr(config, name)) for name in folders})
+    config = with_whole_paths(config)
     if before is not None:
         check_unchanged(before, config, *training)
         dataset = folder.dataset(flag_value(argv, "--dataset"))
@@ -69,12 +64,6 @@ def main(argv: Sequence[str], how_to_resume: str | None = None) -> None:
     again = how_to_resume or f"python -m cllm4rec.pretrain --output {shlex.quote(output)} --resume"
     about |= {"under_way": {"pretrain": settings}}
     _train(system_class(name)(config), dataset, training, output, before is not None, about, again)
-
-
-def whole_path(name: str) -> str:
-    """The whole path of a folder, so that it is found from elsewhere too; any other name, and the words that settings
-    know, as they are."""
-    return str(Path(name).resolve()) if name not in {*BUILT_IN, *SYSTEMS} and Path(name).is_dir() else name
 
 
 def _train(
@@ -93,9 +82,10 @@ def _train(
 
     if isinstance(model, NeuralRecommender):
         accelerator = make_accelerator()
+        model.check(dataset.train)
         folder = RunFolder.open(output) if resumed else open_run(accelerator, output, **about)
         if model.first is not None:
-            _train_first(model, model.first, training[0], output, about["dataset_path"], accelerator, how_to_resume)
+            model.given_first = _first(model.first, training[0], Path(output), about["dataset_path"], resumed, how_to_resume)
         run_stage(model, "pretrain", dataset, training[0], folder, accelerator, how_to_resume)
     elif isinstance(model, OneStage):
         folder = RunFolder.open(output) if resumed else RunFolder.create(output, **about)
@@ -106,23 +96,24 @@ def _train(
         log.info("the run is in %s", output)
 
 
-def _train_first(
-    model: "NeuralRecommender",
-    name: str,
-    training: TrainConfig,
-    output: str,
-    dataset: str,
-    accelerator: "Accelerator",
-    again: str,
-) -> None:
-    """Train the system that another stands on, into a run folder of its own within that of the other."""
-    own = Path(output) / name
-    there = (own / "run.json").is_file()
-    accelerator.wait_for_everyone()  # before a process makes what others look for
-    seeded = [] if there else ["--seed", str(training.seed)]
-    resume = ["--resume"] if there else []
-    main(["--system", name, "--dataset", dataset, "--output", str(own), *seeded, *resume], again)
-    model.given_first = load(own)
+def _first(name: str, training: TrainConfig, output: Path, dataset: str, resumed: bool, how_to_resume: str) -> "Recommender":
+    """The system that another stands on, trained into a run folder of its own within that of the other, or found there."""
+    flags = ["--system", name, "--dataset", dataset, "--output", str(output / name)]
+    if (output / name / "run.json").is_file():
+        there = RunFolder.open(output / name)
+        if not resumed:
+            there.refuse_interrupted("pretrain")
+        before = settings_before(there, "pretrain") or {"seed": training.seed}
+        if before["seed"] != training.seed:
+            raise ValueError(
+                f"{there.path} was trained with --seed {before['seed']}, not {training.seed}: remove it, or give that seed"
+            )
+        flags += ["--resume"]
+    else:
+        flags += ["--seed", str(training.seed)]
+        flags += [] if training.max_minutes is None else ["--max-minutes", str(training.max_minutes)]
+    main(flags, how_to_resume)
+    return load(output / name)
 
 
 if __name__ == "__main__":

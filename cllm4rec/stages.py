@@ -17,7 +17,7 @@ from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.meter import EpochRecord
-from cllm4rec.training.state import Stopped
+from cllm4rec.training.state import StateFile, Stopped
 
 
 def open_run(accelerator: Accelerator, output: str, **about: Any) -> RunFolder:
@@ -81,6 +81,18 @@ class _Records:
             self.folder.keep(self.stage, self.model.save)
         self.begun = True
 
+    def refused(self, state: StateFile) -> None:
+        """Training ended in a user's mistake; if that was before its first epoch, what was there stays as it was."""
+        if not (self.begun or state.path.is_file()):
+            self.folder.withdraw(self.stage)
+
+
+def _say_how_it_begins(stage: str, dataset: Dataset, progress: dict[str, Any] | None) -> None:
+    if progress is not None:
+        log.info("%s goes on in epoch %d, after step %d", stage, progress["epoch"], progress["step"])
+    elif not len(dataset.validation.interactions):
+        log.info("the dataset has no validation events: %s keeps the weights of its last epoch", stage)
+
 
 def run_stage(
     model: NeuralRecommender,
@@ -105,10 +117,8 @@ def run_stage(
         folder.announce(stage, about)
         records = _Records(model, stage, folder, about | {"n_processes": accelerator.num_processes}, progress["epoch"])
         write = {"on_epoch": records.on_epoch, "on_best": records.on_best}
-        if resumed := state.path.is_file():
-            log.info("%s goes on in epoch %d, after step %d", stage, progress["epoch"], progress["step"])
-        elif not len(dataset.validation.interactions):
-            log.info("the dataset has no validation events: %s keeps the weights of its last epoch", stage)
+        resumed = state.path.is_file()
+        _say_how_it_begins(stage, dataset, progress if resumed else None)
     end = ""
     try:
         with request.listening():
@@ -123,6 +133,10 @@ def run_stage(
                 seen=dataset.seen,
                 **write,
             )
+    except ValueError:
+        if main:
+            records.refused(state)
+        raise
     except Stopped as stopped:
         end = f"stopped {stopped}; all of it is saved"
         raise SystemExit(128 + (request.signal or signal.SIGTERM)) from None

@@ -143,7 +143,7 @@ def test_the_state_within_an_epoch_is_saved_when_it_is_due(tmp_path: Path, monke
     monkeypatch.setattr(StateFile, "write", noting)
     with pytest.raises(MemoryError):
         CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
-    assert saved == [(0, 0), (0, 0), (0, 1), (0, 2), (0, 3)]
+    assert saved == [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4)]
     monkeypatch.setattr(StateFile, "write", write)
     resumed = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
     expected = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG)._arrays()

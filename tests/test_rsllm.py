@@ -1,6 +1,6 @@
 """RSLLM: unified prompts, two stages, two contrastive losses, two ways of recommending."""
 
-import builtins
+import importlib.util
 import json
 import math
 import os
@@ -32,12 +32,14 @@ from cllm4rec.models.popularity import Popularity
 from cllm4rec.models.rsllm import RSLLM
 from cllm4rec.models.rsllm_net import mean_states
 from cllm4rec.models.sasrec import SASRec
+from cllm4rec.options import with_whole_paths
 from cllm4rec.text.behaviour import BehaviourCorpus, BehaviourOptions, ContrastCorpus
 from cllm4rec.text.corpora import as_tensors
 from cllm4rec.text.ragged import Ragged
 from cllm4rec.text.tokenizer import ExtendedTokenizer, train_bpe
 from cllm4rec.text.unified import ItemWriter
 from cllm4rec.training import losses
+from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.losses import item_contrast, user_contrast
 
@@ -503,6 +505,43 @@ def test_an_answer_that_names_no_candidate_is_not_valid(monkeypatch: pytest.Monk
         sasrec().choose(np.array([0]), sets[:1], dataset.train, "likelihood")
 
 
+def test_an_item_without_a_title_is_no_answer_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = taste_world(1, n_users=20, n_items=30, n_events=8)
+    untitled = ["book-0000", "book-0001"]
+    title = pl.when(pl.col("item_id").is_in(untitled)).then(pl.lit("")).otherwise(pl.col("title")).alias("title")
+    dataset = build_dataset(world.events, world.items.with_columns(title), split="leave-last-out")
+    model = untrained().fit(dataset.train, None, TrainConfig(epochs=0))
+    numbers = dataset.item_ids.index(untitled, "item")
+    shown = np.array([[*numbers, 5, 6]])
+    assert model.choose(np.array([0]), shown, dataset.train, "likelihood")[0] >= 2
+    assert model.choose(np.array([0]), shown[:, :2], dataset.train, "likelihood").tolist() == [-1]
+    monkeypatch.setattr("cllm4rec.models.rsllm.generate", lambda *rest: [])
+    assert model.choose(np.array([0]), shown, dataset.train, "generation").tolist() == [-1]
+
+
+def test_answers_in_words_are_refused_where_there_are_no_titles() -> None:
+    dataset = build_dataset(taste_world(1, n_users=20, n_items=30, n_events=8).events, split="leave-last-out")
+    model = untrained(prompt="ids").fit(dataset.train, None, TrainConfig(epochs=0))
+    with pytest.raises(ValueError, match="the items have none: choose by scores"):
+        model.choose(np.array([0]), np.array([[1, 2]]), dataset.train, "likelihood")
+
+
+def test_a_title_without_spaces_is_cut_too() -> None:
+    writer = ItemWriter(tokenizer(), ["x" * 4000, "a b"], "unified", 2)
+    assert writer.titles.lengths.tolist()[0] == 16
+    assert writer.titles.lengths.tolist()[1] < 16
+
+
+def test_users_with_one_training_event_are_nothing_to_learn_from() -> None:
+    events = pl.DataFrame({"user_id": list("aaabbb"), "item_id": list("xyzyzx"), "timestamp": [1, 2, 3] * 2})
+    dataset = build_dataset(
+        events, pl.DataFrame({"item_id": list("xyz"), "title": ["one", "two", "three"]}), split="leave-last-out"
+    )
+    for model in (SASRec(), untrained()):
+        with pytest.raises(ValueError, match="nothing to learn from"):
+            model.fit(dataset.train, None, TrainConfig(epochs=1))
+
+
 def test_titles_are_needed_but_for_id_only_prompts() -> None:
     dataset = cycle(titled=False)
     with pytest.raises(ValueError, match="--items FILE"):
@@ -558,14 +597,8 @@ def test_a_pretrained_backbone_is_tuned_by_adapters_and_stays_as_it_was(llama: P
 
 
 def test_adapters_without_their_library_are_refused_in_one_line(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *rest: Any) -> Any:
-        if name == "peft":
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "peft" else real(name, *rest))
     with pytest.raises(ValueError, match=r"pip install 'cllm4rec\[lora\]'"):
         untrained(backbone=str(llama)).fit(small().train, None, TrainConfig(epochs=0))
 
@@ -635,8 +668,11 @@ def test_a_folder_that_is_called_like_a_word_of_a_setting_does_not_replace_it(
     for name in ("sasrec", "tiny", "other"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
-    assert [pretrain.whole_path(name) for name in ("sasrec", "tiny", "gpt2")] == ["sasrec", "tiny", "gpt2"]
-    assert pretrain.whole_path("other") == str(tmp_path / "other")
+    words = RSLLMConfig(sequential="sasrec", backbone="tiny")
+    assert with_whole_paths(words) == words
+    assert with_whole_paths(RSLLMConfig(backbone="gpt2")) == RSLLMConfig(backbone="gpt2")
+    folders = with_whole_paths(RSLLMConfig(sequential="other", backbone="other"))
+    assert (folders.sequential, folders.backbone) == (str(tmp_path / "other"), str(tmp_path / "other"))
 
 
 def test_a_run_that_is_no_sequential_recommender_or_of_another_split_is_refused(place: Path, tmp_path: Path) -> None:
@@ -653,6 +689,61 @@ def test_a_run_that_is_no_sequential_recommender_or_of_another_split_is_refused(
     )
     with pytest.raises(ValueError, match="another split"):
         pretrain.main([*given, "--sequential", str(tmp_path / "sas")])
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--candidates", "60"], "titles are left beside the longest history"),
+        (["--candidates", "1"], "at least 2"),
+        (["--backbone", "tinny"], "backbone 'tinny' cannot be loaded"),
+        (["--sequential", "nowhere"], "no run.json"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is(
+    flags: list[str], message: str, place: Path, tmp_path: Path
+) -> None:
+    given = ["--system", "rsllm", "--dataset", str(place / "data"), "--output", str(tmp_path / "run")]
+    with pytest.raises(ValueError, match=message):
+        pretrain.main([*given, *flags])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dataset_without_titles_is_refused_before_the_sequential_recommender_is_trained(tmp_path: Path) -> None:
+    build_dataset(taste_world(1, n_users=20, n_items=30, n_events=8).events, split="leave-last-out").save(tmp_path / "data")
+    with pytest.raises(ValueError, match="the items have none"):
+        pretrain.main(["--system", "rsllm", "--dataset", str(tmp_path / "data"), "--output", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_refused_finetuning_leaves_the_one_before_as_it_was(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "run", tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    before = (folder.about, sorted(file.name for file in folder.path.iterdir()))
+    with pytest.raises(ValueError, match="candidates are asked for"):
+        finetune.main(["--run", str(folder.path), "--candidates", "60"])
+    assert (folder.about, sorted(file.name for file in folder.path.iterdir())) == before
+    assert folder.ended("finetune")
+
+
+def test_the_sequential_recommender_of_an_earlier_try_is_not_taken_for_another(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cllm4rec import stages
+
+    given = ["--system", "rsllm", "--dataset", str(place / "data"), "--output", str(tmp_path / "run"), "--max-minutes", "9"]
+    asked = iter(range(100))
+    with monkeypatch.context() as patched:
+        patched.setattr(stages.StopRequest, "__call__", lambda self: next(asked) == 5)
+        with pytest.raises(SystemExit):
+            pretrain.main(given)
+    inner = RunFolder(tmp_path / "run" / "sasrec")
+    assert inner.about["under_way"]["pretrain"]["training"]["max_minutes"] == 9, "the limit is that of each training"
+    with pytest.raises(ValueError, match="interrupted pretrain: go on with --resume"):
+        pretrain.main(given)
+    inner.state("pretrain").remove()
+    with pytest.raises(ValueError, match="was trained with --seed 0, not 5"):
+        pretrain.main([*given, "--seed", "5"])
 
 
 def test_a_training_stopped_in_the_sequential_recommender_goes_on(

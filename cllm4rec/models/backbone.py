@@ -1,7 +1,9 @@
 """Backbone: any Hugging Face causal language model, its words frozen or tuned, with rows for users and items beside them."""
 
 import hashlib
-from collections.abc import Iterable
+import importlib.util
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -130,11 +132,40 @@ def add_adapters(model: PreTrainedModel) -> None:
     Raises:
         ValueError: peft is not installed.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise ValueError("adapters need peft, which is not installed: pip install 'cllm4rec[lora]'") from error
+    _check_peft()
+    from peft import LoraConfig, inject_adapter_in_model
+
     inject_adapter_in_model(LoraConfig(r=LORA_RANK, lora_alpha=2 * LORA_RANK, target_modules="all-linear"), model)
+
+
+def _check_peft() -> None:
+    if importlib.util.find_spec("peft") is None:
+        raise ValueError("adapters need peft, which is not installed: pip install 'cllm4rec[lora]'")
+
+
+def check_backbone(config: BackboneConfig) -> None:
+    """Look whether a backbone can be had, without its weights.
+
+    Raises:
+        ValueError: there is no such model, or adapters are asked for and peft is not installed.
+    """
+    if config.tuning == "lora":
+        _check_peft()
+    if not config.built_in:
+        with _as_value_error(config):
+            AutoConfig.from_pretrained(config.backbone)
+
+
+@contextmanager
+def _as_value_error(config: BackboneConfig) -> Iterator[None]:
+    """What the library says of a model that it cannot load, as one line."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ValueError(
+            f"backbone {config.backbone!r} cannot be loaded: {str(error).splitlines()[0]}; "
+            "give tiny, small, or the name or folder of a Hugging Face causal language model"
+        ) from error
 
 
 def build_backbone(
@@ -177,14 +208,9 @@ def load_backbone(config: BackboneConfig) -> tuple[Backbone, PreTrainedTokenizer
     Raises:
         ValueError: there is no such model, or it is not a causal language model.
     """
-    try:
+    with _as_value_error(config):
         model = AutoModelForCausalLM.from_pretrained(config.backbone, dtype=torch.float32, attn_implementation="sdpa")
         tokenizer = AutoTokenizer.from_pretrained(config.backbone)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ValueError(
-            f"backbone {config.backbone!r} cannot be loaded: {str(error).splitlines()[0]}; "
-            "give tiny, small, or the name or folder of a Hugging Face causal language model"
-        ) from error
     if not tokenizer("user")["input_ids"]:  # what is made of a folder without a vocabulary
         raise ValueError(f"backbone {config.backbone!r} cannot be loaded: it has no tokenizer beside its weights")
     if getattr(model.get_output_embeddings(), "bias", None) is not None:

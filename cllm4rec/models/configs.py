@@ -256,6 +256,11 @@ class RSLLMConfig(BackboneConfig):
         default=0.2, metadata={"least": 0, "below": 1, "help": "share of the numbers dropped in training, in tiny and small"}
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.candidates == 1:
+            raise ValueError("candidates is 1: the only one would be the answer; take 0 or at least 2")
+
     @property
     def tuning(self) -> str:
         return "lora" if self.tune == "auto" and not self.built_in else super().tuning

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from transformers import PreTrainedTokenizerBase
 
-from cllm4rec.models.backbone import Backbone, load_backbone, restore_backbone
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.models.backbone import Backbone, check_backbone, load_backbone, restore_backbone
 from cllm4rec.models.configs import BackboneConfig
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.text.tokenizer import ExtendedTokenizer
@@ -19,6 +20,9 @@ class LanguageRecommender(NeuralRecommender):
     user_tokens: ClassVar[bool] = True  # whether users have tokens, beside items
     config: BackboneConfig
     tokenizer: ExtendedTokenizer
+
+    def check(self, train: Dataset) -> None:
+        check_backbone(self.config)
 
     def _extend(self, words: PreTrainedTokenizerBase, backbone: Backbone) -> None:
         self.tokenizer = ExtendedTokenizer(words, backbone.n_words, self.user_tokens * len(self.user_ids), len(self.item_ids))

@@ -48,6 +48,13 @@ class NeuralRecommender(InnerProductRecommender):
         """Name of a system that is to be trained first, as this one stands on it."""
         return None
 
+    def check(self, train: Dataset) -> None:  # noqa: B027 - most systems can be trained on whatever there is
+        """Refuse what cannot be trained, before a folder is made or another system is trained for this one.
+
+        Raises:
+            ValueError: says what is missing.
+        """
+
     def _before(  # noqa: B027 - most systems need nothing
         self, train: Dataset, validation: Dataset | None, seen: Dataset | None, accelerator: Accelerator, seed: int
     ) -> None:

@@ -1,5 +1,6 @@
 """RSLLM: behaviour as a language, titles and the ID embeddings of a sequential recommender in one prompt (arXiv 2412.16933)."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import load, system_class
 from cllm4rec.models.answers import generate, likelihoods
 from cllm4rec.models.backbone import build_backbone
+from cllm4rec.models.base import Recommender
 from cllm4rec.models.configs import RSLLMConfig
 from cllm4rec.models.language import LanguageRecommender
 from cllm4rec.models.rsllm_net import RSLLMNet
@@ -50,6 +52,20 @@ class RSLLM(LanguageRecommender):
     def first(self) -> str | None:
         return self.config.sequential if self.config.sequential in CONVENTIONAL else None
 
+    def check(self, train: Dataset) -> None:
+        super().check(train)
+        self._titles(train.item_texts.get("title"), train.n_items)
+        if self.first is None and self.given_first is None:
+            self.given_first = self._fitting(load(self.config.sequential, train))
+        groups, events = title_groups(train.items), train.interactions
+        own = np.unique(np.stack([events.users, groups[events.items]]), axis=1)[0]
+        left = len(np.unique(groups)) - np.bincount(own).max(initial=0)
+        if self.config.candidates > left + 1:
+            raise ValueError(
+                f"--candidates {self.config.candidates}: of {train.n_items:,} items only {left:,} titles are left beside the "
+                "longest history: name fewer"
+            )
+
     def _before(
         self, train: Dataset, validation: Dataset | None, seen: Dataset | None, accelerator: Accelerator, seed: int
     ) -> None:
@@ -59,20 +75,20 @@ class RSLLM(LanguageRecommender):
             ValueError: the run is of another system, or of other data.
         """
         if self.given_first is not None:
-            found = self.given_first
+            self.sequential = self._fitting(self.given_first)
         elif self.first is not None:
-            system = system_class(self.first)
-            found = system()
-            assert isinstance(found, SequentialRecommender)
-            training = TrainConfig(**{**vars(found.config_class.training["pretrain"]), "seed": seed})
-            found.fit(train, validation, training, accelerator=accelerator, seen=seen)
+            self.sequential = self._fitting(system_class(self.first)())
+            training = replace(self.sequential.config_class.training["pretrain"], seed=seed)
+            self.sequential.fit(train, validation, training, accelerator=accelerator, seen=seen)
         else:
-            found = load(self.config.sequential, train)
+            self.sequential = self._fitting(load(self.config.sequential, train))
+
+    def _fitting(self, found: Recommender) -> SequentialRecommender:
         if not isinstance(found, SequentialRecommender):
             raise ValueError(
                 f"--sequential {self.config.sequential} is a run of {found.name}: it may be {' or '.join(CONVENTIONAL)}"
             )
-        self.sequential = found
+        return found
 
     def _build(self, train: Dataset, seed: int) -> RSLLMNet:
         titles = self._titles(train.item_texts.get("title"), train.n_items)
@@ -135,7 +151,7 @@ class RSLLM(LanguageRecommender):
         users = np.flatnonzero(np.diff(train.interactions.indptr) > 0)
         if n:
             for part in self.sequential.recommend_batches(users, train, n):
-                hard[part.users] = np.where(part.items >= 0, part.items, part.items[:, :1])
+                hard[part.users] = np.maximum(np.where(part.items >= 0, part.items, part.items[:, :1]), 0)
         return hard
 
     @torch.no_grad()
@@ -166,6 +182,8 @@ class RSLLM(LanguageRecommender):
         if by == "scores":
             return super().choose(users, candidates, seen)
         writer, table = self.writer(seen.items), self.net.projected()
+        if not len(writer.titles.values):
+            raise ValueError(f"--by {by} answers with titles, and the items have none: choose by scores")
         self.net.eval()
         chosen = np.empty(len(users), dtype=np.int64)
         for row, user in enumerate(users):
@@ -177,10 +195,11 @@ class RSLLM(LanguageRecommender):
             prompt = torch.from_numpy(prompts.tokens[0]).to(self.device)
             if by == "likelihood":
                 own = likelihoods(self.net.backbone, prompt, [answer.to(self.device) for answer in answers], table)
-                chosen[row] = int(own.argmax())
+                own[torch.tensor([len(answer) == 1 for answer in answers])] = -torch.inf  # no title: nothing to answer with
+                chosen[row] = int(own.argmax()) if own.max() > -torch.inf else -1
             elif by == "generation":
                 words = generate(self.net.backbone, prompt, self.tokenizer.end, most, table)
-                chosen[row] = next((i for i, answer in enumerate(answers) if answer[:-1].tolist() == words), -1)
+                chosen[row] = next((i for i, answer in enumerate(answers) if words and answer[:-1].tolist() == words), -1)
             else:
                 raise ValueError(f"by is {by!r}: rsllm chooses by scores, likelihood or generation")
         return chosen

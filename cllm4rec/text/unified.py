@@ -9,6 +9,8 @@ from cllm4rec.text.prompts import Template
 from cllm4rec.text.ragged import Ragged, assemble
 from cllm4rec.text.tokenizer import ExtendedTokenizer
 
+TOKENS_A_WORD = 8  # a title of long words, or of a script without spaces, is cut at so many tokens a word
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -51,7 +53,7 @@ class ItemWriter:
         soft = tokenizer.n_words + tokenizer.n_users + np.arange(len(titles))
         comma = np.array(tokenizer.encode_words(",", after_id=True), dtype=np.int64)[-1:]
         close = Ragged.single(soft) if form != "text" else Ragged.constant(comma, len(titles))
-        self.titles = Ragged.of(words)
+        self.titles = Ragged.of([own[: TOKENS_A_WORD * title_words] for own in words])
         self.answers = joined(self.titles, Ragged.constant(np.array([tokenizer.end]), len(titles)))
         self.written = close if form == "ids" else joined(self.titles, close)
         self.templates = {name: Template.compile(name, tokenizer) for name in ("next", "choose")}

@@ -125,9 +125,13 @@ class RunFolder:
 
     def end_stage(self, stage: str) -> None:
         """Note that a stage has ended: its state is not needed any more."""
+        self.withdraw(stage)
+        self.state(stage).remove()
+
+    def withdraw(self, stage: str) -> None:
+        """Note that a stage is not under way any more."""
         about = self.about
         self._write(about | {"under_way": {name: one for name, one in about["under_way"].items() if name != stage}})
-        self.state(stage).remove()
 
     def _has_weights(self, stage: str) -> bool:
         mend_folder(self.path / stage)

@@ -77,8 +77,10 @@ def train(
 
     Raises:
         Stopped: `should_stop` said so.
-        ValueError: training diverged.
+        ValueError: there is no example, or training diverged.
     """
+    if not any(len(objective.corpus.lengths) for objective in objectives):
+        raise ValueError("there is nothing to learn from: no user has enough training events (for what comes next: two)")
     warmup = max((objective.from_epoch for objective in objectives), default=0)
     course = _Course(net, config, accelerator, state)
     at = course.at
@@ -124,7 +126,6 @@ class _Course:
         now = time.monotonic()
         self.began, self.epoch_began, self.saved = now - self.at.seconds, now, now
         self.meter = Meter(net, self.at.totals, accelerator)
-        self.save()
 
     def pause(self, stop: bool) -> None:
         """Save the state if that is due; stop if any process was asked to."""
@@ -147,7 +148,7 @@ class _Course:
                 terms = self.wrapped(objective, on_device)
                 loss = torch.stack(list(terms.values())).sum() * weight
                 # DDP averages over processes: times their number gives the sum
-                accelerator.backward(loss * accelerator.num_processes / n_targets)
+                accelerator.backward(loss * accelerator.num_processes / max(1.0, n_targets))
             self.meter.add(objective, terms, weight, on_device)
         self.meter.add_norms()
         norm = accelerator.clip_grad_norm_(self.wrapped.parameters(), config.clip_norm)
