@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cllm4rec.cli import flag_given, flag_value, log, parse, run, say
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import load_stage, system_settings
-from cllm4rec.options import check_unchanged, settings_before, stage_defaults, with_whole_paths
+from cllm4rec.models.configs import SystemConfig
+from cllm4rec.options import DRY_RUN, check_unchanged, settings_before, stage_defaults, with_whole_paths
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 
@@ -17,6 +19,7 @@ class FinetuneOptions:
 
     run: str = field(metadata={"help": "run folder written by pretrain"})
     dataset: str | None = field(default=None, metadata={"help": "the run's dataset, if it has moved"})
+    dry_run: bool = field(default=False, metadata=DRY_RUN)
     resume: bool = field(
         default=False,
         metadata={"help": "go on with an interrupted finetuning; no other flag but --run is needed then. Without one, begin"},
@@ -54,18 +57,27 @@ def main(argv: Sequence[str]) -> None:
         if folder.ended("finetune"):
             log.info("%s: finetuning has ended, there is nothing to resume", path)
             return
+    _train(folder, folder.dataset(options.dataset), config, training, options.dry_run, resumed is not None)
 
+
+def _train(
+    folder: RunFolder, dataset: Dataset, config: SystemConfig, training: TrainConfig, dry_run: bool, resumed: bool
+) -> None:
+    """Finetune, or say what it would take."""
     from cllm4rec.models.neural import NeuralRecommender, make_accelerator  # once the flags are right: torch takes seconds
-    from cllm4rec.stages import run_stage
+    from cllm4rec.stages import rehearse_stage, run_stage
 
-    if resumed is None:
-        folder.state("finetune").remove()  # left by a process killed in its last moment
     accelerator = make_accelerator()  # chooses the process's own GPU, onto which the model is loaded
     model = load_stage(folder, "pretrain")
     assert isinstance(model, NeuralRecommender)
     model.set_config(config)
-    how_to_resume = f"python -m cllm4rec.finetune --run {shlex.quote(path or '')} --resume"
-    run_stage(model, "finetune", folder.dataset(options.dataset), training, folder, accelerator, how_to_resume)
+    if dry_run:
+        rehearse_stage(model, "finetune", dataset, training, accelerator)
+        return
+    if not resumed:
+        folder.state("finetune").remove()  # left by a process killed in its last moment
+    how_to_resume = f"python -m cllm4rec.finetune --run {shlex.quote(str(folder.path))} --resume"
+    run_stage(model, "finetune", dataset, training, folder, accelerator, how_to_resume)
 
 
 if __name__ == "__main__":

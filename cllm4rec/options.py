@@ -8,6 +8,8 @@ from cllm4rec.models import SYSTEMS, system_settings
 from cllm4rec.models.configs import BUILT_IN, SystemConfig
 from cllm4rec.training.checkpoint import RunFolder
 
+DRY_RUN = {"help": "say what it would take, from a few timed steps (parameters, memory, steps, time), and write nothing"}
+
 
 def stage_defaults(system: str, stage: str, preset: str | None) -> dict[str, Any]:
     """The defaults of a system's stage, and what a preset puts in their place.

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cllm4rec.cli import flag_given, flag_value, log, parse, run
+from cllm4rec.cli import flag_given, flag_value, log, parse, run, say
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import SYSTEMS, load, system_class, system_settings
-from cllm4rec.options import check_unchanged, settings_before, stage_defaults, with_whole_paths
+from cllm4rec.options import DRY_RUN, check_unchanged, settings_before, stage_defaults, with_whole_paths
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 
@@ -25,6 +25,7 @@ class PretrainOptions:
     output: str = field(metadata={"help": "run folder to write; must be new or empty"})
     system: str = field(default="cllm4rec", metadata={"help": "what to train", "choices": list(SYSTEMS)})
     preset: str | None = field(default=None, metadata={"help": "settings of the paper in the place of the defaults"})
+    dry_run: bool = field(default=False, metadata=DRY_RUN)
     resume: bool = field(
         default=False,
         metadata={"help": "go on with an interrupted run; no other flag but --output is needed then. Without one, begin"},
@@ -59,6 +60,9 @@ def main(argv: Sequence[str], how_to_resume: str | None = None) -> None:
             log.info("%s was finetuned from an earlier epoch: finetune it again afterwards", output)
     else:
         dataset = Dataset.load(options.dataset)
+    if options.dry_run:
+        _rehearse(system_class(name)(config), dataset, training)
+        return
     settings = {"system": asdict(config), **({"training": asdict(training[0])} if training else {})}
     about = {"system": name, "dataset": dataset, "dataset_path": options.dataset, "preset": options.preset}
     again = how_to_resume or f"python -m cllm4rec.pretrain --output {shlex.quote(output)} --resume"
@@ -94,6 +98,25 @@ def _train(
         folder.keep("pretrain", model.save)
         folder.end_stage("pretrain")
         log.info("the run is in %s", output)
+
+
+def _rehearse(model: "Recommender", dataset: Dataset, training: list[TrainConfig]) -> None:
+    """Say what training would take."""
+    from cllm4rec.models.neural import NeuralRecommender, make_accelerator
+    from cllm4rec.stages import rehearse_stage
+
+    if not isinstance(model, NeuralRecommender):
+        say(f"{model.name} is fitted in one go: there are no steps to time")
+        return
+    model.check(dataset.train)
+    accelerator = make_accelerator()
+    if model.first is not None:
+        first = system_class(model.first)()
+        assert isinstance(first, NeuralRecommender)
+        rehearse_stage(first, "pretrain", dataset, first.config_class.training["pretrain"], accelerator)
+        say("\nand then, on it:\n")
+        model.given_first = first
+    rehearse_stage(model, "pretrain", dataset, training[0], accelerator)
 
 
 def _first(name: str, training: TrainConfig, output: Path, dataset: str, resumed: bool, how_to_resume: str) -> "Recommender":

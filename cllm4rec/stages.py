@@ -11,7 +11,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from cllm4rec.cli import log
+from cllm4rec.cli import log, say
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.training.checkpoint import RunFolder
@@ -92,6 +92,17 @@ def _say_how_it_begins(stage: str, dataset: Dataset, progress: dict[str, Any] | 
         log.info("%s goes on in epoch %d, after step %d", stage, progress["epoch"], progress["step"])
     elif not len(dataset.validation.interactions):
         log.info("the dataset has no validation events: %s keeps the weights of its last epoch", stage)
+
+
+def rehearse_stage(
+    model: NeuralRecommender, stage: str, dataset: Dataset, training: TrainConfig, accelerator: Accelerator
+) -> None:
+    """Say what a stage would take."""
+    found = model.rehearse(dataset.train, dataset.validation, training, stage, accelerator, dataset.seen)
+    if accelerator.is_main_process:
+        n_events = len(dataset.train.interactions)
+        say(f"{model.name}, {stage}: {dataset.n_users:,} users, {dataset.n_items:,} items, {n_events:,} training events")
+        say(str(found))
 
 
 def run_stage(

@@ -20,8 +20,10 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import Oracle, taste_world
 from cllm4rec.evaluation import PROTOCOL, measure
-from cllm4rec.models import SYSTEMS, load, system_settings
+from cllm4rec.models import SYSTEMS, load, load_stage, system_settings
 from cllm4rec.models.cllm4rec import CLLM4Rec
+from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.training.rehearsal import Rehearsal, Timed
 
 COMMANDS = {"prepare": prepare, "pretrain": pretrain, "finetune": finetune, "evaluate": evaluate, "recommend": recommend}
 USERS = ["007", "7", "a b", " leading", "trailing ", "🦊", "Zoë", 'q"uote', "comma,id", "-minus", "NULL", "user_3", "x", "y"]
@@ -484,6 +486,37 @@ except SystemExit as ended:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == f"set() {0 if typed == ['--help'] else 2}"
+
+
+# --------------------------------------------------------------------------------------------------------------- --dry-run
+
+
+def test_a_dry_run_says_what_training_takes_and_writes_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in sorted(place.rglob("*")) if path.is_file()}
+
+    before = files()
+    call("pretrain", "--dataset", place / "data", "--output", place / "new", "--dry-run", "--epochs", 7, "--batch-size", 5)
+    printed = capsys.readouterr().out
+    n_parameters = sum(p.numel() for p in load_stage(RunFolder(place / "run"), "pretrain").net.parameters())
+    assert f"parameters   {n_parameters:,} trained" in printed
+    n_examples = int((np.diff(Dataset.load(place / "data").train.interactions.indptr) > 0).sum())
+    assert f"collaborative {-(-n_examples // 5)} steps an epoch" in printed
+    assert "(7 epochs; patience may end them earlier)" in printed
+    call("finetune", "--run", place / "run", "--dry-run")
+    assert "recommend" in capsys.readouterr().out
+    assert files() == before
+    call("pretrain", "--system", "popularity", "--dataset", place / "data", "--output", place / "new", "--dry-run")
+    assert "there are no steps to time" in capsys.readouterr().out
+    assert not (place / "new").exists()
+
+
+def test_the_sums_of_a_dry_run_by_hand() -> None:
+    """Two of content alone, then three of both; a validation after each of the three."""
+    content, other = Timed("content", 10, 0, 0.5, 100), Timed("other", 20, 2, 0.25, 100)
+    found = Rehearsal({"table": 2**18, "rest": 2**18}, 2**20, [content, other], 7.0, 3, 100.0)
+    assert found.most_seconds == 5 * 10 * 0.5 + 3 * 20 * 0.25 + 3 * 7
+    assert found.memory == 4 + 5 * 2, "MiB: 4 of frozen weights; of 2 MiB trained the weights, gradients, two moments, the best"
 
 
 # ---------------------------------------------------------------------------------------------------------- users' mistakes

@@ -21,6 +21,7 @@ from cllm4rec.training import loop
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import Objective
 from cllm4rec.training.meter import EpochRecord
+from cllm4rec.training.rehearsal import Rehearsal, rehearse
 from cllm4rec.training.state import StateFile
 
 
@@ -108,18 +109,8 @@ class NeuralRecommender(InnerProductRecommender):
             Stopped: `should_stop` said so; the state is saved.
             ValueError: there is nothing to learn from, or training diverged.
         """
-        if stage not in self.stages:
-            raise ValueError(f"stage {stage!r} is unknown: {self.name} has {', '.join(self.stages)}")
-        config = self.config_class.training[stage] if config is None else config
-        accelerator = make_accelerator() if accelerator is None else accelerator
-        if stage == self.stages[0]:
-            self._learn_ids(train)
-            self._before(train, validation, seen, accelerator, config.seed)
-            self.net = self._build(train, config.seed)
-        self.stage = stage
-        self.net.to(accelerator.device)
-        ranks = stage in self.ranking and validation is not None and len(validation.interactions) > 0
-        held_out = validation if ranks else None
+        config, accelerator = self._start(train, validation, config, stage, accelerator, seen)
+        held_out = validation if self._ranks(stage, validation) else None
         if state is not None:
             state = replace(state, about=state.about | self._built_from())
         loop.train(
@@ -134,6 +125,45 @@ class NeuralRecommender(InnerProductRecommender):
             should_stop,
         )
         return self
+
+    def _start(
+        self,
+        train: Dataset,
+        validation: Dataset | None,
+        config: TrainConfig | None,
+        stage: str,
+        accelerator: Accelerator | None,
+        seen: Dataset | None,
+    ) -> tuple[TrainConfig, Accelerator]:
+        """Have a network to train: a new one in the first stage."""
+        if stage not in self.stages:
+            raise ValueError(f"stage {stage!r} is unknown: {self.name} has {', '.join(self.stages)}")
+        config = self.config_class.training[stage] if config is None else config
+        accelerator = make_accelerator() if accelerator is None else accelerator
+        if stage == self.stages[0]:
+            self._learn_ids(train)
+            self._before(train, validation, seen, accelerator, config.seed)
+            self.net = self._build(train, config.seed)
+        self.stage = stage
+        self.net.to(accelerator.device)
+        return config, accelerator
+
+    def _ranks(self, stage: str, validation: Dataset | None) -> bool:
+        return stage in self.ranking and validation is not None and len(validation.interactions) > 0
+
+    def rehearse(
+        self, train: Dataset, validation: Dataset, config: TrainConfig, stage: str, accelerator: Accelerator, seen: Dataset
+    ) -> Rehearsal:
+        """What `fit` with the same arguments would take; the weights are no longer those they were."""
+        self._start(train, validation, config, stage, accelerator, seen)
+
+        def seconds() -> float:
+            users = np.flatnonzero(np.diff(validation.interactions.indptr) > 0)
+            some = users[:: max(1, len(users) // 512)]
+            return measure(self, seen, validation, users=some).seconds * len(users) / len(some) / accelerator.num_processes
+
+        validate = seconds if self._ranks(stage, validation) else None
+        return rehearse(self.net, self._objectives(train, stage, config), config, accelerator, validate)
 
     def set_config(self, config: Any) -> None:
         """Take other settings for the stages to come; those that shape the network must stay as they are."""

@@ -1,7 +1,7 @@
 """The only training loop: visits objectives in turn, counts targets over the global batch, keeps the best weights."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -20,6 +20,7 @@ from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.meter import EpochRecord, Meter, Totals, means
 from cllm4rec.training.state import Progress, StateFile, Stopped, Weights
 
+MicroBatches = list[tuple[Batch, float]]  # and the weight of each
 GROUP = 50  # batches whose examples are sorted by length together, to pad less
 SAVE_SECONDS = 300.0  # between two savings of the state within an epoch; at the end of an epoch it is saved anyway
 
@@ -82,7 +83,7 @@ def train(
     if not any(len(objective.corpus.lengths) for objective in objectives):
         raise ValueError("there is nothing to learn from: no user has enough training events (for what comes next: two)")
     warmup = max((objective.from_epoch for objective in objectives), default=0)
-    course = _Course(net, config, accelerator, state)
+    course = Course(net, config, accelerator, state)
     at = course.at
     n_epochs = config.epochs and warmup + config.epochs
     if not course.best and n_epochs == 0:
@@ -111,7 +112,7 @@ def train(
     net.eval()
 
 
-class _Course:
+class Course:
     """A training under way: the network, its optimiser, and where it stands."""
 
     def __init__(self, net: Any, config: TrainConfig, accelerator: Accelerator, state: StateFile | None) -> None:
@@ -135,7 +136,7 @@ class _Course:
         if stops:
             raise Stopped(f"in epoch {self.at.epoch}, after step {self.at.step}")
 
-    def step(self, objective: str, batches: list[tuple[Batch, float]], stop: bool) -> None:
+    def step(self, objective: str, batches: MicroBatches, stop: bool) -> None:
         """One step of the optimiser over the micro-batches of this process; a pause after it, where one is asked for."""
         accelerator, config, at = self.accelerator, self.config, self.at
         torch.manual_seed(int(mix(config.seed, at.steps, accelerator.process_index)[0] >> np.uint64(1)))  # of dropout
@@ -217,31 +218,44 @@ class _Course:
 
 def _steps(
     objectives: list[Objective], at: Progress, config: TrainConfig, accelerator: Accelerator
-) -> Iterator[tuple[str, list[tuple[Batch, float]]]]:
-    """The micro-batches of this process, step by step, each with its weight, behind the name of their objective.
-
-    Steps of the epoch that are done already are passed over. Every process takes its slice of the same global batch.
-    Where a slice is empty the process computes one example with weight 0, so that all take part in the exchange of
-    gradients.
-    """
-    slices = accelerator.num_processes * config.accumulation
+) -> Iterator[tuple[str, MicroBatches]]:
+    """The micro-batches of this process, step by step, behind the name of their objective; steps of the epoch that are done
+    already are passed over."""
     hidden = None if accelerator.is_main_process else True  # None: shown on a terminal only
-    epoch, done = at.epoch, at.step
-    for objective in [one for one in objectives if one.from_epoch <= epoch]:
-        corpus = objective.corpus
-        selection = grouped_by_length(corpus.selection(epoch), corpus.lengths, config, epoch)
-        steps = range(-(-len(selection) // config.batch_size))
-        steps, done = steps[done:], max(0, done - len(steps))
-        parts, weights = [], []
-        for step in steps:
-            examples = selection[step * config.batch_size :][: config.batch_size]
-            mine = np.array_split(examples, slices)[accelerator.process_index * config.accumulation :][: config.accumulation]
-            parts += [part if len(part) else examples[:1] for part in mine]
-            weights += [float(len(part) > 0) for part in mine]
-        numbers = [step for step in steps for _ in range(config.accumulation)]
-        batches = zip(corpus.batches(parts, epoch, numbers), weights, strict=True)
-        for _ in tqdm(steps, desc=f"epoch {epoch} {objective.name}", leave=False, disable=hidden):
-            yield objective.name, list(islice(batches, config.accumulation))
+    done = at.step
+    for objective in [one for one in objectives if one.from_epoch <= at.epoch]:
+        n = n_steps(objective, at.epoch, config)
+        steps, done = range(min(done, n), n), max(0, done - n)
+        batches = micro_batches(objective, at.epoch, steps, config, accelerator)
+        for own in tqdm(batches, f"epoch {at.epoch} {objective.name}", len(steps), leave=False, disable=hidden):
+            yield objective.name, own
+
+
+def n_steps(objective: Objective, epoch: int, config: TrainConfig) -> int:
+    """Steps of an objective in an epoch."""
+    return -(-len(objective.corpus.selection(epoch)) // config.batch_size)
+
+
+def micro_batches(
+    objective: Objective, epoch: int, steps: Sequence[int], config: TrainConfig, accelerator: Accelerator
+) -> Iterator[MicroBatches]:
+    """Some steps of an epoch: the micro-batches of this process, each with its weight.
+
+    Every process takes its slice of the same global batch. Where a slice is empty the process computes one example with weight
+    0, so that all take part in the exchange of gradients.
+    """
+    corpus, slices = objective.corpus, accelerator.num_processes * config.accumulation
+    selection = grouped_by_length(corpus.selection(epoch), corpus.lengths, config, epoch)
+    parts, weights = [], []
+    for step in steps:
+        examples = selection[step * config.batch_size :][: config.batch_size]
+        mine = np.array_split(examples, slices)[accelerator.process_index * config.accumulation :][: config.accumulation]
+        parts += [part if len(part) else examples[:1] for part in mine]
+        weights += [float(len(part) > 0) for part in mine]
+    numbers = [step for step in steps for _ in range(config.accumulation)]
+    batches = zip(corpus.batches(parts, epoch, numbers), weights, strict=True)
+    for _ in steps:
+        yield list(islice(batches, config.accumulation))
 
 
 def grouped_by_length(selection: np.ndarray, lengths: np.ndarray, config: TrainConfig, epoch: int) -> np.ndarray:

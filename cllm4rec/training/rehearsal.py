@@ -1,0 +1,106 @@
+"""A dry run: what a stage would take, from a few steps that are timed and thrown away."""
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.loop import Course, Objective, micro_batches, n_steps
+
+TIMED_STEPS = 6  # of each objective, spread over an epoch; the first is not counted
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One objective: its steps in an epoch, from which epoch on, and the seconds and tokens of a step."""
+
+    name: str
+    steps: int
+    from_epoch: int
+    seconds: float
+    tokens: float
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a stage would take.
+
+    Attributes:
+        trained: numbers that are trained, by group of parameters.
+        frozen: numbers that are not.
+        objectives: as they were timed.
+        validation: seconds of one validation; None where there is none.
+        epochs: most epochs, warm-up not counted.
+        peak: MiB at most: of the device where there is one, else of this process.
+    """
+
+    trained: dict[str, int]
+    frozen: int
+    objectives: list[Timed]
+    validation: float | None
+    epochs: int
+    peak: float
+
+    @property
+    def memory(self) -> float:
+        """MiB of weights, and of gradients, Adam's two moments and the best weights for those that are trained; activations and
+        data come on top."""
+        return 4 * (self.frozen + 5 * sum(self.trained.values())) / MIB
+
+    @property
+    def most_seconds(self) -> float:
+        """Of all epochs, if patience does not end them earlier."""
+        warmup = max(one.from_epoch for one in self.objectives)
+        visits = [(one, warmup + self.epochs - one.from_epoch) for one in self.objectives]
+        return sum(one.steps * one.seconds * n for one, n in visits) + (self.validation or 0.0) * self.epochs
+
+    def __str__(self) -> str:
+        groups = ", ".join(f"{name} {n:,}" for name, n in self.trained.items())
+        lines = [
+            f"parameters   {sum(self.trained.values()):,} trained ({groups}), {self.frozen:,} frozen",
+            f"memory       {self.memory:,.0f} MiB of weights, gradients and optimiser; {self.peak:,.0f} MiB with all the rest",
+        ]
+        for one in self.objectives:
+            each = f"{one.steps:,} steps an epoch, {one.seconds:.3g} s and {one.tokens:,.0f} tokens a step"
+            lines.append(f"{one.name:<12} {each}: {one.steps * one.seconds:,.0f} s an epoch")
+        if self.validation is not None:
+            lines.append(f"validation   {self.validation:,.0f} s an epoch")
+        most = f"at most {self.most_seconds / 60:,.1f} minutes"
+        lines.append(f"time         {most} ({self.epochs} epochs; patience may end them earlier)")
+        return "\n".join(lines)
+
+
+def rehearse(
+    net: Any, objectives: list[Objective], config: TrainConfig, accelerator: Accelerator, validate: Callable[[], float] | None
+) -> Rehearsal:
+    """Time a few steps of each objective; `validate` gives the seconds of a validation. The network is not as it was then."""
+    groups = {name: sum(p.numel() for p in own if p.requires_grad) for name, own in net.parameter_groups().items()}
+    frozen = sum(p.numel() for p in net.parameters()) - sum(groups.values())
+    course, timed = Course(net, config, accelerator, None), []
+    net.train()
+    for objective in objectives:
+        n, seconds, tokens = n_steps(objective, objective.from_epoch, config), [], []
+        some = np.unique(np.linspace(0, n - 1, TIMED_STEPS).astype(int)).tolist() if n else []
+        for batches in micro_batches(objective, objective.from_epoch, some, config, accelerator):
+            began = time.perf_counter()
+            course.step(objective.name, batches, False)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - began)
+            tokens.append(sum(int(batch["mask"].sum()) * weight for batch, weight in batches) * accelerator.num_processes)
+        counted = slice(len(seconds) > 1, None)
+        means = [float(np.mean(values[counted])) if values else 0.0 for values in (seconds, tokens)]
+        timed.append(Timed(objective.name, n, objective.from_epoch, *means))
+    validation = None if validate is None else validate()
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated() / MIB
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Rehearsal(groups, frozen, timed, validation, config.epochs, peak)
