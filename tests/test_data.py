@@ -722,6 +722,31 @@ def test_numbers_do_not_depend_on_the_order_of_rows():
     np.testing.assert_array_equal(one.tie_order, other.tie_order)
 
 
+def test_the_order_of_ties_lies_in_the_folder_and_is_the_same_without_it(tmp_path):
+    dataset = build_dataset(taste_world(1, n_users=20, n_items=50, n_events=8).events)
+    dataset.save(tmp_path / "data")
+    loaded = Dataset.load(tmp_path / "data")
+    assert loaded.ties is not None
+    for part in (loaded, loaded.train, loaded.only("train", "test")):
+        np.testing.assert_array_equal(part.tie_order, dataset.tie_order)
+    assert loaded.items.equals(dataset.items)
+    pl.read_parquet(tmp_path / "data" / "items.parquet").select(loaded.items.columns).write_parquet(
+        tmp_path / "data" / "items.parquet"
+    )
+    older = Dataset.load(tmp_path / "data")
+    assert older.ties is None
+    np.testing.assert_array_equal(older.tie_order, dataset.tie_order)
+    assert older.fingerprint == loaded.fingerprint == dataset.fingerprint
+
+
+@pytest.mark.parametrize("n_asked", [2, 150])
+def test_ids_are_found_with_and_without_a_dictionary_of_all(n_asked):
+    ids = pl.Series(["a b", "007", "7", " x", "é"] + [f"id {i}" for i in range(300)])
+    asked = (["7", "nobody", "é", "007"] * n_asked)[:n_asked]
+    assert IdMap(ids).find(asked).tolist() == [{"7": 2, "nobody": -1, "é": 4, "007": 1}[one] for one in asked]
+    assert IdMap(pl.Series([5, 7, 12])).find([12, "5", 6][:n_asked]).tolist() == [2, 0, -1][:n_asked]
+
+
 def test_numbers_say_nothing_about_popularity_or_age():
     rows = [(f"u{user}", f"i{item}", item) for item in range(200) for user in range(1 + item)]
     dataset = Dataset.from_frame(pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row"))

@@ -393,3 +393,19 @@ def test_a_user_without_training_events_is_served_as_a_new_one(model: Recommende
     np.testing.assert_array_equal(as_known, as_new)
     with pytest.raises(ValueError, match="no history"):
         served.score(np.array([user]), cold.train)
+
+
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if system_settings(name).training])
+def test_training_a_loaded_model_further_leaves_its_file_alone(name: str, tmp_path: Path) -> None:
+    """Weights are pages of the file, until they are written to."""
+    fitted(name).save(tmp_path)
+    file = tmp_path / "model.safetensors"
+    before = file.read_bytes()
+    model = system_class(name).load(tmp_path)
+    assert isinstance(model, NeuralRecommender)
+    users, dataset = np.arange(9), small_world()
+    np.testing.assert_array_equal(model.score(users, dataset.train), fitted(name).score(users, dataset.train))
+    with torch.no_grad():
+        for parameter in model._trained().values():
+            parameter.add_(1.0)
+    assert file.read_bytes() == before

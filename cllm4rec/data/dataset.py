@@ -19,6 +19,7 @@ from cllm4rec.data.readers import Table, event_table, item_table, user_table
 FORMAT_VERSION = 1
 PARTS = ("train", "validation", "test", "history")
 ITEM_TEXTS = ("title", "description", "categories", "brand", "year")  # columns of the items table that are text
+TIES = ".tie_order"  # column of items.parquet: takes seconds to compute for a million items
 USER_TEXTS = ("biography",)  # columns of the users table that are text
 
 
@@ -32,6 +33,7 @@ class Dataset:
         items: a row an item, number = row: `item_id` and any text columns ("" where an item has no such text).
         part: uint8 (n_events,), 0 train, 1 validation, 2 test, 3 history (input when scoring, never learned from).
         about: where it came from: counts, the rules applied, the split and its hash.
+        ties: `tie_order`, where it was read from a file.
     """
 
     interactions: Interactions
@@ -39,6 +41,7 @@ class Dataset:
     items: pl.DataFrame
     part: np.ndarray
     about: dict[str, Any] = field(default_factory=dict)
+    ties: np.ndarray | None = None
 
     @classmethod
     def from_frame(cls, events: Any, items: Any = None, users: Any = None) -> "Dataset":
@@ -135,6 +138,8 @@ class Dataset:
     def tie_order(self) -> np.ndarray:
         """int64 (n_items,): among items of equal score, the lower value ranks first. A hash of the external ids, so
         that ties favour neither popular items nor low numbers."""
+        if self.ties is not None:
+            return self.ties
         order = np.lexsort((self.items["item_id"].cast(pl.String).to_numpy(), hash_ids(self.items["item_id"])))
         ranks = np.empty(self.n_items, dtype=np.int64)
         ranks[order] = np.arange(self.n_items)
@@ -216,7 +221,7 @@ class Dataset:
             with replace_folder(Path(folder), marker="dataset.json") as new:
                 pl.DataFrame(columns).write_parquet(new / "events.parquet")
                 self.users.write_parquet(new / "users.parquet")
-                self.items.write_parquet(new / "items.parquet")
+                self.items.with_columns(pl.Series(TIES, self.tie_order)).write_parquet(new / "items.parquet")
                 (new / "dataset.json").write_text(json.dumps(about, indent=2) + "\n")
         except (OSError, pl.exceptions.PolarsError) as error:
             raise ValueError(f"{folder}: cannot be written: {first_line(error)}") from error
@@ -255,7 +260,8 @@ class Dataset:
             events["timestamp"].to_numpy() if "timestamp" in events.columns else None,
             events["review_text"] if "review_text" in events.columns else None,
         )
-        return cls(interactions, users, items, events["part"].to_numpy(), about)
+        ties = items[TIES].to_numpy() if TIES in items.columns else None  # older folders have none
+        return cls(interactions, users, items.drop(TIES, strict=False), events["part"].to_numpy(), about, ties)
 
 
 def _rows(seen: pl.Series, table: pl.DataFrame | None, key: str) -> pl.DataFrame:

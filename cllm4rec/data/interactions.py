@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
+FEW = 100  # ids that are looked up without a dictionary of all
+
 
 class IdMap:
     """External ids <-> numbers 0 .. n-1. Ids keep the type they came in (text or integers); look-ups go by their text."""
@@ -24,7 +26,15 @@ class IdMap:
 
     def find(self, ids: Iterable[object]) -> np.ndarray:
         """Numbers of external ids, int64, -1 for an id that is not here."""
-        return np.array([self._numbers.get(str(one), -1) for one in ids], dtype=np.int64)
+        asked = [str(one) for one in ids]
+        numbers = self._numbers if "_numbers" in self.__dict__ or len(asked) > FEW else self._numbers_of(asked)
+        return np.array([numbers.get(one, -1) for one in asked], dtype=np.int64)
+
+    def _numbers_of(self, ids: list[str]) -> dict[str, int]:
+        """Those of some ids, without a dictionary of all."""
+        texts = self.ids.cast(pl.String)
+        numbers = texts.is_in(ids).arg_true()
+        return dict(zip(texts.gather(numbers).to_list(), numbers.to_list(), strict=True))
 
     def index(self, ids: Iterable[object], kind: str = "id") -> np.ndarray:
         """Numbers of external ids, int64.

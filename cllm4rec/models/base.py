@@ -13,7 +13,8 @@ import polars as pl
 import scipy.sparse as sp
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from cllm4rec.data.dataset import Dataset
@@ -170,7 +171,8 @@ class Recommender(ABC):
         """
         try:
             model = cls._load_description(Path(folder))
-            model._restore(load_file(Path(folder) / "model.safetensors"))
+            mapped = load_file(Path(folder) / "model.safetensors")  # the file's pages, read when they are touched
+            model._restore({name: tensor.numpy() for name, tensor in mapped.items()})
         except (OSError, KeyError, json.JSONDecodeError, SafetensorError, pl.exceptions.PolarsError) as error:
             raise ValueError(f"{folder} is damaged ({str(error).splitlines()[0]}): train this stage again") from error
         return model

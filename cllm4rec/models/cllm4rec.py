@@ -37,8 +37,8 @@ class CLLM4RecNet(nn.Module):
     def __init__(self, backbone: Backbone, config: CLLM4RecConfig, n_users: int, n_items: int) -> None:
         super().__init__()
         self.backbone, self.config, self.n_users = backbone, config, n_users
-        self.collaborative = nn.Parameter(torch.zeros(n_users + n_items, backbone.width))
-        self.content = nn.Parameter(torch.zeros(n_users + n_items, backbone.width))
+        self.collaborative = nn.Parameter(torch.empty(n_users + n_items, backbone.width))  # filled by `_build` or from a file
+        self.content = nn.Parameter(torch.empty(n_users + n_items, backbone.width))
 
     def forward(self, objective: str, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Loss terms, each a sum over the batch: the NLL, the mutual pull and the prior (CLLM4Rec, MAP objective)."""

@@ -184,9 +184,11 @@ class NeuralRecommender(InnerProductRecommender):
         if set(trained) != set(arrays):
             odd = sorted(set(trained) ^ set(arrays))[0]
             raise ValueError(f"model.safetensors does not fit this system: {odd} is on one side only")
-        with torch.no_grad():
-            for name, parameter in trained.items():
-                parameter.copy_(torch.from_numpy(arrays[name]))
+        for name, parameter in trained.items():
+            if parameter.shape != arrays[name].shape:
+                shapes = " and not ".join(str(list(one.shape)) for one in (parameter, arrays[name]))
+                raise ValueError(f"model.safetensors does not fit this system: {name} is {shapes}")
+            parameter.data = torch.from_numpy(arrays[name])  # no copy: a large table stays on disk until it is read
         self.net.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
     def _describe(self) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Row:
 
     @property
     def met(self) -> bool:
-        return self.value <= self.target if self.at_most else self.value >= self.target
+        return bool(self.value <= self.target if self.at_most else self.value >= self.target)
 
 
 @dataclass(frozen=True)
