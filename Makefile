@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: demo test check lint format clean
+.PHONY: bench demo test check lint format clean
 
 $(VENV)/ready: setup.cfg setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
@@ -19,6 +19,9 @@ demo: $(VENV)/ready  ## the main job on a small world, end to end
 test: $(VENV)/ready  ## the fast tests; with SLOW=1 all
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 10 $(if $(SLOW),,-m 'not slow')
 
+bench: $(VENV)/ready  ## the benchmarks in their short form
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.benchmarks --output bench --short
+
 check: lint test  ## what each commit passes
 
 lint: $(VENV)/ready
@@ -31,4 +34,4 @@ format: $(VENV)/ready
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) bench demo build *.egg-info
