@@ -198,8 +198,8 @@ def test_a_stop_in_the_step_in_which_the_time_runs_out_loses_nothing(tmp_path: P
 def test_a_stop_asked_for_before_validation_is_heard_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Validation may take long: the epoch's steps are saved, and validation is what training goes on with."""
     steps: list[str] = []
-    step = loop._Course.step
-    monkeypatch.setattr(loop._Course, "step", lambda self, *arguments: (steps.append("step"), step(self, *arguments))[1])
+    step = loop.Course.step
+    monkeypatch.setattr(loop.Course, "step", lambda self, *arguments: (steps.append("step"), step(self, *arguments))[1])
     state, records = StateFile(tmp_path / "state.safetensors"), []
     config = replace(CONFIG, epochs=1)
     CLLM4Rec(CLLM4RecConfig(content_ratio=0)).fit(DATASET.train, DATASET.validation, config)

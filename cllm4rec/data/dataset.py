@@ -260,7 +260,7 @@ class Dataset:
             events["timestamp"].to_numpy() if "timestamp" in events.columns else None,
             events["review_text"] if "review_text" in events.columns else None,
         )
-        ties = items[TIES].to_numpy() if TIES in items.columns else None  # older folders have none
+        ties = items[TIES].to_numpy(writable=True) if TIES in items.columns else None  # older folders have none
         return cls(interactions, users, items.drop(TIES, strict=False), events["part"].to_numpy(), about, ties)
 
 
