@@ -58,18 +58,22 @@ def main(data: str, shared: Path, seeds: list[int], draws: int, candidates: int,
                 command("evaluate", "--run", folder / run, "--candidates", candidates, "--draws", draws, "--by", by,
                         "--json", values.with_suffix(".json"), "--per-user", values)  # fmt: skip
             hits[name].append(pl.read_parquet(values))
-    rows = []
+    rows, ratios = [], {}
     for name, found in hits.items():
         ratio, valid = (np.mean([one[metric].to_numpy() for one in found], axis=0) for metric in ("hit_ratio@1", "valid_ratio"))
+        ratios[name] = ratio
         low, high = bootstrap_interval(ratio)
         by_seed = [float(one["hit_ratio@1"].mean()) for one in found]  # type: ignore[arg-type]
         error = ratio.std(ddof=1) / np.sqrt(len(ratio))
         spread = f"{min(by_seed):.4f} to {max(by_seed):.4f}"
         rows.append([name, f"{ratio.mean():.4f}", f"{error:.4f}", f"[{low:.4f}, {high:.4f}]", spread, f"{valid.mean():.4f}"])
     text = table(["system", "HitRatio@1", "standard error", "95 % over rows", "over seeds", "ValidRatio"], rows)
+    gap = ratios["RSLLM, C_user"] - ratios["SASRec"]
+    low, high = bootstrap_interval(gap)
+    text += f"\n\nRSLLM, C_user minus SASRec, paired over rows: {gap.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
     (output / "table.md").write_text(text + "\n")
     n = len(hits["SASRec"][0])
-    protocol = json.loads((output / f"seed{seeds[0]}" / "sasrec-scores.json").read_text())["protocol"]
+    protocol = json.loads((output / f"seed{seeds[0]}" / "sasrec-scores.json").read_text())["protocol"].split("; chosen")[0]
     show(f"\n{data}, {n} test rows, training seeds {', '.join(map(str, seeds))}: {protocol}.")
     show(f"Published, LLaRA with a 7B Llama: {PUBLISHED[data]:.4f}.\n\n{text}")
 
