@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
         f"({protocol}; input: {given} events)"
     )
     if result.n_without_history:
-        say(f"  {result.n_without_history:,} users with {options.split} events have no history to go by and are left out")
+        say(f"  {result.n_without_history:,} further {what} have no history to go by and are left out")
     for name, value in result.metrics.items():
         say(f"  {name:<14} {value:.4f}")
     say(f"  {n / result.seconds:,.0f} {what}/s, {result.seconds:.1f} s")

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -514,8 +514,9 @@ def test_a_dry_run_says_what_training_takes_and_writes_nothing(place: Path, caps
 def test_the_sums_of_a_dry_run_by_hand() -> None:
     """Two of content alone, then three of both; a validation after each of the three."""
     content, other = Timed("content", 10, 0, 0.5, 100), Timed("other", 20, 2, 0.25, 100)
-    found = Rehearsal({"table": 2**18, "rest": 2**18}, 2**20, [content, other], 7.0, 3, 100.0)
+    found = Rehearsal({"table": 2**18, "rest": 2**18}, 2**20, [content, other], 7.0, 3, 1, 100.0)
     assert found.most_seconds == 5 * 10 * 0.5 + 3 * 20 * 0.25 + 3 * 7
+    assert replace(found, epochs=8, validate_every=3).validation_seconds == 4 * 7, "epochs 0, 3 and 6, and the last, 7"
     assert found.memory == 4 + 5 * 2, "MiB: 4 of frozen weights; of 2 MiB trained the weights, gradients, two moments, the best"
 
 
@@ -701,7 +702,7 @@ def test_users_who_come_only_late_are_left_out_and_counted(tmp_path: Path, capsy
     call("finetune", "--run", tmp_path / "run", "--epochs", 1)
     capsys.readouterr()
     call("evaluate", "--run", tmp_path / "run", "--json", tmp_path / "r.json")
-    assert f"{len(cold)} users with test events have no history to go by" in capsys.readouterr().out
+    assert f"{len(cold)} further users have no history to go by" in capsys.readouterr().out
     n_measured = len(set(dataset.test.interactions.users.tolist()) & with_history)
     assert json.loads((tmp_path / "r.json").read_text())["n_users"] == n_measured
     call("recommend", "--run", tmp_path / "run", "--all", "--k", 3, "--output", tmp_path / "lists.csv")

@@ -16,7 +16,7 @@ from cllm4rec.text import histories as histories_module
 from cllm4rec.text.content import ContentCorpus, content_documents
 from cllm4rec.text.histories import CollaborativeCorpus, HistoryOptions, RecommendationCorpus, fill, prompt_batch
 from cllm4rec.text.prompts import OF_CLLM4REC, TEMPLATES, Template, training_texts
-from cllm4rec.text.ragged import Ragged, assemble, batches_by_length
+from cllm4rec.text.ragged import Ragged, assemble, batches_by_length, cut_by_length
 from cllm4rec.text.tokenizer import ExtendedTokenizer, train_bpe
 
 N_USERS, N_ITEMS = 10, 20
@@ -302,8 +302,29 @@ def test_batches_by_length_hold_every_row_once_within_the_limit(tokens):
     assert all(len(rows) == 1 or len(rows) * lengths[rows].max() <= tokens for rows in batches)
     for rows, following in zip(batches, batches[1:], strict=False):  # no batch could have taken one row more
         assert lengths[rows].max() <= lengths[following].min()
-        assert (len(rows) + 1) * lengths[following].min() > tokens
+        length, positions = lengths[following].min(), (len(rows) + 1) * lengths[following].min()
+        padded = positions - lengths[rows].sum() - length
+        assert positions > tokens or (lengths[rows].sum() >= 1024 and padded > 0.1 * positions)
     assert batches_by_length(np.empty(0, dtype=np.int64), 10) == []
+
+
+def test_rows_are_cut_where_padding_is_least():
+    """Against all cuts there are; and not at all where padding is a tenth or less."""
+    generator = np.random.default_rng(0)
+    for n in (1, 2, 5, 40):
+        for spread in (1, 5, 50):
+            lengths = generator.integers(10, 10 + spread, 60)
+            rows = generator.permutation(60)[:n]
+            short, long = cut_by_length(rows, lengths)
+            assert sorted([*short, *long]) == sorted(rows)
+            positions = sum(len(part) * lengths[part].max(initial=0) for part in (short, long))
+            own = np.sort(lengths[rows])
+            if len(short):
+                assert own.sum() < 0.9 * n * own[-1]
+                assert positions == min(i * own[i - 1] + (n - i) * own[-1] for i in range(1, n))
+            else:
+                assert own.sum() >= 0.9 * n * own[-1]
+    assert [len(part) for part in cut_by_length(np.array([4, 2]), np.array([0, 0, 10, 0, 2]))] == [1, 1]
 
 
 # Corpora of histories.

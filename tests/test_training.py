@@ -22,8 +22,8 @@ from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.models.configs import CLLM4RecConfig
 from cllm4rec.text.histories import HistoryOptions, RecommendationCorpus, fill, prompt_batch
 from cllm4rec.text.prompts import Template
-from cllm4rec.text.ragged import Ragged
-from cllm4rec.training import losses
+from cllm4rec.text.ragged import Ragged, cut_by_length
+from cllm4rec.training import loop, losses
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import EpochRecord
@@ -168,6 +168,31 @@ def test_batches_of_eight_equal_eight_micro_batches_of_one(stage: str) -> None:
         model.fit(small_world().train, None, config, stage)
         assert before is None or not torch.equal(before, model.net.collaborative)
         tables.append((model.net.collaborative.detach(), model.net.content.detach()))
+    for one, other in zip(*tables, strict=True):
+        assert ((one - other).norm() / one.norm()).item() < 1e-5
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_a_batch_computed_in_two_parts_is_the_same_batch(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long histories apart from short ones: less padding, the same step."""
+    tables, n_parts = [], []
+
+    def whole(examples: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return examples[:0], examples
+
+    def counted(examples: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        both = cut_by_length(examples, lengths)
+        n_parts.append(1 + (len(both[0]) > 0))
+        return both
+
+    config = TrainConfig(epochs=1, batch_size=16, warmup_steps=2)
+    for cut in (counted, whole):
+        monkeypatch.setattr(loop, "cut_by_length", cut)
+        model = CLLM4Rec(CLLM4RecConfig(content_warmup=0)).fit(small_world().train, None, config, "pretrain")
+        if stage == "finetune":
+            model.fit(small_world().train, None, config, stage)
+        tables.append((model.net.collaborative.detach(), model.net.content.detach()))
+    assert set(n_parts) == {1, 2}
     for one, other in zip(*tables, strict=True):
         assert ((one - other).norm() / one.norm()).item() < 1e-5
 
@@ -333,6 +358,18 @@ def test_patience_counts_the_epochs_without_a_better_one(patience: int, n_epochs
     assert len(course.records) == n_epochs
     best = int(np.argmax(qualities[:n_epochs]))
     assert torch.equal(course.table, course.after_epoch[best])
+
+
+def test_epochs_that_are_not_validated_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first epoch, every third one then, and the last; the best of them is served, and patience counts epochs."""
+    course = Course([0.2, 0.3, 0.1, 0.1], replace(QUICK, epochs=9, patience=5, validate_every=3), monkeypatch)
+    validated = [record.epoch for record in course.records if record.validation is not None]
+    assert (validated, len(course.records)) == ([0, 3, 6, 8], 9)
+    assert [record.epoch for record in course.records if record.best] == [0, 3]
+    assert torch.equal(course.table, course.after_epoch[3])
+    assert len(course.kept) == 2
+    patient = Course([0.2, 0.3, 0.1, 0.1], replace(QUICK, epochs=50, patience=5, validate_every=3), monkeypatch)
+    assert [record.epoch for record in patient.records] == list(range(10)), "six epochs after the best of them"
 
 
 def test_epochs_end_training_where_patience_does_not(monkeypatch: pytest.MonkeyPatch) -> None:

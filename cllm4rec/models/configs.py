@@ -79,7 +79,9 @@ class IALSConfig(SystemConfig):
 class SequentialConfig(SystemConfig):
     """What a sequential recommender is."""
 
-    training: ClassVar[dict[str, TrainConfig]] = {"pretrain": TrainConfig(epochs=200, batch_size=128, patience=10)}
+    training: ClassVar[dict[str, TrainConfig]] = {
+        "pretrain": TrainConfig(epochs=200, batch_size=128, patience=10, validate_every=3)
+    }
 
     width: int = field(default=64, metadata={"least": 1, "help": "width of an item's embedding and of the states"})
     layers: int = field(default=2, metadata={"least": 1, "help": "layers of the encoder"})
@@ -153,8 +155,8 @@ class CLLM4RecConfig(BackboneConfig):
     """What CLLM4Rec is. `PAPER` holds the paper's values beside these defaults."""
 
     training: ClassVar[dict[str, TrainConfig]] = {
-        "pretrain": TrainConfig(epochs=8, patience=4, learning_rate=1e-4),
-        "finetune": TrainConfig(epochs=100, patience=8, learning_rate=3e-4),
+        "pretrain": TrainConfig(epochs=8, patience=4, learning_rate=1e-4, validate_every=2),
+        "finetune": TrainConfig(epochs=100, patience=8, learning_rate=3e-4, validate_every=3),
     }
     presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {"paper": PAPER}
     settled: ClassVar[tuple[str, ...]] = ("backbone", "tune", "start")
@@ -221,7 +223,7 @@ class RSLLMConfig(BackboneConfig):
 
     training: ClassVar[dict[str, TrainConfig]] = {
         "pretrain": TrainConfig(epochs=2, learning_rate=1e-3),
-        "finetune": TrainConfig(epochs=20, patience=3, learning_rate=5e-4),
+        "finetune": TrainConfig(epochs=20, patience=3, learning_rate=5e-4, validate_every=3),
     }
     settled: ClassVar[tuple[str, ...]] = ("backbone", "tune", "sequential", "dropout")
 

@@ -57,8 +57,13 @@ class RSLLM(LanguageRecommender):
         self._titles(train.item_texts.get("title"), train.n_items)
         if self.first is None and self.given_first is None:
             self.given_first = self._fitting(load(self.config.sequential, train))
+        if self.config.candidates:
+            self._check_candidates(train)
+
+    def _check_candidates(self, train: Dataset) -> None:
         groups, events = title_groups(train.items), train.interactions
-        own = np.unique(np.stack([events.users, groups[events.items]]), axis=1)[0]
+        n_groups = int(groups.max(initial=0)) + 1
+        own = np.unique(events.users * n_groups + groups[events.items]) // n_groups
         left = len(np.unique(groups)) - np.bincount(own).max(initial=0)
         if self.config.candidates > left + 1:
             raise ValueError(

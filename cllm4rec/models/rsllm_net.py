@@ -1,4 +1,4 @@
-"""What RSLLM is made of: its settings, and the network in which titles and ID embeddings meet."""
+"""The network of RSLLM, in which titles and ID embeddings meet."""
 
 import torch
 from torch import Tensor, nn

@@ -44,28 +44,37 @@ class BehaviourCorpus(Corpus):
     def __init__(self, train: Interactions, writer: ItemWriter, groups: np.ndarray, options: BehaviourOptions) -> None:
         """groups: `title_groups` of the items."""
         self.train, self.writer, self.groups, self.options = train, writer, groups, options
-        n = np.diff(train.indptr)
-        self.users = np.flatnonzero(n > 1)
-        tokens = np.append(0, np.cumsum(writer.written.lengths[train.items]))[train.indptr]
-        share = np.minimum(1.0, (options.length + 1) / np.maximum(n, 1))
-        self.lengths = np.rint(np.diff(tokens) * share).astype(np.int64)[self.users]
+        self.users = np.flatnonzero(np.diff(train.indptr) > 1)
+        self._written = np.append(0, np.cumsum(writer.written.lengths[train.items]))  # tokens of the events before each
+        self.lengths = self.lengths_in(0)
 
     def selection(self, epoch: int) -> np.ndarray:
         return permutation(len(self.users), self.options.seed, self.salt, epoch)
 
+    def lengths_in(self, epoch: int) -> np.ndarray:
+        begin, end = self._stretch(self.users, epoch)
+        first = self.train.indptr[self.users]
+        return self._written[first + end] - self._written[first + begin]
+
     def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> Batch:
         prompts, _, _ = self._prompts(examples, epoch)
         return self._with_answers(prompts) | as_tensors(targets=prompts.tokens.ravel()[prompts.answers])
+
+    def _stretch(self, users: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where in the histories of users (B,) the items begin and end that an epoch reads; the last of them is the answer."""
+        lengths = np.diff(self.train.indptr)[users]
+        draw = uniform(self.options.seed, self.salt, epoch, users, -1)
+        shortest = np.full(len(users), 2) if self.any_answer else np.minimum(lengths, self.options.length + 1)
+        end = shortest + (draw * (lengths - shortest + 1)).astype(np.int64)
+        return np.maximum(end - self.options.length - 1, 0), end
 
     def _prompts(self, examples: np.ndarray, epoch: int) -> tuple[Prompts, Ragged, np.ndarray]:
         """The prompts with their answers, the histories that they hold, and the items (B,) that answer them."""
         options, users = self.options, self.users[examples]
         events, lengths = self.train.histories(users)
         items = Ragged(self.train.items[events], lengths)
-        draw = uniform(options.seed, self.salt, epoch, users, -1)
-        shortest = np.full(len(users), 2) if self.any_answer else np.minimum(lengths, options.length + 1)
-        end = shortest + (draw * (lengths - shortest + 1)).astype(np.int64)  # of the stretch: its last item is the answer
-        items = items.where((items.places >= (end - options.length - 1)[items.rows]) & (items.places < end[items.rows]))
+        begin, end = self._stretch(users, epoch)
+        items = items.where((items.places >= begin[items.rows]) & (items.places < end[items.rows]))
         is_answer = items.places == (items.lengths - 1)[items.rows]
         history, answers = items.where(~is_answer), items.values[is_answer]
         candidates = None

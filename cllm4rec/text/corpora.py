@@ -29,11 +29,15 @@ from cllm4rec.text.tokenizer import ExtendedTokenizer
 class Corpus(ABC):
     """Examples of one objective."""
 
-    lengths: np.ndarray  # tokens of each example, about, for grouping by length
+    lengths: np.ndarray  # tokens of each example, about
 
     @abstractmethod
     def selection(self, epoch: int) -> np.ndarray:
         """Examples that an epoch visits, in its order."""
+
+    def lengths_in(self, epoch: int) -> np.ndarray:
+        """Tokens of each example in an epoch, about: examples of like length are computed together."""
+        return self.lengths
 
     @abstractmethod
     def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> Batch:

@@ -170,12 +170,20 @@ class RecommendationCorpus(HistoryCorpus):
         learned = as_tensors(rows=targets.rows, targets=targets.values, shown=left_out.values, shown_rows=left_out.rows)
         return prompt_batch(self.tokenizer, tokens, pool) | learned
 
-    def _mask(self, users: np.ndarray, items: Ragged, epoch: int) -> tuple[Ragged, Ragged]:
-        """Shown and masked items. In random order a random share is masked, in time order a suffix of random length."""
-        n = items.lengths
+    def lengths_in(self, epoch: int) -> np.ndarray:
+        n = np.diff(self.train.indptr)[self.users]
+        return self.template.n_fixed + np.minimum(n - self._n_masked(self.users, n, epoch), self.room)
+
+    def _n_masked(self, users: np.ndarray, n: np.ndarray, epoch: int) -> np.ndarray:
+        """How many of the n items of each of some users are masked."""
         n_masked = np.clip(np.rint(self.options.mask_share * n).astype(np.int64), 1, np.maximum(n - 1, 1))
         if self.options.order == "time":
             draw = uniform(self.options.seed, self.salt, epoch, users, -2)
             n_masked = np.where(n > 1, 1 + (draw * n_masked).astype(np.int64), n_masked)
-        hidden = items.places >= (n - n_masked)[items.rows]
+        return n_masked
+
+    def _mask(self, users: np.ndarray, items: Ragged, epoch: int) -> tuple[Ragged, Ragged]:
+        """Shown and masked items. In random order a random share is masked, in time order a suffix of random length."""
+        n = items.lengths
+        hidden = items.places >= (n - self._n_masked(users, n, epoch))[items.rows]
         return items.where(~hidden), items.where(hidden)

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 
 Batch = dict[str, torch.Tensor]
+PADDING = 0.1  # share of the positions that may be padding before rows are computed in parts of like length
+WORTH_A_PASS = 1024  # tokens: for fewer a pass of their own takes longer than the padding that it saves
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,33 @@ def assemble(pieces: Sequence[Ragged]) -> tuple[np.ndarray, np.ndarray, list[np.
 
 
 def batches_by_length(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
-    """Rows in batches of like length, each of at most `tokens` padded tokens (or one row)."""
+    """Rows in batches of like length, each of at most `tokens` padded tokens (or one row), no more than a share of PADDING of
+    them padding unless the batch is small."""
     order = np.argsort(lengths, kind="stable")
-    batches, begin = [], 0
-    for end in range(1, len(order) + 1):
-        if end == len(order) or (end + 1 - begin) * lengths[order[end]] > tokens:
+    ordered = lengths[order].tolist()
+    batches, begin, filled = [], 0, 0
+    for end, length in enumerate(ordered):
+        positions = (end + 1 - begin) * length
+        wasteful = filled >= WORTH_A_PASS and positions - filled - length > PADDING * positions
+        if end > begin and (positions > tokens or wasteful):
             batches.append(order[begin:end])
-            begin = end
-    return batches
+            begin, filled = end, 0
+        filled += length
+    return [*batches, order[begin:]] if len(order) else []
+
+
+def cut_by_length(rows: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Some rows in two parts, the short ones and the long ones, such that padding is least; the first part is empty where all
+    of them together are padded by no more than a share of PADDING.
+
+    Args:
+        rows: (B,) which of the lengths.
+    """
+    order = np.argsort(lengths[rows], kind="stable")
+    own = lengths[rows][order]
+    n, longest = len(own), int(own.max(initial=0))
+    if own.sum() >= (1 - PADDING) * n * longest:
+        return rows[:0], rows
+    first = np.arange(1, n)  # rows of the first part
+    best = 1 + int(np.argmin(first * own[:-1] + (n - first) * longest))
+    return rows[order[:best]], rows[order[best:]]

@@ -41,6 +41,9 @@ class TrainConfig:
     patience: int = field(
         default=5, metadata={"least": 1, "help": "epochs without a better validation metric before training stops"}
     )
+    validate_every: int = field(
+        default=1, metadata={"least": 1, "help": "epochs from one validation to the next, the first and the last among them"}
+    )
     max_minutes: float | None = field(default=None, metadata={"least": 0, "help": "stop after this many minutes"})
     seed: int = field(default=0, metadata={"help": "seed of all draws"})
 

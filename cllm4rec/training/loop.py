@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from cllm4rec.data.randomness import mix, permutation
 from cllm4rec.text.corpora import Corpus
-from cllm4rec.text.ragged import Batch
+from cllm4rec.text.ragged import Batch, cut_by_length
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.meter import EpochRecord, Meter, Totals, means
 from cllm4rec.training.state import Progress, StateFile, Stopped, Weights
@@ -66,7 +66,8 @@ def train(
     Args:
         net: an `nn.Module` that is a `Net`. It is wrapped here, so that several processes see one `forward`.
         objectives: visited in this order within each epoch.
-        validate: gives the metric (higher is better) that chooses the weights; without it the last weights are kept.
+        validate: gives the metric (higher is better) that chooses the weights, every so many epochs as `config` says;
+            without it the last weights are kept.
         on_best: called whenever the weights in `net` are the best so far.
         on_epoch: called after each epoch.
         state: where the state is saved, and taken up from if it is there: training then goes on, and on one process of a
@@ -97,15 +98,11 @@ def train(
                 break
         course.pause(should_stop())  # before what may take long
         quality = None
-        if validate is not None and (at.epoch >= warmup or at.late):
+        due = at.epoch >= warmup and ((at.epoch - warmup) % config.validate_every == 0 or at.epoch + 1 == n_epochs)
+        if validate is not None and (due or at.late):
             net.eval()
             quality = validate()
-        improved = quality is None or at.best is None or quality > at.best
-        if improved:
-            at.best, at.stale = quality, 0
-            course.keep_best(on_best)
-        else:
-            at.stale += 1
+        improved = course.judge(quality, on_best)
         on_epoch(course.record(quality, improved and quality is not None))
         course.next_epoch()
     course.take_best()
@@ -193,6 +190,16 @@ class Course:
             self.state.write(self.weights, self.best, self.raw_optimizer, self.at)
         self.saved = time.monotonic()
 
+    def judge(self, quality: float | None, on_best: Callable[[], None]) -> bool:
+        """Keep the weights if they are the best so far; until the first validation the newest are."""
+        improved = self.at.best is None or (quality is not None and quality > self.at.best)
+        if improved:
+            self.at.best, self.at.stale = quality, 0
+            self.keep_best(on_best)
+        elif quality is not None:
+            self.at.stale += self.config.validate_every
+        return improved
+
     def keep_best(self, on_best: Callable[[], None]) -> None:
         """The weights at hand are the best so far."""
         self.best = {name: parameter.detach().clone() for name, parameter in self.weights.items()}
@@ -241,21 +248,26 @@ def micro_batches(
 ) -> Iterator[MicroBatches]:
     """Some steps of an epoch: the micro-batches of this process, each with its weight.
 
-    Every process takes its slice of the same global batch. Where a slice is empty the process computes one example with weight
-    0, so that all take part in the exchange of gradients.
+    Every process takes its slice of the same global batch, whose examples ascend in length. Where a slice is empty the process
+    computes one example with weight 0, so that all take part in the exchange of gradients. A batch that is not sliced at all is
+    computed in two parts where it would be padded much.
     """
     corpus, slices = objective.corpus, accelerator.num_processes * config.accumulation
-    selection = grouped_by_length(corpus.selection(epoch), corpus.lengths, config, epoch)
-    parts, weights = [], []
+    lengths = corpus.lengths_in(epoch)
+    selection = grouped_by_length(corpus.selection(epoch), lengths, config, epoch)
+    parts, weights, counts = [], [], []
     for step in steps:
         examples = selection[step * config.batch_size :][: config.batch_size]
-        mine = np.array_split(examples, slices)[accelerator.process_index * config.accumulation :][: config.accumulation]
+        if slices == 1:
+            mine = [part for part in cut_by_length(examples, lengths) if len(part)]
+        else:
+            mine = np.array_split(examples, slices)[accelerator.process_index * config.accumulation :][: config.accumulation]
         parts += [part if len(part) else examples[:1] for part in mine]
         weights += [float(len(part) > 0) for part in mine]
-    numbers = [step for step in steps for _ in range(config.accumulation)]
-    batches = zip(corpus.batches(parts, epoch, numbers), weights, strict=True)
-    for _ in steps:
-        yield list(islice(batches, config.accumulation))
+        counts.append(len(mine))
+    batches = zip(corpus.batches(parts, epoch, np.repeat(steps, counts).tolist()), weights, strict=True)
+    for n in counts:
+        yield list(islice(batches, n))
 
 
 def grouped_by_length(selection: np.ndarray, lengths: np.ndarray, config: TrainConfig, epoch: int) -> np.ndarray:

@@ -38,6 +38,7 @@ class Rehearsal:
         objectives: as they were timed.
         validation: seconds of one validation; None where there is none.
         epochs: most epochs, warm-up not counted.
+        validate_every: epochs from one validation to the next.
         peak: MiB at most: of the device where there is one, else of this process.
     """
 
@@ -46,6 +47,7 @@ class Rehearsal:
     objectives: list[Timed]
     validation: float | None
     epochs: int
+    validate_every: int
     peak: float
 
     @property
@@ -59,7 +61,12 @@ class Rehearsal:
         """Of all epochs, if patience does not end them earlier."""
         warmup = max(one.from_epoch for one in self.objectives)
         visits = [(one, warmup + self.epochs - one.from_epoch) for one in self.objectives]
-        return sum(one.steps * one.seconds * n for one, n in visits) + (self.validation or 0.0) * self.epochs
+        return sum(one.steps * one.seconds * n for one, n in visits) + self.validation_seconds
+
+    @property
+    def validation_seconds(self) -> float:
+        """Of all validations."""
+        return (self.validation or 0.0) * len({*range(0, self.epochs, self.validate_every), self.epochs - 1})
 
     def __str__(self) -> str:
         groups = ", ".join(f"{name} {n:,}" for name, n in self.trained.items())
@@ -71,7 +78,7 @@ class Rehearsal:
             each = f"{one.steps:,} steps an epoch, {one.seconds:.3g} s and {one.tokens:,.0f} tokens a step"
             lines.append(f"{one.name:<12} {each}: {one.steps * one.seconds:,.0f} s an epoch")
         if self.validation is not None:
-            lines.append(f"validation   {self.validation:,.0f} s an epoch")
+            lines.append(f"validation   {self.validation:,.0f} s, after one epoch in {self.validate_every}")
         most = f"at most {self.most_seconds / 60:,.1f} minutes"
         lines.append(f"time         {most} ({self.epochs} epochs; patience may end them earlier)")
         return "\n".join(lines)
@@ -103,4 +110,4 @@ def rehearse(
         peak = torch.cuda.max_memory_allocated() / MIB
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Rehearsal(groups, frozen, timed, validation, config.epochs, peak)
+    return Rehearsal(groups, frozen, timed, validation, config.epochs, config.validate_every, peak)
