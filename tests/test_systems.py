@@ -350,9 +350,8 @@ def test_renumbering_the_items_permutes_the_scores_of_cllm4rec_with_renumbered_r
     other = system_class("cllm4rec").load(tmp_path)
     assert isinstance(other, NeuralRecommender)
     rows = np.concatenate([np.arange(dataset.n_users), dataset.n_users + order])
-    with torch.no_grad():
-        for table in (other.net.collaborative, other.net.content):
-            table.copy_(table[torch.from_numpy(rows)].clone())
+    for table in (other.net.collaborative, other.net.content):
+        table.fill(table.whole()[torch.from_numpy(rows)])
     other.item_ids = turned.item_ids
     users = np.arange(dataset.n_users)
     scores = model.score(users, dataset.train)

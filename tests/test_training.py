@@ -143,12 +143,12 @@ def test_pull_by_hand() -> None:
     table = torch.tensor([[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]], requires_grad=True)
     centre = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]], requires_grad=True)
     ids, weights = torch.tensor([0, 1, 1]), torch.tensor([1.0, 0.5, 0.5])
-    value = pull(table, centre, ids, weights)
+    value = pull(table[ids], centre[ids], weights)
     value.backward()
     assert value.item() == 18
     assert table.grad.tolist() == [[2, 4], [4, 6], [0, 0]]
     assert centre.grad is None
-    assert pull(table, None, ids, weights).item() == 5 + 25
+    assert pull(table[ids], None, weights).item() == 5 + 25
 
 
 # ----------------------------------------------------------------------------------------------------------- micro-batches
@@ -164,10 +164,10 @@ def test_batches_of_eight_equal_eight_micro_batches_of_one(stage: str) -> None:
         model = CLLM4Rec(start.config)
         if stage == "finetune":
             model.fit(small_world().train, None, replace(config, accumulation=1), "pretrain")
-        before = None if stage == "pretrain" else model.net.collaborative.detach().clone()
+        before = None if stage == "pretrain" else model.net.collaborative.whole()
         model.fit(small_world().train, None, config, stage)
-        assert before is None or not torch.equal(before, model.net.collaborative)
-        tables.append((model.net.collaborative.detach(), model.net.content.detach()))
+        assert before is None or not torch.equal(before, model.net.collaborative.whole())
+        tables.append((model.net.collaborative.whole(), model.net.content.whole()))
     for one, other in zip(*tables, strict=True):
         assert ((one - other).norm() / one.norm()).item() < 1e-5
 
@@ -191,7 +191,7 @@ def test_a_batch_computed_in_two_parts_is_the_same_batch(stage: str, monkeypatch
         model = CLLM4Rec(CLLM4RecConfig(content_warmup=0)).fit(small_world().train, None, config, "pretrain")
         if stage == "finetune":
             model.fit(small_world().train, None, config, stage)
-        tables.append((model.net.collaborative.detach(), model.net.content.detach()))
+        tables.append((model.net.collaborative.whole(), model.net.content.whole()))
     assert set(n_parts) == {1, 2}
     for one, other in zip(*tables, strict=True):
         assert ((one - other).norm() / one.norm()).item() < 1e-5
@@ -210,7 +210,7 @@ def rough_model() -> CLLM4Rec:
         for parameter in model.net.backbone.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
         for table in (model.net.collaborative, model.net.content):
-            table.copy_(0.1 * torch.randn(table.shape, generator=generator))
+            table.fill(0.1 * torch.randn(table.whole().shape, generator=generator))
     model.net.eval()
     return model
 
@@ -288,7 +288,7 @@ def test_ids_read_the_table_that_is_given_and_words_do_not() -> None:
     batch = recommendation_batch([[1, 2]])
     place = int(batch["pool"][0])
     one = net.backbone(batch["tokens"], batch["mask"], net.collaborative)[0]
-    table = net.collaborative.clone()
+    table = net.collaborative.whole()
     table[net.n_users + 1] *= -1
     other = net.backbone(batch["tokens"], batch["mask"], table)[0]
     torch.testing.assert_close(one[:place], other[:place], rtol=1e-6, atol=1e-6)
@@ -326,7 +326,7 @@ class Course:
 
     @property
     def table(self) -> Tensor:
-        return self.model.net.collaborative.detach().clone()
+        return self.model.net.collaborative.whole()
 
     def _on_epoch(self, record: EpochRecord) -> None:
         self.records.append(record)
@@ -424,7 +424,7 @@ def test_training_runs_of_one_seed_are_equal_and_of_two_differ() -> None:
     tables = []
     for seed in (3, 3, 4):
         model = CLLM4Rec().fit(small_world().train, None, replace(QUICK, epochs=1, seed=seed), "pretrain")
-        tables.append(model.net.collaborative.detach())
+        tables.append(model.net.collaborative.whole())
     assert torch.equal(tables[0], tables[1])
     assert not torch.equal(tables[0], tables[2])
 
@@ -465,7 +465,7 @@ def copied(run_and_data: tuple[Path, Path], tmp_path: Path) -> Path:
 def test_run_json_says_what_was_run_on_which_data_with_which_versions(run_and_data: tuple[Path, Path]) -> None:
     run, data = run_and_data
     about = json.loads((run / "run.json").read_text())
-    assert about["format_version"] == 1
+    assert about["format_version"] == 2
     assert about["system"] == "cllm4rec"
     assert {"cllm4rec", "python", "torch", "transformers", "accelerate", "numpy"} <= set(about["versions"])
     described = json.loads((data / "dataset.json").read_text())
@@ -519,7 +519,7 @@ def test_a_run_folder_loads_by_itself_and_scores(run_and_data: tuple[Path, Path]
 
 def test_an_unknown_format_version_is_refused_clearly(copied: Path) -> None:
     changed(copied / "run.json", format_version=99)
-    with pytest.raises(ValueError, match=r"format_version 99 is unknown.*reads 1"):
+    with pytest.raises(ValueError, match=r"format_version 99 is unknown.*reads 2"):
         load(copied)
 
 

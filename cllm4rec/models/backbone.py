@@ -5,7 +5,7 @@ import importlib.util
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from safetensors import SafetensorError
@@ -27,6 +27,14 @@ from cllm4rec.text.tokenizer import train_bpe
 TABLE_SPREAD = 0.02  # standard deviation of ID embeddings at the start, and of the words of the built-in backbones
 LORA_RANK = 16
 CONTEXT = 1024  # positions of the built-in backbones, and most tokens of an example
+
+
+class Rows(Protocol):
+    """What is read by numbers: a table (n, d), or what stands for one."""
+
+    def __getitem__(self, numbers: Tensor, /) -> Tensor:
+        """The rows (N, d) of some numbers (N,)."""
+        ...
 
 
 class Backbone(nn.Module):
@@ -85,22 +93,22 @@ class Backbone(nn.Module):
         return cast(Tensor, self.model.get_output_embeddings().weight)
 
     def forward(
-        self, tokens: Tensor, mask: Tensor, table: Tensor, order_free: Tensor | None = None, cache: DynamicCache | None = None
+        self, tokens: Tensor, mask: Tensor, table: Rows, order_free: Tensor | None = None, cache: DynamicCache | None = None
     ) -> Tensor:
         """States of the last layer (B, L, d).
 
         Args:
             tokens: (B, L) word w -> w, ID t -> n_words + t.
             mask: (B, L), True at tokens, False at padding, which changes nothing.
-            table: (n_ids, d) embeddings of the IDs.
+            table: gives the embeddings (N, d) of IDs (N,).
             order_free: (B, L), True at the tokens of a set. If given, attention is bidirectional and the tokens of a set
                 share one position, so that the states do not depend on its order; if not, attention is causal.
             cache: keys and values of tokens before these, none of them padding; those of these are added.
         """
         is_id = tokens >= self.n_words
         embedded = self.model.get_input_embeddings()(tokens.masked_fill(is_id, 0)) * self.word_scale  # (B, L, d)
-        ids = table[(tokens - self.n_words).clamp(min=0)] * self.id_scale
-        embedded = torch.where(is_id[..., None], ids.to(embedded.dtype), embedded)
+        ids = table[tokens[is_id] - self.n_words] * self.id_scale
+        embedded = embedded.index_put((is_id,), ids.to(embedded.dtype))
         length, past = tokens.shape[1], 0 if cache is None else cache.get_seq_length()
         seen = functional.pad(mask, (past, 0), value=True)
         visible = seen[:, None, None, :].expand(-1, 1, length, -1)  # (B, 1, L, past + L), True where a query sees a key

@@ -14,6 +14,7 @@ from cllm4rec.models.backbone import Backbone, build_backbone
 from cllm4rec.models.configs import CLLM4RecConfig
 from cllm4rec.models.language import LanguageRecommender
 from cllm4rec.models.starts import starting_tables
+from cllm4rec.models.tables import IDTable
 from cllm4rec.text.content import ContentCorpus, content_documents
 from cllm4rec.text.histories import (
     CollaborativeCorpus,
@@ -32,30 +33,32 @@ TOKENS_AT_ONCE = 1 << 14  # padded tokens of a forward pass when scoring
 
 
 class CLLM4RecNet(nn.Module):
-    """One backbone read through two tables of ID embeddings: collaborative z^l and content z^c, each (I + J, d)."""
+    """One backbone read through two tables of ID embeddings: collaborative z^l and content z^c."""
 
     def __init__(self, backbone: Backbone, config: CLLM4RecConfig, n_users: int, n_items: int) -> None:
         super().__init__()
         self.backbone, self.config, self.n_users = backbone, config, n_users
-        self.collaborative = nn.Parameter(torch.empty(n_users + n_items, backbone.width))  # filled by `_build` or from a file
-        self.content = nn.Parameter(torch.empty(n_users + n_items, backbone.width))
+        self.collaborative = IDTable(n_users, n_items, backbone.width)
+        self.content = IDTable(n_users, n_items, backbone.width)
 
     def forward(self, objective: str, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Loss terms, each a sum over the batch: the NLL, the mutual pull and the prior (CLLM4Rec, MAP objective)."""
         if objective == "content":
             table, other, classes = self.content, self.collaborative, self.backbone.word_head
         else:
-            table, other, classes = self.collaborative, self.content, self.collaborative[self.n_users :]
+            table, other, classes = self.collaborative, self.content, self.collaborative.items.weight
         if objective == "recommend":
             states = self.user_states(batch)
         else:
             states = self.backbone(batch["tokens"], batch["mask"], table).flatten(0, 1)[batch["read"]]
         nll = multinomial_nll(states, classes, batch["rows"], batch["targets"], batch.get("shown_rows"), batch.get("shown"))
-        ids, weights = batch["ids"], batch["weights"]
+        own, weights = table[batch["ids"]], batch["weights"]
+        with torch.no_grad():
+            centres = other[batch["ids"]]
         return {
             objective: nll,
-            "mutual": self.config.mutual / 2 * pull(table, other, ids, weights),
-            "prior": self.config.prior / 2 * pull(table, None, ids, weights),
+            "mutual": self.config.mutual / 2 * pull(own, centres, weights),
+            "prior": self.config.prior / 2 * pull(own, None, weights),
         }
 
     def user_states(self, batch: dict[str, Tensor], finetuned: bool = True) -> Tensor:
@@ -80,12 +83,14 @@ class CLLM4RecNet(nn.Module):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trained parameters: the two tables and, where it is tuned, the backbone."""
         backbone = [p for p in self.backbone.parameters() if p.requires_grad]
-        return {"z^l": [self.collaborative], "z^c": [self.content], "backbone": backbone}
+        return {"z^l": [*self.collaborative.parameters()], "z^c": [*self.content.parameters()], "backbone": backbone}
 
     @torch.no_grad()
     def diagnostics(self) -> dict[str, float]:
         """Mean cosine between the two embeddings of an ID."""
-        return {"cos(z^l, z^c)": float(torch.cosine_similarity(self.collaborative, self.content).mean())}
+        pairs = zip(self.collaborative.parameters(), self.content.parameters(), strict=True)
+        cosines = torch.cat([torch.cosine_similarity(*pair) for pair in pairs])
+        return {"cos(z^l, z^c)": float(cosines.mean())}
 
 
 class CLLM4Rec(LanguageRecommender):
@@ -109,8 +114,8 @@ class CLLM4Rec(LanguageRecommender):
         net = CLLM4RecNet(backbone, self.config, train.n_users, train.n_items)
         with torch.no_grad():
             collaborative, content = starting_tables(self.config.start, backbone, self.tokenizer, train, seed)
-            net.collaborative.copy_(collaborative)
-            net.content.copy_(content)
+            net.collaborative.fill(collaborative)
+            net.content.fill(content)
         return net
 
     def _rebuild(self, folder: Path, described: dict[str, Any]) -> CLLM4RecNet:
@@ -156,4 +161,4 @@ class CLLM4Rec(LanguageRecommender):
         return states
 
     def _item_vectors(self) -> Tensor:
-        return self.net.collaborative[self.net.n_users :].detach()
+        return self.net.collaborative.items.weight.detach()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # opening a run takes none of the libraries that train
     from cllm4rec.training.meter import EpochRecord
     from cllm4rec.training.state import StateFile
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 STAGES = ("pretrain", "finetune")
 VERSIONS_OF = ("torch", "transformers", "accelerate", "numpy", "scipy", "polars")
 

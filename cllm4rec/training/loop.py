@@ -18,6 +18,7 @@ from cllm4rec.text.corpora import Corpus
 from cllm4rec.text.ragged import Batch, cut_by_length
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.meter import EpochRecord, Meter, Totals, means
+from cllm4rec.training.optimizers import Optimizer
 from cllm4rec.training.state import Progress, StateFile, Stopped, Weights
 
 MicroBatches = list[tuple[Batch, float]]  # and the weight of each
@@ -83,20 +84,34 @@ def train(
     """
     if not any(len(objective.corpus.lengths) for objective in objectives):
         raise ValueError("there is nothing to learn from: no user has enough training events (for what comes next: two)")
+    with Course(net, config, accelerator, state) as course:
+        _run(course, objectives, validate, on_best, on_epoch, should_stop)
+    net.eval()
+
+
+def _run(
+    course: "Course",
+    objectives: list[Objective],
+    validate: Callable[[], float] | None,
+    on_best: Callable[[], None],
+    on_epoch: Callable[[EpochRecord], None],
+    should_stop: Callable[[], bool],
+) -> None:
+    """`train`, once all is ready."""
+    net, config, at = course.net, course.config, course.at
     warmup = max((objective.from_epoch for objective in objectives), default=0)
-    course = Course(net, config, accelerator, state)
-    at = course.at
     n_epochs = config.epochs and warmup + config.epochs
     if not course.best and n_epochs == 0:
         course.keep_best(on_best)
     while at.step if at.late else (at.stale < config.patience and at.epoch < n_epochs):
         net.train()
         course.pause(should_stop())
-        for name, batches in _steps(objectives, at, config, accelerator) if not at.late else ():
+        for name, batches in _steps(objectives, at, config, course.accelerator) if not at.late else ():
             course.step(name, batches, should_stop())
             if at.late:
                 break
         course.pause(should_stop())  # before what may take long
+        course.optimizer.catch_up()
         quality = None
         due = at.epoch >= warmup and ((at.epoch - warmup) % config.validate_every == 0 or at.epoch + 1 == n_epochs)
         if validate is not None and (due or at.late):
@@ -106,7 +121,6 @@ def train(
         on_epoch(course.record(quality, improved and quality is not None))
         course.next_epoch()
     course.take_best()
-    net.eval()
 
 
 class Course:
@@ -115,15 +129,22 @@ class Course:
     def __init__(self, net: Any, config: TrainConfig, accelerator: Accelerator, state: StateFile | None) -> None:
         self.net, self.config, self.accelerator, self.state = net, config, accelerator, state
         self.weights: Weights = {name: p for name, p in net.named_parameters() if p.requires_grad}
-        groups = [{"params": parameters} for parameters in net.parameter_groups().values() if parameters]
-        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0, fused=True)
-        self.wrapped, self.optimizer = accelerator.prepare(net, optimizer)
-        self.at, self.best = (Progress(), {}) if state is None else state.take_up(self.weights, optimizer)
+        self.optimizer = Optimizer(net, accelerator)
+        self.at, self.best = Progress(), Weights()
+        if state is not None:
+            self.at, self.best, moments = state.take_up(self.weights)
+            if moments:
+                self.optimizer.load(moments)
         accelerator.wait_for_everyone()  # before the main process replaces what the others have to read
-        self.raw_optimizer = optimizer
         now = time.monotonic()
         self.began, self.epoch_began, self.saved = now - self.at.seconds, now, now
         self.meter = Meter(net, self.at.totals, accelerator)
+
+    def __enter__(self) -> "Course":
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self.optimizer.close()
 
     def pause(self, stop: bool) -> None:
         """Save the state if that is due; stop if any process was asked to."""
@@ -142,25 +163,23 @@ class Course:
         for number, (batch, weight) in enumerate(batches):
             on_device = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
             last = number == len(batches) - 1
-            with accelerator.no_sync(self.wrapped) if not last else nullcontext():
-                terms = self.wrapped(objective, on_device)
+            with accelerator.no_sync(self.optimizer.wrapped) if not last else nullcontext():
+                terms = self.optimizer.wrapped(objective, on_device)
                 loss = torch.stack(list(terms.values())).sum() * weight
                 # DDP averages over processes: times their number gives the sum
                 accelerator.backward(loss * accelerator.num_processes / max(1.0, n_targets))
+            self.optimizer.take_rows()
             self.meter.add(objective, terms, weight, on_device)
+        self.optimizer.gather_rows()
         self.meter.add_norms()
-        norm = accelerator.clip_grad_norm_(self.wrapped.parameters(), config.clip_norm)
-        if norm is not None and not torch.isfinite(norm):
+        if not torch.isfinite(self.optimizer.clip(config.clip_norm)):
             if self.state is not None and accelerator.is_main_process:
                 self.state.remove()  # it would lead here again
             raise ValueError(
                 f"training diverged in step {at.steps} ({objective}): the gradient is not finite; lower --learning-rate "
                 "(the best epoch so far is kept)"
             )
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * min(1.0, (at.steps + 1) / max(1, config.warmup_steps))
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.optimizer.step(config.learning_rate * min(1.0, (at.steps + 1) / max(1, config.warmup_steps)))
         at.step, at.steps, at.late = at.step + 1, at.steps + 1, lates > 0
         if stops or dues:
             self.pause(stop)
@@ -187,7 +206,7 @@ class Course:
             return
         self.at.totals, self.at.seconds = self.totals(), time.monotonic() - self.began
         if self.accelerator.is_main_process:
-            self.state.write(self.weights, self.best, self.raw_optimizer, self.at)
+            self.state.write(self.weights, self.best, self.optimizer.state(), self.at)
         self.saved = time.monotonic()
 
     def judge(self, quality: float | None, on_best: Callable[[], None]) -> bool:

@@ -141,17 +141,15 @@ def multinomial_nll(
         return _BlockedNLL.apply(states, classes, counts, none, shown_rows, shown, rows, targets).float()
 
 
-def pull(table: Tensor, centre: Tensor | None, ids: Tensor, weights: Tensor) -> Tensor:
+def pull(embeddings: Tensor, centres: Tensor | None, weights: Tensor) -> Tensor:
     """Weighted squared distance of ID embeddings to their centre, summed: the Gaussian terms of CLLM4Rec's objective.
 
     Args:
-        table: (I + J, d), receives the gradient.
-        centre: (I + J, d), does not; zero if None (the prior).
-        ids: (M,) ID numbers as they occur, with repeats.
+        embeddings: (M, d) of the IDs as they occur, with repeats; receives the gradient.
+        centres: (M, d), do not; zero if None (the prior).
         weights: (M,) 1 / occurrences in the epoch, so that an epoch sums to one term for each ID that occurs.
     """
-    at = table[ids]
-    distance = at if centre is None else at - centre.detach()[ids]
+    distance = embeddings if centres is None else embeddings - centres.detach()
     return (distance.float().square().sum(-1) * weights).sum()
 
 

@@ -70,7 +70,8 @@ class Meter:
 
     def add_norms(self) -> None:
         for name, parameters in self.net.parameter_groups().items():
-            norms = [torch.linalg.vector_norm(p.grad.detach()).double() for p in parameters if p.grad is not None]
+            gradients = [p.grad.values() if p.grad.is_sparse else p.grad for p in parameters if p.grad is not None]
+            norms = [torch.linalg.vector_norm(gradient).double() for gradient in gradients]
             if norms:
                 _add(self.norms, name, torch.linalg.vector_norm(torch.stack(norms)), 1)
 

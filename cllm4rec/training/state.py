@@ -14,7 +14,7 @@ from torch import Tensor
 from cllm4rec.data.files import remove_file, write_aside
 from cllm4rec.training.meter import Totals
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 Weights = dict[str, Tensor]
 
 
@@ -61,12 +61,11 @@ class StateFile:
     path: Path
     about: dict[str, Any] = field(default_factory=dict)
 
-    def write(self, weights: Weights, best: Weights, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-        """Save the state in the place of the one before."""
+    def write(self, weights: Weights, best: Weights, moments: Weights, progress: Progress) -> None:
+        """Save the state in the place of the one before; `moments`: those of the optimiser."""
         tensors = {f"now.{name}": tensor for name, tensor in weights.items()}
         tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
-        for number, moments in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in moments.items()}
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in moments.items()}
         described = {"format_version": FORMAT_VERSION, "about": self.about, "progress": asdict(progress)}
         with write_aside(self.path) as aside:
             own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -85,8 +84,8 @@ class StateFile:
             raise ValueError(f"{self.path}: format_version {found['format_version']!r} is unknown: remove it and start again")
         return dict(found)
 
-    def take_up(self, weights: Weights, optimizer: torch.optim.Optimizer) -> tuple[Progress, Weights]:
-        """Fill weights and optimiser as they were saved, and say where training stood and which weights were best.
+    def take_up(self, weights: Weights) -> tuple[Progress, Weights, Weights]:
+        """Fill weights as they were saved, and say where training stood, which weights were best, and the moments.
 
         Without a file nothing is filled, and training stands at the beginning.
 
@@ -95,7 +94,7 @@ class StateFile:
         """
         described = self.described()
         if described is None:
-            return Progress(), {}
+            return Progress(), {}, {}
         for name in self.about:
             if described["about"].get(name) != self.about[name]:
                 raise ValueError(
@@ -112,13 +111,8 @@ class StateFile:
         with torch.no_grad():
             for name, parameter in weights.items():
                 parameter.copy_(groups["now"][name])
-        moments: dict[int, Weights] = {}
-        for key, tensor in groups["optimizer"].items():
-            number, own = key.split(".", 1)
-            moments.setdefault(int(number), {})[own] = tensor
-        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         progress = dict(described["progress"])
-        return Progress(**progress | {"totals": _totals(progress["totals"])}), groups["best"]
+        return Progress(**progress | {"totals": _totals(progress["totals"])}), groups["best"], groups["optimizer"]
 
     def remove(self) -> None:
         """The stage has ended."""

@@ -52,7 +52,7 @@ def prompts(model: CLLM4Rec, users: np.ndarray, train: Dataset) -> list[list[Bat
 def bare(model: CLLM4Rec, batches: list[list[Batch]]) -> Tensor:
     """The forward passes, and the states by all items."""
     model.net.eval()
-    table = model.net.collaborative[model.net.n_users :]
+    table = model.net.collaborative.items.weight
     for parts in batches:
         scores = torch.cat([model.net.user_states(batch, True) for batch in parts]) @ table.T
     return scores
