@@ -1,7 +1,7 @@
 """Weights sharded over two processes (FSDP2) train as those of one process do, in double precision.
 
-This file is also the program of the two processes: `python test_sharded.py RANK FOLDER`. They meet in a file, and gloo talks
-over the loopback interface alone.
+They are sharded in two ways: by hand, and by Accelerate as docs/accelerate/fsdp2.yaml says. This file is also the program of
+the two processes: `python test_sharded.py RANK FOLDER`. They meet in a file, and gloo talks over the loopback interface alone.
 """
 
 import json
@@ -14,24 +14,31 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed import init_process_group
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.optim import AdamW
 
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.models.configs import CLLM4RecConfig
+from cllm4rec.models.neural import make_accelerator
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import Objective, micro_batches, n_steps
-
-pytestmark = pytest.mark.slow
 
 N_PROCESSES = 2
 STEPS = 4  # of each objective
 TRAINING = TrainConfig(batch_size=8, learning_rate=3e-3)
 ORDER = ("content", "collaborative", "recommend")
+CONFIGURATIONS = Path(__file__).parents[1] / "docs" / "accelerate"
 
 
 def start() -> tuple[Any, list[Objective]]:
@@ -46,16 +53,19 @@ def start() -> tuple[Any, list[Objective]]:
     return model.net.double(), [by_name[name] for name in ORDER]
 
 
-def train(net: Any, objectives: list[Objective], rank: int, n_processes: int) -> list[tuple[float, float]]:
+def optimizer_of(net: nn.Module) -> AdamW:
+    return AdamW(net.parameters(), lr=TRAINING.learning_rate, weight_decay=0.0, fused=True)
+
+
+def train(net: Any, optimizer: Any, objectives: list[Objective], rank: int, n_processes: int) -> list[tuple[float, float]]:
     """A few steps of each objective on this process's slice of each global batch.
 
     Returns:
         Of each step, the slice's share of the loss, and the norm of the gradient of the whole batch before it is clipped.
     """
-    optimizer = torch.optim.AdamW(net.parameters(), lr=TRAINING.learning_rate, weight_decay=0.0, fused=True)
     place: Any = SimpleNamespace(process_index=rank, num_processes=n_processes)
-    record = []
     alone: Any = SimpleNamespace(process_index=0, num_processes=1)
+    record = []
     for objective in objectives:
         steps = range(min(STEPS, n_steps(objective, 0, TRAINING)))
         whole = micro_batches(objective, 0, steps, TRAINING, alone)
@@ -72,37 +82,62 @@ def train(net: Any, objectives: list[Objective], rank: int, n_processes: int) ->
     return record
 
 
-def shard(net: Any) -> None:
+def by_hand(net: Any) -> tuple[Any, AdamW]:
     """The blocks of the backbone each by itself, then all the rest: ID tables, words and positions."""
     mesh = init_device_mesh("cpu", (N_PROCESSES,))
     for block in net.backbone.model.transformer.h:
         fully_shard(block, mesh=mesh)
     fully_shard(net, mesh=mesh)
+    return net, optimizer_of(net)
+
+
+def by_accelerate(net: Any) -> Any:
+    """As Accelerate's launcher set up the environment."""
+    plugin = FullyShardedDataParallelPlugin()
+    accelerator = Accelerator(cpu=True, fsdp_plugin=plugin)
+    accelerator.state.fsdp_plugin = plugin  # on a CPU it would leave the plugin aside
+    accelerator.state.distributed_type = DistributedType.FSDP
+    return accelerator.prepare(net, optimizer_of(net))
+
+
+WAYS = {"by hand": by_hand, "by Accelerate": by_accelerate}
 
 
 def take_part(rank: int, folder: Path) -> None:
-    """One of the processes: writes its own pieces, before and after training, and the whole weights that it gathers."""
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    """One of the processes: writes how it went, its pieces of the weights, and the whole weights that it gathers."""
     torch.set_num_threads(1)
     setattr(torch.Tensor, "float", torch.Tensor.double)  # noqa: B010 - losses are computed in single precision otherwise
-    torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=N_PROCESSES)
-    net, objectives = start()
-    shard(net)
-    record = train(net, objectives, rank, N_PROCESSES)
-    pieces = {name: p.to_local().detach().clone() for name, p in net.named_parameters()}
-    whole = {name: p.full_tensor().detach() for name, p in net.named_parameters()}
-    save_file(pieces, folder / f"pieces-{rank}.safetensors")
-    save_file(whole, folder / f"whole-{rank}.safetensors")
-    (folder / f"record-{rank}.json").write_text(json.dumps(record))
+    init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=N_PROCESSES)
+    for way, sharded in WAYS.items():
+        net, objectives = start()
+        net, optimizer = sharded(net)
+        record = train(net, optimizer, objectives, rank, N_PROCESSES)
+        units = [type(module).__name__ for module in net.modules() if isinstance(module, FSDPModule)]
+        (folder / f"{way} {rank}.json").write_text(json.dumps({"record": record, "units": units}))
+        save_file({name: p.to_local().detach() for name, p in net.named_parameters()}, folder / f"{way} {rank} pieces")
+        save_file({name: p.full_tensor().detach() for name, p in net.named_parameters()}, folder / f"{way} {rank} whole")
     torch.distributed.destroy_process_group()
+
+
+def launched(configuration: str) -> dict[str, str]:
+    """The environment that `accelerate launch` makes of a configuration shipped with the package."""
+    line = ["--config_file", str(CONFIGURATIONS / configuration), "--main_process_port", "29501", "training.py"]
+    return prepare_multi_gpu_env(_validate_launch_command(launch_command_parser().parse_args(line))[0])
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes wrote."""
     path = tmp_path_factory.mktemp("sharded")
+    common = {"GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": str(N_PROCESSES), "LOCAL_WORLD_SIZE": str(N_PROCESSES)}
+    environment = {**os.environ, **launched("fsdp2.yaml"), **common, "OMP_NUM_THREADS": "1"}
     started = [
-        subprocess.Popen([sys.executable, __file__, str(rank), str(path)], stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, __file__, str(rank), str(path)],
+            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for rank in range(N_PROCESSES)
     ]
     try:
@@ -121,7 +156,7 @@ def alone() -> tuple[dict[str, Tensor], dict[str, Tensor], list[tuple[float, flo
         patch.setattr(torch.Tensor, "float", torch.Tensor.double)
         net, objectives = start()
         first = weights(net)
-        record = train(net, objectives, 0, 1)
+        record = train(net, optimizer_of(net), objectives, 0, 1)
     return first, weights(net), record
 
 
@@ -133,6 +168,7 @@ def distance(one: Tensor, other: Tensor) -> float:
     return float(torch.linalg.vector_norm(one - other) / torch.linalg.vector_norm(one))
 
 
+@pytest.mark.slow
 def test_every_objective_is_trained_and_moves_the_weights(alone: Any) -> None:
     first, last, record = alone
     assert len(record) > 2 * STEPS
@@ -141,27 +177,33 @@ def test_every_objective_is_trained_and_moves_the_weights(alone: Any) -> None:
         assert distance(last[name], first[name]) > 1e-3, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", range(N_PROCESSES))
-def test_sharded_weights_are_those_of_one_process(rank: int, folder: Path, alone: Any) -> None:
-    expected, got = alone[1], load_file(folder / f"whole-{rank}.safetensors")
+@pytest.mark.parametrize("way", WAYS)
+def test_sharded_weights_are_those_of_one_process(way: str, rank: int, folder: Path, alone: Any) -> None:
+    expected, got = alone[1], load_file(folder / f"{way} {rank} whole")
     assert expected.keys() == got.keys()
     for name, tensor in expected.items():
         assert got[name].dtype == torch.float64
         assert distance(tensor, got[name]) < 1e-10, name
 
 
-def test_shares_of_the_loss_add_up_and_the_gradient_is_that_of_the_whole_batch(folder: Path, alone: Any) -> None:
-    own = [json.loads((folder / f"record-{rank}.json").read_text()) for rank in range(N_PROCESSES)]
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_shares_of_the_loss_add_up_and_the_gradient_is_that_of_the_whole_batch(way: str, folder: Path, alone: Any) -> None:
+    own = [json.loads((folder / f"{way} {rank}.json").read_text())["record"] for rank in range(N_PROCESSES)]
     losses, norms = zip(*alone[2], strict=True)
     assert [sum(loss for loss, _ in parts) for parts in zip(*own, strict=True)] == pytest.approx(losses, rel=1e-10)
     for record in own:
         assert [norm for _, norm in record] == pytest.approx(norms, rel=1e-10)
 
 
-def test_each_process_holds_half_of_every_weight(folder: Path, alone: Any) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_each_process_holds_half_of_every_weight(way: str, folder: Path, alone: Any) -> None:
     """The rows of a matrix are divided, the first process has the odd one; their pieces together are the whole."""
-    pieces = [load_file(folder / f"pieces-{rank}.safetensors") for rank in range(N_PROCESSES)]
-    whole = load_file(folder / "whole-0.safetensors")
+    pieces = [load_file(folder / f"{way} {rank} pieces") for rank in range(N_PROCESSES)]
+    whole = load_file(folder / f"{way} 0 whole")
     odd = 0
     for name, tensor in alone[1].items():
         n, width = len(tensor), tensor.shape[1:]
@@ -171,6 +213,39 @@ def test_each_process_holds_half_of_every_weight(folder: Path, alone: Any) -> No
     assert odd, "no weight is divided unevenly"
     held = [sum(tensor.numel() for tensor in piece.values()) for piece in pieces]
     assert max(held) < 0.51 * sum(tensor.numel() for tensor in alone[1].values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_the_network_and_each_block_of_the_backbone_are_gathered_by_themselves(way: str, folder: Path) -> None:
+    units = json.loads((folder / f"{way} 0.json").read_text())["units"]
+    assert units == ["FSDPCLLM4RecNet", "FSDPGPT2Block", "FSDPGPT2Block"]
+
+
+# ---------------------------------------------------------------------------------------- configurations of Accelerate shipped
+
+
+def test_accelerate_reads_the_configuration_of_sharding(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = launched("fsdp2.yaml")
+    assert environment["ACCELERATE_USE_FSDP"] == "true"
+    for name in environment.keys() - os.environ.keys():
+        monkeypatch.setenv(name, environment[name])
+    plugin = FullyShardedDataParallelPlugin()
+    assert (plugin.fsdp_version, plugin.reshard_after_forward) == (2, True)
+    assert plugin.transformer_cls_names_to_wrap == ["GPT2Block"]
+
+
+def test_accelerate_reads_the_configuration_of_several_gpus() -> None:
+    environment = launched("ddp.yaml")
+    assert "ACCELERATE_USE_FSDP" not in environment
+    described = load_config_from_file(str(CONFIGURATIONS / "ddp.yaml"))
+    assert (described.distributed_type, described.num_processes) == (DistributedType.MULTI_GPU, 2)
+
+
+def test_the_commands_refuse_to_train_sharded_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
+    with pytest.raises(ValueError, match="FSDP"):
+        make_accelerator()
 
 
 if __name__ == "__main__":
