@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, gather_object
 from torch import nn
 
 from cllm4rec.data.dataset import Dataset
@@ -26,10 +26,17 @@ from cllm4rec.training.state import StateFile
 
 
 def make_accelerator() -> Accelerator:
-    """Accelerate as its launcher set it up, in bf16 on a GPU that has it."""
+    """Accelerate as its launcher set it up, in bf16 on a GPU that has it.
+
+    Raises:
+        ValueError: it was set up to shard the weights (FSDP), which the loop cannot validate, keep and save as yet.
+    """
     alternating = DistributedDataParallelKwargs(find_unused_parameters=True)  # objectives leave each other's table unused
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return Accelerator(mixed_precision="bf16" if bf16 else None, kwargs_handlers=[alternating])
+    accelerator = Accelerator(mixed_precision="bf16" if bf16 else None, kwargs_handlers=[alternating])
+    if accelerator.distributed_type == DistributedType.FSDP:
+        raise ValueError("weights sharded by Accelerate's FSDP cannot be trained yet: launch with distributed_type MULTI_GPU")
+    return accelerator
 
 
 class NeuralRecommender(InnerProductRecommender):
