@@ -48,6 +48,8 @@ def start() -> tuple[Any, list[Objective]]:
     model = CLLM4Rec(CLLM4RecConfig(backbone="tiny", start="random"))
     model._learn_ids(dataset.train)
     model.net = model._build(dataset.train, 0)
+    for table in (model.net.collaborative, model.net.content):
+        table.users.sparse = False  # a shard of a table has no sparse gradient
     objectives = [one for stage in model.stages for one in model._objectives(dataset.train, stage, TRAINING)]
     by_name = {one.name: one for one in objectives}
     return model.net.double(), [by_name[name] for name in ORDER]

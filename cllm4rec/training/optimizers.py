@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, pad_across_processes
+from accelerate.utils import pad_across_processes
 from torch import Tensor, nn
 
 from cllm4rec.training.rows import RowAdam, RowTable, coalesced
@@ -22,10 +22,6 @@ class Optimizer:
             raise ValueError("mixed precision fp16 needs its losses scaled, which is not done here: use bf16 or no")
         self.net, self.accelerator = net, accelerator
         tables = {name: module for name, module in net.named_modules() if isinstance(module, RowTable) and module.sparse}
-        if accelerator.distributed_type == DistributedType.FSDP:  # a shard of a table has no sparse gradient
-            for table in tables.values():
-                table.sparse = False
-            tables = {}
         self.rows = {name: RowAdam(table) for name, table in tables.items() if table.weight.requires_grad}
         self._parts: dict[str, list[Tensor]] = {name: [] for name in self.rows}
         apart = {id(one.table.weight) for one in self.rows.values()}

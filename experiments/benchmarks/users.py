@@ -1,0 +1,59 @@
+"""How long a training step takes as users grow: a collaborative step of 64 users with 20 items each, of 5,000 items.
+
+Beside ours, the same step with dense gradients of users and PyTorch's AdamW, which reads and writes all of them each time.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from cllm4rec.data.interactions import Interactions
+from cllm4rec.models.backbone import build_backbone
+from cllm4rec.models.cllm4rec import CLLM4RecNet
+from cllm4rec.models.configs import CLLM4RecConfig
+from cllm4rec.text.histories import CollaborativeCorpus, HistoryOptions
+from cllm4rec.text.prompts import OF_CLLM4REC, training_texts
+from cllm4rec.text.tokenizer import ExtendedTokenizer
+from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.loop import Course
+from experiments.benchmarks.common import Row, Settings, report, settings, side_by_side
+from experiments.benchmarks.steps import our_steps
+
+N_ITEMS, A_HISTORY, BATCHES = 5_000, 20, 8
+FEW, MANY, DENSE = 10_000, 1_000_000, 200_000
+
+
+def steps(n_users: int, sparse: bool = True) -> Callable[[], object]:
+    """Some steps of users spread over all."""
+    generator = np.random.default_rng(0)
+    indices = np.sort(generator.choice(n_users, 64 * BATCHES, replace=False)).repeat(A_HISTORY)
+    train = Interactions(indices, generator.integers(0, N_ITEMS, len(indices)), n_users, N_ITEMS)
+    backbone, words = build_backbone(CLLM4RecConfig(), training_texts(OF_CLLM4REC, {}), 0)
+    net = CLLM4RecNet(backbone, CLLM4RecConfig(), n_users, N_ITEMS)
+    for table in (net.collaborative, net.content):
+        table.users.sparse = sparse
+        for side in table.parameters():
+            torch.nn.init.uniform_(side, -0.02, 0.02)
+    corpus = CollaborativeCorpus(
+        train, ExtendedTokenizer(words, backbone.n_words, n_users, N_ITEMS), HistoryOptions(backbone.context)
+    )
+    batches = [corpus.batch(part, 0) for part in np.array_split(generator.permutation(64 * BATCHES), BATCHES)]
+    return partial(our_steps, Course(net, TrainConfig(), Accelerator(cpu=True), None), "collaborative", batches)
+
+
+def main(given: Settings) -> list[Row]:
+    dense = DENSE // 4 if given.short else DENSE
+    timed = {"few": steps(FEW), "many": steps(MANY), "few, dense": steps(FEW, False), "dense": steps(dense, False)}
+    times = side_by_side(timed, 3 if given.short else 7)
+    shown = {name: f"{value / BATCHES * 1e3:.0f} ms" for name, value in times.items()}
+    growth = times["many"] / times["few"]
+    ours = f"{shown['few']} with {FEW:,} users, {shown['many']} with {MANY:,}"
+    theirs = f"dense: {shown['few, dense']} with {FEW:,}, {shown['dense']} with {dense:,}"
+    return report("users", [Row("a step as users grow from 10 thousand to 1 million", ours, theirs, growth, 1.2, True)], given)
+
+
+if __name__ == "__main__":
+    main(settings(__doc__))

@@ -1,0 +1,169 @@
+"""Row-sparse Adam is Adam: against PyTorch's dense one, and against a loop over rows that knows no shortcut."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.synthetic import taste_world
+from cllm4rec.models.cllm4rec import CLLM4Rec
+from cllm4rec.models.configs import CLLM4RecConfig
+from cllm4rec.models.tables import IDTable
+from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.rows import RowAdam, RowTable, coalesced
+
+N_ROWS, WIDTH, STEPS = 40, 6, 600
+
+
+def table_of(weights: Tensor) -> RowTable:
+    table = RowTable(*weights.shape)
+    table.sparse = True
+    with torch.no_grad():
+        table.weight.copy_(weights)
+    return table
+
+
+def rate_of(step: int) -> float:
+    """Rises, as the loop's does."""
+    return 0.01 * min(1.0, (step + 1) / 50)
+
+
+def reads(seed: int) -> list[tuple[Tensor, Tensor]]:
+    """Which rows each step reads, with repeats and sometimes none, and what their gradients are multiples of; most rows rest
+    for hundreds of steps."""
+    generator = torch.Generator().manual_seed(seed)
+    steps = []
+    for step in range(STEPS):
+        n = int(torch.randint(0, 5, (1,), generator=generator))
+        rows = torch.randint(0, N_ROWS if step % 200 < 60 else 4, (n,), generator=generator)
+        steps.append((rows, torch.randn(n, WIDTH, generator=generator)))
+    return steps
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-4, 1e-7])
+def test_rows_move_as_under_dense_adam(size: float) -> None:
+    """Gradients of any size: those of 1e-7 are as small as epsilon. The limit is what single precision itself loses."""
+    weights = torch.randn(N_ROWS, WIDTH, generator=torch.Generator().manual_seed(1))
+    table, dense = table_of(weights), nn.Parameter(weights.double())
+    ours, theirs = RowAdam(table), torch.optim.AdamW([dense], weight_decay=0.0)
+    for step, (rows, slopes) in enumerate(reads(2)):
+        ((table(rows) * slopes).sum() * size).backward()  # type: ignore[no-untyped-call]
+        assert table.weight.grad is not None
+        table.weight.grad = coalesced([table.weight.grad])
+        ours.step(rate_of(step))
+        table.weight.grad = None
+        ((dense[rows] * slopes.double()).sum() * size).backward()  # type: ignore[no-untyped-call]
+        theirs.param_groups[0]["lr"] = rate_of(step)
+        theirs.step()
+        theirs.zero_grad()
+        torch.testing.assert_close(table.weight[rows].double(), dense[rows], rtol=0, atol=3e-4 * rate_of(99) * 10)
+    assert (ours.done < STEPS).sum() > N_ROWS / 2, "most rows are behind"
+    ours.catch_up()
+    assert (dense - weights).abs().max() > 0.1
+    torch.testing.assert_close(table.weight.double(), dense, rtol=0, atol=3e-5)
+
+
+def test_missed_steps_by_hand() -> None:
+    """One row, one gradient of 2, then two steps without: each moves it by rate * m_hat / sqrt(v_hat)."""
+    table = table_of(torch.tensor([[1.0], [5.0]]))
+    adam = RowAdam(table)
+    (2 * table(torch.tensor([0])).sum()).backward()
+    table.weight.grad = coalesced([table.weight.grad])
+    adam.step(0.1)
+    table.weight.grad = None
+    for rows in (torch.tensor([1]), torch.tensor([1])):
+        (0 * table(rows).sum()).backward()
+        table.weight.grad = coalesced([table.weight.grad])
+        adam.step(0.1)
+        table.weight.grad = None
+    m, v, x = 0.0, 0.0, 1.0
+    for step, slope in enumerate((2.0, 0.0, 0.0), start=1):
+        m, v = 0.9 * m + 0.1 * slope, 0.999 * v + 0.001 * slope**2
+        x -= 0.1 * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)) ** 0.5 + 1e-8)
+    assert table.weight[0].item() == pytest.approx(0.9), "not read since"
+    assert table(torch.tensor([0])).item() == pytest.approx(x, rel=1e-6)
+    assert table.weight[1].item() == 5.0
+
+
+def test_what_was_saved_goes_on_to_the_bit() -> None:
+    weights = torch.randn(N_ROWS, WIDTH, generator=torch.Generator().manual_seed(1))
+    table = table_of(weights)
+    adam = RowAdam(table)
+
+    def make(table: RowTable, adam: RowAdam, steps: range) -> None:
+        for step in steps:
+            rows, slopes = reads(3)[step]
+            (table(rows) * slopes).sum().backward()  # type: ignore[no-untyped-call]
+            table.weight.grad = coalesced([table.weight.grad])
+            adam.step(rate_of(step))
+            table.weight.grad = None
+
+    make(table, adam, range(20))
+    saved, kept = copy.deepcopy(adam.state()), table.weight.detach().clone()
+    make(table, adam, range(20, 40))
+    again = table_of(kept)
+    other = RowAdam(again)
+    other.load(saved)
+    make(again, other, range(20, 40))
+    for one in (adam, other):
+        one.catch_up()
+    assert torch.equal(table.weight, again.weight)
+
+
+def test_a_sum_of_two_gradients_has_each_row_once_in_either_order() -> None:
+    table = table_of(torch.zeros(9, 2))
+    parts = []
+    for rows in ([3, 1, 3], [1, 8]):
+        table(torch.tensor(rows)).square().sum().backward()
+        (table(torch.tensor(rows)) * torch.arange(2.0)).sum().backward()
+        parts.append(coalesced([table.weight.grad]))
+        table.weight.grad = None
+    both, turned = coalesced(parts), coalesced(parts[::-1])
+    assert both.indices().tolist() == [[1, 3, 8]]
+    assert both.values().tolist() == [[0, 2], [0, 2], [0, 1]]
+    assert torch.equal(both.to_dense(), turned.to_dense())
+
+
+def test_a_table_of_ids_reads_users_and_items_in_any_order() -> None:
+    generator = torch.Generator().manual_seed(0)
+    whole = torch.randn(12, 3, generator=generator)
+    table = IDTable(5, 7, 3)
+    table.fill(whole)
+    assert torch.equal(table.whole(), whole)
+    dense = whole.clone().requires_grad_()
+    for ids in (torch.tensor([11, 0, 4, 5, 0, 7]), torch.tensor([[6, 2], [2, 3]]), torch.tensor([8]), torch.empty(0).long()):
+        slopes = torch.randn(*ids.shape, 3, generator=generator)
+        assert torch.equal(table[ids], whole[ids])
+        (table[ids] * slopes).sum().backward()
+        (dense[ids] * slopes).sum().backward()
+    users, items = table.users.weight.grad, table.items.weight.grad
+    assert users.is_sparse and not items.is_sparse
+    torch.testing.assert_close(torch.cat([users.to_dense(), items]), dense.grad)
+
+
+def test_training_gives_what_dense_adam_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same epochs, once with dense gradients and PyTorch's AdamW for all; rounding grows in training, so there are few."""
+    world = taste_world(0, n_users=60, n_items=40)
+    dataset = build_dataset(world.events, world.items)
+    found = []
+    for sparse in (True, False):
+        if not sparse:
+            monkeypatch.setattr(IDTable, "__init__", dense_tables(IDTable.__init__))
+        model = CLLM4Rec(CLLM4RecConfig(start="random", content_warmup=0))
+        model.fit(dataset.train, None, TrainConfig(epochs=3, batch_size=4, warmup_steps=5))
+        assert model.net.collaborative.users.sparse == sparse
+        found.append([table.whole() for table in (model.net.collaborative, model.net.content)])
+    for ours, theirs in zip(*found, strict=True):
+        assert ((ours - theirs).norm() / theirs.norm()).item() < 2e-5
+
+
+def dense_tables(made):  # type: ignore[no-untyped-def]
+    """IDTable.__init__ that leaves all gradients dense."""
+
+    def init(self, *arguments, **named):  # type: ignore[no-untyped-def]
+        made(self, *arguments, **named)
+        self.users.sparse = False
+
+    return init
