@@ -208,7 +208,7 @@ def test_a_run_has_two_hundred_steps_over_content_and_histories(name: str, stage
 def test_training_moves_every_weight_far_beyond_what_is_tolerated(stage: str, runs: Path) -> None:
     steps = weights_by_step(runs, "one", stage)
     first, last = steps[min(steps)], steps[max(steps)]
-    assert {"collaborative", "content"} < set(first)
+    assert {f"{table}.{side}.weight" for table in ("collaborative", "content") for side in ("users", "items")} < set(first)
     for weight, array in last.items():
         assert distance(first[weight], array) > 1e-3, weight
 

@@ -27,7 +27,7 @@ from cllm4rec.text.prompts import OF_CLLM4REC, Template, training_texts
 from cllm4rec.text.ragged import Ragged, batches_by_length
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import Objective
-from cllm4rec.training.losses import multinomial_nll, pull
+from cllm4rec.training.losses import Candidates, multinomial_nll, pull, sampled_nll
 
 TOKENS_AT_ONCE = 1 << 14  # padded tokens of a forward pass when scoring
 
@@ -38,20 +38,26 @@ class CLLM4RecNet(nn.Module):
     def __init__(self, backbone: Backbone, config: CLLM4RecConfig, n_users: int, n_items: int) -> None:
         super().__init__()
         self.backbone, self.config, self.n_users = backbone, config, n_users
-        self.collaborative = IDTable(n_users, n_items, backbone.width)
-        self.content = IDTable(n_users, n_items, backbone.width)
+        self.collaborative, self.content = (
+            IDTable(n_users, n_items, backbone.width, sampled=config.sampled > 0) for _ in range(2)
+        )
 
     def forward(self, objective: str, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Loss terms, each a sum over the batch: the NLL, the mutual pull and the prior (CLLM4Rec, MAP objective)."""
+        table, other = self.collaborative, self.content
         if objective == "content":
-            table, other, classes = self.content, self.collaborative, self.backbone.word_head
-        else:
-            table, other, classes = self.collaborative, self.content, self.collaborative.items.weight
+            table, other = other, table
         if objective == "recommend":
             states = self.user_states(batch)
         else:
             states = self.backbone(batch["tokens"], batch["mask"], table).flatten(0, 1)[batch["read"]]
-        nll = multinomial_nll(states, classes, batch["rows"], batch["targets"], batch.get("shown_rows"), batch.get("shown"))
+        rows, targets, shown = batch["rows"], batch["targets"], (batch.get("shown_rows"), batch.get("shown"))
+        if "sample" in batch:
+            known = Candidates(batch["sample"], table.items(batch["sample"]), batch["sample_log_p"])
+            nll = sampled_nll(states, known, table.items(targets), rows, targets, batch["targets_log_p"], *shown)
+        else:
+            classes = self.backbone.word_head if objective == "content" else table.items.weight
+            nll = multinomial_nll(states, classes, rows, targets, *shown)
         own, weights = table[batch["ids"]], batch["weights"]
         with torch.no_grad():
             centres = other[batch["ids"]]
@@ -124,9 +130,8 @@ class CLLM4Rec(LanguageRecommender):
 
     def _options(self, seed: int) -> HistoryOptions:
         config = self.config
-        return HistoryOptions(
-            self.net.backbone.context, config.order, config.user_dropping, config.mask_share, config.targets, seed
-        )
+        shares = (config.user_dropping, config.mask_share)
+        return HistoryOptions(self.net.backbone.context, config.order, *shares, config.targets, config.sampled, seed)
 
     def _objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
         options = self._options(config.seed)

@@ -159,7 +159,7 @@ class CLLM4RecConfig(BackboneConfig):
         "finetune": TrainConfig(epochs=100, patience=8, learning_rate=3e-4, validate_every=3),
     }
     presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {"paper": PAPER}
-    settled: ClassVar[tuple[str, ...]] = ("backbone", "tune", "start")
+    settled: ClassVar[tuple[str, ...]] = ("backbone", "tune", "start", "sampled")
 
     start: str = field(
         default="factors",
@@ -184,6 +184,11 @@ class CLLM4RecConfig(BackboneConfig):
     user_dropping: float = field(
         default=0.2, metadata={"least": 0, "below": 1, "help": "share of prompts without their user token"}
     )
+    sampled: int = field(
+        default=0,
+        metadata={"least": 0, "help": "items that the softmax of a training step is over, drawn by how often they occur and "
+                          "corrected for it (log q), for catalogues of millions; 0: all"},
+    )  # fmt: skip
     order: str = field(
         default="random",
         metadata={"help": "order of a history's items: random (shuffled anew each time) or time (for what comes next)",

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import torch
 
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.randomness import mix, permutation, uniform
 from cllm4rec.text.corpora import Corpus, EpochCounts, as_tensors, id_numbers
 from cllm4rec.text.prompts import Template
 from cllm4rec.text.ragged import Batch, Ragged, join, pad
+from cllm4rec.text.sampling import ItemSampler
 from cllm4rec.text.tokenizer import ExtendedTokenizer
 
 TOGETHER = 64  # batches whose examples are filled in at once, as most of the time goes by calls and not by examples
@@ -28,6 +30,7 @@ class HistoryOptions:
         mask_share: share of a history that is masked in finetuning (at least one item, and one stays).
         targets: what finetuning predicts: "unseen" (the masked items, the rest of the history left out of the softmax),
             "masked" (the masked items, softmax over all) or "all" (all items of the history).
+        sampled: items that the softmax of a step is over, at most; 0: all.
         seed: of all of it.
     """
 
@@ -36,6 +39,7 @@ class HistoryOptions:
     user_dropping: float = 0.0
     mask_share: float = 0.2
     targets: str = "unseen"
+    sampled: int = 0
     seed: int = 0
 
 
@@ -54,6 +58,7 @@ class HistoryCorpus(Corpus):
             raise ValueError(f"a context of {options.context} tokens has no room for two items: use a longer one")
         self.lengths = self.template.n_fixed + np.minimum(np.diff(train.indptr)[self.users], self.room)
         self._occurrences = EpochCounts(self)
+        self._sampler = ItemSampler(train, options.sampled, options.seed, self.salt) if options.sampled else None
 
     def selection(self, epoch: int) -> np.ndarray:
         return permutation(len(self.users), self.options.seed, self.salt, epoch)
@@ -66,9 +71,18 @@ class HistoryCorpus(Corpus):
         for start in range(0, len(parts), TOGETHER):
             some = parts[start : start + TOGETHER]
             filled = self._fill(np.concatenate(some), epoch)
-            for own in zip(*(one.split([len(part) for part in some]) for one in filled), strict=True):
+            rows = zip(*(one.split([len(part) for part in some]) for one in filled), strict=True)
+            for step, own in zip(steps[start:], rows, strict=False):
                 batch = self._batch(*own)
-                yield batch | {"weights": 1.0 / counts[batch["ids"]]}
+                yield batch | {"weights": 1.0 / counts[batch["ids"]]} | self._sample(batch["targets"], epoch, step)
+
+    def _sample(self, targets: torch.Tensor, epoch: int, step: int) -> Batch:
+        """Where the softmax is over a sample: `sample` (S,) its items, ascending, `sample_log_p` (S,) and `targets_log_p` (T,)
+        the log of the probability that such a sample holds them and the targets."""
+        if self._sampler is None:
+            return {}
+        sample, log_p = self._sampler.draw(epoch, step), self._sampler.log_inclusion
+        return as_tensors(sample=sample, sample_log_p=log_p(sample), targets_log_p=log_p(targets.numpy()))
 
     def unweighed(self, examples: np.ndarray, epoch: int) -> Batch:
         return self._batch(*self._fill(examples, epoch))

@@ -1,6 +1,6 @@
 """Losses as small functions, exact, without dense targets and without all logits at once."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -139,6 +139,58 @@ def multinomial_nll(
         counts = torch.bincount(rows, minlength=len(states)).to(torch.float32)
         none = states.new_zeros(len(states), 0)
         return _BlockedNLL.apply(states, classes, counts, none, shown_rows, shown, rows, targets).float()
+
+
+class Candidates(NamedTuple):
+    """The classes that a softmax is estimated by: their numbers (S,), ascending; their rows (S, d); and the log of the
+    probability with which each one is among them (S,)."""
+
+    numbers: Tensor
+    rows: Tensor
+    log_p: Tensor
+
+    def places(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Where some numbers (N,) stand among them, and whether they do."""
+        place = torch.searchsorted(self.numbers, numbers).clamp(max=len(self.numbers) - 1)
+        return place, self.numbers[place] == numbers
+
+
+def sampled_nll(
+    states: Tensor,
+    sample: Candidates,
+    positives: Tensor,
+    rows: Tensor,
+    targets: Tensor,
+    log_p: Tensor,
+    shown_rows: Tensor | None = None,
+    shown: Tensor | None = None,
+) -> Tensor:
+    """`multinomial_nll` with the softmax of a state over its targets and a sample of the other classes, summed.
+
+    Each logit is lessened by the log of the probability that a sample holds its class (Jean et al., 2015), so that classes
+    drawn often count no more than others. With a sample of all classes, which has probability 1, it is the exact one.
+
+    Args:
+        states: (R, d).
+        sample: the classes drawn.
+        positives: (T, d), the rows of the targets.
+        rows, targets: (T,) as `multinomial_nll` takes them.
+        log_p: (T,) of the targets, as the sample has it.
+        shown_rows, shown: as `multinomial_nll` takes them.
+    """
+    if shown is None or shown_rows is None:
+        shown = shown_rows = targets[:0]
+    with torch.autocast(states.device.type, enabled=False):  # exact in mixed precision too
+        states, classes, n_rows = states.float(), sample.rows.float(), len(states)
+        right = (states[rows] * positives.float()).sum(-1) - log_p  # (T,)
+        highest = right.new_full((n_rows,), -torch.inf).scatter_reduce(0, rows, right.detach(), "amax")
+        together = torch.zeros_like(highest).index_add(0, rows, (right - highest[rows]).exp()).log() + highest
+        out_rows, (place, there) = torch.cat([rows, shown_rows]), sample.places(torch.cat([targets, shown]))
+        states = torch.cat([states, torch.ones_like(states[:, :1])], dim=1)
+        classes = torch.cat([classes, -sample.log_p[:, None]], dim=1)
+        counts, none = torch.bincount(rows, minlength=n_rows).to(torch.float32), targets[:0]
+        normalisers = _BlockedNLL.apply(states, classes, counts, together[:, None], out_rows[there], place[there], none, none)
+        return (normalisers - right.sum(dtype=torch.float64)).float()
 
 
 def pull(embeddings: Tensor, centres: Tensor | None, weights: Tensor) -> Tensor:

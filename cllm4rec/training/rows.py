@@ -44,11 +44,13 @@ class RowAdam:
 
     def __init__(self, table: RowTable) -> None:
         self.table = table
-        self.mean = torch.zeros_like(table.weight)  # m
-        self.square = torch.zeros_like(table.weight)  # v
-        self.done = torch.zeros(len(table.weight), dtype=torch.int64, device=table.weight.device)  # steps each row has made
         self.rates: list[float] = []  # of all steps so far
         table.before_reading = self.catch_up
+
+    def _begin(self) -> None:
+        """Moments are made in the first step: a table that is never trained has none."""
+        self.mean, self.square = torch.zeros_like(self.table.weight), torch.zeros_like(self.table.weight)  # m, v
+        self.done = torch.zeros(len(self.mean), dtype=torch.int64, device=self.mean.device)  # steps each row has made
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
@@ -56,6 +58,8 @@ class RowAdam:
         gradient = self.table.weight.grad
         assert gradient is not None
         rows, values = gradient.indices()[0], gradient.values()
+        if not self.rates:
+            self._begin()
         self.rates.append(rate)
         n, (b1, b2) = len(self.rates), BETAS
         mean = self.mean[rows].lerp_(values, 1 - b1)
@@ -67,6 +71,8 @@ class RowAdam:
     @torch.no_grad()
     def catch_up(self, rows: Tensor | None = None) -> None:
         """Let some rows, with repeats, or all make the steps that they missed."""
+        if not self.rates:
+            return
         if rows is None:
             behind = (self.done < len(self.rates)).nonzero()[:, 0]
         else:
@@ -99,14 +105,18 @@ class RowAdam:
 
     def state(self) -> dict[str, Tensor]:
         """All that a later `load` needs."""
+        if not self.rates:
+            return {}
         rates = torch.tensor(self.rates, dtype=torch.float64)
         return {"mean": self.mean, "square": self.square, "done": self.done, "rates": rates}
 
     @torch.no_grad()
     def load(self, state: dict[str, Tensor]) -> None:
-        for name in ("mean", "square", "done"):
-            getattr(self, name).copy_(state[name])
-        self.rates = state["rates"].tolist()
+        if state:
+            self._begin()
+            for name in ("mean", "square", "done"):
+                getattr(self, name).copy_(state[name])
+            self.rates = state["rates"].tolist()
 
 
 def coalesced(parts: Sequence[Tensor]) -> Tensor:

@@ -40,7 +40,7 @@ def steps(n_users: int, sparse: bool = True) -> Callable[[], object]:
     corpus = CollaborativeCorpus(
         train, ExtendedTokenizer(words, backbone.n_words, n_users, N_ITEMS), HistoryOptions(backbone.context)
     )
-    batches = [corpus.batch(part, 0) for part in np.array_split(generator.permutation(64 * BATCHES), BATCHES)]
+    batches = [[(corpus.batch(part, 0), 1.0)] for part in np.array_split(generator.permutation(64 * BATCHES), BATCHES)]
     return partial(our_steps, Course(net, TrainConfig(), Accelerator(cpu=True), None), "collaborative", batches)
 
 
