@@ -35,6 +35,7 @@ class Rehearsal:
     Attributes:
         trained: numbers that are trained, by group of parameters.
         frozen: numbers that are not.
+        by_rows: trained numbers of tables that are read by rows, and have no gradient beside that of the rows.
         objectives: as they were timed.
         validation: seconds of one validation; None where there is none.
         epochs: most epochs, warm-up not counted.
@@ -44,6 +45,7 @@ class Rehearsal:
 
     trained: dict[str, int]
     frozen: int
+    by_rows: int
     objectives: list[Timed]
     validation: float | None
     epochs: int
@@ -54,7 +56,7 @@ class Rehearsal:
     def memory(self) -> float:
         """MiB of weights, and of gradients, Adam's two moments and the best weights for those that are trained; activations and
         data come on top."""
-        return 4 * (self.frozen + 5 * sum(self.trained.values())) / MIB
+        return 4 * (self.frozen + 5 * sum(self.trained.values()) - self.by_rows) / MIB
 
     @property
     def most_seconds(self) -> float:
@@ -91,6 +93,7 @@ def rehearse(
     groups = {name: sum(p.numel() for p in own if p.requires_grad) for name, own in net.parameter_groups().items()}
     frozen = sum(p.numel() for p in net.parameters()) - sum(groups.values())
     course, timed = Course(net, config, accelerator, None), []
+    by_rows = sum(one.table.weight.numel() for one in course.optimizer.rows.values())
     net.train()
     for objective in objectives:
         n, seconds, tokens = n_steps(objective, objective.from_epoch, config), [], []
@@ -110,4 +113,4 @@ def rehearse(
         peak = torch.cuda.max_memory_allocated() / MIB
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Rehearsal(groups, frozen, timed, validation, config.epochs, config.validate_every, peak)
+    return Rehearsal(groups, frozen, by_rows, timed, validation, config.epochs, config.validate_every, peak)

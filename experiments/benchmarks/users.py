@@ -26,27 +26,29 @@ N_ITEMS, A_HISTORY, BATCHES = 5_000, 20, 8
 FEW, MANY, DENSE = 10_000, 1_000_000, 200_000
 
 
-def steps(n_users: int, sparse: bool = True) -> Callable[[], object]:
-    """Some steps of users spread over all."""
+def steps(n_users: int, sparse: bool = True, n_items: int = N_ITEMS) -> tuple[Course, Callable[[], object]]:
+    """A training under way, and some steps of users spread over all."""
     generator = np.random.default_rng(0)
     indices = np.sort(generator.choice(n_users, 64 * BATCHES, replace=False)).repeat(A_HISTORY)
-    train = Interactions(indices, generator.integers(0, N_ITEMS, len(indices)), n_users, N_ITEMS)
+    train = Interactions(indices, generator.integers(0, n_items, len(indices)), n_users, n_items)
     backbone, words = build_backbone(CLLM4RecConfig(), training_texts(OF_CLLM4REC, {}), 0)
-    net = CLLM4RecNet(backbone, CLLM4RecConfig(), n_users, N_ITEMS)
+    net = CLLM4RecNet(backbone, CLLM4RecConfig(), n_users, n_items)
     for table in (net.collaborative, net.content):
         table.users.sparse = sparse
         for side in table.parameters():
             torch.nn.init.uniform_(side, -0.02, 0.02)
     corpus = CollaborativeCorpus(
-        train, ExtendedTokenizer(words, backbone.n_words, n_users, N_ITEMS), HistoryOptions(backbone.context)
+        train, ExtendedTokenizer(words, backbone.n_words, n_users, n_items), HistoryOptions(backbone.context)
     )
     batches = [[(corpus.batch(part, 0), 1.0)] for part in np.array_split(generator.permutation(64 * BATCHES), BATCHES)]
-    return partial(our_steps, Course(net, TrainConfig(), Accelerator(cpu=True), None), "collaborative", batches)
+    course = Course(net, TrainConfig(), Accelerator(cpu=True), None)
+    return course, partial(our_steps, course, "collaborative", batches)
 
 
 def main(given: Settings) -> list[Row]:
     dense = DENSE // 4 if given.short else DENSE
-    timed = {"few": steps(FEW), "many": steps(MANY), "few, dense": steps(FEW, False), "dense": steps(dense, False)}
+    sizes = {"few": (FEW, True), "many": (MANY, True), "few, dense": (FEW, False), "dense": (dense, False)}
+    timed = {name: steps(*size)[1] for name, size in sizes.items()}
     times = side_by_side(timed, 3 if given.short else 7)
     shown = {name: f"{value / BATCHES * 1e3:.0f} ms" for name, value in times.items()}
     growth = times["many"] / times["few"]
