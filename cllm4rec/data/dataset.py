@@ -12,7 +12,7 @@ import polars as pl
 
 from cllm4rec.data.files import mend_folder, replace_folder
 from cllm4rec.data.interactions import IdMap, Interactions
-from cllm4rec.data.numbering import id_rows, row_numbers, with_categories
+from cllm4rec.data.numbering import id_rows, repeated, row_numbers, with_categories
 from cllm4rec.data.randomness import hash_ids, mix
 from cllm4rec.data.raw import first_line
 from cllm4rec.data.readers import Table, event_table, item_table, user_table
@@ -94,9 +94,9 @@ class Dataset:
             raise ValueError("there are no events: nothing is left to learn from")
         user = row_numbers(events["user_id"], users["user_id"])
         item = row_numbers(events["item_id"], items["item_id"])
-        repeated = pl.Series(user * len(items) + item).is_duplicated()
-        if repeated.any():
-            name, other = events.filter(repeated).select("user_id", "item_id").row(0)
+        several = repeated(user * len(items) + item)
+        if several.any():
+            name, other = events.filter(several).select("user_id", "item_id").row(0)
             raise ValueError(f"user {name!r} has item {other!r} more than once: keep one event (build_dataset does)")
         tie = mix(hash_ids(users["user_id"])[user], hash_ids(items["item_id"])[item])
         times = _filled(events["timestamp"]) if "timestamp" in events.columns else None

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from cllm4rec.data.numbering import codes, pair_codes, with_categories
+from cllm4rec.data.numbering import codes, pair_codes, repeated, with_categories
 
 ORDER = ("position", "timestamp")  # what a user's events are ordered by
 
@@ -65,13 +65,13 @@ def first_of_repeats(events: pl.DataFrame, order: tuple[str, ...] = ORDER) -> pl
 
 def _one_of_repeats(events: pl.DataFrame, order: tuple[str, ...], keep: Literal["first", "last"]) -> pl.DataFrame:
     pairs = pair_codes(events)
-    repeated = pairs.is_duplicated()
-    if not repeated.any():
+    several = repeated(pairs)
+    if not several.any():
         return events
     there = [name for name in order if name in events.columns]
-    repeats = events.with_columns(pairs.alias("_pair")).select(*there, "_pair").with_row_index("_row").filter(repeated)
+    repeats = events.with_columns(pl.Series("_pair", pairs)).select(*there, "_pair").with_row_index("_row").filter(several)
     ordered = repeats.sort(there, nulls_last=False, maintain_order=True) if there else repeats
-    stays = ~repeated.to_numpy()
+    stays = ~several.to_numpy()
     stays[ordered.unique("_pair", keep=keep, maintain_order=True)["_row"].to_numpy()] = True
     return events.filter(pl.Series(stays))
 
