@@ -382,6 +382,35 @@ def test_of_repeated_events_the_latest_stays():
     assert sorted(latest_of_repeats(events.drop("timestamp"))["rating"].to_list()) == [4.0, 5.0, 6.0]
 
 
+def test_ids_that_share_a_hash_stay_apart(monkeypatch):
+    """A hash that tells lengths alone: what is made of the events is what the true one makes of them."""
+    events, hashed = random_events(), pl.Series.hash
+    expected = build_dataset(events, min_core=2)
+    asked = []
+
+    def poor(texts, seed=0):
+        asked.append(seed)
+        return texts.str.len_bytes().cast(pl.UInt64) if seed == 0 else hashed(texts, seed)
+
+    monkeypatch.setattr(pl.Series, "hash", poor)
+    found = build_dataset(events, min_core=2)
+    assert 1 in asked
+    assert (found.fingerprint, found.about) == (expected.fingerprint, expected.about)
+
+
+def test_whole_numbers_and_their_texts_are_filtered_alike():
+    """Ids far apart and below zero, which are no numbers from 0."""
+    generator = np.random.default_rng(0)
+    users, items = generator.integers(0, 40, 400) * 10**15 - 10**16, generator.integers(-30, 0, 400)
+    events = pl.DataFrame({"user_id": users, "item_id": items, "timestamp": generator.integers(0, 9, 400)})
+    as_text = events.with_columns(pl.col("user_id", "item_id").cast(pl.String))
+    for split in ("random", "leave-last-out", "none"):
+        one, other = build_dataset(events, min_core=7, split=split), build_dataset(as_text, min_core=7, split=split)
+        assert 0 < len(one.interactions) < 400
+        assert (one.fingerprint, one.split_fingerprint, one.about) == (other.fingerprint, other.split_fingerprint, other.about)
+        assert one.users["user_id"].dtype == pl.Int64 and other.users["user_id"].dtype == pl.String
+
+
 def test_every_rule_accounts_for_what_it_dropped():
     events = pl.DataFrame(
         [

@@ -12,6 +12,7 @@ import polars as pl
 
 from cllm4rec.data.files import mend_folder, replace_folder
 from cllm4rec.data.interactions import IdMap, Interactions
+from cllm4rec.data.numbering import id_rows, repeated, row_numbers, with_categories
 from cllm4rec.data.randomness import hash_ids, mix
 from cllm4rec.data.raw import first_line
 from cllm4rec.data.readers import Table, event_table, item_table, user_table
@@ -69,9 +70,9 @@ class Dataset:
     @classmethod
     def from_tables(cls, events: Table, items: Table | None = None, users: Table | None = None) -> "Dataset":
         """As `from_frame`, of tables that are in this package's form already."""
-        seen = events.frame
-        user_rows = _rows(seen["user_id"], None if users is None else users.frame, "user_id")
-        return cls._numbered(seen, user_rows, _rows(seen["item_id"], None if items is None else items.frame, "item_id"))
+        seen = with_categories(events.frame)
+        user_rows = id_rows(seen["user_id"], None if users is None else users.frame, "user_id")
+        return cls._numbered(seen, user_rows, id_rows(seen["item_id"], None if items is None else items.frame, "item_id"))
 
     def with_histories(self, events: Any) -> "Dataset":
         """A dataset of other events over the same items: histories to serve, of users known or new.
@@ -84,37 +85,36 @@ class Dataset:
         """
         frame = event_table(events).frame
         self.item_ids.index(frame["item_id"].unique(), "item")
-        return self._numbered(frame, _rows(frame["user_id"], self.users, "user_id"), self.items)
+        return self._numbered(frame, id_rows(frame["user_id"], self.users, "user_id"), self.items)
 
     @classmethod
     def _numbered(cls, events: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame) -> "Dataset":
         """Events as rows of the tables of users and items, in order."""
         if events.is_empty():
             raise ValueError("there are no events: nothing is left to learn from")
-        user = _numbers(events["user_id"], users["user_id"])
-        item = _numbers(events["item_id"], items["item_id"])
-        repeated = pl.Series(user * len(items) + item).is_duplicated()
-        if repeated.any():
-            name, other = events.filter(repeated).select("user_id", "item_id").row(0)
+        user = row_numbers(events["user_id"], users["user_id"])
+        item = row_numbers(events["item_id"], items["item_id"])
+        several = repeated(user * len(items) + item)
+        if several.any():
+            name, other = events.filter(several).select("user_id", "item_id").row(0)
             raise ValueError(f"user {name!r} has item {other!r} more than once: keep one event (build_dataset does)")
         tie = mix(hash_ids(users["user_id"])[user], hash_ids(items["item_id"])[item])
         times = _filled(events["timestamp"]) if "timestamp" in events.columns else None
-        keys = [tie, times, _filled(events["position"]) if "position" in events.columns else None, user]
-        order = np.lexsort([key for key in keys if key is not None])
-        ordered = events[order]
+        position = _filled(events["position"]) if "position" in events.columns else None
+        order = _order([key for key in (user, position, times, tie) if key is not None])
         part = np.zeros(len(events), dtype=np.uint8)
         if "part" in events.columns:
             wrong = events.filter(~pl.col("part").is_in(PARTS).fill_null(False))
             if len(wrong):
                 raise ValueError(f"part {wrong['part'][0]!r} is unknown: it may be {', '.join(PARTS)}")
-            part = ordered["part"].replace_strict({name: i for i, name in enumerate(PARTS)}).to_numpy()
+            part = events["part"].gather(order).replace_strict({name: i for i, name in enumerate(PARTS)}).to_numpy()
         interactions = Interactions(
             user[order],
             item[order],
             len(users),
             len(items),
             None if times is None else times[order],
-            ordered["review_text"].fill_null("") if "review_text" in events.columns else None,
+            events["review_text"].gather(order).fill_null("") if "review_text" in events.columns else None,
         )
         return cls(interactions, users, items, part.astype(np.uint8))
 
@@ -264,20 +264,6 @@ class Dataset:
         return cls(interactions, users, items.drop(TIES, strict=False), events["part"].to_numpy(), about, ties)
 
 
-def _rows(seen: pl.Series, table: pl.DataFrame | None, key: str) -> pl.DataFrame:
-    """One row for each id that occurs in `seen`, ordered by the hash of the id, with the table's columns joined on."""
-    ids = seen.unique()
-    ids = ids[np.lexsort((ids.cast(pl.String).to_numpy(), hash_ids(ids)))]
-    rows = ids.alias(key).to_frame()
-    if table is None:
-        return rows
-    by_text = table.with_columns(pl.col(key).cast(pl.String)).unique(key, keep="first", maintain_order=True)
-    joined = rows.with_columns(pl.col(key).cast(pl.String).alias("_text")).join(
-        by_text.rename({key: "_text"}), on="_text", how="left", maintain_order="left"
-    )
-    return joined.drop("_text").with_columns(pl.exclude(key).cast(pl.String).fill_null(""))
-
-
 def _texts(rows: pl.DataFrame, names: tuple[str, ...], here: np.ndarray) -> dict[str, list[str]]:
     """The text columns that there are, with texts where `here` (n,) holds and "" elsewhere."""
     there = [name for name in names if name in rows.columns]
@@ -285,10 +271,11 @@ def _texts(rows: pl.DataFrame, names: tuple[str, ...], here: np.ndarray) -> dict
     return {name: shown[name].to_list() for name in there}
 
 
-def _numbers(column: pl.Series, ids: pl.Series) -> np.ndarray:
-    """The row of each of the column's ids in `ids`, compared as text, int64."""
-    rows = np.arange(len(ids), dtype=np.int64)
-    return column.cast(pl.String).replace_strict(ids.cast(pl.String), rows, return_dtype=pl.Int64).to_numpy()
+def _order(keys: list[np.ndarray]) -> np.ndarray:
+    """The rows in ascending order of the first key, then of the second, ...; of equal ones the upper row first."""
+    columns = pl.DataFrame({str(place): key for place, key in enumerate(keys)}).with_row_index("row")
+    by = [*columns.columns[1:], "row"]  # the row as a key makes the order certain, at a third of a stable sort's time
+    return columns.select(pl.arg_sort_by(by)).to_series().to_numpy()
 
 
 def _filled(column: pl.Series) -> np.ndarray:

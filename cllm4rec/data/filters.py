@@ -4,7 +4,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
+
+from cllm4rec.data.numbering import codes, pair_codes, repeated, with_categories
 
 ORDER = ("position", "timestamp")  # what a user's events are ordered by
 
@@ -23,10 +26,13 @@ class Dropped:
 
 
 class Rules:
-    """Applies rules to a table of events and keeps the account of what each dropped."""
+    """Applies rules to a table of events and keeps the account of what each dropped.
+
+    In `events`, ids that are text stand as categories.
+    """
 
     def __init__(self, events: pl.DataFrame) -> None:
-        self.events = events
+        self.events = with_categories(events)
         self.dropped: list[Dropped] = []
 
     def apply(self, rule: str, keep: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
@@ -58,19 +64,21 @@ def first_of_repeats(events: pl.DataFrame, order: tuple[str, ...] = ORDER) -> pl
 
 
 def _one_of_repeats(events: pl.DataFrame, order: tuple[str, ...], keep: Literal["first", "last"]) -> pl.DataFrame:
-    if not events.select(pl.struct("user_id", "item_id").is_duplicated().any()).item():
+    pairs = pair_codes(events)
+    several = repeated(pairs)
+    if not several.any():
         return events
     there = [name for name in order if name in events.columns]
-    ordered = events.sort(there, nulls_last=False, maintain_order=True) if there else events
-    return ordered.unique(["user_id", "item_id"], keep=keep, maintain_order=True)
+    repeats = events.with_columns(pl.Series("_pair", pairs)).select(*there, "_pair").with_row_index("_row").filter(several)
+    ordered = repeats.sort(there, nulls_last=False, maintain_order=True) if there else repeats
+    stays = ~several.to_numpy()
+    stays[ordered.unique("_pair", keep=keep, maintain_order=True)["_row"].to_numpy()] = True
+    return events.filter(pl.Series(stays))
 
 
 def k_core(events: pl.DataFrame, k: int) -> pl.DataFrame:
     """Drop users and items with fewer than k events, again and again until none is left to drop."""
-    while True:
-        kept = events.filter(
-            (pl.len().over("user_id") >= k) & (pl.len().over("item_id") >= k),
-        )
-        if len(kept) == len(events):
-            return kept
-        events = kept
+    users, items, rows = codes(events["user_id"]), codes(events["item_id"]), np.arange(len(events))
+    while not (often := (np.bincount(users)[users] >= k) & (np.bincount(items)[items] >= k)).all():
+        users, items, rows = users[often], items[often], rows[often]
+    return events[rows] if len(rows) < len(events) else events

@@ -52,7 +52,7 @@ def build_dataset(
     _check(table.frame, min_rating, min_core, split, parts)
     rules = Rules(table.frame)
     if shuffle_ties is not None:
-        rules.events = shuffled_ties(table.frame, shuffle_ties)
+        rules.events = shuffled_ties(rules.events, shuffle_ties)
     if min_rating is not None:
         rules.apply(_rating_rule(min_rating), lambda frame: frame.filter(pl.col("rating") >= min_rating))
     stays, keep = _repeats("file" if parts is not None else split)
