@@ -255,7 +255,7 @@ def test_ragged_lists_do_what_plain_loops_do(seed):
         [value for value, kept in zip(one, kept_ones, strict=True) if kept]
         for one, kept_ones in zip(plain_lists, flags, strict=True)
     ]
-    keys = generator.random(len(ragged.values))
+    keys = generator.integers(0, 2**64, len(ragged.values), dtype=np.uint64)
     by_key = as_lists(Ragged(keys, ragged.lengths))
     assert as_lists(ragged.ordered(keys)) == [
         [value for _, value in sorted(zip(own, one, strict=True))] for own, one in zip(by_key, plain_lists, strict=True)

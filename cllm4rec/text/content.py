@@ -4,7 +4,7 @@ import numpy as np
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.randomness import permutation, uniform
-from cllm4rec.text.corpora import Corpus, EpochCounts, as_tensors, id_numbers
+from cllm4rec.text.corpora import Corpus, EpochWeights, as_tensors, id_numbers
 from cllm4rec.text.histories import HistoryOptions
 from cllm4rec.text.prompts import Template
 from cllm4rec.text.ragged import Batch, Ragged, assemble
@@ -65,7 +65,7 @@ class ContentCorpus(Corpus):
             raise ValueError(f"a context of {options.context} tokens has no room for two words: use a longer one")
         self.kept = np.minimum(self.texts.lengths, np.minimum(room, WINDOW))  # words read of each document
         self.lengths = self.kept + prompt[self.kind] if len(documents) else self.kept
-        self._occurrences = EpochCounts(self)
+        self._weights = EpochWeights(self)
 
     def selection(self, epoch: int) -> np.ndarray:
         """The documents of pass number `epoch`: the stretch [epoch, epoch + 1) * tokens_per_pass of an endless row of
@@ -85,7 +85,7 @@ class ContentCorpus(Corpus):
 
     def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> Batch:
         batch = self.unweighed(examples, epoch)
-        return batch | {"weights": 1.0 / self._occurrences(epoch)[batch["ids"]]}
+        return batch | {"weights": self._weights(epoch)[batch["ids"]]}
 
     def unweighed(self, examples: np.ndarray, epoch: int) -> Batch:
         kinds = self.kind[examples]

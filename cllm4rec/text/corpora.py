@@ -63,13 +63,13 @@ class CorpusWithIDs(Protocol):
         ...
 
 
-class EpochCounts:
-    """How often each ID occurs in an epoch: counted over the very batches, so dropped tokens do not count."""
+class EpochWeights:
+    """1 / occurrences of each ID in an epoch: counted over the very batches, so dropped tokens do not count."""
 
     def __init__(self, corpus: CorpusWithIDs) -> None:
         self.corpus = corpus
         self.epoch: int | None = None
-        self.counts = torch.empty(0)
+        self.weights = torch.empty(0)
 
     def __call__(self, epoch: int) -> torch.Tensor:
         if epoch != self.epoch:
@@ -78,8 +78,8 @@ class EpochCounts:
             for start in range(0, len(selection), 4096):
                 ids = self.corpus.unweighed(selection[start : start + 4096], epoch)["ids"]
                 counts += torch.bincount(ids, minlength=len(counts))
-            self.epoch, self.counts = epoch, counts
-        return self.counts
+            self.epoch, self.weights = epoch, 1.0 / counts
+        return self.weights
 
 
 def id_numbers(tokens: np.ndarray, tokenizer: ExtendedTokenizer) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.randomness import mix, permutation, uniform
-from cllm4rec.text.corpora import Corpus, EpochCounts, as_tensors, id_numbers
+from cllm4rec.text.corpora import Corpus, EpochWeights, as_tensors, id_numbers
 from cllm4rec.text.prompts import Template
 from cllm4rec.text.ragged import Batch, Ragged, join, pad
 from cllm4rec.text.sampling import ItemSampler
@@ -57,7 +57,7 @@ class HistoryCorpus(Corpus):
         if self.room < 2:
             raise ValueError(f"a context of {options.context} tokens has no room for two items: use a longer one")
         self.lengths = self.template.n_fixed + np.minimum(np.diff(train.indptr)[self.users], self.room)
-        self._occurrences = EpochCounts(self)
+        self._weights = EpochWeights(self)
         self._sampler = ItemSampler(train, options.sampled, options.seed, self.salt) if options.sampled else None
 
     def selection(self, epoch: int) -> np.ndarray:
@@ -67,14 +67,14 @@ class HistoryCorpus(Corpus):
         return next(self.batches([examples], epoch, [step]))
 
     def batches(self, parts: Sequence[np.ndarray], epoch: int, steps: Sequence[int]) -> Iterator[Batch]:
-        counts = self._occurrences(epoch)
+        weights = self._weights(epoch)
         for start in range(0, len(parts), TOGETHER):
             some = parts[start : start + TOGETHER]
             filled = self._fill(np.concatenate(some), epoch)
             rows = zip(*(one.split([len(part) for part in some]) for one in filled), strict=True)
             for step, own in zip(steps[start:], rows, strict=False):
                 batch = self._batch(*own)
-                yield batch | {"weights": 1.0 / counts[batch["ids"]]} | self._sample(batch["targets"], epoch, step)
+                yield batch | {"weights": weights[batch["ids"]]} | self._sample(batch["targets"], epoch, step)
 
     def _sample(self, targets: torch.Tensor, epoch: int, step: int) -> Batch:
         """Where the softmax is over a sample: `sample` (S,) its items, ascending, `sample_log_p` (S,) and `targets_log_p` (T,)

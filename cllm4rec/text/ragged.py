@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -57,8 +58,10 @@ class Ragged:
         return Ragged(self.values[np.arange(lengths.sum()) + offsets], lengths)
 
     def ordered(self, keys: np.ndarray) -> "Ragged":
-        """Each row sorted by its keys (total,)."""
-        return Ragged(self.values[np.lexsort((keys, self.rows))], self.lengths)
+        """Each row sorted by its keys (total,), uint64; keys that differ in their lowest bits alone count as equal."""
+        bits = np.uint64(len(self.lengths).bit_length())  # that the number of a row takes: one key for both sorts much faster
+        both = (self.rows.astype(np.uint64) << (np.uint64(64) - bits)) | (keys >> bits)
+        return Ragged(self.values[np.argsort(both, kind="stable")], self.lengths)
 
     def where(self, keep: np.ndarray) -> "Ragged":
         """The values where the mask (total,) holds, rows as they were."""
@@ -66,9 +69,10 @@ class Ragged:
 
     def split(self, sizes: Sequence[int]) -> list["Ragged"]:
         """The first sizes[0] rows, the next sizes[1], and so on."""
-        at = np.cumsum(sizes)[:-1]
-        values = np.split(self.values, np.append(0, np.cumsum(self.lengths))[at])
-        return [Ragged(*both) for both in zip(values, np.split(self.lengths, at), strict=True)]
+        rows = np.append(0, np.cumsum(sizes))
+        values = np.append(0, np.cumsum(self.lengths))[rows].tolist()
+        places = zip(pairwise(values), pairwise(rows.tolist()), strict=True)
+        return [Ragged(self.values[slice(*one)], self.lengths[slice(*own)]) for one, own in places]
 
     def first(self, n: int | np.ndarray) -> "Ragged":
         """At most the first n values of each row."""

@@ -1,9 +1,10 @@
-"""Batches of users' histories put together, against the same prompts as text and against a plain loop over cached words.
+"""Batches of users' histories, against the same prompts as text with id tokens, and against a plain loop over cached words.
 
 All three shuffle each history, fill in the prompt of the collaborative and of the recommendation objective (half of the
 history masked), pad, and give tensors. On Amazon Beauty; the unit is tokens that are no padding.
 """
 
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,8 @@ def main(given: Settings) -> list[Row]:
     n_few = sum(int(corpus.batch(batch, 0)["mask"].sum()) for batch in few for corpus in corpora)
     fast = PreTrainedTokenizerFast(tokenizer_object=train_bpe(training_texts(OF_CLLM4REC, train.item_texts)).backend_tokenizer,
                                    eos_token=words.eos_token)  # fmt: skip
+    fast.add_tokens([f"user_{user}" for user in range(train.n_users)] + [f"item_{item}" for item in range(train.n_items)])
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core, as ours
     others = {"text": theirs(as_text(train, fast)), "arithmetic": theirs(by_arithmetic(train, tokenizer))}
     times = side_by_side({"ours": ours, **others}, 3)
     rate = {name: (n_all if name == "ours" else n_few) / seconds for name, seconds in times.items()}
