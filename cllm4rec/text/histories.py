@@ -12,7 +12,7 @@ from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.randomness import mix, permutation, uniform
 from cllm4rec.text.corpora import Corpus, EpochWeights, as_tensors, id_numbers
 from cllm4rec.text.prompts import Template
-from cllm4rec.text.ragged import Batch, Ragged, join, pad
+from cllm4rec.text.ragged import Batch, Parts, Ragged, join, pad_parts
 from cllm4rec.text.sampling import ItemSampler
 from cllm4rec.text.tokenizer import ExtendedTokenizer
 
@@ -70,10 +70,9 @@ class HistoryCorpus(Corpus):
         weights = self._weights(epoch)
         for start in range(0, len(parts), TOGETHER):
             some = parts[start : start + TOGETHER]
-            filled = self._fill(np.concatenate(some), epoch)
-            rows = zip(*(one.split([len(part) for part in some]) for one in filled), strict=True)
-            for step, own in zip(steps[start:], rows, strict=False):
-                batch = self._batch(*own)
+            together = Parts(np.array([len(part) for part in some]))
+            filled = self._batches(*self._fill(np.concatenate(some), epoch), together)
+            for step, batch in zip(steps[start:], filled, strict=False):
                 yield batch | {"weights": weights[batch["ids"]]} | self._sample(batch["targets"], epoch, step)
 
     def _sample(self, targets: torch.Tensor, epoch: int, step: int) -> Batch:
@@ -85,15 +84,15 @@ class HistoryCorpus(Corpus):
         return as_tensors(sample=sample, sample_log_p=log_p(sample), targets_log_p=log_p(targets.numpy()))
 
     def unweighed(self, examples: np.ndarray, epoch: int) -> Batch:
-        return self._batch(*self._fill(examples, epoch))
+        return self._batches(*self._fill(examples, epoch), Parts(np.array([len(examples)])))[0]
 
     @abstractmethod
     def _fill(self, examples: np.ndarray, epoch: int) -> tuple[Ragged, Ragged, Ragged, Ragged]:
         """Of each example: tokens, places of items in them, items to predict, and items left out of the softmax."""
 
     @abstractmethod
-    def _batch(self, tokens: Ragged, pool: Ragged, targets: Ragged, left_out: Ragged) -> Batch:
-        """What `_fill` gave, as tensors."""
+    def _batches(self, tokens: Ragged, pool: Ragged, targets: Ragged, left_out: Ragged, parts: Parts) -> list[Batch]:
+        """What `_fill` gave, as tensors of several batches."""
 
     def _draw(self, examples: np.ndarray, epoch: int) -> tuple[np.ndarray, Ragged, np.ndarray]:
         """Users (B,), their items in this epoch's order, and whether each keeps its user token."""
@@ -125,23 +124,31 @@ def fill(
     return tokens, Ragged(places[template.history], items.lengths)
 
 
-def prompt_batch(tokenizer: ExtendedTokenizer, tokens: Ragged, pool: Ragged) -> Batch:
-    """Prompts as `fill` gives them, padded.
+def prompt_batches(tokenizer: ExtendedTokenizer, tokens: Ragged, pool: Ragged, parts: Parts) -> list[Batch]:
+    """Prompts as `fill` gives them, those of several batches, padded.
 
     Returns:
         `tokens` and `mask` (B, L); `ids`; and where states may be read, as flat places: `pool` (P,) the items, with
         `pool_rows` (P,) their examples, and `query` (B,) the last token.
     """
-    padded, mask = pad(tokens)
-    begin, rows = np.arange(len(padded)) * padded.shape[1], pool.rows
-    return as_tensors(
-        tokens=padded,
-        mask=mask,
-        ids=id_numbers(tokens.values, tokenizer),
-        pool=begin[rows] + pool.values,
-        pool_rows=rows,
-        query=begin + tokens.lengths - 1,
-    )
+    padded, masks, begin = pad_parts(tokens, parts)
+    is_id = tokens.values >= tokenizer.n_words
+    n_ids = np.add.reduceat(is_id, (np.cumsum(tokens.lengths) - tokens.lengths)[parts.first], dtype=np.int64)
+    n_pool = parts.counts(pool)
+    columns = {
+        "tokens": padded,
+        "mask": masks,
+        "ids": parts.split(id_numbers(tokens.values, tokenizer), n_ids),
+        "pool": parts.split(np.repeat(begin, pool.lengths) + pool.values, n_pool),
+        "pool_rows": parts.split(parts.rows_of(pool), n_pool),
+        "query": parts.split(begin + tokens.lengths - 1, parts.sizes),
+    }
+    return [dict(zip(columns, one, strict=True)) for one in zip(*columns.values(), strict=True)]
+
+
+def prompt_batch(tokenizer: ExtendedTokenizer, tokens: Ragged, pool: Ragged) -> Batch:
+    """`prompt_batches` of one batch."""
+    return prompt_batches(tokenizer, tokens, pool, Parts(np.array([len(tokens.lengths)])))[0]
 
 
 class CollaborativeCorpus(HistoryCorpus):
@@ -155,10 +162,11 @@ class CollaborativeCorpus(HistoryCorpus):
         items = items.last(self.room) if self.options.order == "time" else items.first(self.room)
         return *fill(self.template, self.tokenizer, users, items, keep_user), items, items.first(0)
 
-    def _batch(self, tokens: Ragged, pool: Ragged, targets: Ragged, left_out: Ragged) -> Batch:
-        batch = prompt_batch(self.tokenizer, tokens, pool)
-        rows = np.arange(len(targets.values))
-        return batch | as_tensors(rows=rows, targets=targets.values) | {"read": batch["pool"] - 1}
+    def _batches(self, tokens: Ragged, pool: Ragged, targets: Ragged, left_out: Ragged, parts: Parts) -> list[Batch]:
+        batches, n = prompt_batches(self.tokenizer, tokens, pool, parts), parts.counts(targets)
+        rows = parts.split(np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n), n)
+        answers = zip(batches, rows, parts.split(targets.values, n), strict=True)
+        return [batch | {"rows": own, "targets": items, "read": batch["pool"] - 1} for batch, own, items in answers]
 
 
 class RecommendationCorpus(HistoryCorpus):
@@ -180,9 +188,13 @@ class RecommendationCorpus(HistoryCorpus):
         shown = shown.last(self.room) if self.options.order == "time" else shown.first(self.room)
         return *fill(self.template, self.tokenizer, users, shown, keep_user), targets, excluded
 
-    def _batch(self, tokens: Ragged, pool: Ragged, targets: Ragged, left_out: Ragged) -> Batch:
-        learned = as_tensors(rows=targets.rows, targets=targets.values, shown=left_out.values, shown_rows=left_out.rows)
-        return prompt_batch(self.tokenizer, tokens, pool) | learned
+    def _batches(self, tokens: Ragged, pool: Ragged, targets: Ragged, left_out: Ragged, parts: Parts) -> list[Batch]:
+        batches = prompt_batches(self.tokenizer, tokens, pool, parts)
+        for one, names in ((targets, ("rows", "targets")), (left_out, ("shown_rows", "shown"))):
+            for name, array in zip(names, (parts.rows_of(one), one.values), strict=True):
+                for batch, own in zip(batches, parts.split(array, parts.counts(one)), strict=True):
+                    batch[name] = own
+        return batches
 
     def lengths_in(self, epoch: int) -> np.ndarray:
         n = np.diff(self.train.indptr)[self.users]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -67,13 +67,6 @@ class Ragged:
         """The values where the mask (total,) holds, rows as they were."""
         return Ragged(self.values[keep], np.bincount(self.rows[keep], minlength=len(self.lengths)))
 
-    def split(self, sizes: Sequence[int]) -> list["Ragged"]:
-        """The first sizes[0] rows, the next sizes[1], and so on."""
-        rows = np.append(0, np.cumsum(sizes))
-        values = np.append(0, np.cumsum(self.lengths))[rows].tolist()
-        places = zip(pairwise(values), pairwise(rows.tolist()), strict=True)
-        return [Ragged(self.values[slice(*one)], self.lengths[slice(*own)]) for one, own in places]
-
     def first(self, n: int | np.ndarray) -> "Ragged":
         """At most the first n values of each row."""
         return self.where(self.places < np.broadcast_to(n, self.lengths.shape)[self.rows])
@@ -81,6 +74,54 @@ class Ragged:
     def last(self, n: int) -> "Ragged":
         """At most the last n values of each row."""
         return self.where(self.places >= (self.lengths - n)[self.rows])
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Rows of several batches side by side, so that what is the same for all is done once.
+
+    Attributes:
+        sizes: (P,) rows of each batch, one at least.
+    """
+
+    sizes: np.ndarray
+
+    @cached_property
+    def first(self) -> np.ndarray:
+        """The first row of each batch (P,)."""
+        return np.cumsum(self.sizes) - self.sizes
+
+    @cached_property
+    def of(self) -> np.ndarray:
+        """The batch of each row (B,)."""
+        return np.repeat(np.arange(len(self.sizes)), self.sizes)
+
+    def counts(self, rows: Ragged) -> np.ndarray:
+        """How many values each batch has (P,)."""
+        return np.add.reduceat(rows.lengths, self.first)
+
+    def rows_of(self, rows: Ragged) -> np.ndarray:
+        """Of each value its row within its batch (total,)."""
+        return np.repeat(np.arange(len(self.of)) - self.first[self.of], rows.lengths)
+
+    def split(self, array: np.ndarray, counts: np.ndarray) -> tuple[torch.Tensor, ...]:
+        """What belongs to each batch, `counts` (P,) numbers each: views of one tensor."""
+        return torch.from_numpy(np.ascontiguousarray(array)).split(counts.tolist())
+
+
+def pad_parts(rows: Ragged, parts: Parts) -> tuple[list[torch.Tensor], list[torch.Tensor], np.ndarray]:
+    """`pad` of each batch: its tokens and mask (B, L), and the flat place (row * L + column) at which each row begins (B,)."""
+    widths = np.maximum(1, np.maximum.reduceat(rows.lengths, parts.first))
+    begin = (np.arange(len(parts.of)) - parts.first[parts.of]) * widths[parts.of]
+    positions = parts.sizes * widths
+    flat, mask = np.zeros(positions.sum(), dtype=np.int64), np.zeros(positions.sum(), dtype=bool)
+    place = np.repeat((np.cumsum(positions) - positions)[parts.of] + begin, rows.lengths) + rows.places
+    flat[place], mask[place] = rows.values, True
+    shapes = list(zip(parts.sizes.tolist(), widths.tolist(), strict=True))
+    tokens, masks = (
+        [one.view(shape) for one, shape in zip(parts.split(array, positions), shapes, strict=True)] for array in (flat, mask)
+    )
+    return tokens, masks, begin
 
 
 def join(pieces: Sequence[Ragged]) -> tuple[Ragged, list[np.ndarray]]:
