@@ -22,6 +22,7 @@ from experiments.commands import command, show, table
 ROWS: dict[str, tuple[list[str], list[str] | None]] = {  # name -> flags of pretrain, flags of finetune (None: one stage)
     "CLLM4Rec": ([], []),
     "CLLM4Rec, no pretraining": (["--epochs", "0"], []),
+    "CLLM4Rec, no pretraining, sampled": (["--epochs", "0", "--sampled", "4096"], []),
     "CLLM4Rec, no content": (["--content-ratio", "0"], []),
     "CLLM4Rec, paper's settings": (["--preset", "paper", "--max-minutes", "8"], ["--max-minutes", "8"]),
     "iALS": (["--system", "ials"], None),
