@@ -5,7 +5,10 @@ import importlib
 from experiments.benchmarks.common import settings
 from experiments.commands import show
 
-QUESTIONS = ("start_up", "batches", "padding", "steps", "item_loss", "top_k", "scoring", "one_pass", "loading", "prepare")
+QUESTIONS = (
+    *("start_up", "batches", "padding", "validation", "steps", "users", "item_loss", "sampled"),
+    *("memory", "top_k", "scoring", "one_pass", "loading", "prepare"),
+)
 
 
 if __name__ == "__main__":
