@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import matplotlib
+from torch import Tensor
 
 from cllm4rec.training.losses import multinomial_nll
 from experiments.benchmarks import item_loss, users
@@ -46,7 +47,7 @@ def of_items(sizes: tuple[int, ...], repeats: int, threads: int) -> list[Panel]:
     """Seconds and extra memory of the item loss, value and gradients."""
     what = f"item loss, 256 states, d = {WIDTH}"
     panels = [Panel(what, "items", "s"), Panel(what, "items", "MiB beyond inputs and gradients")]
-    losses: dict[str, Callable[..., object]] = {"ours": multinomial_nll, "dense": item_loss.dense}
+    losses: dict[str, Callable[..., Tensor]] = {"ours": multinomial_nll, "dense": item_loss.dense}
     for n in sizes:
         times = side_by_side({name: item_loss.step(loss, n, WIDTH) for name, loss in losses.items()}, repeats)
         gradients = (n + item_loss.BATCH) * WIDTH * 4 / 2**20
