@@ -250,5 +250,12 @@ def test_the_commands_refuse_to_train_sharded_weights(monkeypatch: pytest.Monkey
         make_accelerator()
 
 
+def test_the_commands_refuse_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its losses would have to be scaled."""
+    monkeypatch.setattr(Accelerator, "mixed_precision", "fp16")
+    with pytest.raises(ValueError, match="fp16 is not supported"):
+        make_accelerator()
+
+
 if __name__ == "__main__":
     take_part(int(sys.argv[1]), Path(sys.argv[2]))

@@ -18,8 +18,6 @@ class Optimizer:
     """
 
     def __init__(self, net: Any, accelerator: Accelerator) -> None:
-        if accelerator.scaler is not None:
-            raise ValueError("mixed precision fp16 needs its losses scaled, which is not done here: use bf16 or no")
         self.net, self.accelerator = net, accelerator
         tables = {name: module for name, module in net.named_modules() if isinstance(module, RowTable) and module.sparse}
         self.rows = {name: RowAdam(table) for name, table in tables.items() if table.weight.requires_grad}
