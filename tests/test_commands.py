@@ -517,6 +517,7 @@ def test_the_sums_of_a_dry_run_by_hand() -> None:
     found = Rehearsal({"table": 2**18, "rest": 2**18}, 2**20, 2**17, [content, other], 7.0, 3, 1, 100.0)
     assert found.most_seconds == 5 * 10 * 0.5 + 3 * 20 * 0.25 + 3 * 7
     assert replace(found, epochs=8, validate_every=3).validation_seconds == 4 * 7, "epochs 0, 3 and 6, and the last, 7"
+    assert replace(found, epochs=0).most_seconds == 0
     assert found.memory == 4 + 5 * 2 - 0.5, (
         "MiB: 4 frozen; of 2 trained weights, gradients (but of rows), two moments, the best"
     )

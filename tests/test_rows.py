@@ -1,9 +1,11 @@
 """Row-sparse Adam is Adam: against PyTorch's dense one, and against a loop over rows that knows no shortcut."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from cllm4rec.data.preparation import build_dataset
@@ -12,6 +14,7 @@ from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.models.configs import CLLM4RecConfig
 from cllm4rec.models.tables import IDTable
 from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.optimizers import Optimizer
 from cllm4rec.training.rows import RowAdam, RowTable, coalesced
 
 N_ROWS, WIDTH, STEPS = 40, 6, 600
@@ -85,6 +88,42 @@ def test_missed_steps_by_hand() -> None:
     assert table.weight[0].item() == pytest.approx(0.9), "not read since"
     assert table(torch.tensor([0])).item() == pytest.approx(x, rel=1e-6)
     assert table.weight[1].item() == 5.0
+
+
+def test_two_processes_that_read_other_rows_keep_the_same_table() -> None:
+    """A row that the other process read is behind here when its gradient comes: it makes the steps it missed first."""
+    weights = torch.randn(N_ROWS, WIDTH, generator=torch.Generator().manual_seed(1))
+    alone, shared = table_of(weights), [table_of(weights) for _ in range(2)]
+    one, optimizers = RowAdam(alone), [Optimizer(TableNet(table), Accelerator(cpu=True)) for table in shared]
+    for step, own_reads in enumerate(zip(reads(4)[:200], reads(5)[:200], strict=True)):
+        for (rows, slopes), optimizer in zip(own_reads, optimizers, strict=True):
+            (optimizer.net.table(rows) * slopes).sum().backward()
+            optimizer.take_rows()
+            (alone(rows) * slopes).sum().backward()
+        total = coalesced([part for optimizer in optimizers for part in optimizer._parts["table"]])
+        for optimizer in optimizers:
+            optimizer.accelerator = SimpleNamespace(num_processes=2)
+            optimizer._exchanged = lambda gradient, total=total: total
+            optimizer.gather_rows()
+            optimizer.step(rate_of(step))
+        alone.weight.grad = coalesced([alone.weight.grad])
+        one.step(rate_of(step))
+        alone.weight.grad = None
+    for adam in (one, *(optimizer.rows["table"] for optimizer in optimizers)):
+        adam.catch_up()
+    assert torch.equal(shared[0].weight, shared[1].weight)
+    torch.testing.assert_close(shared[0].weight, alone.weight, rtol=0, atol=1e-6)
+
+
+class TableNet(nn.Module):
+    """A network that is a table."""
+
+    def __init__(self, table: RowTable) -> None:
+        super().__init__()
+        self.table = table
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        return {"table": [self.table.weight]}
 
 
 def test_what_was_saved_goes_on_to_the_bit() -> None:

@@ -32,7 +32,7 @@ def _row_of_each(code: np.ndarray) -> np.ndarray:
 
 
 def codes(ids: pl.Series) -> np.ndarray:
-    """Small whole numbers from 0, int64, equal where the ids are equal; which number an id gets says nothing."""
+    """Small whole numbers from 0, int64, equal where the ids (none null) are equal; which number an id gets says nothing."""
     if ids.dtype == pl.String:
         ids = _categories(ids)
     numbers = ids.to_physical() if ids.dtype == pl.Categorical else ids.rank("dense") - 1

@@ -95,7 +95,8 @@ class CLLM4RecNet(nn.Module):
     def diagnostics(self) -> dict[str, float]:
         """Mean cosine between the two embeddings of an ID."""
         pairs = zip(self.collaborative.parameters(), self.content.parameters(), strict=True)
-        cosines = torch.cat([torch.cosine_similarity(*pair) for pair in pairs])
+        blocks = [block for pair in pairs for block in zip(*(side.split(1 << 14) for side in pair), strict=True)]
+        cosines = torch.cat([torch.cosine_similarity(*block) for block in blocks])
         return {"cos(z^l, z^c)": float(cosines.mean())}
 
 

@@ -186,8 +186,8 @@ class CLLM4RecConfig(BackboneConfig):
     )
     sampled: int = field(
         default=0,
-        metadata={"least": 0, "help": "items that the softmax of a training step is over, drawn by how often they occur and "
-                          "corrected for it (log q), for catalogues of millions; 0: all"},
+        metadata={"least": 0, "help": "items that the softmax of a training step is over, say 8192 for catalogues of millions: "
+                          "drawn by how often they occur and corrected for it (log q); losses read lower; 0: all"},
     )  # fmt: skip
     order: str = field(
         default="random",

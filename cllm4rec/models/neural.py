@@ -177,7 +177,16 @@ class NeuralRecommender(InnerProductRecommender):
         return rehearse(self.net, self._objectives(train, stage, config), config, accelerator, validate)
 
     def set_config(self, config: Any) -> None:
-        """Take other settings for the stages to come; those that shape the network must stay as they are."""
+        """Take other settings for the stages to come.
+
+        Raises:
+            ValueError: one of them was settled by the first stage.
+        """
+        for setting in self.config.settled:
+            if getattr(config, setting) != getattr(self.config, setting):
+                raise ValueError(
+                    f"{setting} was settled by pretraining ({getattr(self.config, setting)}): pretrain anew to change it"
+                )
         self.config = self.given = self.net.config = config
 
     def _trained(self) -> dict[str, nn.Parameter]:

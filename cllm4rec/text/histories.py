@@ -16,7 +16,7 @@ from cllm4rec.text.ragged import Batch, Parts, Ragged, join, pad_parts
 from cllm4rec.text.sampling import ItemSampler
 from cllm4rec.text.tokenizer import ExtendedTokenizer
 
-TOGETHER = 64  # batches whose examples are filled in at once, as most of the time goes by calls and not by examples
+TOGETHER = 1 << 17  # tokens, about, of the batches put together at once, as most of the time goes by calls and not by tokens
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,13 @@ class HistoryCorpus(Corpus):
 
     def batches(self, parts: Sequence[np.ndarray], epoch: int, steps: Sequence[int]) -> Iterator[Batch]:
         weights = self._weights(epoch)
-        for start in range(0, len(parts), TOGETHER):
-            some = parts[start : start + TOGETHER]
-            together = Parts(np.array([len(part) for part in some]))
-            filled = self._batches(*self._fill(np.concatenate(some), epoch), together)
-            for step, batch in zip(steps[start:], filled, strict=False):
+        lengths = self.lengths_in(epoch)
+        group = np.cumsum([lengths[part].sum() for part in parts]) // TOGETHER
+        for some in np.split(np.arange(len(parts)), np.flatnonzero(np.diff(group)) + 1) if len(parts) else ():
+            own = [parts[i] for i in some]
+            together = Parts(np.array([len(part) for part in own]))
+            filled = self._batches(*self._fill(np.concatenate(own), epoch), together)
+            for step, batch in zip([steps[i] for i in some], filled, strict=True):
                 yield batch | {"weights": weights[batch["ids"]]} | self._sample(batch["targets"], epoch, step)
 
     def _sample(self, targets: torch.Tensor, epoch: int, step: int) -> Batch:

@@ -42,7 +42,7 @@ class TrainConfig:
         default=5, metadata={"least": 1, "help": "epochs without a better validation metric before training stops"}
     )
     validate_every: int = field(
-        default=1, metadata={"least": 1, "help": "epochs from one validation to the next, the first and the last among them"}
+        default=1, metadata={"least": 1, "help": "validate after the first epoch, each so many-th after it, and the last"}
     )
     max_minutes: float | None = field(default=None, metadata={"least": 0, "help": "stop after this many minutes"})
     seed: int = field(default=0, metadata={"help": "seed of all draws"})

@@ -164,7 +164,8 @@ class Course:
             on_device = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
             last = number == len(batches) - 1
             with accelerator.no_sync(self.optimizer.wrapped) if not last else nullcontext():
-                terms = self.optimizer.wrapped(objective, on_device)
+                with accelerator.autocast():  # a network without dense gradients is not wrapped
+                    terms = self.optimizer.wrapped(objective, on_device)
                 loss = torch.stack(list(terms.values())).sum() * weight
                 # DDP averages over processes: times their number gives the sum
                 accelerator.backward(loss * accelerator.num_processes / max(1.0, n_targets))
@@ -221,7 +222,12 @@ class Course:
 
     def keep_best(self, on_best: Callable[[], None]) -> None:
         """The weights at hand are the best so far."""
-        self.best = {name: parameter.detach().clone() for name, parameter in self.weights.items()}
+        with torch.no_grad():
+            for name, parameter in self.weights.items():
+                if name in self.best:  # in place, so that the best weights are there once
+                    self.best[name].copy_(parameter)
+                else:
+                    self.best[name] = parameter.detach().clone()
         on_best()
 
     def take_best(self) -> None:

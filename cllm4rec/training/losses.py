@@ -165,10 +165,11 @@ def sampled_nll(
     shown_rows: Tensor | None = None,
     shown: Tensor | None = None,
 ) -> Tensor:
-    """`multinomial_nll` with the softmax of a state over its targets and a sample of the other classes, summed.
+    """`multinomial_nll` with the softmax over a sample of the classes, summed over targets, each of them among the sample.
 
     Each logit is lessened by the log of the probability that a sample holds its class (Jean et al., 2015), so that classes
-    drawn often count no more than others. With a sample of all classes, which has probability 1, it is the exact one.
+    drawn often count no more than others. Of a state's other targets those that were drawn count, like any class: all of them,
+    always, would count too much if rare. With a sample of all classes, which has probability 1, it is the exact one.
 
     Args:
         states: (R, d).
@@ -181,16 +182,24 @@ def sampled_nll(
     if shown is None or shown_rows is None:
         shown = shown_rows = targets[:0]
     with torch.autocast(states.device.type, enabled=False):  # exact in mixed precision too
-        states, classes, n_rows = states.float(), sample.rows.float(), len(states)
-        right = (states[rows] * positives.float()).sum(-1) - log_p  # (T,)
-        highest = right.new_full((n_rows,), -torch.inf).scatter_reduce(0, rows, right.detach(), "amax")
-        together = torch.zeros_like(highest).index_add(0, rows, (right - highest[rows]).exp()).log() + highest
-        out_rows, (place, there) = torch.cat([rows, shown_rows]), sample.places(torch.cat([targets, shown]))
-        states = torch.cat([states, torch.ones_like(states[:, :1])], dim=1)
+        own, classes = states.float()[rows], sample.rows.float()  # (T, d), (S, d)
+        right = (own * positives.float()).sum(-1) - log_p  # (T,)
+        beside = right.masked_fill(sample.places(targets)[1], -torch.inf)  # those drawn are in the sample already
+        place, there = sample.places(shown)
+        counts = torch.bincount(rows, minlength=len(states))
+        of, out = shown_rows[there], place[there]  # left out of the softmax of each of these states' targets
+        out_rows = (counts.cumsum(0) - counts)[of].repeat_interleave(counts[of]) + _within(counts[of])
+        own = torch.cat([own, torch.ones_like(own[:, :1])], dim=1)
         classes = torch.cat([classes, -sample.log_p[:, None]], dim=1)
-        counts, none = torch.bincount(rows, minlength=n_rows).to(torch.float32), targets[:0]
-        normalisers = _BlockedNLL.apply(states, classes, counts, together[:, None], out_rows[there], place[there], none, none)
+        left_out, none = (out_rows, out.repeat_interleave(counts[of])), targets[:0]
+        normalisers = _BlockedNLL.apply(own, classes, torch.ones_like(right), beside[:, None], *left_out, none, none)
         return (normalisers - right.sum(dtype=torch.float64)).float()
+
+
+def _within(counts: Tensor) -> Tensor:
+    """0 .. n-1 for each n of some counts, one after the other."""
+    ends = counts.cumsum(0)
+    return torch.arange(int(counts.sum()), device=counts.device) - (ends - counts).repeat_interleave(counts)
 
 
 def pull(embeddings: Tensor, centres: Tensor | None, weights: Tensor) -> Tensor:
@@ -240,8 +249,7 @@ def _equal_pairs(own: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     first, end = (torch.searchsorted(others[order], own, right=right) for right in (False, True))
     counts = end - first
     rows = torch.repeat_interleave(torch.arange(len(own), device=own.device), counts)
-    within = torch.arange(len(rows), device=own.device) - (counts.cumsum(0) - counts)[rows]
-    return rows, order[first[rows] + within]
+    return rows, order[first[rows] + _within(counts)]
 
 
 def item_contrast(

@@ -51,6 +51,7 @@ class Optimizer:
             gradient = coalesced(parts)
             if self.accelerator.num_processes > 1:
                 gradient = coalesced([self._exchanged(gradient)])
+                own.catch_up(gradient.indices()[0])  # those that other processes read, too
             own.table.weight.grad = gradient
 
     def _exchanged(self, gradient: Tensor) -> Tensor:

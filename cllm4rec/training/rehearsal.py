@@ -61,14 +61,14 @@ class Rehearsal:
     @property
     def most_seconds(self) -> float:
         """Of all epochs, if patience does not end them earlier."""
-        warmup = max(one.from_epoch for one in self.objectives)
-        visits = [(one, warmup + self.epochs - one.from_epoch) for one in self.objectives]
+        n_epochs = self.epochs and max(one.from_epoch for one in self.objectives) + self.epochs
+        visits = [(one, max(0, n_epochs - one.from_epoch)) for one in self.objectives]
         return sum(one.steps * one.seconds * n for one, n in visits) + self.validation_seconds
 
     @property
     def validation_seconds(self) -> float:
         """Of all validations."""
-        return (self.validation or 0.0) * len({*range(0, self.epochs, self.validate_every), self.epochs - 1})
+        return (self.validation or 0.0) * len({*range(0, self.epochs, self.validate_every), *range(self.epochs)[-1:]})
 
     def __str__(self) -> str:
         groups = ", ".join(f"{name} {n:,}" for name, n in self.trained.items())
@@ -108,6 +108,7 @@ def rehearse(
         counted = slice(len(seconds) > 1, None)
         means = [float(np.mean(values[counted])) if values else 0.0 for values in (seconds, tokens)]
         timed.append(Timed(objective.name, n, objective.from_epoch, *means))
+    course.optimizer.close()
     validation = None if validate is None else validate()
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated() / MIB

@@ -44,7 +44,10 @@ class RowAdam:
 
     def __init__(self, table: RowTable) -> None:
         self.table = table
-        self.rates: list[float] = []  # of all steps so far
+        self.n_steps = 0
+        self.rates = torch.zeros(
+            1024, dtype=torch.float64, device=table.weight.device
+        )  # of all steps so far, and room for more
         table.before_reading = self.catch_up
 
     def _begin(self) -> None:
@@ -58,10 +61,13 @@ class RowAdam:
         gradient = self.table.weight.grad
         assert gradient is not None
         rows, values = gradient.indices()[0], gradient.values()
-        if not self.rates:
+        if not self.n_steps:
             self._begin()
-        self.rates.append(rate)
-        n, (b1, b2) = len(self.rates), BETAS
+        if self.n_steps == len(self.rates):
+            self.rates = torch.cat([self.rates, torch.zeros_like(self.rates)])
+        self.rates[self.n_steps] = rate
+        self.n_steps += 1
+        n, (b1, b2) = self.n_steps, BETAS
         mean = self.mean[rows].lerp_(values, 1 - b1)
         square = self.square[rows].mul_(b2).addcmul_(values, values, value=1 - b2)
         root = square.sqrt().div_((1 - b2**n) ** 0.5).add_(EPSILON)
@@ -70,16 +76,15 @@ class RowAdam:
 
     @torch.no_grad()
     def catch_up(self, rows: Tensor | None = None) -> None:
-        """Let some rows, with repeats, or all make the steps that they missed."""
-        if not self.rates:
+        """Let some rows, with repeats, or all make the steps that they missed: none, before their first gradient."""
+        if not self.n_steps:
             return
-        if rows is None:
-            behind = (self.done < len(self.rates)).nonzero()[:, 0]
-        else:
-            rows = rows.unique()
-            behind = rows[self.done[rows] < len(self.rates)]
-        for some in behind.split(ROWS_AT_ONCE):
-            self._make_up(some)
+        rows = (self.done > 0).nonzero()[:, 0] if rows is None else rows.unique()
+        done = self.done[rows]
+        behind = rows[(done > 0) & (done < self.n_steps)]
+        if len(behind):
+            for some in behind.split(ROWS_AT_ONCE):
+                self._make_up(some)
 
     def _make_up(self, rows: Tensor) -> None:
         moments, which = self.done[rows].unique(return_inverse=True)
@@ -89,26 +94,24 @@ class RowAdam:
             amount, scale = (one[which, None].to(mean.dtype) for one in self._missed(moments, *span))
             moved.addcdiv_(amount, root * scale + EPSILON)
         self.table.weight.index_put_((rows,), self.table.weight[rows] - moved * mean)
-        missed = (len(self.rates) - self.done[rows])[:, None].to(self.mean.dtype)
-        self.mean[rows], self.square[rows], self.done[rows] = mean * b1**missed, square * b2**missed, len(self.rates)
+        missed = (self.n_steps - self.done[rows])[:, None].to(self.mean.dtype)
+        self.mean[rows], self.square[rows], self.done[rows] = mean * b1**missed, square * b2**missed, self.n_steps
 
     def _missed(self, done: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
         """A and Q, float64 (U,), of the missed steps `first` to `last` of rows that made `done` steps (U,) before."""
         after = torch.arange(first, last + 1, device=done.device)[None, :]
         step, (b1, b2) = done[:, None] + after, BETAS
-        missed = step <= len(self.rates)
-        rates = torch.tensor(self.rates, dtype=torch.float64, device=done.device)
-        a = rates[step.clamp(max=len(self.rates)) - 1] * missed * b1 ** after.double() / (1 - b1 ** step.double())
+        missed = step <= self.n_steps
+        a = self.rates[step.clamp(max=self.n_steps) - 1] * missed * b1 ** after.double() / (1 - b1 ** step.double())
         q = (b2 ** after.double() / (1 - b2 ** step.double())).sqrt()
         amount = a.sum(1)
         return amount, torch.where(amount > 0, amount / (a / q).sum(1), 1.0)
 
     def state(self) -> dict[str, Tensor]:
         """All that a later `load` needs."""
-        if not self.rates:
+        if not self.n_steps:
             return {}
-        rates = torch.tensor(self.rates, dtype=torch.float64)
-        return {"mean": self.mean, "square": self.square, "done": self.done, "rates": rates}
+        return {"mean": self.mean, "square": self.square, "done": self.done, "rates": self.rates[: self.n_steps]}
 
     @torch.no_grad()
     def load(self, state: dict[str, Tensor]) -> None:
@@ -116,7 +119,7 @@ class RowAdam:
             self._begin()
             for name in ("mean", "square", "done"):
                 getattr(self, name).copy_(state[name])
-            self.rates = state["rates"].tolist()
+            self.n_steps, self.rates = len(state["rates"]), state["rates"].to(self.rates)
 
 
 def coalesced(parts: Sequence[Tensor]) -> Tensor:

@@ -14,9 +14,11 @@ SIZES = ((1_000_000, 50_000), (100_000, 300_000))  # users, items; tiny backbone
 def trained(n_users: int, n_items: int) -> None:
     """What an epoch does: steps, all rows brought up to date, the best weights kept."""
     course, collaborative = steps(n_users, n_items=n_items)
-    collaborative()
-    course.optimizer.catch_up()
-    course.keep_best(lambda: None)
+    for _ in range(2):
+        collaborative()
+        course.optimizer.catch_up()
+        course.keep_best(lambda: None)
+        course.net.diagnostics()
 
 
 def ready(n_users: int, n_items: int) -> Callable[[], object]:

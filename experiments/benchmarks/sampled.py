@@ -60,9 +60,11 @@ def course(n_items: int, content: Path) -> tuple[Course, list[MicroBatches]]:
 def trained(n_items: int, content: Path) -> None:
     """Some steps, all rows brought up to date, and the best weights kept: what an epoch does."""
     own, batches = course(n_items, content)
-    our_steps(own, "collaborative", batches)
-    own.optimizer.catch_up()
-    own.keep_best(lambda: None)
+    for _ in range(2):
+        our_steps(own, "collaborative", batches)
+        own.optimizer.catch_up()
+        own.keep_best(lambda: None)
+        own.net.diagnostics()
 
 
 def ready(n_items: int, content: Path) -> Callable[[], object]:
