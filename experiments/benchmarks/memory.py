@@ -1,6 +1,7 @@
 """Is the memory of training what docs/scaling.md says?
 
-4 bytes a frozen number; a trained one has a weight, a gradient (but where a table is read by rows), two moments, a best weight.
+4 bytes a frozen number; a trained one has a weight, a gradient (but where a table is read by rows), two moments, a best weight;
+and items under a full softmax two more gradients for a moment, as those of the prompts, the pull and the softmax are added up.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,7 @@ def ready(n_users: int, n_items: int) -> Callable[[], object]:
 def expected(n_users: int, n_items: int) -> float:
     """GiB by the formula, of steps that train the collaborative table alone: content is neither stepped nor has moments."""
     d, users, items = 128, n_users, n_items
-    collaborative, content = 16 * d * users + 20 * d * items + 8 * users, 8 * d * (users + items)
+    collaborative, content = 16 * d * users + 28 * d * items + 8 * users, 8 * d * (users + items)
     return (collaborative + content) / 2**30
 
 
