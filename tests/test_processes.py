@@ -42,14 +42,14 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from cllm4rec import evaluate, finetune, pretrain, recommend
 from cllm4rec.training import loop
+from cllm4rec.training.optimizers import Optimizer
 
 torch.set_num_threads(1)
 torch.Tensor.float = torch.Tensor.double
-train, state = loop.train, {}
+train, step, state = loop.train, Optimizer.step, {}
 
 def note():
     folder = Path(state["run"] + ".steps")
@@ -57,9 +57,11 @@ def note():
     weights = {name: p.detach().clone() for name, p in state["net"].named_parameters()}
     save_file(weights, folder / f"{state['stage']}-{state['step']:04d}-{os.environ.get('RANK', '0')}.safetensors")
 
-def count(optimizer, arguments, settings):
+def counted(optimizer, rate):
+    step(optimizer, rate)
     state["step"] += 1
     if state["step"] % 50 == 0:
+        optimizer.catch_up()  # which rows are behind depends on who reads what
         note()
 
 def noted(net, *arguments):
@@ -70,8 +72,7 @@ def noted(net, *arguments):
     on_best = arguments[4]
     on_best()
 
-loop.train = noted
-register_optimizer_step_post_hook(count)
+loop.train, Optimizer.step = noted, counted
 for stage, *line in json.loads(sys.argv[1]):
     command = {"pretrain": pretrain, "finetune": finetune, "evaluate": evaluate, "recommend": recommend}[stage]
     state |= {"stage": stage, "step": 0, "run": line[1]}

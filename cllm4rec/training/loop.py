@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
 from tqdm import tqdm
 
 from cllm4rec.data.randomness import mix, permutation
@@ -24,22 +23,6 @@ from cllm4rec.training.state import Progress, StateFile, Stopped, Weights
 MicroBatches = list[tuple[Batch, float]]  # and the weight of each
 GROUP = 50  # batches whose examples are sorted by length together, to pad less
 SAVE_SECONDS = 300.0  # between two savings of the state within an epoch; at the end of an epoch it is saved anyway
-
-
-class Net(Protocol):
-    """What the loop needs of a network, beside being an `nn.Module`."""
-
-    def __call__(self, objective: str, batch: Batch) -> dict[str, Tensor]:
-        """Loss terms by name, each a sum over the batch."""
-        ...
-
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trained parameters under the names that the gradient norms are reported by."""
-        ...
-
-    def diagnostics(self) -> dict[str, float]:
-        """Further values worth a look after each epoch."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -65,7 +48,7 @@ def train(
     """Train until the epochs, the patience or the minutes are used up; the best weights are in `net` then.
 
     Args:
-        net: an `nn.Module` that is a `Net`. It is wrapped here, so that several processes see one `forward`.
+        net: an `nn.Module` that is a `Net` (`optimizers`). It is wrapped here, so that several processes see one `forward`.
         objectives: visited in this order within each epoch.
         validate: gives the metric (higher is better) that chooses the weights, every so many epochs as `config` says;
             without it the last weights are kept.

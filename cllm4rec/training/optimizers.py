@@ -1,13 +1,30 @@
 """AdamW for a network: dense where a step reads a whole parameter, row by row where it reads few rows of a table."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import pad_across_processes
 from torch import Tensor, nn
 
+from cllm4rec.text.ragged import Batch
 from cllm4rec.training.rows import RowAdam, RowTable, coalesced
+
+
+class Net(Protocol):
+    """What the loop needs of a network, beside being an `nn.Module`."""
+
+    def __call__(self, objective: str, batch: Batch) -> dict[str, Tensor]:
+        """Loss terms by name, each a sum over the batch."""
+        ...
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Trained parameters under the names that the gradient norms are reported by."""
+        ...
+
+    def diagnostics(self) -> dict[str, float]:
+        """Further values worth a look after each epoch."""
+        ...
 
 
 class Optimizer:
