@@ -12,7 +12,7 @@ from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.models.configs import CLLM4RecConfig
 from cllm4rec.text.sampling import ItemSampler
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.losses import Candidates, multinomial_nll, sampled_nll
+from cllm4rec.training.losses import DrawnClasses, multinomial_nll, sampled_nll
 
 N_ITEMS, WIDTH = 30, 5
 
@@ -73,7 +73,7 @@ def test_the_loss_and_its_gradients_by_hand(sample: list[int]) -> None:
     (3 * expected).backward()
     states, classes = (given[name].clone().requires_grad_() for name in ("states", "classes"))
     drawn = torch.tensor(sample)
-    known, shown = Candidates(drawn, classes[drawn], log_p[drawn].float()), (given["shown_rows"], given["shown"])
+    known, shown = DrawnClasses(drawn, classes[drawn], log_p[drawn].float()), (given["shown_rows"], given["shown"])
     targets = given["targets"]
     loss = sampled_nll(states, known, classes[targets], given["rows"], targets, log_p[targets].float(), *shown)
     (3 * loss).backward()
@@ -86,7 +86,7 @@ def test_the_loss_and_its_gradients_by_hand(sample: list[int]) -> None:
 def test_a_sample_of_all_classes_is_the_exact_softmax() -> None:
     given = inputs()
     every, none = torch.arange(N_ITEMS), torch.zeros(N_ITEMS)
-    known, targets = Candidates(every, given["classes"], none), given["targets"]
+    known, targets = DrawnClasses(every, given["classes"], none), given["targets"]
     shown = (given["shown_rows"], given["shown"])
     sampled = sampled_nll(given["states"], known, given["classes"][targets], given["rows"], targets, none[targets], *shown)
     assert sampled.item() == pytest.approx(multinomial_nll(**given).item(), rel=1e-6)
@@ -105,7 +105,7 @@ def test_what_is_learned_from_samples_is_the_distribution_itself() -> None:
             drawn = sampler.draw(0, step)
             log_p = torch.from_numpy(sampler.log_inclusion(np.arange(N_ITEMS))) * corrected
             sample = torch.from_numpy(drawn)
-            known = Candidates(sample, logits[sample], log_p[sample])
+            known = DrawnClasses(sample, logits[sample], log_p[sample])
             rows = torch.arange(len(targets))
             loss = sampled_nll(torch.ones(len(targets), 1), known, logits[targets], rows, targets, log_p[targets])
             optimizer.zero_grad()
@@ -127,7 +127,7 @@ def test_equally_right_targets_of_one_state_end_equal_whatever_their_popularity(
     assert log_p[both[0]] - log_p[both[1]] > 1.5
     for step in range(1500):
         sample = torch.from_numpy(sampler.draw(0, step))
-        known = Candidates(sample, logits[sample], log_p[sample])
+        known = DrawnClasses(sample, logits[sample], log_p[sample])
         rows = torch.zeros(2, dtype=torch.int64)
         optimizer.zero_grad()
         sampled_nll(torch.ones(1, 1), known, logits[both], rows, both, log_p[both]).backward()

@@ -27,7 +27,7 @@ from cllm4rec.text.prompts import OF_CLLM4REC, Template, training_texts
 from cllm4rec.text.ragged import Ragged, batches_by_length
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import Objective
-from cllm4rec.training.losses import Candidates, multinomial_nll, pull, sampled_nll
+from cllm4rec.training.losses import DrawnClasses, multinomial_nll, pull, sampled_nll
 
 TOKENS_AT_ONCE = 1 << 14  # padded tokens of a forward pass when scoring
 
@@ -53,7 +53,7 @@ class CLLM4RecNet(nn.Module):
             states = self.backbone(batch["tokens"], batch["mask"], table).flatten(0, 1)[batch["read"]]
         rows, targets, shown = batch["rows"], batch["targets"], (batch.get("shown_rows"), batch.get("shown"))
         if "sample" in batch:
-            known = Candidates(batch["sample"], table.items(batch["sample"]), batch["sample_log_p"])
+            known = DrawnClasses(batch["sample"], table.items(batch["sample"]), batch["sample_log_p"])
             nll = sampled_nll(states, known, table.items(targets), rows, targets, batch["targets_log_p"], *shown)
         else:
             classes = self.backbone.word_head if objective == "content" else table.items.weight

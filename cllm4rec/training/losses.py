@@ -141,7 +141,7 @@ def multinomial_nll(
         return _BlockedNLL.apply(states, classes, counts, none, shown_rows, shown, rows, targets).float()
 
 
-class Candidates(NamedTuple):
+class DrawnClasses(NamedTuple):
     """The classes that a softmax is estimated by: their numbers (S,), ascending; their rows (S, d); and the log of the
     probability with which each one is among them (S,)."""
 
@@ -157,7 +157,7 @@ class Candidates(NamedTuple):
 
 def sampled_nll(
     states: Tensor,
-    sample: Candidates,
+    sample: DrawnClasses,
     positives: Tensor,
     rows: Tensor,
     targets: Tensor,
