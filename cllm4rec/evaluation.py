@@ -1,8 +1,9 @@
 """Ranking metrics over the whole catalogue, and `measure`: one protocol for every system."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, cast
 
 import numpy as np
@@ -78,33 +79,42 @@ def rank_of(scores: np.ndarray, rows: np.ndarray, items: np.ndarray, tie_order: 
     return ranks
 
 
-def recall(ranks: np.ndarray, k: int) -> float:
-    """Hits in the top k / min(k, n): 1 is always within reach. `ranks` (n,) of one user's held-out items."""
-    return float((ranks < k).sum() / min(k, len(ranks)))
+def recall(ranks: np.ndarray, starts: np.ndarray, k: int) -> np.ndarray:
+    """Hits in the top k / min(k, n): 1 is always within reach.
+
+    Args:
+        ranks: (n,) of the held-out items of some users, those of a user side by side.
+        starts: (B,) where each user's begin; everyone has some.
+
+    Returns:
+        A value a user, float64 (B,); so do the other metrics.
+    """
+    return np.add.reduceat((ranks < k).astype(np.float64), starts) / np.minimum(k, np.diff(starts, append=len(ranks)))
 
 
-def ndcg(ranks: np.ndarray, k: int) -> float:
+def ndcg(ranks: np.ndarray, starts: np.ndarray, k: int) -> np.ndarray:
     """Discounted cumulative gain at k with binary relevance over that of the best ranking (Järvelin and Kekäläinen)."""
-    gain = (1.0 / np.log2(ranks[ranks < k] + 2.0)).sum()
-    return float(gain / (1.0 / np.log2(np.arange(min(k, len(ranks))) + 2.0)).sum())
+    gains = np.where(ranks < k, 1.0 / np.log2(ranks + 2.0), 0.0)
+    best = np.cumsum(1.0 / np.log2(np.arange(k) + 2.0))[np.minimum(k, np.diff(starts, append=len(ranks))) - 1]
+    return np.add.reduceat(gains, starts) / best
 
 
-def hit_rate(ranks: np.ndarray, k: int) -> float:
+def hit_rate(ranks: np.ndarray, starts: np.ndarray, k: int) -> np.ndarray:
     """1 if any held-out item is in the top k, else 0."""
-    return float((ranks < k).any())
+    return np.maximum.reduceat((ranks < k).astype(np.float64), starts)
 
 
-def mrr(ranks: np.ndarray) -> float:
+def mrr(ranks: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Reciprocal of the place of the best held-out item, over the whole catalogue."""
-    return float(1.0 / (ranks.min() + 1.0))
+    return 1.0 / (np.minimum.reduceat(ranks, starts) + 1.0)
 
 
-PER_USER = {
-    "recall@20": lambda ranks: recall(ranks, 20),
-    "recall@40": lambda ranks: recall(ranks, 40),
-    "ndcg@100": lambda ranks: ndcg(ranks, 100),
-    "hit_rate@10": lambda ranks: hit_rate(ranks, 10),
-    "ndcg@10": lambda ranks: ndcg(ranks, 10),
+PER_USER: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "recall@20": partial(recall, k=20),
+    "recall@40": partial(recall, k=40),
+    "ndcg@100": partial(ndcg, k=100),
+    "hit_rate@10": partial(hit_rate, k=10),
+    "ndcg@10": partial(ndcg, k=10),
     "mrr": mrr,
 }
 
@@ -165,9 +175,8 @@ def measure(
         events, lengths = held_out.interactions.histories(batch)
         rows = np.repeat(np.arange(len(batch)), lengths)
         ranks = rank_of(scores, rows, held_out.interactions.items[events], held_out.tie_order)
-        for i, own in enumerate(np.split(ranks, np.cumsum(lengths)[:-1])):
-            for name, metric in PER_USER.items():
-                per_user[name][start + i] = metric(own)
+        for name, metric in PER_USER.items():
+            per_user[name][start : start + len(batch)] = metric(ranks, np.cumsum(lengths) - lengths)
         best = top_k(scores, 20, held_out.tie_order)
         shown[best[best >= 0]] = True
     metrics = {name: float(values.mean()) if len(values) else 0.0 for name, values in per_user.items()}

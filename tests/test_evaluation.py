@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.evaluation import bootstrap_interval, hit_rate, mask_known, measure, mrr, ndcg, rank_of, recall
+from cllm4rec.evaluation import PER_USER, bootstrap_interval, hit_rate, mask_known, measure, mrr, ndcg, rank_of, recall
 from cllm4rec.ranking import TopK, top_k
 
 
@@ -70,6 +70,8 @@ def plain_metrics(ranking: list[int], wanted: list[int]) -> dict[str, float]:
 
 # Numbers worked by hand. Ranks count from 0, so that rank r is place r + 1 and its gain is 1 / log2(r + 2).
 
+ONE_USER = np.array([0])  # all ranks are of one user
+
 
 @pytest.mark.parametrize(
     ("ranks", "k", "expected"),
@@ -83,7 +85,7 @@ def plain_metrics(ranking: list[int], wanted: list[int]) -> dict[str, float]:
     ],
 )
 def test_recall_is_hits_over_the_smaller_of_k_and_n(ranks, k, expected):
-    assert recall(np.array(ranks), k) == pytest.approx(expected, abs=1e-15)
+    assert recall(np.array(ranks), ONE_USER, k) == pytest.approx(expected, abs=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -101,19 +103,25 @@ def test_recall_is_hits_over_the_smaller_of_k_and_n(ranks, k, expected):
     ],
 )
 def test_ndcg_is_the_gain_over_that_of_the_best_ranking(ranks, k, expected):
-    assert ndcg(np.array(ranks), k) == pytest.approx(expected, abs=1e-12)
+    assert ndcg(np.array(ranks), ONE_USER, k) == pytest.approx(expected, abs=1e-12)
 
 
 def test_hit_rate_asks_for_any_item_in_the_top_k():
-    assert hit_rate(np.array([30, 9]), 10) == 1.0  # rank 9 is place 10
-    assert hit_rate(np.array([30, 10]), 10) == 0.0  # rank 10 is place 11
-    assert hit_rate(np.array([0, 1, 2]), 1) == 1.0
+    # rank 9 is place 10, rank 10 is place 11
+    assert hit_rate(np.array([30, 9, 30, 10, 0, 1, 2]), np.array([0, 2, 4]), 10).tolist() == [1.0, 0.0, 1.0]
 
 
 def test_mrr_is_one_over_the_place_of_the_best_item():
-    assert mrr(np.array([0])) == 1.0
-    assert mrr(np.array([3, 1])) == 0.5  # place 2
-    assert mrr(np.array([999])) == 0.001  # place 1000 counts too
+    # places 1, 2 (of 4 and 2), and 1000, which counts too
+    assert mrr(np.array([0, 3, 1, 999]), np.array([0, 1, 3])).tolist() == [1.0, 0.5, 0.001]
+
+
+def test_metrics_of_many_users_are_those_of_each_alone():
+    generator = np.random.default_rng(0)
+    ranks, starts = generator.integers(0, 60, 200), np.unique(np.append(generator.integers(0, 200, 50), 0))
+    for name, metric in PER_USER.items():
+        alone = [metric(own, ONE_USER)[0] for own in np.split(ranks, starts[1:])]
+        np.testing.assert_allclose(metric(ranks, starts), alone, rtol=1e-14, err_msg=name)
 
 
 def test_measure_on_a_world_worked_by_hand():

@@ -10,7 +10,6 @@ from typing import Protocol, cast
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -99,7 +98,7 @@ class Backbone(nn.Module):
 
         Args:
             tokens: (B, L) word w -> w, ID t -> n_words + t.
-            mask: (B, L), True at tokens, False at padding, which changes nothing.
+            mask: (B, L), True at tokens, False at padding: at the right of each row, where it changes nothing.
             table: gives the embeddings (N, d) of IDs (N,).
             order_free: (B, L), True at the tokens of a set. If given, attention is bidirectional and the tokens of a set
                 share one position, so that the states do not depend on its order; if not, attention is causal.
@@ -109,13 +108,10 @@ class Backbone(nn.Module):
         embedded = self.model.get_input_embeddings()(tokens.masked_fill(is_id, 0)) * self.word_scale  # (B, L, d)
         ids = table[tokens[is_id] - self.n_words] * self.id_scale
         embedded = embedded.index_put((is_id,), ids.to(embedded.dtype))
-        length, past = tokens.shape[1], 0 if cache is None else cache.get_seq_length()
-        seen = functional.pad(mask, (past, 0), value=True)
-        visible = seen[:, None, None, :].expand(-1, 1, length, -1)  # (B, 1, L, past + L), True where a query sees a key
-        if order_free is None:
-            positions = torch.arange(past, past + length, device=tokens.device).expand(len(tokens), -1)
-            visible = visible & torch.ones(length, past + length, dtype=torch.bool, device=tokens.device).tril(past)
-        else:
+        visible = positions = None  # the model's own causal attention, which does not look at padding: it comes later
+        if order_free is not None:
+            visible = embedded.new_zeros(mask.shape).masked_fill(~mask, -torch.inf)  # added to the products
+            visible = visible[:, None, None, :].expand(-1, 1, mask.shape[1], -1)  # (B, 1, L, L)
             follows = torch.zeros_like(order_free)
             follows[:, 1:] = order_free[:, 1:] & order_free[:, :-1]
             positions = (~follows).cumsum(1) - 1

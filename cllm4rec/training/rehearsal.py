@@ -11,9 +11,9 @@ import torch
 from accelerate import Accelerator
 
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import Course, Objective, micro_batches, n_steps
+from cllm4rec.training.loop import Course, Objective, grouped_by_length, micro_batches, n_steps
 
-TIMED_STEPS = 6  # of each objective, spread over an epoch; the first is not counted
+TIMED_STEPS = 6  # of each objective
 MIB = 2**20
 
 
@@ -97,7 +97,7 @@ def rehearse(
     net.train()
     for objective in objectives:
         n, seconds, tokens = n_steps(objective, objective.from_epoch, config), [], []
-        some = np.unique(np.linspace(0, n - 1, TIMED_STEPS).astype(int)).tolist() if n else []
+        some = _typical_steps(objective, config) if n else []
         for batches in micro_batches(objective, objective.from_epoch, some, config, accelerator):
             began = time.perf_counter()
             course.step(objective.name, batches, False)
@@ -105,8 +105,7 @@ def rehearse(
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - began)
             tokens.append(sum(int(batch["mask"].sum()) * weight for batch, weight in batches) * accelerator.num_processes)
-        counted = slice(len(seconds) > 1, None)
-        means = [float(np.mean(values[counted])) if values else 0.0 for values in (seconds, tokens)]
+        means = [float(np.mean(values[1:])) if values else 0.0 for values in (seconds, tokens)]
         timed.append(Timed(objective.name, n, objective.from_epoch, *means))
     course.optimizer.close()
     validation = None if validate is None else validate()
@@ -115,3 +114,15 @@ def rehearse(
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return Rehearsal(groups, frozen, by_rows, timed, validation, config.epochs, config.validate_every, peak)
+
+
+def _typical_steps(objective: Objective, config: TrainConfig) -> list[int]:
+    """Steps of the first epoch from short to long, each standing for as many: what long examples take is neither missed nor
+    counted too often. Before them one to warm up, which is not counted."""
+    epoch, corpus = objective.from_epoch, objective.corpus
+    lengths = corpus.lengths_in(epoch)
+    tokens = lengths[grouped_by_length(corpus.selection(epoch), lengths, config, epoch)]
+    order = np.argsort(np.add.reduceat(tokens, np.arange(0, len(tokens), config.batch_size)), kind="stable")
+    places = (np.arange(TIMED_STEPS) + 0.5) / TIMED_STEPS * len(order)
+    some = order[np.unique(places.astype(int))].tolist()
+    return [some[len(some) // 2], *some]
