@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import GPT2Config, LlamaConfig, PreTrainedModel, T5Config
 from transformers.models.auto import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
@@ -16,6 +17,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.evaluation import measure
+from cllm4rec.models.attention import ATTENTION, attention
 from cllm4rec.models.backbone import load_backbone
 from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.models.configs import BackboneConfig, CLLM4RecConfig
@@ -258,6 +260,31 @@ def test_the_state_of_words_is_that_of_the_language_model_itself(frozen: tuple[C
     with torch.no_grad():
         states = net(tokens, mask, model.net.collaborative)
         torch.testing.assert_close(states @ net.word_head.T, original(tokens).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["causal", "masked"])
+def test_attention_under_autocast_on_a_cpu_is_that_of_float32(masked: bool) -> None:
+    query, key, value = (torch.randn(2, 3, 5, 4).bfloat16().requires_grad_() for _ in range(3))
+    mask = torch.tensor([0.0, 0.0, 0.0, -torch.inf, -torch.inf]).expand(2, 1, 5, 5) if masked else None
+    with torch.autocast("cpu", torch.bfloat16):
+        states, _ = attention(torch.nn.Module(), query, key, value, mask)  # (B, L, heads, width)
+    states.sum().backward()
+    single = [one.detach().float().requires_grad_() for one in (query, key, value)]
+    exact = scaled_dot_product_attention(*single, attn_mask=mask, is_causal=not masked).transpose(1, 2)
+    exact.bfloat16().sum().backward()
+    assert states.dtype == torch.bfloat16
+    assert torch.equal(states, exact.bfloat16())
+    for one, other in zip((query, key, value), single, strict=True):
+        assert torch.equal(one.grad, other.grad.bfloat16())
+
+
+def test_attention_without_autocast_is_that_of_the_library(tmp_path: Path) -> None:
+    folder = save_backbone(tmp_path, "gpt2")
+    ours = load_backbone(BackboneConfig(backbone=str(folder)))[0].model
+    theirs = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
+    words = torch.arange(12).view(2, 6)
+    assert ours.config._attn_implementation == ATTENTION
+    assert torch.equal(ours(words).logits, theirs(words).logits)
 
 
 def test_a_history_longer_than_the_context_of_the_backbone_is_served(tmp_path: Path) -> None:

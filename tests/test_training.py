@@ -99,6 +99,29 @@ def test_multinomial_nll_and_gradients_equal_a_dense_float64_reference(
     assert (single["states"].grad[[2, 5, 8]] == 0).all(), "rows without targets"
 
 
+@pytest.mark.parametrize("fewest_rows", [1, N_ROWS], ids=["some rows at once", "some classes at once"])
+def test_under_autocast_products_alone_are_rounded(fewest_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16 has 8 bits: a logit is off by 1 in 512 at most, beside its inputs; nothing adds up, as sums are not rounded."""
+    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 3 * N_CLASSES)
+    monkeypatch.setattr(losses, "FEWEST_ROWS", fewest_rows)
+    exact = example(shown=True)
+    inputs = {name: one.bfloat16() if one.is_floating_point() else one for name, one in exact.items()}
+    for name in ("states", "classes"):
+        exact[name] = inputs[name].double().requires_grad_()
+        inputs[name] = inputs[name].float().requires_grad_()
+    expected = dense_nll(**exact)
+    expected.backward()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = multinomial_nll(**inputs)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    largest = float((exact["states"] @ exact["classes"].T).detach().abs().max())
+    assert 0 < abs(loss.item() - expected.item()) < len(inputs["targets"]) * largest / 512
+    for name in ("states", "classes"):
+        assert inputs[name].grad.dtype == torch.float32
+        torch.testing.assert_close(inputs[name].grad.double(), exact[name].grad, rtol=0.01, atol=0.03)
+
+
 def test_multinomial_nll_by_hand() -> None:
     """Two equal logits: each target costs log 2; a shown class leaves one of them, which then costs nothing."""
     states, classes = torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 7.0], [3.0, -1.0], [9.0, 9.0]])

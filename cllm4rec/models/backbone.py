@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from cllm4rec.models.attention import ATTENTION
 from cllm4rec.models.configs import BUILT_IN, BackboneConfig
 from cllm4rec.text.tokenizer import train_bpe
 
@@ -110,7 +111,7 @@ class Backbone(nn.Module):
         embedded = embedded.index_put((is_id,), ids.to(embedded.dtype))
         visible = positions = None  # the model's own causal attention, which does not look at padding: it comes later
         if order_free is not None:
-            visible = embedded.new_zeros(mask.shape).masked_fill(~mask, -torch.inf)  # added to the products
+            visible = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -torch.inf)  # added to the products
             visible = visible[:, None, None, :].expand(-1, 1, mask.shape[1], -1)  # (B, 1, L, L)
             follows = torch.zeros_like(order_free)
             follows[:, 1:] = order_free[:, 1:] & order_free[:, :-1]
@@ -198,7 +199,7 @@ def build_backbone(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(described, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(described, attn_implementation=ATTENTION)
     with torch.no_grad():  # each block starts as the identity, so that what the ID tables start with comes through
         for block in model.transformer.h:
             block.attn.c_proj.weight.zero_()
@@ -213,7 +214,7 @@ def load_backbone(config: BackboneConfig) -> tuple[Backbone, PreTrainedTokenizer
         ValueError: there is no such model, or it is not a causal language model.
     """
     with _as_value_error(config):
-        model = AutoModelForCausalLM.from_pretrained(config.backbone, dtype=torch.float32, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_pretrained(config.backbone, dtype=torch.float32, attn_implementation=ATTENTION)
         tokenizer = AutoTokenizer.from_pretrained(config.backbone)
     if not tokenizer("user")["input_ids"]:  # what is made of a folder without a vocabulary
         raise ValueError(f"backbone {config.backbone!r} cannot be loaded: it has no tokenizer beside its weights")
@@ -227,5 +228,5 @@ def restore_backbone(
     folder: Path, config: BackboneConfig, scales: tuple[float, float]
 ) -> tuple[Backbone, PreTrainedTokenizerBase]:
     """The architecture and tokenizer saved in a run folder, weights not yet filled in; `scales` of words and IDs."""
-    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), attn_implementation=ATTENTION)
     return Backbone(model, config.tuning, *scales), AutoTokenizer.from_pretrained(folder)

@@ -155,7 +155,7 @@ class CLLM4RecConfig(BackboneConfig):
     """What CLLM4Rec is. `PAPER` holds the paper's values beside these defaults."""
 
     training: ClassVar[dict[str, TrainConfig]] = {
-        "pretrain": TrainConfig(epochs=8, patience=4, learning_rate=1e-4, validate_every=2),
+        "pretrain": TrainConfig(epochs=8, patience=4, learning_rate=1e-4, validate_every=4),
         "finetune": TrainConfig(epochs=100, patience=8, learning_rate=3e-4, validate_every=3),
     }
     presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {"paper": PAPER}

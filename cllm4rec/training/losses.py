@@ -1,4 +1,6 @@
-"""Losses as small functions, exact, without dense targets and without all logits at once."""
+"""Losses as small functions, exact, without dense targets and without all logits at once.
+
+Under autocast, matrices are multiplied in its type, as elsewhere in the network; sums and softmax stay in float32."""
 
 from typing import Any, NamedTuple
 
@@ -17,7 +19,7 @@ class _BlockedNLL(torch.autograd.Function):
 
     Value and gradients together, block by block: the logits of a block are used and thrown away. A block holds all classes of
     some rows; where there are too many classes, all rows of some classes, and their logits are computed twice, first for the
-    normalisers, then for the gradients.
+    normalisers, then for the gradients. Matrices are multiplied in `dtype`, all else is in float32.
     """
 
     @staticmethod
@@ -31,28 +33,32 @@ class _BlockedNLL(torch.autograd.Function):
         out: Tensor,
         rows: Tensor,
         targets: Tensor,
+        dtype: torch.dtype,
     ) -> Tensor:
         needs = ctx.needs_input_grad
         gradients = [torch.zeros_like(one) if need else None for one, need in zip((states, classes), needs, strict=False)]
         n_rows, n_classes, wanted = len(states), len(classes), any(needs[:2])
         left_out = _LeftOut(out_rows, out)
         further = torch.logsumexp(extra, dim=1) if extra.shape[1] else states.new_full((n_rows,), -torch.inf)
+        left = states.to(dtype)
         if LOGITS_AT_ONCE // n_classes >= min(n_rows, FEWEST_ROWS):
-            normalisers = torch.empty_like(further)
+            normalisers, right = torch.empty_like(further), classes.to(dtype)
             for some in _parts(n_rows, LOGITS_AT_ONCE // n_classes):
-                logits = left_out.removed(states[some] @ classes.T, some.start, 0)
+                logits = left_out.removed((left[some] @ right.T).float(), some.start, 0)
                 normalisers[some] = torch.logaddexp(torch.logsumexp(logits, dim=1), further[some])
                 if wanted:
-                    _add_gradients(gradients, logits, states, classes, weights, normalisers, some, slice(0, n_classes))
+                    slope = _slope(logits, normalisers[some], weights[some], dtype)
+                    _add_gradients(gradients, slope, left[some], right, some, slice(0, n_classes))
         else:
             normalisers = further
             parts = _parts(n_classes, max(1, LOGITS_AT_ONCE // n_rows))
             for some in parts:
-                logits = left_out.removed(states @ classes[some].T, 0, some.start)
+                logits = left_out.removed((left @ classes[some].to(dtype).T).float(), 0, some.start)
                 normalisers = torch.logaddexp(normalisers, torch.logsumexp(logits, dim=1))
             for some in parts if wanted else []:
-                logits = left_out.removed(states @ classes[some].T, 0, some.start)
-                _add_gradients(gradients, logits, states, classes, weights, normalisers, slice(0, n_rows), some)
+                right = classes[some].to(dtype)
+                logits = left_out.removed((left @ right.T).float(), 0, some.start)
+                _add_gradients(gradients, _slope(logits, normalisers, weights, dtype), left, right, slice(0, n_rows), some)
         by_extra = (extra - normalisers[:, None]).exp() * weights[:, None] if needs[3] else None
         ctx.save_for_backward(*gradients, by_extra)
         own, others = states[rows], classes[targets]  # (T, d)
@@ -67,30 +73,33 @@ class _BlockedNLL(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         # in place, as they may be the largest tensors of all; autograd notices if somebody asks twice
         by_states, by_classes, by_extra = [None if one is None else one.mul_(grad.to(one.dtype)) for one in ctx.saved_tensors]
-        return by_states, by_classes, None, by_extra, None, None, None, None
+        return by_states, by_classes, None, by_extra, None, None, None, None, None
 
 
 def _parts(n: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
+def _slope(logits: Tensor, normalisers: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
+    """What the loss changes by with each logit (overwritten) of a block."""
+    return logits.sub_(normalisers[:, None]).exp_().mul_(weights[:, None]).to(dtype)
+
+
 def _add_gradients(
-    gradients: list[Tensor | None],
-    logits: Tensor,
-    states: Tensor,
-    classes: Tensor,
-    weights: Tensor,
-    normalisers: Tensor,
-    rows: slice,
-    some: slice,
+    gradients: list[Tensor | None], slope: Tensor, states: Tensor, classes: Tensor, rows: slice, some: slice
 ) -> None:
-    """Add what a block of logits (overwritten), of some rows and some classes, gives to the gradients of states and classes."""
-    slope = logits.sub_(normalisers[rows, None]).exp_().mul_(weights[rows, None])
-    by_states, by_classes = gradients
-    if by_states is not None:
-        by_states[rows].addmm_(slope, classes[some])
-    if by_classes is not None:
-        by_classes[some].addmm_(slope.T, states[rows])
+    """Add what a block gives to the gradients of states and classes: the slope of its logits, and its states and classes."""
+    for gradient, where, left, right in zip(gradients, (rows, some), (slope, slope.T), (classes, states), strict=True):
+        if gradient is not None and gradient.dtype == slope.dtype:
+            gradient[where].addmm_(left, right)
+        elif gradient is not None:
+            gradient[where] += left @ right
+
+
+def _products_in(states: Tensor) -> torch.dtype:
+    """In which type matrices are multiplied: that of autocast, where it is on."""
+    kind = states.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
 
 
 class _LeftOut:
@@ -134,11 +143,12 @@ def multinomial_nll(
     """
     if shown is None or shown_rows is None:
         shown = shown_rows = targets[:0]
-    with torch.autocast(states.device.type, enabled=False):  # exact in mixed precision too
+    dtype = _products_in(states)
+    with torch.autocast(states.device.type, enabled=False):
         states, classes = states.float(), classes.float()
         counts = torch.bincount(rows, minlength=len(states)).to(torch.float32)
         none = states.new_zeros(len(states), 0)
-        return _BlockedNLL.apply(states, classes, counts, none, shown_rows, shown, rows, targets).float()
+        return _BlockedNLL.apply(states, classes, counts, none, shown_rows, shown, rows, targets, dtype).float()
 
 
 class DrawnClasses(NamedTuple):
@@ -181,7 +191,7 @@ def sampled_nll(
     """
     if shown is None or shown_rows is None:
         shown = shown_rows = targets[:0]
-    with torch.autocast(states.device.type, enabled=False):  # exact in mixed precision too
+    with torch.autocast(states.device.type, enabled=False):  # log p is among the products: never rounded
         own, classes = states.float()[rows], sample.rows.float()  # (T, d), (S, d)
         right = (own * positives.float()).sum(-1) - log_p  # (T,)
         beside = right.masked_fill(sample.places(targets)[1], -torch.inf)  # those drawn are in the sample already
@@ -192,7 +202,7 @@ def sampled_nll(
         own = torch.cat([own, torch.ones_like(own[:, :1])], dim=1)
         classes = torch.cat([classes, -sample.log_p[:, None]], dim=1)
         left_out, none = (out_rows, out.repeat_interleave(counts[of])), targets[:0]
-        normalisers = _BlockedNLL.apply(own, classes, torch.ones_like(right), beside[:, None], *left_out, none, none)
+        normalisers = _BlockedNLL.apply(own, classes, torch.ones_like(right), beside[:, None], *left_out, none, none, own.dtype)
         return (normalisers - right.sum(dtype=torch.float64)).float()
 
 
@@ -229,7 +239,8 @@ def user_contrast(
         groups: (M,) equal for items that share a title: these are never each other's negatives.
         hard: (R, H) further ones of each row's own.
     """
-    with torch.autocast(states.device.type, enabled=False):  # exact in mixed precision too
+    dtype = _products_in(states)
+    with torch.autocast(states.device.type, enabled=False):
         states, projected = states.float(), projected.float()
         positive = (states * projected[targets]).sum(-1)
         extra = positive[:, None]
@@ -239,7 +250,7 @@ def user_contrast(
         weights = torch.ones_like(positive)
         left_out = _equal_pairs(groups[targets], groups[sample])
         none = targets[:0]
-        normalisers = _BlockedNLL.apply(states, projected[sample], weights, extra, *left_out, none, none)
+        normalisers = _BlockedNLL.apply(states, projected[sample], weights, extra, *left_out, none, none, dtype)
         return (normalisers - positive.sum(dtype=torch.float64)).float()
 
 

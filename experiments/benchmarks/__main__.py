@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other; ends with status 1 if a target is missed, after all tables are written."""
+"""All benchmarks, one after the other; ends with the list of the targets that were missed."""
 
 import importlib
 

@@ -1,65 +1,29 @@
-"""A training step of each objective against the same backbone, head and optimiser written plainly; and in bf16 against fp32.
-
-The plain step has no padding: the batch's tokens stand in rows of equal length. It looks them up in the same tables, runs the
-library's model with its own causal mask, takes the dense cross-entropy of as many states, and steps with the same AdamW.
-"""
+"""A training step of each objective of both systems against the same backbone, head and optimiser written plainly; and
+gradients in bf16 against fp32."""
 
 import copy
 import platform
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
-from torch.nn import functional
 
-from cllm4rec.models.cllm4rec import CLLM4Rec, CLLM4RecNet
-from cllm4rec.models.configs import CLLM4RecConfig
+from cllm4rec.models.cllm4rec import CLLM4Rec
+from cllm4rec.models.configs import CLLM4RecConfig, RSLLMConfig
+from cllm4rec.models.neural import NeuralRecommender
+from cllm4rec.models.rsllm import RSLLM
+from cllm4rec.models.sasrec import SASRec
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import Course, MicroBatches, micro_batches, n_steps
 from experiments.benchmarks.common import Row, Settings, report, settings, side_by_side
 from experiments.benchmarks.padding import SETS, read
+from experiments.benchmarks.plain import PlainCLLM4Rec, PlainRSLLM, plain_steps
 
 STEPS = 8  # timed together, spread over an epoch
-
-
-class Plain(nn.Module):
-    """The same backbone, tables and heads, and AdamW for all of them, written down without any thought of speed."""
-
-    def __init__(self, net: CLLM4RecNet) -> None:
-        super().__init__()
-        self.backbone, self.n_users = copy.deepcopy(net.backbone), net.n_users
-        self.collaborative, self.content = nn.Parameter(net.collaborative.whole()), nn.Parameter(net.content.whole())
-
-    def forward(self, objective: str, step: MicroBatches) -> Tensor:
-        """The mean loss of a step whose tokens stand in rows of one length."""
-        backbone, table = self.backbone, self.content if objective == "content" else self.collaborative
-        tokens = torch.cat([batch["tokens"][batch["mask"]] for batch, _ in step])
-        length = max(1, round(len(tokens) / sum(len(batch["mask"]) for batch, _ in step)))
-        rows = tokens[: len(tokens) // length * length].view(-1, length)
-        words, ids = rows.clamp(max=backbone.n_words - 1), (rows - backbone.n_words).clamp(min=0)
-        known = functional.embedding(ids, table) * backbone.id_scale
-        embedded = torch.where((rows >= backbone.n_words)[..., None], known, backbone.words[words] * backbone.word_scale)
-        states = backbone.model.base_model(inputs_embeds=embedded, use_cache=False).last_hidden_state.flatten(0, 1)
-        counts = [int(batch["rows"].max()) + 1 for batch, _ in step]
-        asked = torch.cat([batch["rows"] + sum(counts[:i]) for i, (batch, _) in enumerate(step)])
-        targets = torch.cat([batch["targets"] for batch, _ in step])
-        states = states[torch.linspace(0, len(states) - 1, sum(counts)).long()]
-        classes = backbone.word_head if objective == "content" else table[self.n_users :]
-        return -(states @ classes.T).log_softmax(-1)[asked, targets].sum() / len(targets)
-
-
-def plain_steps(net: Plain, objective: str, steps: list[MicroBatches], optimizer: torch.optim.Optimizer) -> None:
-    """Steps of the plain training."""
-    net.train()
-    for step in steps:
-        net(objective, step).backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
 
 
 def our_steps(course: Course, objective: str, steps: list[MicroBatches]) -> None:
@@ -79,46 +43,66 @@ def forward_and_backward(net: Any, objective: str, steps: list[MicroBatches], bf
     net.zero_grad()
 
 
-def prepared(given: Settings, name: str, backbone: str) -> list[tuple[str, Any, list[MicroBatches]]]:
-    """The network and some steps of each objective of CLLM4Rec."""
-    train, found = read(given, name).train, []
-    model = CLLM4Rec(CLLM4RecConfig(backbone=backbone, start="random"))
-    for stage in model.stages:
-        model.fit(train, None, TrainConfig(epochs=0), stage)
-        config = model.config_class.training[stage]
-        for one in model._objectives(train, stage, config):
-            if stage == "finetune" and one.name == "content":
-                continue  # the same as in the first stage
-            n = n_steps(one, one.from_epoch, config)
-            some = sorted({i * n // STEPS for i in range(STEPS)})[:: 2 if given.short else 1]
-            steps = micro_batches(one, one.from_epoch, some, config, Accelerator(cpu=True))
-            found.append((one.name, copy.deepcopy(model.net), list(steps)))
+def systems(backbone: str) -> list[tuple[NeuralRecommender, Any]]:
+    """Both, and the plain form of each one's network."""
+    rsllm = RSLLM(RSLLMConfig(backbone=backbone))
+    return [(CLLM4Rec(CLLM4RecConfig(backbone=backbone, start="random")), PlainCLLM4Rec), (rsllm, PlainRSLLM)]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Some steps of one objective, and the network in both forms."""
+
+    what: str
+    objective: str
+    net: Any
+    plain: Callable[[Any], Any]
+    steps: list[MicroBatches]
+
+
+def prepared(given: Settings, name: str, backbone: str) -> list[Prepared]:
+    """Each objective of both systems."""
+    train, found, untrained = read(given, name).train, [], TrainConfig(epochs=0)
+    for system, plain in systems(backbone):
+        if isinstance(system, RSLLM):
+            system.given_first = SASRec().fit(train, None, untrained)
+        for stage in system.stages:
+            system.fit(train, None, untrained, stage)
+            config = system.config_class.training[stage]
+            for one in system._objectives(train, stage, config):
+                if stage == "finetune" and one.name == "content":
+                    continue  # the same as in the first stage
+                n = n_steps(one, one.from_epoch, config)
+                some = sorted({i * n // STEPS for i in range(STEPS)})[:: 2 if given.short else 1]
+                steps = micro_batches(one, one.from_epoch, some, config, Accelerator(cpu=True))
+                what = f"{one.name}, {system.name}, {stage}, {backbone}"
+                found.append(Prepared(what, one.name, copy.deepcopy(system.net), plain, list(steps)))
     return found
 
 
 def main(given: Settings) -> list[Row]:
     rows, repeats = [], 3 if given.short else 7
-    for objective, net, steps in prepared(given, SETS[0], "tiny"):
-        other = Plain(net)
-        optimizer = torch.optim.AdamW(other.parameters(), lr=1e-6, weight_decay=0.0, fused=True)
-        course = Course(net, TrainConfig(learning_rate=1e-6), Accelerator(cpu=True), None)
+    for one in prepared(given, SETS[0], "tiny"):
+        plain = one.plain(one.net)
+        optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-6, weight_decay=0.0, fused=True)
+        course = Course(one.net, TrainConfig(learning_rate=1e-6), Accelerator(cpu=True), None)
         both: dict[str, Callable[[], object]] = {
-            "ours": partial(our_steps, course, objective, steps),
-            "plain": partial(plain_steps, other, objective, steps, optimizer),
+            "ours": partial(our_steps, course, one.objective, one.steps),
+            "plain": partial(plain_steps, plain, one.objective, one.steps, optimizer),
         }
         times = side_by_side(both, repeats)
-        shown = [f"{times[name] / len(steps) * 1e3:.0f} ms" for name in ("ours", "plain")]
-        what = f"a step of {objective}, {SETS[0]}, tiny"
-        rows.append(Row(what, shown[0], f"plain {shown[1]}", times["ours"] / times["plain"], 1.25, True))
+        shown = [f"{times[name] / len(one.steps) * 1e3:.0f} ms" for name in ("ours", "plain")]
+        rows.append(Row(f"a step of {one.what}", shown[0], f"plain {shown[1]}", times["ours"] / times["plain"], 1.25, True))
     cpu = Path("/proc/cpuinfo").read_text() if platform.system() == "Linux" else ""
     for backbone, target in (("tiny", 1.3), ("small", 1.8)) if "avx512_bf16" in cpu else ():
-        for objective, net, steps in prepared(given, SETS[0 if given.short else 1], backbone):
+        for one in prepared(given, SETS[0 if given.short else 1], backbone):
             half: dict[str, Callable[[], object]] = {
-                name: partial(forward_and_backward, net, objective, steps, name == "bf16") for name in ("bf16", "fp32")
+                name: partial(forward_and_backward, one.net, one.objective, one.steps, name == "bf16")
+                for name in ("bf16", "fp32")
             }
             times = side_by_side(half, repeats)
             shown = [f"{times[name]:.2f} s" for name in ("bf16", "fp32")]
-            what = f"bf16 against fp32, gradients of {objective}, {backbone}"
+            what = f"bf16 against float32, gradients of {one.what}"
             rows.append(Row(what, shown[0], shown[1], times["fp32"] / times["bf16"], target, False))
     return report("steps", rows, given)
 
