@@ -1,6 +1,9 @@
-"""All benchmarks, one after the other; ends with the list of the targets that were missed."""
+"""All benchmarks, one after the other, each in a process of its own; ends with the list of the targets that were missed."""
 
-import importlib
+import json
+import subprocess
+import sys
+import time
 
 from experiments.benchmarks.common import settings
 from experiments.commands import show
@@ -12,7 +15,11 @@ QUESTIONS = (
 
 
 if __name__ == "__main__":
-    given = settings(__doc__)
-    rows = [row for name in QUESTIONS for row in importlib.import_module(f"experiments.benchmarks.{name}").main(given)]
-    missed = [row.question for row in rows if not row.met]
+    given, rows = settings(__doc__), []
+    for name in QUESTIONS:
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-m", f"experiments.benchmarks.{name}", *sys.argv[1:]], check=True)
+        show(f"{name} took {time.monotonic() - began:.0f} s")
+        rows += json.loads((given.output / f"{name}.json").read_text())["rows"]
+    missed = [row["question"] for row in rows if not row["met"]]
     show(f"\n{len(rows) - len(missed)} of {len(rows)} targets met" + "".join(f"\nMISSED {one}" for one in missed))

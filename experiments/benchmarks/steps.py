@@ -73,7 +73,7 @@ def prepared(given: Settings, name: str, backbone: str) -> list[Prepared]:
                 if stage == "finetune" and one.name == "content":
                     continue  # the same as in the first stage
                 n = n_steps(one, one.from_epoch, config)
-                some = sorted({i * n // STEPS for i in range(STEPS)})[:: 2 if given.short else 1]
+                some = sorted({i * n // STEPS for i in range(STEPS)})[:: 4 if given.short else 1]
                 steps = micro_batches(one, one.from_epoch, some, config, Accelerator(cpu=True))
                 what = f"{one.name}, {system.name}, {stage}, {backbone}"
                 found.append(Prepared(what, one.name, copy.deepcopy(system.net), plain, list(steps)))
@@ -81,7 +81,7 @@ def prepared(given: Settings, name: str, backbone: str) -> list[Prepared]:
 
 
 def main(given: Settings) -> list[Row]:
-    rows, repeats = [], 3 if given.short else 7
+    rows, repeats = [], 2 if given.short else 5
     for one in prepared(given, SETS[0], "tiny"):
         plain = one.plain(one.net)
         optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-6, weight_decay=0.0, fused=True)

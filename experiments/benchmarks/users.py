@@ -43,9 +43,12 @@ def steps(n_users: int, sparse: bool = True, n_items: int = N_ITEMS) -> tuple[Co
     )
     batches = [[(corpus.batch(part, 0), 1.0)] for part in np.array_split(generator.permutation(64 * BATCHES), BATCHES)]
     course = Course(net, TrainConfig(), Accelerator(cpu=True), None)
-    for adam in course.optimizer.rows.values():  # as if training had gone on for long
+    for adam in course.optimizer.rows.values():  # as if training had gone on for long, and each row was read an epoch ago
         adam.rates, adam.n_steps = torch.full((STEPS_BEFORE,), 1e-3, dtype=torch.float64), STEPS_BEFORE
         adam._begin()
+        adam.done.random_(STEPS_BEFORE - len(adam.done) // 64, STEPS_BEFORE)
+        adam.mean.normal_(std=1e-5)
+        adam.square.uniform_(1e-10, 2e-10)
     return course, partial(our_steps, course, "collaborative", batches)
 
 
