@@ -120,10 +120,10 @@ def fill(
         "history": Ragged(tokenizer.n_words + tokenizer.n_users + items.values, items.lengths),
     }
     pieces = template.pieces
-    tokens, places = join(
+    tokens, begins = join(
         [tokens_of[piece] if isinstance(piece, str) else Ragged.constant(piece, len(users)) for piece in pieces]
     )
-    return tokens, Ragged(places[template.history], items.lengths)
+    return tokens, Ragged(items.beside(begins[template.history]), items.lengths)
 
 
 def prompt_batches(tokenizer: ExtendedTokenizer, tokens: Ragged, pool: Ragged, parts: Parts) -> list[Batch]:

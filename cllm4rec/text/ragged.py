@@ -36,20 +36,24 @@ class Ragged:
         lengths = np.array([len(one) for one in lists], dtype=np.int64)
         return cls(np.concatenate([*lists, np.empty(0, dtype=np.int64)]).astype(np.int64), lengths)
 
-    @property
+    @cached_property
     def rows(self) -> np.ndarray:
         """Row of each value (total,)."""
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
-    @property
+    @cached_property
     def starts(self) -> np.ndarray:
         """Place of each row's first value (B,)."""
         return np.cumsum(self.lengths) - self.lengths
 
-    @property
+    @cached_property
     def places(self) -> np.ndarray:
         """Place of each value within its row (total,)."""
-        return np.arange(len(self.values)) - np.repeat(self.starts, self.lengths)
+        return self.beside(np.zeros_like(self.lengths))
+
+    def beside(self, begin: np.ndarray) -> np.ndarray:
+        """Where each value comes to stand (total,) if the rows begin there (B,)."""
+        return np.arange(len(self.values)) + np.repeat(begin - self.starts, self.lengths)
 
     def take(self, rows: np.ndarray) -> "Ragged":
         """Some of the rows, in the order asked for."""
@@ -69,11 +73,13 @@ class Ragged:
 
     def first(self, n: int | np.ndarray) -> "Ragged":
         """At most the first n values of each row."""
-        return self.where(self.places < np.broadcast_to(n, self.lengths.shape)[self.rows])
+        return (
+            self if (self.lengths <= n).all() else self.where(self.places < np.broadcast_to(n, self.lengths.shape)[self.rows])
+        )
 
     def last(self, n: int) -> "Ragged":
         """At most the last n values of each row."""
-        return self.where(self.places >= (self.lengths - n)[self.rows])
+        return self if (self.lengths <= n).all() else self.where(self.places >= (self.lengths - n)[self.rows])
 
 
 @dataclass(frozen=True)
@@ -112,11 +118,13 @@ class Parts:
 def pad_parts(rows: Ragged, parts: Parts) -> tuple[list[torch.Tensor], list[torch.Tensor], np.ndarray]:
     """`pad` of each batch: its tokens and mask (B, L), and the flat place (row * L + column) at which each row begins (B,)."""
     widths = np.maximum(1, np.maximum.reduceat(rows.lengths, parts.first))
-    begin = (np.arange(len(parts.of)) - parts.first[parts.of]) * widths[parts.of]
+    wide = widths[parts.of]
+    begin = (np.arange(len(parts.of)) - parts.first[parts.of]) * wide
     positions = parts.sizes * widths
-    flat, mask = np.zeros(positions.sum(), dtype=np.int64), np.zeros(positions.sum(), dtype=bool)
-    place = np.repeat((np.cumsum(positions) - positions)[parts.of] + begin, rows.lengths) + rows.places
-    flat[place], mask[place] = rows.values, True
+    ends = np.stack([rows.lengths, wide - rows.lengths], axis=1).ravel()  # a row's tokens, then its padding
+    mask = np.repeat(np.tile([True, False], len(wide)), ends)
+    flat = np.zeros(len(mask), dtype=np.int64)
+    flat[mask] = rows.values
     shapes = list(zip(parts.sizes.tolist(), widths.tolist(), strict=True))
     tokens, masks = (
         [one.view(shape) for one, shape in zip(parts.split(array, positions), shapes, strict=True)] for array in (flat, mask)
@@ -125,19 +133,18 @@ def pad_parts(rows: Ragged, parts: Parts) -> tuple[list[torch.Tensor], list[torc
 
 
 def join(pieces: Sequence[Ragged]) -> tuple[Ragged, list[np.ndarray]]:
-    """Rows side by side as one row each, and for each piece the places of its values within their rows.
+    """Rows side by side as one row each, and for each piece where it begins in them (B,).
 
-    Example: pieces [[1], [2]] and [[10, 11], []] give rows [[1, 10, 11], [2]] and places [0, 0] and [1, 2].
+    Example: pieces [[1], [2]] and [[10, 11], []] give rows [[1, 10, 11], [2]], and begin at [0, 0] and [1, 1].
     """
     lengths = np.sum([piece.lengths for piece in pieces], axis=0)
     starts, begin = np.cumsum(lengths) - lengths, np.zeros(len(lengths), dtype=np.int64)
-    values, places = np.empty(lengths.sum(), dtype=np.int64), []
+    values, begins = np.empty(lengths.sum(), dtype=np.int64), []
     for piece in pieces:
-        place = np.repeat(begin, piece.lengths) + piece.places
-        values[np.repeat(starts, piece.lengths) + place] = piece.values
-        places.append(place)
+        values[piece.beside(starts + begin)] = piece.values
+        begins.append(begin)
         begin = begin + piece.lengths
-    return Ragged(values, lengths), places
+    return Ragged(values, lengths), begins
 
 
 def pad(rows: Ragged) -> tuple[np.ndarray, np.ndarray]:
@@ -157,10 +164,10 @@ def assemble(pieces: Sequence[Ragged]) -> tuple[np.ndarray, np.ndarray, list[np.
 
     Example: pieces [[1], [2]] and [[10, 11], []] give tokens [[1, 10, 11], [2, 0, 0]].
     """
-    rows, places = join(pieces)
+    rows, begins = join(pieces)
     tokens, mask = pad(rows)
-    begin = np.arange(len(tokens)) * tokens.shape[1]
-    return tokens, mask, [np.repeat(begin, piece.lengths) + place for piece, place in zip(pieces, places, strict=True)]
+    line = np.arange(len(tokens)) * tokens.shape[1]
+    return tokens, mask, [piece.beside(line + begin) for piece, begin in zip(pieces, begins, strict=True)]
 
 
 def batches_by_length(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:

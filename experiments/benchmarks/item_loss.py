@@ -57,7 +57,7 @@ def difference(n_items: int, width: int) -> float:
 
 
 def main(given: Settings) -> list[Row]:
-    n_items = 200_000 if given.short else 1_000_000
+    n_items = 300_000 if given.short else 1_000_000
     rows = []
     for width in (64, 256):
         what = f"item loss, {n_items:,} items, d = {width}"

@@ -19,12 +19,22 @@ from cllm4rec.text.prompts import OF_CLLM4REC, training_texts
 from cllm4rec.text.tokenizer import ExtendedTokenizer
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import Course
+from cllm4rec.training.rows import RowAdam
 from experiments.benchmarks.common import Row, Settings, report, settings, side_by_side
 from experiments.benchmarks.steps import our_steps
 
 N_ITEMS, A_HISTORY, BATCHES = 5_000, 20, 8
 FEW, MANY, DENSE = 10_000, 1_000_000, 200_000
 STEPS_BEFORE = 125_000  # eight epochs of a million users
+
+
+def age(adam: RowAdam) -> None:
+    """As if training had gone on for long, and each row was read in the last epoch."""
+    adam.rates, adam.n_steps = torch.full((STEPS_BEFORE,), 1e-3, dtype=torch.float64), STEPS_BEFORE
+    adam._begin()
+    adam.done.random_(STEPS_BEFORE - len(adam.done) // 64, STEPS_BEFORE)
+    adam.mean.normal_(std=1e-5)
+    adam.square.uniform_(1e-10, 2e-10)
 
 
 def steps(n_users: int, sparse: bool = True, n_items: int = N_ITEMS) -> tuple[Course, Callable[[], object]]:
@@ -43,12 +53,8 @@ def steps(n_users: int, sparse: bool = True, n_items: int = N_ITEMS) -> tuple[Co
     )
     batches = [[(corpus.batch(part, 0), 1.0)] for part in np.array_split(generator.permutation(64 * BATCHES), BATCHES)]
     course = Course(net, TrainConfig(), Accelerator(cpu=True), None)
-    for adam in course.optimizer.rows.values():  # as if training had gone on for long, and each row was read an epoch ago
-        adam.rates, adam.n_steps = torch.full((STEPS_BEFORE,), 1e-3, dtype=torch.float64), STEPS_BEFORE
-        adam._begin()
-        adam.done.random_(STEPS_BEFORE - len(adam.done) // 64, STEPS_BEFORE)
-        adam.mean.normal_(std=1e-5)
-        adam.square.uniform_(1e-10, 2e-10)
+    if sparse:
+        age(course.optimizer.rows["collaborative.users"])
     return course, partial(our_steps, course, "collaborative", batches)
 
 
