@@ -173,10 +173,10 @@ def measure(
         batch = wanted[start : start + batch_size]
         scores = mask_known(model.score(batch, seen), batch, known)
         events, lengths = held_out.interactions.histories(batch)
-        rows = np.repeat(np.arange(len(batch)), lengths)
+        rows, starts = np.repeat(np.arange(len(batch)), lengths), np.cumsum(lengths) - lengths
         ranks = rank_of(scores, rows, held_out.interactions.items[events], held_out.tie_order)
         for name, metric in PER_USER.items():
-            per_user[name][start : start + len(batch)] = metric(ranks, np.cumsum(lengths) - lengths)
+            per_user[name][start : start + len(batch)] = metric(ranks, starts)
         best = top_k(scores, 20, held_out.tie_order)
         shown[best[best >= 0]] = True
     metrics = {name: float(values.mean()) if len(values) else 0.0 for name, values in per_user.items()}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import GPT2Config, LlamaConfig, PreTrainedModel, T5Config
+from transformers import FalconConfig, GPT2Config, LlamaConfig, PreTrainedModel, T5Config
 from transformers.models.auto import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from cllm4rec.data.dataset import Dataset
@@ -276,6 +276,14 @@ def test_attention_under_autocast_on_a_cpu_is_that_of_float32(masked: bool) -> N
     assert torch.equal(states, exact.bfloat16())
     for one, other in zip((query, key, value), single, strict=True):
         assert torch.equal(one.grad, other.grad.bfloat16())
+
+
+def test_a_backbone_that_cannot_take_our_attention_keeps_its_own(tmp_path: Path) -> None:
+    folder = save_backbone(tmp_path, "gpt2")
+    words = len(train_bpe([], vocabulary=400))
+    config = FalconConfig(vocab_size=words + 100, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, bias=False)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    assert load_backbone(BackboneConfig(backbone=str(folder)))[0].model.config._attn_implementation == "sdpa"
 
 
 def test_attention_without_autocast_is_that_of_the_library(tmp_path: Path) -> None:

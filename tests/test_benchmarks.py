@@ -3,11 +3,19 @@
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
+from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models.backbone import build_backbone
+from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.models.configs import BackboneConfig
+from cllm4rec.models.rsllm import RSLLM
+from cllm4rec.models.sasrec import SASRec
+from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.loop import micro_batches
 from cllm4rec.training.losses import multinomial_nll
-from experiments.benchmarks import item_loss, one_pass, top_k
+from experiments.benchmarks import item_loss, one_pass, plain, top_k
 from experiments.benchmarks.common import Row, extra_memory, side_by_side
 
 
@@ -39,6 +47,44 @@ def test_the_dense_loss_is_the_same_loss() -> None:
     assert item_loss.difference(n_items=3000, width=8) < 1e-5
     given = item_loss.inputs(50, 4)
     assert float(item_loss.dense(**given)) == pytest.approx(float(multinomial_nll(**given)), rel=1e-5)
+
+
+def test_the_plain_forms_read_the_backbone_and_the_softmax_as_ours_do() -> None:
+    backbone, _ = build_backbone(BackboneConfig(), ["some words to learn from"], seed=0)
+    torch.nn.init.normal_(backbone.model.transformer.h[0].attn.c_proj.weight)
+    backbone.eval()
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(backbone.n_words + 9, (4, 6), generator=generator)
+    table, targets = torch.randn(9, backbone.width, generator=generator), torch.randint(9, (24,), generator=generator)
+    with torch.no_grad():
+        states = backbone(tokens, torch.ones_like(tokens, dtype=torch.bool), table).flatten(0, 1)
+        torch.testing.assert_close(plain.states_of(backbone, tokens.flatten(), 4, table), states, rtol=1e-5, atol=1e-5)
+    given = (states, table, torch.arange(24), targets)
+    assert float(plain.nll(*given)) == pytest.approx(float(multinomial_nll(*given)), rel=1e-5)
+
+
+@pytest.mark.parametrize("system", [CLLM4Rec, RSLLM])
+def test_a_plain_step_trains_all_that_a_step_of_ours_trains(system: type[CLLM4Rec] | type[RSLLM]) -> None:
+    world = taste_world(4, n_users=40, n_items=30, n_events=10)
+    train, untrained = build_dataset(world.events, world.items).train, TrainConfig(epochs=0)
+    model = system()
+    if isinstance(model, RSLLM):
+        model.given_first = SASRec().fit(train, None, untrained)
+    form = plain.PlainRSLLM if isinstance(model, RSLLM) else plain.PlainCLLM4Rec
+    for stage in model.stages:
+        model.fit(train, None, untrained, stage)
+        for one in model._objectives(train, stage, TrainConfig()):
+            [step] = micro_batches(one, 1, [0], TrainConfig(), Accelerator(cpu=True))
+            other = form(model.net)
+            other(one.name, step).backward()
+            model.net.zero_grad()
+            for batch, _ in step:
+                torch.stack(list(model.net(one.name, batch).values())).sum().backward()
+            groups = [
+                {name.removeprefix("net.").split(".")[0] for name, p in net.named_parameters() if p.grad is not None}
+                for net in (model.net, other)
+            ]
+            assert groups[0] == groups[1], f"{stage}, {one.name}"
 
 
 def test_lists_of_the_benchmark_are_those_of_a_full_product() -> None:

@@ -191,7 +191,7 @@ def test_training_gives_what_dense_adam_gives(monkeypatch: pytest.MonkeyPatch) -
         if not sparse:
             monkeypatch.setattr(IDTable, "__init__", dense_tables(IDTable.__init__))
         model = CLLM4Rec(CLLM4RecConfig(start="random", content_warmup=0))
-        model.fit(dataset.train, None, TrainConfig(epochs=3, batch_size=4, warmup_steps=5))
+        model.fit(dataset.train, None, TrainConfig(epochs=2, batch_size=4, warmup_steps=5))
         assert model.net.collaborative.users.sparse == sparse
         found.append([table.whole() for table in (model.net.collaborative, model.net.content)])
     for ours, theirs in zip(*found, strict=True):

@@ -1,6 +1,6 @@
-"""The attention of the backbones: the library's, with products and gradients in float32 on a CPU.
+"""The attention of the backbones: the library's, but under autocast on a CPU it stays in float32.
 
-Under autocast PyTorch would compute it in bfloat16, whose gradient takes three to five times as long there as that of float32.
+In bfloat16 its gradient takes three to five times as long there.
 """
 
 from typing import Any

@@ -52,6 +52,7 @@ class Backbone(nn.Module):
     def __init__(self, model: PreTrainedModel, tuning: str, word_scale: float, id_scale: float) -> None:
         super().__init__()
         self.tuned, self.adapted = tuning == "full", tuning == "lora"
+        model.set_attn_implementation(ATTENTION)  # where the model can: others keep the library's own
         self.model, self.word_scale, self.id_scale = model, word_scale, id_scale
         self.model.requires_grad_(self.tuned)
         if self.adapted:
@@ -111,8 +112,8 @@ class Backbone(nn.Module):
         embedded = embedded.index_put((is_id,), ids.to(embedded.dtype))
         visible = positions = None  # the model's own causal attention, which does not look at padding: it comes later
         if order_free is not None:
-            visible = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -torch.inf)  # added to the products
-            visible = visible[:, None, None, :].expand(-1, 1, mask.shape[1], -1)  # (B, 1, L, L)
+            visible = embedded.new_zeros(mask.shape).masked_fill(~mask, -torch.inf)  # added to the products
+            visible = visible[:, None, None, :]  # (B, 1, 1, L): every token sees the same ones
             follows = torch.zeros_like(order_free)
             follows[:, 1:] = order_free[:, 1:] & order_free[:, :-1]
             positions = (~follows).cumsum(1) - 1
@@ -199,7 +200,7 @@ def build_backbone(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(described, attn_implementation=ATTENTION)
+        model = AutoModelForCausalLM.from_config(described, attn_implementation="sdpa")
     with torch.no_grad():  # each block starts as the identity, so that what the ID tables start with comes through
         for block in model.transformer.h:
             block.attn.c_proj.weight.zero_()
@@ -214,7 +215,7 @@ def load_backbone(config: BackboneConfig) -> tuple[Backbone, PreTrainedTokenizer
         ValueError: there is no such model, or it is not a causal language model.
     """
     with _as_value_error(config):
-        model = AutoModelForCausalLM.from_pretrained(config.backbone, dtype=torch.float32, attn_implementation=ATTENTION)
+        model = AutoModelForCausalLM.from_pretrained(config.backbone, dtype=torch.float32, attn_implementation="sdpa")
         tokenizer = AutoTokenizer.from_pretrained(config.backbone)
     if not tokenizer("user")["input_ids"]:  # what is made of a folder without a vocabulary
         raise ValueError(f"backbone {config.backbone!r} cannot be loaded: it has no tokenizer beside its weights")
@@ -228,5 +229,5 @@ def restore_backbone(
     folder: Path, config: BackboneConfig, scales: tuple[float, float]
 ) -> tuple[Backbone, PreTrainedTokenizerBase]:
     """The architecture and tokenizer saved in a run folder, weights not yet filled in; `scales` of words and IDs."""
-    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), attn_implementation=ATTENTION)
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), attn_implementation="sdpa")
     return Backbone(model, config.tuning, *scales), AutoTokenizer.from_pretrained(folder)

@@ -1,6 +1,7 @@
 """Losses as small functions, exact, without dense targets and without all logits at once.
 
-Under autocast, matrices are multiplied in its type, as elsewhere in the network; sums and softmax stay in float32."""
+Under autocast, matrices are multiplied in its type, as elsewhere in the network, but those of the sampled softmax and of hard
+negatives; sums and softmax stay in float32."""
 
 from typing import Any, NamedTuple
 
@@ -19,7 +20,9 @@ class _BlockedNLL(torch.autograd.Function):
 
     Value and gradients together, block by block: the logits of a block are used and thrown away. A block holds all classes of
     some rows; where there are too many classes, all rows of some classes, and their logits are computed twice, first for the
-    normalisers, then for the gradients. Matrices are multiplied in `dtype`, all else is in float32.
+    normalisers, then for the gradients. Matrices are multiplied in `dtype`, all else is in float32; a target's logit is that of
+    the block, and its slope is p - 1 before it is rounded, so that a state that is sure of its target has neither a negative
+    loss nor a gradient of rounding errors.
     """
 
     @staticmethod
@@ -38,35 +41,37 @@ class _BlockedNLL(torch.autograd.Function):
         needs = ctx.needs_input_grad
         gradients = [torch.zeros_like(one) if need else None for one, need in zip((states, classes), needs, strict=False)]
         n_rows, n_classes, wanted = len(states), len(classes), any(needs[:2])
-        left_out = _LeftOut(out_rows, out)
+        left_out, asked = _Pairs(out_rows, out), _Pairs(rows, targets)
         further = torch.logsumexp(extra, dim=1) if extra.shape[1] else states.new_full((n_rows,), -torch.inf)
-        left = states.to(dtype)
+        left, of_targets = states.to(dtype), states.new_zeros((), dtype=torch.float64)
         if LOGITS_AT_ONCE // n_classes >= min(n_rows, FEWEST_ROWS):
             normalisers, right = torch.empty_like(further), classes.to(dtype)
             for some in _parts(n_rows, LOGITS_AT_ONCE // n_classes):
-                logits = left_out.removed((left[some] @ right.T).float(), some.start, 0)
+                logits = (left[some] @ right.T).float()
+                own = asked.within(logits, some.start, 0)
+                of_targets += logits[own].sum(dtype=torch.float64)
+                logits[left_out.within(logits, some.start, 0)] = -torch.inf
                 normalisers[some] = torch.logaddexp(torch.logsumexp(logits, dim=1), further[some])
                 if wanted:
-                    slope = _slope(logits, normalisers[some], weights[some], dtype)
+                    slope = _slope(logits, normalisers[some], weights[some], own, dtype)
                     _add_gradients(gradients, slope, left[some], right, some, slice(0, n_classes))
         else:
             normalisers = further
             parts = _parts(n_classes, max(1, LOGITS_AT_ONCE // n_rows))
             for some in parts:
-                logits = left_out.removed((left @ classes[some].to(dtype).T).float(), 0, some.start)
+                logits = (left @ classes[some].to(dtype).T).float()
+                of_targets += logits[asked.within(logits, 0, some.start)].sum(dtype=torch.float64)
+                logits[left_out.within(logits, 0, some.start)] = -torch.inf
                 normalisers = torch.logaddexp(normalisers, torch.logsumexp(logits, dim=1))
             for some in parts if wanted else []:
                 right = classes[some].to(dtype)
-                logits = left_out.removed((left @ right.T).float(), 0, some.start)
-                _add_gradients(gradients, _slope(logits, normalisers, weights, dtype), left, right, slice(0, n_rows), some)
+                logits = (left @ right.T).float()
+                logits[left_out.within(logits, 0, some.start)] = -torch.inf
+                slope = _slope(logits, normalisers, weights, asked.within(logits, 0, some.start), dtype)
+                _add_gradients(gradients, slope, left, right, slice(0, n_rows), some)
         by_extra = (extra - normalisers[:, None]).exp() * weights[:, None] if needs[3] else None
         ctx.save_for_backward(*gradients, by_extra)
-        own, others = states[rows], classes[targets]  # (T, d)
-        if gradients[0] is not None:
-            gradients[0].index_add_(0, rows, others, alpha=-1)
-        if gradients[1] is not None:
-            gradients[1].index_add_(0, targets, own, alpha=-1)
-        return (weights * normalisers).sum(dtype=torch.float64) - (own * others).sum(-1).sum(dtype=torch.float64)
+        return (weights * normalisers).sum(dtype=torch.float64) - of_targets
 
     @staticmethod
     @once_differentiable
@@ -80,9 +85,10 @@ def _parts(n: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def _slope(logits: Tensor, normalisers: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
-    """What the loss changes by with each logit (overwritten) of a block."""
-    return logits.sub_(normalisers[:, None]).exp_().mul_(weights[:, None]).to(dtype)
+def _slope(logits: Tensor, normalisers: Tensor, weights: Tensor, targets: tuple[Tensor, Tensor], dtype: torch.dtype) -> Tensor:
+    """What the loss changes by with each logit (overwritten) of a block; `targets` say where in it targets stand."""
+    slope = logits.sub_(normalisers[:, None]).exp_().mul_(weights[:, None])
+    return slope.index_put_(targets, slope.new_tensor(-1.0), accumulate=True).to(dtype)
 
 
 def _add_gradients(
@@ -102,20 +108,17 @@ def _products_in(states: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
 
 
-class _LeftOut:
-    """Pairs of a row and a class whose logits count for nothing."""
+class _Pairs(NamedTuple):
+    """Pairs of a row (P,) and a class (P,), in any order."""
 
-    def __init__(self, rows: Tensor, classes: Tensor) -> None:
-        """rows, classes: (P,) in any order."""
-        self.rows, self.classes, self.any = rows, classes, len(rows) > 0
+    rows: Tensor
+    classes: Tensor
 
-    def removed(self, logits: Tensor, first_row: int, first_class: int) -> Tensor:
-        """The logits (overwritten) of a block that begins there, with those pairs at -inf."""
-        if self.any:
-            row, column = self.rows - first_row, self.classes - first_class
-            here = (row >= 0) & (row < logits.shape[0]) & (column >= 0) & (column < logits.shape[1])
-            logits[row[here], column[here]] = -torch.inf
-        return logits
+    def within(self, logits: Tensor, first_row: int, first_class: int) -> tuple[Tensor, Tensor]:
+        """Where those of a block of logits that begins there stand in it."""
+        row, column = self.rows - first_row, self.classes - first_class
+        here = (row >= 0) & (row < logits.shape[0]) & (column >= 0) & (column < logits.shape[1])
+        return row[here], column[here]
 
 
 def multinomial_nll(

@@ -97,7 +97,7 @@ def rehearse(
     net.train()
     for objective in objectives:
         n, seconds, tokens = n_steps(objective, objective.from_epoch, config), [], []
-        some = _typical_steps(objective, config) if n else []
+        some, share = _typical_steps(objective, config) if n else ([], 1.0)
         for batches in micro_batches(objective, objective.from_epoch, some, config, accelerator):
             began = time.perf_counter()
             course.step(objective.name, batches, False)
@@ -105,7 +105,7 @@ def rehearse(
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - began)
             tokens.append(sum(int(batch["mask"].sum()) * weight for batch, weight in batches) * accelerator.num_processes)
-        means = [float(np.mean(values[1:])) if values else 0.0 for values in (seconds, tokens)]
+        means = [share * float(np.mean(values[1:])) if values else 0.0 for values in (seconds, tokens)]
         timed.append(Timed(objective.name, n, objective.from_epoch, *means))
     course.optimizer.close()
     validation = None if validate is None else validate()
@@ -116,13 +116,14 @@ def rehearse(
     return Rehearsal(groups, frozen, by_rows, timed, validation, config.epochs, config.validate_every, peak)
 
 
-def _typical_steps(objective: Objective, config: TrainConfig) -> list[int]:
-    """Steps of the first epoch from short to long, each standing for as many: what long examples take is neither missed nor
-    counted too often. Before them one to warm up, which is not counted."""
+def _typical_steps(objective: Objective, config: TrainConfig) -> tuple[list[int], float]:
+    """Steps of the first epoch from short to long, and before them one to warm up, which is not counted; and the tokens of a
+    step of the epoch over those of a step that is counted, on average. So what long examples take is neither missed nor counted
+    too often."""
     epoch, corpus = objective.from_epoch, objective.corpus
     lengths = corpus.lengths_in(epoch)
-    tokens = lengths[grouped_by_length(corpus.selection(epoch), lengths, config, epoch)]
-    order = np.argsort(np.add.reduceat(tokens, np.arange(0, len(tokens), config.batch_size)), kind="stable")
-    places = (np.arange(TIMED_STEPS) + 0.5) / TIMED_STEPS * len(order)
-    some = order[np.unique(places.astype(int))].tolist()
-    return [some[len(some) // 2], *some]
+    selection = grouped_by_length(corpus.selection(epoch), lengths, config, epoch)
+    tokens = np.add.reduceat(lengths[selection], np.arange(0, len(selection), config.batch_size))
+    order = np.argsort(tokens, kind="stable")
+    some = order[np.unique(((np.arange(TIMED_STEPS) + 0.5) / TIMED_STEPS * len(order)).astype(int))]
+    return [int(some[len(some) // 2]), *some.tolist()], float(tokens.mean() / tokens[some].mean())

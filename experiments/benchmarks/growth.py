@@ -28,12 +28,13 @@ class Panel:
     title: str
     across: str
     up: str
+    scale: str = "log"  # of what goes up
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=lambda: {"ours": [], "dense": []})
 
 
 def of_users(sizes: tuple[int, ...], repeats: int) -> Panel:
     """Milliseconds of a step."""
-    panel = Panel("a training step", "users", "ms")
+    panel = Panel("a training step", "users", "ms", "linear")
     for n in sizes:
         timed = {"ours": users.steps(n)[1]}
         if n <= MOST_DENSE_USERS:
@@ -65,7 +66,9 @@ def main(given: Settings) -> None:
     for axis, panel in zip(axes, panels, strict=True):
         for name, points in panel.curves.items():
             axis.plot(*zip(*points, strict=True), marker="o", label=name)
-        axis.set(xscale="log", yscale="log", xlabel=panel.across, ylabel=panel.up, title=panel.title)
+        axis.set(xscale="log", yscale=panel.scale, xlabel=panel.across, ylabel=panel.up, title=panel.title)
+        if panel.scale == "linear":
+            axis.set_ylim(bottom=0)
         axis.legend()
     given.output.mkdir(parents=True, exist_ok=True)
     figure.savefig(given.output / "growth.svg", metadata={"Date": None})

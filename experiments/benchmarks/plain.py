@@ -61,7 +61,7 @@ class PlainCLLM4Rec(nn.Module):
 
 
 class PlainRSLLM(nn.Module):
-    """The same backbone, projector and heads; all items are projected in each step, and contrasted with."""
+    """The same backbone, projector and heads; where IDs are read, all items are projected, and contrasted with."""
 
     def __init__(self, net: RSLLMNet) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class PlainRSLLM(nn.Module):
     def forward(self, objective: str, step: MicroBatches) -> Tensor:
         """The mean loss of a step."""
         net, batches = self.net, [batch for batch, _ in step]
-        table: Tensor = net.projected()
+        table: Tensor = net.projected(None if "items" in batches[0] else torch.zeros(1, dtype=torch.long))
         tokens = torch.cat([self._tokens(batch) for batch in batches])
         states = states_of(net.backbone, tokens, sum(len(batch["mask"]) for batch in batches), table)
         words = torch.cat([batch["words"] if "items" in batch else batch["targets"] for batch in batches])
