@@ -103,9 +103,9 @@ def _add_gradients(
 
 
 def _products_in(states: Tensor) -> torch.dtype:
-    """In which type matrices are multiplied: that of autocast, where it is on."""
+    """In which type matrices are multiplied: that of autocast where it is on, else that of the states."""
     kind = states.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
 
 
 class _Pairs(NamedTuple):
