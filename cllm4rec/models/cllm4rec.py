@@ -92,7 +92,6 @@ class CLLM4RecNet(nn.Module):
         return {"z^l": [*self.collaborative.parameters()], "z^c": [*self.content.parameters()], "backbone": backbone}
 
     @torch.no_grad()
-    @torch.no_grad()
     def diagnostics(self) -> dict[str, float]:
         """Mean cosine between the two embeddings of an ID."""
         pairs = zip(self.collaborative.parameters(), self.content.parameters(), strict=True)

@@ -73,13 +73,15 @@ class Ragged:
 
     def first(self, n: int | np.ndarray) -> "Ragged":
         """At most the first n values of each row."""
-        return (
-            self if (self.lengths <= n).all() else self.where(self.places < np.broadcast_to(n, self.lengths.shape)[self.rows])
-        )
+        if (self.lengths <= n).all():
+            return self
+        return self.where(self.places < np.broadcast_to(n, self.lengths.shape)[self.rows])
 
     def last(self, n: int) -> "Ragged":
         """At most the last n values of each row."""
-        return self if (self.lengths <= n).all() else self.where(self.places >= (self.lengths - n)[self.rows])
+        if (self.lengths <= n).all():
+            return self
+        return self.where(self.places >= (self.lengths - n)[self.rows])
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 """A training step of each objective of both systems against the same backbone, head and optimiser written plainly; and
-gradients in bf16 against fp32."""
+gradients in bf16 against float32, with a profile of both in the JSON: shares of the time by operation."""
 
 import copy
 import platform
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile
 
 from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.models.configs import CLLM4RecConfig, RSLLMConfig
@@ -41,6 +43,21 @@ def forward_and_backward(net: Any, objective: str, steps: list[MicroBatches], bf
             loss = torch.stack(list(net(objective, batch).values())).sum()
         loss.backward()
     net.zero_grad()
+
+
+def shares(function: Callable[[], object]) -> dict[str, float]:
+    """The largest shares of the CPU time of a function, by operation of PyTorch."""
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        function()
+    times = {one.key: one.self_cpu_time_total for one in found.key_averages()}
+    largest = sorted(times, key=times.__getitem__, reverse=True)[:8]
+    return {name: round(times[name] / sum(times.values()), 3) for name in largest}
+
+
+def attention_gradient(dtype: torch.dtype) -> Callable[[], object]:
+    """Value and gradient of causal attention: 64 examples of 64 tokens, four heads of 64."""
+    query, key, value = (torch.randn(64, 4, 64, 64, dtype=dtype, requires_grad=True) for _ in range(3))
+    return lambda: functional.scaled_dot_product_attention(query, key, value, is_causal=True).sum().backward()
 
 
 def systems(backbone: str) -> list[tuple[NeuralRecommender, Any]]:
@@ -94,7 +111,13 @@ def main(given: Settings) -> list[Row]:
         shown = [f"{times[name] / len(one.steps) * 1e3:.0f} ms" for name in ("ours", "plain")]
         rows.append(Row(f"a step of {one.what}", shown[0], f"plain {shown[1]}", times["ours"] / times["plain"], 1.25, True))
     cpu = Path("/proc/cpuinfo").read_text() if platform.system() == "Linux" else ""
-    for backbone, target in (("tiny", 1.3), ("small", 1.8)) if "avx512_bf16" in cpu else ():
+    if "avx512_bf16" not in cpu:
+        return report("steps", rows, given)
+    times = side_by_side({name: attention_gradient(getattr(torch, name)) for name in ("bfloat16", "float32")}, 5)
+    shown = [f"{times[name] * 1e3:.1f} ms" for name in ("float32", "bfloat16")]
+    what = "float32 against bf16, gradients of attention alone (why it stays in float32)"
+    rows.append(Row(what, shown[0], shown[1], times["bfloat16"] / times["float32"], 1, False))
+    for backbone, target in (("tiny", 1.3), ("small", 1.8)):
         for one in prepared(given, backbone):
             half: dict[str, Callable[[], object]] = {
                 name: partial(forward_and_backward, one.net, one.objective, one.steps, name == "bf16")
@@ -103,7 +126,8 @@ def main(given: Settings) -> list[Row]:
             times = side_by_side(half, repeats)
             shown = [f"{times[name]:.2f} s" for name in ("bf16", "fp32")]
             what = f"bf16 against float32, gradients of {one.what}"
-            rows.append(Row(what, shown[0], shown[1], times["fp32"] / times["bf16"], target, False))
+            profiles = {name: shares(function) for name, function in half.items()}
+            rows.append(Row(what, shown[0], shown[1], times["fp32"] / times["bf16"], target, False, profiles))
     return report("steps", rows, given)
 
 
