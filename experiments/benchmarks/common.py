@@ -9,6 +9,7 @@ import platform
 import re
 import statistics
 import time
+import unittest.mock
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,7 @@ import torch
 
 from experiments.commands import show, table
 
+GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}  # bytes; read by glibc
 VERSIONS_OF = ("torch", "transformers", "numpy", "polars")
 
 
@@ -94,8 +96,12 @@ def _child(prepare: Callable[..., Callable[[], object]], arguments: tuple[Any, .
 
 
 def extra_memory(prepare: Callable[..., Callable[[], object]], *arguments: Any, threads: int = 1) -> float:
-    """Peak MiB beyond what `prepare(*arguments)` holds, while the function that it returns runs; in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    """Peak MiB beyond what `prepare(*arguments)` holds, while the function that it returns runs; in a process of its own, which
+    gives back at once what it frees: what the allocator keeps differs from run to run."""
+    with (
+        unittest.mock.patch.dict(os.environ, GIVEN_BACK),
+        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool,
+    ):
         return pool.submit(_child, prepare, arguments, threads).result()
 
 
