@@ -1,22 +1,27 @@
 """What the benchmarks compare with does what it says: a slow or wrong comparator would flatter us."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import GPT2Config
 
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models.backbone import build_backbone
 from cllm4rec.models.cllm4rec import CLLM4Rec
-from cllm4rec.models.configs import BackboneConfig
+from cllm4rec.models.configs import BackboneConfig, CLLM4RecConfig
 from cllm4rec.models.rsllm import RSLLM
 from cllm4rec.models.sasrec import SASRec
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import micro_batches
 from cllm4rec.training.losses import multinomial_nll
-from experiments.benchmarks import item_loss, one_pass, plain, top_k
-from experiments.benchmarks.common import Row, extra_memory, side_by_side
+from experiments.benchmarks import gpu, item_loss, one_pass, plain, top_k
+from experiments.benchmarks.common import Row, Settings, extra_memory, side_by_side
 
 
 def test_beam_search_finds_the_likeliest_answers_and_their_probabilities() -> None:
@@ -87,6 +92,48 @@ def test_a_plain_step_trains_all_that_a_step_of_ours_trains(system: type[CLLM4Re
             assert groups[0] == groups[1], f"{stage}, {one.name}"
 
 
+@pytest.mark.parametrize("tune", ["frozen", "full"])
+def test_the_floating_point_operations_of_a_step_are_counted_as_pytorch_does(tune: str, tmp_path: Path) -> None:
+    """Of one example, which needs no padding; attention written out computes the half that is not looked at, too."""
+    world = taste_world(4, n_users=40, n_items=30, n_events=10)
+    train, untrained = build_dataset(world.events, world.items).train, TrainConfig(epochs=0)
+    config = GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=300)
+    model = CLLM4Rec(CLLM4RecConfig(backbone=gpu.save_backbone(tmp_path, train, config), tune=tune, start="random"))
+    for stage in model.stages:
+        model.fit(train, None, untrained, stage)
+        model.net.backbone.model.set_attn_implementation("eager")
+        for one in model._objectives(train, stage, TrainConfig()):
+            batch = next(one.corpus.batches([np.array([0])], 1, [0]))
+            length = int(batch["mask"].sum())
+            with FlopCounterMode(display=False) as counter:
+                torch.stack(list(model.net(one.name, batch).values())).sum().backward()
+            unseen = 3 * 4 * 32 * 2 * length * (length - 1) / 2
+            needed = gpu.needed_flops(model.net, one.name, [[(batch, 1.0)]])
+            n_states, n_classes = int(batch["rows"].max()) + 1, 300 if one.name == "content" else train.n_items
+            in_place = 2 * n_states * n_classes * 32 * (1 if one.name == "content" and tune == "frozen" else 2)
+            counted = counter.get_total_flops() - unseen + in_place  # products added in place are not counted by PyTorch
+            assert counted < needed < 1.04 * counted, "biases and normalisations, which are counted as if multiplied"
+
+
+def test_rows_of_the_gpu_are_measured_where_there_is_a_device_and_else_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = taste_world(4, n_users=40, n_items=30, n_events=10)
+    train, given = build_dataset(world.events, world.items).train, Settings(tmp_path, True, tmp_path, 1)
+    config = GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=300)
+    backbone, device = gpu.save_backbone(tmp_path / "backbone", train, config), torch.device("cpu")
+    with torch.compiler.set_stance("force_eager"):
+        rows = gpu.training(given, train, backbone, "full", Accelerator(cpu=True), gpu.gemm_rate(64, device))
+    rows.append(gpu.scoring_row(train, backbone))
+    rows += gpu.loss_rows("ours", 64, 500, device)
+    assert all(row.value is not None and row.value > 0 for row in rows)
+    assert {row.question for row in rows} <= {row.question for row in gpu.not_run()}
+    if not torch.cuda.is_available():
+        gpu.main(given)
+        assert capsys.readouterr().out.count("not run") == len(gpu.not_run())
+        assert {row["met"] for row in json.loads((tmp_path / "gpu.json").read_text())["rows"]} == {None}
+
+
 def test_lists_of_the_benchmark_are_those_of_a_full_product() -> None:
     states, items, ties = top_k.vectors(30, 5000)
     assert torch.equal(top_k.lists(states, items, ties), (states @ items.T).topk(top_k.K).indices)
@@ -111,3 +158,4 @@ def test_times_and_targets_by_hand() -> None:
         False,
         False,
     ]
+    assert Row("", "", "", None, 1.0, True).met is None

@@ -26,18 +26,21 @@ VERSIONS_OF = ("torch", "transformers", "numpy", "polars")
 
 @dataclass(frozen=True)
 class Row:
-    """One question: what was measured, of ours and of what it is compared with, and the number that has a target."""
+    """One question: what was measured, of ours and of what it is compared with, and the number that has a target; None where
+    it was not run."""
 
     question: str
     ours: str
     comparator: str
-    value: float
+    value: float | None
     target: float
     at_most: bool
     details: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def met(self) -> bool:
+    def met(self) -> bool | None:
+        if self.value is None:
+            return None
         return bool(self.value <= self.target if self.at_most else self.value >= self.target)
 
 
@@ -112,9 +115,9 @@ def report(name: str, rows: list[Row], settings: Settings) -> list[Row]:
             row.question,
             row.ours,
             row.comparator,
-            f"{row.value:.3g}",
+            "" if row.value is None else f"{row.value:.3g}",
             f"{'at most' if row.at_most else 'at least'} {row.target:g}",
-            "met" if row.met else "MISSED",
+            {True: "met", False: "MISSED", None: "not run"}[row.met],
         ]
         for row in rows
     ]

@@ -15,18 +15,17 @@ from experiments.benchmarks.common import Row, Settings, extra_memory, report, s
 BATCH, TARGETS = 256, 5
 
 
-def inputs(n_items: int, width: int) -> dict[str, Tensor]:
+CPU = torch.device("cpu")
+
+
+def inputs(n_items: int, width: int, device: torch.device = CPU) -> dict[str, Tensor]:
     """States, items, and sorted targets."""
     generator = torch.Generator().manual_seed(0)
-    states = torch.randn(BATCH, width, generator=generator).requires_grad_()
-    items = (torch.randn(n_items, width, generator=generator) / width**0.5).requires_grad_()
-    rows = torch.arange(BATCH).repeat_interleave(TARGETS)
-    return {
-        "states": states,
-        "classes": items,
-        "rows": rows,
-        "targets": torch.randint(n_items, (len(rows),), generator=generator),
-    }
+    states = torch.randn(BATCH, width, generator=generator).to(device).requires_grad_()
+    items = (torch.randn(n_items, width, generator=generator) / width**0.5).to(device).requires_grad_()
+    rows = torch.arange(BATCH, device=device).repeat_interleave(TARGETS)
+    targets = torch.randint(n_items, (len(rows),), generator=generator).to(device)
+    return {"states": states, "classes": items, "rows": rows, "targets": targets}
 
 
 def dense(states: Tensor, classes: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
@@ -34,9 +33,9 @@ def dense(states: Tensor, classes: Tensor, rows: Tensor, targets: Tensor) -> Ten
     return -functional.log_softmax(states @ classes.T, dim=1)[rows, targets].sum()
 
 
-def step(loss: Callable[..., Tensor], n_items: int, width: int) -> Callable[[], object]:
+def step(loss: Callable[..., Tensor], n_items: int, width: int, device: torch.device = CPU) -> Callable[[], object]:
     """A forward and a backward pass, on inputs that are there; the gradients are new."""
-    given = inputs(n_items, width)
+    given = inputs(n_items, width, device)
 
     def run() -> None:
         given["states"].grad = given["classes"].grad = None
@@ -45,12 +44,12 @@ def step(loss: Callable[..., Tensor], n_items: int, width: int) -> Callable[[], 
     return run
 
 
-def difference(n_items: int, width: int) -> float:
-    """Largest difference of value and gradients, in their largest number."""
+def difference(n_items: int, width: int, loss: Callable[..., Tensor] = multinomial_nll, device: torch.device = CPU) -> float:
+    """Largest difference of value and gradients from those of dense logits, in their largest number."""
     found = []
-    for loss in (multinomial_nll, dense):
-        given = inputs(n_items, width)
-        value = loss(**given)
+    for function in (loss, dense):
+        given = inputs(n_items, width, device)
+        value = function(**given)
         value.backward()
         found.append((value.detach(), given["states"].grad, given["classes"].grad))
     return max(float((one - other).abs().max() / other.abs().max()) for one, other in zip(*found, strict=True))

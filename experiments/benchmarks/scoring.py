@@ -20,9 +20,9 @@ from experiments.benchmarks.padding import SETS, read
 K, USERS_AT_ONCE = 20, 512
 
 
-def built(train: Dataset) -> CLLM4Rec:
+def built(train: Dataset, backbone: str = "tiny") -> CLLM4Rec:
     """The system as it starts: weights make no difference here."""
-    model = CLLM4Rec(CLLM4RecConfig(start="random"))
+    model = CLLM4Rec(CLLM4RecConfig(backbone=backbone, start="random"))
     for stage in model.stages:
         model.fit(train, None, TrainConfig(epochs=0), stage)
     return model
@@ -44,7 +44,8 @@ def prompts(model: CLLM4Rec, users: np.ndarray, train: Dataset) -> list[list[Bat
         parts = batches_by_length(lengths + template.n_fixed, TOKENS_AT_ONCE)
         keep = np.ones(len(own), dtype=bool)
         filled = [fill(template, model.tokenizer, own[rows], items.take(rows), keep[rows]) for rows in parts]
-        found.append([prompt_batch(model.tokenizer, *one) for one in filled])
+        batches = [prompt_batch(model.tokenizer, *one) for one in filled]
+        found.append([{name: tensor.to(model.device) for name, tensor in batch.items()} for batch in batches])
     return found
 
 

@@ -3,8 +3,8 @@ gradients in bf16 against float32, with a profile of both in the JSON: shares of
 
 import copy
 import platform
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.attention import written_out
 from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.models.configs import CLLM4RecConfig, RSLLMConfig
-from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.rsllm import RSLLM
 from cllm4rec.models.sasrec import SASRec
 from cllm4rec.training.config import TrainConfig
@@ -77,8 +77,11 @@ def attention_row() -> Row:
     return Row("gradients of attention alone in bf16, against fused in float32", ours, "; ".join(others), ratio, 1, False)
 
 
-def systems(backbone: str) -> list[tuple[NeuralRecommender, Any]]:
-    """Both, and the plain form of each one's network."""
+Systems = Sequence[tuple[CLLM4Rec | RSLLM, Callable[[Any], Any]]]  # and the plain form of each one's network
+
+
+def systems(backbone: str) -> Systems:
+    """Both."""
     rsllm = RSLLM(RSLLMConfig(backbone=backbone))
     return [(CLLM4Rec(CLLM4RecConfig(backbone=backbone, start="random")), PlainCLLM4Rec), (rsllm, PlainRSLLM)]
 
@@ -94,29 +97,32 @@ class Prepared:
     steps: list[MicroBatches]
 
 
-def prepared(given: Settings, backbone: str) -> list[Prepared]:
-    """Each objective of both systems, on Amazon Beauty."""
-    train, found, untrained = read(given, SETS[0]).train, [], TrainConfig(epochs=0)
-    for system, plain in systems(backbone):
+def prepared(
+    given: Settings, train: Dataset, some: Systems, accelerator: Accelerator | None = None, batch_size: int | None = None
+) -> list[Prepared]:
+    """Each objective of some systems, by default on a CPU with the batches that they are trained with."""
+    accelerator, found, untrained = accelerator or Accelerator(cpu=True), [], TrainConfig(epochs=0)
+    for system, plain in some:
         if isinstance(system, RSLLM):
             system.given_first = SASRec().fit(train, None, untrained)
         for stage in system.stages:
-            system.fit(train, None, untrained, stage)
+            system.fit(train, None, untrained, stage, accelerator=accelerator)
             config = system.config_class.training[stage]
+            config = replace(config, batch_size=batch_size or config.batch_size)
             for one in system._objectives(train, stage, config):
                 if stage == "finetune" and one.name == "content":
                     continue  # the same as in the first stage
                 n = n_steps(one, one.from_epoch, config)
-                some = sorted({i * n // STEPS for i in range(STEPS)})[:: 4 if given.short else 1]
-                steps = micro_batches(one, one.from_epoch, some, config, Accelerator(cpu=True))
-                what = f"{one.name}, {system.name}, {stage}, {backbone}"
+                chosen = sorted({i * n // STEPS for i in range(STEPS)})[:: 4 if given.short else 1]
+                steps = micro_batches(one, one.from_epoch, chosen, config, accelerator)
+                what = f"{one.name}, {system.name}, {stage}, {system.config.backbone}"
                 found.append(Prepared(what, one.name, copy.deepcopy(system.net), plain, list(steps)))
     return found
 
 
 def main(given: Settings) -> list[Row]:
-    rows, repeats = [], 2 if given.short else 3
-    for one in prepared(given, "tiny"):
+    rows, repeats, train = [], 2 if given.short else 3, read(given, SETS[0]).train
+    for one in prepared(given, train, systems("tiny")):
         plain = one.plain(one.net)
         optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-6, weight_decay=0.0, fused=True)
         course = Course(one.net, TrainConfig(learning_rate=1e-6), Accelerator(cpu=True), None)
@@ -132,7 +138,7 @@ def main(given: Settings) -> list[Row]:
         return report("steps", rows, given)
     rows.append(attention_row())
     for backbone, target in (("tiny", 1.3), ("small", 1.8)):
-        for one in prepared(given, backbone):
+        for one in prepared(given, train, systems(backbone)):
             half: dict[str, Callable[[], object]] = {
                 name: partial(forward_and_backward, one.net, one.objective, one.steps, name == "bf16")
                 for name in ("bf16", "fp32")
