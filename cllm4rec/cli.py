@@ -136,7 +136,8 @@ def say(line: str = "") -> None:
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Run a command: a user's mistake ends in one line on standard error and exit status 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for name in ("httpx", "huggingface_hub"):  # they report each request, and each try of one
+        logging.getLogger(name).setLevel(logging.ERROR)
     _keep_memory()
     try:
         main(sys.argv[1:])

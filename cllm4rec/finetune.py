@@ -76,6 +76,8 @@ def _train(
         return
     if not resumed:
         folder.state("finetune").remove()  # left by a process killed in its last moment
+        if folder.ended("finetune"):
+            log.info("%s: the finetuning that is there is replaced after the first epoch of this one", folder.path)
     how_to_resume = f"python -m cllm4rec.finetune --run {shlex.quote(str(folder.path))} --resume"
     run_stage(model, "finetune", dataset, training, folder, accelerator, how_to_resume)
 

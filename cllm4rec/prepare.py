@@ -88,11 +88,15 @@ def main(argv: Sequence[str]) -> None:
         seed=options.seed,
         shuffle_ties=options.shuffle_ties,
     )
+    if (Path(options.output) / "dataset.json").is_file():
+        say(f"{options.output}: the dataset that was there is replaced")
     dataset.save(options.output)
     for table in (events, items, users):
         if table is not None and table.renamed():
             say(f"{Path(table.name).name}: {table.renamed()}")
     _say_account(dataset)
+    if items is not None and not dataset.about["texts"]:
+        say(f"{Path(items.name).name}: no column of texts (--item-columns names one that is called otherwise)")
     say(f"{dataset.n_users:,} users, {dataset.n_items:,} items, {len(dataset.interactions):,} events -> {options.output}")
 
 

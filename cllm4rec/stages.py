@@ -105,6 +105,21 @@ def rehearse_stage(
         say(str(found))
 
 
+def _progress(state: StateFile, precision: str) -> dict[str, Any]:
+    """Where the stage stands.
+
+    Raises:
+        ValueError: it began in another precision.
+    """
+    described = state.described()
+    if described is None:
+        return {"epoch": 0, "step": 0}
+    before = described["about"].get("precision", "no")
+    if before != precision:
+        raise ValueError(f"training began in precision {before}, not {precision}: set ACCELERATE_MIXED_PRECISION={before}")
+    return dict(described["progress"])
+
+
 def run_stage(
     model: NeuralRecommender,
     stage: str,
@@ -118,10 +133,14 @@ def run_stage(
 
     Raises:
         SystemExit: training was stopped by a signal, with the status that is usual for it.
+        ValueError: it began in another precision.
     """
-    about = {"training": asdict(training), "system": asdict(model.config)}
+    precision = accelerator.mixed_precision
+    about = {"training": asdict(training), "system": asdict(model.config), "precision": precision}
     state, request = folder.state(stage, about), StopRequest()
-    progress = (state.described() or {"progress": {"epoch": 0, "step": 0}})["progress"]
+    progress = _progress(state, precision)
+    if precision == "bf16" and accelerator.device.type == "cpu":  # a GPU that has it takes it by itself
+        how_to_resume = f"ACCELERATE_MIXED_PRECISION=bf16 {how_to_resume}"
     accelerator.wait_for_everyone()
     write: dict[str, Any] = {}
     if main := accelerator.is_main_process:

@@ -295,6 +295,20 @@ def test_attention_written_out_is_that_of_the_library(mask: str | None) -> None:
         assert torch.allclose(one, other, atol=1e-12)
 
 
+@pytest.mark.parametrize("mask", [torch.zeros(1, 1, 3, 3) - torch.inf, torch.zeros(1, 1, 3, 3, dtype=torch.bool)])
+def test_a_query_that_may_see_nothing_has_a_finite_state(mask: torch.Tensor) -> None:
+    query, key, value = (torch.ones(1, 1, 3, 4).bfloat16() for _ in range(3))
+    assert torch.equal(written_out(query, key, value, mask, None), torch.ones(1, 3, 1, 4).bfloat16())
+
+
+def test_what_attention_does_not_know_is_left_to_the_library() -> None:
+    query, key, value = heads(5)
+    module = torch.nn.Module()
+    module.num_key_value_groups = 2
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="softcap"):
+        attention(module, query, key, value, None, softcap=30.0)
+
+
 @pytest.mark.parametrize("masked", [False, True], ids=["causal", "masked"])
 @pytest.mark.parametrize("length", [1, 5, SHORT, SHORT + 1])
 def test_attention_under_autocast_on_a_cpu_is_that_of_float32(length: int, masked: bool) -> None:

@@ -608,6 +608,11 @@ def test_a_json_file_in_no_folder_ends_in_one_line(
         ("evaluate", ("--run", "{place}"), "not a run folder"),
         ("evaluate", ("--run", "{run}", "--per-user", "{place}/none/u.csv"), "there is no folder"),
         ("pretrain", ("--dataset", "{place}", "--output", "{place}/new"), "not a dataset folder"),
+        ("pretrain", ("--dataset", "{data}", "--output", "{place}/empty.txt"), "empty.txt is a file"),
+        ("pretrain", ("--dataset", "{data}", "--output", "{place}/empty.txt/run"), "empty.txt is a file"),
+        ("pretrain", ("--dataset", "{data}", "--output", "{place}/new", "--learning-rate", "nan"), "learning_rate is nan"),
+        ("pretrain", ("--dataset", "{data}", "--output", "{place}/new", "--max-minutes", "inf"), "max_minutes is inf"),
+        ("pretrain", ("--dataset", "{data}", "--output", "{place}/new", "--seed", "-5"), "seed is -5"),
         ("pretrain", ("--system", "magic", "--dataset", "{data}", "--output", "{place}/new"), "magic.*cllm4rec"),
         ("pretrain", ("--dataset", "{data}", "--output", "{place}/new", "--preset", "magic"), "magic.*paper"),
         ("pretrain", ("--dataset", "{data}", "--output", "{place}/new", "--backbone", "{place}"), "backbone"),
@@ -632,6 +637,20 @@ def test_mistakes_are_errors_that_name_the_value(command: str, arguments: tuple[
     filled = [one.format(run=place / "run", data=place / "data", place=place) for one in arguments]
     with pytest.raises(ValueError, match=message):
         call(command, *filled)
+
+
+def test_what_is_replaced_is_named(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(place / "run", tmp_path / "run")
+    with caplog.at_level("INFO"):
+        call("finetune", "--run", tmp_path / "run", "--epochs", 1)
+    assert f"{tmp_path / 'run'}: the finetuning that is there is replaced" in caplog.text
+    for _ in range(2):
+        call("prepare", "--interactions", place / "events.csv", "--items", place / "events.csv", "--output", tmp_path / "data")
+    printed = capsys.readouterr().out
+    assert printed.count("the dataset that was there is replaced") == 1
+    assert printed.count("events.csv: no column of texts") == 2
 
 
 def test_a_choice_that_does_not_exist_is_an_error_that_names_those_there_are(place: Path) -> None:

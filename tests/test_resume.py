@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from cllm4rec import finetune, pretrain
@@ -424,6 +425,18 @@ def test_a_run_goes_on_as_it_began(interrupted: Path) -> None:
     message = refusal("pretrain", *resume_flags("pretrain", interrupted), "--learning-rate", "0.1")
     assert message.startswith("--learning-rate is 0.1 and was 0.002 when training began")
     assert "run of system cllm4rec" in refusal("pretrain", *resume_flags("pretrain", interrupted), "--system", "ease")
+
+
+def test_a_run_goes_on_in_the_precision_it_began_in(
+    data: Path, interrupted: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Accelerator, "mixed_precision", "bf16")
+    message = refusal("pretrain", *resume_flags("pretrain", interrupted))
+    assert message.endswith("began in precision no, not bf16: set ACCELERATE_MIXED_PRECISION=no")
+    with monkeypatch.context() as patch, caplog.at_level("INFO"), pytest.raises(SystemExit):
+        patch.setattr("cllm4rec.stages.StopRequest.__call__", StopAfter(2).__call__)
+        pretrain.main(flags("pretrain", data, interrupted.with_name("half")))
+    assert "go on with: ACCELERATE_MIXED_PRECISION=bf16 python -m cllm4rec.pretrain" in caplog.text
 
 
 def test_an_interrupted_stage_is_not_started_anew(interrupted: Path, data: Path) -> None:

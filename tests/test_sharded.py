@@ -250,10 +250,11 @@ def test_the_commands_refuse_to_train_sharded_weights(monkeypatch: pytest.Monkey
         make_accelerator()
 
 
-def test_the_commands_refuse_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", ["fp16", "BF16", "fp8"])
+def test_the_commands_refuse_other_precisions(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its losses would have to be scaled."""
-    monkeypatch.setattr(Accelerator, "mixed_precision", "fp16")
-    with pytest.raises(ValueError, match="fp16 is not supported"):
+    monkeypatch.setattr(Accelerator, "mixed_precision", precision)
+    with pytest.raises(ValueError, match=f"{precision} is not supported"):
         make_accelerator()
 
 

@@ -241,6 +241,13 @@ def test_renumbered_items_are_refused_and_not_mixed_up(model: Recommender) -> No
         model.score(np.array([0]), renumbered(dataset, np.arange(dataset.n_items)[::-1]))
 
 
+def test_a_number_that_is_no_users_is_refused(model: Recommender) -> None:
+    dataset = small_world().train
+    for number in (-1, dataset.n_users):
+        with pytest.raises(ValueError, match=f"there is no user {number} in data of {dataset.n_users} users"):
+            model.score(np.array([0, number]), dataset)
+
+
 def test_an_unknown_user_without_history_is_refused_by_name(model: Recommender) -> None:
     dataset = small_world().train
     extended = with_user(dataset, "stranger-17", np.empty(0, dtype=np.int64))

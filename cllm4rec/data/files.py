@@ -63,6 +63,11 @@ def check_folder(folder: Path, marker: str) -> None:
     mend_folder(folder)
     if folder.exists() and not (folder / marker).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists and is not a folder of this kind (no {marker}): name another one")
+    check_above(folder)
+
+
+def check_above(folder: Path) -> None:
+    """Raise ValueError if a folder cannot be made since a file stands where one of those above it would be."""
     above = next(one for one in folder.absolute().parents if one.exists())
     if not above.is_dir():
         raise ValueError(f"{folder}: {above} is a file, not a folder: name another one")

@@ -177,7 +177,7 @@ class SplitTable:
         """
         if column not in self.frame.columns:
             others = listed(name for name in self.frame.columns if name not in ("user_id", "item_id"))
-            raise ValueError(f"the split file has no column {column!r}: choose one of {others} (--split-column)")
+            raise ValueError(f"{self.raw.name} has no column {column!r}: choose one of {others} (--split-column)")
         names = self.frame[column]
         self.raw.refuse(column, ~names.is_in(list(PART_NAMES)), "t, v, e, h or train, validation, test, history is needed")
         parts = names.replace_strict(PART_NAMES, return_dtype=pl.String)

@@ -14,6 +14,7 @@ from transformers.masking_utils import sdpa_mask
 
 ATTENTION = "sdpa_or_written_out"  # its name in the library
 SHORT = 256  # tokens: all products of that many are kept for the gradient
+UNDERSTOOD = {"is_causal", "scaling", "sliding_window", "position_ids", "use_cache"}  # the last three change nothing here
 
 
 def attention(
@@ -25,7 +26,7 @@ def attention(
     if query.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **further)
     with torch.autocast("cpu", enabled=False):
-        special = any(further.get(name) is not None for name in ("position_bias", "cache")) or further.get("dropout")
+        special = [name for name, one in further.items() if name not in UNDERSTOOD and (isinstance(one, Tensor) or one)]
         if query.shape[2] != key.shape[2] or key.shape[2] > SHORT or special:
             states, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), attention_mask, **further)
             return states.to(query.dtype), None
@@ -39,12 +40,13 @@ def attention(
 
 def written_out(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
     """States (B, L, heads, width) of queries, keys and values (B, heads, L, width), by products, softmax and products in
-    their type."""
+    their type. Where a query may see nothing it sees all alike."""
     weights = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.transpose(-1, -2)
+    lowest = torch.finfo(weights.dtype).min
     if mask is not None and mask.dtype == torch.bool:
-        mask = torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)
-    if mask is not None:
-        weights = weights + mask.to(weights.dtype)
+        weights = weights.masked_fill(~mask, lowest)
+    elif mask is not None:
+        weights = weights + mask.to(weights.dtype).clamp(min=lowest)
     return (weights.softmax(-1) @ value).transpose(1, 2)
 
 

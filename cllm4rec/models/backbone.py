@@ -52,7 +52,7 @@ class Backbone(nn.Module):
     def __init__(self, model: PreTrainedModel, tuning: str, word_scale: float, id_scale: float) -> None:
         super().__init__()
         self.tuned, self.adapted = tuning == "full", tuning == "lora"
-        model.set_attn_implementation(ATTENTION)  # where the model can: others keep the library's own
+        model.set_attn_implementation(ATTENTION)  # a model that cannot change, as Falcon, keeps its own
         self.model, self.word_scale, self.id_scale = model, word_scale, id_scale
         self.model.requires_grad_(self.tuned)
         if self.adapted:

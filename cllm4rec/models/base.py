@@ -96,6 +96,9 @@ class Recommender(ABC):
                 "trained on: use the dataset of the run"
             )
         users = np.asarray(users, dtype=np.int64)
+        odd = users[(users < 0) | (users >= seen.n_users)]
+        if len(odd):
+            raise ValueError(f"there is no user {odd[0]} in data of {seen.n_users:,} users: numbers are those of its user_ids")
         known = self._known_users(seen)[users]
         lost = users[(known < 0) & (np.diff(seen.interactions.indptr)[users] == 0)]
         if len(lost):

@@ -228,7 +228,7 @@ class RSLLMConfig(BackboneConfig):
 
     training: ClassVar[dict[str, TrainConfig]] = {
         "pretrain": TrainConfig(epochs=2, learning_rate=1e-3),
-        "finetune": TrainConfig(epochs=20, patience=3, learning_rate=5e-4, validate_every=4),
+        "finetune": TrainConfig(epochs=20, patience=8, learning_rate=5e-4, validate_every=4),
     }
     settled: ClassVar[tuple[str, ...]] = ("backbone", "tune", "sequential", "dropout")
 

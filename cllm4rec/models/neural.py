@@ -24,21 +24,25 @@ from cllm4rec.training.meter import EpochRecord
 from cllm4rec.training.rehearsal import Rehearsal, rehearse
 from cllm4rec.training.state import StateFile
 
+PRECISIONS = ("no", "bf16")  # for fp16 the losses would have to be scaled
+
 
 def make_accelerator() -> Accelerator:
     """Accelerate as its launcher set it up, in bf16 on a GPU that has it.
 
     Raises:
         ValueError: it was set up to shard the weights (FSDP), which the loop cannot validate, keep and save as yet, or for
-            fp16, for which it would have to scale the losses.
+            a precision that is neither no nor bf16.
     """
     alternating = DistributedDataParallelKwargs(find_unused_parameters=True)  # objectives leave each other's table unused
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     accelerator = Accelerator(mixed_precision="bf16" if bf16 else None, kwargs_handlers=[alternating])
     if accelerator.distributed_type == DistributedType.FSDP:
         raise ValueError("weights sharded by Accelerate's FSDP cannot be trained yet: launch with distributed_type MULTI_GPU")
-    if accelerator.mixed_precision == "fp16":
-        raise ValueError("mixed precision fp16 is not supported: launch with bf16 or no")
+    if accelerator.mixed_precision not in PRECISIONS:
+        raise ValueError(
+            f"mixed precision {accelerator.mixed_precision} is not supported: launch with {' or '.join(PRECISIONS)}"
+        )
     return accelerator
 
 

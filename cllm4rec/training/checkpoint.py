@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.files import mend_folder, replace_folder, write_aside, write_text
+from cllm4rec.data.files import check_above, mend_folder, replace_folder, write_aside, write_text
 
 if TYPE_CHECKING:  # opening a run takes none of the libraries that train
     from cllm4rec.training.meter import EpochRecord
@@ -78,7 +78,10 @@ class RunFolder:
                 run.refuse_interrupted(stage)
         is_run = (path / "run.json").is_file()
         ended = is_run and any(run.ended(stage) for stage in STAGES)
-        if path.exists() and (not path.is_dir() or ended or (any(path.iterdir()) and not is_run)):
+        check_above(path)
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"{path} is a file, not a folder: name another one")
+        if path.exists() and (ended or (any(path.iterdir()) and not is_run)):
             raise ValueError(f"{path} exists and is not empty: name a new folder, or remove it first")
 
     @classmethod

@@ -1,11 +1,13 @@
 """How a system is trained. What a system is stands beside the system; where it runs is Accelerate's own configuration."""
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 
 def check_settings(config: Any) -> None:
-    """Refuse values that a field's metadata rules out: `choices`, `least` (smallest allowed), `above` or `below`.
+    """Refuse values that a field's metadata rules out: `choices`, `least` (smallest allowed), `above` or `below`; and numbers
+    that are none.
 
     Raises:
         ValueError: names the setting, its value and what it may be.
@@ -14,6 +16,8 @@ def check_settings(config: Any) -> None:
         value, rule = getattr(config, one.name), one.metadata
         if "choices" in rule and value not in rule["choices"]:
             raise ValueError(f"{one.name} is {value!r}: it may be {', '.join(rule['choices'])}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{one.name} is {value}: give a number")
         if value is not None and "least" in rule and value < rule["least"]:
             raise ValueError(f"{one.name} is {value}: it may not be below {rule['least']}")
         if value is not None and "above" in rule and value <= rule["above"]:
@@ -39,13 +43,14 @@ class TrainConfig:
     warmup_steps: int = field(default=50, metadata={"least": 0, "help": "steps over which the learning rate rises to its peak"})
     clip_norm: float = field(default=1.0, metadata={"above": 0, "help": "largest norm of the gradient of a step"})
     patience: int = field(
-        default=5, metadata={"least": 1, "help": "epochs without a better validation metric before training stops"}
+        default=5,
+        metadata={"least": 1, "help": "epochs, validated or not, without a better validation metric before training stops"},
     )
     validate_every: int = field(
         default=1, metadata={"least": 1, "help": "validate after the first epoch, each so many-th after it, and the last"}
     )
     max_minutes: float | None = field(default=None, metadata={"least": 0, "help": "stop after this many minutes"})
-    seed: int = field(default=0, metadata={"help": "seed of all draws"})
+    seed: int = field(default=0, metadata={"least": 0, "help": "seed of all draws"})
 
     def __post_init__(self) -> None:
         check_settings(self)

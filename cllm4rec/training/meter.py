@@ -27,9 +27,11 @@ class EpochRecord:
     def __str__(self) -> str:
         parts = [f"{name} {value:.4g}" for name, value in {**self.losses, **self.diagnostics}.items()]
         parts += [f"|grad {name}| {value:.3g}" for name, value in self.gradient_norms.items()]
-        quality = "none" if self.validation is None else f"{self.validation:.4f}{' *' if self.best else ''}"
+        quality = "not validated"
+        if self.validation is not None:
+            quality = f"validation ndcg@100 {self.validation:.4f}{' (best so far)' if self.best else ''}"
         speed = f"{self.tokens_per_second:,.0f} tokens/s, {self.seconds:.1f} s"
-        return f"epoch {self.epoch}: {', '.join(parts)}; validation ndcg@100 {quality}; {speed}"
+        return f"epoch {self.epoch}: {', '.join(parts)}; {quality}; {speed}"
 
 
 @dataclass

@@ -78,12 +78,17 @@ class Rehearsal:
         ]
         for one in self.objectives:
             each = f"{one.steps:,} steps an epoch, {one.seconds:.3g} s and {one.tokens:,.0f} tokens a step"
-            lines.append(f"{one.name:<12} {each}: {one.steps * one.seconds:,.0f} s an epoch")
+            lines.append(f"{one.name:<12} {each}: {_shown(one.steps * one.seconds)} an epoch")
         if self.validation is not None:
-            lines.append(f"validation   {self.validation:,.0f} s, after one epoch in {self.validate_every}")
-        most = f"at most {self.most_seconds / 60:,.1f} minutes"
-        lines.append(f"time         {most} ({self.epochs} epochs; patience may end them earlier)")
+            lines.append(f"validation   {_shown(self.validation)}, after one epoch in {self.validate_every}")
+        lines.append(f"time         at most {_shown(self.most_seconds)} ({self.epochs} epochs; patience may end them earlier)")
         return "\n".join(lines)
+
+
+def _shown(seconds: float) -> str:
+    if seconds >= 60:
+        return f"{seconds / 60:,.1f} minutes"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
 
 
 def rehearse(

@@ -7,14 +7,12 @@ history masked), pad, and give tensors. On Amazon Beauty; the unit is tokens tha
 import os
 import random
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.preparation import build_dataset
 from cllm4rec.text.histories import CollaborativeCorpus, HistoryOptions, RecommendationCorpus
 from cllm4rec.text.prompts import OF_CLLM4REC, TEMPLATES, training_texts
 from cllm4rec.text.ragged import Batch
@@ -22,15 +20,10 @@ from cllm4rec.text.tokenizer import ExtendedTokenizer, train_bpe
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import grouped_by_length
 from experiments.benchmarks.common import Row, Settings, report, settings, side_by_side
+from experiments.benchmarks.padding import SETS, read
 
 OPTIONS = HistoryOptions(context=1024, mask_share=0.5, user_dropping=0.0)
 Collate = Callable[[np.ndarray], tuple[torch.Tensor, ...]]
-
-
-def beauty(shared: Path) -> Dataset:
-    """Its training events and titles."""
-    folder = shared / "data" / "amazon-beauty-p5"
-    return build_dataset(folder / "interactions.tsv.gz", folder / "items.tsv.gz", split="leave-last-out").train
 
 
 def as_text(train: Dataset, words: PreTrainedTokenizerFast) -> Collate:
@@ -86,7 +79,7 @@ def by_arithmetic(train: Dataset, tokenizer: ExtendedTokenizer) -> Collate:
 
 
 def main(given: Settings) -> list[Row]:
-    train = beauty(given.shared)
+    train = read(given, SETS[0]).train
     words = train_bpe(training_texts(OF_CLLM4REC, train.item_texts))
     tokenizer = ExtendedTokenizer(words, len(words), train.n_users, train.n_items)
     corpora = [kind(train.interactions, tokenizer, OPTIONS) for kind in (CollaborativeCorpus, RecommendationCorpus)]

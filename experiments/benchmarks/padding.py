@@ -1,5 +1,7 @@
 """Which share of the positions that are computed is padding, in an epoch of each objective as the loop visits it."""
 
+import sys
+
 from accelerate import Accelerator
 
 from cllm4rec.data.dataset import Dataset
@@ -16,7 +18,15 @@ SETS = ("amazon-beauty-p5", "srb-movielens-1m")
 
 
 def read(given: Settings, name: str) -> Dataset:
-    """Its events and titles, each user's last items held out."""
+    """Its events and titles, each user's last items held out.
+
+    Raises:
+        SystemExit: it is not there.
+    """
+    if not (given.shared / "data" / name).is_dir():
+        sys.exit(
+            f"{given.shared / 'data' / name}: there is no such folder: name that of the data by --shared or CLLM4REC_SHARED"
+        )
     interactions, items = (given.shared / "data" / name / f"{one}.tsv.gz" for one in ("interactions", "items"))
     return build_dataset(interactions, items, split="leave-last-out")
 
