@@ -502,7 +502,7 @@ def test_a_dry_run_says_what_training_takes_and_writes_nothing(place: Path, caps
     assert f"parameters   {n_parameters:,} trained" in printed
     n_examples = int((np.diff(Dataset.load(place / "data").train.interactions.indptr) > 0).sum())
     assert f"collaborative {-(-n_examples // 5)} steps an epoch" in printed
-    assert "(7 epochs; patience may end them earlier)" in printed
+    assert "(7 epochs and 1 of warm-up; patience may end them earlier)" in printed
     call("finetune", "--run", place / "run", "--dry-run")
     assert "recommend" in capsys.readouterr().out
     assert files() == before

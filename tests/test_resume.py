@@ -518,6 +518,15 @@ def test_a_dataset_that_has_moved_is_asked_for(interrupted: Path) -> None:
     assert "say where with --dataset" in refusal("pretrain", *resume_flags("pretrain", interrupted))
 
 
+def test_weights_of_an_interrupted_stage_are_named_as_such(
+    interrupted: Path, whole: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(whole)
+    assert not caplog.text
+    load(interrupted)
+    assert f"{interrupted}: pretrain has not ended" in caplog.text
+
+
 def test_finetuning_takes_the_best_epoch_of_an_interrupted_pretraining(interrupted: Path) -> None:
     finetune.main(["--run", str(interrupted), "--epochs", "1"])
     assert (interrupted / "finetune" / "model.json").is_file()

@@ -1,16 +1,19 @@
 """Systems. A system is one file here and one line in `SYSTEMS`."""
 
 import importlib
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cllm4rec.models import configs
 from cllm4rec.models.configs import SystemConfig
-from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.training.checkpoint import STAGES, RunFolder
 
 if TYPE_CHECKING:  # the table below is read where no system is run
     from cllm4rec.data.dataset import Dataset
     from cllm4rec.models.base import Recommender
+
+log = logging.getLogger("cllm4rec")
 
 SYSTEMS: dict[str, tuple[str, str, type[SystemConfig]]] = {  # name -> module and class, imported when asked for; settings
     "cllm4rec": ("cllm4rec.models.cllm4rec", "CLLM4Rec", configs.CLLM4RecConfig),
@@ -60,6 +63,8 @@ def load(run: str | Path, train: "Dataset | None" = None) -> "Recommender":
     """
     folder = RunFolder.open(run)
     model = load_stage(folder)
+    for stage in [one for one in STAGES if folder.under_way(one)]:
+        log.warning("%s: %s has not ended: go on with --resume; until then its best epoch so far, if any, is taken", run, stage)
     if train is not None:
         alike = train.user_ids.ids.equals(model.user_ids.ids) and train.item_ids.ids.equals(model.item_ids.ids)
         noted = folder.about["dataset"]["split_sha256"]

@@ -81,7 +81,9 @@ class Rehearsal:
             lines.append(f"{one.name:<12} {each}: {_shown(one.steps * one.seconds)} an epoch")
         if self.validation is not None:
             lines.append(f"validation   {_shown(self.validation)}, after one epoch in {self.validate_every}")
-        lines.append(f"time         at most {_shown(self.most_seconds)} ({self.epochs} epochs; patience may end them earlier)")
+        warmup = max(one.from_epoch for one in self.objectives) if self.epochs else 0
+        epochs = f"{self.epochs} epochs{f' and {warmup} of warm-up' if warmup else ''}"
+        lines.append(f"time         at most {_shown(self.most_seconds)} ({epochs}; patience may end them earlier)")
         return "\n".join(lines)
 
 

@@ -63,7 +63,7 @@ def machine(threads: int) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
         "threads": threads,
-        "dtype": "float32",
+        "dtype": "float32, where a question names no other",
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in VERSIONS_OF},
     }
