@@ -135,12 +135,9 @@ def run_stage(
         SystemExit: training was stopped by a signal, with the status that is usual for it.
         ValueError: it began in another precision.
     """
-    precision = accelerator.mixed_precision
-    about = {"training": asdict(training), "system": asdict(model.config), "precision": precision}
+    about = {"training": asdict(training), "system": asdict(model.config), "precision": accelerator.mixed_precision}
     state, request = folder.state(stage, about), StopRequest()
-    progress = _progress(state, precision)
-    if precision == "bf16" and accelerator.device.type == "cpu":  # a GPU that has it takes it by itself
-        how_to_resume = f"ACCELERATE_MIXED_PRECISION=bf16 {how_to_resume}"
+    progress = _progress(state, accelerator.mixed_precision)
     accelerator.wait_for_everyone()
     write: dict[str, Any] = {}
     if main := accelerator.is_main_process:
@@ -175,7 +172,8 @@ def run_stage(
         raise
     finally:
         if main and end:
-            log.info("%s; go on with: %s", end, how_to_resume)
+            in_bf16 = accelerator.mixed_precision == "bf16" and accelerator.device.type == "cpu"  # a GPU takes it by itself
+            log.info("%s; go on with: %s%s", end, "ACCELERATE_MIXED_PRECISION=bf16 " * in_bf16, how_to_resume)
     accelerator.wait_for_everyone()
     if main:
         if resumed:
