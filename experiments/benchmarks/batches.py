@@ -85,7 +85,6 @@ def main(given: Settings) -> list[Row]:
     corpora = [kind(train.interactions, tokenizer, OPTIONS) for kind in (CollaborativeCorpus, RecommendationCorpus)]
     config = TrainConfig(batch_size=64)
     users = grouped_by_length(corpora[0].selection(0), corpora[0].lengths, config, 0)
-    users = users[: 100 * 64] if given.short else users
     batches = [users[start : start + 64] for start in range(0, len(users), 64)]
     few = batches[:: max(1, len(batches) // 20)]  # what is slow is timed on some
 
