@@ -63,7 +63,7 @@ def load(run: str | Path, train: "Dataset | None" = None) -> "Recommender":
     """
     folder = RunFolder.open(run)
     model = load_stage(folder)
-    for stage in [one for one in STAGES if folder.under_way(one)]:
+    for stage in filter(folder.under_way, STAGES):
         log.warning("%s: %s has not ended: go on with --resume; until then its best epoch so far, if any, is taken", run, stage)
     if train is not None:
         alike = train.user_ids.ids.equals(model.user_ids.ids) and train.item_ids.ids.equals(model.item_ids.ids)

@@ -26,7 +26,7 @@ def attention(
     if query.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **further)
     with torch.autocast("cpu", enabled=False):
-        special = [name for name, one in further.items() if name not in UNDERSTOOD and (isinstance(one, Tensor) or one)]
+        special = any(isinstance(one, Tensor) or one for name, one in further.items() if name not in UNDERSTOOD)
         if query.shape[2] != key.shape[2] or key.shape[2] > SHORT or special:
             states, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), attention_mask, **further)
             return states.to(query.dtype), None

@@ -59,9 +59,14 @@ class Rehearsal:
         return 4 * (self.frozen + 5 * sum(self.trained.values()) - self.by_rows) / MIB
 
     @property
+    def warmup(self) -> int:
+        """Epochs before all objectives are visited."""
+        return max(one.from_epoch for one in self.objectives)
+
+    @property
     def most_seconds(self) -> float:
         """Of all epochs, if patience does not end them earlier."""
-        n_epochs = self.epochs and max(one.from_epoch for one in self.objectives) + self.epochs
+        n_epochs = self.epochs and self.warmup + self.epochs
         visits = [(one, max(0, n_epochs - one.from_epoch)) for one in self.objectives]
         return sum(one.steps * one.seconds * n for one, n in visits) + self.validation_seconds
 
@@ -81,8 +86,7 @@ class Rehearsal:
             lines.append(f"{one.name:<12} {each}: {_shown(one.steps * one.seconds)} an epoch")
         if self.validation is not None:
             lines.append(f"validation   {_shown(self.validation)}, after one epoch in {self.validate_every}")
-        warmup = max(one.from_epoch for one in self.objectives) if self.epochs else 0
-        epochs = f"{self.epochs} epochs{f' and {warmup} of warm-up' if warmup else ''}"
+        epochs = f"{self.epochs} epochs{f' and {self.warmup} of warm-up' if self.epochs and self.warmup else ''}"
         lines.append(f"time         at most {_shown(self.most_seconds)} ({epochs}; patience may end them earlier)")
         return "\n".join(lines)
 

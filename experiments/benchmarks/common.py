@@ -82,6 +82,17 @@ def side_by_side(functions: Mapping[str, Callable[[], object]], repeats: int = 5
     return {name: statistics.median(own) for name, own in times.items()}
 
 
+def synchronised(function: Callable[[], object]) -> Callable[[], object]:
+    """The function, which has only ended when a GPU, if there is one, has done its work."""
+
+    def run() -> None:
+        function()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    return run
+
+
 def _memory(what: str) -> float:
     """MiB of this process: VmRSS now, or VmHWM at most so far."""
     found = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())

@@ -4,7 +4,6 @@ Model FLOP utilisation counts what a step needs, not what it does: no padding, n
 attention the half that is looked at. Rows say "not run" without a GPU, and those of a fused kernel without its library.
 """
 
-import gc
 import importlib.util
 from collections.abc import Callable
 from functools import partial
@@ -27,7 +26,7 @@ from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import Course, MicroBatches
 from cllm4rec.training.losses import multinomial_nll
 from experiments.benchmarks import item_loss, scoring
-from experiments.benchmarks.common import Row, Settings, report, settings, side_by_side
+from experiments.benchmarks.common import Row, Settings, report, settings, side_by_side, synchronised
 from experiments.benchmarks.padding import SETS, read
 from experiments.benchmarks.plain import PlainCLLM4Rec
 from experiments.benchmarks.steps import our_steps, prepared
@@ -64,17 +63,6 @@ def needed_flops(net: CLLM4RecNet, objective: str, steps: list[MicroBatches]) ->
         n_states = int(batch["rows"].max()) + 1
         found += 2 * (3 if backbone.tuned or objective != "content" else 2) * n_states * n_classes * width
     return found
-
-
-def synchronised(function: Callable[[], object]) -> Callable[[], object]:
-    """The function, which has only ended when the GPU has done its work."""
-
-    def run() -> None:
-        function()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-
-    return run
 
 
 def gemm_rate(size: int, device: torch.device) -> float:
@@ -116,14 +104,7 @@ SCORING = "lists for all users against a bare forward and product: time, GPT-2 s
 def scoring_row(train: Dataset, backbone: str) -> Row:
     """Lists of all users."""
     model, users = scoring.built(train, backbone), np.flatnonzero(np.diff(train.interactions.indptr) > 0)
-    batches = scoring.prompts(model, users, train)
-    both = {
-        "ours": synchronised(partial(scoring.lists, model, users, train)),
-        "bare": synchronised(partial(scoring.bare, model, batches)),
-    }
-    times = side_by_side(both, 3)
-    rates = [f"{len(users) / times[one]:,.0f} users/s" for one in both]
-    return Row(SCORING, rates[0], f"bare {rates[1]}", times["ours"] / times["bare"], 1.15, True)
+    return scoring.time_row(SCORING, model, users, train)
 
 
 def liger(states: Tensor, classes: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
@@ -196,7 +177,6 @@ def main(given: Settings) -> list[Row]:
         backbone = save_backbone(Path(folder), train, GPT2Config())
         for tune in TUNINGS:
             rows += training(given, train, backbone, tune, accelerator, rate)
-            gc.collect()
         rows.append(scoring_row(train, backbone))
     for name, (_, library) in LOSSES.items():
         if library is not None and importlib.util.find_spec(library) is None:

@@ -23,11 +23,10 @@ def read(given: Settings, name: str) -> Dataset:
     Raises:
         SystemExit: it is not there.
     """
-    if not (given.shared / "data" / name).is_dir():
-        sys.exit(
-            f"{given.shared / 'data' / name}: there is no such folder: name that of the data by --shared or CLLM4REC_SHARED"
-        )
-    interactions, items = (given.shared / "data" / name / f"{one}.tsv.gz" for one in ("interactions", "items"))
+    folder = given.shared / "data" / name
+    if not folder.is_dir():
+        sys.exit(f"error: {folder}: there is no such folder: --shared or CLLM4REC_SHARED says in which one data/ lies")
+    interactions, items = (folder / f"{one}.tsv.gz" for one in ("interactions", "items"))
     return build_dataset(interactions, items, split="leave-last-out")
 
 

@@ -14,7 +14,7 @@ from cllm4rec.text.histories import fill, prompt_batch
 from cllm4rec.text.prompts import Template
 from cllm4rec.text.ragged import Batch, Ragged, batches_by_length
 from cllm4rec.training.config import TrainConfig
-from experiments.benchmarks.common import Row, Settings, extra_memory, report, settings, side_by_side
+from experiments.benchmarks.common import Row, Settings, extra_memory, report, settings, side_by_side, synchronised
 from experiments.benchmarks.padding import SETS, read
 
 K, USERS_AT_ONCE = 20, 512
@@ -67,21 +67,24 @@ def ready(given: Settings, name: str, times: int) -> Callable[[], object]:
     return partial(lists, model, users, train)
 
 
+def time_row(question: str, model: CLLM4Rec, users: np.ndarray, train: Dataset) -> Row:
+    """The time of their lists against that of the bare forward passes and products."""
+    both = {
+        "ours": synchronised(partial(lists, model, users, train)),
+        "bare": synchronised(partial(bare, model, prompts(model, users, train))),
+    }
+    times = side_by_side(both, 3)
+    ours, other = (f"{len(users) / seconds:,.0f} users/s" for seconds in times.values())
+    return Row(question, ours, f"bare {other}", times["ours"] / times["bare"], 1.15, True)
+
+
 def main(given: Settings) -> list[Row]:
     rows = []
     for name in SETS[: 1 if given.short else None]:
         train = read(given, name).train
         model, users = built(train), np.flatnonzero(np.diff(train.interactions.indptr) > 0)
         users = users[:2048] if given.short else users
-        batches = prompts(model, users, train)
-        both: dict[str, Callable[[], object]] = {
-            "ours": partial(lists, model, users, train),
-            "bare": partial(bare, model, batches),
-        }
-        times = side_by_side(both, 3)
-        rates = [f"{len(users) / times[one]:,.0f} users/s" for one in ("ours", "bare")]
-        ratio = times["ours"] / times["bare"]
-        rows.append(Row(f"top {K} of all users, {name}: time", rates[0], f"bare {rates[1]}", ratio, 1.15, True))
+        rows.append(time_row(f"top {K} of all users, {name}: time", model, users, train))
         if not given.short:
             many, once = (extra_memory(ready, given, name, times, threads=given.threads) for times in (3, 1))
             rows.append(Row(f"top {K} of all users three times over, {name}: extra memory", f"{many:,.0f} MiB",

@@ -82,7 +82,7 @@ Systems = Sequence[tuple[CLLM4Rec | RSLLM, Callable[[Any], Any]]]  # and the pla
 
 
 def systems(backbone: str) -> Systems:
-    """Both."""
+    """CLLM4Rec and RSLLM on one of the backbones made here."""
     rsllm = RSLLM(RSLLMConfig(backbone=backbone))
     return [(CLLM4Rec(CLLM4RecConfig(backbone=backbone, start="random")), PlainCLLM4Rec), (rsllm, PlainRSLLM)]
 
