@@ -407,7 +407,7 @@ def test_the_batch_in_the_docstring_of_corpora():
     assert len(three) == 3
     corpus = CollaborativeCorpus(histories([[5, 3], [7]], n_items=60), tokenizer, HistoryOptions(context=20))
     tokenizer_user, tokenizer_item = tokenizer.user, tokenizer.item
-    epoch = next(e for e in range(100) if corpus.unweighed(np.array([0, 1]), e)["targets"].tolist() == [3, 5, 7])
+    epoch = next(e for e in range(100) if corpus.batch(np.array([0, 1]), e)["targets"].tolist() == [3, 5, 7])
     batch = corpus.batch(np.array([0, 1]), epoch)
     assert batch["tokens"].tolist() == [
         [tokenizer_user(0), *three, tokenizer_item(3), tokenizer_item(5)],
@@ -494,7 +494,7 @@ def test_every_order_of_items_is_equally_likely(small):
     corpus = CollaborativeCorpus(histories([[1, 2, 3]]), small, HistoryOptions(context=20))
     counts = {}
     for epoch in range(1800):
-        order = tuple(corpus.unweighed(np.array([0]), epoch)["targets"].tolist())
+        order = tuple(corpus.batch(np.array([0]), epoch)["targets"].tolist())
         counts[order] = counts.get(order, 0) + 1
     assert len(counts) == 6
     assert sum((n - 300) ** 2 / 300 for n in counts.values()) < 22  # chi-square, 5 degrees of freedom, p < 0.0006
@@ -594,7 +594,7 @@ def test_in_time_order_a_suffix_of_random_length_is_masked(small):
     corpus = RecommendationCorpus(train, small, HistoryOptions(context=500, mask_share=0.3, order="time"))
     lengths = {}
     for epoch in range(30):
-        batch = corpus.unweighed(np.arange(len(corpus.users)), epoch)
+        batch = corpus.batch(np.arange(len(corpus.users)), epoch)
         for example, user in zip(examples_of(batch, small), corpus.users.tolist(), strict=True):
             history = train.history(user).tolist()
             shown = [token - small.item(0) for token in example["tokens"] if token >= small.item(0)]
@@ -646,7 +646,7 @@ def test_user_tokens_are_dropped_in_the_share_asked_for(small, kind, dropping, l
     corpus = corpora(small, user_dropping=dropping)[kind]
     without = total = 0
     for epoch in range(12):
-        batch = corpus.unweighed(corpus.selection(epoch), epoch)
+        batch = corpus.batch(corpus.selection(epoch), epoch)
         if kind == "content":
             about_user = corpus.users[corpus.selection(epoch)] >= 0
         else:
@@ -729,7 +729,7 @@ def test_a_long_text_is_cut_to_a_random_window_and_any_other_ends_with_the_end_t
     corpus, documents = content_corpus(small, context=context)
     seen = {}
     for epoch in range(40):
-        batch = corpus.unweighed(np.arange(len(documents)), epoch)
+        batch = corpus.batch(np.arange(len(documents)), epoch)
         assert batch["tokens"].shape[1] <= context
         after = batch["tokens"].flatten()[batch["read"] + 1]
         assert (after == batch["targets"]).all()

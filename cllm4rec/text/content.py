@@ -1,10 +1,11 @@
 """Texts about users and items: reviews, titles, descriptions, categories, biographies."""
 
 import numpy as np
+import torch
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.randomness import permutation, uniform
-from cllm4rec.text.corpora import Corpus, EpochWeights, as_tensors, id_numbers
+from cllm4rec.text.corpora import Corpus, EpochWeights, as_tensors
 from cllm4rec.text.histories import HistoryOptions
 from cllm4rec.text.prompts import Template
 from cllm4rec.text.ragged import Batch, Ragged, assemble
@@ -53,7 +54,8 @@ class ContentCorpus(Corpus):
     ) -> None:
         self.tokenizer, self.options, self.tokens_per_pass = tokenizer, options, tokens_per_pass
         self.kinds = sorted({(template, field) for template, field, *_ in documents})
-        self.pieces = [Template.compile(template, tokenizer, field).pieces for template, field in self.kinds]
+        self.templates = [Template.compile(template, tokenizer, field) for template, field in self.kinds]
+        self.pieces = [one.pieces for one in self.templates]
         self.kind = np.array([self.kinds.index((t, f)) for t, f, *_ in documents], dtype=np.int64)
         self.users = np.array([user for _, _, user, _, _ in documents], dtype=np.int64)
         self.items = np.array([item for _, _, _, item, _ in documents], dtype=np.int64)
@@ -84,14 +86,10 @@ class ContentCorpus(Corpus):
         return np.concatenate(chosen)
 
     def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> Batch:
-        batch = self.unweighed(examples, epoch)
-        return batch | {"weights": self._weights(epoch)[batch["ids"]]}
-
-    def unweighed(self, examples: np.ndarray, epoch: int) -> Batch:
         kinds = self.kind[examples]
         users, items = self.users[examples], self.items[examples]
         key = (self.options.seed, self.salt, epoch, examples)
-        keep_user = (users >= 0) & (uniform(*key, -1) >= self.options.user_dropping)
+        keep_user = self._keep_user(examples, epoch)
         tokenizer, parts = self.tokenizer, []
         for place in range(max(len(pieces) for pieces in self.pieces)):
             parts.append(self._piece(place, kinds, users, items, keep_user))
@@ -100,8 +98,23 @@ class ContentCorpus(Corpus):
         kept = self.kept[examples]
         texts = Ragged(self.texts.values[np.arange(kept.sum()) + np.repeat(window - np.cumsum(kept) + kept, kept)], kept)
         tokens, mask, places = assemble([*parts, texts])
-        batch = as_tensors(tokens=tokens, mask=mask, ids=id_numbers(tokens[mask], tokenizer))
+        ids = torch.from_numpy(tokens[mask & (tokens >= tokenizer.n_words)] - tokenizer.n_words)
+        batch = as_tensors(tokens=tokens, mask=mask) | {"ids": ids, "weights": self._weights(epoch)[ids]}
         return batch | as_tensors(read=places[-1] - 1, rows=np.arange(len(texts.values)), targets=texts.values)
+
+    def _keep_user(self, examples: np.ndarray, epoch: int) -> np.ndarray:
+        """Whether each document has its user token."""
+        draw = uniform(self.options.seed, self.salt, epoch, examples, -1)
+        return (self.users[examples] >= 0) & (draw >= self.options.user_dropping)
+
+    def occurrences(self, epoch: int) -> np.ndarray:
+        chosen, n_users, n_items = self.selection(epoch), self.tokenizer.n_users, self.tokenizer.n_items
+        counts = np.zeros(n_users + n_items, dtype=np.int64)
+        tokens = {name: np.array([one.count(name) for one in self.templates])[self.kind[chosen]] for name in ("user", "item")}
+        tokens["user"] = tokens["user"] * self._keep_user(chosen, epoch)
+        np.add.at(counts, self.users[chosen], tokens["user"])
+        np.add.at(counts, n_users + self.items[chosen], tokens["item"])
+        return counts
 
     def _piece(self, place: int, kinds: np.ndarray, users: np.ndarray, items: np.ndarray, keep: np.ndarray) -> Ragged:
         """Piece number `place` of each document's own template (none where its template is shorter)."""

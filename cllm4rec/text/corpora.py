@@ -23,7 +23,6 @@ import numpy as np
 import torch
 
 from cllm4rec.text.ragged import Batch
-from cllm4rec.text.tokenizer import ExtendedTokenizer
 
 
 class Corpus(ABC):
@@ -54,17 +53,13 @@ class Corpus(ABC):
 class CorpusWithIDs(Protocol):
     """Examples with ID tokens."""
 
-    tokenizer: ExtendedTokenizer
-
-    def selection(self, epoch: int) -> np.ndarray: ...
-
-    def unweighed(self, examples: np.ndarray, epoch: int) -> Batch:
-        """What `batch` gives without `weights`, which need a walk over the whole epoch."""
+    def occurrences(self, epoch: int) -> np.ndarray:
+        """How often each ID stands in the batches of an epoch (n_users + n_items,): dropped tokens do not count."""
         ...
 
 
 class EpochWeights:
-    """1 / occurrences of each ID in an epoch: counted over the very batches, so dropped tokens do not count."""
+    """1 / occurrences of each ID in an epoch."""
 
     def __init__(self, corpus: CorpusWithIDs) -> None:
         self.corpus = corpus
@@ -73,18 +68,9 @@ class EpochWeights:
 
     def __call__(self, epoch: int) -> torch.Tensor:
         if epoch != self.epoch:
-            tokenizer, selection = self.corpus.tokenizer, self.corpus.selection(epoch)
-            counts = torch.zeros(tokenizer.n_users + tokenizer.n_items)
-            for start in range(0, len(selection), 4096):
-                ids = self.corpus.unweighed(selection[start : start + 4096], epoch)["ids"]
-                counts += torch.bincount(ids, minlength=len(counts))
+            counts = torch.from_numpy(self.corpus.occurrences(epoch).astype(np.float32))
             self.epoch, self.weights = epoch, 1.0 / counts
         return self.weights
-
-
-def id_numbers(tokens: np.ndarray, tokenizer: ExtendedTokenizer) -> np.ndarray:
-    """ID numbers of the ID tokens among these, none of them padding, with repeats."""
-    return tokens[tokens >= tokenizer.n_words] - tokenizer.n_words
 
 
 def as_tensors(**arrays: np.ndarray) -> Batch:

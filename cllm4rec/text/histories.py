@@ -10,7 +10,7 @@ import torch
 
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.randomness import mix, permutation, uniform
-from cllm4rec.text.corpora import Corpus, EpochWeights, as_tensors, id_numbers
+from cllm4rec.text.corpora import Corpus, EpochWeights, as_tensors
 from cllm4rec.text.prompts import Template
 from cllm4rec.text.ragged import Batch, Parts, Ragged, join, pad_parts
 from cllm4rec.text.sampling import ItemSampler
@@ -58,6 +58,7 @@ class HistoryCorpus(Corpus):
             raise ValueError(f"a context of {options.context} tokens has no room for two items: use a longer one")
         self.lengths = self.template.n_fixed + np.minimum(np.diff(train.indptr)[self.users], self.room)
         self._weights = EpochWeights(self)
+        self._drawn: tuple[int, Examples] | None = None
         self._sampler = ItemSampler(train, options.sampled, options.seed, self.salt) if options.sampled else None
 
     def selection(self, epoch: int) -> np.ndarray:
@@ -67,15 +68,15 @@ class HistoryCorpus(Corpus):
         return next(self.batches([examples], epoch, [step]))
 
     def batches(self, parts: Sequence[np.ndarray], epoch: int, steps: Sequence[int]) -> Iterator[Batch]:
-        weights = self._weights(epoch)
+        weights, examples = self._weights(epoch), self._examples(epoch)
         lengths = self.lengths_in(epoch)
         group = np.cumsum([lengths[part].sum() for part in parts]) // TOGETHER
         for some in np.split(np.arange(len(parts)), np.flatnonzero(np.diff(group)) + 1) if len(parts) else ():
             own = [parts[i] for i in some]
-            together = Parts(np.array([len(part) for part in own]))
-            filled = self._batches(*self._fill(np.concatenate(own), epoch), together)
-            for step, batch in zip([steps[i] for i in some], filled, strict=True):
-                yield batch | {"weights": weights[batch["ids"]]} | self._sample(batch["targets"], epoch, step)
+            filled = self._batches(examples.take(np.concatenate(own)), Parts(np.array([len(part) for part in own])))
+            weighed = weights[torch.cat([batch["ids"] for batch in filled])].split([len(batch["ids"]) for batch in filled])
+            for step, batch, of_ids in zip([steps[i] for i in some], filled, weighed, strict=True):
+                yield batch | {"weights": of_ids} | self._sample(batch["targets"], epoch, step)
 
     def _sample(self, targets: torch.Tensor, epoch: int, step: int) -> Batch:
         """Where the softmax is over a sample: `sample` (S,) its items, ascending, `sample_log_p` (S,) and `targets_log_p` (T,)
@@ -85,26 +86,73 @@ class HistoryCorpus(Corpus):
         sample, log_p = self._sampler.draw(epoch, step), self._sampler.log_inclusion
         return as_tensors(sample=sample, sample_log_p=log_p(sample), targets_log_p=log_p(targets.numpy()))
 
-    def unweighed(self, examples: np.ndarray, epoch: int) -> Batch:
-        return self._batches(*self._fill(examples, epoch), Parts(np.array([len(examples)])))[0]
+    def occurrences(self, epoch: int) -> np.ndarray:
+        examples, n_users = self._examples(epoch), self.tokenizer.n_users
+        counts = np.bincount(n_users + examples.shown.values, minlength=n_users + self.tokenizer.n_items)
+        counts[examples.users] = examples.keep_user * self.template.count("user")
+        return counts
+
+    def _examples(self, epoch: int) -> "Examples":
+        """All examples as they are in an epoch; those of one epoch are kept."""
+        if self._drawn is None or self._drawn[0] != epoch:
+            keep_user = uniform(self.options.seed, self.salt, epoch, self.users, -1) >= self.options.user_dropping
+            self._drawn = (epoch, self._divide(self._ordered(epoch), keep_user, epoch))
+        return self._drawn[1]
+
+    def _ordered(self, epoch: int) -> Ragged:
+        """The items of all examples in this epoch's order."""
+        train, lengths, ordered = self.train, np.diff(self.train.indptr)[self.users], []
+        if self.options.order != "random":
+            return Ragged(train.items, lengths)
+        group = np.cumsum(lengths) // TOGETHER
+        for rows in np.split(np.arange(len(lengths)), np.flatnonzero(np.diff(group)) + 1) if len(lengths) else ():
+            users, own = self.users[rows], lengths[rows]
+            items = Ragged(train.items[train.indptr[users[0]] : train.indptr[users[-1] + 1]], own)
+            keys = mix(self.options.seed, self.salt, epoch, np.repeat(users, own), items.places)
+            ordered.append(items.ordered(keys).values)
+        return Ragged(np.concatenate([train.items[:0], *ordered]), lengths)
+
+    def _newest(self, items: Ragged) -> Ragged:
+        """The items of each example that the context has room for."""
+        return items.last(self.room) if self.options.order == "time" else items.first(self.room)
+
+    def _prompts(self, examples: "Examples", parts: Parts) -> list[Batch]:
+        """`prompt_batches` of examples."""
+        tokens, pool = fill(self.template, self.tokenizer, examples.users, examples.shown, examples.keep_user)
+        return prompt_batches(self.tokenizer, tokens, pool, parts)
 
     @abstractmethod
-    def _fill(self, examples: np.ndarray, epoch: int) -> tuple[Ragged, Ragged, Ragged, Ragged]:
-        """Of each example: tokens, places of items in them, items to predict, and items left out of the softmax."""
+    def _divide(self, items: Ragged, keep_user: np.ndarray, epoch: int) -> "Examples":
+        """What becomes of the items of all examples."""
 
     @abstractmethod
-    def _batches(self, tokens: Ragged, pool: Ragged, targets: Ragged, left_out: Ragged, parts: Parts) -> list[Batch]:
-        """What `_fill` gave, as tensors of several batches."""
+    def _batches(self, examples: "Examples", parts: Parts) -> list[Batch]:
+        """Examples as tensors of several batches."""
 
-    def _draw(self, examples: np.ndarray, epoch: int) -> tuple[np.ndarray, Ragged, np.ndarray]:
-        """Users (B,), their items in this epoch's order, and whether each keeps its user token."""
-        users = self.users[examples]
-        events, lengths = self.train.histories(users)
-        items = Ragged(self.train.items[events], lengths)
-        key = (self.options.seed, self.salt, epoch)
-        if self.options.order == "random":
-            items = items.ordered(mix(*key, np.repeat(users, lengths), items.places))
-        return users, items, uniform(*key, users, -1) >= self.options.user_dropping
+
+@dataclass(frozen=True)
+class Examples:
+    """Histories as they are learned from.
+
+    Attributes:
+        users: (B,) numbers.
+        keep_user: (B,) whether the user token stands in the prompt.
+        shown: items in the prompt.
+        targets: items to predict.
+        left_out: items left out of the softmax.
+    """
+
+    users: np.ndarray
+    keep_user: np.ndarray
+    shown: Ragged
+    targets: Ragged
+    left_out: Ragged
+
+    def take(self, rows: np.ndarray) -> "Examples":
+        """Some of them."""
+        shown = self.shown.take(rows)
+        others = (shown if one is self.shown else one.take(rows) for one in (self.targets, self.left_out))
+        return Examples(self.users[rows], self.keep_user[rows], shown, *others)
 
 
 def fill(
@@ -135,12 +183,12 @@ def prompt_batches(tokenizer: ExtendedTokenizer, tokens: Ragged, pool: Ragged, p
     """
     padded, masks, begin = pad_parts(tokens, parts)
     is_id = tokens.values >= tokenizer.n_words
-    n_ids = np.add.reduceat(is_id, (np.cumsum(tokens.lengths) - tokens.lengths)[parts.first], dtype=np.int64)
+    n_ids = np.add.reduceat(is_id, tokens.starts[parts.first], dtype=np.int64)
     n_pool = parts.counts(pool)
     columns = {
         "tokens": padded,
         "mask": masks,
-        "ids": parts.split(id_numbers(tokens.values, tokenizer), n_ids),
+        "ids": parts.split(tokens.values[is_id] - tokenizer.n_words, n_ids),
         "pool": parts.split(np.repeat(begin, pool.lengths) + pool.values, n_pool),
         "pool_rows": parts.split(parts.rows_of(pool), n_pool),
         "query": parts.split(begin + tokens.lengths - 1, parts.sizes),
@@ -159,13 +207,13 @@ class CollaborativeCorpus(HistoryCorpus):
     name = "collaborative"
     salt = 1
 
-    def _fill(self, examples: np.ndarray, epoch: int) -> tuple[Ragged, Ragged, Ragged, Ragged]:
-        users, items, keep_user = self._draw(examples, epoch)
-        items = items.last(self.room) if self.options.order == "time" else items.first(self.room)
-        return *fill(self.template, self.tokenizer, users, items, keep_user), items, items.first(0)
+    def _divide(self, items: Ragged, keep_user: np.ndarray, epoch: int) -> Examples:
+        shown = self._newest(items)
+        return Examples(self.users, keep_user, shown, shown, shown.first(0))
 
-    def _batches(self, tokens: Ragged, pool: Ragged, targets: Ragged, left_out: Ragged, parts: Parts) -> list[Batch]:
-        batches, n = prompt_batches(self.tokenizer, tokens, pool, parts), parts.counts(targets)
+    def _batches(self, examples: Examples, parts: Parts) -> list[Batch]:
+        batches, targets = self._prompts(examples, parts), examples.targets
+        n = parts.counts(targets)
         rows = parts.split(np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n), n)
         answers = zip(batches, rows, parts.split(targets.values, n), strict=True)
         return [batch | {"rows": own, "targets": items, "read": batch["pool"] - 1} for batch, own, items in answers]
@@ -181,17 +229,17 @@ class RecommendationCorpus(HistoryCorpus):
     name = "recommend"
     salt = 2
 
-    def _fill(self, examples: np.ndarray, epoch: int) -> tuple[Ragged, Ragged, Ragged, Ragged]:
-        users, items, keep_user = self._draw(examples, epoch)
-        shown, masked = self._mask(users, items, epoch)
-        keep_user |= shown.lengths == 0  # a user with one item learns from the user token alone
+    def _divide(self, items: Ragged, keep_user: np.ndarray, epoch: int) -> Examples:
+        n_masked = self._n_masked(epoch)
+        hidden = items.places >= np.repeat(items.lengths - n_masked, items.lengths)  # in time order the last
+        shown, masked = Ragged(items.values[~hidden], items.lengths - n_masked), Ragged(items.values[hidden], n_masked)
+        keep_user = keep_user | (shown.lengths == 0)  # a user with one item learns from the user token alone
         targets = items if self.options.targets == "all" else masked
-        excluded = shown if self.options.targets == "unseen" else shown.first(0)  # those that do not fit in, too
-        shown = shown.last(self.room) if self.options.order == "time" else shown.first(self.room)
-        return *fill(self.template, self.tokenizer, users, shown, keep_user), targets, excluded
+        left_out = shown if self.options.targets == "unseen" else shown.first(0)  # those that do not fit in, too
+        return Examples(self.users, keep_user, self._newest(shown), targets, left_out)
 
-    def _batches(self, tokens: Ragged, pool: Ragged, targets: Ragged, left_out: Ragged, parts: Parts) -> list[Batch]:
-        batches = prompt_batches(self.tokenizer, tokens, pool, parts)
+    def _batches(self, examples: Examples, parts: Parts) -> list[Batch]:
+        batches, targets, left_out = self._prompts(examples, parts), examples.targets, examples.left_out
         for one, names in ((targets, ("rows", "targets")), (left_out, ("shown_rows", "shown"))):
             for name, array in zip(names, (parts.rows_of(one), one.values), strict=True):
                 for batch, own in zip(batches, parts.split(array, parts.counts(one)), strict=True):
@@ -200,18 +248,13 @@ class RecommendationCorpus(HistoryCorpus):
 
     def lengths_in(self, epoch: int) -> np.ndarray:
         n = np.diff(self.train.indptr)[self.users]
-        return self.template.n_fixed + np.minimum(n - self._n_masked(self.users, n, epoch), self.room)
+        return self.template.n_fixed + np.minimum(n - self._n_masked(epoch), self.room)
 
-    def _n_masked(self, users: np.ndarray, n: np.ndarray, epoch: int) -> np.ndarray:
-        """How many of the n items of each of some users are masked."""
+    def _n_masked(self, epoch: int) -> np.ndarray:
+        """How many items of each example are masked."""
+        n = np.diff(self.train.indptr)[self.users]
         n_masked = np.clip(np.rint(self.options.mask_share * n).astype(np.int64), 1, np.maximum(n - 1, 1))
         if self.options.order == "time":
-            draw = uniform(self.options.seed, self.salt, epoch, users, -2)
+            draw = uniform(self.options.seed, self.salt, epoch, self.users, -2)
             n_masked = np.where(n > 1, 1 + (draw * n_masked).astype(np.int64), n_masked)
         return n_masked
-
-    def _mask(self, users: np.ndarray, items: Ragged, epoch: int) -> tuple[Ragged, Ragged]:
-        """Shown and masked items. In random order a random share is masked, in time order a suffix of random length."""
-        n = items.lengths
-        hidden = items.places >= (n - self._n_masked(users, n, epoch))[items.rows]
-        return items.where(~hidden), items.where(hidden)

@@ -44,6 +44,10 @@ class Template:
                 pieces.append(np.array(tokenizer.encode_words(part, after_id=bool(pieces)), dtype=np.int64))
         return cls(tuple(pieces))
 
+    def count(self, place: str) -> int:
+        """How often a place of that name stands in the template."""
+        return sum(isinstance(piece, str) and piece == place for piece in self.pieces)
+
     @property
     def n_fixed(self) -> int:
         """Tokens of the template without a history."""
