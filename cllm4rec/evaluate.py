@@ -1,6 +1,7 @@
 """Measure a run on held-out events: python -m cllm4rec.evaluate --help"""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,8 @@ def main(argv: Sequence[str]) -> None:
     (options,) = parse("evaluate", "Measure a run on held-out events.", [EvaluateOptions], argv)
     from cllm4rec.evaluation import AMONG_CANDIDATES, PROTOCOL, measure  # once the flags are right: torch takes seconds
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("evaluate measures in one process: start it without a launcher")
     if options.per_user:
         check_table_name(options.per_user)
     if options.json:

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from cllm4rec.cli import log, say
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.neural import NeuralRecommender
+from cllm4rec.models.neural import NeuralRecommender, own_precision
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.meter import EpochRecord
@@ -120,6 +120,11 @@ def _progress(state: StateFile, precision: str) -> dict[str, Any]:
     return dict(described["progress"])
 
 
+def _precision_set(precision: str) -> str:
+    """What goes before a command for it to run in a precision: nothing where it does by itself."""
+    return "" if precision == own_precision() else f"ACCELERATE_MIXED_PRECISION={precision} "
+
+
 def run_stage(
     model: NeuralRecommender,
     stage: str,
@@ -172,8 +177,7 @@ def run_stage(
         raise
     finally:
         if main and end:
-            in_bf16 = accelerator.mixed_precision == "bf16" and accelerator.device.type == "cpu"  # a GPU takes it by itself
-            log.info("%s; go on with: %s%s", end, "ACCELERATE_MIXED_PRECISION=bf16 " * in_bf16, how_to_resume)
+            log.info("%s; go on with: %s%s", end, _precision_set(accelerator.mixed_precision), how_to_resume)
     accelerator.wait_for_everyone()
     if main:
         if resumed:

@@ -30,7 +30,6 @@ from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.models.configs import CLLM4RecConfig
-from cllm4rec.models.neural import make_accelerator
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import Objective, micro_batches, n_steps
 
@@ -242,20 +241,6 @@ def test_accelerate_reads_the_configuration_of_several_gpus() -> None:
     assert "ACCELERATE_USE_FSDP" not in environment
     described = load_config_from_file(str(CONFIGURATIONS / "ddp.yaml"))
     assert (described.distributed_type, described.num_processes) == (DistributedType.MULTI_GPU, 2)
-
-
-def test_the_commands_refuse_to_train_sharded_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
-    with pytest.raises(ValueError, match="FSDP"):
-        make_accelerator()
-
-
-@pytest.mark.parametrize("precision", ["fp16", "BF16", "fp8"])
-def test_the_commands_refuse_other_precisions(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its losses would have to be scaled."""
-    monkeypatch.setattr(Accelerator, "mixed_precision", precision)
-    with pytest.raises(ValueError, match=f"{precision} is not supported"):
-        make_accelerator()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """GRU4Rec: a gated recurrent network over the items of a history."""
 
+import torch
 from torch import Tensor, nn
 
 from cllm4rec.models.configs import SequentialConfig
@@ -17,7 +18,9 @@ class GRU4RecNet(SequentialNet):
         self.output = nn.Sequential(nn.Linear(config.width, config.width), nn.LayerNorm(config.width))
 
     def encode(self, embedded: Tensor, batch: Batch) -> Tensor:
-        states: Tensor = self.output(self.recurrent(embedded)[0])
+        with torch.autocast(embedded.device.type, enabled=False):  # on CUDA it would compute in float16, whatever is asked for
+            read, _ = self.recurrent(embedded.float())
+        states: Tensor = self.output(read)
         return states
 
 

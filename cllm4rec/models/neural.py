@@ -1,6 +1,7 @@
 """What systems with a network share: stages of objectives, the loop, the best weights, the checkpoint."""
 
 import json
+import os
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import DistributedType, gather_object
+from accelerate.utils import DistributedType, gather_object, parse_flag_from_env
 from torch import nn
 
 from cllm4rec.data.dataset import Dataset
@@ -27,16 +28,28 @@ from cllm4rec.training.state import StateFile
 PRECISIONS = ("no", "bf16")  # for fp16 the losses would have to be scaled
 
 
+def on_gpu() -> bool:
+    """Whether models are trained and read on a CUDA device: there is one, and ACCELERATE_USE_CPU does not say otherwise."""
+    return torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
+
+
+def own_precision() -> str:
+    """The precision of training where ACCELERATE_MIXED_PRECISION, which launchers set, names none: bf16 on a GPU whose hardware
+    has it."""
+    return "bf16" if on_gpu() and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+
+
 def make_accelerator() -> Accelerator:
-    """Accelerate as its launcher set it up, in bf16 on a GPU that has it.
+    """Accelerate as its launcher set it up; without a launcher in `own_precision`.
 
     Raises:
         ValueError: it was set up to shard the weights (FSDP), which the loop cannot validate, keep and save as yet, or for
             a precision that is neither no nor bf16.
     """
     alternating = DistributedDataParallelKwargs(find_unused_parameters=True)  # objectives leave each other's table unused
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    accelerator = Accelerator(mixed_precision="bf16" if bf16 else None, kwargs_handlers=[alternating])
+    precision = "bf16" if own_precision() == "bf16" and "ACCELERATE_MIXED_PRECISION" not in os.environ else None
+    no_float64 = torch.backends.mps.is_available()  # Apple's GPUs, on which numbers of processes could not be summed
+    accelerator = Accelerator(mixed_precision=precision, cpu=no_float64, kwargs_handlers=[alternating])
     if accelerator.distributed_type == DistributedType.FSDP:
         raise ValueError("weights sharded by Accelerate's FSDP cannot be trained yet: launch with distributed_type MULTI_GPU")
     if accelerator.mixed_precision not in PRECISIONS:
@@ -213,7 +226,7 @@ class NeuralRecommender(InnerProductRecommender):
                 shapes = " and not ".join(str(list(one.shape)) for one in (parameter, arrays[name]))
                 raise ValueError(f"model.safetensors does not fit this system: {name} is {shapes}")
             parameter.data = torch.from_numpy(arrays[name])  # no copy: a large table stays on disk until it is read
-        self.net.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        self.net.to("cuda" if on_gpu() else "cpu").eval()
 
     def _describe(self) -> dict[str, Any]:
         return super()._describe() | {"stage": self.stage}

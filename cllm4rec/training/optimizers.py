@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import pad_across_processes
+from accelerate.utils import broadcast, pad_across_processes
 from torch import Tensor, nn
 
 from cllm4rec.text.ragged import Batch
@@ -45,6 +45,8 @@ class Optimizer:
         if accelerator.num_processes > 1:  # their gradients are exchanged here: only rows that were read
             ignored = [f"{name}.weight" for name in self.rows]
             nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(net, ignored)
+            for own_rows in self.rows.values():  # so DDP does not start them alike
+                broadcast(own_rows.table.weight.data)
         self.raw = torch.optim.AdamW(groups, weight_decay=0.0, fused=True) if groups else None
         self.dense: Any = None
         self.wrapped = net

@@ -1,6 +1,6 @@
 """A dry run: what a stage would take, from a few steps that are timed and thrown away."""
 
-import resource
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -112,7 +112,7 @@ def rehearse(
         for batches in micro_batches(objective, objective.from_epoch, some, config, accelerator):
             began = time.perf_counter()
             course.step(objective.name, batches, False)
-            if torch.cuda.is_available():
+            if accelerator.device.type == "cuda":
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - began)
             tokens.append(sum(int(batch["mask"].sum()) * weight for batch, weight in batches) * accelerator.num_processes)
@@ -120,11 +120,17 @@ def rehearse(
         timed.append(Timed(objective.name, n, objective.from_epoch, *means))
     course.optimizer.close()
     validation = None if validate is None else validate()
-    if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated() / MIB
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = _peak(accelerator.device)
     return Rehearsal(groups, frozen, by_rows, timed, validation, config.epochs, config.validate_every, peak)
+
+
+def _peak(device: torch.device) -> float:
+    """Most MiB held so far: on the device where it has memory of its own, else by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / MIB
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (MIB if sys.platform == "darwin" else 1024)
 
 
 def _typical_steps(objective: Objective, config: TrainConfig) -> tuple[list[int], float]:

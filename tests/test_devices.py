@@ -1,0 +1,85 @@
+"""Which device and precision a command takes, without a GPU: what torch and Accelerate say of the machine is replaced."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+
+from cllm4rec.models import neural
+from cllm4rec.models.neural import make_accelerator, on_gpu, own_precision
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What Accelerate is asked for; it takes the precision of the environment where it is asked for none, as the true one."""
+    arguments: dict[str, Any] = {}
+
+    def accelerator(**given: Any) -> SimpleNamespace:
+        arguments.update(given)
+        from_environment = neural.os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        precision = given["mixed_precision"] or from_environment
+        return SimpleNamespace(distributed_type=DistributedType.NO, mixed_precision=precision)
+
+    monkeypatch.setattr(neural, "Accelerator", accelerator)
+    for name in ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_USE_CPU"):
+        monkeypatch.delenv(name, raising=False)
+    return arguments
+
+
+def gpu(monkeypatch: pytest.MonkeyPatch, in_hardware: bool) -> None:
+    """A CUDA device, of which torch says that it computes in bf16, if need be by emulation."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or in_hardware)
+
+
+@pytest.mark.parametrize(("in_hardware", "expected"), [(True, "bf16"), (False, "no")])
+def test_a_gpu_trains_in_bf16_where_its_hardware_has_it(
+    in_hardware: bool, expected: str, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu(monkeypatch, in_hardware)
+    assert make_accelerator().mixed_precision == own_precision() == expected
+
+
+@pytest.mark.parametrize("given", ["no", "bf16"])
+def test_the_precision_of_the_environment_goes_before_that_of_the_gpu(
+    given: str, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu(monkeypatch, True)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", given)
+    assert make_accelerator().mixed_precision == given
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(ValueError, match="fp16 is not supported"):
+        make_accelerator()
+
+
+def test_a_cpu_that_is_asked_for_is_no_gpu(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu(monkeypatch, True)
+    assert on_gpu()
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert not on_gpu()
+    assert make_accelerator().mixed_precision == own_precision() == "no"
+
+
+def test_a_gpu_without_double_precision_is_left_alone(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    make_accelerator()
+    assert not asked["cpu"]
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    make_accelerator()
+    assert asked["cpu"]
+
+
+def test_the_commands_refuse_to_train_sharded_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
+    with pytest.raises(ValueError, match="FSDP"):
+        make_accelerator()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "BF16", "fp8"])
+def test_the_commands_refuse_other_precisions(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its losses would have to be scaled."""
+    monkeypatch.setattr(Accelerator, "mixed_precision", precision)
+    with pytest.raises(ValueError, match=f"{precision} is not supported"):
+        make_accelerator()
