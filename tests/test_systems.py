@@ -14,7 +14,7 @@ from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import checkerboard, shuffled_items, taste_world
 from cllm4rec.evaluation import PER_USER, measure
-from cllm4rec.models import SYSTEMS, system_class, system_settings
+from cllm4rec.models import SYSTEMS, retrieval, system_class, system_settings
 from cllm4rec.models.base import OneStage, Recommender
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.training.config import TrainConfig
@@ -122,10 +122,16 @@ def test_recommended_items_are_the_best_unseen_ones_in_order(model: Recommender)
         assert len(set(best.items[user])) == 10
 
 
-def test_seen_items_are_never_recommended(model: Recommender) -> None:
+@pytest.mark.parametrize("items_at_once", [7, 1, None])
+def test_seen_items_are_never_recommended(
+    model: Recommender, items_at_once: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = small_world()
+    if items_at_once is not None:
+        monkeypatch.setattr(retrieval, "SCORES_AT_ONCE", items_at_once * dataset.n_users)
     for user, items in enumerate(lists(model, dataset, dataset.n_items)):
-        assert not set(items[items >= 0]) & set(dataset.train.interactions.history(user))
+        unseen = np.setdiff1d(np.arange(dataset.n_items), dataset.train.interactions.history(user))
+        assert sorted(items[items >= 0]) == unseen.tolist()
 
 
 def test_masked_items_are_never_recommended_though_the_model_does_not_see_them(model: Recommender) -> None:
@@ -393,7 +399,7 @@ def test_a_user_without_training_events_is_served_as_a_new_one(model: Recommende
     user = int(dataset.interactions.users[0])
     cold = replace(dataset, part=np.where(dataset.interactions.users == user, 2, dataset.part).astype(np.uint8))
     served = fit(new_system(model.name), cold)
-    assert served._known_users(cold)[user] == -1
+    assert served._known_users(np.array([user]), cold).tolist() == [-1]
     renamed = cold.users.with_columns(user_id=pl.when(pl.int_range(pl.len()) == user).then(pl.lit("new")).otherwise("user_id"))
     as_known, as_new = served.score(np.array([user]), cold), served.score(np.array([user]), replace(cold, users=renamed))
     np.testing.assert_array_equal(as_known, as_new)

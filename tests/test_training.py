@@ -136,6 +136,22 @@ def test_multinomial_nll_by_hand() -> None:
     assert multinomial_nll(states, classes, row, target, **left_out).item() == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize("logits_at_once", [1 << 21, 1])
+@pytest.mark.parametrize("n_rows", [0, 2])
+def test_a_state_without_targets_adds_nothing_though_all_classes_are_left_out(
+    n_rows: int, logits_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", logits_at_once)
+    states, classes = torch.ones(n_rows, 4, requires_grad=True), torch.randn(2, 4, requires_grad=True)
+    none = torch.zeros(0, dtype=torch.int64)
+    everything = {"shown_rows": torch.arange(n_rows).repeat_interleave(2), "shown": torch.arange(2).repeat(n_rows)}
+    loss = multinomial_nll(states, classes, none, none, **everything)
+    loss.backward()
+    assert loss.item() == 0
+    assert (states.grad == 0).all()
+    assert (classes.grad == 0).all()
+
+
 @pytest.mark.parametrize("wanted", ["states", "classes"])
 def test_multinomial_nll_gives_the_gradient_of_the_one_input_that_needs_it(wanted: str) -> None:
     exact = example(shown=True)
@@ -621,6 +637,21 @@ class LengthsAlone(Corpus):
 
     def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> Batch:
         raise NotImplementedError
+
+
+def test_steps_of_like_length_come_in_an_order_of_their_own_in_each_epoch() -> None:
+    """Within a stretch batches are of like length, but neither ascend nor come twice in the same order."""
+    lengths = np.random.default_rng(0).integers(5, 100, 8 * loop.GROUP * 2 + 3)
+    corpus, config, orders = LengthsAlone(lengths), TrainConfig(batch_size=8), []
+    for epoch in (0, 1):
+        order = grouped_by_length(corpus.selection(epoch), lengths, config, epoch)
+        assert sorted(order.tolist()) == list(range(len(lengths))), "each example once"
+        of_stretch = lengths[order[: 8 * loop.GROUP]].reshape(loop.GROUP, 8)
+        means = of_stretch.mean(1)
+        assert np.ptp(of_stretch, axis=1).mean() < np.ptp(means) / 5, "of like length"
+        assert 0.25 < (np.diff(means) > 0).mean() < 0.75, "up as often as down"
+        orders.append(means.tolist())
+    assert orders[0] != orders[1]
 
 
 @pytest.mark.parametrize("n_steps", [1, 5, 40])

@@ -99,7 +99,7 @@ class Recommender(ABC):
         odd = users[(users < 0) | (users >= seen.n_users)]
         if len(odd):
             raise ValueError(f"there is no user {odd[0]} in data of {seen.n_users:,} users: numbers are those of its user_ids")
-        known = self._known_users(seen)[users]
+        known = self._known_users(users, seen)
         lost = users[(known < 0) & (np.diff(seen.interactions.indptr)[users] == 0)]
         if len(lost):
             raise ValueError(
@@ -202,10 +202,10 @@ class Recommender(ABC):
         self.user_ids, self.item_ids = train.user_ids, train.item_ids
         self.trained = np.diff(train.interactions.indptr) > 0
 
-    def _known_users(self, seen: Dataset) -> np.ndarray:
-        """Number of each of the seen dataset's users among the trained users, -1 if new, int64 (n_users,)."""
+    def _known_users(self, users: np.ndarray, seen: Dataset) -> np.ndarray:
+        """Numbers of some of the seen dataset's users (B,) among the trained users, -1 if new, int64 (B,)."""
         same = seen.user_ids.ids.equals(self.user_ids.ids)
-        known = np.arange(seen.n_users) if same else self.user_ids.find(seen.user_ids.ids)
+        known = users if same else self.user_ids.find(seen.user_ids.names(users))
         return np.where(self.trained[known] & (known >= 0), known, -1)
 
 

@@ -151,7 +151,7 @@ class CLLM4Rec(LanguageRecommender):
         return item / word
 
     @torch.no_grad()
-    def _states(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> Tensor:
+    def _vectors(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
         finetuned = self.stage == "finetune"
         template = Template.compile("recommend" if finetuned else "collaborative", self.tokenizer)
         room = self.net.backbone.context - template.n_fixed
@@ -164,7 +164,4 @@ class CLLM4Rec(LanguageRecommender):
             batch = {name: t.to(self.device) for name, t in prompt_batch(self.tokenizer, *filled).items()}
             own = self.net.user_states(batch, finetuned)
             states[torch.from_numpy(rows)] = own.to(torch.float32)
-        return states
-
-    def _item_vectors(self) -> Tensor:
-        return self.net.collaborative.items.weight.detach()
+        return states, self.net.collaborative.items.weight.detach()

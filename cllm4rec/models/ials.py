@@ -32,14 +32,11 @@ class IALS(OneStage, InnerProductRecommender):
         self.model.item_factors = (uniform(settings.seed, ids, np.arange(settings.factors)) * 0.01).astype(np.float32)
         self.model.fit(train.interactions.matrix, show_progress=False)
 
-    def _states(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> Tensor:
+    def _vectors(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
         histories = seen.interactions.matrix[users]
         vectors = np.atleast_2d(self.model.recalculate_user(np.arange(len(users)), histories))
         vectors[np.diff(histories.indptr) == 0] = 0.0
-        return torch.from_numpy(np.asarray(vectors, dtype=np.float32))
-
-    def _item_vectors(self) -> Tensor:
-        return torch.from_numpy(self.model.item_factors)
+        return torch.from_numpy(np.asarray(vectors, dtype=np.float32)), torch.from_numpy(self.model.item_factors)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {"item_factors": self.model.item_factors}

@@ -24,17 +24,15 @@ class InnerProductRecommender(Recommender):
     """Scores are states of users times vectors of items, so that the best items are found without all scores at once."""
 
     @abstractmethod
-    def _states(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> Tensor:
-        """States (B, d), arguments as `_score` takes them."""
-
-    @abstractmethod
-    def _item_vectors(self) -> Tensor:
-        """The vectors of all items (n_items, d), where the states are."""
+    def _vectors(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
+        """States of users (B, d), arguments as `_score` takes them, and the vectors of all items (n_items, d)."""
 
     @torch.no_grad()
     def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:
-        return (self._states(users, known, seen).to(torch.float32) @ self._item_vectors().to(torch.float32).T).cpu().numpy()
+        states, items = self._vectors(users, known, seen)
+        return (states.to(torch.float32) @ items.to(torch.float32).T).cpu().numpy()
 
     @torch.no_grad()
     def _blocks(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> Iterator[tuple[int, Tensor]]:
-        return score_blocks(self._states(users, known, seen).to(torch.float32), self._item_vectors().to(torch.float32))
+        states, items = self._vectors(users, known, seen)
+        return score_blocks(states.to(torch.float32), items.to(torch.float32))

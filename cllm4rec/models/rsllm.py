@@ -160,7 +160,7 @@ class RSLLM(LanguageRecommender):
         return hard
 
     @torch.no_grad()
-    def _states(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> Tensor:
+    def _vectors(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
         writer, context = self.writer(seen.items), self.net.backbone.context
         events, lengths = seen.interactions.histories(users)
         items = Ragged(seen.interactions.items[events], lengths).last(self.config.length)
@@ -174,11 +174,7 @@ class RSLLM(LanguageRecommender):
             batch = {name: t.to(self.device) for name, t in batch.items()}
             own = self.net.backbone(batch["tokens"], batch["mask"], table).flatten(0, 1)[batch["query"]]
             states[torch.from_numpy(rows)] = self.net.norm(own).to(torch.float32)
-        return states
-
-    @torch.no_grad()
-    def _item_vectors(self) -> Tensor:
-        return self.net.projected()
+        return states, table
 
     @torch.no_grad()
     def choose(self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores") -> np.ndarray:

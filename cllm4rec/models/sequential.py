@@ -76,7 +76,7 @@ class SequentialRecommender(NeuralRecommender):
         return [Objective("next item", SequenceCorpus(train.interactions, self.config.length, config.seed))]
 
     @torch.no_grad()
-    def _states(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> Tensor:
+    def _vectors(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
         events, lengths = seen.interactions.histories(users)
         items = Ragged(seen.interactions.items[events], lengths).last(self.config.length)
         states = torch.zeros(len(users), self.config.width, device=self.device)
@@ -87,7 +87,4 @@ class SequentialRecommender(NeuralRecommender):
                 batch = {name: t.to(self.device) for name, t in sequence_batch(items.take(rows)).items()}
                 last = batch["mask"].sum(1) - 1
                 states[torch.from_numpy(rows)] = self.net.states(batch)[torch.arange(len(rows)), last].to(torch.float32)
-        return states
-
-    def _item_vectors(self) -> Tensor:
-        return self.net.items.detach()
+        return states, self.net.items.detach()

@@ -46,12 +46,13 @@ class _BlockedNLL(torch.autograd.Function):
         left, of_targets = states.to(dtype), states.new_zeros((), dtype=torch.float64)
         if LOGITS_AT_ONCE // n_classes >= min(n_rows, FEWEST_ROWS):
             normalisers, right = torch.empty_like(further), classes.to(dtype)
-            for some in _parts(n_rows, LOGITS_AT_ONCE // n_classes):
+            for some in _parts(n_rows, max(1, LOGITS_AT_ONCE // n_classes)):
                 logits = (left[some] @ right.T).float()
                 own = asked.within(logits, some.start, 0)
                 of_targets += logits[own].sum(dtype=torch.float64)
                 logits[left_out.within(logits, some.start, 0)] = -torch.inf
                 normalisers[some] = torch.logaddexp(torch.logsumexp(logits, dim=1), further[some])
+                normalisers[some].masked_fill_(weights[some] == 0, torch.inf)  # of no weight: nothing by any class
                 if wanted:
                     slope = _slope(logits, normalisers[some], weights[some], own, dtype)
                     _add_gradients(gradients, slope, left[some], right, some, slice(0, n_classes))
@@ -63,6 +64,7 @@ class _BlockedNLL(torch.autograd.Function):
                 of_targets += logits[asked.within(logits, 0, some.start)].sum(dtype=torch.float64)
                 logits[left_out.within(logits, 0, some.start)] = -torch.inf
                 normalisers = torch.logaddexp(normalisers, torch.logsumexp(logits, dim=1))
+            normalisers = normalisers.masked_fill(weights == 0, torch.inf)
             for some in parts if wanted else []:
                 right = classes[some].to(dtype)
                 logits = (left @ right.T).float()
@@ -71,7 +73,7 @@ class _BlockedNLL(torch.autograd.Function):
                 _add_gradients(gradients, slope, left, right, slice(0, n_rows), some)
         by_extra = (extra - normalisers[:, None]).exp() * weights[:, None] if needs[3] else None
         ctx.save_for_backward(*gradients, by_extra)
-        return (weights * normalisers).sum(dtype=torch.float64) - of_targets
+        return (weights * normalisers).masked_fill(weights == 0, 0.0).sum(dtype=torch.float64) - of_targets
 
     @staticmethod
     @once_differentiable
