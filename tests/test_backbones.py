@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import FalconConfig, GPT2Config, LlamaConfig, PreTrainedModel, T5Config
+from transformers import FalconConfig, GPT2Config, LlamaConfig, MistralConfig, PreTrainedModel, T5Config
 from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.models.auto import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
@@ -261,6 +261,26 @@ def test_the_state_of_words_is_that_of_the_language_model_itself(frozen: tuple[C
     with torch.no_grad():
         states = net(tokens, mask, model.net.collaborative)
         torch.testing.assert_close(states @ net.word_head.T, original(tokens).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_window_of_attention_slides_as_in_the_language_model_itself(tmp_path: Path) -> None:
+    folder = save_backbone(tmp_path, "gpt2")
+    n_words = AutoModelForCausalLM.from_pretrained(folder).config.vocab_size
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = MistralConfig(vocab_size=n_words, num_key_value_heads=2, sliding_window=3, **sizes)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    original = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    net = load_backbone(BackboneConfig(backbone=str(folder)))[0].eval()
+    tokens = torch.arange(20).view(2, 10)
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    with torch.no_grad():
+        expected = original(tokens).logits
+        torch.testing.assert_close(net(tokens, mask, torch.zeros(1, 32)) @ net.word_head.T, expected, rtol=1e-4, atol=1e-5)
+        changed = tokens.clone()
+        changed[:, 0] = 99  # two layers of three tokens reach four back
+        same = original(changed).logits == expected
+        assert same[:, 5:].all()
+        assert not same[:, :5].all()
 
 
 def heads(length: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

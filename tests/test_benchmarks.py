@@ -51,7 +51,7 @@ def test_beam_search_finds_the_likeliest_answers_and_their_probabilities() -> No
 def test_the_dense_loss_is_the_same_loss() -> None:
     assert item_loss.difference(n_items=3000, width=8) < 1e-5
     given = item_loss.inputs(50, 4)
-    assert float(item_loss.dense(**given)) == pytest.approx(float(multinomial_nll(**given)), rel=1e-5)
+    assert item_loss.dense(**given).item() == pytest.approx(multinomial_nll(**given).item(), rel=1e-5)
 
 
 def test_the_plain_forms_read_the_backbone_and_the_softmax_as_ours_do() -> None:

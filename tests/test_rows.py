@@ -1,4 +1,4 @@
-"""Row-sparse Adam is Adam: against PyTorch's dense one, and against a loop over rows that knows no shortcut."""
+"""Row-sparse Adam is Adam: against PyTorch's dense one, in whose steps every row takes part."""
 
 import copy
 from types import SimpleNamespace
@@ -46,8 +46,10 @@ def reads(seed: int) -> list[tuple[Tensor, Tensor]]:
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-4, 1e-7])
-def test_rows_move_as_under_dense_adam(size: float) -> None:
+@pytest.mark.parametrize("rows_at_once", [7, 1 << 14])
+def test_rows_move_as_under_dense_adam(size: float, rows_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gradients of any size: those of 1e-7 are as small as epsilon. The limit is what single precision itself loses."""
+    monkeypatch.setattr("cllm4rec.training.rows.ROWS_AT_ONCE", rows_at_once)
     weights = torch.randn(N_ROWS, WIDTH, generator=torch.Generator().manual_seed(1))
     table, dense = table_of(weights), nn.Parameter(weights.double())
     ours, theirs = RowAdam(table), torch.optim.AdamW([dense], weight_decay=0.0)

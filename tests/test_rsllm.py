@@ -433,6 +433,24 @@ def test_a_batch_is_the_sum_of_its_parts(form: str) -> None:
         torch.testing.assert_close(sum(part[name] for part in parts), value, rtol=1e-4, atol=1e-3)
 
 
+def test_a_step_that_projects_its_own_items_is_that_which_projects_all() -> None:
+    model = untrained(negatives=20, hard=3).fit(small().train, None, TrainConfig(epochs=0))
+    (objective,) = model._objectives(small().train, "finetune", QUICK)
+    batch = objective.corpus.batch(np.arange(24), 1, 5)
+    items, n_words, n_items = batch["items"], model.tokenizer.n_words, small().n_items
+    assert len(items) < n_items
+    soft = batch["mask"] & (batch["tokens"] >= n_words)
+    everything = batch | {
+        "tokens": torch.where(soft, n_words + items[(batch["tokens"] - n_words).clamp(min=0)], batch["tokens"]),
+        "items": torch.arange(n_items),
+        "groups": torch.tensor(title_groups(small().items)),
+        **{name: items[batch[name]] for name in ("targets", "titled", "sample", "hard")},
+    }
+    some, of_all = (model.net(objective.name, one) for one in (batch, everything))
+    for name, value in of_all.items():
+        torch.testing.assert_close(some[name], value, rtol=1e-5, atol=1e-5)
+
+
 def test_hard_negatives_are_the_first_of_the_sequential_recommender_and_were_not_taken() -> None:
     model = untrained(negatives=20, hard=4).fit(small().train, None, TrainConfig(epochs=0))
     hard, train = model._hard(small().train), small().train
