@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import statistics
+import subprocess
 import time
 import unittest.mock
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import polars
 import torch
 
 from experiments.commands import show, table
@@ -54,6 +56,16 @@ class Settings:
     threads: int
 
 
+def commit() -> str:
+    """Of the checkout that this file lies in, with + where it was changed since; none if it is no checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        found = subprocess.run([*git, "describe", "--always", "--abbrev=12", "--dirty=+"], capture_output=True, text=True)
+    except FileNotFoundError:
+        return "none"
+    return found.stdout.strip() or "none"
+
+
 def machine(threads: int) -> dict[str, Any]:
     """What the figures hang on."""
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
@@ -63,6 +75,8 @@ def machine(threads: int) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
         "threads": threads,
+        "threads of Polars": polars.thread_pool_size(),
+        "commit": commit(),
         "dtype": "float32, where a question names no other",
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in VERSIONS_OF},

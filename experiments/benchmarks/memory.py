@@ -37,7 +37,7 @@ def main(given: Settings) -> list[Row]:
     rows = []
     for n_users, n_items in SIZES:
         n_users, n_items = (n // 4 if given.short else n for n in (n_users, n_items))
-        formula, measured = expected(n_users, n_items), extra_memory(ready, n_users, n_items) / 1024
+        formula, measured = expected(n_users, n_items), extra_memory(ready, n_users, n_items, threads=given.threads) / 1024
         what = f"memory of training, {n_users:,} users, {n_items:,} items, d = 128, by the formula"
         rows.append(Row(what, f"{measured:.2f} GiB", f"{formula:.2f} GiB", measured / formula, 1.2, True))
     return report("memory", rows, given)

@@ -1,4 +1,4 @@
-"""`prepare` on generated events: read, 5-core, split by time, write."""
+"""`prepare` on generated events: read, 5-core, leave the last events out, write."""
 
 import gzip
 import math

@@ -75,7 +75,7 @@ def main(given: Settings) -> list[Row]:
     many = 1_000_000 if given.short else 10_000_000
     with tempfile.TemporaryDirectory() as folder:
         few_content, content = (mapped(Path(folder), n) for n in (many // 10, many))
-        memory = extra_memory(ready, many, content) / 1024
+        memory = extra_memory(ready, many, content, threads=given.threads) / 1024
         timed = {name: partial(our_steps, own[0], "collaborative", own[1])
                  for name, own in (("many", course(many, content)), ("few", course(many // 10, few_content)))}  # fmt: skip
         times = side_by_side(timed, 3 if given.short else 5)
