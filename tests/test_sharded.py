@@ -30,6 +30,7 @@ from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.models.configs import CLLM4RecConfig
+from cllm4rec.models.neural import PRECISIONS
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import Objective, micro_batches, n_steps
 
@@ -239,6 +240,7 @@ def test_accelerate_reads_the_configuration_of_sharding(monkeypatch: pytest.Monk
 def test_accelerate_reads_the_configuration_of_several_gpus() -> None:
     environment = launched("ddp.yaml")
     assert "ACCELERATE_USE_FSDP" not in environment
+    assert environment["ACCELERATE_MIXED_PRECISION"] in PRECISIONS
     described = load_config_from_file(str(CONFIGURATIONS / "ddp.yaml"))
     assert (described.distributed_type, described.num_processes) == (DistributedType.MULTI_GPU, 2)
 

@@ -43,6 +43,31 @@ class HistoryOptions:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Examples:
+    """Histories as they are learned from.
+
+    Attributes:
+        users: (B,) numbers.
+        keep_user: (B,) whether the user token stands in the prompt.
+        shown: items in the prompt.
+        targets: items to predict.
+        left_out: items left out of the softmax.
+    """
+
+    users: np.ndarray
+    keep_user: np.ndarray
+    shown: Ragged
+    targets: Ragged
+    left_out: Ragged
+
+    def take(self, rows: np.ndarray) -> "Examples":
+        """Some of them."""
+        shown = self.shown.take(rows)
+        others = (shown if one is self.shown else one.take(rows) for one in (self.targets, self.left_out))
+        return Examples(self.users[rows], self.keep_user[rows], shown, *others)
+
+
 class HistoryCorpus(Corpus):
     """What the collaborative and the recommendation corpus share: one example a user with training items."""
 
@@ -92,7 +117,7 @@ class HistoryCorpus(Corpus):
         counts[examples.users] = examples.keep_user * self.template.count("user")
         return counts
 
-    def _examples(self, epoch: int) -> "Examples":
+    def _examples(self, epoch: int) -> Examples:
         """All examples as they are in an epoch; those of one epoch are kept."""
         if self._drawn is None or self._drawn[0] != epoch:
             keep_user = uniform(self.options.seed, self.salt, epoch, self.users, -1) >= self.options.user_dropping
@@ -112,47 +137,22 @@ class HistoryCorpus(Corpus):
             ordered.append(items.ordered(keys).values)
         return Ragged(np.concatenate([train.items[:0], *ordered]), lengths)
 
-    def _newest(self, items: Ragged) -> Ragged:
+    def _fitting(self, items: Ragged) -> Ragged:
         """The items of each example that the context has room for."""
         return items.last(self.room) if self.options.order == "time" else items.first(self.room)
 
-    def _prompts(self, examples: "Examples", parts: Parts) -> list[Batch]:
+    def _prompts(self, examples: Examples, parts: Parts) -> list[Batch]:
         """`prompt_batches` of examples."""
         tokens, pool = fill(self.template, self.tokenizer, examples.users, examples.shown, examples.keep_user)
         return prompt_batches(self.tokenizer, tokens, pool, parts)
 
     @abstractmethod
-    def _divide(self, items: Ragged, keep_user: np.ndarray, epoch: int) -> "Examples":
+    def _divide(self, items: Ragged, keep_user: np.ndarray, epoch: int) -> Examples:
         """What becomes of the items of all examples."""
 
     @abstractmethod
-    def _batches(self, examples: "Examples", parts: Parts) -> list[Batch]:
+    def _batches(self, examples: Examples, parts: Parts) -> list[Batch]:
         """Examples as tensors of several batches."""
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Histories as they are learned from.
-
-    Attributes:
-        users: (B,) numbers.
-        keep_user: (B,) whether the user token stands in the prompt.
-        shown: items in the prompt.
-        targets: items to predict.
-        left_out: items left out of the softmax.
-    """
-
-    users: np.ndarray
-    keep_user: np.ndarray
-    shown: Ragged
-    targets: Ragged
-    left_out: Ragged
-
-    def take(self, rows: np.ndarray) -> "Examples":
-        """Some of them."""
-        shown = self.shown.take(rows)
-        others = (shown if one is self.shown else one.take(rows) for one in (self.targets, self.left_out))
-        return Examples(self.users[rows], self.keep_user[rows], shown, *others)
 
 
 def fill(
@@ -208,7 +208,7 @@ class CollaborativeCorpus(HistoryCorpus):
     salt = 1
 
     def _divide(self, items: Ragged, keep_user: np.ndarray, epoch: int) -> Examples:
-        shown = self._newest(items)
+        shown = self._fitting(items)
         return Examples(self.users, keep_user, shown, shown, shown.first(0))
 
     def _batches(self, examples: Examples, parts: Parts) -> list[Batch]:
@@ -236,7 +236,7 @@ class RecommendationCorpus(HistoryCorpus):
         keep_user = keep_user | (shown.lengths == 0)  # a user with one item learns from the user token alone
         targets = items if self.options.targets == "all" else masked
         left_out = shown if self.options.targets == "unseen" else shown.first(0)  # those that do not fit in, too
-        return Examples(self.users, keep_user, self._newest(shown), targets, left_out)
+        return Examples(self.users, keep_user, self._fitting(shown), targets, left_out)
 
     def _batches(self, examples: Examples, parts: Parts) -> list[Batch]:
         batches, targets, left_out = self._prompts(examples, parts), examples.targets, examples.left_out
