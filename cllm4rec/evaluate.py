@@ -45,8 +45,9 @@ def main(argv: Sequence[str]) -> None:
     (options,) = parse("evaluate", "Measure a run on held-out events.", [EvaluateOptions], argv)
     from cllm4rec.evaluation import AMONG_CANDIDATES, PROTOCOL, measure  # once the flags are right: torch takes seconds
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("evaluate measures in one process: start it without a launcher")
+    n_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if n_processes > 1:
+        raise ValueError(f"evaluate measures in one process, and WORLD_SIZE is {n_processes}: start it without a launcher")
     if options.per_user:
         check_table_name(options.per_user)
     if options.json:

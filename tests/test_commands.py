@@ -194,6 +194,11 @@ def test_several_processes_refuse_to_write_into_one_place(
     assert not (place / "lists.csv").exists()
 
 
+def test_several_processes_do_not_measure_the_same(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert refusal("evaluate", "--run", place / "run").endswith("WORLD_SIZE is 2: start it without a launcher")
+
+
 def test_recommend_prints_a_table_where_no_file_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("recommend", "--run", place / "run", "--users", "007,🦊, leading", "--k", 3)
     lines = capsys.readouterr().out.splitlines()

@@ -117,6 +117,14 @@ def test_two_processes_that_read_other_rows_keep_the_same_table() -> None:
     torch.testing.assert_close(shared[0].weight, alone.weight, rtol=0, atol=1e-6)
 
 
+def test_tables_of_several_processes_start_as_that_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processors that differ may have computed starting tables that differ in their last digits."""
+    table, first = table_of(torch.zeros(N_ROWS, WIDTH)), torch.randn(N_ROWS, WIDTH)
+    monkeypatch.setattr("cllm4rec.training.optimizers.broadcast", lambda own: own.copy_(first))
+    Optimizer(TableNet(table), SimpleNamespace(num_processes=2))
+    assert torch.equal(table.weight, first)
+
+
 class TableNet(nn.Module):
     """A network that is a table."""
 

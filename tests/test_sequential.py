@@ -15,10 +15,12 @@ from cllm4rec.models import system_class
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.configs import EASEConfig, ItemKNNConfig
 from cllm4rec.models.ease import EASE
+from cllm4rec.models.gru4rec import GRU4Rec
 from cllm4rec.models.itemknn import ItemKNN
 from cllm4rec.models.popularity import Popularity
 from cllm4rec.models.sequential import SequentialRecommender
-from cllm4rec.text.sequences import SequenceCorpus
+from cllm4rec.text.ragged import Ragged
+from cllm4rec.text.sequences import SequenceCorpus, sequence_batch
 from cllm4rec.training.config import TrainConfig
 
 NAMES = ("sasrec", "gru4rec")
@@ -98,6 +100,20 @@ def test_every_item_but_the_first_is_predicted_from_those_before_it() -> None:
     assert batch["targets"].tolist() == [3, 4, 0]
     newest = SequenceCorpus(interactions, length=1, seed=0).batch(np.array([0]), epoch=0)
     assert (newest["tokens"].tolist(), newest["targets"].tolist()) == ([[3]], [4])
+
+
+def test_gru4rec_reads_in_the_type_of_its_weights_under_autocast() -> None:
+    model = GRU4Rec().fit(cycle_world().train, None, TrainConfig(epochs=0))
+    batch = sequence_batch(Ragged.of([np.array([1, 2, 3])]))
+    found = []
+    model.net.recurrent.register_forward_hook(lambda module, given, states: found.append(states[0]))
+    with torch.no_grad():
+        plain = model.net.states(batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            model.net.states(batch)
+        assert [one.dtype for one in found] == [torch.float32] * 2
+        assert torch.equal(*found)
+        torch.testing.assert_close(model.net.double().states(batch), plain.double(), rtol=1e-4, atol=1e-5)
 
 
 def test_decayed_weights_by_hand() -> None:

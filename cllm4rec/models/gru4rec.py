@@ -19,7 +19,7 @@ class GRU4RecNet(SequentialNet):
 
     def encode(self, embedded: Tensor, batch: Batch) -> Tensor:
         with torch.autocast(embedded.device.type, enabled=False):  # on CUDA it would compute in float16, whatever is asked for
-            read, _ = self.recurrent(embedded.float())
+            read, _ = self.recurrent(embedded.to(self.items.dtype))
         states: Tensor = self.output(read)
         return states
 

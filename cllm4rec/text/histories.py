@@ -120,6 +120,7 @@ class HistoryCorpus(Corpus):
     def _examples(self, epoch: int) -> Examples:
         """All examples as they are in an epoch; those of one epoch are kept."""
         if self._drawn is None or self._drawn[0] != epoch:
+            self._drawn = None  # what is no longer needed is not held beside what is drawn
             keep_user = uniform(self.options.seed, self.salt, epoch, self.users, -1) >= self.options.user_dropping
             self._drawn = (epoch, self._divide(self._ordered(epoch), keep_user, epoch))
         return self._drawn[1]
@@ -139,6 +140,9 @@ class HistoryCorpus(Corpus):
 
     def _fitting(self, items: Ragged) -> Ragged:
         """The items of each example that the context has room for."""
+        if (items.lengths <= self.room).all():
+            return items
+        items = Ragged(items.values, items.lengths)  # what is found on the way is not kept with those that are
         return items.last(self.room) if self.options.order == "time" else items.first(self.room)
 
     def _prompts(self, examples: Examples, parts: Parts) -> list[Batch]:
@@ -209,7 +213,7 @@ class CollaborativeCorpus(HistoryCorpus):
 
     def _divide(self, items: Ragged, keep_user: np.ndarray, epoch: int) -> Examples:
         shown = self._fitting(items)
-        return Examples(self.users, keep_user, shown, shown, shown.first(0))
+        return Examples(self.users, keep_user, shown, shown, shown.none())
 
     def _batches(self, examples: Examples, parts: Parts) -> list[Batch]:
         batches, targets = self._prompts(examples, parts), examples.targets
@@ -234,8 +238,8 @@ class RecommendationCorpus(HistoryCorpus):
         hidden = items.places >= np.repeat(items.lengths - n_masked, items.lengths)  # in time order the last
         shown, masked = Ragged(items.values[~hidden], items.lengths - n_masked), Ragged(items.values[hidden], n_masked)
         keep_user = keep_user | (shown.lengths == 0)  # a user with one item learns from the user token alone
-        targets = items if self.options.targets == "all" else masked
-        left_out = shown if self.options.targets == "unseen" else shown.first(0)  # those that do not fit in, too
+        targets = Ragged(items.values, items.lengths) if self.options.targets == "all" else masked
+        left_out = shown if self.options.targets == "unseen" else shown.none()  # those that do not fit in, too
         return Examples(self.users, keep_user, self._fitting(shown), targets, left_out)
 
     def _batches(self, examples: Examples, parts: Parts) -> list[Batch]:

@@ -71,6 +71,10 @@ class Ragged:
         """The values where the mask (total,) holds, rows as they were."""
         return Ragged(self.values[keep], np.bincount(self.rows[keep], minlength=len(self.lengths)))
 
+    def none(self) -> "Ragged":
+        """As many rows, all empty."""
+        return Ragged(self.values[:0], np.zeros_like(self.lengths))
+
     def first(self, n: int | np.ndarray) -> "Ragged":
         """At most the first n values of each row."""
         if (self.lengths <= n).all():
