@@ -3,6 +3,7 @@
 import argparse
 import ctypes
 import logging
+import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -131,6 +132,11 @@ def say(line: str = "") -> None:
     """A line of a command's result, on standard output."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
+
+
+def n_launched() -> int:
+    """Processes that torchrun or `accelerate launch` started, this one among them."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:

@@ -1,14 +1,13 @@
 """Measure a run on held-out events: python -m cllm4rec.evaluate --help"""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
-from cllm4rec.cli import parse, run, say
+from cllm4rec.cli import n_launched, parse, run, say
 from cllm4rec.data.files import check_place, check_table_name, write_table, write_text
 from cllm4rec.data.splits import visible
 from cllm4rec.models import load
@@ -45,9 +44,8 @@ def main(argv: Sequence[str]) -> None:
     (options,) = parse("evaluate", "Measure a run on held-out events.", [EvaluateOptions], argv)
     from cllm4rec.evaluation import AMONG_CANDIDATES, PROTOCOL, measure  # once the flags are right: torch takes seconds
 
-    n_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if n_processes > 1:
-        raise ValueError(f"evaluate measures in one process, and WORLD_SIZE is {n_processes}: start it without a launcher")
+    if n_launched() > 1:
+        raise ValueError(f"evaluate measures in one process, and WORLD_SIZE is {n_launched()}: start it without a launcher")
     if options.per_user:
         check_table_name(options.per_user)
     if options.json:

@@ -1,6 +1,5 @@
 """Top-k lists from a run, with the ids and titles put in: python -m cllm4rec.recommend --help"""
 
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from cllm4rec.cli import log, parse, run, say
+from cllm4rec.cli import log, n_launched, parse, run, say
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.files import check_table_name, mend_folder, replace_folder, write_table
 from cllm4rec.models import load
@@ -45,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
         check_table_name(options.output)
     dataset = RunFolder.open(options.run).dataset(options.dataset)
     users = _users(options, dataset)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if n_launched() > 1:
         _write_parts(options, dataset, users)
         return
     table = _table(options, dataset, users)

@@ -47,7 +47,7 @@ def test_a_gpu_trains_in_bf16_where_its_hardware_has_it(
 def test_the_precision_of_the_environment_goes_before_that_of_the_gpu(
     given: str, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gpu(monkeypatch, True)
+    gpu(monkeypatch, in_hardware=given == "no")  # which would choose the other one
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", given)
     assert make_accelerator().mixed_precision == given
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")

@@ -47,7 +47,7 @@ def make_accelerator() -> Accelerator:
             a precision that is neither no nor bf16.
     """
     alternating = DistributedDataParallelKwargs(find_unused_parameters=True)  # objectives leave each other's table unused
-    precision = "bf16" if own_precision() == "bf16" and "ACCELERATE_MIXED_PRECISION" not in os.environ else None
+    precision = None if "ACCELERATE_MIXED_PRECISION" in os.environ else own_precision()
     no_float64 = torch.backends.mps.is_available()  # Apple's GPUs, on which numbers of processes could not be summed
     accelerator = Accelerator(mixed_precision=precision, cpu=no_float64, kwargs_handlers=[alternating])
     if accelerator.distributed_type == DistributedType.FSDP:

@@ -190,7 +190,7 @@ def main(given: Settings) -> list[Row]:
         except Exception as error:
             if library is None:
                 raise
-            rows += [replace(row, details={"error": str(error)}) for row in not_run(name)]  # the others are kept
+            rows += [replace(row, ours="failed", details={"error": str(error)}) for row in not_run(name)]  # the others are kept
     return report("gpu", rows, given)
 
 
