@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from cllm4rec.cli import n_launched, parse, run, say
-from cllm4rec.data.files import check_place, check_table_name, write_table, write_text
+from cllm4rec.data.files import check_file, check_table_name, write_table, write_text
 from cllm4rec.data.splits import visible
 from cllm4rec.models import load
 from cllm4rec.training.checkpoint import RunFolder
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
     if options.per_user:
         check_table_name(options.per_user)
     if options.json:
-        check_place(options.json)
+        check_file(options.json)
     folder = RunFolder.open(options.run)
     dataset, model = folder.dataset(options.dataset), load(options.run)
     seen = visible(dataset, options.split)
