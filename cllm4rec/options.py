@@ -14,6 +14,7 @@ from cllm4rec.models.configs import BUILT_IN, SystemConfig
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 
+VERIFY = {"help": "compare the weights with their SHA-256 whole, not only their size and header"}
 DRY_RUN = {"help": "say what it would take, from a few timed steps (parameters, memory, steps, time), and write nothing"}
 
 

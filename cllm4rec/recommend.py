@@ -14,6 +14,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.files import check_table_name, write_table
 from cllm4rec.data.folders import replace_folder
 from cllm4rec.models import load
+from cllm4rec.options import VERIFY
 from cllm4rec.training.checkpoint import RunFolder
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class RecommendOptions:
                           "standard output"},
     )  # fmt: skip
     dataset: str | None = field(default=None, metadata={"help": "the run's dataset, if it has moved"})
+    verify: bool = field(default=False, metadata=VERIFY)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -57,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _table(options: RecommendOptions, dataset: Dataset, users: np.ndarray) -> pl.DataFrame:
-    batches = load(options.run).recommend_batches(users, dataset, options.k, BATCH_SIZE)
+    batches = load(options.run, verify=options.verify).recommend_batches(users, dataset, options.k, BATCH_SIZE)
     return pl.concat([recommendation_table(part, dataset) for part in batches])
 
 

@@ -1,6 +1,7 @@
 """The folder of a dataset: events.parquet, users.parquet, items.parquet, dataset.json and a manifest of their hashes."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,9 +142,13 @@ def _load_tables(folder: Path) -> StoredTables:
         raise ValueError(f"{folder} is not a dataset folder (no {MARKER}): make one with cllm4rec.prepare")
     with reading(folder, "prepare the dataset again"):
         check_version(folder / MARKER, FORMAT_VERSION)
-        check_manifest(folder, whole=True)
-        about: dict[str, Any] = read_json(folder / MARKER, DatasetAccount)
-        events, users, items = (pl.read_parquet(folder / f"{name}.parquet") for name in ("events", "users", "items"))
+        with ThreadPoolExecutor(1) as pool:  # hashes files while they are decoded
+            check = pool.submit(check_manifest, folder, whole=True)
+            try:
+                about: dict[str, Any] = read_json(folder / MARKER, DatasetAccount)
+                events, users, items = (pl.read_parquet(folder / f"{name}.parquet") for name in ("events", "users", "items"))
+            finally:
+                check.result()  # its error names the damaged file, before that of the decoder
         numbers = {"user": pl.Int64, "item": pl.Int64, "part": pl.UInt8}
         check_columns("events.parquet", events, numbers, {"timestamp": pl.Int64, "review_text": pl.String})
         check_columns("users.parquet", users, {"user_id": None}, dict.fromkeys(USER_TEXTS, pl.String))

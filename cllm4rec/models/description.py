@@ -1,12 +1,14 @@
 """The type of model.json, and checks of the arrays in model.safetensors."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NotRequired
 
 import numpy as np
+import torch
 from torch import nn
 from typing_extensions import TypedDict
 
+from cllm4rec.data.raw import first_line
 from cllm4rec.data.schema import STRICT, Scalar
 
 FORMAT_VERSION = 1
@@ -54,9 +56,19 @@ def check_layers(n_layers: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
         raise ValueError(f"model.json: {n_layers:,} layers do not fit the {len(shapes):,} arrays of model.safetensors")
 
 
-def check_shapes(net: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise ValueError if a parameter of a network is not an array of its file. A network on `meta` takes no memory."""
-    for name, parameter in net.named_parameters():
+def check_shapes(build: Callable[[], nn.Module], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ValueError if a parameter of a network is not an array of its file.
+
+    Args:
+        build: makes the network; it is called on the device `meta`, where it takes no memory.
+        shapes: of the arrays in model.safetensors, by name.
+    """
+    try:
+        with torch.device("meta"):
+            parameters = dict(build().named_parameters())
+    except RuntimeError as error:  # a size beyond 64 bits
+        raise ValueError(f"model.json: its sizes do not fit this system: {first_line(error)}") from error
+    for name, parameter in parameters.items():
         if shapes.get(name) != tuple(parameter.shape):
             there = f"{list(shapes[name])}" if name in shapes else "missing"
             raise ValueError(f"model.safetensors does not fit this system: {name} is {there}, not {list(parameter.shape)}")

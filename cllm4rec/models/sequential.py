@@ -74,8 +74,7 @@ class SequentialRecommender(NeuralRecommender):
     def _rebuild(self, folder: Path, described: ModelDescription, shapes: Shapes) -> SequentialNet:
         with reading(folder, REMEDY):
             check_layers(self.config.layers, shapes)
-            with torch.device("meta"):  # takes no memory, whatever the sizes
-                check_shapes(self._new_net(len(self.item_ids)), shapes)
+            check_shapes(lambda: self._new_net(len(self.item_ids)), shapes)
         return self._new_net(len(self.item_ids))
 
     def _objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:

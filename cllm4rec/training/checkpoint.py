@@ -151,7 +151,8 @@ class RunFolder:
         Raises:
             ValueError: the weights on disk are not those that were written.
         """
-        with reading(self.path / stage, "train this stage again"):
+        resumable = self._state_file(stage).is_file()
+        with reading(self.path / stage, "write it again with --resume" if resumable else "train again"):
             check_manifest(self.path / stage, whole=True)
         self.withdraw(stage)
         self.state(stage).remove()

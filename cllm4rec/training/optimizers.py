@@ -129,7 +129,7 @@ class Optimizer:
         moments: dict[int, dict[str, Tensor]] = {}
         tables: dict[str, dict[str, Tensor]] = {table: {} for table in self.rows}
         for key, tensor in state.items():
-            of, name = key.rsplit(".", 1)
+            of, _, name = key.rpartition(".")
             if of in tables:
                 tables[of][name] = tensor
             elif of.isdecimal():
