@@ -19,7 +19,8 @@ from cllm4rec.data.formats import read_raw
 from cllm4rec.data.interactions import IdMap, Interactions
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.randomness import hash_ids, mix, permutation, uniform
-from cllm4rec.data.readers import read_events, read_items, read_split, read_users
+from cllm4rec.data.readers import read_events, read_items, read_users
+from cllm4rec.data.split_tables import read_split
 from cllm4rec.data.splits import RULES, assign_parts
 from cllm4rec.data.synthetic import checkerboard, shuffled_items, taste_world
 
@@ -232,7 +233,7 @@ def test_a_missing_column_is_named_with_what_the_file_has(tmp_path):
     ("column", "cells", "line", "value"),
     [
         ("rating", ["4", "good", "bad"], 3, "'good'"),
-        ("rating", ["nan", "4"], 2, "'nan'"),
+        ("rating", ["-inf", "4"], 2, "'-inf'"),
         ("timestamp", ["1", "2", "soon"], 4, "'soon'"),
         ("timestamp", ["2024-01-31", "2024-02-31"], 3, "'2024-02-31'"),
         ("position", ["1", "first"], 3, "'first'"),
@@ -428,11 +429,11 @@ def test_every_rule_accounts_for_what_it_dropped():
     )
     dataset = build_dataset(events, min_rating=4, min_core=2, split="none")
     dropped = [(one["users"], one["items"], one["events"]) for one in dataset.about["rules"]]
-    assert dropped == [(1, 1, 2), (0, 0, 1), (0, 1, 1)]
+    assert dropped == [(0, 0, 1), (1, 1, 2), (0, 1, 1)]
     assert sum(events_ for *_, events_ in dropped) + len(dataset.interactions) == len(events)
     assert [one["rule"] for one in dataset.about["rules"]] == [
-        "rating >= 4",
         "latest of repeated events of a user and an item",
+        "rating >= 4",
         "2-core",
     ]
 
