@@ -40,7 +40,9 @@ class PrepareOptions:
     users: str | None = field(default=None, metadata={"help": "table of users: user_id; biography"})
     preset: str | None = field(default=None, metadata={"help": "paper: rating > 3 and 5-core", "choices": list(PRESETS)})
     min_rating: float | None = field(default=None, metadata={"help": "keep events rated at least this; all if not given"})
-    k_core: int = field(default=0, metadata={"help": "keep users and items with at least this many events; 0 keeps all"})
+    k_core: int = field(
+        default=0, metadata={"least": 0, "help": "keep users and items with at least this many events; 0 keeps all"}
+    )
     split: str = field(default="random", metadata={"help": f"{', '.join(RULES)}, or a file of parts or of held-out rows"})
     split_column: str | None = field(default=None, metadata={"help": "the file's column of parts; seed_SEED if not given"})
     seed: int = field(default=0, metadata={"least": 0, "below": 2**63, "help": "seed of the random split"})

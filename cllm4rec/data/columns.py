@@ -74,14 +74,14 @@ def stored(text: str) -> str:
 def texts(raw: Raw, column: str, between: str = " ") -> pl.Series:
     """Texts, "" where there is none; a list of texts becomes one with `between` between them.
 
-    Floats that are all whole are written as whole numbers: a table makes floats of them where one is missing.
+    A whole float is written as a whole number: a table makes floats of whole numbers where one is missing.
     """
     series = present(raw.frame[column])
     need = "a text or a list of texts is needed"
     if series.dtype.is_float():
         raw.refuse(column, series.is_infinite(), need)
         whole = (series == series.floor()) & (series.abs() <= EXACT)
-        series = series.cast(pl.Int64, strict=False).cast(pl.String) if whole.all() else series.cast(pl.String)
+        series = series.cast(pl.String).zip_with(~whole, series.cast(pl.Int64, strict=False).cast(pl.String))
     elif series.dtype == pl.Object or series.dtype.is_nested():
         series = pl.Series(_joined_texts(raw, column, series, between, need), dtype=pl.String)
     elif series.dtype == pl.Binary:
@@ -96,9 +96,9 @@ def _joined_texts(raw: Raw, column: str, series: pl.Series, between: str, need: 
     kinds = (str, int, float, datetime.date, type(None))
     bad = [not isinstance(value, kinds) or value in (math.inf, -math.inf) for value in values]
     raw.refuse(column, pl.Series(bad, dtype=pl.Boolean), need)
-    whole = all(value.is_integer() for value in values if isinstance(value, float))
-    written = number_text if whole else str
-    return [None if value is None else stored(written(value) if isinstance(value, float) else str(value)) for value in values]
+    return [
+        None if value is None else number_text(value) if isinstance(value, float) else stored(str(value)) for value in values
+    ]
 
 
 def number_cells(raw: Raw, column: str, need: str = NO_NUMBER) -> pl.Series:

@@ -25,6 +25,9 @@ PLAIN_FORMS = (  # tried after `_plain_texts`
     "%Y-%m-%d %H:%M%z",
     "%Y-%m-%d %I:%M:%S %p",
     "%Y-%m-%d %I:%M %p",
+    "%d %b %Y %H:%M:%S",
+    "%d %b %Y",
+    "%b %d, %Y",
     "%a %b %d %Y %H:%M:%S%z",
     "%a, %d %b %Y %H:%M:%S%z",
     "%a %b %d %H:%M:%S %z %Y",
@@ -33,11 +36,16 @@ DAY_AND_MONTH = r"^(\d{1,2})[/. -](\d{1,2})(?:[/.-]|,? )(\d{4})\b,?(.*)$"
 REPLACEMENTS = (  # pattern, replacement: what the forms do not differ in
     (r"\s+", " "),
     (r" ?\([^()]*\)$", ""),  # JavaScript's name of a zone
+    (r"\[[A-Za-z_/]+\]$", ""),  # Java's, behind the offset
+    (r"^(\d\d-[A-Za-z]{3}-\d+ \d\d)\.(\d\d)\.(\d\d)", "${1}:${2}:${3}"),  # Oracle's 31-JAN-24 10.00.00.000000 AM
+    (r"^(\d\d-[A-Za-z]{3}-)([0-4]\d)( |$)", "${1}20${2}${3}"),
+    (r"^(\d\d-[A-Za-z]{3}-)([5-9]\d)( |$)", "${1}19${2}${3}"),
     (r"(:\d\d)[.,]\d+", "${1}"),  # fractions of a second
     (r"^(\d{4})[/.](\d{1,2})[/.](\d{1,2})\b", "${1}-${2}-${3}"),
     (r"^(\d{4}-\d{1,2}-\d{1,2})(?:[Tt]|, ?)(\d)", "${1} ${2}"),
     (r"(\d) ?([AaPp])\.?[Mm]\.?$", "${1} ${2}M"),
     (r"(\d) ?(?:UTC|GMT)([+-]\d)", "${1}${2}"),
+    (r"(:\d\d) (?:UTC|GMT) (\d{4})$", "${1} +0000 ${2}"),  # date of Unix
     (r"(:\d\d) ?(?:Z|z|UTC|GMT)$", "${1}+0000"),
     (r"(:\d\d) ?([+-]\d\d)$", "${1}${2}00"),
     (r"(:\d\d) ?([+-]\d\d):?(\d\d)$", "${1}${2}${3}"),
@@ -95,12 +103,12 @@ def _read(texts: pl.Series, forms: tuple[str, ...]) -> pl.Series:
     seconds = pl.repeat(None, len(texts), dtype=pl.Int64, eager=True)
     left = texts.is_not_null().arg_true()
     for form in forms:
-        pieces = texts.gather(left)
+        pieces = texts if len(left) == len(texts) else texts.gather(left)
         sample = pieces.gather_every(1 + len(pieces) // SAMPLE)
         if _by_form(sample, form).null_count() == len(sample):
             continue
         found = _by_form(pieces, form)
-        seconds = found if len(left) == len(texts) else seconds.scatter(left, found)
+        seconds = found if pieces is texts else seconds.scatter(left, found)
         left = left.filter(found.is_null())
     return seconds
 

@@ -47,13 +47,15 @@ def present(series: pl.Series) -> pl.Series:
 
 
 def plain(value: Any) -> Any:
-    """A value of NumPy as Python has it, sequences as lists, None where it is missing."""
+    """A value of NumPy or a decimal number as a number of Python, sequences as lists, None where it is missing."""
     if isinstance(value, np.ndarray | tuple | pl.Series):
         value = list(value)
     if isinstance(value, list):
         return [plain(part) for part in value]
     if is_missing(value):
         return None
+    if isinstance(value, decimal.Decimal):
+        return int(value) if value.is_finite() and value == int(value) else float(value)
     return value.item() if isinstance(value, np.generic) and not isinstance(value, np.datetime64) else value
 
 

@@ -42,7 +42,7 @@ ALIASES = {  # a column of this package <- names under which it is found, the fi
 EVENT_COLUMNS = ("user_id", "item_id", "item_ids", "rating", "timestamp", "position", "review_text")
 ITEM_COLUMNS = ("item_id", "title", "description", "categories", "brand", "year")
 USER_COLUMNS = ("user_id", "biography")
-WAY_OUT = ": --drop-incomplete (drop_incomplete=True) drops such rows and counts them"
+WAY_OUT = ": prepare --drop-incomplete or build_dataset(drop_incomplete=True) drops such rows and counts them"
 
 
 @dataclass(frozen=True)
@@ -184,6 +184,8 @@ def _text_table(
         ours: texts(raw, theirs, _between(ours) or " ") if ours != wanted[0] else ids(raw, theirs, WAY_OUT)
         for ours, theirs in taken.items()
     }
+    if "year" in columns:  # pandas writes 1999.0 where a year is missing
+        columns["year"] = columns["year"].str.replace(r"^(\d+)\.0+$", "${1}")
     if "categories" in columns:
         columns["categories"] = columns["categories"].str.replace_all("|", ", ", literal=True)
     return Table(pl.DataFrame(columns), raw.name, taken, _unread(raw, taken), incomplete)
@@ -203,7 +205,7 @@ def _times(raw: Raw, theirs: str, taken: dict[str, str], names: Mapping[str, str
 
 
 def _complete(raw: Raw, columns: list[str], drop: bool) -> tuple[Raw, dict[str, int]]:
-    """The rows with all ids, if the others should be dropped; how many rows and ids of each column that dropped."""
+    """The rows with all ids, if the others should be dropped, and how many rows and ids dropped with them."""
     cells = [present(raw.frame[column]) for column in columns]
     missing = [missing_ids(series) for series in cells]
     gone = missing[0] | missing[-1]
@@ -216,10 +218,9 @@ def _complete(raw: Raw, columns: list[str], drop: bool) -> tuple[Raw, dict[str, 
 
 
 def _n_lost(cells: pl.Series, missing: pl.Series, gone: pl.Series) -> int:
-    """How many ids occur in dropped rows alone; sequences are not counted."""
-    if cells.dtype.is_nested():
-        return 0
-    texts = pl.Series([None if value is None else str(value) for value in cells]) if cells.dtype == pl.Object else cells
+    """How many ids occur in dropped rows alone; a sequence counts as one."""
+    as_text = cells.dtype == pl.Object or cells.dtype.is_nested()
+    texts = pl.Series([None if value is None else str(value) for value in cells]) if as_text else cells
     return texts.filter(~missing).n_unique() - texts.filter(~gone).n_unique()
 
 

@@ -36,17 +36,17 @@ def event_times(raw: Raw, columns: Sequence[str]) -> tuple[pl.Series, Columns]:
         name = filled[0] if filled else columns[0]
         return seconds(raw, name), (name,)
     times, clocks = _readings(raw, filled)
-    if not times:
-        return seconds(raw, filled[0]), (filled[0],)  # raises
-    first = next((names for names in times if filled[0] in names), None)
-    if first is None and filled[0] not in clocks:
-        seconds(raw, filled[0])  # raises
+    unread = [name for name in filled if name not in clocks and not any(name in names for names in times)]
+    if not times or filled[0] in unread:
+        name = (unread or filled)[0]
+        return seconds(raw, name), (name,)  # raises
     best = min(times, key=lambda names: _granularity(times[names]) == DAY)
     time = times[best]
     for names, other in times.items():
-        _compare(raw, best, names, time.is_not_null() & _same(time, other), other)
+        _compare(raw, best, names, time.is_not_null() & _same(time, other), other, [best, names])
     for name, clock in clocks.items():
-        _compare(raw, best, (name,), (time // 60 - clock // 60) % 15 == 0, clock)
+        offsets = (time // 60 * 60 - clock // 60 * 60 + DAY // 2) % DAY - DAY // 2
+        _compare(raw, best, (name,), _in_one_zone(offsets), clock, [best])
     return time, best
 
 
@@ -100,14 +100,15 @@ def _readings(raw: Raw, columns: list[str]) -> tuple[dict[Columns, pl.Series], d
     return times, clocks
 
 
-def _compare(raw: Raw, names: Columns, others: Columns, same: pl.Series, other: pl.Series) -> None:
-    """Refuse a second column of times that differs from the first."""
+def _compare(raw: Raw, names: Columns, others: Columns, same: pl.Series, other: pl.Series, readable: list[Columns]) -> None:
+    """Refuse a second column of times that differs from the first; each of `readable` may be named instead."""
     differ = (other.is_not_null() & ~same.fill_null(False)).arg_true()
     if len(differ):
         both = " and ".join(" + ".join(map(shown, one)) for one in (names, others))
+        ways = " or ".join(f"timestamp={'+'.join(map(shown, one))}" for one in readable)
         raise ValueError(
             f"{raw.name}: columns {both} may each be the time of an event, and differ in {raw.where(int(differ[0]))}: "
-            f"name the right one (--columns timestamp={names[0]})"
+            f"name the right one (--columns {ways})"
         )
 
 
@@ -121,8 +122,13 @@ def _same(times: pl.Series, others: pl.Series) -> pl.Series:
     unit = _granularity(others)
     if unit == DAY:
         return (times - others).is_between(-WIDEST_ZONE, DAY + WIDEST_ZONE, closed="none")
-    offset = times // unit * unit - others
-    return (offset.abs() <= WIDEST_ZONE) & (offset % 900 == 0)
+    return _in_one_zone(times // unit * unit - others)
+
+
+def _in_one_zone(offsets: pl.Series) -> pl.Series:
+    """Where offsets can be those of one time zone: a multiple of a quarter of an hour, or an hour more in summer."""
+    change = (offsets - offsets.drop_nulls().head(1)).abs() if offsets.null_count() < len(offsets) else offsets
+    return (offsets.abs() <= WIDEST_ZONE) & (offsets % 900 == 0) & change.is_in([0, 3600])
 
 
 def _seconds(cells: pl.Series) -> tuple[pl.Series, pl.Series]:
@@ -140,7 +146,7 @@ def _seconds(cells: pl.Series) -> tuple[pl.Series, pl.Series]:
     left = (cells.is_not_null() & whole.is_null()).arg_true()
     if not len(left):
         return values, certain
-    texts = cells.gather(left)
+    texts = cells if len(left) == len(cells) else cells.gather(left)
     numbers = _since_epoch(texts.cast(pl.Float64, strict=False).fill_nan(None))
     found, ambiguous = date_seconds(texts.set(numbers.is_not_null(), None)) if numbers.null_count() else (numbers, None)
     return values.scatter(left, numbers.fill_null(found)), certain if ambiguous is None else certain.scatter(left, ambiguous)
