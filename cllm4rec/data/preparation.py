@@ -14,6 +14,7 @@ from cllm4rec.data.filters import ORDER, Dropped, Rules, first_of_repeats, k_cor
 from cllm4rec.data.heldout import add_held_out_rows
 from cllm4rec.data.matching import unmet_ids
 from cllm4rec.data.randomness import check_seed, hash_ids, mix
+from cllm4rec.data.raw import listed
 from cllm4rec.data.readers import Table, event_table, item_table, user_table
 from cllm4rec.data.split_tables import SplitTable, parts_table
 from cllm4rec.data.splits import FILE_RULE, HELD_OUT_RULE, IN_TIME, RULES, assign_parts, read_parts
@@ -49,7 +50,8 @@ def build_dataset(
         shuffle_ties: seed of a random order among a user's events of one time; the order of the data if not given.
         drop_incomplete: drop rows without a user or item id, instead of refusing them.
 
-    `about["warnings"]` of the dataset tells where the ids of two tables do not meet.
+    The dataset's `about` holds the account: what each rule dropped, `columns_not_read` of each table, and `warnings`
+    where the ids of two tables do not meet.
 
     Raises:
         ValueError: the data cannot do what is asked, or nothing is left.
@@ -70,8 +72,7 @@ def build_dataset(
     stays, keep = _repeats("file" if parts is not None else split)
     rules.apply(f"{stays} of repeated events of a user and an item", keep)
     described: dict[str, Any] = {"method": Path(split).name, "rule": RULES.get(split, FILE_RULE), "seed": seed}
-    if shuffle_ties is not None:
-        described["shuffle_ties"] = shuffle_ties
+    described |= {} if shuffle_ties is None else {"shuffle_ties": shuffle_ties}
     warnings = [] if parts is None else _apply_file(rules, parts, split_column or f"seed_{seed}", described)
     _apply_filters(rules, min_rating, min_core)
     if rules.events.is_empty():
@@ -151,6 +152,7 @@ def _about(
     given = {name: table for name, table in tables.items() if table is not None}
     return {
         "columns": {name: table.taken for name, table in given.items()},
+        "columns_not_read": {name: listed(table.unread) for name, table in given.items() if table.unread},
         "rules": rules.account(),
         "tables": {name: _rows_account(given[name], ids) for name, ids in used.items() if name in given},
         "texts": {name: sum(text != "" for text in texts) for name, texts in dataset.item_texts.items()},

@@ -1,7 +1,7 @@
 """Tables of events, items and users from files and frames: their columns found, checked and brought to one form."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +213,7 @@ def _complete(raw: Raw, columns: list[str], drop: bool) -> tuple[Raw, dict[str, 
         return raw, {}
     rows = (~gone).arg_true()
     lost = [_n_lost(series, absent, gone) for series, absent in zip(cells, missing, strict=True)]
-    kept = Raw(raw.frame.filter(~gone), raw.name, raw.columns, lambda row: raw.where(int(rows[row])))
+    kept = replace(raw, frame=raw.frame.filter(~gone), where=lambda row: raw.where(int(rows[row])))
     return kept, {"events": int(gone.sum()), "users": lost[0], "items": lost[-1]}
 
 
