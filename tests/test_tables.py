@@ -296,3 +296,9 @@ def test_a_seed_that_is_negative_or_beyond_63_bits_is_refused(name: str, seed: i
     settings: dict[str, Any] = {name: seed}
     assert f"{name} is {seed}: it may be 0 to {2**63 - 1}" in refused(build_dataset, path, **settings)
     prepared(tmp_path, *flags[:-1], 2**63 - 1)
+
+
+def test_a_number_beside_a_target_is_no_history() -> None:
+    frame = pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "history": [5]})
+    found = event_table(frame)
+    assert (found.frame.rows(), found.unread) == ([("u", "a")], ("history",))

@@ -311,3 +311,9 @@ def test_times_of_pandas(cells: Any, seconds: list[int | None]) -> None:
 def test_a_boolean_and_a_number_of_64_bits_are_no_times() -> None:
     for cells in ([True], pl.Series([2**64 - 1], dtype=pl.UInt64), [{"a": 1}]):
         assert "row 1, column timestamp" in refused(pl.DataFrame({"user_id": [1], "item_id": [1], "timestamp": cells}))
+
+
+@pytest.mark.parametrize("cell", ["1/٣/2024", "9:0٣", "٣ January 2024", "2024-01-٣1", "1\u20282/2024"])
+def test_digits_of_other_scripts_are_no_digits(cell: str) -> None:
+    for name in ("timestamp", "time"):
+        assert f"row 1, column {name}" in refused(pl.DataFrame({"user_id": [1], "item_id": [1], name: [cell]}))

@@ -32,12 +32,12 @@ PLAIN_FORMS = (  # tried after `_plain_texts`
     "%a, %d %b %Y %H:%M:%S%z",
     "%a %b %d %H:%M:%S %z %Y",
 )
-DAY_AND_MONTH = r"^(\d{1,2})[/. -](\d{1,2})(?:[/.-]|,? )(\d{4})\b,?(.*)$"
+DAY_AND_MONTH = r"^([0-9]{1,2})[/. -]([0-9]{1,2})(?:[/.-]|,? )([0-9]{4})\b,?(.*)$"
 REPLACEMENTS = (  # pattern, replacement: what the forms do not differ in
     (r"\s+", " "),
     (r" ?\([^()]*\)$", ""),  # JavaScript's name of a zone
     (r"\[[A-Za-z_/]+\]$", ""),  # Java's, behind the offset
-    (r"^(\d\d-[A-Za-z]{3}-\d+ \d\d)\.(\d\d)\.(\d\d)", "${1}:${2}:${3}"),  # Oracle's 31-JAN-24 10.00.00.000000 AM
+    (r"^(\d\d-[A-Za-z]{3}-\d+ \d\d)\.(\d\d)\.(\d\d)", "${1}:${2}:${3}"),  # Oracle's 31-JAN-24 10.00.00 AM
     (r"^(\d\d-[A-Za-z]{3}-)([0-4]\d)( |$)", "${1}20${2}${3}"),
     (r"^(\d\d-[A-Za-z]{3}-)([5-9]\d)( |$)", "${1}19${2}${3}"),
     (r"(:\d\d)[.,]\d+", "${1}"),  # fractions of a second
@@ -55,9 +55,13 @@ MONTHS = {name: i for i, month in enumerate(_MONTHS, 1) for name in (month, mont
 WITH_MONTH = re.compile(  # a date with the name of a month, day and year around it, maybe a time and a zone
     r"(?:[A-Za-z]{3,9},? )?(?:(?P<day>\d{1,2})(?:st|nd|rd|th)?[ -])?(?P<month>[A-Za-z]{3,9})\.?[ -]"
     r"(?:(?P<later_day>\d{1,2})(?:st|nd|rd|th)?(?:, ?| ))?(?P<clock>\d{1,2}:\d\d(?::\d\d)? )?(?P<year>\d{4})"
-    r"(?:,? (?:at )?(?P<later_clock>\d{1,2}:\d\d(?::\d\d)?)(?: (?P<half>[AP])M)?)?(?P<zone>[+-]\d{4})?"
+    r"(?:,? (?:at )?(?P<later_clock>\d{1,2}:\d\d(?::\d\d)?)(?: (?P<half>[AP])M)?)?(?P<zone>[+-]\d{4})?",
+    re.ASCII,
 )
-CLOCK = r"^(\d{1,2}):(\d\d)(?::(\d\d)(?:\.\d+)?)?(?: ?([AaPp])\.?[Mm]\.?)?(?: ?(?:Z|UTC|([+-])(\d\d):?(\d\d)))?$"
+CLOCK = (  # without Unicode: the digits are those of ASCII
+    r"(?-u)^(\d{1,2}):(\d\d)(?::(\d\d)(?:\.\d+)?)?(?: ?([AaPp])\.?[Mm]\.?)?"
+    r"(?: ?(?:Z|UTC|([+-])(\d\d):?(\d\d)))?$"
+)
 EARLIEST = -30_610_224_000  # year 1000; a year of fewer digits is not taken as it is written
 
 
@@ -116,7 +120,7 @@ def _read(texts: pl.Series, forms: tuple[str, ...]) -> pl.Series:
 def _by_form(texts: pl.Series, form: str) -> pl.Series:
     seconds = texts.str.to_datetime(form, strict=False, time_unit="us").dt.epoch("s")
     early = seconds < EARLIEST
-    return seconds.set(early & ~texts.str.contains(r"^\d{4}"), None) if early.any() else seconds
+    return seconds.set(early & ~texts.str.contains(r"^[0-9]{4}"), None) if early.any() else seconds
 
 
 def _plain_texts(texts: pl.Series) -> pl.Series:

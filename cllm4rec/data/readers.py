@@ -1,16 +1,16 @@
 """Tables of events, items and users from files and frames: their columns found, checked and brought to one form."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from cllm4rec.data.columns import id_lists, ids, missing_ids, numbers, texts
+from cllm4rec.data.columns import id_lists, ids, numbers, texts
 from cllm4rec.data.formats import read_raw
 from cllm4rec.data.frames import raw_frame
-from cllm4rec.data.missing import present
+from cllm4rec.data.incomplete import complete_rows
 from cllm4rec.data.raw import Raw, listed, shown
 from cllm4rec.data.sequences import with_histories
 from cllm4rec.data.times import event_times, joined_times
@@ -124,12 +124,9 @@ def event_table(
         return source
     wanted = (*EVENT_COLUMNS, *also)
     raw = raw_table(source, "the events", wanted, names, separator)
-    taken = find_columns(raw, wanted, names)
-    need_column(raw, taken, "user_id")
-    sequences = "item_ids" in taken and "item_id" not in taken
-    if not sequences:
-        need_column(raw, taken, "item_id")
-    raw, incomplete = _complete(raw, [taken["user_id"], taken["item_ids" if sequences else "item_id"]], drop_incomplete)
+    taken = _event_columns(raw, wanted, names)
+    sequences = "item_id" not in taken
+    raw, incomplete = complete_rows(raw, [taken["user_id"], taken["item_ids" if sequences else "item_id"]], drop_incomplete)
     columns = {}
     for ours, theirs in list(taken.items()):
         if ours in ("user_id", "item_id"):
@@ -179,7 +176,7 @@ def _text_table(
     raw = raw_table(source, what, wanted, names, separator)
     taken = find_columns(raw, wanted, names)
     need_column(raw, taken, wanted[0])
-    raw, incomplete = _complete(raw, [taken[wanted[0]]], drop_incomplete)
+    raw, incomplete = complete_rows(raw, [taken[wanted[0]]], drop_incomplete)
     columns = {
         ours: texts(raw, theirs, _between(ours) or " ") if ours != wanted[0] else ids(raw, theirs, WAY_OUT)
         for ours, theirs in taken.items()
@@ -189,6 +186,22 @@ def _text_table(
     if "categories" in columns:
         columns["categories"] = columns["categories"].str.replace_all("|", ", ", literal=True)
     return Table(pl.DataFrame(columns), raw.name, taken, _unread(raw, taken), incomplete)
+
+
+def _event_columns(raw: Raw, wanted: Sequence[str], names: Mapping[str, str] | None) -> dict[str, str]:
+    """This package's name -> the table's of a table of events or of sequences."""
+    taken = find_columns(raw, wanted, names)
+    need_column(raw, taken, "user_id")
+    if "item_ids" not in taken:
+        need_column(raw, taken, "item_id")
+    elif "item_id" in taken and "item_ids" not in (names or {}) and not _holds_lists(raw.frame[taken["item_ids"]]):
+        del taken["item_ids"]
+    return taken
+
+
+def _holds_lists(cells: pl.Series) -> bool:
+    """Whether a typed column may hold histories; a number beside a target is something else, such as their length."""
+    return cells.dtype in (pl.String, pl.Object, pl.List, pl.Array)
 
 
 def _times(raw: Raw, theirs: str, taken: dict[str, str], names: Mapping[str, str] | None) -> tuple[pl.Series, str]:
@@ -202,26 +215,6 @@ def _times(raw: Raw, theirs: str, taken: dict[str, str], names: Mapping[str, str
         return joined_times(raw, date, clock), f"{date} + {clock}"
     times, read = event_times(raw, columns)
     return times, " + ".join(read)
-
-
-def _complete(raw: Raw, columns: list[str], drop: bool) -> tuple[Raw, dict[str, int]]:
-    """The rows with all ids, if the others should be dropped, and how many rows and ids dropped with them."""
-    cells = [present(raw.frame[column]) for column in columns]
-    missing = [missing_ids(series) for series in cells]
-    gone = missing[0] | missing[-1]
-    if not drop or not gone.any():
-        return raw, {}
-    rows = (~gone).arg_true()
-    lost = [_n_lost(series, absent, gone) for series, absent in zip(cells, missing, strict=True)]
-    kept = replace(raw, frame=raw.frame.filter(~gone), where=lambda row: raw.where(int(rows[row])))
-    return kept, {"events": int(gone.sum()), "users": lost[0], "items": lost[-1]}
-
-
-def _n_lost(cells: pl.Series, missing: pl.Series, gone: pl.Series) -> int:
-    """How many ids occur in dropped rows alone; a sequence counts as one."""
-    as_text = cells.dtype == pl.Object or cells.dtype.is_nested()
-    texts = pl.Series([None if value is None else str(value) for value in cells]) if as_text else cells
-    return texts.filter(~missing).n_unique() - texts.filter(~gone).n_unique()
 
 
 def _unread(raw: Raw, taken: Mapping[str, str]) -> tuple[str, ...]:
