@@ -11,6 +11,7 @@ from cllm4rec.cli import n_launched, parse, run, say
 from cllm4rec.data.files import check_place, check_table_name, write_table, write_text
 from cllm4rec.data.splits import visible
 from cllm4rec.models import load
+from cllm4rec.options import BACKBONE_FLAG
 from cllm4rec.training.checkpoint import RunFolder
 
 
@@ -38,6 +39,7 @@ class EvaluateOptions:
     json: str | None = field(default=None, metadata={"help": "also write the result to this file"})
     per_user: str | None = field(default=None, metadata={"help": "write each user's values here (.parquet, .csv or .jsonl)"})
     dataset: str | None = field(default=None, metadata={"help": "the run's dataset, if it has moved"})
+    backbone: str | None = field(default=None, metadata=BACKBONE_FLAG)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -51,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
     if options.json:
         check_place(options.json)
     folder = RunFolder.open(options.run)
-    dataset, model = folder.dataset(options.dataset), load(options.run)
+    dataset, model = folder.dataset(options.dataset), load(options.run, backbone=options.backbone)
     seen = visible(dataset, options.split)
     masked = dataset.seen if options.split == "validation" else dataset.only("train", "validation", "history")
     held_out = dataset.validation if options.split == "validation" else dataset.test

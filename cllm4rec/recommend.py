@@ -13,6 +13,7 @@ from cllm4rec.cli import log, n_launched, parse, run, say
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.files import check_table_name, mend_folder, replace_folder, write_table
 from cllm4rec.models import load
+from cllm4rec.options import BACKBONE_FLAG
 from cllm4rec.training.checkpoint import RunFolder
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class RecommendOptions:
                           "standard output"},
     )  # fmt: skip
     dataset: str | None = field(default=None, metadata={"help": "the run's dataset, if it has moved"})
+    backbone: str | None = field(default=None, metadata=BACKBONE_FLAG)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -56,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _table(options: RecommendOptions, dataset: Dataset, users: np.ndarray) -> pl.DataFrame:
-    batches = load(options.run).recommend_batches(users, dataset, options.k, BATCH_SIZE)
+    batches = load(options.run, backbone=options.backbone).recommend_batches(users, dataset, options.k, BATCH_SIZE)
     return pl.concat([recommendation_table(part, dataset) for part in batches])
 
 

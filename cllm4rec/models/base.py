@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -47,6 +47,7 @@ class Recommender(ABC):
     user_ids: IdMap
     trained: np.ndarray  # bool (n_users,): whether a user had training events; one without is served as a new one
     item_ids: IdMap
+    moved: Mapping[str, str] = {}  # settings that name a folder which is elsewhere now -> that folder
 
     def __init__(self, config: Any = None) -> None:
         self.given = self.config_class() if config is None else config
@@ -166,14 +167,14 @@ class Recommender(ABC):
         save_file({name: np.ascontiguousarray(array) for name, array in self._arrays().items()}, file)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read what `save` wrote.
+    def load(cls, folder: str | Path, moved: Mapping[str, str] | None = None) -> Self:
+        """Read what `save` wrote; `moved`: settings that name a folder which is elsewhere now -> that folder.
 
         Raises:
             ValueError: a file is missing or damaged.
         """
         try:
-            model = cls._load_description(Path(folder))
+            model = cls._load_description(Path(folder), moved or {})
             mapped = load_file(Path(folder) / "model.safetensors")  # the file's pages, read when they are touched
             model._restore({name: tensor.numpy() for name, tensor in mapped.items()})
         except (OSError, KeyError, json.JSONDecodeError, SafetensorError, pl.exceptions.PolarsError) as error:
@@ -190,9 +191,10 @@ class Recommender(ABC):
         pl.DataFrame({"item_id": self.item_ids.ids}).write_parquet(folder / "items.parquet")
 
     @classmethod
-    def _load_description(cls, folder: Path) -> Self:
+    def _load_description(cls, folder: Path, moved: Mapping[str, str]) -> Self:
         described = json.loads((folder / "model.json").read_text())
         model = cls(cls.config_class(**described["config"]))
+        model.moved = moved
         users = pl.read_parquet(folder / "users.parquet")
         model.user_ids, model.trained = IdMap(users["user_id"]), users["trained"].to_numpy()
         model.item_ids = IdMap(pl.read_parquet(folder / "items.parquet")["item_id"])

@@ -3,7 +3,7 @@
 import json
 import os
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -232,8 +232,8 @@ class NeuralRecommender(InnerProductRecommender):
         return super()._describe() | {"stage": self.stage}
 
     @classmethod
-    def _load_description(cls, folder: Path) -> Self:
-        model = super()._load_description(folder)
+    def _load_description(cls, folder: Path, moved: Mapping[str, str]) -> Self:
+        model = super()._load_description(folder, moved)
         described = json.loads((folder / "model.json").read_text())
         model.stage = described["stage"]
         model.net = model._rebuild(folder, described)
