@@ -27,15 +27,19 @@ class EvaluateOptions:
                   "choices": ["validation", "test"]},
     )  # fmt: skip
     candidates: int | None = field(
-        default=None, metadata={"help": "choose among so many items, one held out and the others at random; all if not given"}
+        default=None,
+        metadata={"least": 2,
+                  "help": "choose among so many items, one held out and the others at random; all if not given"},
+    )  # fmt: skip
+    draws: int = field(
+        default=5, metadata={"least": 1, "below": 1_000_001, "help": "sets of candidates for each held-out event"}
     )
-    draws: int = field(default=5, metadata={"help": "sets of candidates for each held-out event"})
     by: str = field(
         default="scores",
         metadata={"help": "how a candidate is chosen: scores; rsllm also by likelihood of the titles, or by generation of one",
                   "choices": ["scores", "likelihood", "generation"]},
     )  # fmt: skip
-    seed: int = field(default=0, metadata={"help": "seed of the candidates"})
+    seed: int = field(default=0, metadata={"least": 0, "help": "seed of the candidates"})
     json: str | None = field(default=None, metadata={"help": "also write the result to this file"})
     per_user: str | None = field(default=None, metadata={"help": "write each user's values here (.parquet, .csv or .jsonl)"})
     dataset: str | None = field(default=None, metadata={"help": "the run's dataset, if it has moved"})

@@ -41,10 +41,13 @@ class PrepareOptions:
     k_core: int = field(default=0, metadata={"help": "keep users and items with at least this many events; 0 keeps all"})
     split: str = field(default="random", metadata={"help": f"{', '.join(RULES)}, or a file of parts or of held-out rows"})
     split_column: str | None = field(default=None, metadata={"help": "the file's column of parts; seed_SEED if not given"})
-    seed: int = field(default=0, metadata={"help": "seed of the random split"})
+    seed: int = field(default=0, metadata={"least": 0, "help": "seed of the random split"})
     shuffle_ties: int | None = field(
         default=None,
-        metadata={"help": "seed of a random order among a user's events of one time; the order of the data if not given"},
+        metadata={
+            "least": 0,
+            "help": "seed of a random order among a user's events of one time; the order of the data if not given",
+        },
     )
     columns: str | None = field(
         default=None, metadata={"help": "columns of the interactions by other names: user_id=buyer,item_id=sku,timestamp=when"}

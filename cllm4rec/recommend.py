@@ -30,7 +30,7 @@ class RecommendOptions:
     users: str | None = field(default=None, metadata={"help": "user ids with commas between; ids that hold one: --users-file"})
     users_file: str | None = field(default=None, metadata={"help": "file of user ids, one a line"})
     all: bool = field(default=False, metadata={"help": "all users of the dataset"})
-    k: int = field(default=20, metadata={"help": "items for each user"})
+    k: int = field(default=20, metadata={"least": 1, "help": "items for each user"})
     output: str | None = field(
         default=None,
         metadata={"help": "file to write (.parquet, .csv or .jsonl); under a launcher a folder of parts (.parquet). Else "

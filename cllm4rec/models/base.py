@@ -186,13 +186,13 @@ class Recommender(ABC):
         return {"system": self.name, "config": asdict(self.config)}
 
     def _save_description(self, folder: Path) -> None:
-        (folder / "model.json").write_text(json.dumps(self._describe(), indent=2) + "\n")
+        (folder / "model.json").write_text(json.dumps(self._describe(), indent=2) + "\n", "utf-8")
         pl.DataFrame({"user_id": self.user_ids.ids, "trained": self.trained}).write_parquet(folder / "users.parquet")
         pl.DataFrame({"item_id": self.item_ids.ids}).write_parquet(folder / "items.parquet")
 
     @classmethod
     def _load_description(cls, folder: Path, moved: Mapping[str, str]) -> Self:
-        described = json.loads((folder / "model.json").read_text())
+        described = json.loads((folder / "model.json").read_text("utf-8"))
         model = cls(cls.config_class(**described["config"]))
         model.moved = moved
         users = pl.read_parquet(folder / "users.parquet")

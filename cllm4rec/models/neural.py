@@ -234,7 +234,7 @@ class NeuralRecommender(InnerProductRecommender):
     @classmethod
     def _load_description(cls, folder: Path, moved: Mapping[str, str]) -> Self:
         model = super()._load_description(folder, moved)
-        described = json.loads((folder / "model.json").read_text())
+        described = json.loads((folder / "model.json").read_text("utf-8"))
         model.stage = described["stage"]
         model.net = model._rebuild(folder, described)
         return model

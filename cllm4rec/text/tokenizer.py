@@ -30,6 +30,8 @@ def library_errors(message: str, advice: str = "") -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
         raise
     except BaseException as error:  # a panic is no Exception
+        if "allocate memory" in str(error):
+            raise MemoryError(str(error)) from error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{message}: {reason if len(reason) <= 300 else reason[:300] + ' ...'}{advice}") from error
 
