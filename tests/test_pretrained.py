@@ -426,6 +426,19 @@ def test_a_run_that_holds_its_backbone_takes_no_other(folder: Path, data: Path, 
         assert line == "the run holds its backbone, which was tuned: leave --backbone out"
 
 
+@pytest.mark.parametrize("tune", ["frozen", "lora"])
+def test_a_backbone_made_here_is_trained_in_full(tune: str, data: Path, tmp_path: Path) -> None:
+    """A run would not hold it otherwise, and it could not be had again."""
+    line = refusal(lambda: call("pretrain", "--dataset", data, "--output", tmp_path / "run", "--tune", tune))
+    assert line == f"--tune {tune}: tiny is not pretrained and is trained in full: leave --tune out"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_name_that_is_no_model_is_refused_in_one_line() -> None:
+    for name in ("nobody/nothing", "a b", "./none", "none/none/none", "~/none", "x\0y"):
+        assert repr(name) in refusal(lambda name=name: check_backbone(BackboneConfig(name)))
+
+
 def test_a_system_without_a_backbone_takes_none(folder: Path, data: Path, tmp_path: Path) -> None:
     call("pretrain", "--dataset", data, "--output", tmp_path / "run", "--system", "popularity")
     line = refusal(lambda: call("evaluate", "--run", tmp_path / "run", "--backbone", folder))

@@ -143,6 +143,12 @@ def _check_peft() -> None:
         raise ValueError("adapters need peft, which is not installed: pip install 'cllm4rec[lora]'")
 
 
+def _check_tuning(config: BackboneConfig) -> None:
+    """Raise ValueError if weights made here shall stay as they are: they have learned nothing, and no run would hold them."""
+    if config.built_in and not config.tuned:
+        raise ValueError(f"--tune {config.tune}: {config.backbone} is not pretrained and is trained in full: leave --tune out")
+
+
 def check_backbone(config: BackboneConfig, folder: str | None = None) -> PreTrainedTokenizerBase | None:
     """Look whether a backbone can be had, without its weights; `folder`: where it is now, if it has moved.
 
@@ -153,6 +159,7 @@ def check_backbone(config: BackboneConfig, folder: str | None = None) -> PreTrai
         ValueError: there is no such model, it is not a causal language model, its tokenizer has more tokens than its word
             table has rows, or adapters are asked for and peft is not installed.
     """
+    _check_tuning(config)
     if config.tuning == "lora":
         _check_peft()
     return None if config.built_in else Pretrained.read(folder or config.backbone, ADVICE).tokenizer
@@ -168,6 +175,7 @@ def build_backbone(
     """
     if not config.built_in:
         return load_backbone(config, folder)
+    _check_tuning(config)
     tokenizer = train_bpe(texts)
     layers, width = BUILT_IN[config.backbone]
     described = GPT2Config(
