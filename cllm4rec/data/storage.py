@@ -76,12 +76,14 @@ class DatasetAccount(TypedDict):
     __pydantic_config__ = STRICT  # type: ignore[misc]
 
     columns: NotRequired[dict[str, dict[str, str]]]
+    columns_not_read: NotRequired[dict[str, str]]
     rules: NotRequired[list[RuleAccount]]
     tables: NotRequired[dict[str, TableAccount]]
     texts: NotRequired[dict[str, int]]
     n_items_without_text: NotRequired[int]
     n_users_below_3_events: NotRequired[int]
     split: NotRequired[SplitAccount]
+    warnings: NotRequired[list[str]]
     format_version: int
     n_users: int
     n_items: int
