@@ -1,7 +1,7 @@
 """From tables of events, items and users to a dataset folder: python -m cllm4rec.prepare --help"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from cllm4rec.cli import flag_value, parse, run, say
 from cllm4rec.data.dataset import PARTS, Dataset
 from cllm4rec.data.files import check_folder
 from cllm4rec.data.filters import Dropped
+from cllm4rec.data.formats import TableFile
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.readers import (
     EVENT_COLUMNS,
@@ -55,6 +56,25 @@ class PrepareOptions:
         default=None,
         metadata={"help": "character between the cells of text tables; a tab in .tsv, a comma in .csv if not given"},
     )
+    no_header: bool = field(
+        default=False,
+        metadata={"help": "tables whose columns are given by number (--columns user_id=1,item_id=2) have no header"},
+    )
+    sequences: bool = field(
+        default=False, metadata={"help": "each line of the interactions is a user and the items in order: 1 1 2 3"}
+    )
+    escape: str | None = field(
+        default=None, metadata={"help": r"character before quotes inside of quoted cells of text tables: '\'"}
+    )
+    encoding: str | None = field(
+        default=None, metadata={"help": "encoding of text that is not UTF-8: latin-1, cp1252, shift_jis, ..."}
+    )
+    max_unpacked_gib: float | None = field(
+        default=None,
+        metadata={
+            "help": "GiB that a compressed table (.gz, Parquet) may unpack to; 100 times its size, and at least 1, if not given"
+        },
+    )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -65,17 +85,17 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(
             f"--split-column names a column of a split file, and --split {options.split} is a rule: give --split FILE"
         )
-    separator = "\t" if options.separator == "\\t" else options.separator
     for name, path, given in (("item", options.items, options.item_columns), ("user", options.users, options.user_columns)):
         if given and not path:
             raise ValueError(f"--{name}-columns names columns of a table that is not given: give --{name}s too")
     event_names = column_names(options.columns, "--columns", EVENT_COLUMNS)
     item_names = column_names(options.item_columns, "--item-columns", ITEM_COLUMNS)
     user_names = column_names(options.user_columns, "--user-columns", USER_COLUMNS)
-    events = event_table(options.interactions, event_names, separator)
-    items = item_table(options.items, item_names, separator) if options.items else None
-    users = user_table(options.users, user_names, separator) if options.users else None
-    parts = None if options.split in RULES else _parts(options.split, separator)
+    _check_layout(options, {"--columns": event_names, "--item-columns": item_names, "--user-columns": user_names})
+    events = event_table(_file(options.interactions, options, event_names, sequences=options.sequences), event_names)
+    items = item_table(_file(options.items, options, item_names), item_names) if options.items else None
+    users = user_table(_file(options.users, options, user_names), user_names) if options.users else None
+    parts = None if options.split in RULES else _parts(options)
     dataset = build_dataset(
         events,
         items,
@@ -100,10 +120,42 @@ def main(argv: Sequence[str]) -> None:
     say(f"{dataset.n_users:,} users, {dataset.n_items:,} items, {len(dataset.interactions):,} events -> {options.output}")
 
 
-def _parts(split: str, separator: str | None) -> SplitTable:
+def _parts(options: PrepareOptions) -> SplitTable:
+    split = options.split
     if not Path(split).exists():
         raise ValueError(f"--split {split}: there is no such file, and no rule of that name: take one of {', '.join(RULES)}")
-    return parts_table(split, separator)
+    return parts_table(_file(split, options, {}))
+
+
+def _file(path: str, options: PrepareOptions, names: Mapping[str, str], sequences: bool = False) -> TableFile:
+    """A file with the flags that say how it is read. Without a header are those whose columns are numbers."""
+    return TableFile(
+        path,
+        separator="\t" if options.separator == "\\t" else options.separator,
+        header=not (options.no_header and _numbered(names)),
+        sequences=sequences,
+        escape=options.escape,
+        encoding=options.encoding,
+        max_unpacked_gib=options.max_unpacked_gib,
+    )
+
+
+def _numbered(names: Mapping[str, str]) -> bool:
+    return any(column.isdecimal() for column in names.values())
+
+
+def _check_layout(options: PrepareOptions, columns: Mapping[str, Mapping[str, str]]) -> None:
+    """Raise ValueError if the flags contradict one another on what is in the lines of a file."""
+    if options.sequences and (options.no_header or options.columns):
+        raise ValueError("--sequences reads lines without columns: leave out --columns and --no-header")
+    if not options.no_header:
+        return
+    if not any(map(_numbered, columns.values())):
+        raise ValueError("--no-header needs the columns by number, from 1: --columns user_id=1,item_id=2 (or --item-columns)")
+    for flag, names in columns.items():
+        name = next((column for column in names.values() if not column.isdecimal()), None)
+        if _numbered(names) and name is not None:
+            raise ValueError(f"{flag} names a column {name!r} beside numbers: without a header all columns are numbers")
 
 
 def _say_account(dataset: Dataset) -> None:
