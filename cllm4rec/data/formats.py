@@ -148,7 +148,7 @@ def _check_beginning(path: Path, source: TableFile) -> None:
         beginning = beginning.decode(encoding, "ignore").encode()
     if not is_blocks(beginning) and stated_separator(beginning) is None:
         way = likely_way(beginning) or "give --separator for a table of text"
-        raise ValueError(f"{path}: unknown kind of file: {way}, or name it {KINDS}")
+        raise ValueError(f"{path}: unknown kind of file: name it {KINDS}, or {way}")
 
 
 def _text(data: bytes, path: Path, source: TableFile, wanted: Collection[str] | None) -> Raw:
