@@ -2,7 +2,9 @@
 
 import errno
 import gzip
+import io
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -502,6 +504,32 @@ def test_a_first_line_without_end_is_refused_early(tmp_path: Path, monkeypatch: 
         assert "no line of text ends in its first 16 MiB" in refused(read_events, path)
     path = written(tmp_path / "e.jsonl.gz", b"\0" * 2**25)
     assert "a line of more than 16 MiB" in refused(read_events, path)
+
+
+def test_lines_are_numbered_alike_wherever_a_block_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(300):
+        generator = random.Random(seed)
+        pieces = generator.choices([b"{a}", b"{bc d}", b"\n", b"\r\n", b" ", b"\n\n", b"\n"], k=generator.randint(0, 30))
+        content = b"".join(pieces)
+        monkeypatch.setattr(unpacking, "BLOCK", generator.choice([1, 2, 3, 7, 1000]))
+        found = [(number, line.strip()) for number, line in unpacking.lines_of(io.BytesIO(content), "f")]
+        lines = enumerate(content.split(b"\n"), 1)
+        assert [pair for pair in found if pair[1]] == [(number, line.strip()) for number, line in lines if line.strip()]
+
+
+def test_a_footer_of_parquet_that_is_damaged_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "e.parquet"
+    pl.DataFrame({"user_id": ["u", "v"] * 50, "item_id": range(100)}).write_parquet(path)
+    whole = path.read_bytes()
+    for seed in range(200):
+        generator, data = random.Random(seed), bytearray(whole)
+        data[generator.randrange(len(data) - 200, len(data))] ^= 1 << generator.randrange(8)
+        path.write_bytes(data)
+        try:
+            read_events(path)
+        except ValueError as error:
+            assert str(path) in str(error)
+            assert str(error).isprintable()
 
 
 @pytest.mark.parametrize(("tail", "words"), [(b"more", "bytes that are not gzip follow"), (b"\0" * 512, "")])

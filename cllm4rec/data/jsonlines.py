@@ -62,10 +62,9 @@ class _Places:
     def __init__(self) -> None:
         self.rows, self.above = [0], [1]  # from this row on, the line's number is that much larger
 
-    def note(self, row: int, line: int) -> None:
-        if line - row != self.above[-1]:
-            self.rows.append(row)
-            self.above.append(line - row)
+    def note(self, row: int, above: int) -> None:
+        self.rows.append(row)
+        self.above.append(above)
 
     def of(self, row: int) -> str:
         return f"line {row + self.above[bisect_right(self.rows, row) - 1]}"
@@ -143,7 +142,8 @@ def _records(lines: Iterator[Line], name: str, places: _Places) -> Iterator[Reco
                 raise ValueError(f"{name}, line {number}: cannot be read as JSON: {first_line(error)}") from error
         if not isinstance(record, dict):
             raise ValueError(f"{name}, line {number}: {short(repr(record))}: a JSON object is needed")
-        places.note(row, number)
+        if number - row != places.above[-1]:
+            places.note(row, number - row)
         yield record
 
 

@@ -44,9 +44,12 @@ def _unpacked_size(file: BinaryIO, names: set[str]) -> int:
     end = file.tell()
     length = int.from_bytes(file.read(4), "little")
     file.seek(end - length)
-    footer = _Thrift(file.read(length)).struct()
-    chunks = [chunk.get(3, {}) for group in footer.get(4, []) for chunk in group.get(1, [])]
-    return sum(chunk.get(6, 0) for chunk in chunks if chunk.get(3, [b""])[0].decode(errors="replace") in names)
+    try:
+        footer = _Thrift(file.read(length)).struct()
+        chunks = [chunk.get(3, {}) for group in footer.get(4, []) for chunk in group.get(1, [])]
+        return sum(chunk.get(6, 0) for chunk in chunks if chunk.get(3, [b""])[0].decode(errors="replace") in names)
+    except (AttributeError, IndexError, TypeError, RecursionError) as error:  # values of other types, or too deep
+        raise OSError("its footer is damaged") from error
 
 
 class _Thrift:

@@ -10,7 +10,7 @@ import polars as pl
 MOST_SHOWN = 80  # characters of a value in an error
 EXACT = 2**53  # whole numbers up to this one are exact as floats
 NO_MEMORY = "there is not enough memory to read it: free some, or use a machine with more"
-_MEMORY_WORDS = ("out of memory", "cannot allocate memory", "memory allocation", "os error 12", "capacity overflow")
+_MEMORY_WORDS = ("out of memory", "cannot allocate memory", "memory allocation", "os error 12")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def listed(names: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """What an error says, in one short line."""
     lines = str(getattr(error, "strerror", None) or error).splitlines()
-    return short(lines[0]) if lines else type(error).__name__
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in lines[0]) if lines else type(error).__name__
+    return short(line)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -23,8 +23,8 @@ ARCHIVES = {  # first bytes -> what the file is, what to do
     b"7z\xbc\xaf\x27\x1c": "it is a 7z archive: unpack it",
     b"PAR1": "it is Parquet: let its name end in .parquet",
 }
-_CONTENT = re.compile(rb"\S")
 _LINE = re.compile(rb"\S[^\n]*\n?")
+_BLANK = re.compile(rb"\n\s*\n")
 MARKS = {  # the longer mark first: UTF-32's begins with UTF-16's
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -135,7 +135,7 @@ def text_of(path: Path, allowance: Allowance, encoding: str | None) -> bytes:
         return data.replace(b"\r", b"\n")
     for end in (b"\n", b"\r\n") if returns else (b"\n",):
         position = data.find(end * BLANK_LINES)
-        if position >= 0 and _CONTENT.search(data, position):
+        if position >= 0:
             raise ValueError(_blank_lines(str(path), data.count(b"\n", 0, position) + 1))
     return data
 
@@ -179,23 +179,32 @@ def marked_encoding(beginning: bytes) -> str | None:
 
 
 def lines_of(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, each with its number from 1; spaces before the first character are left out.
+    """The lines that are not blank, each with its number from 1; spaces at its ends may be left out.
 
     Raises:
         ValueError: a line is too long for a record, or too many in a row are blank.
     """
     number, n_blank = 1, 0
     for chunk in _whole_lines(file, name):
+        if n_blank == 0 and chunk[:1].strip() and not _BLANK.search(chunk):
+            lines = chunk.split(b"\n")
+            yield from enumerate(lines[: len(lines) - (not lines[-1])], number)
+            number += len(lines) - 1
+            continue
         end = 0
         for line in _LINE.finditer(chunk):
-            skipped = chunk.count(b"\n", end, line.start())
-            n_blank, number, end = n_blank + skipped, number + skipped, line.end()
-            if n_blank > BLANK_LINES:
-                raise ValueError(_blank_lines(name, number - n_blank))
+            start = line.start()
+            if start != end or n_blank:
+                skipped = chunk.count(b"\n", end, start)
+                n_blank, number = n_blank + skipped, number + skipped
+                if n_blank > BLANK_LINES:
+                    raise ValueError(_blank_lines(name, number - n_blank))
             yield number, line.group()
-            n_blank, number = 0, number + 1
+            n_blank, number, end = 0, number + 1, line.end()
         skipped = chunk.count(b"\n", end)
         n_blank, number = n_blank + skipped, number + skipped
+        if n_blank > BLANK_LINES:
+            raise ValueError(_blank_lines(name, number - n_blank))
 
 
 def _whole_lines(file: BinaryIO, name: str) -> Iterator[bytes]:
