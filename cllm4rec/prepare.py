@@ -141,7 +141,12 @@ def _file(path: str, options: PrepareOptions, names: Mapping[str, str], sequence
 
 
 def _numbered(names: Mapping[str, str]) -> bool:
-    return any(column.isdecimal() for column in names.values())
+    return any(_is_number(column) for column in names.values())
+
+
+def _is_number(column: str) -> bool:
+    """Whether a column is given by its number, or two columns that are joined (2+3)."""
+    return column.replace("+", "").isdecimal()
 
 
 def _check_layout(options: PrepareOptions, columns: Mapping[str, Mapping[str, str]]) -> None:
@@ -153,7 +158,7 @@ def _check_layout(options: PrepareOptions, columns: Mapping[str, Mapping[str, st
     if not any(map(_numbered, columns.values())):
         raise ValueError("--no-header needs the columns by number, from 1: --columns user_id=1,item_id=2 (or --item-columns)")
     for flag, names in columns.items():
-        name = next((column for column in names.values() if not column.isdecimal()), None)
+        name = next((column for column in names.values() if not _is_number(column)), None)
         if _numbered(names) and name is not None:
             raise ValueError(f"{flag} names a column {name!r} beside numbers: without a header all columns are numbers")
 
