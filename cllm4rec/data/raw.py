@@ -1,5 +1,6 @@
 """A table as it stands in a file or a frame, and errors that say where in it something is wrong."""
 
+import errno
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,8 @@ import polars as pl
 
 MOST_SHOWN = 80  # characters of a value in an error
 EXACT = 2**53  # whole numbers up to this one are exact as floats
+NO_MEMORY = "there is not enough memory to read it: free some, or use a machine with more"
+_MEMORY_WORDS = ("out of memory", "cannot allocate memory", "memory allocation", "os error 12")
 
 
 @dataclass(frozen=True)
@@ -19,12 +22,14 @@ class Raw:
         name: of the file, or what the frame is ("the events").
         columns: names of all columns that are there; `frame` may hold fewer.
         where: number of a row of `frame` -> its place as a person finds it: "line 12" of a text file, "row 3" elsewhere.
+        hint: follows an error about a missing column; "" or "; " and a way to read the file otherwise.
     """
 
     frame: pl.DataFrame
     name: str
     columns: list[str]
     where: Callable[[int], str]
+    hint: str = ""
 
     def refuse(self, column: str, bad: pl.Series, need: str) -> None:
         """An error that names the first row where `bad` holds, if there is one."""
@@ -60,7 +65,21 @@ def listed(names: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """What an error says, in one short line."""
     lines = str(getattr(error, "strerror", None) or error).splitlines()
-    return short(lines[0]) if lines else type(error).__name__
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in lines[0]) if lines else type(error).__name__
+    return short(line)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error, or an error that led to it, means that memory ran out; Polars says so in words only."""
+    while True:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return True
+        if any(words in str(error).lower() for words in _MEMORY_WORDS):
+            return True
+        cause = error.__cause__ or error.__context__
+        if cause is None:
+            return False
+        error = cause
 
 
 def series_of(values: Sequence[Any]) -> pl.Series:
