@@ -16,8 +16,8 @@ from cllm4rec import prepare
 from cllm4rec.data import formats, unpacking
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.formats import TableFile, read_raw
+from cllm4rec.data.memory import out_of_memory
 from cllm4rec.data.preparation import build_dataset
-from cllm4rec.data.raw import out_of_memory
 from cllm4rec.data.readers import read_events, read_items, read_users
 from cllm4rec.data.split_tables import read_split
 

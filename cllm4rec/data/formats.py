@@ -12,9 +12,10 @@ import polars as pl
 
 from cllm4rec.data.jsonlines import read_json
 from cllm4rec.data.layouts import is_blocks, likely_way, read_blocks, read_sequences
+from cllm4rec.data.memory import NO_MEMORY, out_of_memory
 from cllm4rec.data.parquet import read_parquet
 from cllm4rec.data.parts import joined_parts, part_files
-from cllm4rec.data.raw import NO_MEMORY, Raw, first_line, out_of_memory
+from cllm4rec.data.raw import Raw, first_line
 from cllm4rec.data.text_tables import TextTable, distinct, stated_separator
 from cllm4rec.data.unpacking import Allowance, marked_encoding, open_unpacked, recoded, text_of
 

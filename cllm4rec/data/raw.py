@@ -1,6 +1,5 @@
 """A table as it stands in a file or a frame, and errors that say where in it something is wrong."""
 
-import errno
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +8,6 @@ import polars as pl
 
 MOST_SHOWN = 80  # characters of a value in an error
 EXACT = 2**53  # whole numbers up to this one are exact as floats
-NO_MEMORY = "there is not enough memory to read it: free some, or use a machine with more"
-_MEMORY_WORDS = ("out of memory", "cannot allocate memory", "memory allocation", "os error 12")
 
 
 @dataclass(frozen=True)
@@ -67,19 +64,6 @@ def first_line(error: BaseException) -> str:
     lines = str(getattr(error, "strerror", None) or error).splitlines()
     line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in lines[0]) if lines else type(error).__name__
     return short(line)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or an error that led to it, means that memory ran out; Polars says so in words only."""
-    while True:
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-            return True
-        if any(words in str(error).lower() for words in _MEMORY_WORDS):
-            return True
-        cause = error.__cause__ or error.__context__
-        if cause is None:
-            return False
-        error = cause
 
 
 def series_of(values: Sequence[Any]) -> pl.Series:
