@@ -3,9 +3,9 @@
 import sys
 
 if sys.argv[:1] == ["-m"] and any(one.removeprefix("-m").startswith("cllm4rec.") for one in sys.orig_argv):
-    from cllm4rec.interruption import INTERRUPTION  # python -m cllm4rec.COMMAND, whose libraries take a second to import
+    from cllm4rec.interruption import listen  # python -m cllm4rec.COMMAND, whose libraries take a second to import
 
-    INTERRUPTION.end_at_once()
+    listen()
 
 import importlib
 from typing import Any

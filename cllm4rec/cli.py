@@ -16,7 +16,7 @@ from typing import Any, NoReturn, get_args, get_type_hints
 import yaml
 
 from cllm4rec.failures import line_of, lost_process
-from cllm4rec.interruption import INTERRUPTION
+from cllm4rec.interruption import ignore
 from cllm4rec.training.config import check_settings
 
 LARGEST_CONFIG = 1 << 20  # bytes
@@ -164,10 +164,9 @@ def is_main_process() -> bool:
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Run a command: a user's mistake ends in one line on standard error and exit status 2."""
     try:
-        with INTERRUPTION.listening():
-            _run(main)
+        _run(main)
     finally:
-        INTERRUPTION.leave()
+        ignore()
 
 
 def _run(main: Callable[[Sequence[str]], None]) -> None:
@@ -188,7 +187,7 @@ def _run(main: Callable[[Sequence[str]], None]) -> None:
         sys.exit(130)
     except BaseException as error:
         line = line_of(error)
-        if line is None or INTERRUPTION.number is not None:  # whatever a library made of the signal
+        if line is None:
             raise
         sys.stderr.write(f"error: {line}\n")
         if lost_process(error):  # whose group cannot be left in good order any more

@@ -19,7 +19,7 @@ def line_of(error: BaseException) -> str | None:
 
     The libraries are asked for their kinds of errors only if they are imported: a mistyped flag waits for none.
     """
-    if out_of_memory(error):
+    if out_of_memory(error) and not isinstance(error, ValueError):  # which says what could not be read
         return (
             f"not enough memory ({_first_line(error)}): lower --batch-size or raise --accumulation in training, lower "
             "--candidates or --draws in evaluate, or take a machine with more"

@@ -56,7 +56,9 @@ def start(command: str, *arguments: object, **environment: str) -> subprocess.Po
     """A command in a process."""
     typed = [sys.executable, "-m", f"cllm4rec.{command}", *map(str, arguments)]
     own = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.Popen(typed, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - ignored if pytest runs in the background
+    return subprocess.Popen(typed, env=own, text=True, encoding="utf-8", preexec_fn=listen, **pipes)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------------------- odd configurations

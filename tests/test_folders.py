@@ -13,9 +13,10 @@ import pytest
 from filelock import FileLock
 
 from cllm4rec.data import files, folders
-from cllm4rec.data.files import check_file, remove_file, replace_file, unfinished, write_table, write_text
+from cllm4rec.data.files import check_file, remove_file, replace_file, write_table, write_text
 from cllm4rec.data.folders import check_folder, read_folder, recover_folder, replace_folder
 from cllm4rec.data.locks import locked
+from cllm4rec.data.unfinished import OLD, unfinished, unfinished_name
 
 HOLD = """
 import sys
@@ -104,7 +105,7 @@ def test_a_folder_replaced_by_two_renames_is_the_old_or_the_new_one_when_killed(
 
 
 def test_a_new_folder_of_a_killed_process_does_not_count_and_is_removed(tmp_path: Path) -> None:
-    left = files.unfinished_name(tmp_path / "folder")
+    left = unfinished_name(tmp_path / "folder")
     left.mkdir()
     (left / "half").write_text("half")
     recover_folder(tmp_path / "folder")
@@ -169,7 +170,7 @@ def test_a_file_that_fails_to_be_written_leaves_nothing_behind(tmp_path: Path) -
 
 def test_unfinished_files_of_killed_processes_go_with_the_next_writing(tmp_path: Path) -> None:
     for name in ("file", "file*"):
-        files.unfinished_name(tmp_path / name).write_text("half")
+        unfinished_name(tmp_path / name).write_text("half")
     assert len(unfinished(tmp_path / "file*")) == 1, "a name is not a pattern"
     write_text(tmp_path / "file", "whole")
     remove_file(tmp_path / "file*")
@@ -297,8 +298,8 @@ def test_a_reader_starts_again_when_the_folder_is_replaced_under_it(swap: str, t
 
 
 def test_a_reader_finishes_a_replacement_that_was_cut_off(tmp_path: Path) -> None:
-    new = files.unfinished_name(tmp_path / "folder")
-    for place, text in ((new, "new"), (new.with_name(new.name + folders.OLD), "old")):
+    new = unfinished_name(tmp_path / "folder")
+    for place, text in ((new, "new"), (new.with_name(new.name + OLD), "old")):
         place.mkdir()
         (place / "marker").write_text(text)
     assert read_folder(tmp_path / "folder", lambda found: (found / "marker").read_text()) == "new"

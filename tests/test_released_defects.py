@@ -395,8 +395,8 @@ def test_validation_is_shared_among_two_processes(tmp_path: Path) -> None:
     small_world().save(tmp_path / "data")
     dataset = Dataset.load(tmp_path / "data")
     run = RunFolder.create(tmp_path / "run", "cllm4rec", dataset, tmp_path / "data")
-    run.begin_stage("finetune")
-    run.keep("finetune", model().save)
+    run.begin_stage("finetune", system={})
+    model().save(run.path / "finetune")
     script = tmp_path / "rank.py"
     script.write_text(RANK)
     command = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]

@@ -519,7 +519,7 @@ def test_run_json_says_what_was_run_on_which_data_with_which_versions(run_and_da
     stage = about["stages"]["pretrain"]
     assert stage["training"]["seed"] == 11
     assert stage["training"]["epochs"] == 2
-    assert set(stage["training"]) == set(TrainConfig.__dataclass_fields__)
+    assert set(stage["training"]) == {one.name for one in fields(TrainConfig)}
     assert set(stage["system"]) == {one.name for one in fields(CLLM4RecConfig)}
     assert stage["n_processes"] == 1
 

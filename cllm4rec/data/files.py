@@ -1,9 +1,6 @@
 """Files that are whole or absent, whenever a process is killed and whatever other processes write."""
 
-import glob
 import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,29 +9,10 @@ import polars as pl
 
 from cllm4rec.data.locks import locked
 from cllm4rec.data.raw import first_line
+from cllm4rec.data.unfinished import remove_unfinished, unfinished_name
 
 WAIT_SECONDS = 60.0  # for another process that writes the same file
-UNFINISHED = ".cllm4rec-"  # in the names of files and folders that are being written
 TABLES = {".parquet": "write_parquet", ".csv": "write_csv", ".jsonl": "write_ndjson"}
-
-
-def unfinished_name(path: Path) -> Path:
-    """A new name beside `path` for a file or folder that is being written."""
-    return path.with_name(f".{path.name}{UNFINISHED}{uuid.uuid4().hex[:12]}")
-
-
-def unfinished(path: Path) -> list[Path]:
-    """Unfinished files and folders of `path`: of the process that writes it, or of killed ones."""
-    return sorted(path.parent.glob(f".{glob.escape(path.name)}{UNFINISHED}*"))
-
-
-def remove_unfinished(path: Path) -> None:
-    """Remove the unfinished files and folders of killed processes; the lock of `path` has to be held."""
-    for left in unfinished(path):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
 
 
 @contextmanager

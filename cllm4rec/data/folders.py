@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from cllm4rec.data.files import remove_unfinished, to_disk, unfinished, unfinished_name
+from cllm4rec.data.files import to_disk
 from cllm4rec.data.locks import check_parents, locked
 from cllm4rec.data.manifest import MANIFEST, listed_files
+from cllm4rec.data.unfinished import OLD, cut_off, remove_unfinished, unfinished_name
 
 T = TypeVar("T")
-OLD = ".old"  # ending of a folder that was moved away and not yet replaced
 MOST_READS = 1000
 WAIT_SECONDS = 10.0  # for a writer that is between two renames
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
@@ -77,13 +77,9 @@ def _exchange(first: Path, second: Path) -> bool:
 def recover_folder(folder: Path) -> None:
     """Finish a replacement that was cut off between its two renames."""
     folder = Path(os.path.realpath(folder))
-    if folder.exists() or not any(left.name.endswith(OLD) for left in unfinished(folder)):
-        return
-    with locked(folder, WAIT_SECONDS):
-        for old in [left for left in unfinished(folder) if left.name.endswith(OLD)]:
-            if not folder.exists():
-                new = old.with_name(old.name.removesuffix(OLD))
-                os.rename(new if new.exists() else old, folder)  # the old one is moved away when the new one is whole
+    if cut_off(folder):
+        with locked(folder, WAIT_SECONDS):
+            remove_unfinished(folder)
 
 
 def read_folder(folder: Path, read: Callable[[Path], T]) -> T:

@@ -10,8 +10,10 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from cllm4rec.data.raw import first_line, short
+from cllm4rec.data.unfinished import remove_unfinished
 
 POLL_SECONDS = 0.02
+_HELD: dict[Path, tuple[Path, list[Path]]] = {}  # path -> file of its lock, folders that were made for it
 WAIT_SECONDS = 1.0  # a reader that recovers a folder holds its lock for a moment
 
 
@@ -36,27 +38,37 @@ def locked(path: Path, wait: float = WAIT_SECONDS) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=wait, poll_interval=POLL_SECONDS)
+        _HELD.setdefault(path, (file, made))
         if lock.lock_counter == 1:
             since = time.strftime("%Y-%m-%d %H:%M:%S")
             file.write_bytes(f"process {os.getpid()} on {socket.gethostname()} since {since}\n".encode())
     except Timeout:
         raise ValueError(f"{path} is being written by {_owner(file)}: wait until that has ended") from None
     except OSError as error:
-        _release(lock, file)
+        _release(lock, path, file)
         _remove_empty(made)
         raise ValueError(f"{path}: cannot be written: {first_line(error)}") from error
     try:
         yield
     finally:
-        _release(lock, file)
+        _release(lock, path, file)
         _remove_empty(made)
 
 
-def _release(lock: BaseFileLock, file: Path) -> None:
+def _release(lock: BaseFileLock, path: Path, file: Path) -> None:
     """Give a lock back, if it is held."""
     if lock.lock_counter == 1:
+        _HELD.pop(path, None)
         file.unlink(missing_ok=True)  # still held: a process that waits for this file opens a new one
     lock.release()
+
+
+def release_all() -> None:
+    """The process ends at once: remove the unfinished outputs whose locks it holds, and the locks."""
+    for path, (file, made) in reversed(_HELD.items()):
+        remove_unfinished(path)
+        file.unlink(missing_ok=True)
+        _remove_empty(made)
 
 
 def _owner(file: Path) -> str:

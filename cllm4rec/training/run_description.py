@@ -8,7 +8,7 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict
 
 from cllm4rec.data.damage import reading
-from cllm4rec.data.schema import STRICT, Scalar, check_version, json_text, parse_json, read_json
+from cllm4rec.data.schema import STRICT, Scalar, check_version, checked, json_text, parse_json, read_json
 
 FORMAT_VERSION = 3
 Stage = Literal["pretrain", "finetune"]
@@ -82,8 +82,12 @@ def read_description(file: Path) -> dict[str, Any]:
 
 
 def signed_text(described: dict[str, Any]) -> str:
-    """The text of run.json, its own SHA-256 included."""
-    return json_text(described | {"sha256": _sha256(described)})
+    """The text of run.json, its own SHA-256 included.
+
+    Raises:
+        ValueError: a key is missing, unknown or of another type.
+    """
+    return json_text(checked(described | {"sha256": _sha256(described)}, RunDescription, "run.json"))
 
 
 def _sha256(described: dict[str, Any]) -> str:
