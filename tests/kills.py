@@ -83,7 +83,6 @@ class Child:
             signal.alarm(SECONDS)
             os.dup2(self.log.fileno(), 1)
             os.dup2(self.log.fileno(), 2)
-            os.lseek(0, 0, os.SEEK_CUR) if os.isatty(0) else None
             result = task()
             self.answer.write(json.dumps(result).encode())
             self.answer.flush()
@@ -187,9 +186,14 @@ def differences(found: dict[str, str], expected: dict[str, str]) -> list[str]:
 
 def stage_digest(folder: Path) -> list[str]:
     """What a stage's folder holds: weights, and everything that describes them."""
-    names = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".safetensors")
-    described = sha256("".join(f"{path.relative_to(folder)} {content(path)}" for path in names).encode())
-    return [described, *(tensors_sha256(path) for path in sorted(folder.rglob("*.safetensors")))]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not hidden(path.relative_to(folder))]
+    described = [f"{path.relative_to(folder)} {content(path)}" for path in files if path.suffix != ".safetensors"]
+    return [sha256("".join(described).encode()), *(content(path) for path in files if path.suffix == ".safetensors")]
+
+
+def hidden(path: Path) -> bool:
+    """Whether a path is below a name with a dot, as files are that are being written."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 # ------------------------------------------------------------------------------------------------------------- scenarios
@@ -334,7 +338,7 @@ def output_states(folder: Path, scenario: Scenario) -> dict[str, Any]:
         path = folder / name
         if scenario.words[0] in ("pretrain", "finetune"):
             stages = sorted(one.parent for one in path.rglob("model.json") if one.parent.name != "sequential")
-            shown = [one for one in stages if not any(part.startswith(".") for part in one.relative_to(path).parts)]
+            shown = [one for one in stages if not hidden(one.relative_to(path))]
             found |= {f"{name}/{one.relative_to(path)}": stage_digest(one) for one in shown}
         else:
             found[name] = everything(path) if path.is_dir() else content(path) if path.is_file() else None
@@ -435,36 +439,47 @@ def users_files_gone(folder: Path, world: World, scenario: Scenario) -> list[str
     return [name for name in names if world.users_own_files and not (folder / name / "mine.txt").is_file()]
 
 
-def killed(words: list[str], folder: Path, point: int) -> Ended:
-    """Run a command that is killed at a point, if it comes to it."""
+def run_again(world: World, scenario: Scenario, folder: Path, again: bool, point: int | None = None) -> Ended:
+    """Run the command of a scenario, killed at a point if it comes to it.
+
+    Args:
+        again: with the flags that resume it. Where an older training is all that there is, they mean that one, and its
+            settings differ: such a refusal is right, and the command is run without them.
+    """
+    words = scenario.typed(scenario.words, world.inputs)
     os.chdir(folder)
 
-    def watched() -> None:
-        disk = DiskEvents(folder, kill_at=point)
-        disk.watch()
-        run_command(words)
-        disk.finish()
+    def run(words: list[str]) -> Ended:
+        def watched() -> None:
+            disk = DiskEvents(folder, kill_at=point)
+            if point is not None:
+                disk.watch()
+            run_command(words)
+            disk.finish()
 
-    return Child(watched, folder.parent).wait()
+        return Child(watched, folder.parent).wait()
+
+    if not again:
+        return run(words)
+    untouched = scenario.older and output_states(folder, scenario) == output_states(world.base(scenario), scenario)
+    ended = run([*words, *scenario.again])
+    return run(words) if ended.status == 2 and untouched else ended
 
 
 def trial(world: World, scenario: Scenario, point: int, second: int | None, folder: Path) -> list[str]:
     """Kill a command at a point, maybe kill the next try too, then let it end. What went wrong."""
     known = reference(world, scenario)
     world.begin(scenario, folder)
-    words = scenario.typed(scenario.words, world.inputs)
-    ended = killed(words, folder, point)
+    ended = run_again(world, scenario, folder, again=False, point=point)
     if ended.status != -signal.SIGKILL:
         return [f"was not killed: status {ended.status}, {ended.last_line}"]
     wrong = examine(folder, world, scenario, known)
-    words += scenario.again
     if second is not None:
-        ended = killed(words, folder, second)
+        ended = run_again(world, scenario, folder, again=True, point=second)
         if ended.status not in (0, -signal.SIGKILL):
             return [*wrong, f"the second try ended with status {ended.status}: {ended.last_line}"]
         wrong += [f"after the second kill: {one}" for one in examine(folder, world, scenario, known)]
-    os.chdir(folder)
-    ended = Child(lambda: run_command(words), folder.parent).wait()
+    ended = run_again(world, scenario, folder, again=True)
     if ended.status:
         return [*wrong, f"the same command again ended with status {ended.status}: {ended.last_line}"]
     return wrong + differences(everything(folder), known.files)
@@ -667,7 +682,8 @@ def run_readers(world: World, n: int) -> list[str]:
         kept[1]._restore({name: array * 2 for name, array in kept[0]._arrays().items()})
         kept[1].config = replace(kept[0].config, regularization=20.0)
         number = 1
-        (folder / "ready").touch()
+        while not (folder / "reading").exists():
+            time.sleep(0.01)
         while not (folder / "enough").exists():
             RunFolder(run).keep("pretrain", kept[number % 2].save)
             number += 1
@@ -677,8 +693,7 @@ def run_readers(world: World, n: int) -> list[str]:
 
         first = {name: array.copy() for name, array in models.load(run)._arrays().items()}
         wrong = []
-        while not (folder / "ready").exists():
-            time.sleep(0.01)
+        (folder / "reading").touch()
         for number in range(n):
             try:
                 model = models.load(run)

@@ -1,0 +1,374 @@
+"""Random input: mutated datasets and runs, configurations, tables. Each ends in one error line or a defined acceptance.
+
+    python tests/fuzzing.py --minutes 10 [--seed 5] [--only tables]     # `make fuzz MINUTES=10`; prints the seed
+    python tests/fuzzing.py --example '{"kind": ...}'                   # one example again, as a failure prints it
+
+Hypothesis makes the examples. They run in another process (fuzz_executor.py), so that a hang or an abort is an answer too.
+"""
+
+import argparse
+import base64
+import json
+import os
+import random
+import select
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from mutations import of_bytes, of_file
+
+Example = dict[str, Any]
+SECONDS = 20  # after which an example hangs
+Examples = st.SearchStrategy[Example]
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+class Executor:
+    """The other process; it is started anew after a hang or an abort."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: dict[str, list[str]] = {}
+        self._start()
+
+    def _start(self) -> None:
+        typed = [sys.executable, str(Path(__file__).with_name("fuzz_executor.py")), str(self.folder)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+        self.log = (self.folder / "executor.log").open("ab")
+        self.process = subprocess.Popen(
+            typed, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, env=environment, cwd=self.folder
+        )
+        files = self._line(600)
+        if files is None:
+            raise RuntimeError((self.folder / "executor.log").read_text()[-3000:])
+        self.files = json.loads(files)
+
+    def _line(self, seconds: float) -> bytes | None:
+        """The next answer; None where it does not come."""
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], seconds)
+        return (self.process.stdout.readline() or None) if ready else None
+
+    def ask(self, example: Example) -> dict[str, Any]:
+        """What became of an example."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(example).encode() + b"\n")
+        self.process.stdin.flush()
+        answer = self._line(SECONDS)
+        if answer is not None:
+            return dict(json.loads(answer))
+        ended = self.process.poll()
+        if ended is None and select.select([self.process.stdout], [], [], 0)[0]:  # its output has ended: so does it
+            ended = self.process.wait()
+        self.close()
+        self._start()
+        fault = f"hang: over {SECONDS} s" if ended is None else f"abort: the process ended with status {ended}"
+        return {"outcome": "fault", "fault": fault, "message": ""}
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+
+
+# -------------------------------------------------------------------------------------------------------------- examples
+
+
+def folders(files: dict[str, list[str]], target: str, commands: tuple[str, ...]) -> Examples:
+    """Mutations of a dataset or run folder. Most change one file once."""
+
+    def of(name: str) -> Examples:
+        return st.fixed_dictionaries({
+            "kind": st.just("folder"), "target": st.just(target), "command": st.sampled_from(commands), "file": st.just(name),
+            "mutations": st.lists(of_file(name), min_size=1, max_size=2), "resign": st.booleans(),
+        })  # fmt: skip
+
+    return st.sampled_from(files[target]).flatmap(of)
+
+
+WORDS = [  # commands that are quick whatever their flags say
+    ["prepare", "--interactions", "WORLD/events.csv", "--output", "out"],
+    ["pretrain", "--system", "ease", "--dataset", "data", "--output", "out"],
+    ["pretrain", "--system", "sasrec", "--dataset", "data", "--output", "out", "--dry-run"],
+    ["evaluate", "--run", "ease"],
+    ["recommend", "--run", "ease"],
+]
+FLAGS = {
+    "prepare": ["min_rating", "k_core", "split", "seed", "shuffle_ties", "columns", "separator", "preset", "items", "users", "output"],
+    "pretrain": ["regularization", "decay", "seed", "width", "length", "heads", "batch_size", "epochs", "system", "preset", "resume"],
+    "evaluate": ["split", "candidates", "draws", "by", "seed", "json", "per_user", "dataset", "run"],
+    "recommend": ["users", "users_file", "all", "k", "output", "dataset", "run"],
+}
+CELLS = [
+    "0", "1", "-1", "2", "0.5", "1e308", "nan", "inf", "-inf", "99999999999999999999", "10000000", "abc", "", " ", "1_000", "٣", "0x10",
+    "true", "false", "null", "~", "[1]", "[[1]]", "{a: 1}", "auto", "random", "time", "none", "test", "scores", "paper", "out", "data",
+    "nothing/here", ".", "x.csv", "x.parquet", "a,b", "user_id=user_id", "item_id=", "=", "\0", "\\t", "\t", "x" * 5000, "2024-01-01",
+    "é", "\ud83d\ude00", "'", '"', "%s", "reader-0000", "!!python/object/apply:os.system [ls]", "&a [*a]", "007",
+]  # fmt: skip
+
+
+def configurations() -> Examples:
+    """YAML texts and flags."""
+
+    def of(words: list[str]) -> Examples:
+        name = st.sampled_from([*FLAGS[words[0]], "unknown", "config", "help"])
+        cell = st.sampled_from(CELLS)
+        # what argv cannot hold stays in the file
+        typed = st.tuples(name, cell.filter(lambda text: "\0" not in text and not text.startswith("\ud83d")))
+        flags = st.lists(typed, max_size=2).map(lambda pairs: [f"--{a.replace('_', '-')}={b}" for a, b in pairs])
+        line = st.tuples(name, st.sampled_from([": ", ":", ": |\n  ", ": - "]), cell).map("".join)
+        text = st.lists(line | st.text(max_size=20), max_size=4).map("\n".join).map(lambda one: one.encode(errors="replace"))
+        deep = st.sampled_from([b"seed: " + b"[" * 5000, b"a: &a [*a]", b"\xff\xfe", b"- 1", b"seed: {a: {b: 1}}", b"? [a]\n: 1", b"1: 2"])
+        yaml = st.none() | (text | deep | st.binary(max_size=30)).map(lambda data: base64.b64encode(data).decode())
+        return st.fixed_dictionaries(
+            {"kind": st.just("config"), "words": flags.map(lambda further: [*words, *further]), "yaml": yaml}
+        )
+
+    return st.sampled_from(WORDS).flatmap(of)
+
+
+IDS = ["u1", "u2", "7", "007", "1.0", "", " ", "NULL", "nan", "a b", "a,b", 'a"b', "'x'", "é", "x" * 2000, "-1", "1e5", "\u2028"]
+NUMBERS = ["1", "5", "3.5", "-1", "", "nan", "NaN", "inf", "1e999", "9" * 30, "x", "1,5", "true", "0.1e-400"]
+TIMES = [
+    "0", "1", "-5", "1600000000", "1600000000123", "1e18", "1e300", "", "nan", "2024-01-31", "2024-01-31 10:00:01", "10:00:01", "24:00",
+    "2024-01-31T10:00:01+02:00", "2024-01-31 10:00:01 UTC", "31.12.2024", "2024-02-30", "20240131", "0000-00-00", "+99999-01-01", "now",
+    "2024-01-31T10:00:01.123456789Z", "Jan 31 2024", "1600000000.5",
+]  # fmt: skip
+JSON_CELLS = ["null", "1", "1.5", "-0", "true", '"x"', '""', '"u1"', "[]", "[1,2]", '["a",null]', '{"a":1}', "NaN", "1e999", "9" * 40, "[[1]]"]
+COLUMNS = {
+    "user_id": IDS, "user": IDS, "item_id": IDS, "asin": IDS, "item_ids": ["a b", "a a", "", " ", "1"], "rating": NUMBERS,
+    "timestamp": TIMES, "date": TIMES, "time": TIMES, "position": NUMBERS, "review_text": IDS, "title": IDS, "categories": IDS,
+    "year": NUMBERS, "history_items": ["a b", ""], "target_item": IDS, "split": ["val", "test", "x"], "seed_0": ["t", "v", "e", "x"],
+    "": IDS, "x": NUMBERS,
+}  # fmt: skip
+NAMES = ["e.csv", "e.tsv", "e.jsonl", "e.json", "e.parquet", "e.inter", "ratings.dat", "u.data", "e.csv.gz", "e.jsonl.gz", "movies.dat"]
+
+
+@st.composite
+def cells(draw: st.DrawFn) -> tuple[list[str], list[list[str]]]:
+    """A header and rows of cells, most of them good."""
+    names = draw(st.lists(st.sampled_from(sorted(COLUMNS)), max_size=3))
+    names = draw(st.permutations([*draw(st.sampled_from([["user_id", "item_id"], ["user_id", "item_ids"], []])), *names]))
+    n = draw(st.integers(0, 12))
+    rows = []
+    for row in range(n):
+        good = draw(st.integers(0, 3)) > 0
+        plain = {"user_id": f"u{row % 3}", "item_id": f"i{row}", "rating": "4", "timestamp": str(row), "item_ids": f"i{row} i{row + 1}"}
+        rows.append([plain.get(name, "1") if good else draw(st.sampled_from(COLUMNS[name])) for name in names])
+    return list(names), rows
+
+
+def as_text(names: list[str], rows: list[list[str]], separator: str, quote: str, end: str) -> str:
+    """A text table; quote: none, all, or some (whatever has to be quoted)."""
+
+    def cell(text: str) -> str:
+        needed = quote == "all" or (quote == "some" and any(one in text for one in (separator, '"', "\n")))
+        return '"' + text.replace('"', '""') + '"' if needed else text
+
+    return end.join(separator.join(map(cell, line)) for line in [names, *rows]) + end
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> Example:
+    """Tables as files: by a grammar, then perhaps with some bytes changed."""
+    names, rows = draw(cells())
+    name = draw(st.sampled_from(NAMES))
+    kind = name.removesuffix(".gz").rsplit(".")[-1]
+    if kind in ("jsonl", "json"):
+        odd = st.sampled_from(JSON_CELLS)
+        records = []
+        for row in rows:
+            pairs = [f"{json.dumps(key)}: {draw(odd) if draw(st.integers(0, 4)) == 0 else json.dumps(one)}" for key, one in zip(names, row, strict=True)]
+            records.append("{" + ", ".join(pairs) + "}")
+        text = "\n".join(records) if kind == "jsonl" else "[" + ", ".join(records) + "]"
+        data = text.encode()
+    elif kind == "parquet":
+        data = as_parquet(names, rows, draw(st.booleans()))
+    else:
+        usual = {"csv": ",", "dat": "::"}.get(kind, "\t")
+        separator = draw(st.sampled_from([usual] * 6 + [";", "|", ",", "\t"]))
+        text = as_text(names, rows, separator, draw(st.sampled_from(["none", "some", "some", "all"])), draw(st.sampled_from(["\n", "\n", "\r\n", "\r"])))
+        text = draw(st.sampled_from(["", "", "", "\ufeff", "sep=;\n", "\n\n", "# c\n"])) + text
+        data = text.encode(draw(st.sampled_from(["utf-8"] * 6 + ["utf-16", "latin-1", "cp1252"])), "replace")
+    if name.endswith(".gz"):
+        import gzip
+
+        data = gzip.compress(data, mtime=0)
+    for mutation in draw(st.lists(of_bytes(), max_size=1)) if draw(st.integers(0, 2)) == 0 else []:
+        data = changed(data, mutation)
+    role = draw(st.sampled_from(["interactions", "interactions", "interactions", "items", "users", "split"]))
+    flags = draw(st.lists(st.sampled_from([
+        "--split=none", "--split=time", "--split=leave-last-out", "--separator=;", "--min-rating=3", "--k-core=2",
+        "--columns=user_id=user", "--shuffle-ties=1", "--preset=paper", "--item-columns=title=title",
+    ]), max_size=2))  # fmt: skip
+    flags = [flag for flag in flags if not (role == "split" and flag.startswith("--split"))]
+    return {"kind": "table", "name": name, "role": role, "flags": flags, "data": base64.b64encode(data).decode()}
+
+
+def changed(data: bytes, mutation: Example) -> bytes:
+    """Some mutations of bytes, without a file."""
+    at = int(mutation.get("at", 0) * len(data))
+    if mutation["op"] == "truncate":
+        return data[:at]
+    if mutation["op"] == "insert":
+        return data[:at] + mutation["text"].encode() + data[at:]
+    if mutation["op"] == "flip" and data:
+        return data[:at] + bytes([data[at] ^ 1 << mutation["bit"]]) + data[at + 1 :]
+    if mutation["op"] == "zeros":
+        return data[:at] + bytes(len(data[at : at + mutation["n"]])) + data[at + mutation["n"] :]
+    return data * 2 if mutation["op"] == "double" else data
+
+
+def as_parquet(names: list[str], rows: list[list[str]], typed: bool) -> bytes:
+    import io
+
+    import polars as pl
+
+    columns: dict[str, Any] = {name: [row[at] for row in rows] for at, name in enumerate(names)}
+    frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
+    if typed and frame.width:
+        name = frame.columns[len(rows) % frame.width]
+        kind = [pl.Int64, pl.Float32, pl.Categorical, pl.Date, pl.Boolean, pl.Binary, pl.UInt8][len(rows) % 7]
+        try:
+            frame = frame.with_columns(pl.col(name).cast(kind, strict=False))
+        except pl.exceptions.PolarsError:
+            pass
+    written = io.BytesIO()
+    frame.write_parquet(written)
+    return written.getvalue()
+
+
+def frames() -> Examples:
+    """Columns of Python values, for build_dataset."""
+    values = ["null", "1", "2", "2.0", "1.5", "true", '"a"', '"b"', '""', '" "', "NaN", "[1]", '["a"]', '{"a": 1}', "1e30", str(2**63), '"2024-01-01"']
+    cell = st.sampled_from(values)
+    good = st.sampled_from(['"a"', '"b"', '"c"', "1"])
+    column = st.lists(cell, min_size=4, max_size=4) | st.lists(good, min_size=4, max_size=4)
+    further = st.dictionaries(st.sampled_from(["rating", "timestamp", "position", "review_text", "part", "title"]), column, max_size=2)
+    columns = st.tuples(st.fixed_dictionaries({"user_id": column, "item_id": column}), further).map(lambda pair: pair[0] | pair[1])
+    return st.fixed_dictionaries({
+        "kind": st.just("frame"), "columns": columns, "pandas": st.booleans(), "split": st.sampled_from(["none", "random", "time"]),
+    })  # fmt: skip
+
+
+def groups(files: dict[str, list[str]]) -> dict[str, tuple[Examples, int]]:
+    """Name -> examples of a group, and how many of them CI runs."""
+    ranks = ("evaluate", "recommend")
+    return {
+        "datasets": (folders(files, "data", ("recommend", "evaluate", "pretrain")), 450),
+        "runs of ease": (folders(files, "ease", ranks), 200),
+        "runs of sasrec": (folders(files, "sasrec", ranks), 150),
+        "runs of cllm4rec": (folders(files, "cllm4rec", (*ranks, "dry-run")), 200),
+        "runs of rsllm": (folders(files, "rsllm", (*ranks, "dry-run")), 200),
+        "interrupted runs": (folders(files, "stopped", ("resume",)) | folders(files, "stopped-sasrec", ("resume",)), 100),
+        "configurations": (configurations(), 200),
+        "tables": (tables(), 400),
+        "frames": (frames(), 100),
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- account
+
+
+class Account:
+    """Counts of outcomes, and an example of each kind of fault."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.faults: dict[str, tuple[Example, str]] = {}
+        self.times: Counter[str] = Counter()
+
+    def add(self, example: Example, answer: dict[str, Any]) -> None:
+        self.outcomes[answer["outcome"]] += 1
+        if "fault" in answer:
+            fault = answer["fault"]
+            self.times[fault] += 1
+            if fault not in self.faults or len(json.dumps(example)) < len(json.dumps(self.faults[fault][0])):
+                self.faults[fault] = (example, answer["message"])
+
+    def __str__(self) -> str:
+        return ", ".join(f"{self.outcomes[name]} {name}" for name in ("accepted", "refused", "fault"))
+
+    def report(self) -> str:
+        """The kinds of faults, the most frequent first, each with its shortest example."""
+        lines = []
+        for fault, n in self.times.most_common():
+            example, message = self.faults[fault]
+            lines.append(f"{n} x {fault}\n    {message.strip()}\n    python tests/fuzzing.py --example {shlex.quote(json.dumps(example))}")
+        return "\n".join(lines)
+
+
+def tried(ask: Callable[[Example], dict[str, Any]], examples: Examples, n: int, seeded: int | None = None, until: float = 1e30) -> Account:
+    """Run n examples, or fewer if the time is up. Without a seed they are the same each time."""
+    account = Account()
+
+    @settings(
+        max_examples=n, derandomize=seeded is None, database=None, deadline=None, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(example=examples)
+    def run(example: Example) -> None:
+        if time.monotonic() < until:
+            account.add(example, ask(example))
+
+    (run if seeded is None else seed(seeded)(run))()
+    return account
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Random input, for as long as asked.")
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--seed", type=int, help="of the examples; drawn and printed if not given")
+    parser.add_argument("--only", default="", help="groups whose name contains this")
+    parser.add_argument("--example", help="run one example, as a failure printed it")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        executor = Executor(Path(folder))
+        try:
+            if options.example:
+                answer = executor.ask(json.loads(options.example))
+                say(json.dumps(answer, indent=2))
+                return int("fault" in answer)
+            return fuzz(executor, options)
+        finally:
+            executor.close()
+
+
+def fuzz(executor: Executor, options: argparse.Namespace) -> int:
+    """Rounds of all groups until the time is up."""
+    chosen = random.SystemRandom().randrange(2**32) if options.seed is None else options.seed
+    until = time.monotonic() + 60 * options.minutes
+    say(f"seed {chosen}")
+    totals: dict[str, Account] = {}
+    round_number = 0
+    while time.monotonic() < until:
+        for name, (examples, n) in groups(executor.files).items():
+            if options.only in name:
+                account = totals.setdefault(name, Account())
+                for_this = tried(executor.ask, examples, max(20, n // 4), chosen + round_number, until)
+                account.outcomes += for_this.outcomes
+                account.times += for_this.times
+                account.faults = for_this.faults | account.faults
+                say(f"{name}: {account}")
+        round_number += 1
+    for name, account in totals.items():
+        if account.faults:
+            say(f"\n{name}\n{account.report()}")
+    return int(any(account.faults for account in totals.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
