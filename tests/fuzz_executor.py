@@ -51,6 +51,10 @@ ON_A_RUN = {  # what reads the mutated run
     "dry-run": ["finetune", "--run", "target", "--dry-run", "--batch-size", "6"],
     "resume": ["pretrain", "--output", "target", "--resume"],
 }
+DISAGREE = (  # errors of parts that are right by themselves and do not fit each other
+    "of this data are not the", "the dataset has no ", "the run's dataset was in ", "differs from that of the run",
+    "the scores hold NaN",
+)  # fmt: skip
 NO_TIMES = re.compile(r"[\d,.]+ (users|events)/s, [\d.]+ s|[\d.,]+ (seconds|minutes|s|MiB|GiB)\b")
 
 
@@ -146,6 +150,8 @@ class Executor:
         out, err, trace, status = io.StringIO(), io.StringIO(), "", 0
         logging.getLogger().handlers.clear()
         sys.argv = list(words)
+        os.lseek(0, 0, os.SEEK_SET)
+        sys.stdin = io.TextIOWrapper(io.BytesIO(b"y\n" * 100))  # whoever is asked agrees
         Path("/proc/self/clear_refs").write_text("5")  # the peak of the memory is counted from here
         before = _memory("VmRSS")
         with redirect_stdout(out), redirect_stderr(err):
@@ -186,10 +192,10 @@ class Executor:
         if example["resign"]:
             resign(target)
         ended = self._guarded(words)
-        names = (Path(example["file"]).name, "target")
-        fault = self._fault(ended, names if any(changed) else ())
+        names = {path.name for path in target.rglob("*")} | {Path(example["file"]).name, "target"}
+        fault = self._fault(ended, (*names, *DISAGREE) if any(changed) else ())
         if fault is None and ended.status == 0 and not example["resign"] and not self._may_differ(example):
-            if self._result(ended) != expected:
+            if self._result(ended, example) != expected:
                 fault = f"silent: another result after damage of {Path(example['file']).name}"
         return self._told(ended, fault)
 
@@ -205,14 +211,15 @@ class Executor:
             ended = self.run(words)
             if ended.status:
                 raise RuntimeError(f"{key}: {ended}")
-            self.expected[key] = self._result(ended)
+            self.expected[key] = self._result(ended, example)
             self._enter()
         return self.expected[key]
 
-    def _result(self, ended: Outcome) -> str:
+    def _result(self, ended: Outcome, example: Example) -> str:
         """What a command printed and trained, without times."""
-        trained = [self.scratch / name for name in ("out", "target") if (self.scratch / name / "run.json").is_file()]
-        weights = [kills.tensors_sha256(path) for run in trained for path in sorted(run.rglob("model.safetensors"))]
+        trained = {"pretrain": "out", "resume": "target"}.get(example["command"])
+        files = sorted((self.scratch / trained).rglob("model.safetensors")) if trained else []
+        weights = [kills.tensors_sha256(path) for path in files]
         return NO_TIMES.sub("", ended.out) + " ".join(weights)
 
     def _config(self, example: Example) -> dict[str, Any]:
@@ -234,7 +241,7 @@ class Executor:
         words = ["prepare", "--output", "data", *example["flags"]]
         words += [word for role, name in tables.items() for word in (f"--{role}", name)]
         ended = self._guarded(words)
-        fault = self._fault(ended, (example["name"], "nothing is left", "--"))
+        fault = self._fault(ended, (example["name"], "nothing is left", "--", "interactions", "events.csv"))
         if fault is None and ended.status and sorted(path.name for path in self.scratch.iterdir()) != [example["name"]]:
             fault = "a refused table leaves something"
         if fault is None and ended.status == 0:
@@ -270,7 +277,7 @@ class Executor:
             one_line = str(error) and "\n" not in str(error)
             return self._told(Outcome(2, "", f"error: {error}"), None if one_line else "an error of several lines")
         except BaseException as error:
-            return self._told(Outcome(1, "", "", _where(error)), f"traceback: {_where(error)}")
+            return self._told(Outcome(1, "", "", _where(error)), f"traceback: {_where(error).split(': ')[0]}")
         return self._told(Outcome(0, "", ""), None)
 
     def _guarded(self, words: list[str]) -> Outcome:
@@ -286,7 +293,7 @@ class Executor:
         if self.guard.outside:
             return f"written outside: {sorted(self.guard.outside)[0]}"
         if ended.trace:
-            return f"traceback: {ended.trace}"
+            return f"traceback: {ended.trace.split(': ')[0]}"
         if ended.peak > GIB:
             return f"memory: {ended.peak / GIB:.1f} GiB"
         if ended.status == 0:
@@ -294,10 +301,10 @@ class Executor:
         if ended.status != 2:
             return f"status {ended.status}"
         message = ended.err[ended.err.find("error: ") :]
-        if not message.startswith("error: ") or message.count("\n") > 1 or len(message) > 2000:
+        if not message.startswith("error: ") or message.count("\n") > 1 or len(message) > 20_000:
             return f"not one line: {message[:200]!r}"
         if names and not any(name in message for name in names):
-            return f"names no file: {re.sub(r'[0-9]+', '0', message)[:60]}"
+            return f"names no file: {re.sub(r'[0-9]+|0x[0-9a-f]+', '0', message)[:40].strip()}"
         return None
 
     def _told(self, ended: Outcome, fault: str | None) -> dict[str, Any]:
@@ -317,22 +324,27 @@ def _where(error: BaseException) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "cllm4rec" in frame.filename]
     inner = [frame for frame in frames if "tests" not in Path(frame.filename).parts]
     at = f" at {Path(inner[-1].filename).name}:{inner[-1].name}" if inner else ""
-    return f"{type(error).__name__}{at}: {' '.join(str(error).split())[:120]}"
+    return f"{type(error).__name__}{at}: {' '.join(str(error).split())[:200]}"
 
 
 def main() -> None:
-    answers = os.fdopen(os.dup(1), "w")
+    examples, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print does not mix with the answers
     if os.isatty(0):
         sys.exit(__doc__)
+    yes = Path(sys.argv[1]) / "yes.txt"
+    yes.write_text("y\n" * 100)
+    os.dup2(os.open(yes, os.O_RDONLY), 0)
     executor = Executor(Path(sys.argv[1]).resolve())
     files = {
-        name: sorted(str(path.relative_to(executor.world / name)) for path in (executor.world / name).rglob("*") if path.is_file())
+        name: sorted(
+            str(path.relative_to(executor.world / name)) for path in (executor.world / name).rglob("*") if path.is_file()
+        )
         for name in ("data", *RUNS)
     }
     answers.write(json.dumps(files) + "\n")
     answers.flush()
-    for line in sys.stdin:
+    for line in examples:
         answers.write(json.dumps(executor.answer(json.loads(line))) + "\n")
         answers.flush()
 

@@ -301,10 +301,10 @@ class World:
         """A folder as it is before the command; scenarios share the commands that they begin with."""
         key = json.dumps(scenario.before)
         if key not in self.bases:
-            folder = self.folder / f"base-{len(self.bases)}"
             known = self.bases.get(json.dumps(scenario.before[:-1])) if scenario.before else None
             if scenario.before and known is None:
                 known = self.base(replace(scenario, before=scenario.before[:-1]))
+            folder = self.folder / f"base-{len(self.bases)}"
             shutil.copytree(known, folder) if known else folder.mkdir()
             if scenario.before:
                 self.command(scenario.typed(scenario.before[-1], self.inputs), folder)
@@ -669,7 +669,9 @@ def run_readers(world: World, n: int) -> list[str]:
     """Load the model of a run n times while its stage is written anew, to and fro between two models."""
     folder = world.folder / "rewritten"
     folder.mkdir()
-    one = Scenario("", [], [], [["pretrain", "--output", "run", "--system", "ease", "--dataset", "WORLD/data", *SETTINGS["ease"]]])
+    one = Scenario(
+        "", [], [], [["pretrain", "--output", "run", "--system", "ease", "--dataset", "WORLD/data", *SETTINGS["ease"]]]
+    )
     shutil.copytree(world.base(one), folder, dirs_exist_ok=True)
     run = folder / "run"
 

@@ -28,8 +28,19 @@ KEYS = [
     "unknown", "auto_map", "trust_remote_code", "quantization_config", "tokenizer_class", "model_type", "architectures",
     "format_version", "system", "config", "", "\ud83d", "_attn_implementation", "name_or_path", "__proto__",
 ]  # fmt: skip
-HOSTILE = {"AutoConfig": "hostile.Hostile", "AutoModelForCausalLM": "hostile.Hostile", "AutoTokenizer": [None, "hostile.Hostile"]}
-TYPES = {"text": pl.String, "int8": pl.Int8, "uint64": pl.UInt64, "float": pl.Float64, "bool": pl.Boolean, "list": pl.List(pl.Int64)}
+HOSTILE = {  # what has transformers ask whether to run a file of the folder
+    "AutoConfig": "hostile.Hostile",
+    "AutoModelForCausalLM": "hostile.Hostile",
+    "AutoTokenizer": ["hostile.Hostile", "hostile.Hostile"],
+}
+TYPES = {
+    "text": pl.String,
+    "int8": pl.Int8,
+    "uint64": pl.UInt64,
+    "float": pl.Float64,
+    "bool": pl.Boolean,
+    "list": pl.List(pl.Int64),
+}
 numbers = st.integers(0, 2**31)
 shares = st.floats(0, 1, exclude_max=True, width=32)
 
@@ -42,7 +53,9 @@ def of_bytes() -> st.SearchStrategy[Mutation]:
         st.fixed_dictionaries({"op": st.sampled_from(["delete", "empty", "folder", "double"])}),
         st.fixed_dictionaries({"op": st.just("swap"), "with": numbers}),
         st.fixed_dictionaries({"op": st.just("zeros"), "at": shares, "n": st.integers(1, 5000)}),
-        st.fixed_dictionaries({"op": st.just("insert"), "at": shares, "text": st.sampled_from(['"', "\n", "{", "[", "\0", "é"])}),
+        st.fixed_dictionaries(
+            {"op": st.just("insert"), "at": shares, "text": st.sampled_from(['"', "\n", "{", "[", "\0", "é"])}
+        ),
     )
 
 
@@ -56,7 +69,20 @@ def of_json(op: str = "json") -> st.SearchStrategy[Mutation]:
 
 
 def of_parquet() -> st.SearchStrategy[Mutation]:
-    edits = ["drop", "rename", "null", "some nulls", "lengthen", "shorten", "shuffle", "cast", "far", "negative", "empty", "add"]
+    edits = [
+        "drop",
+        "rename",
+        "null",
+        "some nulls",
+        "lengthen",
+        "shorten",
+        "shuffle",
+        "cast",
+        "far",
+        "negative",
+        "empty",
+        "add",
+    ]
     return st.fixed_dictionaries({
         "op": st.just("parquet"), "column": numbers, "edit": st.sampled_from(edits), "type": st.sampled_from(sorted(TYPES)),
     })  # fmt: skip
@@ -69,6 +95,8 @@ def of_tensors() -> st.SearchStrategy[Mutation]:
 
 def of_file(name: str) -> st.SearchStrategy[Mutation]:
     """Mutations that fit a file of this name."""
+    if name.endswith(("config.json", "model.json")):
+        return of_bytes() | of_json() | of_json() | of_json() | st.just({"op": "auto_map"})
     if name.endswith((".json", ".jsonl")):
         return of_bytes() | of_json() | of_json() | of_json()
     if name.endswith(".parquet"):
@@ -87,8 +115,8 @@ def mutate(folder: Path, name: str, mutation: Mutation) -> bool:
     op = mutation["op"]
     if op in ("json", "header", "state"):
         after = _json(before, mutation, name.endswith(".jsonl")) if op == "json" else _header(before, mutation)
-        if b"auto_map" in after and b"auto_map" not in before:
-            (path.parent / "hostile.py").write_text(f"open({str(folder.parent / 'code-ran')!r}, 'w')\nclass Hostile: pass\n")
+    elif op == "auto_map":
+        after = _with_code(path, before, folder)
     elif op == "parquet":
         after = _parquet(before, mutation)
     elif op == "tensor":
@@ -111,7 +139,7 @@ def _bytes(path: Path, before: bytes, folder: Path, mutation: Mutation) -> bytes
     elif op == "empty":
         data.clear()
     elif op == "double":
-        data += data
+        data = data * 2
     elif op == "zeros":
         data[at : at + mutation["n"]] = bytes(len(data[at : at + mutation["n"]]))
     elif op == "insert":
@@ -141,8 +169,6 @@ def _edited(value: Any, mutation: Mutation) -> Any:
     nodes = _nodes(value)
     path = nodes[mutation["node"] % len(nodes)]
     key, new = KEYS[mutation["key"]], VALUES[mutation["value"]]
-    if key == "auto_map" and mutation["edit"] == "add":
-        new = HOSTILE
     above, here = None, value
     for step in path:
         above, here = here, here[step]
@@ -177,6 +203,24 @@ def _json(before: bytes, mutation: Mutation, lines: bool) -> bytes:
             return ("\n".join(parts) + "\n").encode()
         return _dumped(_edited(json.loads(before), mutation)).encode()
     except (ValueError, RecursionError, IndexError):  # damaged by a mutation before
+        return before
+
+
+def _with_code(path: Path, before: bytes, folder: Path) -> bytes:
+    """A configuration that names code in its folder; model.json names a backbone's folder whose configuration does."""
+    try:
+        described = json.loads(before)
+        if path.name == "model.json":
+            backbone = path.parent / "backbone"
+            described["config"] |= {"backbone": str(backbone), "tune": "frozen"}
+            for name in ("config.json", "tokenizer_config.json"):
+                (backbone / name).write_bytes(_with_code(backbone / name, (backbone / name).read_bytes(), folder))
+        else:
+            (path.parent / "hostile.py").write_text(f"open({str(folder.parent / 'code-ran')!r}, 'w')\nclass Hostile: pass\n")
+            kind = {"model_type": "hostile"} if path.name == "config.json" else {"tokenizer_class": "Hostile"}
+            described |= {"auto_map": HOSTILE, **kind}
+        return json.dumps(described).encode()
+    except (ValueError, TypeError, KeyError, AttributeError, OSError):  # damaged before, or without a backbone
         return before
 
 
@@ -217,7 +261,9 @@ def _edited_frame(frame: pl.DataFrame, mutation: Mutation) -> pl.DataFrame:
     if edit == "rename":
         return frame.rename({name: "renamed"})
     if edit in ("lengthen", "shorten", "empty"):
-        return pl.concat([frame, frame.head(3)]) if edit == "lengthen" else frame.head(len(frame) - 1 if edit == "shorten" else 0)
+        return (
+            pl.concat([frame, frame.head(3)]) if edit == "lengthen" else frame.head(len(frame) - 1 if edit == "shorten" else 0)
+        )
     if edit == "shuffle":
         return frame.with_columns(column.reverse())
     if edit == "add":
