@@ -7,6 +7,7 @@ and what was printed, the memory, and whether anything outside the scratch folde
 """
 
 import base64
+import faulthandler
 import importlib
 import io
 import json
@@ -25,18 +26,19 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import kills  # noqa: E402
+from digests import tensors_sha256  # noqa: E402
+from forks import SETTINGS, import_everything  # noqa: E402
 from mutations import mutate, resign, restore  # noqa: E402
 
 GIB = 2**30
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 Example = dict[str, Any]
 RUNS = {  # run folder -> the commands that made it
-    "ease": [["pretrain", "--system", "ease", *kills.SETTINGS["ease"]]],
+    "ease": [["pretrain", "--system", "ease", *SETTINGS["ease"]]],
     "sasrec": [["pretrain", "--system", "sasrec"]],
-    "cllm4rec": [["pretrain", *kills.SETTINGS["cllm4rec"]], ["finetune", *kills.SETTINGS["cllm4rec"]]],
-    "rsllm": [["pretrain", "--system", "rsllm", *kills.SETTINGS["rsllm"]], ["finetune", *kills.SETTINGS["rsllm"]]],
-    "stopped": [["pretrain", *kills.SETTINGS["cllm4rec"]]],
+    "cllm4rec": [["pretrain", *SETTINGS["cllm4rec"]], ["finetune", *SETTINGS["cllm4rec"]]],
+    "rsllm": [["pretrain", "--system", "rsllm", *SETTINGS["rsllm"]], ["finetune", *SETTINGS["rsllm"]]],
+    "stopped": [["pretrain", *SETTINGS["cllm4rec"]]],
     "stopped-sasrec": [["pretrain", "--system", "sasrec"]],
 }
 ON_A_DATASET = {  # what reads the mutated dataset
@@ -97,7 +99,7 @@ class Executor:
     def __init__(self, folder: Path) -> None:
         self.folder, self.world, self.scratch = folder, folder / "world", folder / "scratch"
         self.expected: dict[str, str] = {}
-        kills.import_everything()
+        import_everything()
         if not (self.world / "ready").exists():
             shutil.rmtree(self.world, ignore_errors=True)
             self._build()
@@ -169,6 +171,7 @@ class Executor:
         """What became of an example: outcome (accepted, refused or fault), kind of the fault, message."""
         self._enter()
         self.guard.outside.clear()
+        faulthandler.dump_traceback_later(15, file=sys.__stderr__)  # where it hangs, for the parent that ends it
         try:
             return getattr(self, f"_{example['kind']}")(example)
         except Exception as error:
@@ -176,6 +179,7 @@ class Executor:
             fault = f"the harness failed: {type(error).__name__} in {last.name}: {str(error)[:200]}"
             return {"outcome": "fault", "fault": fault, "message": traceback.format_exc()[-2000:]}
         finally:
+            faulthandler.cancel_dump_traceback_later()
             self.guard.on = False
 
     def _words(self, words: Sequence[str]) -> list[str]:
@@ -219,7 +223,7 @@ class Executor:
         """What a command printed and trained, without times."""
         trained = {"pretrain": "out", "resume": "target"}.get(example["command"])
         files = sorted((self.scratch / trained).rglob("model.safetensors")) if trained else []
-        weights = [kills.tensors_sha256(path) for path in files]
+        weights = [tensors_sha256(path) for path in files]
         return NO_TIMES.sub("", ended.out) + " ".join(weights)
 
     def _config(self, example: Example) -> dict[str, Any]:

@@ -287,27 +287,31 @@ def _tensors(path: Path, mutation: Mutation) -> bytes:
         return path.read_bytes() if path.is_file() else b""
     if not arrays:
         return path.read_bytes()
-    name = sorted(arrays)[mutation["which"] % len(arrays)]
-    array, edit = arrays[name], mutation["edit"]
-    if edit in ("nan", "infinite", "zero") and array.dtype.kind == "f":
-        arrays[name] = np.full_like(array, {"nan": np.nan, "infinite": np.inf, "zero": 0}[edit])
-    elif edit == "drop":
-        del arrays[name]
-    elif edit == "rename":
-        arrays["renamed"] = arrays.pop(name)
-    elif edit == "shorten" and array.ndim:
-        arrays[name] = array[:-1].copy()
-    elif edit == "flatten":
-        arrays[name] = array.reshape(-1)
-    elif edit in ("half", "integers"):
-        with np.errstate(all="ignore"):
-            arrays[name] = array.astype(np.float16 if edit == "half" else np.int64)
-    elif edit == "widen":
-        arrays[name] = array.astype(np.float64)
-    elif edit == "add":
-        arrays["added"] = np.zeros(3, np.float32)
-    save_file(arrays, path, metadata)
+    name, edit = sorted(arrays)[mutation["which"] % len(arrays)], mutation["edit"]
+    save_file(_edited_arrays(arrays, name, edit), path, metadata)
     return path.read_bytes()
+
+
+def _edited_arrays(arrays: dict[str, np.ndarray], name: str, edit: str) -> dict[str, np.ndarray]:
+    array = arrays[name]
+    if edit == "drop":
+        return {other: one for other, one in arrays.items() if other != name}
+    if edit == "rename":
+        return {"renamed" if other == name else other: one for other, one in arrays.items()}
+    if edit == "add":
+        return arrays | {"added": np.zeros(3, np.float32)}
+    with np.errstate(all="ignore"):
+        types = {"half": np.float16, "integers": np.int64, "widen": np.float64}
+        values = {"nan": np.nan, "infinite": np.inf, "zero": 0.0}
+        if edit in types:
+            array = array.astype(types[edit])
+        elif edit in values:
+            array = np.full_like(array, values[edit] if array.dtype.kind == "f" else 0)
+        elif edit == "shorten" and array.ndim:
+            array = array[:-1].copy()
+        elif edit == "flatten":
+            array = array.reshape(-1)
+    return arrays | {name: array}
 
 
 def resign(folder: Path) -> None:

@@ -1,0 +1,164 @@
+"""Two `prepare` into one output, and readers beside a writer."""
+
+import os
+import random
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from digests import differences, everything
+from forks import SETTINGS, Child, Ended, run_command
+from kill_scenarios import Scenario, World, readable
+
+
+def races(world: World, n: int, seed: int, report: Callable[[str], None]) -> list[str]:
+    """Two `prepare` of different tables into one output at once, over an older dataset in half of the races."""
+    generator, failed = random.Random(seed), []
+    base, folder = Scenario("", [], ["data"]), world.folder / "race"
+    prepares = {
+        name: ["prepare", "--interactions", str(world.inputs / f"{name}.csv"), "--output", "data", "--split", split]
+        for name, split in (("new", "random"), ("old", "leave-last-out"))
+    }
+    whole = {}
+    for name, words in prepares.items():
+        world.begin(base, folder)
+        world.command(words, folder)
+        whole[name] = everything(folder)
+    for number in range(n):
+        world.begin(base, folder)
+        older = [None, "new", "old"][number % 3]
+        if older:
+            world.command(prepares[older], folder)
+        delays = [generator.uniform(0, 0.04) for _ in prepares]
+        os.chdir(folder)
+
+        def start(delay: float, words: list[str]) -> Child:
+            return Child(lambda: (time.sleep(delay), run_command(words))[0], world.folder)
+
+        ended = [child.wait() for child in [start(*pair) for pair in zip(delays, prepares.values(), strict=True)]]
+        found = everything(folder)
+        wrong = [f"{who}: {one}" for who, end in zip(prepares, ended, strict=True) for one in _race_faults(end)]
+        succeeded = [name for name, end in zip(prepares, ended, strict=True) if end.status == 0]
+        if not succeeded:
+            wrong.append("neither succeeded")
+        if found not in [whole[name] for name in succeeded]:
+            nearest = min((differences(found, one) for one in whole.values()), key=len)
+            wrong.append(f"what is there is the dataset of no winner: {', '.join(nearest) or 'it is the older one'}")
+        loaded = readable(folder, replace(base, words=["prepare"]))[0]
+        if loaded != "ok":
+            wrong.append(f"it does not load: {loaded}")
+        if wrong:
+            failed.append(f"race {number} (seed {seed}, older: {older}): {'; '.join(wrong)}")
+            report(f"FAILED {failed[-1]}")
+    return failed
+
+
+def _race_faults(ended: Ended) -> list[str]:
+    """What is wrong with how one of two ended: it succeeds, or says in one line who is there."""
+    errors = [line for line in ended.said.splitlines() if line.startswith("error: ")]
+    if ended.status == 0 and not errors:
+        return []
+    if ended.status == 2 and len(errors) == 1 and re.search(r"process|prepar|writ", errors[0]) and "data" in errors[0]:
+        return []
+    return [f"status {ended.status}: {ended.last_line}"]
+
+
+def dataset_readers(world: World, n: int) -> list[str]:
+    """Load a dataset n times while another process replaces it by one of other tables, to and fro."""
+    folder = world.folder / "replaced"
+    folder.mkdir()
+    target = folder / "data"
+
+    def made(name: str) -> Any:
+        import polars as pl
+
+        from cllm4rec.data.preparation import build_dataset
+
+        return build_dataset(pl.read_csv(world.inputs / f"{name}.csv"), pl.read_csv(world.inputs / f"{name}-items.csv"))
+
+    def write() -> None:
+        datasets = [made("new"), made("old")]
+        number = 0
+        while not (folder / "enough").exists():
+            datasets[number % 2].save(target)
+            number += 1
+
+    def read() -> list[str]:
+        from cllm4rec.data.dataset import Dataset
+
+        expected = [made(name).fingerprint for name in ("new", "old")]
+        wrong = []
+        while not target.exists():
+            time.sleep(0.01)
+        for number in range(n):
+            try:
+                dataset = Dataset.load(target)
+                found = replace(dataset).fingerprint
+            except Exception as error:
+                wrong.append(f"load {number}: {type(error).__name__}: {str(error)[:300]}")
+                continue
+            if found not in expected or found != dataset.about["data_sha256"]:
+                wrong.append(f"load {number}: a mixture")
+        return wrong
+
+    return _beside(world, folder, read, write)
+
+
+def run_readers(world: World, n: int) -> list[str]:
+    """Load the model of a run n times while its stage is written anew, to and fro between two models."""
+    folder = world.folder / "rewritten"
+    folder.mkdir()
+    one = Scenario(
+        "", [], [], [["pretrain", "--output", "run", "--system", "ease", "--dataset", "WORLD/data", *SETTINGS["ease"]]]
+    )
+    shutil.copytree(world.base(one), folder, dirs_exist_ok=True)
+    run = folder / "run"
+
+    def write() -> None:
+        from cllm4rec import models
+        from cllm4rec.training.checkpoint import RunFolder
+
+        kept = [models.load(run), models.load(run)]
+        kept[0]._restore({name: array.copy() for name, array in kept[0]._arrays().items()})
+        kept[1]._restore({name: array * 2 for name, array in kept[0]._arrays().items()})
+        kept[1].config = replace(kept[0].config, regularization=20.0)
+        number = 1
+        while not (folder / "reading").exists():
+            time.sleep(0.01)
+        while not (folder / "enough").exists():
+            RunFolder(run).keep("pretrain", kept[number % 2].save)
+            number += 1
+
+    def read() -> list[str]:
+        from cllm4rec import models
+
+        first = {name: array.copy() for name, array in models.load(run)._arrays().items()}
+        wrong = []
+        (folder / "reading").touch()
+        for number in range(n):
+            try:
+                model = models.load(run)
+                scale = 2 if model.config.regularization == 20.0 else 1
+                if any((array != first[name] * scale).any() for name, array in model._arrays().items()):
+                    wrong.append(f"load {number}: a mixture")
+            except Exception as error:
+                wrong.append(f"load {number}: {type(error).__name__}: {str(error)[:300]}")
+        return wrong
+
+    return _beside(world, folder, read, write)
+
+
+def _beside(world: World, folder: Path, read: Callable[[], list[str]], write: Callable[[], None]) -> list[str]:
+    """What a reader saw beside a writer."""
+    os.chdir(world.folder)
+    writer, reader = Child(write, world.folder), Child(read, world.folder)
+    seen = reader.wait()
+    (folder / "enough").touch()
+    wrote = writer.wait()
+    wrong = list(seen.result or [])
+    wrong += [f"the reader ended with status {seen.status}: {seen.last_line}"] if seen.status else []
+    return wrong + ([f"the writer ended with status {wrote.status}: {wrote.last_line}"] if wrote.status else [])
