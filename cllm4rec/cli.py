@@ -139,6 +139,11 @@ def n_launched() -> int:
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
+def is_main_process() -> bool:
+    """Whether this is the first, or the only, process that was launched."""
+    return int(os.environ.get("RANK") or 0) == 0
+
+
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Run a command: a user's mistake ends in one line on standard error and exit status 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

@@ -8,9 +8,10 @@ from pathlib import Path
 import polars as pl
 
 from cllm4rec.cli import n_launched, parse, run, say
-from cllm4rec.data.files import check_place, check_table_name, write_table, write_text
+from cllm4rec.data.files import check_file, check_table_name, write_table, write_text
 from cllm4rec.data.splits import visible
 from cllm4rec.models import load
+from cllm4rec.options import VERIFY
 from cllm4rec.training.checkpoint import RunFolder
 
 
@@ -38,6 +39,7 @@ class EvaluateOptions:
     json: str | None = field(default=None, metadata={"help": "also write the result to this file"})
     per_user: str | None = field(default=None, metadata={"help": "write each user's values here (.parquet, .csv or .jsonl)"})
     dataset: str | None = field(default=None, metadata={"help": "the run's dataset, if it has moved"})
+    verify: bool = field(default=False, metadata=VERIFY)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -49,9 +51,9 @@ def main(argv: Sequence[str]) -> None:
     if options.per_user:
         check_table_name(options.per_user)
     if options.json:
-        check_place(options.json)
+        check_file(options.json)
     folder = RunFolder.open(options.run)
-    dataset, model = folder.dataset(options.dataset), load(options.run)
+    dataset, model = folder.dataset(options.dataset), load(options.run, verify=options.verify)
     seen = visible(dataset, options.split)
     masked = dataset.seen if options.split == "validation" else dataset.only("train", "validation", "history")
     held_out = dataset.validation if options.split == "validation" else dataset.test

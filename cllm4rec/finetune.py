@@ -8,7 +8,7 @@ from cllm4rec.cli import flag_given, flag_value, log, parse, run, say
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import load_stage, system_settings
 from cllm4rec.models.configs import SystemConfig
-from cllm4rec.options import DRY_RUN, check_unchanged, settings_before, stage_defaults, with_whole_paths
+from cllm4rec.options import DRY_RUN, check_unchanged, settings_before, stage_defaults, training_lock, with_whole_paths
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 
@@ -31,7 +31,13 @@ def main(argv: Sequence[str]) -> None:
     if path is None:  # --help, or an error
         classes = [FinetuneOptions, system_settings("cllm4rec"), TrainConfig]
         parse("finetune", "Finetune a run to recommend.", classes, argv, stage_defaults("cllm4rec", "finetune", None))
-    folder = RunFolder.open(path or "")
+    with training_lock(argv, path or ""):
+        _main(argv, path or "")
+
+
+def _main(argv: Sequence[str], path: str) -> None:
+    """The command, while no other process trains in the folder."""
+    folder = RunFolder.open(path)
     name = folder.about["system"]
     settings = system_settings(name)
     if "finetune" not in settings.training:

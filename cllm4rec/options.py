@@ -1,13 +1,20 @@
 """Settings of a stage before it runs: defaults, presets, what a run began with. Imports no library that trains."""
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from cllm4rec.cli import flag_given, is_main_process
+from cllm4rec.data.schema import checked
+from cllm4rec.data.storage import reading
 from cllm4rec.models import SYSTEMS, system_settings
 from cllm4rec.models.configs import BUILT_IN, SystemConfig
 from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.training.config import TrainConfig
 
+VERIFY = {"help": "compare the weights with their SHA-256 whole, not only their size and header"}
 DRY_RUN = {"help": "say what it would take, from a few timed steps (parameters, memory, steps, time), and write nothing"}
 
 
@@ -26,10 +33,27 @@ def stage_defaults(system: str, stage: str, preset: str | None) -> dict[str, Any
     return asdict(settings.training[stage]) | chosen["system"] | chosen[stage]
 
 
+def training_lock(argv: Sequence[str], folder: str) -> AbstractContextManager[None]:
+    """The lock of a run folder while a command trains in it; held by the main process, and not needed for a dry run.
+
+    Raises:
+        ValueError: another process trains in this folder; the message names it.
+    """
+    reads = not folder or flag_given(argv, "--dry-run") or not is_main_process()
+    return nullcontext() if reads else RunFolder.lock(folder)
+
+
 def settings_before(folder: RunFolder, stage: str) -> dict[str, Any] | None:
     """The settings of a stage that is under way or has ended; None if it was never begun."""
-    noted = folder.under_way(stage) or folder.about["stages"].get(stage)
-    return None if noted is None else noted["system"] | noted.get("training", {})
+    about = folder.about
+    noted = about["under_way"].get(stage) or about["stages"].get(stage)
+    if noted is None:
+        return None
+    with reading(folder.path / "run.json", "train again"):
+        checked(noted["system"], system_settings(about["system"]), f"settings of {stage}")
+        if "training" in noted:
+            checked(noted["training"], TrainConfig, f"settings of {stage}")
+    return noted["system"] | noted.get("training", {})
 
 
 def check_unchanged(before: dict[str, Any], *now: Any) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 
 from cllm4rec.cli import flag_value, parse, run, say
 from cllm4rec.data.dataset import PARTS, Dataset
-from cllm4rec.data.files import check_folder
 from cllm4rec.data.filters import Dropped
+from cllm4rec.data.folders import check_folder
+from cllm4rec.data.locks import locked
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.readers import (
     EVENT_COLUMNS,
@@ -60,7 +61,13 @@ class PrepareOptions:
 def main(argv: Sequence[str]) -> None:
     preset = PRESETS.get(flag_value(argv, "--preset") or "", {})
     (options,) = parse("prepare", "Make a dataset folder from tables.", [PrepareOptions], argv, preset)
-    check_folder(Path(options.output), "dataset.json")
+    with locked(Path(options.output).resolve()):
+        check_folder(Path(options.output), "dataset.json")
+        _prepare(options)
+
+
+def _prepare(options: PrepareOptions) -> None:
+    """The command, while no other process writes the folder."""
     if options.split_column is not None and options.split in RULES:
         raise ValueError(
             f"--split-column names a column of a split file, and --split {options.split} is a rule: give --split FILE"

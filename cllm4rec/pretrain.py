@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cllm4rec.cli import flag_given, flag_value, log, parse, run, say
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import SYSTEMS, load, system_class, system_settings
-from cllm4rec.options import DRY_RUN, check_unchanged, settings_before, stage_defaults, with_whole_paths
+from cllm4rec.options import DRY_RUN, check_unchanged, settings_before, stage_defaults, training_lock, with_whole_paths
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 
@@ -33,8 +33,14 @@ class PretrainOptions:
 
 
 def main(argv: Sequence[str], how_to_resume: str | None = None) -> None:
-    """The command. `how_to_resume`: what to say of a stop, where this is a part of another training."""
+    """The command. `how_to_resume`: the command to resume with, if this is a part of another training."""
     output = flag_value(argv, "--output") or ""
+    with training_lock(argv, output):
+        _main(argv, output, how_to_resume)
+
+
+def _main(argv: Sequence[str], output: str, how_to_resume: str | None) -> None:
+    """The command, while no other process trains in the folder."""
     before: dict[str, Any] | None = None
     noted: dict[str, Any] = {}
     if flag_given(argv, "--resume") and (Path(output) / "run.json").is_file():
@@ -80,8 +86,8 @@ def _train(
     how_to_resume: str,
 ) -> None:
     """Train the stage into a new run folder, or into the one that is there."""
-    from cllm4rec.models.base import OneStage
     from cllm4rec.models.neural import NeuralRecommender, make_accelerator
+    from cllm4rec.models.one_stage import OneStage
     from cllm4rec.stages import open_run, run_stage
 
     if isinstance(model, NeuralRecommender):
@@ -95,7 +101,7 @@ def _train(
         folder = RunFolder.open(output) if resumed else RunFolder.create(output, **about)
         model.fit(dataset.train, dataset.validation, report=log.info, seen=dataset.seen)
         folder.begin_stage("pretrain", system=asdict(model.config))
-        folder.keep("pretrain", model.save)
+        model.save(folder.path / "pretrain")
         folder.end_stage("pretrain")
         log.info("the run is in %s", output)
 

@@ -11,8 +11,10 @@ import polars as pl
 
 from cllm4rec.cli import log, n_launched, parse, run, say
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.files import check_table_name, mend_folder, replace_folder, write_table
+from cllm4rec.data.files import check_table_name, write_table
+from cllm4rec.data.folders import replace_folder
 from cllm4rec.models import load
+from cllm4rec.options import VERIFY
 from cllm4rec.training.checkpoint import RunFolder
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class RecommendOptions:
                           "standard output"},
     )  # fmt: skip
     dataset: str | None = field(default=None, metadata={"help": "the run's dataset, if it has moved"})
+    verify: bool = field(default=False, metadata=VERIFY)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -56,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _table(options: RecommendOptions, dataset: Dataset, users: np.ndarray) -> pl.DataFrame:
-    batches = load(options.run).recommend_batches(users, dataset, options.k, BATCH_SIZE)
+    batches = load(options.run, verify=options.verify).recommend_batches(users, dataset, options.k, BATCH_SIZE)
     return pl.concat([recommendation_table(part, dataset) for part in batches])
 
 
@@ -65,6 +68,8 @@ def _write_parts(options: RecommendOptions, dataset: Dataset, users: np.ndarray)
 
     Parts hold whole batches, so that they are, one behind the other, what one process writes.
     """
+    from accelerate.utils import broadcast_object_list
+
     from cllm4rec.models.neural import make_accelerator
 
     if Path(options.output or "").suffix != ".parquet":
@@ -72,11 +77,10 @@ def _write_parts(options: RecommendOptions, dataset: Dataset, users: np.ndarray)
     output, state = Path(options.output or ""), make_accelerator()  # which also chooses the process's own GPU
     n_batches = -(-len(users) // BATCH_SIZE)
     first, end = (n_batches * (state.process_index + i) // state.num_processes * BATCH_SIZE for i in (0, 1))
-    with replace_folder(output, "part-00000.parquet") if state.is_main_process else nullcontext():
-        state.wait_for_everyone()  # the folder is there
-        _table(options, dataset, users[first:end]).write_parquet(
-            mend_folder(output)[1] / f"part-{state.process_index:05d}.parquet"
-        )
+    with replace_folder(output, "part-00000.parquet") if state.is_main_process else nullcontext() as new:
+        (folder,) = broadcast_object_list([str(new)])  # of the main process, which made it
+        table = _table(options, dataset, users[first:end])
+        table.write_parquet(Path(folder) / f"part-{state.process_index:05d}.parquet")
         state.wait_for_everyone()
     log.info(
         "part %d of %d: %s users -> %s", state.process_index, state.num_processes, f"{min(end, len(users)) - first:,}", output

@@ -65,6 +65,7 @@ class _Records:
     def __init__(self, model: NeuralRecommender, stage: str, folder: RunFolder, settings: dict[str, Any], epoch: int) -> None:
         self.model, self.stage, self.folder, self.settings = model, stage, folder, settings
         self.begun = epoch > 0  # what an earlier try left stays until there are new weights
+        self.saved = False  # whether this process wrote the folder whole
         if self.begun:
             folder.forget(stage, epoch)  # lines that the state does not know of
 
@@ -75,11 +76,11 @@ class _Records:
     def on_best(self) -> None:
         if not self.begun:
             self.folder.begin_stage(self.stage, **self.settings)
-        if self.begun and (self.folder.path / self.stage / "model.json").is_file():
-            self.folder.keep_weights(self.stage, self.model.save_weights)
+        if self.saved and self.folder.has_weights(self.stage):
+            self.model.save_weights(self.folder.path / self.stage)
         else:
-            self.folder.keep(self.stage, self.model.save)
-        self.begun = True
+            self.model.save(self.folder.path / self.stage)
+        self.begun = self.saved = True
 
     def refused(self, state: StateFile) -> None:
         """Training ended in a user's mistake; if that was before its first epoch, what was there stays as it was."""

@@ -151,6 +151,7 @@ def test_a_run_with_a_frozen_backbone_stores_the_tables_alone(frozen: tuple[CLLM
         assert set(file.keys()) == TABLES
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "items.parquet",
+        "manifest.json",
         "model.json",
         "model.safetensors",
         "users.parquet",

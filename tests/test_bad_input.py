@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -143,8 +144,12 @@ def test_folders_missing_files_and_files_that_may_not_be_read(tmp_path, monkeypa
     assert "there is no such file" in refused(good, "--items", tmp_path / "none.csv")
     assert "there is no such file, and no rule of that name: take one of random" in refused(good, "--split", "last")
 
-    def forbidden(self: Path, *_: object) -> None:
-        raise PermissionError(13, "Permission denied")
+    opened = Path.open
+
+    def forbidden(self: Path, *arguments: Any, **named: Any) -> Any:
+        if self == good:
+            raise PermissionError(13, "Permission denied")
+        return opened(self, *arguments, **named)
 
     monkeypatch.setattr(Path, "open", forbidden)
     assert f"{good}: cannot be read as csv: Permission denied" in refused(good)

@@ -24,6 +24,7 @@ from cllm4rec.models import SYSTEMS, load, load_stage, system_settings
 from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.rehearsal import Rehearsal, Timed
+from cllm4rec.training.run_description import signed_text
 
 COMMANDS = {"prepare": prepare, "pretrain": pretrain, "finetune": finetune, "evaluate": evaluate, "recommend": recommend}
 USERS = ["007", "7", "a b", " leading", "trailing ", "🦊", "Zoë", 'q"uote', "comma,id", "-minus", "NULL", "user_3", "x", "y"]
@@ -240,9 +241,9 @@ def test_whole_numbers_as_ids_stay_whole_numbers(tmp_path: Path) -> None:
 
 def test_a_dataset_that_moved_is_found_with_its_flag(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "run", tmp_path / "run")
-    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    about = RunFolder(tmp_path / "run").about
     about["dataset"]["path"] = str(tmp_path / "gone")
-    (tmp_path / "run" / "run.json").write_text(json.dumps(about))
+    (tmp_path / "run" / "run.json").write_text(signed_text(about))
     with pytest.raises(ValueError, match="gone"):
         call("evaluate", "--run", tmp_path / "run")
     call("evaluate", "--run", tmp_path / "run", "--dataset", place / "data")

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import json
 import os
 import shutil
 import signal
@@ -19,10 +18,10 @@ import polars as pl
 import pytest
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from cllm4rec import finetune, pretrain
-from cllm4rec.data.files import mend_folder, replace_folder, write_aside, write_text
+from cllm4rec.data.files import write_text
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models import load
@@ -32,6 +31,7 @@ from cllm4rec.training import loop
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.meter import EpochRecord
+from cllm4rec.training.run_description import signed_text
 from cllm4rec.training.state import StateFile, Stopped
 
 DATASET = build_dataset(*(lambda world: (world.events, world.items))(taste_world(0, n_users=50, n_items=40, n_events=10)))
@@ -167,7 +167,7 @@ def edited(state: StateFile, **changes: Any) -> None:
     described = state.described()
     assert described is not None
     described["progress"] |= changes
-    save_file(load_file(state.path), state.path, metadata={"state": json.dumps(described)})
+    state.save(load_file(state.path), described)
 
 
 def test_time_spent_before_a_stop_counts(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(2))
     described = state.described() or {}
-    save_file(load_file(state.path), state.path, metadata={"state": json.dumps(described | {"format_version": 99})})
+    state.save(load_file(state.path), described | {"format_version": 99})
     with pytest.raises(ValueError, match="format_version 99 is unknown"):
         CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
 
@@ -232,9 +232,8 @@ def test_a_state_that_lacks_a_weight_is_refused(tmp_path: Path) -> None:
     state = StateFile(tmp_path / "state.safetensors")
     with pytest.raises(Stopped):
         CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(2))
-    metadata = {"state": json.dumps(state.described())}
     kept = {name: t for name, t in load_file(state.path).items() if name != "now.content.users.weight"}
-    save_file(kept, state.path, metadata=metadata)
+    state.save(kept, state.described() or {})
     with pytest.raises(ValueError, match="does not fit the network"):
         CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
 
@@ -302,9 +301,9 @@ def prepared_run(stage: str, whole: Path, run: Path) -> Path:
     if stage == "finetune":
         shutil.copytree(whole, run)
         shutil.rmtree(run / "finetune")
-        about = json.loads((run / "run.json").read_text())
+        about = RunFolder(run).about
         del about["stages"]["finetune"]
-        write_text(run / "run.json", json.dumps(about))
+        write_text(run / "run.json", signed_text(about))
         RunFolder(run).forget("finetune", 0)
     return run
 
@@ -514,7 +513,7 @@ def test_a_state_left_by_a_stage_that_has_ended_does_not_count(whole: Path, tmp_
 def test_a_dataset_that_has_moved_is_asked_for(interrupted: Path) -> None:
     about = RunFolder(interrupted).about
     about["dataset"]["path"] = str(interrupted / "nowhere")
-    write_text(interrupted / "run.json", json.dumps(about))
+    write_text(interrupted / "run.json", signed_text(about))
     assert "say where with --dataset" in refusal("pretrain", *resume_flags("pretrain", interrupted))
 
 
@@ -530,55 +529,6 @@ def test_weights_of_an_interrupted_stage_are_named_as_such(
 def test_finetuning_takes_the_best_epoch_of_an_interrupted_pretraining(interrupted: Path) -> None:
     finetune.main(["--run", str(interrupted), "--epochs", "1"])
     assert (interrupted / "finetune" / "model.json").is_file()
-
-
-# ------------------------------------------------------------------------------------------- folders, killed at any moment
-
-
-@pytest.mark.parametrize("renames", [0, 1])
-def test_a_folder_replaced_when_the_process_is_killed_is_the_old_or_the_new_one(
-    renames: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, left = tmp_path / "folder", [renames]
-    with replace_folder(folder, "marker") as new:
-        (new / "marker").write_text("old")
-    rename = os.replace
-
-    def killed(source: Path, target: Path) -> None:
-        if not left[0]:
-            raise SystemExit
-        left[0] -= 1
-        rename(source, target)
-
-    monkeypatch.setattr(os, "replace", killed)
-    with pytest.raises(SystemExit), replace_folder(folder, "marker") as new:
-        (new / "marker").write_text("new")
-    monkeypatch.setattr(os, "replace", rename)
-    mend_folder(folder)
-    assert (folder / "marker").read_text() == ("new" if renames else "old")
-    with replace_folder(folder, "marker") as new:
-        (new / "marker").write_text("newest")
-    assert (folder / "marker").read_text() == "newest"
-    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
-
-
-def test_what_a_killed_process_left_of_a_new_folder_does_not_count(tmp_path: Path) -> None:
-    (tmp_path / ".folder.new").mkdir()
-    (tmp_path / ".folder.new" / "half").write_text("half")
-    mend_folder(tmp_path / "folder")
-    assert not (tmp_path / "folder").exists()
-    with replace_folder(tmp_path / "folder", "marker") as new:
-        assert list(new.iterdir()) == []
-        (new / "marker").write_text("")
-    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
-
-
-def test_a_file_that_fails_to_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("old")
-    with pytest.raises(OSError, match="full"), write_aside(tmp_path / "file") as aside:
-        aside.write_text("half")
-        raise OSError("the disk is full")
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
 
 
 def test_weights_may_be_read_by_whom_the_umask_allows(whole: Path) -> None:

@@ -15,8 +15,9 @@ from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import checkerboard, shuffled_items, taste_world
 from cllm4rec.evaluation import PER_USER, measure
 from cllm4rec.models import SYSTEMS, retrieval, system_class, system_settings
-from cllm4rec.models.base import OneStage, Recommender
+from cllm4rec.models.base import Recommender
 from cllm4rec.models.neural import NeuralRecommender
+from cllm4rec.models.one_stage import OneStage
 from cllm4rec.training.config import TrainConfig
 
 SETTINGS = {  # fixed, so that nothing is searched; a system that is not named here keeps its defaults

@@ -508,7 +508,7 @@ def copied(run_and_data: tuple[Path, Path], tmp_path: Path) -> Path:
 def test_run_json_says_what_was_run_on_which_data_with_which_versions(run_and_data: tuple[Path, Path]) -> None:
     run, data = run_and_data
     about = json.loads((run / "run.json").read_text())
-    assert about["format_version"] == 2
+    assert about["format_version"] == 3
     assert about["system"] == "cllm4rec"
     assert {"cllm4rec", "python", "torch", "transformers", "accelerate", "numpy"} <= set(about["versions"])
     described = json.loads((data / "dataset.json").read_text())
@@ -562,7 +562,7 @@ def test_a_run_folder_loads_by_itself_and_scores(run_and_data: tuple[Path, Path]
 
 def test_an_unknown_format_version_is_refused_clearly(copied: Path) -> None:
     changed(copied / "run.json", format_version=99)
-    with pytest.raises(ValueError, match=r"format_version 99 is unknown.*reads 2"):
+    with pytest.raises(ValueError, match=r"format_version 99 is unknown.*reads 3"):
         load(copied)
 
 
@@ -601,9 +601,9 @@ def test_a_run_with_weights_is_never_overwritten(copied: Path, tmp_path: Path) -
 def test_a_stage_run_again_replaces_its_own_lines_only(copied: Path) -> None:
     run = RunFolder.open(copied)
     record = EpochRecord(0, {"recommend": 1.0}, {}, {}, 0.5, 1.0, 10.0, True)
-    run.begin_stage("finetune", training={})
+    run.begin_stage("finetune", system={}, training={})
     run.record("finetune", record)
-    run.begin_stage("finetune", training={})
+    run.begin_stage("finetune", system={}, training={})
     run.record("finetune", record)
     assert [line["stage"] for line in run.metrics()] == ["pretrain"] * 3 + ["finetune"]
     assert set(run.about["stages"]) == {"pretrain", "finetune"}

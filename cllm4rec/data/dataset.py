@@ -1,7 +1,6 @@
 """Dataset: interactions, external ids and texts, cut into parts; one folder on disk."""
 
 import hashlib
-import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,18 +9,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from cllm4rec.data.files import mend_folder, replace_folder
 from cllm4rec.data.interactions import IdMap, Interactions
 from cllm4rec.data.numbering import id_rows, repeated, row_numbers, with_categories
 from cllm4rec.data.randomness import hash_ids, mix
-from cllm4rec.data.raw import first_line
 from cllm4rec.data.readers import Table, event_table, item_table, user_table
-
-FORMAT_VERSION = 1
-PARTS = ("train", "validation", "test", "history")
-ITEM_TEXTS = ("title", "description", "categories", "brand", "year")  # columns of the items table that are text
-TIES = ".tie_order"  # column of items.parquet: takes seconds to compute for a million items
-USER_TEXTS = ("biography",)  # columns of the users table that are text
+from cllm4rec.data.storage import ITEM_TEXTS, PARTS, USER_TEXTS, StoredTables, load_tables, reading, save_tables
 
 
 @dataclass(frozen=True)
@@ -197,19 +189,18 @@ class Dataset:
         return hashlib.sha256(self.part.tobytes()).hexdigest()
 
     def save(self, folder: str | Path) -> None:
-        """Write the dataset as a folder: events.parquet, users.parquet, items.parquet, dataset.json.
+        """Write the dataset as a folder: events.parquet, users.parquet, items.parquet, dataset.json, manifest.json.
 
         The folder appears whole or not at all. An older dataset of that name is replaced; anything else is refused.
 
         Raises:
-            ValueError: the folder is something else, or cannot be written.
+            ValueError: the folder is something else, is being written by another process, or cannot be written.
         """
         events = self.interactions
         columns: dict[str, Any] = {"user": events.users, "item": events.items, "part": self.part}
         columns |= {} if events.times is None else {"timestamp": events.times}
         columns |= {} if events.reviews is None else {"review_text": events.reviews}
         about = self.about | {
-            "format_version": FORMAT_VERSION,
             "n_users": self.n_users,
             "n_items": self.n_items,
             "n_events": len(events),
@@ -217,51 +208,27 @@ class Dataset:
             "data_sha256": self.fingerprint,
             "split_sha256": self.split_fingerprint,
         }
-        try:
-            with replace_folder(Path(folder), marker="dataset.json") as new:
-                pl.DataFrame(columns).write_parquet(new / "events.parquet")
-                self.users.write_parquet(new / "users.parquet")
-                self.items.with_columns(pl.Series(TIES, self.tie_order)).write_parquet(new / "items.parquet")
-                (new / "dataset.json").write_text(json.dumps(about, indent=2) + "\n")
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise ValueError(f"{folder}: cannot be written: {first_line(error)}") from error
+        save_tables(Path(folder), StoredTables(pl.DataFrame(columns), self.users, self.items, self.tie_order, about))
 
     @classmethod
     def load(cls, folder: str | Path) -> "Dataset":
-        """Read a folder written by `save`.
+        """Read a folder written by `save`, each file checked against its hash.
 
         Raises:
-            ValueError: there is no dataset in the folder, or it has another format version.
+            ValueError: there is no dataset in the folder, or it is damaged or of another format version.
         """
-        folder = Path(folder)
-        mend_folder(folder)
-        if not (folder / "dataset.json").is_file():
-            raise ValueError(f"{folder} is not a dataset folder (no dataset.json): make one with cllm4rec.prepare")
-        try:
-            return cls._read(folder)
-        except (OSError, KeyError, json.JSONDecodeError, pl.exceptions.PolarsError) as error:
-            raise ValueError(f"{folder} is damaged ({str(error).splitlines()[0]}): prepare the dataset again") from error
-
-    @classmethod
-    def _read(cls, folder: Path) -> "Dataset":
-        about = json.loads((folder / "dataset.json").read_text())
-        if about.get("format_version") != FORMAT_VERSION:
-            raise ValueError(
-                f"{folder}/dataset.json: format_version {about.get('format_version')!r} is unknown to this version, "
-                f"which reads {FORMAT_VERSION}: prepare the dataset again"
+        stored = load_tables(Path(folder))
+        events = stored.events
+        with reading(Path(folder), "prepare the dataset again"):
+            interactions = Interactions(
+                events["user"].to_numpy(),
+                events["item"].to_numpy(),
+                len(stored.users),
+                len(stored.items),
+                events["timestamp"].to_numpy() if "timestamp" in events.columns else None,
+                events["review_text"] if "review_text" in events.columns else None,
             )
-        events = pl.read_parquet(folder / "events.parquet")
-        users, items = pl.read_parquet(folder / "users.parquet"), pl.read_parquet(folder / "items.parquet")
-        interactions = Interactions(
-            events["user"].to_numpy(),
-            events["item"].to_numpy(),
-            len(users),
-            len(items),
-            events["timestamp"].to_numpy() if "timestamp" in events.columns else None,
-            events["review_text"] if "review_text" in events.columns else None,
-        )
-        ties = items[TIES].to_numpy(writable=True) if TIES in items.columns else None  # older folders have none
-        return cls(interactions, users, items.drop(TIES, strict=False), events["part"].to_numpy(), about, ties)
+        return cls(interactions, stored.users, stored.items, events["part"].to_numpy(), stored.about, stored.tie_order)
 
 
 def _texts(rows: pl.DataFrame, names: tuple[str, ...], here: np.ndarray) -> dict[str, list[str]]:

@@ -50,19 +50,24 @@ def system_class(name: str) -> "type[Recommender]":
     return found
 
 
-def load_stage(folder: RunFolder, stage: str | None = None) -> "Recommender":
-    """The model of a run: the best weights of a stage, of the newest if not given."""
-    return system_class(folder.about["system"]).load(folder.stage_folder(stage))
+def load_stage(folder: RunFolder, stage: str | None = None, verify: bool = False) -> "Recommender":
+    """The model of a run: the best weights of a stage, of the newest if not given; `verify` as for `Recommender.load`."""
+    return system_class(folder.about["system"]).load(folder.stage_folder(stage), verify)
 
 
-def load(run: str | Path, train: "Dataset | None" = None) -> "Recommender":
+def load(run: str | Path, train: "Dataset | None" = None, verify: bool = False) -> "Recommender":
     """The model of a run folder: its newest stage, best epoch.
+
+    Args:
+        run: the folder.
+        train: a dataset that it has to be trained on.
+        verify: read the weights whole and compare them with their hash, not only their size and header.
 
     Raises:
         ValueError: there is none, or it was trained on other users, items or parts than `train`, where that is given.
     """
     folder = RunFolder.open(run)
-    model = load_stage(folder)
+    model = load_stage(folder, verify=verify)
     for stage in filter(folder.under_way, STAGES):
         log.warning("%s: %s has not ended: go on with --resume; until then its best epoch so far, if any, is taken", run, stage)
     if train is not None:

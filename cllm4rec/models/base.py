@@ -1,29 +1,31 @@
 """Recommender: what every system offers. Masking, top k, saving and loading are written here once."""
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
-from itertools import product
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
-import scipy.sparse as sp
 import torch
-from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch import Tensor
 
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.folders import link_file, read_folder, replace_folder
 from cllm4rec.data.interactions import IdMap
-from cllm4rec.evaluation import measure
-from cllm4rec.models.configs import DecayedInput, SystemConfig
+from cllm4rec.data.manifest import check_manifest, read_manifest, write_manifest
+from cllm4rec.data.schema import check_version, checked, json_text, read_json
+from cllm4rec.data.storage import check_columns, reading
+from cllm4rec.models.configs import SystemConfig
+from cllm4rec.models.description import FORMAT_VERSION, ModelDescription
 from cllm4rec.ranking import TopK
 
-Report = Callable[[str], None]
+MARKER, WEIGHTS = "model.json", "model.safetensors"
+REMEDY = "train this stage again"
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -157,46 +159,88 @@ class Recommender(ABC):
             yield self.recommend(users[start : start + batch_size], seen, k)
 
     def save(self, folder: str | Path) -> None:
-        """Write configuration, ids and weights into a folder that exists."""
-        self.save_weights(Path(folder) / "model.safetensors")
-        self._save_description(Path(folder))
-
-    def save_weights(self, file: Path) -> None:
-        """Write what was learned as safetensors."""
-        save_file({name: np.ascontiguousarray(array) for name, array in self._arrays().items()}, file)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read what `save` wrote.
+        """Write configuration, ids and weights as a folder, whole or not at all. An older model there is replaced.
 
         Raises:
-            ValueError: a file is missing or damaged.
+            ValueError: the folder is something else, or is being written by another process.
         """
-        try:
-            model = cls._load_description(Path(folder))
-            mapped = load_file(Path(folder) / "model.safetensors")  # the file's pages, read when they are touched
-            model._restore({name: tensor.numpy() for name, tensor in mapped.items()})
-        except (OSError, KeyError, json.JSONDecodeError, SafetensorError, pl.exceptions.PolarsError) as error:
-            raise ValueError(f"{folder} is damaged ({str(error).splitlines()[0]}): train this stage again") from error
+        with replace_folder(Path(folder), MARKER) as new:
+            self._write(new)
+
+    def save_weights(self, folder: Path) -> None:
+        """Write new weights into a folder that `save` wrote, as a whole; its other files stay."""
+        records = {name: record for name, record in read_manifest(folder).files.items() if name != WEIGHTS}
+        with replace_folder(folder, MARKER) as new:
+            for name in records:
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
+                link_file(folder / name, new / name)
+            self._write_weights(new)
+            write_manifest(new, records)
+
+    def _write(self, folder: Path) -> None:
+        """Write all files into a new folder."""
+        self._write_weights(folder)
+        self._write_description(folder)
+        write_manifest(folder)
+
+    def _write_weights(self, folder: Path) -> None:
+        save_file({name: np.ascontiguousarray(array) for name, array in self._arrays().items()}, folder / WEIGHTS)
+
+    @classmethod
+    def load(cls, folder: str | Path, verify: bool = False) -> Self:
+        """Read the files that `save` wrote, compared with the manifest of their hashes.
+
+        Args:
+            folder: the folder.
+            verify: read the weights whole and compare them with their hash too. They are mapped, so that without it
+                only their size and header are compared.
+
+        Raises:
+            ValueError: a file is missing or damaged, or the folder holds the model of another system.
+        """
+        return read_folder(Path(folder), lambda found: cls._load(found, verify))
+
+    @classmethod
+    def _load(cls, folder: Path, verify: bool) -> Self:
+        with reading(folder, REMEDY):
+            check_version(folder / MARKER, FORMAT_VERSION)
+            check_manifest(folder, whole=verify)
+            described: ModelDescription = read_json(folder / MARKER, ModelDescription)
+            if described["system"] != cls.name:
+                raise ValueError(f"{MARKER}: it is a model of system {described['system']!r}, not {cls.name}")
+            model = cls(checked(described["config"], cls.config_class, f"{MARKER}, key config"))
+            model._read_ids(folder)
+            mapped = load_file(folder / WEIGHTS)  # the file's pages, read when they are touched
+            arrays = {name: tensor.numpy() for name, tensor in mapped.items()}
+        model._prepare(folder, described, {name: array.shape for name, array in arrays.items()})
+        with reading(folder, REMEDY):
+            model._restore(arrays)
         return model
 
-    def _describe(self) -> dict[str, Any]:
-        """What model.json says."""
-        return {"system": self.name, "config": asdict(self.config)}
+    def _prepare(self, folder: Path, described: ModelDescription, shapes: Shapes) -> None:  # noqa: B027 - most have nothing
+        """Make what the weights are filled into.
 
-    def _save_description(self, folder: Path) -> None:
-        (folder / "model.json").write_text(json.dumps(self._describe(), indent=2) + "\n")
+        Args:
+            folder: of the model.
+            described: the content of model.json.
+            shapes: of the arrays in model.safetensors, by name.
+        """
+
+    def _describe(self) -> dict[str, Any]:
+        """The content of model.json."""
+        return {"format_version": FORMAT_VERSION, "system": self.name, "config": asdict(self.config)}
+
+    def _write_description(self, folder: Path) -> None:
+        (folder / MARKER).write_text(json_text(self._describe()), encoding="utf-8")
         pl.DataFrame({"user_id": self.user_ids.ids, "trained": self.trained}).write_parquet(folder / "users.parquet")
         pl.DataFrame({"item_id": self.item_ids.ids}).write_parquet(folder / "items.parquet")
 
-    @classmethod
-    def _load_description(cls, folder: Path) -> Self:
-        described = json.loads((folder / "model.json").read_text())
-        model = cls(cls.config_class(**described["config"]))
-        users = pl.read_parquet(folder / "users.parquet")
-        model.user_ids, model.trained = IdMap(users["user_id"]), users["trained"].to_numpy()
-        model.item_ids = IdMap(pl.read_parquet(folder / "items.parquet")["item_id"])
-        return model
+    def _read_ids(self, folder: Path) -> None:
+        users, items = (pl.read_parquet(folder / name) for name in ("users.parquet", "items.parquet"))
+        check_columns("users.parquet", users, {"user_id": None, "trained": pl.Boolean}, {})
+        check_columns("items.parquet", items, {"item_id": None}, {})
+        self.user_ids, self.trained = IdMap(users["user_id"]), users["trained"].to_numpy()
+        self.item_ids = IdMap(items["item_id"])
 
     def _learn_ids(self, train: Dataset) -> None:
         self.user_ids, self.item_ids = train.user_ids, train.item_ids
@@ -207,71 +251,3 @@ class Recommender(ABC):
         same = seen.user_ids.ids.equals(self.user_ids.ids)
         known = users if same else self.user_ids.find(seen.user_ids.names(users))
         return np.where(self.trained[known] & (known >= 0), known, -1)
-
-
-class OneStage(Recommender):
-    """A system fitted in one go, whose settings are chosen on the validation events where they are None."""
-
-    grid: ClassVar[tuple[dict[str, Any], ...]] = ()  # choices of the settings that fitting needs
-    at_scoring: ClassVar[dict[str, tuple[Any, ...]]] = {}  # choices of those that act on scoring alone
-
-    @abstractmethod
-    def _fit(self, train: Dataset, settings: Any) -> None:
-        """Learn from the training events with these settings."""
-
-    def fit(
-        self,
-        train: Dataset,
-        validation: Dataset | None = None,
-        report: Report = lambda line: None,
-        *,
-        seen: Dataset | None = None,
-    ) -> Self:
-        """Learn from `train`. Settings that are None are chosen by NDCG@100 on `validation` over the system's grid, with
-        the events of `seen` as input (`train` if not given).
-
-        Raises:
-            ValueError: a setting is open and there are no validation events to choose it by.
-        """
-        self._learn_ids(train)
-        unset = [name for name, value in asdict(self.given).items() if value is None]
-        if not unset:
-            self.config = self.given
-            self._fit(train, self.config)
-            return self
-        if validation is None or not len(validation.interactions):
-            raise ValueError(
-                f"{self.name} chooses {', '.join(unset)} on validation events and there are none: "
-                "give a value, or prepare with a split"
-            )
-        best: tuple[float, Any] = (-1.0, None)
-        for alike in self._choices(unset):
-            for number, settings in enumerate(alike):
-                self.config = settings
-                if number == 0:
-                    self._fit(train, settings)
-                quality = measure(self, seen or train, validation).metrics["ndcg@100"]
-                chosen = {name: getattr(settings, name) for name in unset}
-                report(f"{self.name} {json.dumps(chosen)}: validation ndcg@100 {quality:.4f}")
-                if quality > best[0]:
-                    best = (quality, settings)
-        self.config = best[1]
-        self._fit(train, self.config)
-        return self
-
-    def _choices(self, unset: list[str]) -> list[list[Any]]:
-        """Settings to try, those that need no fitting in between side by side."""
-        fitted = dict.fromkeys(tuple((name, choice[name]) for name in unset if name in choice) for choice in self.grid)
-        scored = list(
-            product(*([(name, value) for value in self.at_scoring[name]] for name in unset if name in self.at_scoring))
-        )
-        return [[replace(self.given, **dict([*one, *other])) for other in scored] for one in fitted]
-
-
-DECAYS = {"decay": (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)}
-
-
-def weighted_history(users: np.ndarray, seen: Dataset, config: DecayedInput) -> sp.csr_matrix:
-    """Histories of users (B,), weighted by their order, float32 (B, n_items)."""
-    events = seen.interactions
-    return (events.matrix if config.decay in (None, 1.0) else events.decayed(config.decay))[users]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +10,9 @@ from torch.nn import functional
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.backbone import Backbone, build_backbone
+from cllm4rec.models.base import Shapes
 from cllm4rec.models.configs import CLLM4RecConfig
+from cllm4rec.models.description import ModelDescription
 from cllm4rec.models.language import LanguageRecommender
 from cllm4rec.models.starts import starting_tables
 from cllm4rec.models.tables import IDTable
@@ -125,8 +126,8 @@ class CLLM4Rec(LanguageRecommender):
             net.content.fill(content)
         return net
 
-    def _rebuild(self, folder: Path, described: dict[str, Any]) -> CLLM4RecNet:
-        backbone = self._restored_backbone(folder, described)
+    def _rebuild(self, folder: Path, described: ModelDescription, shapes: Shapes) -> CLLM4RecNet:
+        backbone = self._restored_backbone(folder, described, shapes)
         return CLLM4RecNet(backbone, self.config, len(self.user_ids), len(self.item_ids))
 
     def _options(self, seed: int) -> HistoryOptions:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from cllm4rec.data.schema import STRICT
 from cllm4rec.training.config import TrainConfig, check_settings
 
 BUILT_IN = {"tiny": (2, 128), "small": (4, 256)}  # backbones made here, not pretrained: name -> layers, width
@@ -16,6 +17,8 @@ class SystemConfig:
     training: ClassVar[dict[str, TrainConfig]] = {}  # stage -> how it is trained; none where `pretrain` fits in one go
     presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {}  # name -> settings of the system and of each stage
     settled: ClassVar[tuple[str, ...]] = ()  # settings that the first stage settles
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -4,8 +4,9 @@ import numpy as np
 import scipy.linalg
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.base import DECAYS, OneStage, weighted_history
 from cllm4rec.models.configs import EASEConfig
+from cllm4rec.models.description import checked_array
+from cllm4rec.models.one_stage import DECAYS, OneStage, weighted_history
 
 
 class EASE(OneStage):
@@ -36,4 +37,4 @@ class EASE(OneStage):
         return {"weights": self.weights}
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        self.weights = arrays["weights"]
+        self.weights = checked_array(arrays, "weights", (len(self.item_ids),) * 2, np.float32)

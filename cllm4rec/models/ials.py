@@ -6,8 +6,9 @@ from torch import Tensor
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.randomness import hash_ids, uniform
-from cllm4rec.models.base import OneStage
 from cllm4rec.models.configs import IALSConfig
+from cllm4rec.models.description import checked_array
+from cllm4rec.models.one_stage import OneStage
 from cllm4rec.models.retrieval import InnerProductRecommender
 
 
@@ -43,7 +44,8 @@ class IALS(OneStage, InnerProductRecommender):
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         self.model = _library_model(self.config)
-        self.model.item_factors = arrays["item_factors"]
+        shape = (len(self.item_ids), self.config.factors)
+        self.model.item_factors = checked_array(arrays, "item_factors", shape, np.float32)
 
 
 def _library_model(settings: IALSConfig):  # type: ignore[no-untyped-def]  # the library has no types

@@ -4,8 +4,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.base import DECAYS, OneStage, weighted_history
 from cllm4rec.models.configs import ItemKNNConfig
+from cllm4rec.models.description import checked_array
+from cllm4rec.models.one_stage import DECAYS, OneStage, weighted_history
 
 
 class ItemKNN(OneStage):
@@ -44,8 +45,14 @@ class ItemKNN(OneStage):
         return {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        n = len(arrays["indptr"]) - 1
-        self.similarity = sp.csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(n, n))
+        n = len(self.item_ids)
+        data = checked_array(arrays, "data", (None,), np.float32)
+        indices, indptr = (
+            checked_array(arrays, "indices", data.shape, np.int32),
+            checked_array(arrays, "indptr", (n + 1,), np.int32),
+        )
+        self.similarity = sp.csr_matrix((data, indices, indptr), shape=(n, n))
+        self.similarity.check_format(full_check=True)
 
 
 def _keep_largest(matrix: sp.csr_matrix, k: int, tie_order: np.ndarray) -> sp.csr_matrix:

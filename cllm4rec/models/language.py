@@ -9,7 +9,9 @@ from transformers import PreTrainedTokenizerBase
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.backbone import Backbone, check_backbone, load_backbone, restore_backbone
+from cllm4rec.models.base import Shapes
 from cllm4rec.models.configs import BackboneConfig
+from cllm4rec.models.description import ModelDescription
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.text.tokenizer import ExtendedTokenizer
 
@@ -37,20 +39,20 @@ class LanguageRecommender(NeuralRecommender):
         described = super()._describe() | {"scales": [backbone.word_scale, backbone.id_scale]}
         return described if backbone.tuned else described | {"backbone_sha256": backbone.fingerprint()}
 
-    def _save_description(self, folder: Path) -> None:
-        super()._save_description(folder)
+    def _write_description(self, folder: Path) -> None:
+        super()._write_description(folder)
         if self.net.backbone.tuned:
             self.net.backbone.model.config.save_pretrained(folder / "backbone")
             self.tokenizer.words.save_pretrained(folder / "backbone")
 
-    def _restored_backbone(self, folder: Path, described: dict[str, Any]) -> Backbone:
+    def _restored_backbone(self, folder: Path, described: ModelDescription, shapes: Shapes) -> Backbone:
         """The backbone of a saved run, and its tokenizer taken over.
 
         Raises:
             ValueError: the weights of a frozen backbone are not those of the run.
         """
         if self.config.tuned:
-            backbone, words = restore_backbone(folder / "backbone", self.config, tuple(described["scales"]))
+            backbone, words = restore_backbone(folder / "backbone", self.config, described["scales"])
         else:
             backbone, words = load_backbone(self.config)
             if backbone.fingerprint() != described["backbone_sha256"]:

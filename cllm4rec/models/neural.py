@@ -1,6 +1,5 @@
 """What systems with a network share: stages of objectives, the loop, the best weights, the checkpoint."""
 
-import json
 import os
 from abc import abstractmethod
 from collections.abc import Callable
@@ -16,7 +15,8 @@ from torch import nn
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import measure
-from cllm4rec.models.base import Recommender
+from cllm4rec.models.base import REMEDY, Recommender, Shapes
+from cllm4rec.models.description import ModelDescription, checked_array
 from cllm4rec.models.retrieval import InnerProductRecommender
 from cllm4rec.training import loop
 from cllm4rec.training.config import TrainConfig
@@ -97,8 +97,11 @@ class NeuralRecommender(InnerProductRecommender):
         """What the stage learns."""
 
     @abstractmethod
-    def _rebuild(self, folder: Path, described: dict[str, Any]) -> nn.Module:
-        """The network of a saved run, weights not yet filled in; `described`: what `_describe` gave."""
+    def _rebuild(self, folder: Path, described: ModelDescription, shapes: Shapes) -> nn.Module:
+        """The network of a saved model, weights not yet filled in; the arguments are those of `_prepare`.
+
+        Sizes in the settings are compared with `shapes` before they are believed.
+        """
 
     def _built_from(self) -> dict[str, Any]:
         """What a state is only taken up with, beside the settings: things fitted when the network was built."""
@@ -222,22 +225,18 @@ class NeuralRecommender(InnerProductRecommender):
             odd = sorted(set(trained) ^ set(arrays))[0]
             raise ValueError(f"model.safetensors does not fit this system: {odd} is on one side only")
         for name, parameter in trained.items():
-            if parameter.shape != arrays[name].shape:
-                shapes = " and not ".join(str(list(one.shape)) for one in (parameter, arrays[name]))
-                raise ValueError(f"model.safetensors does not fit this system: {name} is {shapes}")
-            parameter.data = torch.from_numpy(arrays[name])  # no copy: a large table stays on disk until it is read
+            array = checked_array(arrays, name, tuple(parameter.shape), np.float32)
+            parameter.data = torch.from_numpy(array)  # no copy: a large table stays on disk until it is read
         self.net.to("cuda" if on_gpu() else "cpu").eval()
 
     def _describe(self) -> dict[str, Any]:
         return super()._describe() | {"stage": self.stage}
 
-    @classmethod
-    def _load_description(cls, folder: Path) -> Self:
-        model = super()._load_description(folder)
-        described = json.loads((folder / "model.json").read_text())
-        model.stage = described["stage"]
-        model.net = model._rebuild(folder, described)
-        return model
+    def _prepare(self, folder: Path, described: ModelDescription, shapes: Shapes) -> None:
+        self.stage = described.get("stage")
+        if self.stage not in self.stages:
+            raise ValueError(f"{folder} is damaged (model.json: stage {self.stage!r} is unknown): {REMEDY}")
+        self.net = self._rebuild(folder, described, shapes)
 
 
 def shared_validation(model: Recommender, seen: Dataset, held_out: Dataset, accelerator: Accelerator) -> float:

@@ -3,8 +3,9 @@
 import numpy as np
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.base import OneStage
 from cllm4rec.models.configs import PopularityConfig
+from cllm4rec.models.description import checked_array
+from cllm4rec.models.one_stage import OneStage
 
 
 class Popularity(OneStage):
@@ -23,4 +24,4 @@ class Popularity(OneStage):
         return {"counts": self.counts}
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        self.counts = arrays["counts"]
+        self.counts = checked_array(arrays, "counts", (len(self.item_ids),), np.float32)

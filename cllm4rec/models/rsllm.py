@@ -15,8 +15,9 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import load, system_class
 from cllm4rec.models.answers import generate, likelihoods
 from cllm4rec.models.backbone import build_backbone
-from cllm4rec.models.base import Recommender
+from cllm4rec.models.base import REMEDY, Recommender, Shapes
 from cllm4rec.models.configs import RSLLMConfig
+from cllm4rec.models.description import ModelDescription
 from cllm4rec.models.language import LanguageRecommender
 from cllm4rec.models.rsllm_net import RSLLMNet
 from cllm4rec.models.sequential import SequentialRecommender
@@ -106,20 +107,21 @@ class RSLLM(LanguageRecommender):
             backbone.id_scale = float(backbone.words.std()) * backbone.word_scale / float(net.projected().std())
         return net
 
-    def _rebuild(self, folder: Path, described: dict[str, Any]) -> RSLLMNet:
-        found = system_class(described["sequential"]).load(folder / "sequential")
-        assert isinstance(found, SequentialRecommender)
-        self.sequential = found
-        backbone = self._restored_backbone(folder, described)
-        return RSLLMNet(backbone, self.config, found.net.items.detach().cpu())
+    def _rebuild(self, folder: Path, described: ModelDescription, shapes: Shapes) -> RSLLMNet:
+        name = described.get("sequential")
+        if name not in CONVENTIONAL:
+            raise ValueError(f"{folder} is damaged (model.json: sequential is {name!r}): {REMEDY}")
+        self.sequential = self._fitting(system_class(name).load(folder / "sequential"))
+        backbone = self._restored_backbone(folder, described, shapes)
+        return RSLLMNet(backbone, self.config, self.sequential.net.items.detach().cpu())
 
     def _describe(self) -> dict[str, Any]:
         return super()._describe() | {"sequential": self.sequential.name}
 
-    def _save_description(self, folder: Path) -> None:
-        super()._save_description(folder)
+    def _write_description(self, folder: Path) -> None:
+        super()._write_description(folder)
         (folder / "sequential").mkdir()
-        self.sequential.save(folder / "sequential")
+        self.sequential._write(folder / "sequential")
 
     def _titles(self, titles: list[str] | None, n_items: int) -> list[str]:
         """Titles of all items, "" for none.

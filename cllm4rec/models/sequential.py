@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.storage import reading
 from cllm4rec.models.backbone import TABLE_SPREAD
+from cllm4rec.models.base import REMEDY, Shapes
 from cllm4rec.models.configs import SequentialConfig
+from cllm4rec.models.description import ModelDescription, check_layers, check_shapes
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.text.ragged import Batch, Ragged, batches_by_length
 from cllm4rec.text.sequences import SequenceCorpus, sequence_batch
@@ -69,7 +71,10 @@ class SequentialRecommender(NeuralRecommender):
             torch.manual_seed(seed)
             return self._new_net(train.n_items)
 
-    def _rebuild(self, folder: Path, described: dict[str, Any]) -> SequentialNet:
+    def _rebuild(self, folder: Path, described: ModelDescription, shapes: Shapes) -> SequentialNet:
+        with reading(folder, REMEDY):
+            check_layers(self.config.layers, shapes)
+            check_shapes(lambda: self._new_net(len(self.item_ids)), shapes)
         return self._new_net(len(self.item_ids))
 
     def _objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:

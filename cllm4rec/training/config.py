@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
+
+from cllm4rec.data.schema import STRICT
 
 
 def check_settings(config: Any) -> None:
@@ -29,6 +31,8 @@ def check_settings(config: Any) -> None:
 @dataclass(frozen=True)
 class TrainConfig:
     """Settings of the training loop."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     epochs: int = field(
         default=50, metadata={"least": 0, "help": "most epochs, warm-up not counted; patience usually ends training earlier"}

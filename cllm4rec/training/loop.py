@@ -115,9 +115,12 @@ class Course:
         self.optimizer = Optimizer(net, accelerator)
         self.at, self.best = Progress(), Weights()
         if state is not None:
-            self.at, self.best, moments = state.take_up(self.weights)
+            self.at, self.best, moments = state.restore(self.weights)
             if moments:
-                self.optimizer.load(moments)
+                try:
+                    self.optimizer.load(moments)
+                except ValueError as error:
+                    raise ValueError(f"{state.path} does not fit ({error}): remove it and start this stage again") from error
         accelerator.wait_for_everyone()  # before the main process replaces what the others have to read
         now = time.monotonic()
         self.began, self.epoch_began, self.saved = now - self.at.seconds, now, now

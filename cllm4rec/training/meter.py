@@ -1,13 +1,14 @@
 """What an epoch gave: losses, gradient norms and speed, summed up step by step."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from cllm4rec.data.schema import STRICT
 from cllm4rec.text.ragged import Batch
 
 
@@ -37,6 +38,8 @@ class EpochRecord:
 @dataclass
 class Totals:
     """Sums over the steps of an epoch, of all processes, as numbers that JSON holds exactly."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     losses: dict[str, tuple[float, int]] = field(default_factory=dict)  # name -> sum, targets
     norms: dict[str, tuple[float, int]] = field(default_factory=dict)  # name -> sum, steps

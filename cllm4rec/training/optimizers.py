@@ -121,16 +121,37 @@ class Optimizer:
         return flat | {f"{table}.{name}": one for table, own in self.rows.items() for name, one in own.state().items()}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state` gave."""
+        """Restore the moments that `state` gave.
+
+        Raises:
+            ValueError: they do not fit the parameters.
+        """
         moments: dict[int, dict[str, Tensor]] = {}
         tables: dict[str, dict[str, Tensor]] = {table: {} for table in self.rows}
         for key, tensor in state.items():
-            of, name = key.rsplit(".", 1)
+            of, _, name = key.rpartition(".")
             if of in tables:
                 tables[of][name] = tensor
-            else:
+            elif of.isdecimal():
                 moments.setdefault(int(of), {})[name] = tensor
+            else:
+                raise ValueError(f"the moments of {key!r} belong to no parameter")
+        self._check(moments, tables)
         if self.raw is not None:
             self.raw.load_state_dict({"state": moments, "param_groups": self.raw.state_dict()["param_groups"]})
         for table, own in tables.items():
             self.rows[table].load(own)
+
+    def _check(self, moments: dict[int, dict[str, Tensor]], tables: dict[str, dict[str, Tensor]]) -> None:
+        """Raise ValueError unless moments have the shapes of their parameters."""
+        parameters = [p for group in (self.raw.param_groups if self.raw else []) for p in group["params"]]
+        shapes = {number: p.shape for number, p in enumerate(parameters)}
+        for number, named in moments.items():
+            wrong = named.keys() != {"step", "exp_avg", "exp_avg_sq"} or number not in shapes
+            if wrong or any(one.shape != shapes[number] for name, one in named.items() if name != "step"):
+                raise ValueError(f"the moments of parameter {number} do not have its shape")
+        for table, named in tables.items():
+            weight = self.rows[table].table.weight
+            shape = {"mean": weight.shape, "square": weight.shape, "done": weight.shape[:1]}
+            if named and (named.keys() != {*shape, "rates"} or any(named[name].shape != size for name, size in shape.items())):
+                raise ValueError(f"the moments of {table} do not have its shape")

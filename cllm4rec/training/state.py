@@ -1,20 +1,24 @@
-"""The state of a stage that has not ended yet: all that training needs to go on as if it had never stopped."""
+"""The state of an unfinished stage: all that training needs to resume as if it had never stopped."""
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from typing_extensions import TypedDict
 
-from cllm4rec.data.files import remove_file, write_aside
+from cllm4rec.data.files import remove_file, replace_file
+from cllm4rec.data.schema import STRICT, parse_json
 from cllm4rec.training.meter import Totals
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+GROUPS = ("now", "best", "optimizer")  # first part of a tensor's name
 Weights = dict[str, Tensor]
 
 
@@ -33,6 +37,8 @@ class Progress:
         totals: what was summed up in the epoch at hand.
     """
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
     epoch: int = 0
     step: int = 0
     steps: int = 0
@@ -43,93 +49,124 @@ class Progress:
     totals: Totals = field(default_factory=Totals)
 
 
+class StateDescription(TypedDict):
+    """What a state file says of itself."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+
+    format_version: int
+    about: dict[str, Any]
+    progress: Progress
+
+
 class Stopped(KeyboardInterrupt):
     """Training was asked to stop, and did after a whole step; its state is saved where it has a file for it."""
 
 
 @dataclass(frozen=True)
 class StateFile:
-    """One safetensors file: the weights at hand, the best weights, the optimiser's moments, and `Progress` as metadata.
+    """One safetensors file: current weights, best weights, the optimiser's moments, and `Progress` as metadata.
 
-    It is written aside and renamed, so that at any moment there is a whole one.
+    At any moment the file is whole. It holds a SHA-256 of all its content, which is compared when it is read.
 
     Attributes:
         path: the file.
-        about: what is trained how: a state is only taken up by the same.
+        about: settings that a resumed training has to share.
     """
 
     path: Path
     about: dict[str, Any] = field(default_factory=dict)
 
     def write(self, weights: Weights, best: Weights, moments: Weights, progress: Progress) -> None:
-        """Save the state in the place of the one before; `moments`: those of the optimiser."""
-        tensors = {f"now.{name}": tensor for name, tensor in weights.items()}
-        tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
-        tensors |= {f"optimizer.{name}": tensor for name, tensor in moments.items()}
-        described = {"format_version": FORMAT_VERSION, "about": self.about, "progress": asdict(progress)}
-        with write_aside(self.path) as aside:
-            own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            save_file(own, aside, metadata={"state": json.dumps(described)})
+        """Replace the state; `moments`: those of the optimiser."""
+        tensors: Weights = {}
+        for group, named in zip(GROUPS, (weights, best, moments), strict=True):
+            tensors |= {f"{group}.{name}": tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+        self.save(tensors, {"format_version": FORMAT_VERSION, "about": self.about, "progress": asdict(progress)})
+
+    def save(self, tensors: Weights, described: dict[str, Any]) -> None:
+        """Replace the file by these tensors and this description."""
+        text = json.dumps(described)
+        with replace_file(self.path) as new:
+            save_file(tensors, new, metadata={"state": text, "sha256": _sha256(tensors, text)})
 
     def described(self) -> dict[str, Any] | None:
-        """What the file says of itself: `about` and `progress`; None where there is no file.
+        """The file's `about` and `progress`; None where there is no file.
 
         Raises:
             ValueError: the file is damaged or of another format version.
         """
-        if not self.path.is_file():
-            return None
-        found = self._read(lambda file: json.loads(file.metadata()["state"]))
-        if found["format_version"] != FORMAT_VERSION:
-            raise ValueError(f"{self.path}: format_version {found['format_version']!r} is unknown: remove it and start again")
-        return dict(found)
+        found = self._read(with_tensors=False)
+        return None if found is None else found[0] | {"progress": asdict(found[0]["progress"])}
 
-    def take_up(self, weights: Weights) -> tuple[Progress, Weights, Weights]:
-        """Fill weights as they were saved, and say where training stood, which weights were best, and the moments.
+    def restore(self, weights: Weights) -> tuple[Progress, Weights, Weights]:
+        """Fill weights as they were saved.
 
         Without a file nothing is filled, and training stands at the beginning.
 
+        Returns:
+            Where training stood, the best weights, and the optimiser's moments.
+
         Raises:
-            ValueError: the file is damaged, or it is of something else than `about` says.
+            ValueError: the file is damaged, or other settings were saved than `about`.
         """
-        described = self.described()
-        if described is None:
+        found = self._read(with_tensors=True)
+        if found is None:
             return Progress(), {}, {}
+        described, tensors = found
         for name in self.about:
             if described["about"].get(name) != self.about[name]:
                 raise ValueError(
                     f"{self.path}: {name} is not as it was when training began: go on as it was, or remove the file "
                     "and start again"
                 )
-        groups: dict[str, Weights] = {"now": {}, "best": {}, "optimizer": {}}
-        for key, tensor in self._read(_tensors).items():
-            kind, own = key.split(".", 1)
-            groups[kind][own] = tensor
-        fits = set(groups["now"]) == set(weights) and all(groups["now"][name].shape == p.shape for name, p in weights.items())
-        if not fits:
+        groups: dict[str, Weights] = {group: {} for group in GROUPS}
+        for key, tensor in tensors.items():
+            group, _, name = key.partition(".")
+            groups.setdefault(group, {})[name] = tensor
+        now, best, moments = (groups[group] for group in GROUPS)
+        if len(groups) > len(GROUPS) or not _alike(now, weights) or (best and not _alike(best, weights)):
             raise ValueError(f"{self.path} does not fit the network: remove it and start this stage again")
         with torch.no_grad():
             for name, parameter in weights.items():
-                parameter.copy_(groups["now"][name])
-        progress = dict(described["progress"])
-        return Progress(**progress | {"totals": _totals(progress["totals"])}), groups["best"], groups["optimizer"]
+                parameter.copy_(now[name])
+        return described["progress"], best, moments
 
     def remove(self) -> None:
-        """The stage has ended."""
+        """Remove the file: the stage has ended."""
         remove_file(self.path)
 
-    def _read(self, of: Callable[[Any], Any]) -> Any:
+    def _read(self, with_tensors: bool) -> tuple[dict[str, Any], Weights] | None:
+        """Description and, if asked for, the tensors, compared with the SHA-256; None where there is no file."""
+        if not self.path.is_file():
+            return None
         try:
             with safe_open(self.path, framework="pt") as file:
-                return of(file)
-        except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+                text, sha256 = file.metadata()["state"], file.metadata()["sha256"]
+                described: dict[str, Any] = parse_json(text, StateDescription, "metadata")
+                version = described["format_version"]
+                if version != FORMAT_VERSION:
+                    raise ValueError(f"format_version {version} is unknown: this version reads {FORMAT_VERSION}")
+                tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}
+                if with_tensors and _sha256(tensors, text) != sha256:
+                    raise ValueError("its SHA-256 differs from the one it holds")
+                return described, tensors
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{self.path} is damaged ({error}): remove it and start this stage again") from error
 
 
-def _tensors(file: Any) -> Weights:
-    return {name: file.get_tensor(name) for name in file.keys()}
+def _sha256(tensors: Mapping[str, Tensor], text: str) -> str:
+    """SHA-256 of names, types, shapes and numbers of tensors, and of a text."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name} {tensor.dtype} {list(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
-def _totals(saved: dict[str, Any]) -> Totals:
-    pairs = {kind: {name: (value, n) for name, (value, n) in saved[kind].items()} for kind in ("losses", "norms")}
-    return Totals(**saved | pairs)
+def _alike(saved: Weights, weights: Weights) -> bool:
+    """Whether two sets of weights have the same names, shapes and types."""
+    return saved.keys() == weights.keys() and all(
+        saved[name].shape == tensor.shape and saved[name].dtype == tensor.dtype for name, tensor in weights.items()
+    )

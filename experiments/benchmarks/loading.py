@@ -57,7 +57,7 @@ def make_run(folder: Path, n: int) -> None:
     model = CLLM4Rec(CLLM4RecConfig(start="random", content_ratio=0.0)).fit(dataset.train, None, TrainConfig(epochs=0))
     run = RunFolder.create(folder / "run", "cllm4rec", dataset, folder / "data")
     run.begin_stage("pretrain", system={}, training={})
-    run.keep("pretrain", model.save)
+    model.save(run.path / "pretrain")
 
 
 def main(given: Settings) -> list[Row]:

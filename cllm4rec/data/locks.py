@@ -1,0 +1,84 @@
+"""Locks: one process at a time writes a file or a folder."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+from cllm4rec.data.raw import first_line, short
+
+POLL_SECONDS = 0.02
+WAIT_SECONDS = 1.0  # a reader that recovers a folder holds its lock for a moment
+
+
+@contextmanager
+def locked(path: Path, wait: float = WAIT_SECONDS) -> Iterator[None]:
+    """Hold the lock of a file or a folder while it is written.
+
+    The lock is the file `.NAME.lock` in the parent folder, which is made if it is missing. The operating system
+    releases the lock of a killed process, so a leftover file holds nobody up. A thread may take its own lock again.
+
+    Args:
+        path: the file or folder, links resolved.
+        wait: seconds to wait for another process.
+
+    Raises:
+        ValueError: another process holds the lock, and the message names it; or the lock cannot be made.
+    """
+    check_parents(path)
+    made = [folder for folder in path.parents if not folder.exists()]  # the nearest first
+    file = path.with_name(f".{path.name}.lock")
+    lock = FileLock(file, is_singleton=True, fallback_to_soft=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=wait, poll_interval=POLL_SECONDS)
+        if lock.lock_counter == 1:
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            file.write_bytes(f"process {os.getpid()} on {socket.gethostname()} since {since}\n".encode())
+    except Timeout:
+        raise ValueError(f"{path} is being written by {_owner(file)}: wait until that has ended") from None
+    except OSError as error:
+        _release(lock, file)
+        _remove_empty(made)
+        raise ValueError(f"{path}: cannot be written: {first_line(error)}") from error
+    try:
+        yield
+    finally:
+        _release(lock, file)
+        _remove_empty(made)
+
+
+def _release(lock: BaseFileLock, file: Path) -> None:
+    """Give a lock back, if it is held."""
+    if lock.lock_counter == 1:
+        file.unlink(missing_ok=True)  # still held: a process that waits for this file opens a new one
+    lock.release()
+
+
+def _owner(file: Path) -> str:
+    """The process that holds a lock."""
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # released meanwhile
+        lines = []
+    return short(lines[0]) if lines else "another process"
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders that were made for nothing."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:  # in use
+            return
+
+
+def check_parents(path: Path) -> None:
+    """Raise ValueError if a parent folder cannot be made because a file has its name."""
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise ValueError(f"{path}: {above} is a file, not a folder: name another one")

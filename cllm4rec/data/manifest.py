@@ -1,0 +1,123 @@
+"""The manifest of a folder: size and SHA-256 of each of its files, checked when the folder is read."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cllm4rec.data.schema import STRICT, json_text, read_json
+
+MANIFEST = "manifest.json"
+WEIGHTS = ".safetensors"  # files that are mapped, not read: a length of 8 bytes, a JSON header, the numbers
+LARGEST_HEADER = 1 << 26  # bytes
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What a manifest says of a file.
+
+    Attributes:
+        size: in bytes.
+        sha256: of the content, in hexadecimal.
+        header_sha256: of the length and header, where it holds weights.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    size: int
+    sha256: str
+    header_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Name of each file of a folder, relative to it, -> its record."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    files: dict[str, FileRecord] = field(default_factory=dict)
+
+
+def file_record(file: Path) -> FileRecord:
+    """Size and hashes of a file, which is read whole."""
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    return FileRecord(file.stat().st_size, digest, _header_sha256(file) if file.suffix == WEIGHTS else None)
+
+
+def _header_sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        length = opened.read(8)
+        n = int.from_bytes(length, "little")
+        if n > LARGEST_HEADER:
+            raise ValueError(f"{file.name} has a header of {n:,} bytes: at most {LARGEST_HEADER:,} are read")
+        return hashlib.sha256(length + opened.read(n)).hexdigest()
+
+
+def write_manifest(folder: Path, known: Mapping[str, FileRecord] | None = None) -> None:
+    """Write the manifest of a new folder.
+
+    Args:
+        folder: with all of its other files.
+        known: records of files that need not be read again, by name.
+    """
+    records = {name: asdict((known or {}).get(name) or file_record(folder / name)) for name in _files(folder)}
+    (folder / MANIFEST).write_text(json_text({"files": records}), encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a folder.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise ValueError(f"no {MANIFEST}: an earlier version wrote the folder, or the file was removed")
+    manifest: Manifest = read_json(folder / MANIFEST, Manifest)
+    return manifest
+
+
+def listed_files(folder: Path) -> list[str]:
+    """Names in the manifest of a folder; those of all of its files where there is no manifest that can be read."""
+    try:
+        return list(read_manifest(folder).files)
+    except ValueError:
+        return _files(folder)
+
+
+def check_manifest(folder: Path, whole: bool) -> Manifest:
+    """Compare the files of a folder with its manifest.
+
+    Args:
+        folder: the folder.
+        whole: whether weights are read whole. If not, their size and header are compared; all other files always
+            are read whole.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ValueError: a file is missing, unknown or differs; the message names it.
+    """
+    manifest = read_manifest(folder)
+    found = set(_files(folder))
+    for name in sorted(found ^ manifest.files.keys()):
+        raise ValueError(f"{name} is missing" if name in manifest.files else f"{name} is not listed in {MANIFEST}")
+    for name, record in manifest.files.items():
+        file = folder / name
+        if file.stat().st_size != record.size:
+            raise ValueError(f"{name} has {file.stat().st_size:,} bytes, not {record.size:,} as {MANIFEST} says")
+        if file.suffix == WEIGHTS and not whole:
+            same = _header_sha256(file) == record.header_sha256
+        else:
+            same = file_record(file) == record
+        if not same:
+            raise ValueError(f"{name} differs from its SHA-256 in {MANIFEST}")
+    return manifest
+
+
+def _files(folder: Path) -> list[str]:
+    """The files of a folder by relative name, the manifest and hidden ones left out."""
+    names = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if not file.is_dir()]
+    return [name for name in names if name != MANIFEST and not name.rpartition("/")[2].startswith(".")]

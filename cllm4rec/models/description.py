@@ -1,0 +1,74 @@
+"""The type of model.json, and checks of the arrays in model.safetensors."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NotRequired
+
+import numpy as np
+import torch
+from torch import nn
+from typing_extensions import TypedDict
+
+from cllm4rec.data.raw import first_line
+from cllm4rec.data.schema import STRICT, Scalar
+
+FORMAT_VERSION = 1
+
+
+class ModelDescription(TypedDict):
+    """model.json. `stage` belongs to networks, the rest to systems on a language model."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+
+    format_version: int
+    system: str
+    config: dict[str, Scalar]
+    stage: NotRequired[str | None]
+    scales: NotRequired[tuple[float, float]]
+    backbone_sha256: NotRequired[str]
+    sequential: NotRequired[str]
+
+
+def checked_array(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int | None, ...], kind: Any) -> np.ndarray:
+    """An array of model.safetensors.
+
+    Args:
+        arrays: all arrays of the file.
+        name: which one.
+        shape: its expected shape; None for a length that may be any.
+        kind: its expected type of numbers.
+
+    Raises:
+        ValueError: it is missing, or of another shape or type.
+    """
+    if name not in arrays:
+        raise ValueError(f"model.safetensors does not fit this system: {name} is missing")
+    found = arrays[name]
+    fits = len(found.shape) == len(shape) and all(n in (None, m) for n, m in zip(shape, found.shape, strict=True))
+    if not fits or found.dtype != kind:
+        need = f"{np.dtype(kind)} {['any' if n is None else n for n in shape]}"
+        raise ValueError(f"model.safetensors does not fit this system: {name} is {found.dtype} {list(found.shape)}, not {need}")
+    return found
+
+
+def check_layers(n_layers: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ValueError if a network has more layers than its file has arrays, so that it is not built for nothing."""
+    if n_layers > len(shapes):
+        raise ValueError(f"model.json: {n_layers:,} layers do not fit the {len(shapes):,} arrays of model.safetensors")
+
+
+def check_shapes(build: Callable[[], nn.Module], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ValueError if a parameter of a network is not an array of its file.
+
+    Args:
+        build: makes the network; it is called on the device `meta`, where it takes no memory.
+        shapes: of the arrays in model.safetensors, by name.
+    """
+    try:
+        with torch.device("meta"):
+            parameters = dict(build().named_parameters())
+    except RuntimeError as error:  # a size beyond 64 bits
+        raise ValueError(f"model.json: its sizes do not fit this system: {first_line(error)}") from error
+    for name, parameter in parameters.items():
+        if shapes.get(name) != tuple(parameter.shape):
+            there = f"{list(shapes[name])}" if name in shapes else "missing"
+            raise ValueError(f"model.safetensors does not fit this system: {name} is {there}, not {list(parameter.shape)}")
