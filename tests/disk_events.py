@@ -57,6 +57,9 @@ class DiskEvents:
             owner = sys.modules.get(module)
             if owner is not None:
                 self._wrap(owner, kind, names, position)
+        folders = sys.modules.get("cllm4rec.data.folders")
+        if folders is not None:
+            self._wrap_exchange(folders)
         fsync = os.fsync
         os.fsync = lambda descriptor: (self._before_sync(descriptor), fsync(descriptor))[1]
         self._watching = True
@@ -84,6 +87,18 @@ class DiskEvents:
                 return method(*given, **named)
 
             setattr(owner, name, wrapped)
+
+    def _wrap_exchange(self, folders: Any) -> None:
+        """The exchange of two folders is a call of C, of which an audit hook sees no paths."""
+        exchange = folders._exchange
+
+        def wrapped(first: Path, second: Path) -> bool:
+            if self._watching and (name := self._whole(second, None)).startswith(self.folder):
+                self._point(f"exchange {name.removeprefix(self.folder)}")
+                self.made.add(name)
+            return bool(exchange(first, second))
+
+        folders._exchange = wrapped
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._watching:

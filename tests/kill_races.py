@@ -120,7 +120,6 @@ def run_readers(world: World, n: int) -> list[str]:
 
     def write() -> None:
         from cllm4rec import models
-        from cllm4rec.training.checkpoint import RunFolder
 
         kept = [models.load(run), models.load(run)]
         kept[0]._restore({name: array.copy() for name, array in kept[0]._arrays().items()})
@@ -130,7 +129,7 @@ def run_readers(world: World, n: int) -> list[str]:
         while not (folder / "reading").exists():
             time.sleep(0.01)
         while not (folder / "enough").exists():
-            RunFolder(run).keep("pretrain", kept[number % 2].save)
+            kept[number % 2].save(run / "pretrain")
             number += 1
 
     def read() -> list[str]:

@@ -3,11 +3,11 @@
 A mutation is a JSON object, so that an example can be printed and tried again.
 """
 
-import hashlib
 import io
 import json
 import shutil
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,11 @@ import polars as pl
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
+
+from cllm4rec.data.manifest import write_manifest
+from cllm4rec.training.run_description import signed_text
+from cllm4rec.training.state import _sha256 as state_sha256
 
 Mutation = dict[str, Any]
 DEEP = "@deep@"  # stands for 100,000 nested lists
@@ -315,31 +320,20 @@ def _edited_arrays(arrays: dict[str, np.ndarray], name: str, edit: str) -> dict[
 
 
 def resign(folder: Path) -> None:
-    """Bring every manifest below the folder in line with the files, as a hostile author would."""
+    """Bring every hash below a folder in line with the files, as a hostile author would."""
     for manifest in sorted(folder.rglob("manifest.json"), key=lambda path: -len(path.parts)):
-        try:
-            held = json.loads(manifest.read_text())
-            manifest.write_text(json.dumps(_signed(held, manifest.parent)))
-        except (ValueError, RecursionError, OSError):  # the manifest itself was damaged
-            continue
-
-
-def _signed(value: Any, folder: Path) -> Any:
-    """A manifest whose entries, under the names of files, hold sizes and hashes."""
-    if not isinstance(value, dict):
-        return value
-    signed: dict[str, Any] = {}
-    for name, entry in value.items():
-        file = folder / name
-        if file.is_file() and isinstance(entry, dict):
-            data = file.read_bytes()
-            new = {str: hashlib.sha256(data).hexdigest(), int: len(data)}
-            signed[name] = {key: new.get(type(one), one) for key, one in entry.items()}
-        elif file.is_file() and isinstance(entry, str) and len(entry) == 64:
-            signed[name] = hashlib.sha256(file.read_bytes()).hexdigest()
-        else:
-            signed[name] = _signed(entry, folder)
-    return signed
+        with suppress(ValueError, OSError):  # what cannot be hashed stays as it is
+            write_manifest(manifest.parent)
+    for state in folder.rglob("*-state.safetensors"):
+        with suppress(Exception), safe_open(state, framework="pt") as file:
+            tensors, text = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()["state"]
+            save_torch(tensors, state, {"state": text, "sha256": state_sha256(tensors, text)})
+    for run in folder.rglob("run.json"):
+        with suppress(ValueError, RecursionError, OSError, AttributeError):
+            described = json.loads(run.read_text())
+            described.pop("sha256", None)
+            text = signed_text(described)
+            run.write_text(text.replace(f'"{DEEP}"', "[" * 100_000 + "]" * 100_000))
 
 
 def restore(world: Path, target: Path) -> None:
