@@ -69,7 +69,7 @@ def configurations() -> Examples:
         line = st.tuples(name, st.sampled_from([": ", ":", ": |\n  ", ": - "]), cell).map("".join)
         text = st.lists(line | st.text(max_size=20), max_size=4).map("\n".join).map(lambda one: one.encode(errors="replace"))
         deep = st.sampled_from(
-            [b"seed: " + b"[" * 5000, b"a: &a [*a]", b"\xff\xfe", b"- 1", b"seed: {a: {b: 1}}", b"? [a]\n: 1", b"1: 2"]
+            [b"seed: " + b"[" * 2000, b"a: &a [*a]", b"\xff\xfe", b"- 1", b"seed: {a: {b: 1}}", b"? [a]\n: 1", b"1: 2"]
         )
         yaml = st.none() | (text | deep | st.binary(max_size=30)).map(lambda data: base64.b64encode(data).decode())
         return st.fixed_dictionaries(

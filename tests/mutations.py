@@ -329,7 +329,7 @@ def resign(folder: Path) -> None:
             tensors, text = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()["state"]
             save_torch(tensors, state, {"state": text, "sha256": state_sha256(tensors, text)})
     for run in folder.rglob("run.json"):
-        with suppress(ValueError, RecursionError, OSError, AttributeError):
+        with suppress(ValueError, RecursionError, OSError, AttributeError, TypeError):
             described = json.loads(run.read_text())
             described.pop("sha256", None)
             text = signed_text(described)
