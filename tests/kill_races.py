@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,54 +15,79 @@ from forks import SETTINGS, Child, Ended, run_command
 from kill_scenarios import Scenario, World, readable
 
 
-def races(world: World, n: int, seed: int, report: Callable[[str], None]) -> list[str]:
-    """Two `prepare` of different tables into one output at once, over an older dataset in half of the races."""
-    generator, failed = random.Random(seed), []
-    base, folder = Scenario("", [], ["data"]), world.folder / "race"
-    prepares = {
-        name: ["prepare", "--interactions", str(world.inputs / f"{name}.csv"), "--output", "data", "--split", split]
-        for name, split in (("new", "random"), ("old", "leave-last-out"))
-    }
+@dataclass(frozen=True)
+class Race:
+    """Two commands that write one output, and whether an older output may be there.
+
+    Attributes:
+        scenario: what is there before, and the output.
+        commands: by the name of what they write.
+        over: whether two of three races begin with an older output.
+    """
+
+    scenario: Scenario
+    commands: dict[str, list[str]]
+    over: bool
+
+
+def race_of_prepare(world: World) -> Race:
+    """Two `prepare` of different tables into one folder."""
+    tables = {name: ["--interactions", str(world.inputs / f"{name}.csv")] for name in ("new", "old")}
+    words = {name: ["prepare", *flags, "--output", "data", "--split", "none"] for name, flags in tables.items()}
+    return Race(Scenario("prepare", ["prepare"], ["data"]), words, over=True)
+
+
+def race_of_training(world: World) -> Race:
+    """Two `pretrain` with different settings into one run folder."""
+    common = ["pretrain", "--system", "sasrec", "--dataset", str(world.inputs / "data"), "--output", "run"]
+    words = {seed: [*common, "--seed", seed] for seed in ("1", "2")}
+    return Race(Scenario("pretrain", ["pretrain"], ["run"]), words, over=False)
+
+
+def races(world: World, race: Race, n: int, seed: int, report: Callable[[str], None]) -> list[str]:
+    """Run two commands at once, n times. What went wrong: neither succeeded, or the output is that of no winner."""
+    generator, failed, folder = random.Random(seed), [], world.folder / "race"
     whole = {}
-    for name, words in prepares.items():
-        world.begin(base, folder)
+    for name, words in race.commands.items():
+        world.begin(race.scenario, folder)
         world.command(words, folder)
         whole[name] = everything(folder)
     for number in range(n):
-        world.begin(base, folder)
-        older = [None, "new", "old"][number % 3]
+        world.begin(race.scenario, folder)
+        older = [None, *race.commands][number % 3] if race.over else None
         if older:
-            world.command(prepares[older], folder)
-        delays = [generator.uniform(0, 0.04) for _ in prepares]
-        os.chdir(folder)
-
-        def start(delay: float, words: list[str]) -> Child:
-            return Child(lambda: (time.sleep(delay), run_command(words))[0], world.folder)
-
-        ended = [child.wait() for child in [start(*pair) for pair in zip(delays, prepares.values(), strict=True)]]
-        found = everything(folder)
-        wrong = [f"{who}: {one}" for who, end in zip(prepares, ended, strict=True) for one in _race_faults(end)]
-        succeeded = [name for name, end in zip(prepares, ended, strict=True) if end.status == 0]
-        if not succeeded:
-            wrong.append("neither succeeded")
-        if found not in [whole[name] for name in succeeded]:
-            nearest = min((differences(found, one) for one in whole.values()), key=len)
-            wrong.append(f"what is there is the dataset of no winner: {', '.join(nearest) or 'it is the older one'}")
-        loaded = readable(folder, replace(base, words=["prepare"]))[0]
-        if loaded != "ok":
-            wrong.append(f"it does not load: {loaded}")
+            world.command(race.commands[older], folder)
+        wrong = _race(race, folder, [generator.uniform(0, 0.04) for _ in race.commands], whole)
         if wrong:
-            failed.append(f"race {number} (seed {seed}, older: {older}): {'; '.join(wrong)}")
+            failed.append(f"race {number} of {race.scenario.name} (seed {seed}, older: {older}): {'; '.join(wrong)}")
             report(f"FAILED {failed[-1]}")
     return failed
 
 
-def _race_faults(ended: Ended) -> list[str]:
-    """What is wrong with how one of two ended: it succeeds, or says in one line who is there."""
+def _race(race: Race, folder: Path, delays: list[float], whole: dict[str, dict[str, str]]) -> list[str]:
+    """What went wrong in a race; `whole`: the files that each command leaves by itself."""
+    os.chdir(folder)
+
+    def start(delay: float, words: list[str]) -> Child:
+        return Child(lambda: (time.sleep(delay), run_command(words))[0], folder.parent)
+
+    ended = [child.wait() for child in [start(*pair) for pair in zip(delays, race.commands.values(), strict=True)]]
+    found = everything(folder)
+    wrong = [f"{who}: {fault}" for who, end in zip(race.commands, ended, strict=True) for fault in _refused_well(end)]
+    succeeded = [name for name, end in zip(race.commands, ended, strict=True) if end.status == 0]
+    if not succeeded:
+        wrong.append("neither succeeded")
+    if found not in [whole[name] for name in succeeded]:
+        nearest = min((differences(found, files) for files in whole.values()), key=len)
+        wrong.append(f"the output is that of no winner: {', '.join(nearest) or 'it is the older one'}")
+    return wrong + [f"it does not load: {answer}" for answer in readable(folder, race.scenario) if answer != "ok"]
+
+
+def _refused_well(ended: Ended) -> list[str]:
+    """What is wrong with how a command ended: it has to succeed, or to say in one line who is there or what was there."""
     errors = [line for line in ended.said.splitlines() if line.startswith("error: ")]
-    if ended.status == 0 and not errors:
-        return []
-    if ended.status == 2 and len(errors) == 1 and re.search(r"process|prepar|writ", errors[0]) and "data" in errors[0]:
+    said_well = len(errors) == 1 and re.search(r"process \d+ on |another process|not empty", errors[0])
+    if (ended.status == 0 and not errors) or (ended.status == 2 and said_well):
         return []
     return [f"status {ended.status}: {ended.last_line}"]
 

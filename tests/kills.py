@@ -25,7 +25,7 @@ from pathlib import Path
 from digests import differences, everything
 from disk_events import DiskEvents
 from forks import Child, Ended, import_everything, run_command
-from kill_races import dataset_readers, races, run_readers
+from kill_races import dataset_readers, race_of_prepare, race_of_training, races, run_readers
 from kill_scenarios import Reference, Scenario, World, output_states, readable, reference, scenarios
 
 
@@ -209,7 +209,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--point", type=int, help="this point of the one scenario")
     parser.add_argument("--second", type=int, help="kill the next try at this point too")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--races", type=int, default=80, help="races of two prepare")
+    parser.add_argument("--races", type=int, default=80, help="races of two prepare, and a quarter as many of two pretrain")
     parser.add_argument("--loads", type=int, default=3000, help="loads of a dataset and of a run beside a writer")
     parser.add_argument("--keep", help="folder to work in, which is kept")
     parser.add_argument("--without-users-files", action="store_true", help="no files of the user beside the outputs")
@@ -219,7 +219,9 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     options = arguments()
     import_everything()
-    folder = Path(options.keep or tempfile.mkdtemp(prefix="kills-")).resolve()
+    memory = Path("/dev/shm")  # where writing to the disk takes no time
+    there = memory if memory.is_dir() and shutil.disk_usage(memory).free > 2**28 else None
+    folder = Path(options.keep or tempfile.mkdtemp(prefix="kills-", dir=there)).resolve()
     try:
         return check(options, folder)
     finally:
@@ -248,8 +250,10 @@ def check(options: argparse.Namespace, folder: Path) -> int:
     for name, files in unannounced.items():
         if files:
             rows.append((f"{name}: written unseen: {', '.join(files)}", 1, 1))
-    if options.races:
-        rows.append(("races of two prepare", options.races, len(races(world, options.races, options.seed, say))))
+    for race, n in ((race_of_prepare(world), options.races), (race_of_training(world), options.races // 4)):
+        if n:
+            failed = races(world, race, n, options.seed, say)
+            rows.append((f"races of two {race.scenario.name}", n, len(failed)))
     for what, read in (("datasets", dataset_readers), ("runs", run_readers)):
         if options.loads:
             wrong = read(world, options.loads)

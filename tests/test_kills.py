@@ -29,7 +29,7 @@ def test_a_command_that_was_killed_leaves_the_old_or_the_new_and_runs_again(only
 
 
 @pytest.mark.slow
-def test_two_prepare_into_one_output_have_one_outcome() -> None:
+def test_two_commands_that_write_one_output_have_one_outcome() -> None:
     harness("--only", "nothing", "--races", 12, "--loads", 0)
 
 
