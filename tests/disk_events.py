@@ -60,8 +60,7 @@ class DiskEvents:
         folders = sys.modules.get("cllm4rec.data.folders")
         if folders is not None:
             self._wrap_exchange(folders)
-        fsync = os.fsync
-        os.fsync = lambda descriptor: (self._before_sync(descriptor), fsync(descriptor))[1]
+        self._wrap_sync()
         self._watching = True
 
     def finish(self) -> None:
@@ -81,7 +80,7 @@ class DiskEvents:
             def wrapped(*given: Any, method: Any = method, **named: Any) -> Any:
                 path = given[position] if len(given) > position else next(iter(named.values()), None)
                 if kind == "Tokenizer":
-                    path = Path(path) / "tokenizer.json"
+                    path = Path(str(path)) / "tokenizer.json"
                 if isinstance(path, str | os.PathLike):
                     self._opened(os.fspath(path), truncating=True)
                 return method(*given, **named)
@@ -134,9 +133,17 @@ class DiskEvents:
         self.made.add(whole)
         self._written = (whole, os.path.getsize(whole) if not truncating and os.path.exists(whole) else 0)
 
-    def _before_sync(self, descriptor: int) -> None:
-        if self._watching and (path := self._whole(descriptor, None)).startswith(self.folder):
-            self._point(f"fsync {path.removeprefix(self.folder)}")
+    def _wrap_sync(self) -> None:
+        """No audit event tells of fsync."""
+        fsync = os.fsync
+
+        def wrapped(fd: Any) -> None:
+            path = self._whole(fd if isinstance(fd, int) else fd.fileno(), None)
+            if self._watching and path.startswith(self.folder):
+                self._point(f"fsync {path.removeprefix(self.folder)}")
+            fsync(fd)
+
+        os.fsync = wrapped
 
     def _point(self, what: str) -> None:
         self._cut_points()

@@ -98,7 +98,7 @@ def run_command(words: Sequence[str]) -> None:
     import cllm4rec.cli
 
     sys.argv = list(words)
-    module = importlib.import_module(f"cllm4rec.{words[0]}")
+    module: Any = importlib.import_module(f"cllm4rec.{words[0]}")
     if words[0] == "recommend" and "parts.parquet" in words:  # the writer of parts, as under a launcher
         module.n_launched = lambda: 2
     cllm4rec.cli.run(module.main)

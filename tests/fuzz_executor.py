@@ -171,7 +171,7 @@ class Executor:
         """What became of an example: outcome (accepted, refused or fault), kind of the fault, message."""
         self._enter()
         self.guard.outside.clear()
-        faulthandler.dump_traceback_later(15, file=sys.__stderr__)  # where it hangs, for the parent that ends it
+        faulthandler.dump_traceback_later(15, file=2)  # where it hangs, for the parent that ends it
         try:
             return getattr(self, f"_{example['kind']}")(example)
         except Exception as error:

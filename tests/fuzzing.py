@@ -70,6 +70,7 @@ class Executor:
         if answer is not None:
             return dict(json.loads(answer))
         ended = self.process.poll()
+        assert self.process.stdout is not None
         if ended is None and select.select([self.process.stdout], [], [], 0)[0]:  # its output has ended: so does it
             ended = self.process.wait()
         self.close()

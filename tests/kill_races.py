@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,11 @@ def _race(race: Race, folder: Path, delays: list[float], whole: dict[str, dict[s
     os.chdir(folder)
 
     def start(delay: float, words: list[str]) -> Child:
-        return Child(lambda: (time.sleep(delay), run_command(words))[0], folder.parent)
+        def task() -> None:
+            time.sleep(delay)
+            run_command(words)
+
+        return Child(task, folder.parent)
 
     ended = [child.wait() for child in [start(*pair) for pair in zip(delays, race.commands.values(), strict=True)]]
     found = everything(folder)
@@ -166,7 +170,7 @@ def run_readers(world: World, n: int) -> list[str]:
         for number in range(n):
             try:
                 model = models.load(run)
-                scale = 2 if model.config.regularization == 20.0 else 1
+                scale = 2 if asdict(model.config)["regularization"] == 20.0 else 1
                 if any((array != first[name] * scale).any() for name, array in model._arrays().items()):
                     wrong.append(f"load {number}: a mixture")
             except Exception as error:

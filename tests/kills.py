@@ -197,7 +197,7 @@ def table(rows: list[tuple[str, int, int]]) -> str:
     width = max(len(name) for name, _, _ in rows)
     lines = [f"{'command, system':<{width}}  {'points':>7} {'passed':>7} {'failed':>7}"]
     lines += [f"{name:<{width}}  {n:>7} {n - failed:>7} {failed:>7}" for name, n, failed in rows]
-    n, failed = (sum(row[place] for row in rows) for place in (1, 2))
+    n, failed = sum(row[1] for row in rows), sum(row[2] for row in rows)
     return "\n".join([*lines, f"{'all':<{width}}  {n:>7} {n - failed:>7} {failed:>7}"])
 
 
