@@ -13,18 +13,20 @@ from cllm4rec.data.filters import Dropped
 from cllm4rec.data.folders import check_folder
 from cllm4rec.data.locks import locked
 from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.raw import listed
 from cllm4rec.data.readers import (
     EVENT_COLUMNS,
     ITEM_COLUMNS,
     USER_COLUMNS,
-    SplitTable,
+    Table,
     column_names,
     event_table,
     item_table,
-    parts_table,
     user_table,
 )
+from cllm4rec.data.split_tables import SplitTable, parts_table
 from cllm4rec.data.splits import RULES
+from cllm4rec.training.config import check_settings
 
 PRESETS = {"paper": {"min_rating": math.nextafter(3.0, math.inf), "k_core": 5}}  # rating > 3, then 5-core
 
@@ -39,13 +41,22 @@ class PrepareOptions:
     users: str | None = field(default=None, metadata={"help": "table of users: user_id; biography"})
     preset: str | None = field(default=None, metadata={"help": "paper: rating > 3 and 5-core", "choices": list(PRESETS)})
     min_rating: float | None = field(default=None, metadata={"help": "keep events rated at least this; all if not given"})
-    k_core: int = field(default=0, metadata={"help": "keep users and items with at least this many events; 0 keeps all"})
+    k_core: int = field(
+        default=0, metadata={"least": 0, "help": "keep users and items with at least this many events; 0 keeps all"}
+    )
     split: str = field(default="random", metadata={"help": f"{', '.join(RULES)}, or a file of parts or of held-out rows"})
     split_column: str | None = field(default=None, metadata={"help": "the file's column of parts; seed_SEED if not given"})
-    seed: int = field(default=0, metadata={"help": "seed of the random split"})
+    seed: int = field(default=0, metadata={"least": 0, "below": 2**63, "help": "seed of the random split"})
     shuffle_ties: int | None = field(
         default=None,
-        metadata={"help": "seed of a random order among a user's events of one time; the order of the data if not given"},
+        metadata={
+            "least": 0,
+            "below": 2**63,
+            "help": "seed of a random order among a user's events of one time; the order of the data if not given",
+        },
+    )
+    drop_incomplete: bool = field(
+        default=False, metadata={"help": "drop and count rows whose user or item id is missing, instead of refusing them"}
     )
     columns: str | None = field(
         default=None, metadata={"help": "columns of the interactions by other names: user_id=buyer,item_id=sku,timestamp=when"}
@@ -56,6 +67,9 @@ class PrepareOptions:
         default=None,
         metadata={"help": "character between the cells of text tables; a tab in .tsv, a comma in .csv if not given"},
     )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -79,9 +93,10 @@ def _prepare(options: PrepareOptions) -> None:
     event_names = column_names(options.columns, "--columns", EVENT_COLUMNS)
     item_names = column_names(options.item_columns, "--item-columns", ITEM_COLUMNS)
     user_names = column_names(options.user_columns, "--user-columns", USER_COLUMNS)
-    events = event_table(options.interactions, event_names, separator)
-    items = item_table(options.items, item_names, separator) if options.items else None
-    users = user_table(options.users, user_names, separator) if options.users else None
+    drop = options.drop_incomplete
+    events = event_table(options.interactions, event_names, separator, drop_incomplete=drop)
+    items = item_table(options.items, item_names, separator, drop) if options.items else None
+    users = user_table(options.users, user_names, separator, drop) if options.users else None
     parts = None if options.split in RULES else _parts(options.split, separator)
     dataset = build_dataset(
         events,
@@ -99,8 +114,10 @@ def _prepare(options: PrepareOptions) -> None:
         say(f"{options.output}: the dataset that was there is replaced")
     dataset.save(options.output)
     for table in (events, items, users):
-        if table is not None and table.renamed():
-            say(f"{Path(table.name).name}: {table.renamed()}")
+        if table is not None:
+            _say_columns(table, events)
+    if parts is not None and (unread := parts.unread(options.split_column or f"seed_{options.seed}")):
+        say(f"{Path(parts.raw.name).name}: columns not read: {listed(unread)}")
     _say_account(dataset)
     if items is not None and not dataset.about["texts"]:
         say(f"{Path(items.name).name}: no column of texts (--item-columns names one that is called otherwise)")
@@ -113,6 +130,14 @@ def _parts(split: str, separator: str | None) -> SplitTable:
     return parts_table(split, separator)
 
 
+def _say_columns(table: Table, events: Table) -> None:
+    """What was read from which column, what was not, and which rows were left out."""
+    for line in table.account():
+        say(f"{Path(table.name).name}: {line}")
+    if table is not events and table.incomplete:
+        say(f"{Path(table.name).name}: {table.incomplete['events']:,} rows without an id were dropped")
+
+
 def _say_account(dataset: Dataset) -> None:
     """What was read, dropped and left."""
     about = dataset.about
@@ -121,6 +146,8 @@ def _say_account(dataset: Dataset) -> None:
     for name, counts in about["tables"].items():
         repeated, idle = f"{counts['repeated_rows']:,} rows repeat an id", f"{counts['rows_without_events']:,} without events"
         say(f"{name}: {repeated} (the first is kept), {idle} left out; {counts['without_a_row']:,} with events have no row")
+    for warning in about["warnings"]:
+        say(f"warning: {warning}")
     for name, count in about["texts"].items():
         say(f"{name}: a text for {count:,} of {dataset.n_items:,} items")
     if about["n_items_without_text"]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from cllm4rec.data.files import write_text
 from cllm4rec.evaluation import bootstrap_interval
 from experiments.commands import command, show, table
 
@@ -99,7 +100,7 @@ def main(data: str, shared: Path, seeds: list[int], names: list[str], output: Pa
         for name in names:
             if f"{name}/{seed}" not in results:
                 results[f"{name}/{seed}"] = run_row(name, prepared, folder(output, name, seed), seed)
-                noted.write_text(json.dumps(results, indent=2) + "\n")
+                write_text(noted, json.dumps(results, indent=2) + "\n")
     text = summary(output, results, names, seeds)
     (output / "table.md").write_text(text + "\n")
     show(f"\n{data}, protocol A, test events, mean over seeds {', '.join(map(str, seeds))}:\n\n{text}")

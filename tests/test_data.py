@@ -20,7 +20,8 @@ from cllm4rec.data.interactions import IdMap, Interactions
 from cllm4rec.data.manifest import write_manifest
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.randomness import hash_ids, mix, permutation, uniform
-from cllm4rec.data.readers import read_events, read_items, read_split, read_users
+from cllm4rec.data.readers import read_events, read_items, read_users
+from cllm4rec.data.split_tables import read_split
 from cllm4rec.data.splits import RULES, assign_parts
 from cllm4rec.data.synthetic import checkerboard, shuffled_items, taste_world
 
@@ -233,7 +234,7 @@ def test_a_missing_column_is_named_with_what_the_file_has(tmp_path):
     ("column", "cells", "line", "value"),
     [
         ("rating", ["4", "good", "bad"], 3, "'good'"),
-        ("rating", ["nan", "4"], 2, "'nan'"),
+        ("rating", ["-inf", "4"], 2, "'-inf'"),
         ("timestamp", ["1", "2", "soon"], 4, "'soon'"),
         ("timestamp", ["2024-01-31", "2024-02-31"], 3, "'2024-02-31'"),
         ("position", ["1", "first"], 3, "'first'"),
@@ -429,13 +430,51 @@ def test_every_rule_accounts_for_what_it_dropped():
     )
     dataset = build_dataset(events, min_rating=4, min_core=2, split="none")
     dropped = [(one["users"], one["items"], one["events"]) for one in dataset.about["rules"]]
-    assert dropped == [(1, 1, 2), (0, 0, 1), (0, 1, 1)]
+    assert dropped == [(0, 0, 1), (1, 1, 2), (0, 1, 1)]
     assert sum(events_ for *_, events_ in dropped) + len(dataset.interactions) == len(events)
     assert [one["rule"] for one in dataset.about["rules"]] == [
-        "rating >= 4",
         "latest of repeated events of a user and an item",
+        "rating >= 4",
         "2-core",
     ]
+
+
+@pytest.mark.parametrize(
+    ("split", "left"),
+    [("random", ["b"]), ("none", ["b"]), ("file", ["b"]), ("leave-last-out", ["a", "b"])],
+)
+def test_the_rating_that_counts_is_that_of_the_event_that_stays(split, left):
+    """Rated 5 and later 1: the latest of repeats is no event rated 4 and more. In splits in time the first stays."""
+    rows = [("u", "a", 5, 1), ("u", "a", 1, 2), ("u", "b", 5, 3), ("v", "c", 1, 4), ("v", "c", 5, 5), ("v", "d", 5, 6)]
+    events = pl.DataFrame(rows, schema=["user_id", "item_id", "rating", "timestamp"], orient="row")
+    parts = events.select("user_id", "item_id", seed_0=pl.lit("t")).unique() if split == "file" else None
+    for order in (events, events.reverse()):
+        dataset = build_dataset(order, min_rating=4, split=split, split_table=parts)
+        names = dataset.item_ids.names(dataset.interactions.items).to_list()
+        assert [name for name in sorted(names) if name in "ab"] == left
+        assert ("c" in names) == (split != "leave-last-out")
+        assert [rule["rule"].split()[0] for rule in dataset.about["rules"]][-1] == "rating"
+        assert "of repeats the" in dataset.about["split"]["rule"]
+        assert "with its rating" in dataset.about["split"]["rule"]
+
+
+def test_a_latest_event_without_a_rating_is_not_liked():
+    rows = [("u", "a", 5.0, 1), ("u", "a", None, 2), ("u", "b", 5.0, 3)]
+    events = pl.DataFrame(rows, schema=["user_id", "item_id", "rating", "timestamp"], orient="row")
+    dataset = build_dataset(events, min_rating=4, split="none")
+    assert dataset.items["item_id"].to_list() == ["b"]
+
+
+def test_a_core_holds_after_a_split_file_has_left_out_events():
+    """Without the event of c that the file does not name, user v and then item d are below a 2-core."""
+    rows = [("u", "a"), ("u", "b"), ("w", "a"), ("w", "b"), ("v", "c"), ("v", "d"), ("w", "d")]
+    events = pl.DataFrame(rows, schema=["user_id", "item_id"], orient="row")
+    table = events.filter(pl.col("item_id") != "c").with_columns(seed_0=pl.lit("t"))
+    dataset = build_dataset(events, min_core=2, split="f", split_table=table)
+    assert sorted(dataset.items["item_id"].to_list()) == ["a", "b"]
+    assert sorted(dataset.users["user_id"].to_list()) == ["u", "w"]
+    assert dataset.about["split"]["rows_without_events"] == 0
+    assert [rule["rule"] for rule in dataset.about["rules"]][1:] == ["named in column seed_0 of f", "2-core"]
 
 
 def test_an_account_reads_as_a_sentence():

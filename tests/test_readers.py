@@ -19,7 +19,8 @@ from cllm4rec import prepare
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.formats import TextTable, read_raw
 from cllm4rec.data.preparation import build_dataset
-from cllm4rec.data.readers import event_table, read_events, read_items, read_split, read_users
+from cllm4rec.data.readers import event_table, read_events, read_items, read_users
+from cllm4rec.data.split_tables import read_split
 
 
 def written(path, content):
@@ -394,22 +395,25 @@ def test_texts_that_are_records_are_refused_and_half_a_surrogate_pair_is_replace
         (" 7 ", 7),
         ("", None),
         ("1e300", "refused"),
-        ("1e15", "refused"),
+        ("1e15", 1_000_000_000),
+        ("1e21", "refused"),
         ("inf", "refused"),
-        ("nan", "refused"),
-        ("09/03/2016", "refused"),
+        ("nan", None),
+        ("09/03/2016", "ambiguous"),
         ("yesterday", "refused"),
     ],
 )
 def test_timestamps(tmp_path, cell, seconds):
     path = written(tmp_path / "e.csv", f"user_id,item_id,timestamp\n1,x,{cell}\n1,y,5\n2,z,2024-01-31T10:00:01+02:00\n")
-    if seconds == "refused":
+    if seconds == "ambiguous":
+        assert f"line 2, column timestamp: {cell!r}: day and month cannot be told apart" in refused(read_events, path)
+    elif seconds == "refused":
         assert f"{path}, line 2, column timestamp: {cell!r}: seconds, milliseconds or a date" in refused(read_events, path)
     else:
         assert read_events(path)["timestamp"].to_list() == [seconds, 5, 1706688001]
 
 
-@pytest.mark.parametrize("cell", ["1.5", "nan", "1e300", "x"])
+@pytest.mark.parametrize("cell", ["1.5", "inf", "1e300", "x"])
 def test_positions_are_whole_numbers(tmp_path, cell):
     path = written(tmp_path / "e.csv", f"user_id,item_id,position\n1,x,{cell}\n1,y,5.0\n")
     assert f"line 2, column position: {cell!r}: a whole number" in refused(read_events, path)
@@ -540,7 +544,7 @@ def test_whole_floats_of_pandas_are_whole_ids():
         (pd.DataFrame({"user_id": [True], "item_id": [1]}), "the events, row 1, column user_id: True"),
         (pl.DataFrame({"user_id": [decimal.Decimal("1.5")], "item_id": [1]}), "the events, row 1, column user_id"),
         (pl.DataFrame({"user_id": [[1]], "item_id": [1]}), "the events, row 1, column user_id: [1]"),
-        (pl.DataFrame({"user_id": [1], "item_id": [1], "rating": [float("nan")]}), "the events, row 1, column rating: nan"),
+        (pl.DataFrame({"user_id": [1], "item_id": [1], "rating": [float("inf")]}), "the events, row 1, column rating: inf"),
         (
             pl.DataFrame({"user_id": [1], "item_id": [1], "rating": [datetime.date(2024, 1, 1)]}),
             "the events, row 1, column rating",

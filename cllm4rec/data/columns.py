@@ -1,47 +1,54 @@
-"""One column of a raw table -> ids, texts, numbers or seconds; what is none of these is refused by row and value."""
+"""One column of a raw table -> ids, texts, numbers or lists of ids; other values are refused by row and value."""
 
+import ast
 import datetime
+import json
+import math
 from typing import Any
 
 import polars as pl
 
 from cllm4rec.data.jsonlines import flat
+from cllm4rec.data.missing import number_text, plain, present, without_words
 from cllm4rec.data.raw import EXACT, Raw
 
 NO_ID, NO_KIND = "an id is needed", "a text or a whole number is needed"
-LATEST = 1e11  # seconds, in the year 5138; a timestamp above it is in milliseconds (of 1973 and later)
-DATES = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d")
+NO_NUMBER = "a number is needed"
+NO_IDS = "item ids with spaces between are needed"
 
 
-def ids(raw: Raw, column: str) -> pl.Series:
-    """External ids: Int64 where all are whole numbers, else text, as it stands."""
-    series = raw.frame[column]
+def ids(raw: Raw, column: str, way_out: str = "") -> pl.Series:
+    """External ids: Int64 where all are whole numbers, else text, as it is.
+
+    Args:
+        raw, column: the cells.
+        way_out: what can be done about missing ids, for the error.
+    """
+    series = present(raw.frame[column])
+    raw.refuse(column, missing_ids(series), NO_ID + way_out)
     if series.dtype == pl.Object:
-        values = series.to_list()
-        raw.refuse(
-            column, pl.Series([value is None or (isinstance(value, str) and not value.strip()) for value in values]), NO_ID
-        )
-        found = [_id(value) for value in values]
+        found = [_id(value) for value in series.to_list()]
         raw.refuse(column, pl.Series([one is None for one in found]), NO_KIND)
         texts_of_all = pl.Series([str(one) for one in found], dtype=pl.String)
         return texts_of_all if any(isinstance(one, str) for one in found) else _whole(texts_of_all)
-    blank = series.is_null()
-    if series.dtype in (pl.Categorical, pl.Enum):
-        series = series.cast(pl.String)
     if series.dtype == pl.String:
-        raw.refuse(column, blank | (series.str.strip_chars() == ""), NO_ID)
         return series
-    if series.dtype.is_decimal():
-        series = series.cast(pl.Float64)
     if series.dtype.is_float():
-        raw.refuse(column, blank | series.is_nan(), NO_ID)
         raw.refuse(column, ~(series.is_finite() & (series == series.floor()) & (series.abs() <= EXACT)), NO_KIND)
         return series.cast(pl.Int64)
-    raw.refuse(column, blank, NO_ID)
     if not series.dtype.is_integer():
-        raw.refuse(column, ~blank, NO_KIND)
+        raw.refuse(column, series.is_not_null(), NO_KIND)
         return series.cast(pl.String)  # without a row
     return _whole(series)
+
+
+def missing_ids(cells: pl.Series) -> pl.Series:
+    """Where there is no id: a missing or a blank cell, or an empty list."""
+    if cells.dtype == pl.Object:
+        return pl.Series([value is None or value == [] or (isinstance(value, str) and not value.strip()) for value in cells])
+    if cells.dtype == pl.List:
+        return cells.is_null() | (cells.list.len() == 0)
+    return cells.is_null() | (cells.str.strip_chars() == "") if cells.dtype == pl.String else cells.is_null()
 
 
 def _id(value: Any) -> str | int | None:
@@ -50,7 +57,7 @@ def _id(value: Any) -> str | int | None:
         return None
     if isinstance(value, float):
         return int(value) if value.is_integer() and abs(value) <= EXACT else None
-    return value if _stored(str(value)) == str(value) else None
+    return value if stored(str(value)) == str(value) else None
 
 
 def _whole(series: pl.Series) -> pl.Series:
@@ -59,53 +66,67 @@ def _whole(series: pl.Series) -> pl.Series:
     return series.cast(pl.String) if numbers.null_count() else numbers
 
 
-def _stored(text: str) -> str:
+def stored(text: str) -> str:
     """Text as UTF-8 can hold it: half of a surrogate pair becomes a question mark."""
     return text.encode("utf-8", "replace").decode()
 
 
 def texts(raw: Raw, column: str, between: str = " ") -> pl.Series:
-    """Texts, "" where there is none; a list of texts becomes one with `between` between them."""
-    series = raw.frame[column]
+    """Texts, "" where there is none; a list of texts becomes one with `between` between them.
+
+    A whole float is written as a whole number: a table makes floats of whole numbers where one is missing.
+    """
+    series = present(raw.frame[column])
     need = "a text or a list of texts is needed"
     if series.dtype.is_float():
+        raw.refuse(column, series.is_infinite(), need)
         whole = (series == series.floor()) & (series.abs() <= EXACT)
-        series = series.cast(pl.Int64, strict=False).cast(pl.String) if whole.all() else series.cast(pl.String)
+        series = series.cast(pl.String).zip_with(~whole, series.cast(pl.Int64, strict=False).cast(pl.String))
     elif series.dtype == pl.Object or series.dtype.is_nested():
-        values = [flat(value, between) if isinstance(value, list) else value for value in series.to_list()]
-        kinds = (str, int, float, datetime.date, type(None))
-        raw.refuse(column, pl.Series([not isinstance(value, kinds) for value in values], dtype=pl.Boolean), need)
-        series = pl.Series([None if value is None else _stored(str(value)) for value in values], dtype=pl.String)
+        series = pl.Series(_joined_texts(raw, column, series, between, need), dtype=pl.String)
     elif series.dtype == pl.Binary:
         raw.refuse(column, series.is_not_null(), need)
     return series.cast(pl.String).fill_null("").str.strip_chars()
 
 
-def _cells(raw: Raw, column: str, need: str) -> pl.Series:
-    """A column that shall hold numbers: as it is, or as stripped text, null where empty."""
-    series = raw.frame[column]
+def _joined_texts(raw: Raw, column: str, series: pl.Series, between: str, need: str) -> list[str | None]:
+    """Texts of Python's values and of lists."""
+    plain_values = [plain(value) for value in series.to_list()]
+    values = [flat(value, between) if isinstance(value, list) else value for value in plain_values]
+    kinds = (str, int, float, datetime.date, type(None))
+    bad = [not isinstance(value, kinds) or value in (math.inf, -math.inf) for value in values]
+    raw.refuse(column, pl.Series(bad, dtype=pl.Boolean), need)
+    return [
+        None if value is None else number_text(value) if isinstance(value, float) else stored(str(value)) for value in values
+    ]
+
+
+def number_cells(raw: Raw, column: str, need: str = NO_NUMBER) -> pl.Series:
+    """A column that should hold numbers or times: typed, or as stripped text; null where a cell is missing."""
+    series = present(raw.frame[column])
     if series.dtype == pl.Object:
         series = pl.Series([_cell(value) for value in series.to_list()], dtype=pl.String)
-    elif not (series.dtype.is_numeric() or series.dtype in (pl.String, pl.Date, pl.Datetime, pl.Null)):
+    elif not (series.dtype.is_numeric() or series.dtype.is_temporal() or series.dtype in (pl.String, pl.Null)):
         raw.refuse(column, series.is_not_null(), need)
         series = pl.Series([None] * len(series), dtype=pl.Null)
     if series.dtype == pl.String:
         series = series.str.strip_chars()
-        return series.set(series == "", None)
+        series = series.set(series == "", None)
+        return without_words(series)
     return series
 
 
 def _cell(value: Any) -> str | None:
-    if isinstance(value, datetime.date):  # a datetime is one too
+    if isinstance(value, datetime.date | datetime.time):  # a datetime is a date
         return value.isoformat()
-    return None if value is None else _stored(str(value))
+    return None if value is None else stored(str(value))
 
 
 def numbers(raw: Raw, column: str, whole: bool = False) -> pl.Series:
-    """Finite float64, or int64 if `whole`; null where the cell is empty."""
-    need = "a whole number is needed" if whole else "a number is needed"
-    cells = _cells(raw, column, need)
-    if cells.dtype in (pl.Date, pl.Datetime):
+    """Finite float64, or int64 if `whole`; null where the cell is missing."""
+    need = "a whole number is needed" if whole else NO_NUMBER
+    cells = number_cells(raw, column, need)
+    if cells.dtype.is_temporal():
         raw.refuse(column, cells.is_not_null(), need)
     values = cells.cast(pl.Float64, strict=False)
     good = values.is_finite()
@@ -115,60 +136,52 @@ def numbers(raw: Raw, column: str, whole: bool = False) -> pl.Series:
     return values.cast(pl.Int64) if whole else values
 
 
-def seconds(raw: Raw, column: str) -> pl.Series:
-    """Timestamps as int64 seconds: of seconds or milliseconds (value by value), dates as ISO 8601 writes them; null
-    where the cell is empty. A date without a zone is UTC."""
-    need = "seconds, milliseconds or a date as 2024-01-31 10:00:00 are needed"
-    cells = _cells(raw, column, need)
-    if cells.dtype in (pl.Date, pl.Datetime):
-        values = cells.cast(pl.Datetime("us"), strict=False).dt.epoch("s").cast(pl.Float64)
-    else:
-        values = cells.cast(pl.Float64, strict=False)
-        values = (values / 1000).zip_with(values.abs() > LATEST, values)
-    left = cells.is_not_null() & values.is_null()
-    if cells.dtype == pl.String and left.any():
-        values = _dates(cells).zip_with(left, values)
-    good = values.is_finite() & (values.abs() <= LATEST)
-    raw.refuse(column, cells.is_not_null() & ~good.fill_null(False), need)
-    return values.floor().cast(pl.Int64)
+def id_lists(raw: Raw, column: str, empty: bool = False) -> pl.Series:
+    """Ids in order, lists of text: of a list, or of text with spaces between or that is a list as JSON or Python write it.
 
-
-def _dates(cells: pl.Series) -> pl.Series:
-    """Seconds of dates, float64, null for what is no date."""
-    usual = pl.coalesce(pl.col("d").str.to_datetime(form, strict=False, time_unit="us") for form in DATES)
-    values = cells.to_frame("d").select(usual.dt.epoch("s").cast(pl.Float64))["d"]
-    others = cells.filter(values.is_null()).drop_nulls().unique()
-    known = {text: moment for text in others.to_list() if (moment := _moment(text)) is not None}
-    found = cells.replace_strict(list(known), list(known.values()), default=None, return_dtype=pl.Float64)
-    return values.fill_null(found) if known else values
-
-
-def _moment(text: str) -> float | None:
-    try:
-        moment = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
-    return (moment - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)).total_seconds()
-
-
-def id_lists(raw: Raw, column: str) -> pl.Series:
-    """Ids in order, lists of text: of text with spaces between, or of a list; at least one in each row."""
-    series, need = raw.frame[column], "item ids with spaces between are needed"
-    if series.dtype == pl.String:
+    Args:
+        raw, column: the cells.
+        empty: a list may be empty or missing; if not, it needs one id.
+    """
+    series = present(raw.frame[column])
+    if series.dtype == pl.String and not series.str.starts_with("[").any():
         lists = series.str.strip_chars().str.split(" ").list.eval(pl.element().filter(pl.element() != ""))
+    elif series.dtype in (pl.List(pl.String), pl.List(pl.Int64)):
+        lists = series.cast(pl.List(pl.String))
+        parts = lists.explode(empty_as_null=False, keep_nulls=False)
+        if parts.null_count() or (parts.str.strip_chars() == "").any():
+            blank = pl.element().is_null() | (pl.element().str.strip_chars() == "")
+            raw.refuse(column, lists.list.eval(blank).list.any(), NO_IDS)
     else:
-        values = [_id_list(value) for value in series.to_list()]
-        raw.refuse(column, pl.Series([value is None for value in values], dtype=pl.Boolean), need)
+        values = [_id_list(plain(value)) for value in series.to_list()]
+        raw.refuse(column, pl.Series([value is None for value in values], dtype=pl.Boolean), NO_IDS)
         lists = pl.Series(values, dtype=pl.List(pl.String))
-    raw.refuse(column, lists.is_null() | (lists.list.len() == 0), need)
+    if empty:
+        return lists.fill_null(pl.Series([[]], dtype=pl.List(pl.String)))
+    raw.refuse(column, lists.is_null() | (lists.list.len() == 0), NO_IDS)
     return lists
 
 
 def _id_list(value: Any) -> list[str] | None:
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        value = str(value).split()  # a sequence of one id
+    """The ids of a value, or None where it is no list of ids."""
+    if value is None:
+        return []
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        value = _written_list(str(value)) if isinstance(value, str) else [value]
     if not isinstance(value, list) or any(_id(one) is None or not str(one).strip() for one in value):
         return None
     return [str(_id(one)) for one in value]
+
+
+def _written_list(text: str) -> Any:
+    """A list that is written as text: ['a', 'b'] and ["a", "b"] and [1 2] as NumPy has it; else the words of the text."""
+    text = text.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return text.split()
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            continue
+    words = text[1:-1].split()
+    return words if all(word.isalnum() for word in words) else None

@@ -15,6 +15,7 @@ from cllm4rec.data.manifest import MANIFEST, listed_files
 
 T = TypeVar("T")
 OLD = ".old"  # ending of a folder that was moved away and not yet replaced
+MOST_READS = 1000
 WAIT_SECONDS = 10.0  # for a writer that is between two renames
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
@@ -91,8 +92,11 @@ def read_folder(folder: Path, read: Callable[[Path], T]) -> T:
     Args:
         folder: a folder that `replace_folder` writes.
         read: reads its files. It is called again if the folder was replaced meanwhile.
+
+    Raises:
+        ValueError: the folder is replaced faster than it can be read.
     """
-    while True:
+    for _ in range(MOST_READS):
         recover_folder(folder)
         before = _identity(folder)
         try:
@@ -103,6 +107,7 @@ def read_folder(folder: Path, read: Callable[[Path], T]) -> T:
         else:
             if _identity(folder) == before:
                 return result
+    raise ValueError(f"{folder} was replaced {MOST_READS} times while it was read: try again")
 
 
 def _identity(folder: Path) -> tuple[int, int, int] | None:

@@ -49,9 +49,12 @@ def _from_pandas(frame: Any, name: str, wanted: set[str] | None) -> pl.DataFrame
 def _pandas_column(column: Any) -> pl.Series:
     """A column of pandas; which of its values are missing is for pandas to say."""
     missing = column.isna().to_numpy(dtype=bool)
-    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iufM":
+    if type(column.dtype).__name__ == "DatetimeTZDtype":
+        column = column.dt.tz_convert("UTC").dt.tz_localize(None)
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iufMm":
         values = column.to_numpy()
-        series = pl.Series(values.astype("datetime64[us]") if column.dtype.kind == "M" else values)
+        units = {"M": "datetime64[us]", "m": "timedelta64[us]"}
+        series = pl.Series(values.astype(units.get(column.dtype.kind, values.dtype)))
         return series.to_frame("one").select(pl.when(pl.Series(~missing)).then("one"))["one"]
     cells = [None if gone else value for value, gone in zip(column.tolist(), missing.tolist(), strict=True)]
     return series_of([value.item() if isinstance(value, np.generic) else value for value in cells])

@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 
 from cllm4rec.data.filters import Rules
-from cllm4rec.data.readers import SplitTable
+from cllm4rec.data.split_tables import SplitTable
 
 
 def add_held_out_rows(rules: Rules, table: SplitTable, name: str) -> dict[str, Any]:

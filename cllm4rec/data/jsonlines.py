@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import warnings
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import Any, BinaryIO
 
 import polars as pl
 
+from cllm4rec.data.missing import is_missing, number_text
 from cllm4rec.data.raw import Raw, first_line, joined, row_number, series_of, short
 
 RECORDS_AT_ONCE = 50_000
@@ -129,8 +131,10 @@ def flat(value: Any, between: str) -> Any:
             left.extend(reversed(one))
         elif isinstance(one, str):
             texts.append(one.strip())
-        elif isinstance(one, int | float) and not isinstance(one, bool):
-            texts.append(str(one))
-        elif one is not None:
+        elif is_missing(one):
+            continue
+        elif isinstance(one, int | float) and not isinstance(one, bool) and abs(one) != math.inf:
+            texts.append(number_text(one))
+        else:
             return value
     return between.join(text for text in texts if text)

@@ -10,11 +10,16 @@ import numpy as np
 import polars as pl
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.filters import ORDER, Rules, first_of_repeats, k_core, latest_of_repeats
+from cllm4rec.data.filters import ORDER, Dropped, Rules, first_of_repeats, k_core, latest_of_repeats
 from cllm4rec.data.heldout import add_held_out_rows
-from cllm4rec.data.randomness import hash_ids, mix
-from cllm4rec.data.readers import SplitTable, Table, event_table, item_table, parts_table, user_table
+from cllm4rec.data.matching import unmet_ids
+from cllm4rec.data.randomness import check_seed, hash_ids, mix
+from cllm4rec.data.raw import listed
+from cllm4rec.data.readers import Table, event_table, item_table, user_table
+from cllm4rec.data.split_tables import SplitTable, parts_table
 from cllm4rec.data.splits import FILE_RULE, HELD_OUT_RULE, IN_TIME, RULES, assign_parts, read_parts
+
+INCOMPLETE = "events without a user or item id"
 
 
 def build_dataset(
@@ -29,53 +34,88 @@ def build_dataset(
     split_column: str | None = None,
     seed: int = 0,
     shuffle_ties: int | None = None,
+    drop_incomplete: bool = False,
 ) -> Dataset:
     """Filter, number and split.
 
     Args:
         events, items, users: as `Dataset.from_frame` takes them, or what `readers.event_table` and its like give.
-        min_rating: keep events rated at least this; needs a rating column.
+        min_rating: keep events rated at least this; needs a rating column. Of repeated events, the rating of the one
+            that stays counts.
         min_core: keep users and items with at least this many events, to a fixed point; 0 keeps all.
         split: a key of `splits.RULES`, or the name of the file that `split_table` came from.
         split_table: parts of the events or held-out rows, instead of a rule: a frame, or what `readers.parts_table` gives.
         split_column: its column that holds the parts; `seed_{seed}` if not given.
         seed: of the random split.
         shuffle_ties: seed of a random order among a user's events of one time; the order of the data if not given.
+        drop_incomplete: drop rows without a user or item id, instead of refusing them.
+
+    The dataset's `about` holds the account: what each rule dropped, `columns_not_read` of each table, and `warnings`
+    where the ids of two tables do not meet.
 
     Raises:
         ValueError: the data cannot do what is asked, or nothing is left.
     """
-    table = event_table(events)
-    item_rows = None if items is None else item_table(items)
-    user_rows = None if users is None else user_table(users)
+    check_seed(seed)
+    if shuffle_ties is not None:
+        check_seed(shuffle_ties, "shuffle_ties")
+    table = event_table(events, drop_incomplete=drop_incomplete)
+    item_rows = None if items is None else item_table(items, drop_incomplete=drop_incomplete)
+    user_rows = None if users is None else user_table(users, drop_incomplete=drop_incomplete)
     parts = None if split_table is None else parts_table(split_table)
     _check(table.frame, min_rating, min_core, split, parts)
     rules = Rules(table.frame)
+    if table.incomplete:
+        rules.dropped.append(Dropped(INCOMPLETE, **table.incomplete))
     if shuffle_ties is not None:
         rules.events = shuffled_ties(rules.events, shuffle_ties)
-    if min_rating is not None:
-        rules.apply(_rating_rule(min_rating), lambda frame: frame.filter(pl.col("rating") >= min_rating))
     stays, keep = _repeats("file" if parts is not None else split)
     rules.apply(f"{stays} of repeated events of a user and an item", keep)
-    if min_core > 1:
-        rules.apply(f"{min_core}-core", lambda frame: k_core(frame, min_core))
     described: dict[str, Any] = {"method": Path(split).name, "rule": RULES.get(split, FILE_RULE), "seed": seed}
-    if shuffle_ties is not None:
-        described["shuffle_ties"] = shuffle_ties
-    if parts is not None and parts.held_out:
-        described |= {"rule": HELD_OUT_RULE, **add_held_out_rows(rules, parts, described["method"])}
-    elif parts is not None:
-        column = described["column"] = split_column or f"seed_{seed}"
-        rules.apply(f"named in column {column} of {described['method']}", lambda frame: read_parts(frame, parts, column))
-        described["rows_without_events"] = parts.frame.select("user_id", "item_id").n_unique() - len(rules.events)
+    described |= {} if shuffle_ties is None else {"shuffle_ties": shuffle_ties}
+    warnings = [] if parts is None else _apply_file(rules, parts, split_column or f"seed_{seed}", described)
+    _apply_filters(rules, min_rating, min_core)
     if rules.events.is_empty():
-        raise ValueError("nothing is left to learn from: " + "; ".join(map(str, rules.dropped)))
+        raise ValueError("nothing is left to learn from: " + "; ".join([*map(str, rules.dropped), *warnings]))
     dataset = Dataset.from_tables(replace(table, frame=rules.events), item_rows, user_rows)
     if parts is None:
         dataset = replace(dataset, part=assign_parts(dataset, split, seed))
-    return replace(
-        dataset, about=_about(dataset, {"interactions": table, "items": item_rows, "users": user_rows}, rules, described)
+    tables = {"interactions": table, "items": item_rows, "users": user_rows}
+    return replace(dataset, about=_about(dataset, tables, rules, described, warnings))
+
+
+def _apply_file(rules: Rules, parts: SplitTable, column: str, described: dict[str, Any]) -> list[str]:
+    """Give the events the parts of a file, and note in `described` what it held; warnings where its ids meet no event."""
+    name = described["method"]
+    rows = (
+        parts.frame
+        if not parts.held_out
+        else parts.frame.select(
+            *(["user_id"] if "user_id" in parts.frame.columns else []),
+            item_id=pl.concat_list("history_items", pl.col("target_item").cast(pl.String)),
+        ).explode("item_id")
     )
+    warnings = [
+        line
+        for kind in ("user", "item")
+        if f"{kind}_id" in rows.columns
+        for line in unmet_ids(rules.events[f"{kind}_id"], rows[f"{kind}_id"], kind, name)
+    ]
+    if parts.held_out:
+        described |= {"rule": HELD_OUT_RULE, **add_held_out_rows(rules, parts, name)}
+        return warnings
+    described["column"] = column
+    rules.apply(f"named in column {column} of {name}", lambda frame: read_parts(frame, parts, column))
+    described["rows_without_events"] = parts.frame.select("user_id", "item_id").n_unique() - len(rules.events)
+    return warnings
+
+
+def _apply_filters(rules: Rules, min_rating: float | None, min_core: int) -> None:
+    """Filters come after repeats are settled and events are named by a file, so that nothing is dropped after the k-core."""
+    if min_rating is not None:
+        rules.apply(_rating_rule(min_rating), lambda frame: frame.filter(pl.col("rating") >= min_rating))
+    if min_core > 1:
+        rules.apply(f"{min_core}-core", lambda frame: k_core(frame, min_core))
 
 
 def shuffled_ties(events: pl.DataFrame, seed: int) -> pl.DataFrame:
@@ -104,18 +144,28 @@ def _repeats(split: str) -> tuple[str, Callable[[pl.DataFrame], pl.DataFrame]]:
     return "first", lambda frame: first_of_repeats(frame, ("timestamp", "position") if split == "time" else ORDER)
 
 
-def _about(dataset: Dataset, tables: dict[str, Table | None], rules: Rules, split: dict[str, Any]) -> dict[str, Any]:
+def _about(
+    dataset: Dataset, tables: dict[str, Table | None], rules: Rules, split: dict[str, Any], warnings: list[str]
+) -> dict[str, Any]:
     """The account of what was read, dropped and left."""
     used = {"items": dataset.items["item_id"], "users": dataset.users["user_id"]}
     given = {name: table for name, table in tables.items() if table is not None}
     return {
         "columns": {name: table.taken for name, table in given.items()},
+        "columns_not_read": {name: listed(table.unread) for name, table in given.items() if table.unread},
         "rules": rules.account(),
         "tables": {name: _rows_account(given[name], ids) for name, ids in used.items() if name in given},
         "texts": {name: sum(text != "" for text in texts) for name, texts in dataset.item_texts.items()},
         "n_items_without_text": sum(not any(texts) for texts in zip(*dataset.item_texts.values(), strict=True)),
         "n_users_below_3_events": int((np.diff(dataset.interactions.indptr) < 3).sum()),
         "split": split,
+        "warnings": warnings
+        + [
+            line
+            for name, ids in used.items()
+            if name in given
+            for line in unmet_ids(ids, given[name].frame[ids.name], ids.name[:4], Path(given[name].name).name)
+        ],
     }
 
 

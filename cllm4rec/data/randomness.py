@@ -12,6 +12,12 @@ import numpy as np
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
+def check_seed(seed: int, name: str = "seed") -> None:
+    """Raise ValueError if a seed is negative or has more than 63 bits."""
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"{name} is {seed}: it may be 0 to {2**63 - 1}")
+
+
 def _scramble(x: np.ndarray) -> np.ndarray:
     """The output function of SplitMix64 (Steele, Lea and Flood, 2014): a bijection of 64-bit integers."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

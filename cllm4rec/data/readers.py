@@ -1,16 +1,19 @@
 """Tables of events, items and users from files and frames: their columns found, checked and brought to one form."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from cllm4rec.data.columns import id_lists, ids, numbers, seconds, texts
+from cllm4rec.data.columns import id_lists, ids, numbers, texts
 from cllm4rec.data.formats import read_raw
 from cllm4rec.data.frames import raw_frame
+from cllm4rec.data.incomplete import complete_rows
 from cllm4rec.data.raw import Raw, listed, shown
+from cllm4rec.data.sequences import with_histories
+from cllm4rec.data.times import event_times, joined_times
 
 ALIASES = {  # a column of this package <- names under which it is found, the first present one wins
     "user_id": ("user_id", "user", "userId", "userid", "customer_id", "reviewerID"),
@@ -26,6 +29,7 @@ ALIASES = {  # a column of this package <- names under which it is found, the fi
         "parent_asin",
         "asin",
     ),
+    "item_ids": ("item_ids", "item_id_list", "history"),
     "rating": ("rating", "overall", "stars", "score"),
     "timestamp": ("timestamp", "time", "unixReviewTime", "date"),
     "review_text": ("review_text", "review", "reviewText", "text"),
@@ -38,13 +42,7 @@ ALIASES = {  # a column of this package <- names under which it is found, the fi
 EVENT_COLUMNS = ("user_id", "item_id", "item_ids", "rating", "timestamp", "position", "review_text")
 ITEM_COLUMNS = ("item_id", "title", "description", "categories", "brand", "year")
 USER_COLUMNS = ("user_id", "biography")
-HELD_OUT_COLUMNS = ("user_id", "history_items", "target_item", "split")  # a user in a row: what came before, what to find
-PART_NAMES = {  # how a split file may say it -> the part
-    **dict.fromkeys(("t", "train"), "train"),
-    **dict.fromkeys(("v", "val", "valid", "validation"), "validation"),
-    **dict.fromkeys(("e", "test"), "test"),
-    **dict.fromkeys(("h", "history"), "history"),
-}
+WAY_OUT = ": prepare --drop-incomplete or build_dataset(drop_incomplete=True) drops such rows and counts them"
 
 
 @dataclass(frozen=True)
@@ -54,16 +52,31 @@ class Table:
     Attributes:
         frame: columns under this package's names, checked.
         name: of the file or frame it came from.
-        taken: this package's name of each column -> its name there.
+        taken: this package's name of each column -> its name there; "date + time" where two columns were joined.
+        unread: names of the columns that were not read.
+        incomplete: how many `events`, `users` and `items` were dropped because a row has no id; empty if none.
+        n_from_histories: events that come from histories beside a target and have no row.
     """
 
     frame: pl.DataFrame
     name: str
     taken: dict[str, str]
+    unread: tuple[str, ...] = ()
+    incomplete: dict[str, int] = field(default_factory=dict)
+    n_from_histories: int = 0
 
-    def renamed(self) -> str:
-        """Which columns have another name there; "" if none has."""
-        return ", ".join(f"{ours} from {shown(theirs)}" for ours, theirs in self.taken.items() if ours != theirs)
+    def account(self) -> list[str]:
+        """What was read under another name and what was not read, a line each."""
+        renamed = [f"{ours} from {shown(theirs)}" for ours, theirs in self.taken.items() if ours != theirs]
+        lines = [", ".join(renamed)] if renamed else []
+        if self.unread:
+            lines.append(f"columns not read: {listed(self.unread)}")
+        rivals = [f"{shown(name)} for {ours}" for ours in self.taken for name in ALIASES.get(ours, ()) if name in self.unread]
+        if rivals:
+            lines.append(f"columns that could be read instead, by name: {', '.join(rivals)}")
+        if self.n_from_histories:
+            lines.append(f"histories: {self.n_from_histories:,} events that have no row, without rating and time")
+        return lines
 
 
 def read_events(path: str | Path, names: Mapping[str, str] | None = None, separator: str | None = None) -> pl.DataFrame:
@@ -94,134 +107,120 @@ def read_users(path: str | Path, names: Mapping[str, str] | None = None, separat
 
 
 def event_table(
-    source: Any, names: Mapping[str, str] | None = None, separator: str | None = None, also: Sequence[str] = ()
+    source: Any,
+    names: Mapping[str, str] | None = None,
+    separator: str | None = None,
+    also: Sequence[str] = (),
+    drop_incomplete: bool = False,
 ) -> Table:
     """Events of a file, of a pandas, Polars or Arrow table, or of a `Table`, which is given back.
 
     Args:
         source, names, separator: as `read_events` takes them.
         also: further columns to take as text.
+        drop_incomplete: drop rows whose user or item id is missing, instead of refusing them.
     """
     if isinstance(source, Table):
         return source
     wanted = (*EVENT_COLUMNS, *also)
-    raw = _raw(source, "the events", wanted, names, separator)
-    taken = _find(raw, wanted, names)
-    _need(raw, taken, "user_id")
-    sequences = "item_ids" in taken and "item_id" not in taken
-    if not sequences:
-        _need(raw, taken, "item_id")
-        taken.pop("item_ids", None)
+    raw = raw_table(source, "the events", wanted, names, separator)
+    taken = _event_columns(raw, wanted, names)
+    sequences = "item_id" not in taken
+    raw, incomplete = complete_rows(raw, [taken["user_id"], taken["item_ids" if sequences else "item_id"]], drop_incomplete)
     columns = {}
-    for ours, theirs in taken.items():
+    for ours, theirs in list(taken.items()):
         if ours in ("user_id", "item_id"):
-            columns[ours] = ids(raw, theirs)
+            columns[ours] = ids(raw, theirs, WAY_OUT)
         elif ours == "item_ids":
-            columns[ours] = id_lists(raw, theirs)
+            columns[ours] = id_lists(raw, theirs, empty=not sequences)
         elif ours in ("rating", "position"):
             columns[ours] = numbers(raw, theirs, whole=ours == "position")
         elif ours == "timestamp":
-            columns[ours] = seconds(raw, theirs)
+            columns[ours], taken[ours] = _times(raw, theirs, taken, names)
         else:
             columns[ours] = texts(raw, theirs)
     frame = pl.DataFrame(columns)
+    n = len(frame)
     if sequences:
         order = pl.int_ranges(pl.col("item_ids").list.len(), dtype=pl.Int64).alias("position")
         frame = frame.with_columns(order).explode("item_ids", "position").rename({"item_ids": "item_id"})
-    return Table(frame, raw.name, taken)
+    elif "item_ids" in taken:
+        frame = with_histories(frame)
+    return Table(frame, raw.name, taken, _unread(raw, taken), incomplete, 0 if sequences else len(frame) - n)
 
 
-def item_table(source: Any, names: Mapping[str, str] | None = None, separator: str | None = None) -> Table:
+def item_table(
+    source: Any, names: Mapping[str, str] | None = None, separator: str | None = None, drop_incomplete: bool = False
+) -> Table:
     """Items of a file or frame, as `event_table` takes them."""
-    return _text_table(source, "the items", ITEM_COLUMNS, names, separator)
+    return _text_table(source, "the items", ITEM_COLUMNS, names, separator, drop_incomplete)
 
 
-def user_table(source: Any, names: Mapping[str, str] | None = None, separator: str | None = None) -> Table:
+def user_table(
+    source: Any, names: Mapping[str, str] | None = None, separator: str | None = None, drop_incomplete: bool = False
+) -> Table:
     """Users of a file or frame, as `event_table` takes them."""
-    return _text_table(source, "the users", USER_COLUMNS, names, separator)
+    return _text_table(source, "the users", USER_COLUMNS, names, separator, drop_incomplete)
 
 
 def _text_table(
-    source: Any, what: str, wanted: tuple[str, ...], names: Mapping[str, str] | None, separator: str | None
+    source: Any,
+    what: str,
+    wanted: tuple[str, ...],
+    names: Mapping[str, str] | None,
+    separator: str | None,
+    drop_incomplete: bool,
 ) -> Table:
     if isinstance(source, Table):
         return source
-    raw = _raw(source, what, wanted, names, separator)
-    taken = _find(raw, wanted, names)
-    _need(raw, taken, wanted[0])
+    raw = raw_table(source, what, wanted, names, separator)
+    taken = find_columns(raw, wanted, names)
+    need_column(raw, taken, wanted[0])
+    raw, incomplete = complete_rows(raw, [taken[wanted[0]]], drop_incomplete)
     columns = {
-        ours: texts(raw, theirs, _between(ours) or " ") if ours != wanted[0] else ids(raw, theirs)
+        ours: texts(raw, theirs, _between(ours) or " ") if ours != wanted[0] else ids(raw, theirs, WAY_OUT)
         for ours, theirs in taken.items()
     }
+    if "year" in columns:  # pandas writes 1999.0 where a year is missing
+        columns["year"] = columns["year"].str.replace(r"^(\d+)\.0+$", "${1}")
     if "categories" in columns:
         columns["categories"] = columns["categories"].str.replace_all("|", ", ", literal=True)
-    return Table(pl.DataFrame(columns), raw.name, taken)
+    return Table(pl.DataFrame(columns), raw.name, taken, _unread(raw, taken), incomplete)
 
 
-@dataclass(frozen=True)
-class SplitTable:
-    """A split file: `user_id`, `item_id` and columns of parts as text; or held-out rows, the `HELD_OUT_COLUMNS`."""
-
-    frame: pl.DataFrame
-    raw: Raw
-
-    @property
-    def held_out(self) -> bool:
-        return "target_item" in self.frame.columns
-
-    def parts(self, column: str) -> pl.Series:
-        """The part of each row by one of the columns.
-
-        Raises:
-            ValueError: the column is missing or holds something else.
-        """
-        if column not in self.frame.columns:
-            others = listed(name for name in self.frame.columns if name not in ("user_id", "item_id"))
-            raise ValueError(f"{self.raw.name} has no column {column!r}: choose one of {others} (--split-column)")
-        names = self.frame[column]
-        self.raw.refuse(column, ~names.is_in(list(PART_NAMES)), "t, v, e, h or train, validation, test, history is needed")
-        parts = names.replace_strict(PART_NAMES, return_dtype=pl.String)
-        pair = self.frame.select(pl.struct(pl.col("user_id", "item_id").cast(pl.String)).alias("pair"), parts.alias("part"))
-        several = pair.select(pl.col("part").n_unique().over("pair") > 1).to_series()
-        self.raw.refuse(column, several, "one part for a user and an item is needed")
-        return parts
+def _event_columns(raw: Raw, wanted: Sequence[str], names: Mapping[str, str] | None) -> dict[str, str]:
+    """This package's name -> the table's of a table of events or of sequences."""
+    taken = find_columns(raw, wanted, names)
+    need_column(raw, taken, "user_id")
+    if "item_ids" not in taken:
+        need_column(raw, taken, "item_id")
+    elif "item_id" in taken and "item_ids" not in (names or {}) and not _holds_lists(raw.frame[taken["item_ids"]]):
+        del taken["item_ids"]
+    return taken
 
 
-def read_split(path: str | Path, separator: str | None = None) -> pl.DataFrame:
-    """The table of a split file, as `SplitTable` holds it."""
-    return parts_table(path, separator).frame
+def _holds_lists(cells: pl.Series) -> bool:
+    """Whether a typed column may hold histories; a number beside a target is something else, such as their length."""
+    return cells.dtype in (pl.String, pl.Object, pl.List, pl.Array)
 
 
-def parts_table(source: Any, separator: str | None = None) -> SplitTable:
-    """A split from a file or frame, or a `SplitTable`, which is given back.
-
-    Raises:
-        ValueError: a needed column is missing, or a cell holds what it may not.
-    """
-    if isinstance(source, SplitTable):
-        return source
-    raw = _raw(source, "the split", None, separator=separator)
-    if {"history_items", "target_item"} & set(raw.columns):
-        return _held_out_rows(raw)
-    taken = _find(raw, ("user_id", "item_id"))
-    for ours in ("user_id", "item_id"):
-        _need(raw, taken, ours)
-    others = [column for column in raw.frame.columns if column not in (*taken.values(), "user_id", "item_id")]
-    columns = {ours: ids(raw, theirs) for ours, theirs in taken.items()} | {name: texts(raw, name) for name in others}
-    return SplitTable(pl.DataFrame(columns), raw)
+def _times(raw: Raw, theirs: str, taken: dict[str, str], names: Mapping[str, str] | None) -> tuple[pl.Series, str]:
+    """Seconds of each event and the name of the column, or columns, that they came from."""
+    columns = [theirs]
+    if "timestamp" not in (names or {}):
+        others = {column for ours, column in taken.items() if ours != "timestamp"}
+        columns = [name for name in ALIASES["timestamp"] if name in raw.columns and name not in others]
+    elif theirs not in raw.columns:
+        date, clock = theirs.split("+")
+        return joined_times(raw, date, clock), f"{date} + {clock}"
+    times, read = event_times(raw, columns)
+    return times, " + ".join(read)
 
 
-def _held_out_rows(raw: Raw) -> SplitTable:
-    taken = _find(raw, HELD_OUT_COLUMNS)
-    for ours in HELD_OUT_COLUMNS[1:]:
-        _need(raw, taken, ours)
-    columns = {"history_items": id_lists(raw, "history_items"), "target_item": ids(raw, "target_item")}
-    split = texts(raw, "split").replace(PART_NAMES)
-    raw.refuse("split", ~split.is_in(["validation", "test"]), "val or test is needed")
-    if "user_id" in taken:
-        columns["user_id"] = ids(raw, taken["user_id"])
-        raw.refuse(taken["user_id"], ~columns["user_id"].is_first_distinct(), "one row a user is needed")
-    return SplitTable(pl.DataFrame(columns | {"split": split}), raw)
+def _unread(raw: Raw, taken: Mapping[str, str]) -> tuple[str, ...]:
+    """The columns that were not read."""
+    read = set(taken.values()) | set(taken.get("timestamp", "").split(" + "))
+    return tuple(name for name in raw.columns if name not in read)
 
 
 def column_names(text: str | None, flag: str, ours: Sequence[str]) -> dict[str, str]:
@@ -243,14 +242,14 @@ def column_names(text: str | None, flag: str, ours: Sequence[str]) -> dict[str, 
     return names
 
 
-def _raw(
+def raw_table(
     source: Any, what: str, wanted: Sequence[str] | None, names: Mapping[str, str] | None = None, separator: str | None = None
 ) -> Raw:
     """The table of a file (text, JSON and Parquet) or of a frame; of typed tables, only columns that may be wanted."""
     marks: dict[str, str | None] | None = None
     if wanted is not None:
         marks = {alias: _between(ours) for ours in wanted for alias in ALIASES.get(ours, (ours,))}
-        marks |= {theirs: _between(ours) for ours, theirs in (names or {}).items()}
+        marks |= {part: _between(ours) for ours, theirs in (names or {}).items() for part in (theirs, *theirs.split("+"))}
     if isinstance(source, str | Path):
         raw = read_raw(source, marks, separator)
         if raw.frame.is_empty() and raw.frame.columns:
@@ -266,11 +265,12 @@ def _between(ours: str) -> str | None:
     return None
 
 
-def _find(raw: Raw, wanted: Sequence[str], names: Mapping[str, str] | None = None) -> dict[str, str]:
+def find_columns(raw: Raw, wanted: Sequence[str], names: Mapping[str, str] | None = None) -> dict[str, str]:
     """This package's name -> the table's, of the wanted columns that the table has."""
     found: dict[str, str] = dict(names or {})
     for ours, theirs in found.items():
-        if theirs not in raw.columns or ours not in wanted:
+        parts = theirs.split("+") if ours == "timestamp" and theirs not in raw.columns else [theirs]
+        if not set(parts) <= set(raw.columns) or len(parts) > 2 or ours not in wanted:
             ways = f"it has {listed(raw.columns)}; what can be taken is {', '.join(wanted)}"
             raise ValueError(f"{raw.name}: {ours!r} cannot be taken from a column {theirs!r}: {ways}")
     for ours in wanted:
@@ -280,7 +280,7 @@ def _find(raw: Raw, wanted: Sequence[str], names: Mapping[str, str] | None = Non
     return {ours: found[ours] for ours in wanted if ours in found}
 
 
-def _need(raw: Raw, taken: Mapping[str, str], ours: str) -> None:
+def need_column(raw: Raw, taken: Mapping[str, str], ours: str) -> None:
     if ours not in taken:
         looked = ", ".join(ALIASES.get(ours, (ours,)))
         raise ValueError(f"{raw.name}: no column for {ours}: looked for {looked}; it has {listed(raw.columns)}")

@@ -5,19 +5,23 @@ import polars as pl
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.randomness import hash_ids, mix
-from cllm4rec.data.readers import SplitTable
+from cllm4rec.data.split_tables import SplitTable
 
 RULES = {
     "random": "per user at random: max(1, round(0.1 n)) events to test and as many to validation; "
-    "users with fewer than 3 events stay in train; of repeats the latest event stays; no order in time, so no ties",
+    "users with fewer than 3 events stay in train; of repeats the latest event stays, with its rating; "
+    "no order in time, so no ties",
     "leave-last-out": "per user in time order: last event to test, the one before to validation; "
-    "users with fewer than 3 events stay in train; of repeats the first event stays; "
+    "users with fewer than 3 events stay in train; of repeats the first event stays, with its rating; "
     "equal times are ordered by a hash of the ids",
     "time": "one point in time for all: the last 10 % of events to test, the 10 % before to validation; "
-    "of repeats the first event stays; events of one second stay together in one part",
-    "none": "all events are train: nothing is held out, nothing is evaluated; of repeats the latest event stays",
+    "of repeats the first event stays, with its rating; events of one second stay together in one part",
+    "none": "all events are train: nothing is held out, nothing is evaluated; "
+    "of repeats the latest event stays, with its rating",
 }
-FILE_RULE = "parts as the file gives them; events it does not name are left out; of repeats the latest event stays"
+FILE_RULE = (
+    "parts as the file gives them; events it does not name are left out; of repeats the latest event stays, with its rating"
+)
 HELD_OUT_RULE = (
     "each row of the file is a user: its history is input only, its target is validation or test; all other users are train; "
     "of repeats the latest event stays"

@@ -28,14 +28,14 @@ class ModelDescription(TypedDict):
     sequential: NotRequired[str]
 
 
-def checked_array(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int | None, ...], kind: Any) -> np.ndarray:
+def checked_array(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int | None, ...], *kinds: Any) -> np.ndarray:
     """An array of model.safetensors.
 
     Args:
         arrays: all arrays of the file.
         name: which one.
         shape: its expected shape; None for a length that may be any.
-        kind: its expected type of numbers.
+        kinds: the types of numbers that it may have.
 
     Raises:
         ValueError: it is missing, or of another shape or type.
@@ -44,8 +44,8 @@ def checked_array(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int 
         raise ValueError(f"model.safetensors does not fit this system: {name} is missing")
     found = arrays[name]
     fits = len(found.shape) == len(shape) and all(n in (None, m) for n, m in zip(shape, found.shape, strict=True))
-    if not fits or found.dtype != kind:
-        need = f"{np.dtype(kind)} {['any' if n is None else n for n in shape]}"
+    if not fits or found.dtype not in kinds:
+        need = f"{np.dtype(kinds[0])} {['any' if n is None else n for n in shape]}"
         raise ValueError(f"model.safetensors does not fit this system: {name} is {found.dtype} {list(found.shape)}, not {need}")
     return found
 

@@ -225,7 +225,7 @@ class NeuralRecommender(InnerProductRecommender):
             odd = sorted(set(trained) ^ set(arrays))[0]
             raise ValueError(f"model.safetensors does not fit this system: {odd} is on one side only")
         for name, parameter in trained.items():
-            array = checked_array(arrays, name, tuple(parameter.shape), np.float32)
+            array = checked_array(arrays, name, tuple(parameter.shape), np.float32, np.float64)
             parameter.data = torch.from_numpy(array)  # no copy: a large table stays on disk until it is read
         self.net.to("cuda" if on_gpu() else "cpu").eval()
 

@@ -16,7 +16,7 @@ def check_settings(config: Any) -> None:
     """
     for one in fields(config):
         value, rule = getattr(config, one.name), one.metadata
-        if "choices" in rule and value not in rule["choices"]:
+        if value is not None and "choices" in rule and value not in rule["choices"]:
             raise ValueError(f"{one.name} is {value!r}: it may be {', '.join(rule['choices'])}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{one.name} is {value}: give a number")
