@@ -1,5 +1,12 @@
 """Language models that know users and items. Names are imported when first used."""
 
+import sys
+
+if sys.argv[:1] == ["-m"] and any(one.removeprefix("-m").startswith("cllm4rec.") for one in sys.orig_argv):
+    from cllm4rec.interruption import INTERRUPTION  # python -m cllm4rec.COMMAND, whose libraries take a second to import
+
+    INTERRUPTION.end_at_once()
+
 import importlib
 from typing import Any
 

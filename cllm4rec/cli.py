@@ -2,6 +2,7 @@
 
 import argparse
 import ctypes
+import io
 import logging
 import os
 import platform
@@ -13,8 +14,12 @@ from types import UnionType
 from typing import Any, NoReturn, get_args, get_type_hints
 
 import yaml
-from safetensors import SafetensorError
 
+from cllm4rec.failures import line_of, lost_process
+from cllm4rec.interruption import INTERRUPTION
+from cllm4rec.training.config import check_settings
+
+LARGEST_CONFIG = 1 << 20  # bytes
 log = logging.getLogger("cllm4rec")
 
 
@@ -54,14 +59,23 @@ def config_settings(argv: Sequence[str]) -> dict[str, str]:
         return {}
     if not Path(path).is_file():
         raise ValueError(f"--config {path}: there is no such file")
+    if (size := Path(path).stat().st_size) > LARGEST_CONFIG:
+        raise ValueError(f"--config {path}: {size:,} bytes are more than any configuration has")
     try:
-        settings = yaml.load(Path(path).read_text(), Loader=yaml.BaseLoader) or {}  # all values stay text: 007 is 007
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        settings = yaml.load(Path(path).read_text("utf-8-sig"), Loader=yaml.BaseLoader)  # values stay text: 007 is 007
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"--config {path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(settings, dict) or any(isinstance(value, dict) for value in settings.values()):
+    if not isinstance(settings or {}, dict):
         raise ValueError(f"--config {path}: expected lines of `flag: value`")
-    joined = {name: ",".join(value) if isinstance(value, list) else value for name, value in settings.items()}
-    return {f"--{name.replace('_', '-')}": value for name, value in joined.items()}
+    found = {}
+    for name, value in (settings or {}).items():
+        parts = value if isinstance(value, list) else [value]
+        if not all(isinstance(part, str) for part in parts):
+            raise ValueError(
+                f"--config {path}: {name} is neither a value nor a list of values: expected lines of `flag: value`"
+            )
+        found[f"--{name.replace('_', '-')}"] = ",".join(parts)
+    return found
 
 
 def config_tokens(argv: Sequence[str]) -> list[str]:
@@ -92,7 +106,10 @@ def parse(
         if flag not in flags:
             raise ValueError(f"--config {flag_value(argv, '--config')}: {flag} is not a flag of this command")
     given = vars(parser.parse_args([*config_tokens(argv), *argv]))
-    return tuple(one(**{field.name: given[field.name] for field in fields(one)}) for one in classes)
+    found = tuple(one(**{field.name: given[field.name] for field in fields(one)}) for one in classes)
+    for one in found:
+        check_settings(one)
+    return found
 
 
 def _add_fields(parser: argparse.ArgumentParser, described: Any, defaults: dict[str, Any]) -> None:
@@ -146,6 +163,15 @@ def is_main_process() -> bool:
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Run a command: a user's mistake ends in one line on standard error and exit status 2."""
+    try:
+        with INTERRUPTION.listening():
+            _run(main)
+    finally:
+        INTERRUPTION.leave()
+
+
+def _run(main: Callable[[Sequence[str]], None]) -> None:
+    _prepare_streams()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("httpx", "huggingface_hub"):  # they report each request, and each try of one
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -158,12 +184,26 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         raise
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         sys.stderr.close()
-    except (ValueError, OSError, SafetensorError) as error:  # the last where a disk is full
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
     except KeyboardInterrupt:
-        sys.stderr.write("stopped\n")
         sys.exit(130)
+    except BaseException as error:
+        line = line_of(error)
+        if line is None or INTERRUPTION.number is not None:  # whatever a library made of the signal
+            raise
+        sys.stderr.write(f"error: {line}\n")
+        if lost_process(error):  # whose group cannot be left in good order any more
+            sys.stderr.flush()
+            os._exit(2)
+        sys.exit(2)
+
+
+def _prepare_streams() -> None:
+    """Standard output may be closed, or not have all characters: neither costs the result."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _part() -> None:

@@ -11,7 +11,7 @@ from cllm4rec.cli import n_launched, parse, run, say
 from cllm4rec.data.files import check_file, check_table_name, write_table, write_text
 from cllm4rec.data.splits import visible
 from cllm4rec.models import load
-from cllm4rec.options import VERIFY
+from cllm4rec.options import BACKBONE_FLAG, VERIFY
 from cllm4rec.training.checkpoint import RunFolder
 
 
@@ -27,19 +27,24 @@ class EvaluateOptions:
                   "choices": ["validation", "test"]},
     )  # fmt: skip
     candidates: int | None = field(
-        default=None, metadata={"help": "choose among so many items, one held out and the others at random; all if not given"}
+        default=None,
+        metadata={"least": 2,
+                  "help": "choose among so many items, one held out and the others at random; all if not given"},
+    )  # fmt: skip
+    draws: int = field(
+        default=5, metadata={"least": 1, "below": 1_000_001, "help": "sets of candidates for each held-out event"}
     )
-    draws: int = field(default=5, metadata={"help": "sets of candidates for each held-out event"})
     by: str = field(
         default="scores",
         metadata={"help": "how a candidate is chosen: scores; rsllm also by likelihood of the titles, or by generation of one",
                   "choices": ["scores", "likelihood", "generation"]},
     )  # fmt: skip
-    seed: int = field(default=0, metadata={"help": "seed of the candidates"})
+    seed: int = field(default=0, metadata={"least": 0, "help": "seed of the candidates"})
     json: str | None = field(default=None, metadata={"help": "also write the result to this file"})
     per_user: str | None = field(default=None, metadata={"help": "write each user's values here (.parquet, .csv or .jsonl)"})
     dataset: str | None = field(default=None, metadata={"help": "the run's dataset, if it has moved"})
     verify: bool = field(default=False, metadata=VERIFY)
+    backbone: str | None = field(default=None, metadata=BACKBONE_FLAG)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -53,7 +58,8 @@ def main(argv: Sequence[str]) -> None:
     if options.json:
         check_file(options.json)
     folder = RunFolder.open(options.run)
-    dataset, model = folder.dataset(options.dataset), load(options.run, verify=options.verify)
+    dataset = folder.dataset(options.dataset)
+    model = load(options.run, verify=options.verify, backbone=options.backbone)
     seen = visible(dataset, options.split)
     masked = dataset.seen if options.split == "validation" else dataset.only("train", "validation", "history")
     held_out = dataset.validation if options.split == "validation" else dataset.test

@@ -218,6 +218,8 @@ def measure_choices(
     began = time.perf_counter()
     if candidates < 2 or draws < 1:
         raise ValueError(f"candidates is {candidates} and draws {draws}, which cannot be measured: take at least 2 and 1")
+    if candidates > held_out.n_items:
+        raise ValueError(f"{candidates} candidates are asked for, and there are {held_out.n_items} items: ask for fewer")
     events, groups = held_out.interactions, title_groups(held_out.items)
     wanted = np.ones(len(events), dtype=bool) if users is None else np.isin(events.users, users)
     rows = np.flatnonzero(wanted & (np.diff(seen.interactions.indptr)[events.users] > 0))

@@ -8,7 +8,16 @@ from cllm4rec.cli import flag_given, flag_value, log, parse, run, say
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import load_stage, system_settings
 from cllm4rec.models.configs import SystemConfig
-from cllm4rec.options import DRY_RUN, check_unchanged, settings_before, stage_defaults, training_lock, with_whole_paths
+from cllm4rec.options import (
+    DRY_RUN,
+    as_flags,
+    check_unchanged,
+    moved_folders,
+    settings_before,
+    stage_defaults,
+    training_lock,
+    with_whole_paths,
+)
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 
@@ -54,7 +63,7 @@ def _main(argv: Sequence[str], path: str) -> None:
     defaults = resumed or stage_defaults(name, "finetune", folder.about["preset"]) | before | {"seed": seed}
     classes = [FinetuneOptions, settings, TrainConfig]
     options, config, training = parse("finetune", f"Finetune {name} to recommend.", classes, argv, defaults)
-    config = with_whole_paths(config)
+    config, moved = moved_folders(before, with_whole_paths(config))
     for setting in settings.settled:
         if getattr(config, setting) != before[setting]:
             raise ValueError(f"--{setting} was settled by pretraining ({before[setting]}): pretrain anew to change it")
@@ -63,18 +72,27 @@ def _main(argv: Sequence[str], path: str) -> None:
         if folder.ended("finetune"):
             log.info("%s: finetuning has ended, there is nothing to resume", path)
             return
-    _train(folder, folder.dataset(options.dataset), config, training, options.dry_run, resumed is not None)
+    if "sequential" in moved:
+        raise ValueError("the run holds its sequential recommender: leave --sequential out")
+    dataset = folder.dataset(options.dataset)
+    _train(folder, dataset, config, training, options.dry_run, resumed is not None, moved.get("backbone"))
 
 
 def _train(
-    folder: RunFolder, dataset: Dataset, config: SystemConfig, training: TrainConfig, dry_run: bool, resumed: bool
+    folder: RunFolder,
+    dataset: Dataset,
+    config: SystemConfig,
+    training: TrainConfig,
+    dry_run: bool,
+    resumed: bool,
+    backbone: str | None,
 ) -> None:
-    """Finetune, or say what it would take."""
+    """Finetune, or say what it would take; `backbone`: where that of the run is, if it has moved."""
     from cllm4rec.models.neural import NeuralRecommender, make_accelerator  # once the flags are right: torch takes seconds
     from cllm4rec.stages import rehearse_stage, run_stage
 
     accelerator = make_accelerator()  # chooses the process's own GPU, onto which the model is loaded
-    model = load_stage(folder, "pretrain")
+    model = load_stage(folder, "pretrain", backbone)
     assert isinstance(model, NeuralRecommender)
     model.set_config(config)
     if dry_run:
@@ -84,7 +102,8 @@ def _train(
         folder.state("finetune").remove()  # left by a process killed in its last moment
         if folder.ended("finetune"):
             log.info("%s: the finetuning that is there is replaced after the first epoch of this one", folder.path)
-    how_to_resume = f"python -m cllm4rec.finetune --run {shlex.quote(str(folder.path))} --resume"
+    again = as_flags({} if backbone is None else {"backbone": backbone})
+    how_to_resume = f"python -m cllm4rec.finetune --run {shlex.quote(str(folder.path))} --resume{again}"
     run_stage(model, "finetune", dataset, training, folder, accelerator, how_to_resume)
 
 

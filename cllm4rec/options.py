@@ -1,5 +1,6 @@
 """Settings of a stage before it runs: defaults, presets, what a run began with. Imports no library that trains."""
 
+import shlex
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
@@ -15,6 +16,8 @@ from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 
 VERIFY = {"help": "compare the weights with their SHA-256 whole, not only their size and header"}
+FOLDERS = ("backbone", "sequential")  # settings that may name a folder
+BACKBONE_FLAG = {"help": "folder of the run's frozen backbone, if it has moved; its weights are checked by their hash"}
 DRY_RUN = {"help": "say what it would take, from a few timed steps (parameters, memory, steps, time), and write nothing"}
 
 
@@ -66,10 +69,27 @@ def check_unchanged(before: dict[str, Any], *now: Any) -> None:
             )
 
 
+def moved_folders(before: dict[str, Any], config: SystemConfig) -> tuple[SystemConfig, dict[str, str]]:
+    """The settings as they were when training began, and the folders among them that are elsewhere now.
+
+    Returns:
+        The settings, and name of the setting -> folder; whether it holds the same is checked when it is read.
+    """
+    words, now = {*BUILT_IN, *SYSTEMS}, asdict(config)
+    moved = {name: now[name] for name in FOLDERS if name in now and not {now[name], before[name]} & words}
+    moved = {name: folder for name, folder in moved.items() if folder != before[name]}
+    return replace(config, **{name: before[name] for name in moved}), moved
+
+
+def as_flags(settings: dict[str, str]) -> str:
+    """Settings as they are typed behind a command."""
+    return "".join(f" --{name.replace('_', '-')} {shlex.quote(value)}" for name, value in settings.items())
+
+
 def with_whole_paths(config: SystemConfig) -> SystemConfig:
     """The settings with whole paths of folders, so that these are found from elsewhere too; any other name, and the words that
     settings know, as they are."""
-    words, found = {*BUILT_IN, *SYSTEMS}, {"backbone", "sequential"} & set(asdict(config))  # settings that may be folders
+    words, found = {*BUILT_IN, *SYSTEMS}, set(FOLDERS) & set(asdict(config))
     given = {name: getattr(config, name) for name in found}
     return replace(
         config, **{name: str(Path(one).resolve()) for name, one in given.items() if one not in words and Path(one).is_dir()}

@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING, Any
 from cllm4rec.cli import flag_given, flag_value, log, parse, run, say
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import SYSTEMS, load, system_class, system_settings
-from cllm4rec.options import DRY_RUN, check_unchanged, settings_before, stage_defaults, training_lock, with_whole_paths
+from cllm4rec.options import (
+    DRY_RUN,
+    as_flags,
+    check_unchanged,
+    moved_folders,
+    settings_before,
+    stage_defaults,
+    training_lock,
+    with_whole_paths,
+)
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
 
 if TYPE_CHECKING:  # imported once the flags are right: --help and a mistyped flag do not wait for torch
     from cllm4rec.models.base import Recommender
+    from cllm4rec.models.neural import NeuralRecommender
 
 
 @dataclass
@@ -56,7 +66,9 @@ def _main(argv: Sequence[str], output: str, how_to_resume: str | None) -> None:
     defaults = before or stage_defaults(name, "pretrain", flag_value(argv, "--preset", noted.get("preset")))
     options, config, *training = parse("pretrain", f"Train {name} into a run folder.", classes, argv, defaults | noted)
     config = with_whole_paths(config)
+    moved: dict[str, str] = {}
     if before is not None:
+        config, moved = moved_folders(before, config)
         check_unchanged(before, config, *training)
         dataset = folder.dataset(flag_value(argv, "--dataset"))
         if folder.ended("pretrain"):
@@ -66,14 +78,16 @@ def _main(argv: Sequence[str], output: str, how_to_resume: str | None) -> None:
             log.info("%s was finetuned from an earlier epoch: finetune it again afterwards", output)
     else:
         dataset = Dataset.load(options.dataset)
+    model = system_class(name)(config)
+    model.moved = moved
     if options.dry_run:
-        _rehearse(system_class(name)(config), dataset, training)
+        _rehearse(model, dataset, training)
         return
     settings = {"system": asdict(config), **({"training": asdict(training[0])} if training else {})}
     about = {"system": name, "dataset": dataset, "dataset_path": options.dataset, "preset": options.preset}
-    again = how_to_resume or f"python -m cllm4rec.pretrain --output {shlex.quote(output)} --resume"
+    again = how_to_resume or f"python -m cllm4rec.pretrain --output {shlex.quote(output)} --resume{as_flags(moved)}"
     about |= {"under_way": {"pretrain": settings}}
-    _train(system_class(name)(config), dataset, training, output, before is not None, about, again)
+    _train(model, dataset, training, output, before is not None, about, again)
 
 
 def _train(
@@ -92,7 +106,7 @@ def _train(
 
     if isinstance(model, NeuralRecommender):
         accelerator = make_accelerator()
-        model.check(dataset.train)
+        _check(model, dataset, RunFolder(Path(output)) if resumed else None)
         folder = RunFolder.open(output) if resumed else open_run(accelerator, output, **about)
         if model.first is not None:
             model.given_first = _first(model.first, training[0], Path(output), about["dataset_path"], resumed, how_to_resume)
@@ -104,6 +118,17 @@ def _train(
         model.save(folder.path / "pretrain")
         folder.end_stage("pretrain")
         log.info("the run is in %s", output)
+
+
+def _check(model: "NeuralRecommender", dataset: Dataset, resumed: RunFolder | None) -> None:
+    """Refuse what cannot be trained; of a run that is resumed, say by which hash its backbone is known."""
+    try:
+        model.check(dataset.train)
+    except ValueError as error:
+        state = resumed and resumed.state("pretrain").described()
+        if not state or "backbone" not in state["about"]:
+            raise
+        raise ValueError(f"{error}; the run was begun with weights of SHA-256 {state['about']['backbone']}") from error
 
 
 def _rehearse(model: "Recommender", dataset: Dataset, training: list[TrainConfig]) -> None:

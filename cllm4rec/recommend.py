@@ -14,7 +14,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.files import check_table_name, write_table
 from cllm4rec.data.folders import replace_folder
 from cllm4rec.models import load
-from cllm4rec.options import VERIFY
+from cllm4rec.options import BACKBONE_FLAG, VERIFY
 from cllm4rec.training.checkpoint import RunFolder
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class RecommendOptions:
     users: str | None = field(default=None, metadata={"help": "user ids with commas between; ids that hold one: --users-file"})
     users_file: str | None = field(default=None, metadata={"help": "file of user ids, one a line"})
     all: bool = field(default=False, metadata={"help": "all users of the dataset"})
-    k: int = field(default=20, metadata={"help": "items for each user"})
+    k: int = field(default=20, metadata={"least": 1, "help": "items for each user"})
     output: str | None = field(
         default=None,
         metadata={"help": "file to write (.parquet, .csv or .jsonl); under a launcher a folder of parts (.parquet). Else "
@@ -39,6 +39,7 @@ class RecommendOptions:
     )  # fmt: skip
     dataset: str | None = field(default=None, metadata={"help": "the run's dataset, if it has moved"})
     verify: bool = field(default=False, metadata=VERIFY)
+    backbone: str | None = field(default=None, metadata=BACKBONE_FLAG)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -59,7 +60,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _table(options: RecommendOptions, dataset: Dataset, users: np.ndarray) -> pl.DataFrame:
-    batches = load(options.run, verify=options.verify).recommend_batches(users, dataset, options.k, BATCH_SIZE)
+    model = load(options.run, verify=options.verify, backbone=options.backbone)
+    batches = model.recommend_batches(users, dataset, options.k, BATCH_SIZE)
     return pl.concat([recommendation_table(part, dataset) for part in batches])
 
 

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 
 from cllm4rec.cli import log, say
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.failures import LostProcessError, lost_process
 from cllm4rec.models.neural import NeuralRecommender, own_precision
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.config import TrainConfig
@@ -126,6 +127,18 @@ def _precision_set(precision: str) -> str:
     return "" if precision == own_precision() else f"ACCELERATE_MIXED_PRECISION={precision} "
 
 
+@contextmanager
+def _lost_processes(how_to_resume: str) -> Iterator[None]:
+    """Where other processes are waited for: if one of them has ended, say how training goes on."""
+    try:
+        yield
+    except Exception as error:
+        if not lost_process(error):
+            raise
+        kept = "what was saved last is kept"
+        raise LostProcessError(f"another process of this training has ended; {kept}; go on with: {how_to_resume}") from error
+
+
 def run_stage(
     model: NeuralRecommender,
     stage: str,
@@ -154,7 +167,7 @@ def run_stage(
         _say_how_it_begins(stage, dataset, progress if resumed else None)
     end = ""
     try:
-        with request.listening():
+        with request.listening(), _lost_processes(_precision_set(accelerator.mixed_precision) + how_to_resume):
             model.fit(
                 dataset.train,
                 dataset.validation,

@@ -1,19 +1,49 @@
-"""What all tests share: one thread, no network, the place of the shared data."""
+"""What all tests share: one thread, no network, no code of models' folders, the folder of shared data."""
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 SHARED = Path(os.environ.get("CLLM4REC_SHARED", Path(__file__).parents[2] / "shared"))
+LOADERS = (
+    (AutoConfig, "from_pretrained"),
+    (AutoTokenizer, "from_pretrained"),
+    (AutoModelForCausalLM, "from_pretrained"),
+    (AutoModelForCausalLM, "from_config"),
+)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Two OpenMP threads stall each other when a core is busy."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_foreign_code() -> Iterator[None]:
+    """Every load says trust_remote_code=False: without, the library asks on standard input. Nothing is unpickled."""
+
+    def guarded(load: Callable[..., Any]) -> Callable[..., Any]:
+        def checked(*arguments: Any, **settings: Any) -> Any:
+            assert settings.get("trust_remote_code") is False, "load with trust_remote_code=False"
+            return load(*arguments, **settings)
+
+        return checked
+
+    def unpickled(*_: Any, **__: Any) -> None:
+        raise AssertionError("something is unpickled")
+
+    with pytest.MonkeyPatch.context() as patch:
+        for loader, name in LOADERS:
+            patch.setattr(loader, name, guarded(getattr(loader, name)))
+        patch.setattr(torch, "load", unpickled)
+        yield
 
 
 @pytest.fixture

@@ -74,7 +74,9 @@ def save_backbone(folder: Path, architecture: str, dropout: float = 0.0, seed: i
     """A language model that nobody trained, and a tokenizer, as Hugging Face folders have them."""
     tokenizer = train_bpe(["a user has interacted with an item", *small_world().item_texts["title"]], vocabulary=400)
     torch.manual_seed(seed)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(described(architecture, len(tokenizer), dropout))
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(
+        described(architecture, len(tokenizer), dropout), trust_remote_code=False
+    )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -128,7 +130,7 @@ def test_full_tuning_changes_the_backbone_and_stores_it(architecture: str, tmp_p
 
 def test_a_frozen_backbone_stays_bit_identical(frozen: tuple[CLLM4Rec, Path]) -> None:
     model, folder = frozen
-    original = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict()
+    original = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).state_dict()
     trained = model.net.backbone.model.state_dict()
     assert set(trained) == set(original)
     for name, tensor in original.items():
@@ -255,7 +257,7 @@ def test_dropout_of_a_frozen_backbone_stays_asleep_in_training_mode(tune: str, t
 def test_the_state_of_words_is_that_of_the_language_model_itself(frozen: tuple[CLLM4Rec, Path]) -> None:
     """No factor, no further position, no other mask: what pretraining gave a backbone is what is read."""
     model, folder = frozen
-    original = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    original = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()
     tokens = torch.tensor([[5, 9, 2, 300, 17, 4]])
     mask = torch.ones_like(tokens, dtype=torch.bool)
     net = model.net.backbone
@@ -266,11 +268,13 @@ def test_the_state_of_words_is_that_of_the_language_model_itself(frozen: tuple[C
 
 def test_a_window_of_attention_slides_as_in_the_language_model_itself(tmp_path: Path) -> None:
     folder = save_backbone(tmp_path, "gpt2")
-    n_words = AutoModelForCausalLM.from_pretrained(folder).config.vocab_size
+    n_words = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False).config.vocab_size
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = MistralConfig(vocab_size=n_words, num_key_value_heads=2, sliding_window=3, **sizes)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    original = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    AutoModelForCausalLM.from_config(config, trust_remote_code=False).save_pretrained(folder)
+    original = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", trust_remote_code=False
+    ).eval()
     net = load_backbone(BackboneConfig(backbone=str(folder)))[0].eval()
     tokens = torch.arange(20).view(2, 10)
     mask = torch.ones_like(tokens, dtype=torch.bool)
@@ -355,16 +359,15 @@ def test_attention_under_autocast_on_a_cpu_is_that_of_float32(length: int, maske
 
 def test_a_backbone_that_cannot_take_our_attention_keeps_its_own(tmp_path: Path) -> None:
     folder = save_backbone(tmp_path, "gpt2")
-    words = len(train_bpe([], vocabulary=400))
-    config = FalconConfig(vocab_size=words + 100, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, bias=False)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    config = FalconConfig(vocab_size=400, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, bias=False)
+    AutoModelForCausalLM.from_config(config, trust_remote_code=False).save_pretrained(folder)
     assert load_backbone(BackboneConfig(backbone=str(folder)))[0].model.config._attn_implementation == "sdpa"
 
 
 def test_attention_without_autocast_is_that_of_the_library(tmp_path: Path) -> None:
     folder = save_backbone(tmp_path, "gpt2")
     ours = load_backbone(BackboneConfig(backbone=str(folder)))[0].model
-    theirs = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
+    theirs = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa", trust_remote_code=False)
     words = torch.arange(12).view(2, 6)
     assert ours.config._attn_implementation == ATTENTION
     assert torch.equal(ours(words).logits, theirs(words).logits)
@@ -374,7 +377,7 @@ def test_a_history_longer_than_the_context_of_the_backbone_is_served(tmp_path: P
     tokenizer = train_bpe(["a user has interacted with an item"], vocabulary=300)
     config = described("gpt2", len(tokenizer))
     config.n_positions = 96
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    AutoModelForCausalLM.from_config(config, trust_remote_code=False).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     dataset = build_dataset(taste_world(1, n_users=20, n_items=450, n_events=150).events)
     model = CLLM4Rec(CLLM4RecConfig(backbone=str(tmp_path)))

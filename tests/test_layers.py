@@ -11,7 +11,8 @@ import pytest
 import cllm4rec
 
 PACKAGE = Path(__file__).parents[1] / "cllm4rec"
-ENTRY_POINTS = ("prepare", "pretrain", "finetune", "evaluate", "recommend", "stages", "options", "cli")
+COMMANDS = ("prepare", "pretrain", "finetune", "evaluate", "recommend")
+ENTRY_POINTS = (*COMMANDS, "stages", "options", "cli", "failures", "interruption")
 BELOW = {  # layer -> the layers that it may import from, beside itself
     "data": set(),
     "text": {"data"},

@@ -216,7 +216,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
         eos_token_id=0,
     )
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(described).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(described, trust_remote_code=False).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

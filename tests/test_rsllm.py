@@ -622,7 +622,7 @@ def test_adapters_without_their_library_are_refused_in_one_line(llama: Path, mon
 
 
 def test_titles_in_the_real_gpt2_tokenizer(shared: Path) -> None:
-    words = AutoTokenizer.from_pretrained(shared / "backbones" / "gpt2-tokenizer")
+    words = AutoTokenizer.from_pretrained(shared / "backbones" / "gpt2-tokenizer", trust_remote_code=False)
     extended = ExtendedTokenizer(words, len(words), 0, 2)
     prompts, _ = ItemWriter(extended, ["The Lamp", "A Door"], "unified", 8).fill(rows([0, 1]), 100)
     text = extended.decode(prompts.tokens[0].tolist())

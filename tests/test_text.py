@@ -34,7 +34,7 @@ def load(kind, folder=None):
         return train_bpe(SENTENCES * 3, 400)
     if kind == "bpe without the word a":
         return train_bpe([text.replace(" a ", " the ") for text in SENTENCES] * 3, 400)
-    return AutoTokenizer.from_pretrained(folder / "backbones" / kind)
+    return AutoTokenizer.from_pretrained(folder / "backbones" / kind, trust_remote_code=False)
 
 
 @pytest.fixture(params=["bpe", "bpe without the word a", "stories260K", "gpt2-tokenizer"])

@@ -50,24 +50,42 @@ def system_class(name: str) -> "type[Recommender]":
     return found
 
 
-def load_stage(folder: RunFolder, stage: str | None = None, verify: bool = False) -> "Recommender":
-    """The model of a run: the best weights of a stage, of the newest if not given; `verify` as for `Recommender.load`."""
-    return system_class(folder.about["system"]).load(folder.stage_folder(stage), verify)
+def load_stage(
+    folder: RunFolder, stage: str | None = None, backbone: str | Path | None = None, verify: bool = False
+) -> "Recommender":
+    """The model of a run: the best weights of a stage, of the newest if not given.
+
+    Args:
+        folder: the run.
+        stage: pretrain or finetune.
+        backbone: where the frozen backbone of the run is, if it has moved.
+        verify: read the weights whole and compare them with their hash, not only their size and header.
+
+    Raises:
+        ValueError: the run has no such backbone, or the weights in that folder are others.
+    """
+    name = folder.about["system"]
+    if backbone is not None and not issubclass(system_settings(name), configs.BackboneConfig):
+        raise ValueError(f"{name} has no backbone: leave --backbone out")
+    moved = {} if backbone is None else {"backbone": str(backbone)}
+    return system_class(name).load(folder.stage_folder(stage), verify, moved)
 
 
-def load(run: str | Path, train: "Dataset | None" = None, verify: bool = False) -> "Recommender":
+def load(
+    run: str | Path, train: "Dataset | None" = None, backbone: str | Path | None = None, verify: bool = False
+) -> "Recommender":
     """The model of a run folder: its newest stage, best epoch.
 
     Args:
         run: the folder.
         train: a dataset that it has to be trained on.
-        verify: read the weights whole and compare them with their hash, not only their size and header.
+        backbone, verify: as `load_stage` takes them.
 
     Raises:
         ValueError: there is none, or it was trained on other users, items or parts than `train`, where that is given.
     """
     folder = RunFolder.open(run)
-    model = load_stage(folder, verify=verify)
+    model = load_stage(folder, backbone=backbone, verify=verify)
     for stage in filter(folder.under_way, STAGES):
         log.warning("%s: %s has not ended: go on with --resume; until then its best epoch so far, if any, is taken", run, stage)
     if train is not None:

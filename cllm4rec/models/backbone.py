@@ -2,30 +2,24 @@
 
 import hashlib
 import importlib.util
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol, cast
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    DynamicCache,
-    GPT2Config,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, DynamicCache, GPT2Config, PreTrainedModel, PreTrainedTokenizerBase
 
+from cllm4rec.models.architecture import Shapes
 from cllm4rec.models.attention import ATTENTION
 from cllm4rec.models.configs import BUILT_IN, BackboneConfig
+from cllm4rec.models.pretrained import Pretrained, n_words, read_run_model
 from cllm4rec.text.tokenizer import train_bpe
 
 TABLE_SPREAD = 0.02  # standard deviation of ID embeddings at the start, and of the words of the built-in backbones
 LORA_RANK = 16
+ADVICE = "; --backbone takes tiny, small, or the name or folder of a Hugging Face causal language model"
+RUN_PREFIX = "backbone.model."  # of the weights of a tuned backbone in a run's file
 CONTEXT = 1024  # positions of the built-in backbones, and most tokens of an example
 
 
@@ -69,7 +63,7 @@ class Backbone(nn.Module):
 
     @property
     def n_words(self) -> int:
-        return int(self.words.shape[0])
+        return n_words(self.model)
 
     @property
     def context(self) -> int:
@@ -149,40 +143,39 @@ def _check_peft() -> None:
         raise ValueError("adapters need peft, which is not installed: pip install 'cllm4rec[lora]'")
 
 
-def check_backbone(config: BackboneConfig) -> None:
-    """Look whether a backbone can be had, without its weights.
+def _check_tuning(config: BackboneConfig) -> None:
+    """Raise ValueError if weights made here shall stay as they are: they have learned nothing, and no run would hold them."""
+    if config.built_in and not config.tuned:
+        raise ValueError(f"--tune {config.tune}: {config.backbone} is not pretrained and is trained in full: leave --tune out")
+
+
+def check_backbone(config: BackboneConfig, folder: str | None = None) -> PreTrainedTokenizerBase | None:
+    """Look whether a backbone can be had, without its weights; `folder`: where it is now, if it has moved.
+
+    Returns:
+        The tokenizer of a pretrained one; None of one that is made here, whose words are not learned yet.
 
     Raises:
-        ValueError: there is no such model, or adapters are asked for and peft is not installed.
+        ValueError: there is no such model, it is not a causal language model, its tokenizer has more tokens than its word
+            table has rows, or adapters are asked for and peft is not installed.
     """
+    _check_tuning(config)
     if config.tuning == "lora":
         _check_peft()
-    if not config.built_in:
-        with _as_value_error(config):
-            AutoConfig.from_pretrained(config.backbone)
-
-
-@contextmanager
-def _as_value_error(config: BackboneConfig) -> Iterator[None]:
-    """What the library says of a model that it cannot load, as one line."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ValueError(
-            f"backbone {config.backbone!r} cannot be loaded: {str(error).splitlines()[0]}; "
-            "give tiny, small, or the name or folder of a Hugging Face causal language model"
-        ) from error
+    return None if config.built_in else Pretrained.read(folder or config.backbone, ADVICE).tokenizer
 
 
 def build_backbone(
-    config: BackboneConfig, texts: Iterable[str], seed: int, dropout: float = 0.0
+    config: BackboneConfig, texts: Iterable[str], seed: int, dropout: float = 0.0, folder: str | None = None
 ) -> tuple[Backbone, PreTrainedTokenizerBase]:
     """A new backbone and its tokenizer: built here, its BPE learned from `texts`, or loaded by name or folder.
 
     `dropout` is that of the inputs and of each layer's output in the backbones built here; loaded ones have their own.
+    `folder`: where a loaded one is now, if it has moved.
     """
     if not config.built_in:
-        return load_backbone(config)
+        return load_backbone(config, folder)
+    _check_tuning(config)
     tokenizer = train_bpe(texts)
     layers, width = BUILT_IN[config.backbone]
     described = GPT2Config(
@@ -200,7 +193,7 @@ def build_backbone(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(described, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(described, attn_implementation="sdpa", trust_remote_code=False)
     with torch.no_grad():  # each block starts as the identity, so that what the ID tables start with comes through
         for block in model.transformer.h:
             block.attn.c_proj.weight.zero_()
@@ -208,26 +201,35 @@ def build_backbone(
     return Backbone(model, config.tuning, width**0.5, width**0.5), tokenizer
 
 
-def load_backbone(config: BackboneConfig) -> tuple[Backbone, PreTrainedTokenizerBase]:
-    """A pretrained backbone and its tokenizer, by name or folder.
+def load_backbone(config: BackboneConfig, folder: str | None = None) -> tuple[Backbone, PreTrainedTokenizerBase]:
+    """A pretrained backbone and its tokenizer, by name or folder; `folder`: where it is now, if it has moved.
 
     Raises:
-        ValueError: there is no such model, or it is not a causal language model.
+        ValueError: there is no such model, or it is not a causal language model, or its files do not fit one another.
     """
-    with _as_value_error(config):
-        model = AutoModelForCausalLM.from_pretrained(config.backbone, dtype=torch.float32, attn_implementation="sdpa")
-        tokenizer = AutoTokenizer.from_pretrained(config.backbone)
-    if not tokenizer("user")["input_ids"]:  # what is made of a folder without a vocabulary
-        raise ValueError(f"backbone {config.backbone!r} cannot be loaded: it has no tokenizer beside its weights")
-    if getattr(model.get_output_embeddings(), "bias", None) is not None:
-        raise ValueError(f"backbone {config.backbone!r} has a bias in its word head, which this package does not read")
+    name = folder or config.backbone
+    found = Pretrained.read(name, "" if folder else ADVICE)
+    model = found.load()
     spread = float(cast(Tensor, model.get_input_embeddings().weight).detach().std())
-    return Backbone(model, config.tuning, 1.0, spread / TABLE_SPREAD), tokenizer
+    if not spread > 0:
+        raise ValueError(f"backbone {name!r} cannot be loaded: its word table is constant or not finite")
+    return Backbone(model, config.tuning, 1.0, spread / TABLE_SPREAD), found.tokenizer
 
 
 def restore_backbone(
-    folder: Path, config: BackboneConfig, scales: tuple[float, float]
+    folder: Path, config: BackboneConfig, scales: tuple[float, float], shapes: Shapes
 ) -> tuple[Backbone, PreTrainedTokenizerBase]:
-    """The architecture and tokenizer saved in a run folder, weights not yet filled in; `scales` of words and IDs."""
-    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), attn_implementation="sdpa")
-    return Backbone(model, config.tuning, *scales), AutoTokenizer.from_pretrained(folder)
+    """The architecture and tokenizer saved in a run folder, weights not yet filled in.
+
+    Args:
+        folder: of the description and the tokenizer.
+        config: of the run.
+        scales: of words and IDs.
+        shapes: name -> shape of the run's weights.
+
+    Raises:
+        ValueError: a file is missing or damaged, or describes another network than that of the weights.
+    """
+    found = read_run_model(folder, shapes, RUN_PREFIX)
+    model = AutoModelForCausalLM.from_config(found.model.config, attn_implementation="sdpa", trust_remote_code=False)
+    return Backbone(model, config.tuning, *scales), found.tokenizer

@@ -49,6 +49,7 @@ class Recommender(ABC):
     user_ids: IdMap
     trained: np.ndarray  # bool (n_users,): whether a user had training events; one without is served as a new one
     item_ids: IdMap
+    moved: Mapping[str, str] = {}  # settings that name a folder which is elsewhere now -> that folder
 
     def __init__(self, config: Any = None) -> None:
         self.given = self.config_class() if config is None else config
@@ -187,21 +188,22 @@ class Recommender(ABC):
         save_file({name: np.ascontiguousarray(array) for name, array in self._arrays().items()}, folder / WEIGHTS)
 
     @classmethod
-    def load(cls, folder: str | Path, verify: bool = False) -> Self:
+    def load(cls, folder: str | Path, verify: bool = False, moved: Mapping[str, str] | None = None) -> Self:
         """Read the files that `save` wrote, compared with the manifest of their hashes.
 
         Args:
             folder: the folder.
             verify: read the weights whole and compare them with their hash too. They are mapped, so that without it
                 only their size and header are compared.
+            moved: settings that name a folder which is elsewhere now -> that folder.
 
         Raises:
             ValueError: a file is missing or damaged, or the folder holds the model of another system.
         """
-        return read_folder(Path(folder), lambda found: cls._load(found, verify))
+        return read_folder(Path(folder), lambda found: cls._load(found, verify, moved or {}))
 
     @classmethod
-    def _load(cls, folder: Path, verify: bool) -> Self:
+    def _load(cls, folder: Path, verify: bool, moved: Mapping[str, str]) -> Self:
         with reading(folder, REMEDY):
             check_version(folder / MARKER, FORMAT_VERSION)
             check_manifest(folder, whole=verify)
@@ -209,6 +211,7 @@ class Recommender(ABC):
             if described["system"] != cls.name:
                 raise ValueError(f"{MARKER}: it is a model of system {described['system']!r}, not {cls.name}")
             model = cls(checked(described["config"], cls.config_class, f"{MARKER}, key config"))
+            model.moved = moved
             model._read_ids(folder)
             mapped = load_file(folder / WEIGHTS)  # the file's pages, read when they are touched
             arrays = {name: tensor.numpy() for name, tensor in mapped.items()}

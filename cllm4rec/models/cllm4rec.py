@@ -117,7 +117,7 @@ class CLLM4Rec(LanguageRecommender):
         texts: Iterable[str] = training_texts(
             OF_CLLM4REC, train.item_texts | train.user_texts, [] if reviews is None else [t for t in reviews.to_list() if t]
         )
-        backbone, words = build_backbone(self.config, texts, seed)
+        backbone, words = build_backbone(self.config, texts, seed, folder=self.moved.get("backbone"))
         self._extend(words, backbone)
         net = CLLM4RecNet(backbone, self.config, train.n_users, train.n_items)
         with torch.no_grad():

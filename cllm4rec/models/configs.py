@@ -7,6 +7,7 @@ from cllm4rec.data.schema import STRICT
 from cllm4rec.training.config import TrainConfig, check_settings
 
 BUILT_IN = {"tiny": (2, 128), "small": (4, 256)}  # backbones made here, not pretrained: name -> layers, width
+WIDEST = 65_537  # above any width of vectors
 FORMS = ("unified", "text", "ids")  # in which RSLLM writes items
 
 
@@ -66,7 +67,7 @@ class ItemKNNConfig(DecayedInput):
 class IALSConfig(SystemConfig):
     """Settings of iALS."""
 
-    factors: int = field(default=256, metadata={"least": 1, "help": "width of a user's and an item's vector"})
+    factors: int = field(default=256, metadata={"least": 1, "below": WIDEST, "help": "width of a user's and an item's vector"})
     regularization: float | None = field(
         default=None, metadata={"least": 0, "help": "L2 penalty; chosen on validation events if not given"}
     )
@@ -75,7 +76,7 @@ class IALSConfig(SystemConfig):
         metadata={"above": 0, "help": "weight of a seen event against an unseen one; chosen likewise"},
     )
     iterations: int = field(default=15, metadata={"least": 1, "help": "alternations"})
-    seed: int = field(default=0, metadata={"help": "seed of the start"})
+    seed: int = field(default=0, metadata={"least": 0, "help": "seed of the start"})
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,14 @@ class SequentialConfig(SystemConfig):
         "pretrain": TrainConfig(epochs=200, batch_size=128, patience=10, validate_every=3)
     }
 
-    width: int = field(default=64, metadata={"least": 1, "help": "width of an item's embedding and of the states"})
-    layers: int = field(default=2, metadata={"least": 1, "help": "layers of the encoder"})
+    width: int = field(
+        default=64, metadata={"least": 1, "below": WIDEST, "help": "width of an item's embedding and of the states"}
+    )
+    layers: int = field(default=2, metadata={"least": 1, "below": 1_025, "help": "layers of the encoder"})
     dropout: float = field(default=0.5, metadata={"least": 0, "below": 1, "help": "share of the numbers dropped in training"})
-    length: int = field(default=50, metadata={"least": 1, "help": "most items of a history that are read, the newest"})
+    length: int = field(
+        default=50, metadata={"least": 1, "below": 1_000_001, "help": "most items of a history that are read, the newest"}
+    )
 
 
 @dataclass(frozen=True)
@@ -189,7 +194,8 @@ class CLLM4RecConfig(BackboneConfig):
     )
     sampled: int = field(
         default=0,
-        metadata={"least": 0, "help": "items that the softmax of a training step is over, say 8192 for catalogues of millions: "
+        metadata={"least": 0, "below": 1 << 24,
+                  "help": "items that the softmax of a training step is over, say 8192 for catalogues of millions: "
                           "drawn by how often they occur and corrected for it (log q); losses read lower; 0: all"},
     )  # fmt: skip
     order: str = field(

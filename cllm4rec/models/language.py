@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.backbone import Backbone, check_backbone, load_backbone, restore_backbone
-from cllm4rec.models.base import Shapes
+from cllm4rec.models.base import REMEDY, Shapes
 from cllm4rec.models.configs import BackboneConfig
 from cllm4rec.models.description import ModelDescription
 from cllm4rec.models.neural import NeuralRecommender
@@ -24,7 +24,16 @@ class LanguageRecommender(NeuralRecommender):
     tokenizer: ExtendedTokenizer
 
     def check(self, train: Dataset) -> None:
-        check_backbone(self.config)
+        words = check_backbone(self.config, self.moved.get("backbone"))
+        if words is not None:
+            self._check_words(words)
+
+    def _check_words(self, words: PreTrainedTokenizerBase) -> None:  # noqa: B027 - most tokenizers are fine
+        """Refuse a pretrained backbone's tokenizer that the system cannot use.
+
+        Raises:
+            ValueError: says what it lacks.
+        """
 
     def _extend(self, words: PreTrainedTokenizerBase, backbone: Backbone) -> None:
         self.tokenizer = ExtendedTokenizer(words, backbone.n_words, self.user_tokens * len(self.user_ids), len(self.item_ids))
@@ -49,14 +58,36 @@ class LanguageRecommender(NeuralRecommender):
         """The backbone of a saved run, and its tokenizer taken over.
 
         Raises:
-            ValueError: the weights of a frozen backbone are not those of the run.
+            ValueError: the run holds its backbone and another folder was named, or the weights of a frozen backbone are not
+                there, or not those of the run.
         """
+        moved, scales, sha256 = self.moved.get("backbone"), described.get("scales"), described.get("backbone_sha256")
+        if scales is None or (sha256 is None and not self.config.tuned):
+            key = "scales" if scales is None else "backbone_sha256"
+            raise ValueError(f"{folder} is damaged (model.json: key {key} is missing): {REMEDY}")
         if self.config.tuned:
-            backbone, words = restore_backbone(folder / "backbone", self.config, described["scales"])
+            if moved is not None:
+                raise ValueError("the run holds its backbone, which was tuned: leave --backbone out")
+            backbone, words = restore_backbone(folder / "backbone", self.config, scales, shapes)
         else:
-            backbone, words = load_backbone(self.config)
-            if backbone.fingerprint() != described["backbone_sha256"]:
-                raise ValueError(f"the weights of backbone {self.config.backbone!r} are not those this run was trained with")
-            backbone.word_scale, backbone.id_scale = described["scales"]
+            backbone, words = self._frozen_backbone(moved or self.config.backbone, str(sha256))
+            backbone.word_scale, backbone.id_scale = scales
         self._extend(words, backbone)
         return backbone
+
+    def _frozen_backbone(self, folder: str, sha256: str) -> tuple[Backbone, PreTrainedTokenizerBase]:
+        """The backbone that the run was trained on, which it does not hold.
+
+        Raises:
+            ValueError: it is not in that folder; the message says by which hash it is known.
+        """
+        advice = f"name the folder of the weights with SHA-256 {sha256} by --backbone"
+        try:
+            backbone, words = load_backbone(self.config, folder)
+        except ValueError as error:
+            raise ValueError(f"{error}. The run does not hold its backbone: {advice}") from error
+        if (found := backbone.fingerprint()) != sha256:
+            raise ValueError(
+                f"the weights of backbone {folder!r} are not those this run was trained with (SHA-256 {found}): {advice}"
+            )
+        return backbone, words

@@ -1,5 +1,6 @@
 """RSLLM: behaviour as a language, titles and the ID embeddings of a sequential recommender in one prompt (arXiv 2412.16933)."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import polars as pl
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from cllm4rec.data.candidates import title_groups
 from cllm4rec.data.dataset import Dataset
@@ -25,6 +27,7 @@ from cllm4rec.text.behaviour import BehaviourCorpus, BehaviourOptions, ContrastC
 from cllm4rec.text.corpora import as_tensors
 from cllm4rec.text.prompts import OF_RSLLM, training_texts
 from cllm4rec.text.ragged import Ragged, batches_by_length
+from cllm4rec.text.tokenizer import end_token
 from cllm4rec.text.unified import ItemWriter
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import Objective
@@ -57,9 +60,12 @@ class RSLLM(LanguageRecommender):
         super().check(train)
         self._titles(train.item_texts.get("title"), train.n_items)
         if self.first is None and self.given_first is None:
-            self.given_first = self._fitting(load(self.config.sequential, train))
+            self.given_first = self._fitting(load(self.moved.get("sequential", self.config.sequential), train))
         if self.config.candidates:
             self._check_candidates(train)
+
+    def _check_words(self, words: PreTrainedTokenizerBase) -> None:
+        end_token(words)  # of every answer
 
     def _check_candidates(self, train: Dataset) -> None:
         groups, events = title_groups(train.items), train.interactions
@@ -98,7 +104,8 @@ class RSLLM(LanguageRecommender):
 
     def _build(self, train: Dataset, seed: int) -> RSLLMNet:
         titles = self._titles(train.item_texts.get("title"), train.n_items)
-        backbone, words = build_backbone(self.config, training_texts(OF_RSLLM, {"title": titles}), seed, self.config.dropout)
+        texts = training_texts(OF_RSLLM, {"title": titles})
+        backbone, words = build_backbone(self.config, texts, seed, self.config.dropout, self.moved.get("backbone"))
         self._extend(words, backbone)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -114,6 +121,12 @@ class RSLLM(LanguageRecommender):
         self.sequential = self._fitting(system_class(name).load(folder / "sequential"))
         backbone = self._restored_backbone(folder, described, shapes)
         return RSLLMNet(backbone, self.config, self.sequential.net.items.detach().cpu())
+
+    def _built_from(self) -> dict[str, Any]:
+        digest = hashlib.sha256()
+        for name, array in sorted(self.sequential._arrays().items()):
+            digest.update(name.encode() + array.tobytes())
+        return super()._built_from() | {"sequential": digest.hexdigest()}
 
     def _describe(self) -> dict[str, Any]:
         return super()._describe() | {"sequential": self.sequential.name}

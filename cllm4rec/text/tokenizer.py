@@ -5,7 +5,8 @@ IDs never enter the fast tokenizer: corpora place them by arithmetic; `ExtendedT
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +16,24 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 END = "<|end|>"
 _ID = re.compile(r"\s?\b(user|item)_(\d+)\b")
+
+
+@contextmanager
+def library_errors(message: str, advice: str = "") -> Iterator[None]:
+    """Whatever libraries raise of a file that they cannot read, panics of the tokenizers included, as one line.
+
+    Raises:
+        ValueError: `message`, the library's reason and `advice`.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:  # a panic is no Exception
+        if "allocate memory" in str(error):
+            raise MemoryError(str(error)) from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{message}: {reason if len(reason) <= 300 else reason[:300] + ' ...'}{advice}") from error
 
 
 def train_bpe(texts: Iterable[str], vocabulary: int = 4096) -> PreTrainedTokenizerFast:
@@ -33,6 +52,17 @@ def train_bpe(texts: Iterable[str], vocabulary: int = 4096) -> PreTrainedTokeniz
     )
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END)
+
+
+def end_token(words: PreTrainedTokenizerBase) -> int:
+    """The token that ends a text.
+
+    Raises:
+        ValueError: the tokenizer has none.
+    """
+    if words.eos_token_id is None:
+        raise ValueError("the backbone's tokenizer has no end token (eos_token): set one in its folder")
+    return int(words.eos_token_id)
 
 
 @dataclass(frozen=True)
@@ -64,9 +94,7 @@ class ExtendedTokenizer:
     @property
     def end(self) -> int:
         """The token that ends a text."""
-        if self.words.eos_token_id is None:
-            raise ValueError("the backbone's tokenizer has no end token (eos_token): set one in its folder")
-        return int(self.words.eos_token_id)
+        return end_token(self.words)
 
     @cached_property
     def _adds_space(self) -> bool:
@@ -74,7 +102,17 @@ class ExtendedTokenizer:
         return self._plain("a a") == 2 * self._plain("a")
 
     def _plain(self, text: str) -> list[int]:
-        return list(self.words(text, add_special_tokens=False)["input_ids"])
+        return self._tokens([text])[0]
+
+    def _tokens(self, texts: list[str]) -> list[list[int]]:
+        """Tokens of texts, without those that the tokenizer puts around a text.
+
+        Raises:
+            ValueError: the tokenizer fails.
+        """
+        with library_errors("the backbone's tokenizer cannot read a text"):
+            tokens: list[list[int]] = self.words(texts, add_special_tokens=False)["input_ids"]
+        return tokens
 
     def encode_words(self, text: str, after_id: bool = False) -> list[int]:
         """Tokens of plain words. `after_id` says that an ID token stands before them; whether a space belongs between
@@ -92,7 +130,7 @@ class ExtendedTokenizer:
             return []
         prepared = [text.strip() for text in texts]
         spaced = prepared if self._adds_space else [" " + text if text else "" for text in prepared]
-        return [np.array(ids, dtype=np.int64) for ids in self.words(spaced, add_special_tokens=False)["input_ids"]]
+        return [np.array(ids, dtype=np.int64) for ids in self._tokens(spaced)]
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text in which `user_3` and `item_7` are single tokens, without stray space tokens."""

@@ -6,10 +6,12 @@ from typing import Any, ClassVar
 
 from cllm4rec.data.schema import STRICT
 
+LARGEST = 2**63 - 1  # of whole numbers
+
 
 def check_settings(config: Any) -> None:
-    """Refuse values that a field's metadata rules out: `choices`, `least` (smallest allowed), `above` or `below`; and numbers
-    that are none.
+    """Refuse values that a field's metadata rules out: `choices`, `least` (smallest allowed), `above` or `below`; numbers
+    that are none; and whole numbers beyond 64 bits.
 
     Raises:
         ValueError: names the setting, its value and what it may be.
@@ -20,6 +22,8 @@ def check_settings(config: Any) -> None:
             raise ValueError(f"{one.name} is {value!r}: it may be {', '.join(rule['choices'])}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{one.name} is {value}: give a number")
+        if isinstance(value, int) and not -LARGEST <= value <= LARGEST:
+            raise ValueError(f"{one.name} is {value}: whole numbers go up to {LARGEST}")
         if value is not None and "least" in rule and value < rule["least"]:
             raise ValueError(f"{one.name} is {value}: it may not be below {rule['least']}")
         if value is not None and "above" in rule and value <= rule["above"]:
@@ -41,7 +45,12 @@ class TrainConfig:
         default=64, metadata={"least": 1, "help": "examples of one step, over all processes and micro-batches"}
     )
     accumulation: int = field(
-        default=1, metadata={"least": 1, "help": "micro-batches a step is computed in: more takes less memory, same result"}
+        default=1,
+        metadata={
+            "least": 1,
+            "below": 65_537,
+            "help": "micro-batches a step is computed in: more takes less memory, same result",
+        },
     )
     learning_rate: float = field(default=1e-3, metadata={"above": 0, "help": "peak learning rate of AdamW"})
     warmup_steps: int = field(default=50, metadata={"least": 0, "help": "steps over which the learning rate rises to its peak"})

@@ -42,7 +42,7 @@ def save_backbone(folder: Path, train: Dataset, described: GPT2Config) -> str:
     """A language model of that size, not trained, and a tokenizer that read the titles."""
     tokenizer = train_bpe(train.item_texts["title"], vocabulary=min(described.vocab_size, 4096))
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(described).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(described, trust_remote_code=False).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 
