@@ -4,6 +4,7 @@ import base64
 import gzip
 import io
 import json
+from dataclasses import fields
 from typing import Any
 
 import polars as pl
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from mutations import of_bytes, of_file
 
 from cllm4rec.evaluate import EvaluateOptions
+from cllm4rec.prepare import PrepareOptions
+from cllm4rec.recommend import RecommendOptions
 
 Example = dict[str, Any]
 Examples = st.SearchStrategy[Example]
@@ -36,16 +39,13 @@ WORDS = [  # commands that are quick whatever their flags say
     ["recommend", "--run", "ease"],
 ]
 FLAGS = {
-    "prepare": [
-        "min_rating", "k_core", "split", "seed", "shuffle_ties", "columns", "separator", "preset", "items",
-        "users", "output",
-    ],
+    "prepare": [field.name for field in fields(PrepareOptions)],
     "pretrain": [
         "regularization", "decay", "seed", "width", "length", "heads", "batch_size", "epochs", "system",
         "preset", "resume",
     ],
-    "evaluate": ["split", "candidates", "draws", "by", "seed", "json", "per_user", "dataset", "run"],
-    "recommend": ["users", "users_file", "all", "k", "output", "dataset", "run"],
+    "evaluate": [field.name for field in fields(EvaluateOptions)],
+    "recommend": [field.name for field in fields(RecommendOptions)],
 }  # fmt: skip
 CELLS = [
     "0", "1", "-1", "2", "0.5", "1e308", "nan", "inf", "-inf", "99999999999999999999", "10000000", "abc",
@@ -117,7 +117,8 @@ NEEDED = {
 FLAGS_OF_TABLES = {
     "interactions": [
         "--split=none", "--split=time", "--split=leave-last-out", "--min-rating=3", "--k-core=2",
-        "--columns=user_id=x", "--shuffle-ties=1", "--separator=;",
+        "--columns=user_id=x", "--columns=user_id=1,item_id=2", "--shuffle-ties=1", "--separator=;",
+        "--drop-incomplete", "--no-header", "--escape=\\", "--sequences",
     ],
     "items": ["--item-columns=title=x", "--separator=,"],
     "users": ["--user-columns=biography=x"],
@@ -181,7 +182,8 @@ def tables(draw: st.DrawFn) -> Example:
         data = gzip.compress(data, mtime=0)
     for mutation in draw(st.lists(of_bytes(), max_size=1)) if draw(st.integers(0, 3)) == 0 else []:
         data = changed(data, mutation)
-    flags = draw(st.lists(st.sampled_from(FLAGS_OF_TABLES[role]), max_size=1, unique=True)) if draw(st.booleans()) else []
+    known = [flag for flag in FLAGS_OF_TABLES[role] if flag[2:].partition("=")[0].replace("-", "_") in FLAGS["prepare"]]
+    flags = draw(st.lists(st.sampled_from(known), max_size=2, unique=True)) if draw(st.booleans()) else []
     return {"kind": "table", "name": name, "role": role, "flags": flags, "data": base64.b64encode(data).decode()}
 
 
@@ -268,7 +270,7 @@ def frames() -> Examples:
 
 def groups(files: dict[str, list[str]]) -> dict[str, tuple[Examples, int]]:
     """Name -> examples of a group, and how many of them CI runs."""
-    ranks = ("evaluate", "recommend", *(["verify"] if "verify" in EvaluateOptions.__dataclass_fields__ else []))
+    ranks = ("evaluate", "recommend", "verify")
     return {
         "datasets": (folders(files, "data", ("recommend", "evaluate", "pretrain")), 450),
         "runs of ease": (folders(files, "ease", ranks), 200),

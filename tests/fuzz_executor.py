@@ -97,13 +97,13 @@ class Executor:
     """Runs examples in a scratch folder beside the world."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.world, self.scratch = folder, folder / "world", folder / "scratch"
+        self.folder, self.world, self.scratch = folder, folder / "world", folder / "scratch" / "work"
         self.expected: dict[str, str] = {}
         import_everything()
         if not (self.world / "ready").exists():
             shutil.rmtree(self.world, ignore_errors=True)
             self._build()
-        self.guard = Guard(self.scratch)
+        self.guard = Guard(self.scratch.parent)  # the lock of an output that is the working folder lies there
         status = Path("/proc/self/status").read_text()
         now = int(re.search(r"VmSize:\s+(\d+)", status)[1]) * 1024  # type: ignore[index]
         resource.setrlimit(resource.RLIMIT_AS, (now + 4 * GIB, resource.RLIM_INFINITY))
@@ -141,8 +141,8 @@ class Executor:
             raise RuntimeError(f"{words}: {ended}")
 
     def _enter(self) -> None:
-        shutil.rmtree(self.scratch, ignore_errors=True)
-        self.scratch.mkdir()
+        shutil.rmtree(self.scratch.parent, ignore_errors=True)
+        self.scratch.mkdir(parents=True)
         os.chdir(self.scratch)
 
     def run(self, words: Sequence[str]) -> Outcome:
