@@ -1,14 +1,12 @@
 """What a command says of an error that is no mistake of the program: one line."""
 
-import errno
 import re
 import sys
 
 from safetensors import SafetensorError
 
-SHORT_OF_MEMORY = re.compile(
-    r"not enough memory|can(no|')t allocate memory|out of memory|bad_alloc|unable to allocate|size calculation overflowed", re.I
-)
+from cllm4rec.data.memory import out_of_memory
+
 LOST_PEER = re.compile(r"closed by peer|reset by peer|connection (closed|refused|reset)|broken pipe|socket|gloo|nccl", re.I)
 
 
@@ -21,7 +19,7 @@ def line_of(error: BaseException) -> str | None:
 
     The libraries are asked for their kinds of errors only if they are imported: a mistyped flag waits for none.
     """
-    if short_of_memory(error):
+    if out_of_memory(error):
         return (
             f"not enough memory ({_first_line(error)}): lower --batch-size or raise --accumulation in training, lower "
             "--candidates or --draws in evaluate, or take a machine with more"
@@ -31,14 +29,6 @@ def line_of(error: BaseException) -> str | None:
     if isinstance(error, LostProcessError | ValueError | OSError | SafetensorError) or _of_polars(error):
         return " ".join(str(error).splitlines()) or type(error).__name__
     return None
-
-
-def short_of_memory(error: BaseException) -> bool:
-    """Whether memory could not be had, whichever library says so."""
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-        return True
-    spoken = isinstance(error, RuntimeError | OSError | SafetensorError) or _of_polars(error)
-    return spoken and SHORT_OF_MEMORY.search(str(error)) is not None
 
 
 def lost_process(error: BaseException) -> bool:

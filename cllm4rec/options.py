@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cllm4rec.cli import flag_given, is_main_process
+from cllm4rec.data.damage import reading
 from cllm4rec.data.schema import checked
-from cllm4rec.data.storage import reading
 from cllm4rec.models import SYSTEMS, system_settings
 from cllm4rec.models.configs import BUILT_IN, SystemConfig
 from cllm4rec.training.checkpoint import RunFolder

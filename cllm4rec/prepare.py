@@ -1,7 +1,7 @@
 """From tables of events, items and users to a dataset folder: python -m cllm4rec.prepare --help"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from cllm4rec.cli import flag_value, parse, run, say
 from cllm4rec.data.dataset import PARTS, Dataset
 from cllm4rec.data.filters import Dropped
 from cllm4rec.data.folders import check_folder
+from cllm4rec.data.formats import TableFile
 from cllm4rec.data.locks import locked
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.raw import listed
@@ -46,12 +47,11 @@ class PrepareOptions:
     )
     split: str = field(default="random", metadata={"help": f"{', '.join(RULES)}, or a file of parts or of held-out rows"})
     split_column: str | None = field(default=None, metadata={"help": "the file's column of parts; seed_SEED if not given"})
-    seed: int = field(default=0, metadata={"least": 0, "below": 2**63, "help": "seed of the random split"})
+    seed: int = field(default=0, metadata={"least": 0, "help": "seed of the random split"})
     shuffle_ties: int | None = field(
         default=None,
         metadata={
             "least": 0,
-            "below": 2**63,
             "help": "seed of a random order among a user's events of one time; the order of the data if not given",
         },
     )
@@ -66,6 +66,25 @@ class PrepareOptions:
     separator: str | None = field(
         default=None,
         metadata={"help": "character between the cells of text tables; a tab in .tsv, a comma in .csv if not given"},
+    )
+    no_header: bool = field(
+        default=False,
+        metadata={"help": "tables whose columns are given by number (--columns user_id=1,item_id=2) have no header"},
+    )
+    sequences: bool = field(
+        default=False, metadata={"help": "each line of the interactions is a user and the items in order: 1 1 2 3"}
+    )
+    escape: str | None = field(
+        default=None, metadata={"help": r"character before quotes inside of quoted cells of text tables: '\'"}
+    )
+    encoding: str | None = field(
+        default=None, metadata={"help": "encoding of text that is not UTF-8: latin-1, cp1252, shift_jis, ..."}
+    )
+    max_unpacked_gib: float | None = field(
+        default=None,
+        metadata={
+            "help": "GiB that a compressed table (.gz, Parquet) may unpack to; 100 times its size, and at least 1, if not given"
+        },
     )
 
     def __post_init__(self) -> None:
@@ -86,18 +105,8 @@ def _prepare(options: PrepareOptions) -> None:
         raise ValueError(
             f"--split-column names a column of a split file, and --split {options.split} is a rule: give --split FILE"
         )
-    separator = "\t" if options.separator == "\\t" else options.separator
-    for name, path, given in (("item", options.items, options.item_columns), ("user", options.users, options.user_columns)):
-        if given and not path:
-            raise ValueError(f"--{name}-columns names columns of a table that is not given: give --{name}s too")
-    event_names = column_names(options.columns, "--columns", EVENT_COLUMNS)
-    item_names = column_names(options.item_columns, "--item-columns", ITEM_COLUMNS)
-    user_names = column_names(options.user_columns, "--user-columns", USER_COLUMNS)
-    drop = options.drop_incomplete
-    events = event_table(options.interactions, event_names, separator, drop_incomplete=drop)
-    items = item_table(options.items, item_names, separator, drop) if options.items else None
-    users = user_table(options.users, user_names, separator, drop) if options.users else None
-    parts = None if options.split in RULES else _parts(options.split, separator)
+    events, items, users = _read_tables(options)
+    parts = None if options.split in RULES else _parts(options)
     dataset = build_dataset(
         events,
         items,
@@ -124,10 +133,66 @@ def _prepare(options: PrepareOptions) -> None:
     say(f"{dataset.n_users:,} users, {dataset.n_items:,} items, {len(dataset.interactions):,} events -> {options.output}")
 
 
-def _parts(split: str, separator: str | None) -> SplitTable:
+def _read_tables(options: PrepareOptions) -> tuple[Table, Table | None, Table | None]:
+    """The tables of events, items and users that the flags name."""
+    for name, path, given in (("item", options.items, options.item_columns), ("user", options.users, options.user_columns)):
+        if given and not path:
+            raise ValueError(f"--{name}-columns names columns of a table that is not given: give --{name}s too")
+    event_names = column_names(options.columns, "--columns", EVENT_COLUMNS)
+    item_names = column_names(options.item_columns, "--item-columns", ITEM_COLUMNS)
+    user_names = column_names(options.user_columns, "--user-columns", USER_COLUMNS)
+    _check_layout(options, {"--columns": event_names, "--item-columns": item_names, "--user-columns": user_names})
+    drop = options.drop_incomplete
+    file = _file(options.interactions, options, event_names, sequences=options.sequences)
+    events, items, users = event_table(file, event_names, drop_incomplete=drop), None, None
+    if options.items:
+        items = item_table(_file(options.items, options, item_names), item_names, drop_incomplete=drop)
+    if options.users:
+        users = user_table(_file(options.users, options, user_names), user_names, drop_incomplete=drop)
+    return events, items, users
+
+
+def _parts(options: PrepareOptions) -> SplitTable:
+    split = options.split
     if not Path(split).exists():
         raise ValueError(f"--split {split}: there is no such file, and no rule of that name: take one of {', '.join(RULES)}")
-    return parts_table(split, separator)
+    return parts_table(_file(split, options, {}))
+
+
+def _file(path: str, options: PrepareOptions, names: Mapping[str, str], sequences: bool = False) -> TableFile:
+    """A file with the flags that say how it is read. Without a header are those whose columns are numbers."""
+    return TableFile(
+        path,
+        separator="\t" if options.separator == "\\t" else options.separator,
+        header=not (options.no_header and _numbered(names)),
+        sequences=sequences,
+        escape=options.escape,
+        encoding=options.encoding,
+        max_unpacked_gib=options.max_unpacked_gib,
+    )
+
+
+def _numbered(names: Mapping[str, str]) -> bool:
+    return any(_is_number(column) for column in names.values())
+
+
+def _is_number(column: str) -> bool:
+    """Whether a column is given by its number, or two columns that are joined (2+3)."""
+    return column.replace("+", "").isdecimal()
+
+
+def _check_layout(options: PrepareOptions, columns: Mapping[str, Mapping[str, str]]) -> None:
+    """Raise ValueError if the flags contradict one another on what is in the lines of a file."""
+    if options.sequences and (options.no_header or options.columns):
+        raise ValueError("--sequences reads lines without columns: leave out --columns and --no-header")
+    if not options.no_header:
+        return
+    if not any(map(_numbered, columns.values())):
+        raise ValueError("--no-header needs the columns by number, from 1: --columns user_id=1,item_id=2 (or --item-columns)")
+    for flag, names in columns.items():
+        name = next((column for column in names.values() if not _is_number(column)), None)
+        if _numbered(names) and name is not None:
+            raise ValueError(f"{flag} names a column {name!r} beside numbers: without a header all columns are numbers")
 
 
 def _say_columns(table: Table, events: Table) -> None:

@@ -112,7 +112,7 @@ def refused(events: Path, *flags: object) -> str:
         ("e.csv", bytes(range(256)) * 40, "e.csv"),
         ("e.tsv", b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "e.tsv"),
         ("e.csv", gzip.compress(GOOD.encode()), "cannot be read as csv: it is compressed by gzip: let its name end in .gz"),
-        ("e.csv", GOOD.encode("utf-16"), "line 1: not UTF-8 text"),
+        ("e.csv", GOOD.encode("utf-16-le"), "line 1: a zero byte: not UTF-8 text (if it is UTF-16, give --encoding utf-16-le)"),
         ("e.csv.gz", None, "cannot be read as csv: Not a gzipped file"),
         ("e.jsonl.gz", None, "cannot be read as jsonl: Not a gzipped file"),
         ("e.parquet", "PAR1 and then nothing", "cannot be read as parquet"),
@@ -138,7 +138,7 @@ def test_what_cannot_be_read_ends_in_one_line_and_leaves_nothing(tmp_path, name,
 
 def test_folders_missing_files_and_files_that_may_not_be_read(tmp_path, monkeypatch):
     (tmp_path / "e.csv").mkdir()
-    assert "a file is needed, and this is a folder" in refused(tmp_path / "e.csv")
+    assert "a folder without parts of a table" in refused(tmp_path / "e.csv")
     assert "there is no such file" in refused(tmp_path / "none.csv")
     good = written(tmp_path / "good.csv", GOOD)
     assert "there is no such file" in refused(good, "--items", tmp_path / "none.csv")

@@ -448,7 +448,8 @@ def test_the_preset_of_the_paper_fills_both_stages(place: Path, tmp_path: Path) 
 
 
 FLAGS = {
-    "prepare": "interactions items users columns item-columns user-columns separator output preset min-rating k-core split "
+    "prepare": "interactions items users columns item-columns user-columns separator no-header sequences escape encoding "
+    "max-unpacked-gib output preset min-rating k-core split "
     "split-column seed config",
     "pretrain": "dataset output resume system preset backbone tune start mutual epochs batch-size learning-rate "
     "max-minutes config",

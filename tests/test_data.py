@@ -299,7 +299,7 @@ def test_a_truncated_gzip_file_is_refused(tmp_path, name, cut):
 def test_a_missing_file_and_an_unknown_kind_are_refused(tmp_path):
     with pytest.raises(ValueError, match="nowhere.tsv: there is no such file"):
         read_raw(tmp_path / "nowhere.tsv")
-    with pytest.raises(ValueError, match="a file is needed, and this is a folder"):
+    with pytest.raises(ValueError, match="a folder without parts of a table"):
         read_raw(tmp_path)
     with pytest.raises(ValueError, match=r"unknown kind of file: name it \.tsv"):
         read_raw(written(tmp_path / "e.xlsx", "x"))

@@ -17,6 +17,7 @@ from transformers.models.bert import BertForMaskedLM
 
 from cllm4rec import evaluate, finetune, pretrain, recommend
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.manifest import write_manifest
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models import load
@@ -187,6 +188,8 @@ def test_code_in_a_runs_folder_never_runs(file: str, data: Path, ran: Path, tmp_
     plant(inner, ran)
     planted = {"auto_map": AUTO_MAP, "model_type": "planted", "tokenizer_class": "Planted"}
     edit(inner / file, lambda described: described | planted)
+    assert "is not listed in manifest.json" in refusal(lambda: load(tmp_path / "run"))
+    write_manifest(inner.parent)  # as a hostile author would
     if file == "config.json":
         line = refusal(lambda: load(tmp_path / "run"))
         assert f"{inner} is damaged" in line
@@ -360,14 +363,19 @@ def test_a_damaged_description_in_a_run_is_refused(data: Path, tmp_path: Path) -
         for key, value in changes if file == "config.json" else []:
             (inner / file).write_bytes(whole)
             edit(inner / file, lambda described, key=key, value=value: described | {key: value})
+            assert f"{inner.parent} is damaged" in refusal(lambda: load(tmp_path / "run"))
+            write_manifest(inner.parent)  # as a hostile author would
             assert f"{inner} is damaged" in refusal(lambda: load(tmp_path / "run"))
         for content in (b"", b"{", b"[" * 100_000):
             (inner / file).write_bytes(content)
+            write_manifest(inner.parent)
             assert f"{inner} is damaged" in refusal(lambda: load(tmp_path / "run"))
         (inner / file).unlink()
+        write_manifest(inner.parent)
         if file != "tokenizer_config.json":
             assert f"{inner} is damaged" in refusal(lambda: load(tmp_path / "run"))
         (inner / file).write_bytes(whole)
+        write_manifest(inner.parent)
     load(tmp_path / "run")
 
 

@@ -17,10 +17,11 @@ import pytest
 
 from cllm4rec import prepare
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.formats import TextTable, read_raw
+from cllm4rec.data.formats import read_raw
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.readers import event_table, read_events, read_items, read_users
 from cllm4rec.data.split_tables import read_split
+from cllm4rec.data.text_tables import TextTable
 
 
 def written(path, content):

@@ -292,7 +292,7 @@ def test_an_example_is_short_and_in_one_line() -> None:
 def test_a_seed_that_is_negative_or_beyond_63_bits_is_refused(name: str, seed: int, tmp_path: Path) -> None:
     path = written(tmp_path / "e.csv", "user_id,item_id,timestamp\nu,a,1\nu,b,1\n")
     flags = ["--interactions", path, f"--{name.replace('_', '-')}", seed]
-    assert f"{name} is {seed}: it " in refused(prepared, tmp_path, *flags)
+    assert f"{name} is {seed}: " in refused(prepared, tmp_path, *flags)
     settings: dict[str, Any] = {name: seed}
     assert f"{name} is {seed}: it may be 0 to {2**63 - 1}" in refused(build_dataset, path, **settings)
     prepared(tmp_path, *flags[:-1], 2**63 - 1)

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from cllm4rec.data.damage import reading
 from cllm4rec.data.interactions import IdMap, Interactions
 from cllm4rec.data.numbering import id_rows, repeated, row_numbers, with_categories
 from cllm4rec.data.randomness import hash_ids, mix
 from cllm4rec.data.readers import Table, event_table, item_table, user_table
-from cllm4rec.data.storage import ITEM_TEXTS, PARTS, USER_TEXTS, StoredTables, load_tables, reading, save_tables
+from cllm4rec.data.storage import ITEM_TEXTS, PARTS, USER_TEXTS, StoredTables, load_tables, save_tables
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Frames in memory -> Polars: pandas, Arrow, Polars itself. Neither pandas nor Arrow is imported."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def raw_frame(frame: Any, name: str, wanted: set[str] | None = None) -> Raw:
 
 def _from_pandas(frame: Any, name: str, wanted: set[str] | None) -> pl.DataFrame:
     names = [str(column) for column in frame.columns]
-    twice = next((one for one in names if names.count(one) > 1), None)
+    twice = next((name for name, n in Counter(names).items() if n > 1), None)
     if twice is not None:
         raise ValueError(f"{name}: there are two columns {shown(twice)}: rename one")
     columns = {}

@@ -1,25 +1,29 @@
-"""JSON files: a record a line, or one array of records."""
+"""JSON files: a record a line, one array of records, or one object keyed by id."""
 
 import ast
 import json
 import math
 import warnings
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any, BinaryIO
 
 import polars as pl
 
+from cllm4rec.data.json_objects import keyed_records
 from cllm4rec.data.missing import is_missing, number_text
 from cllm4rec.data.raw import Raw, first_line, joined, row_number, series_of, short
+from cllm4rec.data.unpacking import lines_of
 
 RECORDS_AT_ONCE = 50_000
+MOST_CELLS = 50_000_000  # of records at once, if most are empty
 Record = dict[str, Any]
+Line = tuple[int, str]  # the number of a line that is not blank, its text
 
 
-def read_json(file: BinaryIO, name: str, wanted: Mapping[str, str | None] | None) -> Raw:
-    """Records of a file, one a line, or of one JSON array.
+def read_json(file: BinaryIO, name: str, wanted: Mapping[str, str | None] | None, id_names: Sequence[str] = ()) -> Raw:
+    """Records of a file: one a line, of one JSON array, or of one JSON object whose keys are the ids.
 
     A line may also be a dict as Python writes it, as the Amazon metadata of 2014 are.
 
@@ -27,37 +31,100 @@ def read_json(file: BinaryIO, name: str, wanted: Mapping[str, str | None] | None
         file: the bytes, decompressed.
         name: the file's name, for errors.
         wanted: the keys to keep -> what to put between the texts of a list (None: leave lists as they are); all if None.
+        id_names: names of the column that the keys of one object are; none if there may be no such object.
 
     Raises:
         ValueError: a line is not a record; the message names it.
     """
-    first = next((line for line in _Lines(file) if line.strip(b"\xef\xbb\xbf \t\r\n")), None)
+    lines = _texts(file, name)
+    first = next(lines, None)
     if first is None:
         raise ValueError(f"{name}: cannot be read as JSON: the file is empty")
-    file.seek(0)
-    if first.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
-        frame, keys = _table(_array(file.read(), name), wanted)
+    if first[1].startswith("["):
+        frame, keys = _table(name, _array(_together([first], lines), name), wanted)
         return Raw(frame, name, keys, row_number)
-    blank: list[int] = []  # the number of records above each blank line
+    second = list(islice(lines, 1))
+    if first[1].startswith("{") and (not second or _is_cut(first[1])):
+        pairs = _object(_together([first, *second], lines), name)
+        if pairs is not None:
+            records = keyed_records(pairs, name, wanted, id_names)
+            frame, keys = _table(name, iter([dict(pairs)] if records is None else records), wanted)
+            place = (lambda _: f"line {first[0]}") if records is None else (lambda row: f"key {short(repr(pairs[row][0]))}")
+            return Raw(frame, name, keys, place)
+    places = _Places()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd escapes in Python's dicts
-        frame, keys = _table(_records(file, name, blank), wanted)
-    return Raw(frame, name, keys, lambda row: f"line {row + 1 + bisect_right(blank, row)}")
+        frame, keys = _table(name, _records(chain([first], second, lines), name, places), wanted)
+    return Raw(frame, name, keys, places.of)
 
 
-class _Lines:
-    """The lines of a file, longer pieces of one line given in parts: enough to see how a file begins."""
+class _Places:
+    """Lines of the rows of a table, where some lines are blank."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
+    def __init__(self) -> None:
+        self.rows, self.above = [0], [1]  # from this row on, the line's number is that much larger
 
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(lambda: self.file.readline(2**16), b"")
+    def note(self, row: int, above: int) -> None:
+        self.rows.append(row)
+        self.above.append(above)
+
+    def of(self, row: int) -> str:
+        return f"line {row + self.above[bisect_right(self.rows, row) - 1]}"
 
 
-def _array(data: bytes, name: str) -> Iterator[Record]:
+def _texts(file: BinaryIO, name: str) -> Iterator[Line]:
+    """The lines that are not blank."""
+    for number, line in lines_of(file, name):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip(" \t\r\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name}, line {number}: not UTF-8 text: save the file as UTF-8, or give --encoding") from error
+        if text:
+            yield number, text
+
+
+def _together(begun: Sequence[Line], lines: Iterator[Line]) -> str:
+    """The whole text again, each line at its number."""
+    parts, above = [], 0
+    for number, text in chain(begun, lines):
+        parts.append("\n" * (number - above) + text)
+        above = number
+    return "".join(parts)[1:]  # the first line has none above
+
+
+def _is_cut(text: str) -> bool:
+    """Whether a line is the beginning of a JSON value that goes on below."""
     try:
-        records = json.loads(data.decode("utf-8-sig"))
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(text) - 1
+    except (ValueError, RecursionError):
+        pass
+    return False
+
+
+def _object(text: str, name: str) -> list[tuple[str, Any]] | None:
+    """The keys and values of one JSON object; None if a line of Python's may be what it is."""
+    last: list[tuple[str, Any]] = []
+
+    def noted(pairs: list[tuple[str, Any]]) -> Record:
+        nonlocal last
+        last = pairs  # at the end those of the outermost object
+        return dict(pairs)
+
+    try:
+        value = json.loads(text, object_pairs_hook=noted)
+    except (ValueError, RecursionError) as error:
+        if "\n" not in text.strip():
+            return None
+        line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise ValueError(f"{name}{line}: cannot be read as JSON: {first_line(error)}") from error
+    return last if isinstance(value, dict) else None
+
+
+def _array(text: str, name: str) -> Iterator[Record]:
+    try:
+        records = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name}: cannot be read as one JSON array: {first_line(error)}") from error
     for row, record in enumerate(records):
@@ -66,17 +133,9 @@ def _array(data: bytes, name: str) -> Iterator[Record]:
         yield record
 
 
-def _records(file: Iterable[bytes], name: str, blank: list[int]) -> Iterator[Record]:
-    """The record of each line; blank lines are left out, and noted."""
-    row = 0
-    for number, line in enumerate(file, 1):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip(" \t\r\n")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{name}, line {number}: not UTF-8 text: save the file as UTF-8") from error
-        if not text:
-            blank.append(row)
-            continue
+def _records(lines: Iterator[Line], name: str, places: _Places) -> Iterator[Record]:
+    """The record of each line."""
+    for row, (number, text) in enumerate(lines):
         try:
             record = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -85,7 +144,8 @@ def _records(file: Iterable[bytes], name: str, blank: list[int]) -> Iterator[Rec
                 raise ValueError(f"{name}, line {number}: cannot be read as JSON: {first_line(error)}") from error
         if not isinstance(record, dict):
             raise ValueError(f"{name}, line {number}: {short(repr(record))}: a JSON object is needed")
-        row += 1
+        if number - row != places.above[-1]:
+            places.note(row, number - row)
         yield record
 
 
@@ -97,7 +157,7 @@ def _python_dict(text: str) -> Record | None:
     return {str(key): value for key, value in record.items()} if isinstance(record, dict) else None
 
 
-def _table(records: Iterator[Record], wanted: Mapping[str, str | None] | None) -> tuple[pl.DataFrame, list[str]]:
+def _table(name: str, records: Iterator[Record], wanted: Mapping[str, str | None] | None) -> tuple[pl.DataFrame, list[str]]:
     """The wanted columns of the records, and the names of all."""
     names: dict[str, None] = {}
     lengths: list[int] = []
@@ -107,12 +167,14 @@ def _table(records: Iterator[Record], wanted: Mapping[str, str | None] | None) -
         names |= dict.fromkeys(chunk[0]) | dict.fromkeys(sorted(keys - chunk[0].keys()))
         lengths.append(len(chunk))
         kept = dict.fromkeys(keys) if wanted is None else {key: wanted[key] for key in keys & wanted.keys()}
+        if len(kept) * len(chunk) > MOST_CELLS and len(kept) * len(chunk) > 20 * sum(map(len, chunk)):
+            raise ValueError(f"{name}: its records have {len(kept):,} different keys, most of them in few: it is no table")
         parts.append({key: _column([record.get(key) for record in chunk], between) for key, between in kept.items()})
-    held = [name for name in names if any(name in part for part in parts)]
+    held = [key for key in names if any(key in part for part in parts)]
     columns = {}
-    for name in held:
+    for key in held:
         pieces = zip(parts, lengths, strict=True)
-        columns[name] = joined([part.get(name, pl.Series([None] * n, dtype=pl.Null)) for part, n in pieces])
+        columns[key] = joined([part.get(key, pl.Series([None] * n, dtype=pl.Null)) for part, n in pieces])
     return pl.DataFrame(columns), list(names)
 
 

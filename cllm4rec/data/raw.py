@@ -19,12 +19,14 @@ class Raw:
         name: of the file, or what the frame is ("the events").
         columns: names of all columns that are there; `frame` may hold fewer.
         where: number of a row of `frame` -> its place as a person finds it: "line 12" of a text file, "row 3" elsewhere.
+        hint: follows an error about a missing column; "" or "; " and a way to read the file otherwise.
     """
 
     frame: pl.DataFrame
     name: str
     columns: list[str]
     where: Callable[[int], str]
+    hint: str = ""
 
     def refuse(self, column: str, bad: pl.Series, need: str) -> None:
         """An error that names the first row where `bad` holds, if there is one."""
@@ -60,7 +62,8 @@ def listed(names: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """What an error says, in one short line."""
     lines = str(getattr(error, "strerror", None) or error).splitlines()
-    return short(lines[0]) if lines else type(error).__name__
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in lines[0]) if lines else type(error).__name__
+    return short(line)
 
 
 def series_of(values: Sequence[Any]) -> pl.Series:

@@ -1,14 +1,13 @@
 """Tables of events, items and users from files and frames: their columns found, checked and brought to one form."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
 
 from cllm4rec.data.columns import id_lists, ids, numbers, texts
-from cllm4rec.data.formats import read_raw
+from cllm4rec.data.formats import Source, TableFile, read_raw
 from cllm4rec.data.frames import raw_frame
 from cllm4rec.data.incomplete import complete_rows
 from cllm4rec.data.raw import Raw, listed, shown
@@ -79,14 +78,14 @@ class Table:
         return lines
 
 
-def read_events(path: str | Path, names: Mapping[str, str] | None = None, separator: str | None = None) -> pl.DataFrame:
+def read_events(path: Source, names: Mapping[str, str] | None = None, separator: str | None = None) -> pl.DataFrame:
     """Events of a file: `user_id`, `item_id` and those of rating, timestamp, position and review_text that are there.
 
     Ids are text, or int64 where a typed file has whole numbers; ratings become float64, timestamps int64 seconds,
     positions int64. A row may also be a user's sequence (`item_ids`, spaces between): one event an item then.
 
     Args:
-        path: a file that `read_raw` takes.
+        path: a file, or a `TableFile`, which says more than its name.
         names: this package's name of a column -> its name in the file, where it is not one of `ALIASES`.
         separator: of a text table, if not the one its name says.
 
@@ -96,12 +95,12 @@ def read_events(path: str | Path, names: Mapping[str, str] | None = None, separa
     return event_table(path, names, separator).frame
 
 
-def read_items(path: str | Path, names: Mapping[str, str] | None = None, separator: str | None = None) -> pl.DataFrame:
+def read_items(path: Source, names: Mapping[str, str] | None = None, separator: str | None = None) -> pl.DataFrame:
     """Items of a file: `item_id` and the text columns that are there, texts "" where empty."""
     return item_table(path, names, separator).frame
 
 
-def read_users(path: str | Path, names: Mapping[str, str] | None = None, separator: str | None = None) -> pl.DataFrame:
+def read_users(path: Source, names: Mapping[str, str] | None = None, separator: str | None = None) -> pl.DataFrame:
     """Users of a file: `user_id` and the text columns that are there, texts "" where empty."""
     return user_table(path, names, separator).frame
 
@@ -250,10 +249,15 @@ def raw_table(
     if wanted is not None:
         marks = {alias: _between(ours) for ours in wanted for alias in ALIASES.get(ours, (ours,))}
         marks |= {part: _between(ours) for ours, theirs in (names or {}).items() for part in (theirs, *theirs.split("+"))}
-    if isinstance(source, str | Path):
-        raw = read_raw(source, marks, separator)
+    if isinstance(source, Source):
+        file = source if isinstance(source, TableFile) else TableFile(source)
+        if separator is not None:
+            file = replace(file, separator=separator)
+        ours = (wanted or ("",))[0]
+        id_names = (*((names[ours],) if names and ours in names else ()), *ALIASES.get(ours, ()))
+        raw = read_raw(file, marks, id_names)
         if raw.frame.is_empty() and raw.frame.columns:
-            raise ValueError(f"{source}: the file has a header and no rows")
+            raise ValueError(f"{raw.name}: the file has a header and no rows")
         return raw
     return raw_frame(source, what, None if marks is None else set(marks))
 
@@ -271,7 +275,7 @@ def find_columns(raw: Raw, wanted: Sequence[str], names: Mapping[str, str] | Non
     for ours, theirs in found.items():
         parts = theirs.split("+") if ours == "timestamp" and theirs not in raw.columns else [theirs]
         if not set(parts) <= set(raw.columns) or len(parts) > 2 or ours not in wanted:
-            ways = f"it has {listed(raw.columns)}; what can be taken is {', '.join(wanted)}"
+            ways = f"it has {listed(raw.columns)}; what can be taken is {', '.join(wanted)}{raw.hint}"
             raise ValueError(f"{raw.name}: {ours!r} cannot be taken from a column {theirs!r}: {ways}")
     for ours in wanted:
         there = next((alias for alias in ALIASES.get(ours, (ours,)) if alias in raw.columns), None)
@@ -283,4 +287,4 @@ def find_columns(raw: Raw, wanted: Sequence[str], names: Mapping[str, str] | Non
 def need_column(raw: Raw, taken: Mapping[str, str], ours: str) -> None:
     if ours not in taken:
         looked = ", ".join(ALIASES.get(ours, (ours,)))
-        raise ValueError(f"{raw.name}: no column for {ours}: looked for {looked}; it has {listed(raw.columns)}")
+        raise ValueError(f"{raw.name}: no column for {ours}: looked for {looked}; it has {listed(raw.columns)}{raw.hint}")

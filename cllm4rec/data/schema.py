@@ -59,9 +59,19 @@ def check_version(path: Path, version: int) -> None:
         FormatVersionError: it is another one.
         ValueError: the file is not JSON, or has no version.
     """
-    found = read_json(path, _Versioned)["format_version"]
-    if found != version:
-        raise FormatVersionError(f"{path.name}: format_version {found} is unknown: this version of cllm4rec reads {version}")
+    _same_version(read_json(path, _Versioned), version, path.name)
+
+
+def check_version_of(text: str, version: int, name: str) -> None:
+    """The same of a JSON text; `name` is that of its file, for errors."""
+    _same_version(parse_json(text, _Versioned, name), version, name)
+
+
+def _same_version(found: _Versioned, version: int, name: str) -> None:
+    if found["format_version"] != version:
+        raise FormatVersionError(
+            f"{name}: format_version {found['format_version']} is unknown: this version of cllm4rec reads {version}"
+        )
 
 
 def parse_json(text: str | bytes, kind: Any, name: str) -> Any:

@@ -1,12 +1,12 @@
 """Tables of parts and of held-out rows: which events are train, validation and test."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from cllm4rec.data.columns import id_lists, ids, texts
+from cllm4rec.data.formats import Source
 from cllm4rec.data.raw import Raw, listed
 from cllm4rec.data.readers import find_columns, need_column, raw_table
 
@@ -55,7 +55,7 @@ class SplitTable:
         return parts
 
 
-def read_split(path: str | Path, separator: str | None = None) -> pl.DataFrame:
+def read_split(path: Source, separator: str | None = None) -> pl.DataFrame:
     """The table of a split file, as `SplitTable` holds it."""
     return parts_table(path, separator).frame
 

@@ -1,21 +1,19 @@
 """The folder of a dataset: events.parquet, users.parquet, items.parquet, dataset.json and a manifest of their hashes."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired
 
 import numpy as np
 import polars as pl
-from safetensors import SafetensorError
 from typing_extensions import TypedDict
 
+from cllm4rec.data.damage import reading
 from cllm4rec.data.folders import read_folder, replace_folder
 from cllm4rec.data.manifest import check_manifest, write_manifest
 from cllm4rec.data.raw import first_line
-from cllm4rec.data.schema import STRICT, FormatVersionError, check_version, checked, json_text, read_json
+from cllm4rec.data.schema import STRICT, check_version, checked, json_text, read_json
 
 FORMAT_VERSION = 2
 PARTS = ("train", "validation", "test", "history")
@@ -23,15 +21,6 @@ ITEM_TEXTS = ("title", "description", "categories", "brand", "year")  # columns 
 USER_TEXTS = ("biography",)  # columns of the users table that are text
 TIES = ".tie_order"  # column of items.parquet: takes seconds to compute for a million items
 MARKER = "dataset.json"
-UNREADABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    pl.exceptions.PolarsError,
-    pl.exceptions.PanicException,
-    SafetensorError,
-)
 
 
 class RuleAccount(TypedDict):
@@ -76,12 +65,14 @@ class DatasetAccount(TypedDict):
     __pydantic_config__ = STRICT  # type: ignore[misc]
 
     columns: NotRequired[dict[str, dict[str, str]]]
+    columns_not_read: NotRequired[dict[str, str]]
     rules: NotRequired[list[RuleAccount]]
     tables: NotRequired[dict[str, TableAccount]]
     texts: NotRequired[dict[str, int]]
     n_items_without_text: NotRequired[int]
     n_users_below_3_events: NotRequired[int]
     split: NotRequired[SplitAccount]
+    warnings: NotRequired[list[str]]
     format_version: int
     n_users: int
     n_items: int
@@ -158,25 +149,6 @@ def _load_tables(folder: Path) -> StoredTables:
             if about[what] != len(table):
                 raise ValueError(f"{MARKER}: {what} is {about[what]:,}, and there are {len(table):,} rows")
         return StoredTables(events, users, items.drop(TIES), items[TIES].to_numpy(writable=True), about)
-
-
-@contextmanager
-def reading(folder: Path, remedy: str) -> Iterator[None]:
-    """Turn what goes wrong while a folder of this package is read into one line.
-
-    Args:
-        folder: the folder.
-        remedy: the way out if it is damaged.
-
-    Raises:
-        ValueError: it is damaged, or another version wrote it.
-    """
-    try:
-        yield
-    except FormatVersionError as error:
-        raise ValueError(f"{folder}: {error}: {remedy}") from error
-    except UNREADABLE as error:
-        raise ValueError(f"{folder} is damaged ({first_line(error)}): {remedy}") from error
 
 
 def check_columns(name: str, table: pl.DataFrame, needed: dict[str, Any], optional: dict[str, Any]) -> None:

@@ -13,12 +13,13 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch import Tensor
 
+from cllm4rec.data.damage import reading
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.folders import link_file, read_folder, replace_folder
 from cllm4rec.data.interactions import IdMap
 from cllm4rec.data.manifest import check_manifest, read_manifest, write_manifest
 from cllm4rec.data.schema import check_version, checked, json_text, read_json
-from cllm4rec.data.storage import check_columns, reading
+from cllm4rec.data.storage import check_columns
 from cllm4rec.models.configs import SystemConfig
 from cllm4rec.models.description import FORMAT_VERSION, ModelDescription
 from cllm4rec.ranking import TopK

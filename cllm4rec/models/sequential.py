@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cllm4rec.data.damage import reading
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.storage import reading
 from cllm4rec.models.backbone import TABLE_SPREAD
 from cllm4rec.models.base import REMEDY, Shapes
 from cllm4rec.models.configs import SequentialConfig

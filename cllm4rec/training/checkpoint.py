@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cllm4rec.data.damage import reading
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.files import write_text
 from cllm4rec.data.folders import recover_folder, replace_folder
 from cllm4rec.data.locks import check_parents, locked
 from cllm4rec.data.manifest import check_manifest
-from cllm4rec.data.storage import reading
 from cllm4rec.training.run_description import FORMAT_VERSION, parse_metrics, read_description, signed_text
 
 if TYPE_CHECKING:  # opening a run takes none of the libraries that train

@@ -7,8 +7,8 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from cllm4rec.data.damage import reading
 from cllm4rec.data.schema import STRICT, Scalar, check_version, json_text, parse_json, read_json
-from cllm4rec.data.storage import reading
 
 FORMAT_VERSION = 3
 Stage = Literal["pretrain", "finetune"]

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from typing_extensions import TypedDict
 
+from cllm4rec.data.damage import reading
 from cllm4rec.data.files import remove_file, replace_file
-from cllm4rec.data.schema import STRICT, parse_json
+from cllm4rec.data.schema import STRICT, check_version_of, parse_json
 from cllm4rec.training.meter import Totals
 
 FORMAT_VERSION = 3
@@ -140,19 +141,14 @@ class StateFile:
         """Description and, if asked for, the tensors, compared with the SHA-256; None where there is no file."""
         if not self.path.is_file():
             return None
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                text, sha256 = file.metadata()["state"], file.metadata()["sha256"]
-                described: dict[str, Any] = parse_json(text, StateDescription, "metadata")
-                version = described["format_version"]
-                if version != FORMAT_VERSION:
-                    raise ValueError(f"format_version {version} is unknown: this version reads {FORMAT_VERSION}")
-                tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}
-                if with_tensors and _sha256(tensors, text) != sha256:
-                    raise ValueError("its SHA-256 differs from the one it holds")
-                return described, tensors
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{self.path} is damaged ({error}): remove it and start this stage again") from error
+        with reading(self.path, "remove it and start this stage again"), safe_open(self.path, framework="pt") as file:
+            text, sha256 = file.metadata()["state"], file.metadata()["sha256"]
+            check_version_of(text, FORMAT_VERSION, "metadata")
+            described: dict[str, Any] = parse_json(text, StateDescription, "metadata")
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}  # noqa: SIM118
+            if with_tensors and _sha256(tensors, text) != sha256:
+                raise ValueError("its SHA-256 differs from the one it holds")
+        return described, tensors
 
 
 def _sha256(tensors: Mapping[str, Tensor], text: str) -> str:
