@@ -73,8 +73,7 @@ def scenarios() -> Iterator[Scenario]:
             older = [*recommend[:-3], "3", *recommend[-2:]]
             if name == "lists.parquet" or system == "ease":
                 yield Scenario(f"recommend {system} {name}, new", recommend, [name], trained)
-                if name != "parts.parquet":
-                    yield Scenario(f"recommend {system} {name}, over an older one", recommend, [name], [*trained, older])
+                yield Scenario(f"recommend {system} {name}, over an older one", recommend, [name], [*trained, older])
 
 
 class World:

@@ -18,7 +18,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from disk_events import DiskEvents
 from forks import Child, Ended, import_everything, run_command
 from kill_races import dataset_readers, race_of_prepare, race_of_training, races, run_readers
 from kill_scenarios import Reference, Scenario, World, output_states, readable, reference, scenarios
+
+Row = tuple[str, int, int]  # of the table: what was tried, how often, how often it failed
 
 
 def say(line: str) -> None:
@@ -192,7 +194,7 @@ def _work(world: World, trials: list[Trial], jobs: int, job: int, answers: int) 
         os._exit(status)
 
 
-def table(rows: list[tuple[str, int, int]]) -> str:
+def table(rows: list[Row]) -> str:
     """Scenario, points, passed, failed."""
     width = max(len(name) for name, _, _ in rows)
     lines = [f"{'command, system':<{width}}  {'points':>7} {'passed':>7} {'failed':>7}"]
@@ -233,7 +235,23 @@ def main() -> int:
 def check(options: argparse.Namespace, folder: Path) -> int:
     """Run what was asked for and print the account. 0 if nothing failed."""
     world = World(folder / "kills", not options.without_users_files)
-    chosen = [one for one in scenarios() if options.only in one.name]
+    rows = [*kill_rows(world, options), *race_rows(world, options.races, options.seed), *reader_rows(world, options.loads)]
+    say(table(rows))
+    return int(any(failed for _, _, failed in rows))
+
+
+def kill_rows(world: World, options: argparse.Namespace) -> list[Row]:
+    """The kills of the chosen scenarios."""
+    rows, chosen = [], []
+    for scenario in scenarios():
+        if options.only in scenario.name:
+            try:
+                unseen = reference(world, scenario).unannounced
+                chosen.append(scenario)
+            except RuntimeError as error:
+                say(f"FAILED '{scenario.name}' without a kill: {error}")
+                unseen = ["all of it"]
+            rows += [(f"{scenario.name}: not watched: {', '.join(unseen)}", 1, 1)] if unseen else []
     if options.point is not None:
         chosen = [one for one in chosen if one.name == options.only] or chosen[:1]
         trials = [Trial(chosen[0], options.point, options.second)]
@@ -242,26 +260,26 @@ def check(options: argparse.Namespace, folder: Path) -> int:
         say(f"{len(trials)} kill points in {len(chosen)} scenarios")
         trials = trials if options.sample is None else sampled(trials, options.sample, options.seed)
     failures = run_trials(world, trials, min(options.jobs, len(trials))) if trials else {}
-    unannounced = {one.name: reference(world, one).unannounced for one in chosen}
-    rows = []
     for name, failed in failures.items():
-        n = sum(one.scenario.name == name for one in trials)
-        rows.append((name, n, len(failed)))
-    for name, files in unannounced.items():
-        if files:
-            rows.append((f"{name}: written unseen: {', '.join(files)}", 1, 1))
-    for race, n in ((race_of_prepare(world), options.races), (race_of_training(world), options.races // 4)):
+        rows.append((name, sum(one.scenario.name == name for one in trials), len(failed)))
+    return rows
+
+
+def race_rows(world: World, n_races: int, seed: int) -> Iterator[Row]:
+    """The races."""
+    for race, n in ((race_of_prepare(world), n_races), (race_of_training(world), n_races // 4)):
         if n:
-            failed = races(world, race, n, options.seed, say)
-            rows.append((f"races of two {race.scenario.name}", n, len(failed)))
+            yield f"races of two {race.scenario.name}", n, len(races(world, race, n, seed, say))
+
+
+def reader_rows(world: World, n_loads: int) -> Iterator[Row]:
+    """The readers beside a writer."""
     for what, read in (("datasets", dataset_readers), ("runs", run_readers)):
-        if options.loads:
-            wrong = read(world, options.loads)
+        if n_loads:
+            wrong = read(world, n_loads)
             for line in wrong[:3]:
                 say(f"FAILED loads of {what} beside a writer: {line}")
-            rows.append((f"loads of {what} beside a writer", options.loads, len(wrong)))
-    say(table(rows))
-    return int(any(failed for _, _, failed in rows))
+            yield f"loads of {what} beside a writer", n_loads, len(wrong)
 
 
 if __name__ == "__main__":
