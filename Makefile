@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: bench demo test check lint format clean
+.PHONY: bench demo test fuzz kills check lint format clean
 
 $(VENV)/ready: setup.cfg setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
@@ -21,6 +21,12 @@ test: $(VENV)/ready  ## the fast tests; with SLOW=1 all
 
 bench: $(VENV)/ready  ## the benchmarks in their short form
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.benchmarks --output bench --short
+
+kills: $(VENV)/ready  ## every command killed at every change of the disk; ONLY='pretrain ease' for some
+	OMP_NUM_THREADS=1 $(BIN)/python tests/kills.py --only '$(ONLY)'
+
+fuzz: $(VENV)/ready  ## random input as long as MINUTES say
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzzing.py --minutes $(or $(MINUTES),10)
 
 check: lint test  ## what each commit passes
 
