@@ -70,6 +70,7 @@ def _main(argv: Sequence[str], path: str) -> None:
     if resumed is not None:
         check_unchanged(resumed, config, training)
         if folder.ended("finetune"):
+            folder.state("finetune").remove()  # left by a process that was killed in its last moment
             log.info("%s: finetuning has ended, there is nothing to resume", path)
             return
     if "sequential" in moved:

@@ -72,6 +72,7 @@ def _main(argv: Sequence[str], output: str, how_to_resume: str | None) -> None:
         check_unchanged(before, config, *training)
         dataset = folder.dataset(flag_value(argv, "--dataset"))
         if folder.ended("pretrain"):
+            folder.state("pretrain").remove()  # left by a process that was killed in its last moment
             log.info("%s: pretraining has ended, there is nothing to resume", output)
             return
         if folder.ended("finetune"):

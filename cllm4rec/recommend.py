@@ -44,7 +44,7 @@ class RecommendOptions:
 
 def main(argv: Sequence[str]) -> None:
     (options,) = parse("recommend", "Top-k lists from a run; known items are left out.", [RecommendOptions], argv)
-    if options.output:
+    if options.output and n_launched() == 1:  # several processes write a folder
         check_table_name(options.output)
     dataset = RunFolder.open(options.run).dataset(options.dataset)
     users = _users(options, dataset)

@@ -118,7 +118,9 @@ def _progress(state: StateFile, precision: str) -> dict[str, Any]:
         return {"epoch": 0, "step": 0}
     before = described["about"].get("precision", "no")
     if before != precision:
-        raise ValueError(f"training began in precision {before}, not {precision}: set ACCELERATE_MIXED_PRECISION={before}")
+        raise ValueError(
+            f"{state.path}: training began in precision {before}, not {precision}: set ACCELERATE_MIXED_PRECISION={before}"
+        )
     return dict(described["progress"])
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from cllm4rec.data.raw import first_line, short
-from cllm4rec.data.unfinished import remove_unfinished
+from cllm4rec.data.unfinished import remove_unfinished, unfinished
 
 POLL_SECONDS = 0.02
 _HELD: dict[Path, tuple[Path, list[Path]]] = {}  # path -> file of its lock, folders that were made for it
@@ -33,7 +33,7 @@ def locked(path: Path, wait: float = WAIT_SECONDS) -> Iterator[None]:
     """
     check_parents(path)
     made = [folder for folder in path.parents if not folder.exists()]  # the nearest first
-    file = path.with_name(f".{path.name}.lock")
+    file = _lock_file(path)
     lock = FileLock(file, is_singleton=True, fallback_to_soft=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,12 +55,23 @@ def locked(path: Path, wait: float = WAIT_SECONDS) -> Iterator[None]:
         _remove_empty(made)
 
 
+def _lock_file(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
 def _release(lock: BaseFileLock, path: Path, file: Path) -> None:
     """Give a lock back, if it is held."""
     if lock.lock_counter == 1:
         _HELD.pop(path, None)
         file.unlink(missing_ok=True)  # still held: a process that waits for this file opens a new one
     lock.release()
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the lock and the unfinished outputs that a killed process left of a file or folder."""
+    if _lock_file(path).exists() or unfinished(path):
+        with locked(path):
+            remove_unfinished(path)
 
 
 def release_all() -> None:

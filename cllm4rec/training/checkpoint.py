@@ -19,7 +19,7 @@ from cllm4rec.data.damage import reading
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.files import write_text
 from cllm4rec.data.folders import recover_folder, replace_folder
-from cllm4rec.data.locks import check_parents, locked
+from cllm4rec.data.locks import check_parents, locked, remove_leftovers
 from cllm4rec.data.manifest import check_manifest
 from cllm4rec.training.run_description import FORMAT_VERSION, parse_metrics, read_description, signed_text
 
@@ -94,12 +94,15 @@ class RunFolder:
     @classmethod
     @contextmanager
     def lock(cls, path: str | Path) -> Iterator[None]:
-        """Hold the lock of a run folder while a stage is trained.
+        """Hold the lock of a run folder while a stage is trained. What a killed process left there is removed.
 
         Raises:
             ValueError: another process trains in this folder; the message names it.
         """
-        with locked(Path(path).resolve()):
+        folder = Path(path).resolve()
+        with locked(folder):
+            for name in (MARKER, METRICS, *STAGES, *map(cls._state_name, STAGES)):
+                remove_leftovers(folder / name)
             yield
 
     @classmethod
@@ -204,8 +207,12 @@ class RunFolder:
 
         return StateFile(self._state_file(stage), about or {})
 
+    @staticmethod
+    def _state_name(stage: str) -> str:
+        return f"{stage}-state.safetensors"
+
     def _state_file(self, stage: str) -> Path:
-        return self.path / f"{stage}-state.safetensors"
+        return self.path / self._state_name(stage)
 
     def refuse_interrupted(self, stage: str) -> None:
         """Raise ValueError if a stage has a saved state: it is not to be lost by starting anew.
