@@ -79,7 +79,7 @@ def config_settings(argv: Sequence[str]) -> dict[str, str]:
 
 
 def config_tokens(argv: Sequence[str]) -> list[str]:
-    """The same as flags, so that it is checked just as typed ones are; null, and false of a switch, are left out."""
+    """The settings of the file as flags, so that both are checked alike. Null, and false of a switch, are left out."""
     settings = {flag: value for flag, value in config_settings(argv).items() if value.lower() not in ("", "null", "~", "false")}
     return [flag if value.lower() == "true" else f"{flag}={value}" for flag, value in settings.items()]
 

@@ -31,7 +31,7 @@ class FinetuneOptions:
     dry_run: bool = field(default=False, metadata=DRY_RUN)
     resume: bool = field(
         default=False,
-        metadata={"help": "go on with an interrupted finetuning; no other flag but --run is needed then. Without one, begin"},
+        metadata={"help": "resume an interrupted finetuning; then only --run is needed. Without one, begin"},
     )
 
 

@@ -1,6 +1,7 @@
 """From tables of events, items and users to a dataset folder: python -m cllm4rec.prepare --help"""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +95,7 @@ class PrepareOptions:
 def main(argv: Sequence[str]) -> None:
     preset = PRESETS.get(flag_value(argv, "--preset") or "", {})
     (options,) = parse("prepare", "Make a dataset folder from tables.", [PrepareOptions], argv, preset)
-    with locked(Path(options.output).resolve()):
+    with locked(Path(os.path.realpath(options.output))):
         check_folder(Path(options.output), "dataset.json")
         _prepare(options)
 

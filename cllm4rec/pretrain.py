@@ -38,7 +38,7 @@ class PretrainOptions:
     dry_run: bool = field(default=False, metadata=DRY_RUN)
     resume: bool = field(
         default=False,
-        metadata={"help": "go on with an interrupted run; no other flag but --output is needed then. Without one, begin"},
+        metadata={"help": "resume an interrupted run; then only --output is needed. Without an interrupted run, begin"},
     )
 
 

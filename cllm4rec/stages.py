@@ -13,6 +13,7 @@ from accelerate import Accelerator
 
 from cllm4rec.cli import log, say
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.folders import check_folder
 from cllm4rec.failures import LostProcessError, lost_process
 from cllm4rec.models.neural import NeuralRecommender, own_precision
 from cllm4rec.training.checkpoint import RunFolder
@@ -22,7 +23,7 @@ from cllm4rec.training.state import StateFile, Stopped
 
 
 def open_run(accelerator: Accelerator, output: str, **about: Any) -> RunFolder:
-    """Make the run folder on the main process, and have it on all."""
+    """Make the run folder on the main process; the others wait for it."""
     RunFolder.check_new(output)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -162,6 +163,7 @@ def run_stage(
     accelerator.wait_for_everyone()
     write: dict[str, Any] = {}
     if main := accelerator.is_main_process:
+        check_folder(folder.path / stage, "model.json")  # before the time is spent
         folder.announce(stage, about)
         records = _Records(model, stage, folder, about | {"n_processes": accelerator.num_processes}, progress["epoch"])
         write = {"on_epoch": records.on_epoch, "on_best": records.on_best}

@@ -18,8 +18,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
-from cllm4rec.data.manifest import write_manifest
-from cllm4rec.training.run_description import signed_text
+from cllm4rec.data.manifest import file_record, write_manifest
+from cllm4rec.training.run_description import _sha256 as run_sha256
 from cllm4rec.training.state import _sha256 as state_sha256
 
 Mutation = dict[str, Any]
@@ -332,7 +332,10 @@ def resign(folder: Path) -> None:
         with suppress(ValueError, RecursionError, OSError, AttributeError, TypeError):
             described = json.loads(run.read_text())
             described.pop("sha256", None)
-            text = signed_text(described)
+            for stage, settings in described["stages"].items():
+                with suppress(OSError, AttributeError, TypeError):
+                    settings["manifest_sha256"] = file_record(run.parent / stage / "manifest.json").sha256
+            text = json.dumps(described | {"sha256": run_sha256(described)})
             run.write_text(text.replace(f'"{DEEP}"', "[" * 100_000 + "]" * 100_000))
 
 

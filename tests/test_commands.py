@@ -80,6 +80,9 @@ def pretrained(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("pretrained") / "run"
     shutil.copytree(place / "run", run)
     shutil.rmtree(run / "finetune")
+    about = RunFolder(run).about
+    del about["stages"]["finetune"]
+    (run / "run.json").write_text(signed_text(about))
     return run
 
 

@@ -971,7 +971,7 @@ def test_tables_are_written_as_their_name_says(tmp_path, name):
 
 
 def test_a_table_of_unknown_kind_or_in_no_folder_is_refused_before_any_work(tmp_path):
-    with pytest.raises(ValueError, match=r"\.parquet, \.csv, \.jsonl"):
+    with pytest.raises(ValueError, match=r"\.parquet, \.csv or \.jsonl"):
         check_table_name(str(tmp_path / "t.xlsx"))
     with pytest.raises(ValueError, match="there is no folder"):
         check_table_name(str(tmp_path / "nowhere" / "t.csv"))

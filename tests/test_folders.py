@@ -16,8 +16,10 @@ from cllm4rec.data import files, folders
 from cllm4rec.data.files import check_file, remove_file, replace_file, write_table, write_text
 from cllm4rec.data.folders import check_folder, read_folder, recover_folder, replace_folder
 from cllm4rec.data.locks import locked
+from cllm4rec.data.manifest import check_manifest, write_manifest
 from cllm4rec.data.unfinished import OLD, unfinished, unfinished_name
 
+MARKER, OTHER = "part-00000.parquet", "part-00001.parquet"  # of a kind of folder without a manifest
 HOLD = """
 import sys
 from pathlib import Path
@@ -29,8 +31,8 @@ with locked(Path(sys.argv[1])):
 
 
 def fill(folder: Path, text: str) -> None:
-    with replace_folder(folder, "marker") as new:
-        (new / "marker").write_text(text)
+    with replace_folder(folder, MARKER) as new:
+        (new / MARKER).write_text(text)
 
 
 def names(folder: Path) -> list[str]:
@@ -59,7 +61,7 @@ def swap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 def test_a_folder_is_made_and_replaced_whole(swap: str, tmp_path: Path) -> None:
     fill(tmp_path / "made" / "for" / "it", "old")
     fill(tmp_path / "made" / "for" / "it", "new")
-    assert (tmp_path / "made" / "for" / "it" / "marker").read_text() == "new"
+    assert (tmp_path / "made" / "for" / "it" / MARKER).read_text() == "new"
     assert names(tmp_path / "made" / "for") == ["it"]
 
 
@@ -98,9 +100,9 @@ def test_a_folder_replaced_by_two_renames_is_the_old_or_the_new_one_when_killed(
     monkeypatch.setattr(os, "rename", rename)
     monkeypatch.setattr(shutil, "rmtree", rmtree)
     recover_folder(folder)
-    assert (folder / "marker").read_text() == ("new" if renames else "old")
+    assert (folder / MARKER).read_text() == ("new" if renames else "old")
     fill(folder, "newest")
-    assert (folder / "marker").read_text() == "newest"
+    assert (folder / MARKER).read_text() == "newest"
     assert names(tmp_path) == ["folder"]
 
 
@@ -115,7 +117,7 @@ def test_a_new_folder_of_a_killed_process_does_not_count_and_is_removed(tmp_path
 
 
 def test_a_persons_own_files_beside_the_output_are_left_alone(swap: str, tmp_path: Path) -> None:
-    theirs = [".folder.new", ".folder.old", ".folder", "folder.old", ".folder.lock.old", ".file.new", ".file.tmp"]
+    theirs = [".folder.new", ".folder.old", ".folder", "folder.old", ".folder.lock", ".file.new", ".file.tmp"]
     for name in theirs[:4]:
         (tmp_path / name).mkdir()
         (tmp_path / name / "mine").write_text("mine")
@@ -128,22 +130,78 @@ def test_a_persons_own_files_beside_the_output_are_left_alone(swap: str, tmp_pat
     assert all((tmp_path / name / "mine").read_text() == "mine" for name in theirs[:4])
 
 
+@pytest.mark.parametrize("signed", [True, False])
 @pytest.mark.parametrize("name", ["notes.txt", "inner/notes.txt", ".hidden"])
-def test_a_folder_with_a_foreign_file_is_not_replaced(name: str, tmp_path: Path) -> None:
-    from cllm4rec.data.manifest import write_manifest
-
-    with replace_folder(tmp_path / "folder", "marker") as new:
-        (new / "marker").write_text("old")
-        write_manifest(new)
+def test_a_folder_with_a_foreign_file_is_not_replaced(name: str, signed: bool, tmp_path: Path) -> None:
+    with replace_folder(tmp_path / "folder", MARKER) as new:
+        (new / MARKER).write_text("old")
+        if signed:
+            write_manifest(new)
     fill_again: Callable[[], None] = lambda: fill(tmp_path / "folder", "new")  # noqa: E731
     (tmp_path / "folder" / name).parent.mkdir(exist_ok=True)
     (tmp_path / "folder" / name).write_text("mine")
     with pytest.raises(ValueError, match=f"holds {name}, which is not a file of this package: move it"):
         fill_again()
-    assert (tmp_path / "folder" / "marker").read_text() == "old"
+    assert (tmp_path / "folder" / MARKER).read_text() == "old"
     (tmp_path / "folder" / name).unlink()
     fill_again()
-    assert names(tmp_path / "folder") == ["marker"]
+    assert names(tmp_path / "folder") == [MARKER]
+
+
+@pytest.mark.parametrize("name", [".DS_Store", ".ipynb_checkpoints/notes.ipynb", ".nfs0001"])
+def test_files_that_systems_leave_stop_neither_reading_nor_replacing(name: str, tmp_path: Path) -> None:
+    with replace_folder(tmp_path / "folder", MARKER) as new:
+        (new / MARKER).write_text("old")
+        write_manifest(new)
+    (tmp_path / "folder" / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "folder" / name).write_text("x")
+    check_manifest(tmp_path / "folder", whole=True)
+    fill(tmp_path / "folder", "new")
+    assert (tmp_path / "folder" / MARKER).read_text() == "new"
+
+
+def test_a_folder_that_cannot_be_exchanged_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    for current in (tmp_path / "folder", tmp_path / "folder" / "inner"):
+        monkeypatch.chdir(current)
+        with pytest.raises(ValueError, match="is the current folder, or holds it, and cannot be replaced: name a folder in it"):
+            check_folder(tmp_path / "folder", MARKER)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os.path, "ismount", lambda path: True)
+    with pytest.raises(ValueError, match="is a mount point, and cannot be replaced: name a folder in it"):
+        check_folder(tmp_path / "folder", MARKER)
+
+
+@pytest.mark.parametrize("marker", ["dataset.json", "model.json"])
+def test_nothing_is_written_into_a_dataset_or_a_model(marker: str, tmp_path: Path) -> None:
+    (tmp_path / marker).touch()
+    for act in (
+        lambda: fill(tmp_path / "inner" / "folder", "new"),
+        lambda: write_text(tmp_path / "test.json", "{}"),
+        lambda: check_file(str(tmp_path / "test.json")),
+        lambda: check_folder(tmp_path / "inner", MARKER),
+    ):
+        with pytest.raises(ValueError, match="is inside of .*, which would be damaged: name a path outside of it"):
+            act()
+    assert names(tmp_path) == [marker]
+
+
+def test_files_of_a_run_and_names_too_long_are_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "run.json").touch()
+    for name in ("run.json", "metrics.jsonl", "pretrain-state.safetensors"):
+        with pytest.raises(ValueError, match="is a file of the run: name another one"):
+            check_file(str(tmp_path / name))
+    check_file(str(tmp_path / "test.json"))
+    with pytest.raises(ValueError, match="the name has 201 bytes: at most 200 can be written"):
+        check_file(str(tmp_path / ("x" * 201)))
+    write_text(tmp_path / ("x" * 200), "whole")
+
+
+def test_links_in_a_circle_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(ValueError, match="cannot be written"):
+        fill(tmp_path / "a", "new")
 
 
 def test_behind_a_link_the_folder_and_the_file_it_leads_to_are_replaced(swap: str, tmp_path: Path) -> None:
@@ -154,7 +212,7 @@ def test_behind_a_link_the_folder_and_the_file_it_leads_to_are_replaced(swap: st
         fill(tmp_path / "folder", text)
         write_text(tmp_path / "file", text)
         assert (tmp_path / "folder").is_symlink() and (tmp_path / "file").is_symlink()
-        assert (tmp_path / "real" / "folder" / "marker").read_text() == text
+        assert (tmp_path / "real" / "folder" / MARKER).read_text() == text
         assert (tmp_path / "real" / "file").read_text() == text
     assert names(tmp_path) == ["file", "folder", "real"]
     assert names(tmp_path / "real") == ["file", "folder"]
@@ -162,7 +220,7 @@ def test_behind_a_link_the_folder_and_the_file_it_leads_to_are_replaced(swap: st
 
 def test_a_file_that_fails_to_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
-    with pytest.raises(OSError, match="full"), replace_file(tmp_path / "file") as new:
+    with pytest.raises(ValueError, match="file: cannot be written: the disk is full"), replace_file(tmp_path / "file") as new:
         new.write_text("half")
         raise OSError("the disk is full")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
@@ -211,10 +269,10 @@ def test_a_second_writer_is_refused_and_told_who_is_there(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=rf"folder is being written by process {process.pid} on \S+ since 20\d\d-") as refused:
         fill(tmp_path / "folder", "new")
     assert "\n" not in str(refused.value)
-    assert (tmp_path / "folder" / "marker").read_text() == "old"
+    assert (tmp_path / "folder" / MARKER).read_text() == "old"
     process.communicate()
     fill(tmp_path / "folder", "new")
-    assert (tmp_path / "folder" / "marker").read_text() == "new"
+    assert (tmp_path / "folder" / MARKER).read_text() == "new"
     assert names(tmp_path) == ["folder"]
 
 
@@ -222,7 +280,7 @@ def test_the_lock_of_a_killed_process_holds_nobody_up(tmp_path: Path) -> None:
     process = holder(tmp_path / "folder")
     process.kill()
     process.wait()
-    assert names(tmp_path) == [".folder.lock"]
+    assert names(tmp_path) == [".folder.cllm4rec.lock"]
     fill(tmp_path / "folder", "new")
     assert names(tmp_path) == ["folder"]
 
@@ -285,7 +343,7 @@ def test_a_reader_starts_again_when_the_folder_is_replaced_under_it(swap: str, t
     tries: list[str] = []
 
     def read(found: Path) -> str:
-        tries.append((found / "marker").read_text())
+        tries.append((found / MARKER).read_text())
         if len(tries) == 1:
             fill(folder, "new")
             raise KeyError("half of each")
@@ -301,9 +359,9 @@ def test_a_reader_finishes_a_replacement_that_was_cut_off(tmp_path: Path) -> Non
     new = unfinished_name(tmp_path / "folder")
     for place, text in ((new, "new"), (new.with_name(new.name + OLD), "old")):
         place.mkdir()
-        (place / "marker").write_text(text)
-    assert read_folder(tmp_path / "folder", lambda found: (found / "marker").read_text()) == "new"
-    check_folder(tmp_path / "folder", "marker")
+        (place / MARKER).write_text(text)
+    assert read_folder(tmp_path / "folder", lambda found: (found / MARKER).read_text()) == "new"
+    check_folder(tmp_path / "folder", MARKER)
 
 
 @pytest.mark.slow
@@ -315,18 +373,18 @@ def test_a_reader_beside_a_writer_sees_the_old_or_the_new_folder(swap: str, tmp_
         number = 0
         while not stop.is_set():
             number += 1
-            with replace_folder(folder, "marker") as new:
-                for name in ("marker", "other"):
+            with replace_folder(folder, MARKER) as new:
+                for name in (MARKER, OTHER):
                     (new / name).write_text(str(number))
 
-    with replace_folder(folder, "marker") as new:
-        for name in ("marker", "other"):
+    with replace_folder(folder, MARKER) as new:
+        for name in (MARKER, OTHER):
             (new / name).write_text("0")
     thread = threading.Thread(target=write)
     thread.start()
     try:
         for _ in range(100_000):
-            pair = read_folder(folder, lambda found: [(found / name).read_text() for name in ("marker", "other")])
+            pair = read_folder(folder, lambda found: [(found / name).read_text() for name in (MARKER, OTHER)])
             assert pair[0] == pair[1]
             seen.add(pair[0])
             if len(seen) > 20:

@@ -19,7 +19,7 @@ from cllm4rec.data.locks import locked
 from cllm4rec.data.manifest import MANIFEST, check_manifest, write_manifest
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
-from cllm4rec.models import load
+from cllm4rec.models import load, system_class
 from cllm4rec.models.base import Recommender
 from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.loop import Course
@@ -31,6 +31,11 @@ SYSTEMS = ("ease", "itemknn", "popularity", "sasrec", "cllm4rec", "rsllm")
 
 def call(command: str, *arguments: object) -> None:
     COMMANDS[command].main([str(one) for one in arguments])
+
+
+def load_folder(stage: Path) -> Recommender:
+    """The model of a stage's folder, whose manifest the run does not know: a hostile author would sign the run too."""
+    return system_class(RunFolder(stage.parent).about["system"]).load(stage)
 
 
 def refused(act: Callable[[], object]) -> str:
@@ -148,7 +153,7 @@ def test_damaged_metrics_are_one_line(stage: Path) -> None:
 
 def test_a_missing_and_an_unknown_file_are_named(dataset: Path) -> None:
     (dataset / "more.parquet").write_bytes(b"")
-    assert "more.parquet is not listed in manifest.json" in refused(lambda: Dataset.load(dataset))
+    assert "it holds more.parquet, which is not listed in manifest.json: move it" in refused(lambda: Dataset.load(dataset))
     (dataset / "more.parquet").unlink()
     (dataset / ".DS_Store").write_bytes(b"")  # hidden files are not looked at
     Dataset.load(dataset)
@@ -351,7 +356,8 @@ def test_a_table_that_does_not_fit_is_one_line(
 )
 def test_a_model_that_does_not_fit_is_one_line(stage: Path, change: Callable[[dict[str, Any]], object], need: str) -> None:
     resigned(stage, "model.json", change)
-    assert need in refused(lambda: load(stage.parent))
+    assert need in refused(lambda: load_folder(stage))
+    assert "is not the one that this run trained" in refused(lambda: load(stage.parent))
 
 
 @pytest.mark.parametrize(
@@ -374,7 +380,34 @@ def test_weights_that_do_not_fit_are_one_line(stage: Path, change: Callable[[dic
     change(arrays)
     save_file(arrays, stage / "model.safetensors")
     write_manifest(stage)
-    assert "is damaged" in refused(lambda: load(stage.parent))
+    assert "is damaged" in refused(lambda: load_folder(stage))
+
+
+@pytest.mark.parametrize("stage", ["sasrec"], indirect=True)
+def test_a_stage_that_is_gone_or_of_another_run_is_refused(stage: Path, runs: Path, tmp_path: Path) -> None:
+    shutil.rmtree(stage)
+    assert f"{stage} is missing or holds no model.json: train this stage again" in refused(lambda: load(stage.parent))
+    shutil.copytree(runs / "popularity" / "pretrain", stage)
+    assert f"{stage} is not the one that this run trained" in refused(lambda: load(stage.parent))
+
+
+def test_a_foreign_file_in_a_stage_is_refused_before_training(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    call("pretrain", "--dataset", data, "--output", run, "--epochs", 1)
+    call("finetune", "--run", run, "--epochs", 1)
+    before = (run / "run.json").read_text(), (run / "metrics.jsonl").read_text()
+    (run / "finetune" / "notes.txt").write_text("mine")
+    assert "holds notes.txt, which is not a file of this package: move it" in refused(
+        lambda: call("finetune", "--run", run, "--epochs", 2)
+    )
+    assert ((run / "run.json").read_text(), (run / "metrics.jsonl").read_text()) == before
+
+
+def test_a_run_may_be_written_into_the_current_folder(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    call("pretrain", "--system", "popularity", "--dataset", data, "--output", ".")
+    call("evaluate", "--run", ".", "--json", "test.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "pretrain", "run.json", "test.json"]
 
 
 # ------------------------------------------------------------------------------------------------------------------- locks
@@ -383,8 +416,8 @@ def test_weights_that_do_not_fit_are_one_line(stage: Path, change: Callable[[dic
 def test_a_second_training_in_one_folder_is_refused_and_told_who_is_there(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     code = "import sys; from pathlib import Path; from cllm4rec.data.locks import locked\n"
-    code += "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    line = [sys.executable, "-c", code, str(run)]
+    code += "with locked(Path(sys.argv[1])), locked(Path(sys.argv[2])): print('held', flush=True); sys.stdin.read()"
+    line = [sys.executable, "-c", code, str(run / "run.json"), str(tmp_path / "prepared")]
     process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     flags = ["--system", "popularity", "--dataset", data, "--output", run]
@@ -394,13 +427,15 @@ def test_a_second_training_in_one_folder_is_refused_and_told_who_is_there(data: 
         assert f"by process {process.pid} on" in refused(lambda: call("finetune", "--run", run))
         events = tmp_path / "events.csv"
         events.write_text("user_id,item_id\nu,a\nu,b\n")
-        assert f"by process {process.pid} on" in refused(lambda: call("prepare", "--interactions", events, "--output", run))
+        assert f"by process {process.pid} on" in refused(
+            lambda: call("prepare", "--interactions", events, "--output", tmp_path / "prepared")
+        )
         call("pretrain", *flags, "--dry-run")  # writes nothing
-        assert not run.exists()
+        assert [path.name for path in run.iterdir()] == [".run.json.cllm4rec.lock"]
     finally:
         process.kill()  # its lock holds nobody up
         process.communicate()
     call("pretrain", *flags)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["events.csv", "run"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".prepared.cllm4rec.lock", "events.csv", "run"]
     with locked(run):
         call("evaluate", "--run", run)  # readers need no lock

@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 from safetensors import SafetensorError
 
+from cllm4rec.data.manifest import ForeignFileError
 from cllm4rec.data.memory import NO_MEMORY, out_of_memory
 from cllm4rec.data.raw import first_line
 from cllm4rec.data.schema import FormatVersionError
@@ -39,6 +40,8 @@ def reading(folder: Path, remedy: str) -> Iterator[None]:
         yield
     except FormatVersionError as error:
         raise ValueError(f"{folder}: {error}: {remedy}") from error
+    except ForeignFileError as error:
+        raise ValueError(f"{folder}: {error}") from error
     except UNREADABLE as error:
         if out_of_memory(error):
             raise ValueError(f"{folder}: {NO_MEMORY}") from error

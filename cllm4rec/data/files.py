@@ -1,17 +1,23 @@
 """Files that are whole or absent, whenever a process is killed and whatever other processes write."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
+from safetensors import SafetensorError
 
-from cllm4rec.data.locks import locked
+from cllm4rec.data.locks import check_parents, locked
 from cllm4rec.data.raw import first_line
 from cllm4rec.data.unfinished import remove_unfinished, unfinished_name
 
 WAIT_SECONDS = 60.0  # for another process that writes the same file
+UNWRITABLE = (OSError, pl.exceptions.PolarsError, SafetensorError)  # errors of a full disk, by who writes
+UMASK = os.umask(0o022)  # it can only be read by setting it
+os.umask(UMASK)
+RESERVED = re.compile(r"run\.json|metrics\.jsonl|\w+-state\.safetensors")  # files of a run folder
 TABLES = {".parquet": "write_parquet", ".csv": "write_csv", ".jsonl": "write_ndjson"}
 
 
@@ -23,7 +29,7 @@ def replace_file(path: Path) -> Iterator[Path]:
     file that it leads to is replaced.
 
     Raises:
-        ValueError: another process writes the same file for longer than a minute.
+        ValueError: it cannot be written, or another process writes it for longer than a minute.
     """
     path = Path(os.path.realpath(path))
     with locked(path, WAIT_SECONDS):
@@ -33,6 +39,8 @@ def replace_file(path: Path) -> Iterator[Path]:
             yield new
             to_disk(new)
             os.replace(new, path)
+        except UNWRITABLE as error:
+            raise ValueError(f"{path}: cannot be written: {first_line(error)}") from error
         finally:
             new.unlink(missing_ok=True)
 
@@ -47,9 +55,7 @@ def remove_file(path: Path) -> None:
 def to_disk(file: Path) -> None:
     """Write a file's content to the disk before its name is known; its permissions are those of the umask."""
     if file.is_file():
-        mask = os.umask(0)
-        os.umask(mask)
-        file.chmod(0o666 & ~mask)
+        file.chmod(0o666 & ~UMASK)
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
 
@@ -63,26 +69,22 @@ def write_text(path: Path, text: str) -> None:
 def check_table_name(path: str) -> None:
     """Raise ValueError unless the name says which kind of table to write, and it can be written there."""
     if Path(path).suffix not in TABLES:
-        raise ValueError(f"{path}: name it {', '.join(TABLES)}, so that the kind of file is known")
+        raise ValueError(f"{path}: let its name end in .parquet, .csv or .jsonl, which says the kind of file")
     check_file(path)
 
 
 def check_file(path: str) -> None:
-    """Raise ValueError unless a file can be written: its folder exists, and nothing but a file has its name."""
+    """Raise ValueError unless a file can be written: its folder exists, and it is no file that a command reads."""
     if not Path(path).absolute().parent.is_dir():
         raise ValueError(f"{path}: there is no folder {Path(path).parent}")
     if Path(path).exists() and not Path(path).is_file():
         raise ValueError(f"{path} is not a regular file: name another one")
+    if RESERVED.fullmatch(Path(path).name) and (Path(path).absolute().parent / "run.json").is_file():
+        raise ValueError(f"{path} is a file of the run: name another one")
+    check_parents(Path(os.path.realpath(path)))
 
 
 def write_table(table: pl.DataFrame, path: str) -> None:
-    """Write a table as the kind its name says; the file is whole or absent.
-
-    Raises:
-        ValueError: it cannot be written, say as the disk is full.
-    """
-    try:
-        with replace_file(Path(path)) as new:
-            getattr(table, TABLES[Path(path).suffix])(new)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise ValueError(f"{path}: cannot be written: {first_line(error)}") from error
+    """Write a table as the kind its name says; the file is whole or absent."""
+    with replace_file(Path(path)) as new:
+        getattr(table, TABLES[Path(path).suffix])(new)

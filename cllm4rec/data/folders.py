@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from cllm4rec.data.files import to_disk
+from cllm4rec.data.files import UNWRITABLE, to_disk
 from cllm4rec.data.locks import check_parents, locked
-from cllm4rec.data.manifest import MANIFEST, listed_files
+from cllm4rec.data.manifest import foreign_file
+from cllm4rec.data.raw import first_line
 from cllm4rec.data.unfinished import OLD, cut_off, remove_unfinished, unfinished_name
 
 T = TypeVar("T")
@@ -32,7 +33,8 @@ def replace_folder(folder: Path, marker: str) -> Iterator[Path]:
         marker: name of a file that every folder of this kind holds.
 
     Raises:
-        ValueError: `folder` is something else, holds foreign files, or is being written by another process.
+        ValueError: `folder` is something else, holds foreign files, is being written by another process, or cannot be
+            written.
     """
     folder = Path(os.path.realpath(folder))
     with locked(folder):
@@ -45,6 +47,8 @@ def replace_folder(folder: Path, marker: str) -> Iterator[Path]:
             for file in new.rglob("*"):
                 to_disk(file)
             _swap(new, folder)
+        except UNWRITABLE as error:
+            raise ValueError(f"{folder}: cannot be written: {first_line(error)}") from error
         finally:
             shutil.rmtree(new, ignore_errors=True)  # half written, or the old folder
 
@@ -131,16 +135,14 @@ def check_folder(folder: Path, marker: str) -> None:
         marker: name of a file that every folder of this kind holds.
     """
     recover_folder(folder)
-    check_parents(folder)
-    if folder.exists() and not (folder / marker).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is not a folder of this kind (no {marker}): name another one")
-    foreign = _foreign(folder) if (folder / marker).is_file() else None
-    if foreign is not None:
+    check_parents(Path(os.path.realpath(folder)))
+    if not folder.exists():
+        return
+    if os.path.ismount(folder) or Path.cwd().is_relative_to(os.path.realpath(folder)):
+        what = "a mount point" if os.path.ismount(folder) else "the current folder, or holds it"
+        raise ValueError(f"{folder} is {what}, and cannot be replaced: name a folder in it")
+    if not (folder / marker).is_file():
+        if not folder.is_dir() or any(folder.iterdir()):
+            raise ValueError(f"{folder} exists and is not a folder of this kind (no {marker}): name another one")
+    elif (foreign := foreign_file(folder)) is not None:
         raise ValueError(f"{folder} holds {foreign}, which is not a file of this package: move it, or name another folder")
-
-
-def _foreign(folder: Path) -> str | None:
-    """A file of a folder that its manifest does not list."""
-    listed = {*listed_files(folder), MANIFEST}
-    found = (file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if not file.is_dir())
-    return next((name for name in found if name not in listed), None)

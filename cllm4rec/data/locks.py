@@ -10,23 +10,27 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from cllm4rec.data.raw import first_line, short
-from cllm4rec.data.unfinished import remove_unfinished, unfinished
+from cllm4rec.data.unfinished import LOCK, remove_unfinished, unfinished
 
 POLL_SECONDS = 0.02
+LONGEST_NAME = 200  # bytes: temporary names are longer, and file systems take 255
+SEALED = ("dataset.json", "model.json")  # files of folders whose content is listed in a manifest
 _HELD: dict[Path, tuple[Path, list[Path]]] = {}  # path -> file of its lock, folders that were made for it
 WAIT_SECONDS = 1.0  # a reader that recovers a folder holds its lock for a moment
 
 
 @contextmanager
-def locked(path: Path, wait: float = WAIT_SECONDS) -> Iterator[None]:
+def locked(path: Path, wait: float = WAIT_SECONDS, name: Path | None = None) -> Iterator[None]:
     """Hold the lock of a file or a folder while it is written.
 
-    The lock is the file `.NAME.lock` in the parent folder, which is made if it is missing. The operating system
-    releases the lock of a killed process, so a leftover file holds nobody up. A thread may take its own lock again.
+    The lock is the file `.NAME.cllm4rec.lock` in the parent folder, which is made if it is missing. The operating
+    system releases the lock of a killed process, so a leftover file holds nobody up. A thread may take its own lock
+    again.
 
     Args:
         path: the file or folder, links resolved.
         wait: seconds to wait for another process.
+        name: what is written, for errors, if it is not `path`.
 
     Raises:
         ValueError: another process holds the lock, and the message names it; or the lock cannot be made.
@@ -34,7 +38,7 @@ def locked(path: Path, wait: float = WAIT_SECONDS) -> Iterator[None]:
     check_parents(path)
     made = [folder for folder in path.parents if not folder.exists()]  # the nearest first
     file = _lock_file(path)
-    lock = FileLock(file, is_singleton=True, fallback_to_soft=False)
+    lock = FileLock(file, is_singleton=True, fallback_to_soft=False, mode=0o666)  # other users may lock it too
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=wait, poll_interval=POLL_SECONDS)
@@ -43,7 +47,7 @@ def locked(path: Path, wait: float = WAIT_SECONDS) -> Iterator[None]:
             since = time.strftime("%Y-%m-%d %H:%M:%S")
             file.write_bytes(f"process {os.getpid()} on {socket.gethostname()} since {since}\n".encode())
     except Timeout:
-        raise ValueError(f"{path} is being written by {_owner(file)}: wait until that has ended") from None
+        raise ValueError(f"{name or path} is being written by {_owner(file)}: wait until that has ended") from None
     except OSError as error:
         _release(lock, path, file)
         _remove_empty(made)
@@ -56,7 +60,7 @@ def locked(path: Path, wait: float = WAIT_SECONDS) -> Iterator[None]:
 
 
 def _lock_file(path: Path) -> Path:
-    return path.with_name(f".{path.name}.lock")
+    return path.with_name(f".{path.name}{LOCK}")
 
 
 def _release(lock: BaseFileLock, path: Path, file: Path) -> None:
@@ -101,7 +105,18 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def check_parents(path: Path) -> None:
-    """Raise ValueError if a parent folder cannot be made because a file has its name."""
-    above = next(folder for folder in path.absolute().parents if folder.exists())
+    """Raise ValueError if a file or folder cannot be written where it is.
+
+    A parent is a file or may not be written, the name is too long, or the path is inside of a dataset or a model.
+    """
+    path = path.absolute()
+    above = next(folder for folder in path.parents if folder.exists())
     if not above.is_dir():
         raise ValueError(f"{path}: {above} is a file, not a folder: name another one")
+    if not os.access(above, os.W_OK):
+        raise ValueError(f"{path}: cannot be written: {above} may not be written by this user")
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise ValueError(f"{path}: the name has {len(os.fsencode(path.name))} bytes: at most {LONGEST_NAME} can be written")
+    for folder in path.parents:
+        if any((folder / marker).is_file() for marker in SEALED):
+            raise ValueError(f"{path} is inside of {folder}, which would be damaged: name a path outside of it")

@@ -1,6 +1,7 @@
 """The manifest of a folder: size and SHA-256 of each of its files, checked when the folder is read."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +12,15 @@ from cllm4rec.data.schema import STRICT, json_text, read_json
 MANIFEST = "manifest.json"
 WEIGHTS = ".safetensors"  # files that are mapped, not read: a length of 8 bytes, a JSON header, the numbers
 LARGEST_HEADER = 1 << 26  # bytes
+HIDDEN = re.compile(r"(^|/)\.")
+JUNK = re.compile(r"(^|/)(\.DS_Store|\._|\.nfs|\.ipynb_checkpoints/|Thumbs\.db$|desktop\.ini$)")
+OURS = re.compile(  # names of files that this package writes
+    r"(dataset|model|manifest)\.json|(events|users|items)\.parquet|model\.safetensors|part-\d{5,}\.parquet|(backbone|sequential)/.*"
+)
+
+
+class ForeignFileError(ValueError):
+    """A folder holds a file that is not one of this package."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +88,16 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def listed_files(folder: Path) -> list[str]:
-    """Names in the manifest of a folder; those of all of its files where there is no manifest that can be read."""
+def foreign_file(folder: Path) -> str | None:
+    """A file of a folder that is not one of this package, by relative name; None if there is none.
+
+    Files that systems and editors leave are passed over. Without a manifest that can be read, names decide.
+    """
     try:
-        return list(read_manifest(folder).files)
+        listed = {*read_manifest(folder).files, MANIFEST}
     except ValueError:
-        return _files(folder)
+        listed = {name for name in _all_files(folder) if OURS.fullmatch(name)}
+    return next((name for name in _all_files(folder) if name not in listed and not JUNK.search(name)), None)
 
 
 def check_manifest(folder: Path, whole: bool) -> Manifest:
@@ -98,12 +112,15 @@ def check_manifest(folder: Path, whole: bool) -> Manifest:
         The manifest.
 
     Raises:
-        ValueError: a file is missing, unknown or differs; the message names it.
+        ForeignFileError: there is a file that the manifest does not list.
+        ValueError: a file is missing or differs; the message names it.
     """
     manifest = read_manifest(folder)
     found = set(_files(folder))
-    for name in sorted(found ^ manifest.files.keys()):
-        raise ValueError(f"{name} is missing" if name in manifest.files else f"{name} is not listed in {MANIFEST}")
+    for name in sorted(manifest.files.keys() - found):
+        raise ValueError(f"{name} is missing")
+    for name in sorted(found - manifest.files.keys()):
+        raise ForeignFileError(f"it holds {name}, which is not listed in {MANIFEST}: move it")
     for name, record in manifest.files.items():
         file = folder / name
         if file.stat().st_size != record.size:
@@ -118,6 +135,9 @@ def check_manifest(folder: Path, whole: bool) -> Manifest:
 
 
 def _files(folder: Path) -> list[str]:
-    """The files of a folder by relative name, the manifest and hidden ones left out."""
-    names = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if not file.is_dir()]
-    return [name for name in names if name != MANIFEST and not name.rpartition("/")[2].startswith(".")]
+    """The files of a folder by relative name, without the manifest, hidden ones and those of hidden folders."""
+    return [name for name in _all_files(folder) if name != MANIFEST and not HIDDEN.search(name)]
+
+
+def _all_files(folder: Path) -> list[str]:
+    return [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if not file.is_dir()]

@@ -107,16 +107,13 @@ def save_tables(folder: Path, tables: StoredTables) -> None:
     Raises:
         ValueError: the folder is something else, or cannot be written.
     """
-    try:
-        with replace_folder(folder, MARKER) as new:
-            tables.events.write_parquet(new / "events.parquet")
-            tables.users.write_parquet(new / "users.parquet")
-            tables.items.with_columns(pl.Series(TIES, tables.tie_order)).write_parquet(new / "items.parquet")
-            about = checked(tables.about | {"format_version": FORMAT_VERSION}, DatasetAccount, MARKER)
-            (new / MARKER).write_text(json_text(about), encoding="utf-8")
-            write_manifest(new)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise ValueError(f"{folder}: cannot be written: {first_line(error)}") from error
+    about = checked(tables.about | {"format_version": FORMAT_VERSION}, DatasetAccount, MARKER)
+    with replace_folder(folder, MARKER) as new:
+        tables.events.write_parquet(new / "events.parquet")
+        tables.users.write_parquet(new / "users.parquet")
+        tables.items.with_columns(pl.Series(TIES, tables.tie_order)).write_parquet(new / "items.parquet")
+        (new / MARKER).write_text(json_text(about), encoding="utf-8")
+        write_manifest(new)
 
 
 def load_tables(folder: Path) -> StoredTables:

@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 
 UNFINISHED = ".cllm4rec-"  # in the names of files and folders that are being written
+LOCK = ".cllm4rec.lock"  # ending of the name of a lock
 OLD = ".old"  # ending of a folder that was moved away and not yet replaced
 
 
@@ -18,6 +19,11 @@ def unfinished_name(path: Path) -> Path:
 def unfinished(path: Path) -> list[Path]:
     """Unfinished files and folders of `path`: of the process that writes it, or of killed ones."""
     return sorted(path.parent.glob(f".{glob.escape(path.name)}{UNFINISHED}*"))
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a name is that of a lock, or of a file or folder that is being written."""
+    return path.name.startswith(".") and (UNFINISHED in path.name or path.name.endswith(LOCK))
 
 
 def cut_off(path: Path) -> bool:

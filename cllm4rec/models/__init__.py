@@ -68,7 +68,9 @@ def load_stage(
     if backbone is not None and not issubclass(system_settings(name), configs.BackboneConfig):
         raise ValueError(f"{name} has no backbone: leave --backbone out")
     moved = {} if backbone is None else {"backbone": str(backbone)}
-    return system_class(name).load(folder.stage_folder(stage), verify, moved)
+    found = folder.stage_folder(stage)
+    folder.check_stage(found.name)
+    return system_class(name).load(found, verify, moved)
 
 
 def load(

@@ -8,6 +8,7 @@ pretrain-state.safetensors ...    of an unfinished stage: all it needs to resume
 
 import importlib.metadata
 import json
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from cllm4rec.data.damage import reading
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.files import write_text
-from cllm4rec.data.folders import recover_folder, replace_folder
+from cllm4rec.data.folders import recover_folder
 from cllm4rec.data.locks import check_parents, locked, remove_leftovers
-from cllm4rec.data.manifest import check_manifest
+from cllm4rec.data.manifest import MANIFEST, check_manifest, file_record
+from cllm4rec.data.unfinished import is_temporary
 from cllm4rec.training.run_description import FORMAT_VERSION, parse_metrics, read_description, signed_text
 
 if TYPE_CHECKING:  # opening a run takes none of the libraries that train
@@ -56,7 +58,7 @@ class RunFolder:
             "system": system,
             "preset": None,
             "dataset": {
-                "path": str(Path(dataset_path).resolve()),
+                "path": os.path.realpath(dataset_path),
                 "data_sha256": dataset.about.get("data_sha256", dataset.fingerprint),
                 "split_sha256": dataset.about.get("split_sha256", dataset.split_fingerprint),
             },
@@ -69,11 +71,8 @@ class RunFolder:
             "under_way": {},
             **about,
         }
-        if run._file.is_file():  # of a run without an epoch: what was trained for it in the same folder stays
-            run._write(description)
-        else:
-            with replace_folder(run.path, MARKER) as new:
-                (new / MARKER).write_text(signed_text(description), encoding="utf-8")
+        run.path.mkdir(parents=True, exist_ok=True)
+        run._write(description)
         return run
 
     @classmethod
@@ -88,7 +87,7 @@ class RunFolder:
         check_parents(path)
         if path.exists() and not path.is_dir():
             raise ValueError(f"{path} is a file, not a folder: name another one")
-        if path.exists() and (ended or (any(path.iterdir()) and not is_run)):
+        if path.exists() and (ended or not (is_run or all(map(is_temporary, path.iterdir())))):
             raise ValueError(f"{path} exists and is not empty: name a new folder, or remove it first")
 
     @classmethod
@@ -99,8 +98,8 @@ class RunFolder:
         Raises:
             ValueError: another process trains in this folder; the message names it.
         """
-        folder = Path(path).resolve()
-        with locked(folder):
+        folder = Path(os.path.realpath(path))
+        with locked(folder / MARKER, name=folder):  # in the folder: its parent need not be writable
             for name in (MARKER, METRICS, *STAGES, *map(cls._state_name, STAGES)):
                 remove_leftovers(folder / name)
             yield
@@ -157,6 +156,10 @@ class RunFolder:
         resumable = self._state_file(stage).is_file()
         with reading(self.path / stage, "write it again with --resume" if resumable else "train again"):
             check_manifest(self.path / stage, whole=True)
+            sha256 = file_record(self.path / stage / MANIFEST).sha256
+        about = self.about
+        about["stages"][stage]["manifest_sha256"] = sha256
+        self._write(about)
         self.withdraw(stage)
         self.state(stage).remove()
 
@@ -227,12 +230,26 @@ class RunFolder:
         """Folder of a stage's weights; of the last stage that has any, if not given.
 
         Raises:
-            ValueError: there are no weights.
+            ValueError: there are no weights, or those of a stage that has ended are missing.
         """
+        about = self.about
         for name in reversed(STAGES) if stage is None else [stage]:
             if self.has_weights(name):
                 return self.path / name
+            if name in about["stages"] and name not in about["under_way"]:
+                raise ValueError(f"{self.path / name} is missing or holds no model.json: train this stage again")
         raise ValueError(f"{self.path} holds no weights{f' of {stage}' if stage else ''} yet: pretrain it to its first epoch")
+
+    def check_stage(self, stage: str) -> None:
+        """Raise ValueError unless the folder of an ended stage is the one that was trained in this run."""
+        while True:
+            about = self.about
+            noted = about["stages"].get(stage, {}).get("manifest_sha256")
+            manifest = self.path / stage / MANIFEST
+            if noted is None or (manifest.is_file() and file_record(manifest).sha256 == noted):
+                return
+            if self.about == about:  # else the stage is being trained again
+                raise ValueError(f"{self.path / stage} is not the one that this run trained: train this stage again")
 
     def dataset(self, path: str | Path | None = None) -> Dataset:
         """The dataset of the run, or the same at another place.

@@ -15,7 +15,7 @@ Stage = Literal["pretrain", "finetune"]
 
 
 class StageSettings(TypedDict):
-    """How a stage is trained."""
+    """How a stage is trained; once it has ended, also the SHA-256 of the manifest of its folder."""
 
     __pydantic_config__ = STRICT  # type: ignore[misc]
 
@@ -23,6 +23,7 @@ class StageSettings(TypedDict):
     training: NotRequired[dict[str, Scalar]]
     precision: NotRequired[str]
     n_processes: NotRequired[int]
+    manifest_sha256: NotRequired[str]
 
 
 class DatasetReference(TypedDict):
