@@ -17,7 +17,9 @@ from cllm4rec.training.config import TrainConfig
 
 VERIFY = {"help": "compare the weights with their SHA-256 whole, not only their size and header"}
 FOLDERS = ("backbone", "sequential")  # settings that may name a folder
-BACKBONE_FLAG = {"help": "folder of the run's frozen backbone, if it has moved; its weights are checked by their hash"}
+BACKBONE_FLAG = {
+    "help": "folder of the run's frozen backbone, if it has moved; weights, configuration and tokenizer are checked by hash"
+}
 DRY_RUN = {"help": "say what it would take, from a few timed steps (parameters, memory, steps, time), and write nothing"}
 
 

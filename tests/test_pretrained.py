@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, BartConfig, BertConfig, GPT2Config, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BartConfig,
+    BertConfig,
+    GPT2Config,
+    PreTrainedModel,
+    PreTrainedTokenizer,
+)
 from transformers.models.bart import BartForConditionalGeneration
 from transformers.models.bert import BertForMaskedLM
 
@@ -24,6 +32,7 @@ from cllm4rec.models import load
 from cllm4rec.models.architecture import check_architecture, weight_shapes
 from cllm4rec.models.backbone import RUN_PREFIX, Backbone, check_backbone, load_backbone
 from cllm4rec.models.configs import BackboneConfig
+from cllm4rec.models.fingerprints import config_sha256, tokenizer_sha256
 from cllm4rec.text.tokenizer import train_bpe
 from cllm4rec.training import loop
 from cllm4rec.training.state import Stopped
@@ -426,6 +435,108 @@ def test_a_backbone_that_moved_is_found_by_its_flag_and_known_by_its_hash(
     assert load(run, backbone=moved).moved == {"backbone": str(moved)}
 
 
+def rotate_vocabulary(folder: Path) -> None:
+    """Give every word but the end token the number of the next."""
+
+    def rotate(described: dict[str, Any]) -> None:
+        words = [word for word, _ in sorted(described["model"]["vocab"].items(), key=lambda pair: pair[1])]
+        described["model"]["vocab"] = {word: number for number, word in enumerate([words[0], *words[2:], words[1]])}
+
+    edit(folder / "tokenizer.json", rotate)
+
+
+def other_end(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", lambda described: described | {"eos_token": "a"})
+
+
+def set_config(key: str, value: Any) -> Callable[[Path], None]:
+    return lambda folder: edit(folder / "config.json", lambda described: described | {key: value})
+
+
+CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "vocabulary": (rotate_vocabulary, "tokenizer"),
+    "end": (other_end, "tokenizer"),
+    "heads": (set_config("n_head", 1), "configuration"),
+    "activation": (set_config("activation_function", "relu"), "configuration"),
+}
+
+
+@pytest.mark.parametrize("tune", ["frozen", pytest.param("lora", marks=pytest.mark.slow)])
+def test_a_frozen_backbone_is_known_by_its_configuration_and_tokenizer_too(
+    tune: str, original: Path, data: Path, tmp_path: Path
+) -> None:
+    if tune == "lora":
+        pytest.importorskip("peft")
+    run = trained(data, original, tmp_path / "run", "--tune", tune)
+    users = ["--all", "--k", 3, "--output", tmp_path / "lists.csv"]
+    commands: list[list[object]] = [["evaluate"], ["recommend", *users], ["recommend", "--verify", *users], ["finetune"]]
+    for name, (change, part) in CHANGES.items():
+        change(copy := Path(shutil.copytree(original, tmp_path / name)))
+        for command, *rest in commands:
+            typed = [str(command), "--run", run, *rest, "--backbone", copy]
+            line = refusal(lambda typed=typed: call(*typed))
+            assert f"the {part} of backbone {str(copy)!r} is not the one this run was trained with (SHA-256 " in line
+    assert not (tmp_path / "lists.csv").exists()
+    assert not (run / "finetune").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_faithful_copy_of_a_frozen_backbone_is_accepted(
+    dtype: torch.dtype, original: Path, data: Path, tmp_path: Path
+) -> None:
+    run, copy = trained(data, original, tmp_path / "run"), tmp_path / "copy"
+    AutoModelForCausalLM.from_pretrained(original, dtype=dtype, trust_remote_code=False).save_pretrained(copy)
+    words = AutoTokenizer.from_pretrained(original, trust_remote_code=False)
+    words("a user has interacted", truncation=True, max_length=2)  # which the library keeps in what it saves
+    words.save_pretrained(copy)
+    edit(copy / "config.json", lambda described: described | {"transformers_version": "5.0.0", "architectures": None})
+    call("evaluate", "--run", run, "--backbone", copy)
+    call("recommend", "--run", run, "--backbone", copy, "--all", "--k", 3, "--output", tmp_path / "lists.csv")
+    call("finetune", "--run", run, "--backbone", copy, "--epochs", 1)
+
+
+def test_a_configuration_has_the_same_hash_with_and_without_its_defaults(original: Path, folder: Path) -> None:
+    edit(folder / "config.json", lambda described: {key: value for key, value in described.items() if key != "use_cache"})
+    configs = [load_backbone(BackboneConfig(str(one)))[0].model.config for one in (original, folder, folder)]
+    assert len({config_sha256(config) for config in configs}) == 1
+    configs[0].rope_parameters = {"factor": 2.0}
+    configs[1].rope_parameters = {"factor": 4.0}
+    assert len({config_sha256(config) for config in configs}) == 3
+
+
+class Letters(PreTrainedTokenizer):
+    """A tokenizer in Python, which has no serialised form."""
+
+    def __init__(self, letters: str, **settings: Any) -> None:
+        self.letters = letters
+        super().__init__(**settings)
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.letters)
+
+    def get_vocab(self) -> dict[str, int]:
+        return {letter: number for number, letter in enumerate(self.letters)}
+
+    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
+        (Path(save_directory) / "letters.txt").write_text(self.letters, "utf-8")
+        return ("letters.txt",)
+
+
+def test_a_tokenizer_in_python_is_known_by_its_vocabulary() -> None:
+    assert tokenizer_sha256(Letters("abc")) == tokenizer_sha256(Letters("abc"))
+    assert tokenizer_sha256(Letters("abc")) != tokenizer_sha256(Letters("acb"))
+
+
+def test_a_long_reason_of_a_library_is_shortened(folder: Path) -> None:
+    edit(folder / "config.json", lambda described: described | {"n_inner": "x" * 5000})
+    assert len(refused(folder).replace(str(folder), "")) < 350
+    edit(folder / "config.json", lambda described: described | {"n_inner": None, "model_type": "x" * 5000})
+    line = refused(folder)
+    assert len(line.replace(str(folder), "")) < 350
+    assert "code in a model's folder is never run" in line
+
+
 def test_a_run_that_holds_its_backbone_takes_no_other(folder: Path, data: Path, tmp_path: Path) -> None:
     run = trained(data, folder, tmp_path / "run", "--tune", "full")
     for command in ("evaluate", "recommend", "finetune"):
@@ -471,6 +582,9 @@ def test_an_interrupted_run_is_resumed_with_a_backbone_that_moved(
     assert f"backbone {str(folder)!r} cannot be loaded: there is no such folder" in line
     assert f"SHA-256 {fingerprint(moved)}" in line
     assert "backbone is not as it was when training began" in refusal(lambda: call(*resume, "--backbone", other))
+    for name, (change, part) in CHANGES.items():
+        change(copy := Path(shutil.copytree(moved, tmp_path / name)))
+        assert f"{part} is not as it was when training began" in refusal(lambda copy=copy: call(*resume, "--backbone", copy))
     call(*resume, "--backbone", moved)
     first, second = (load_file(run / "pretrain" / "model.safetensors") for run in (whole, tmp_path / "run"))
     assert first.keys() == second.keys()

@@ -253,7 +253,7 @@ def test_a_state_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="training is not as it was"):
         CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=replace(state, about={"training": {"seed": 1}}))
     other = DATASET.items.with_columns(title=pl.col("title").str.reverse())
-    with pytest.raises(ValueError, match="vocabulary is not as it was"):
+    with pytest.raises(ValueError, match="tokenizer is not as it was"):
         CLLM4Rec().fit(replace(DATASET, items=other).train, DATASET.validation, CONFIG, state=state)
 
 

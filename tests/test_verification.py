@@ -351,6 +351,7 @@ def test_a_table_that_does_not_fit_is_one_line(
         ("cllm4rec", lambda about: about.pop("scales"), "key scales is missing"),
         ("cllm4rec", lambda about: about["config"].update(tune="frozen"), "key backbone_sha256 is missing"),
         ("cllm4rec", lambda about: about.update(scales=[1.0]), "key scales"),
+        ("ease", lambda about: about.update(format_version=10**400), "model.json: format_version 1000000"),
     ],
     indirect=["stage"],
 )

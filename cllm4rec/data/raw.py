@@ -43,8 +43,8 @@ def row_number(row: int) -> str:
     return f"row {row + 1}"
 
 
-def short(text: str) -> str:
-    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 3] + "..."
+def short(text: str, most: int = MOST_SHOWN) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def shown(name: str) -> str:

@@ -70,7 +70,7 @@ def check_version_of(text: str, version: int, name: str) -> None:
 def _same_version(found: _Versioned, version: int, name: str) -> None:
     if found["format_version"] != version:
         raise FormatVersionError(
-            f"{name}: format_version {found['format_version']} is unknown: this version of cllm4rec reads {version}"
+            f"{name}: format_version {short(str(found['format_version']))} is unknown: this version of cllm4rec reads {version}"
         )
 
 

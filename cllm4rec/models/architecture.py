@@ -11,6 +11,8 @@ from safetensors import safe_open
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from cllm4rec.data.raw import short
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 LARGEST_CONFIG = 1 << 24  # bytes of a config.json
@@ -62,7 +64,7 @@ def read_config(folder: Path, shapes: Shapes) -> PreTrainedConfig:
             raise ValueError(f"config.json has {key}: {reason}, which this package does not read")
     kind = described.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        raise ValueError(f"transformers has no model type {kind!r}, and code in a model's folder is never run")
+        raise ValueError(f"transformers has no model type {short(repr(kind))}, and code in a model's folder is never run")
     _check_counts(described, shapes)
     return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
@@ -92,7 +94,7 @@ def _check_counts(described: dict[str, Any], shapes: Shapes) -> None:
                 left.append(value)
             elif isinstance(value, int) and not isinstance(value, bool):
                 if key.startswith(("n_", "num_")) and value > USUAL_COUNT:
-                    raise ValueError(f"config.json: {key} is {value}, which is beyond any model")
+                    raise ValueError(f"config.json: {short(key)} is {short(str(value))}, which is beyond any model")
                 layers = max(layers, value) if "layer" in key else layers
                 experts = max(experts, value) if "expert" in key else experts
                 if layers > max(USUAL_LAYERS, len(shapes)) or layers * experts > max(USUAL_EXPERTS, len(shapes)):

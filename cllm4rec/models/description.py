@@ -15,7 +15,10 @@ FORMAT_VERSION = 1
 
 
 class ModelDescription(TypedDict):
-    """model.json. `stage` belongs to networks, the rest to systems on a language model."""
+    """model.json. `stage` belongs to networks, the rest to systems on a language model.
+
+    The SHA-256 are those of a backbone that the run does not hold: of its weights, configuration and tokenizer.
+    """
 
     __pydantic_config__ = STRICT  # type: ignore[misc]
 
@@ -25,6 +28,8 @@ class ModelDescription(TypedDict):
     stage: NotRequired[str | None]
     scales: NotRequired[tuple[float, float]]
     backbone_sha256: NotRequired[str]
+    config_sha256: NotRequired[str]
+    tokenizer_sha256: NotRequired[str]
     sequential: NotRequired[str]
 
 

@@ -14,6 +14,7 @@ from accelerate.utils import DistributedType, gather_object, parse_flag_from_env
 from torch import nn
 
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.raw import short
 from cllm4rec.evaluation import measure
 from cllm4rec.models.base import REMEDY, Recommender, Shapes
 from cllm4rec.models.description import ModelDescription, checked_array
@@ -235,7 +236,7 @@ class NeuralRecommender(InnerProductRecommender):
     def _prepare(self, folder: Path, described: ModelDescription, shapes: Shapes) -> None:
         self.stage = described.get("stage")
         if self.stage not in self.stages:
-            raise ValueError(f"{folder} is damaged (model.json: stage {self.stage!r} is unknown): {REMEDY}")
+            raise ValueError(f"{folder} is damaged (model.json: stage {short(repr(self.stage))} is unknown): {REMEDY}")
         self.net = self._rebuild(folder, described, shapes)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from cllm4rec.data.raw import short
 from cllm4rec.models.architecture import Shapes, check_architecture, read_config, weight_files, weight_shapes
 from cllm4rec.text.tokenizer import library_errors
 
@@ -126,8 +127,8 @@ def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int, whose: str)
     last = max(vocabulary, key=vocabulary.__getitem__)
     if vocabulary[last] >= rows:
         raise ValueError(
-            f"{whose}: its tokenizer has {vocabulary[last] + 1:,} tokens (the last is {last!r}), but its word table has "
-            f"{rows:,} rows: call model.resize_token_embeddings({vocabulary[last] + 1}) and save the model"
+            f"{whose}: its tokenizer has {vocabulary[last] + 1:,} tokens (the last is {short(repr(last))}), but its word "
+            f"table has {rows:,} rows: call model.resize_token_embeddings({vocabulary[last] + 1}) and save the model"
         )
 
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cllm4rec.data.candidates import title_groups
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.raw import short
 from cllm4rec.models import load, system_class
 from cllm4rec.models.answers import generate, likelihoods
 from cllm4rec.models.backbone import build_backbone
@@ -117,7 +118,7 @@ class RSLLM(LanguageRecommender):
     def _rebuild(self, folder: Path, described: ModelDescription, shapes: Shapes) -> RSLLMNet:
         name = described.get("sequential")
         if name not in CONVENTIONAL:
-            raise ValueError(f"{folder} is damaged (model.json: sequential is {name!r}): {REMEDY}")
+            raise ValueError(f"{folder} is damaged (model.json: sequential is {short(repr(name))}): {REMEDY}")
         self.sequential = self._fitting(system_class(name).load(folder / "sequential"))
         backbone = self._restored_backbone(folder, described, shapes)
         return RSLLMNet(backbone, self.config, self.sequential.net.items.detach().cpu())

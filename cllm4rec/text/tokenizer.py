@@ -14,7 +14,10 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from cllm4rec.data.raw import short
+
 END = "<|end|>"
+LONGEST_REASON = 200  # characters of a library's error
 _ID = re.compile(r"\s?\b(user|item)_(\d+)\b")
 
 
@@ -33,7 +36,7 @@ def library_errors(message: str, advice: str = "") -> Iterator[None]:
         if "allocate memory" in str(error):
             raise MemoryError(str(error)) from error
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{message}: {reason if len(reason) <= 300 else reason[:300] + ' ...'}{advice}") from error
+        raise ValueError(f"{message}: {short(reason, LONGEST_REASON)}{advice}") from error
 
 
 def train_bpe(texts: Iterable[str], vocabulary: int = 4096) -> PreTrainedTokenizerFast:
