@@ -25,7 +25,7 @@ from transformers.models.bert import BertForMaskedLM
 
 from cllm4rec import evaluate, finetune, pretrain, recommend
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.manifest import write_manifest
+from cllm4rec.data.manifest import MANIFEST, file_record, write_manifest
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models import load
@@ -35,6 +35,8 @@ from cllm4rec.models.configs import BackboneConfig
 from cllm4rec.models.fingerprints import config_sha256, tokenizer_sha256
 from cllm4rec.text.tokenizer import train_bpe
 from cllm4rec.training import loop
+from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.training.run_description import signed_text
 from cllm4rec.training.state import Stopped
 
 COMMANDS = {"pretrain": pretrain, "finetune": finetune, "evaluate": evaluate, "recommend": recommend}
@@ -90,6 +92,13 @@ def edit(file: Path, change: Callable[[Any], Any]) -> None:
     described = json.loads(file.read_text("utf-8"))
     changed = change(described)
     file.write_text(json.dumps(described if changed is None else changed), "utf-8")
+
+
+def sign_run(run: Path) -> None:
+    """Bring run.json in line with the manifest of its stage, as a hostile author would."""
+    about = RunFolder(run).about
+    about["stages"]["pretrain"]["manifest_sha256"] = file_record(run / "pretrain" / MANIFEST).sha256
+    (run / "run.json").write_text(signed_text(about))
 
 
 def refusal(read: Callable[[], Any]) -> str:
@@ -199,6 +208,7 @@ def test_code_in_a_runs_folder_never_runs(file: str, data: Path, ran: Path, tmp_
     edit(inner / file, lambda described: described | planted)
     assert "is not listed in manifest.json" in refusal(lambda: load(tmp_path / "run"))
     write_manifest(inner.parent)  # as a hostile author would
+    sign_run(tmp_path / "run")
     if file == "config.json":
         line = refusal(lambda: load(tmp_path / "run"))
         assert f"{inner} is damaged" in line
@@ -374,17 +384,21 @@ def test_a_damaged_description_in_a_run_is_refused(data: Path, tmp_path: Path) -
             edit(inner / file, lambda described, key=key, value=value: described | {key: value})
             assert f"{inner.parent} is damaged" in refusal(lambda: load(tmp_path / "run"))
             write_manifest(inner.parent)  # as a hostile author would
+            sign_run(tmp_path / "run")
             assert f"{inner} is damaged" in refusal(lambda: load(tmp_path / "run"))
         for content in (b"", b"{", b"[" * 100_000):
             (inner / file).write_bytes(content)
             write_manifest(inner.parent)
+            sign_run(tmp_path / "run")
             assert f"{inner} is damaged" in refusal(lambda: load(tmp_path / "run"))
         (inner / file).unlink()
         write_manifest(inner.parent)
+        sign_run(tmp_path / "run")
         if file != "tokenizer_config.json":
             assert f"{inner} is damaged" in refusal(lambda: load(tmp_path / "run"))
         (inner / file).write_bytes(whole)
         write_manifest(inner.parent)
+        sign_run(tmp_path / "run")
     load(tmp_path / "run")
 
 
