@@ -18,7 +18,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.formats import TableFile, read_raw
 from cllm4rec.data.memory import out_of_memory
 from cllm4rec.data.preparation import build_dataset
-from cllm4rec.data.readers import read_events, read_items, read_users
+from cllm4rec.data.readers import event_table, read_events, read_items, read_users
 from cllm4rec.data.split_tables import read_split
 
 
@@ -352,14 +352,31 @@ def test_blocks_of_netflix(tmp_path: Path, name: str, end: str) -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ("5,5\n", "line 6, column timestamp: an empty cell: the number of a movie and a colon"),
-        ("\n5,5,5,5\n", "line 7: the number of a movie and a colon"),
+        ("5,5\n", "line 6, column timestamp: an empty cell: a movie's number with a colon"),
+        ("\n5,5,5,5\n", "line 7: a movie's number with a colon"),
         ("\n\n5,x,2005-01-01\n", "line 8, column rating: 'x'"),
     ],
 )
 def test_a_line_that_is_in_no_block_is_named(tmp_path: Path, more: str, words: str) -> None:
     path = written(tmp_path / "n.txt", BLOCKS + more)
     assert f"{path}, {words}" in refused(read_events, path)
+
+
+@pytest.mark.parametrize(
+    "rows", ["1:\n1488844,3,2005-09-06\n2:\n,3,2005-09-06\n", "2:\n,3,2005-09-06\n1:\n1488844,3,2005-09-06\n"]
+)
+def test_a_rating_without_a_user_is_refused_or_dropped_and_counted(tmp_path: Path, rows: str) -> None:
+    path = written(tmp_path / "n.txt", rows)
+    line = rows[: rows.index("\n,")].count("\n") + 2
+    assert f"{path}, line {line}, column user_id: an empty cell: an id is needed" in refused(read_events, path)
+    table = event_table(path, drop_incomplete=True)
+    assert table.frame.select("user_id", "item_id", "rating").rows() == [("1488844", "1", 3.0)]
+    assert table.incomplete["events"] == 1
+
+
+def test_a_movie_without_ratings_may_be_anywhere(tmp_path: Path) -> None:
+    path = written(tmp_path / "n.txt", "1:\n2:\n1488844,3,2005-09-06\n3:\n4:\n7,1,2005-01-01\n5:\n")
+    assert read_events(path).select("user_id", "item_id").rows() == [("1488844", "2"), ("7", "4")]
 
 
 # Folders of parts.

@@ -7,9 +7,12 @@ import polars as pl
 from cllm4rec.data.raw import Raw
 from cllm4rec.data.text_tables import TextTable
 
-_BLOCK = re.compile(rb"\s*\d+:[ \t]*\r?\n(\d+(?:,[1-5](?:\.0)?)?(?:,\d{4}-\d\d-\d\d)?)[ \t]*(?:\r?\n|\Z)")
+_BLOCK = re.compile(  # heads, some of movies without ratings; then the cells of a rating, whose user may be missing
+    rb"(?:\s*\d+:[ \t]*\r?\n)+"
+    rb"((?:\d+|(?=,[1-5]))(?:,[1-5](?:\.0)?)?(?:,\d{4}-\d\d-\d\d)?)[ \t]*(?:\r?\n|\Z)"
+)
 _BLOCK_COLUMNS = (("user_id",), ("user_id", "timestamp"), ("user_id", "rating", "timestamp"))
-_BLOCK_NEED = "the number of a movie and a colon, or the cells that the first line of a block has, are needed"
+_BLOCK_NEED = "a movie's number with a colon is needed, or as many cells as the first rating has"
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _SEPARATORS = ("::", "\t", ";", "|", ",", " ")
 
@@ -61,12 +64,11 @@ def read_blocks(data: bytes, name: str) -> Raw:
     head = pl.col("user_id").str.strip_chars_end().str.extract("^([^,]+):$")
     movie = pl.when(pl.all_horizontal(pl.col(columns[1:]).is_null())).then(head) if len(columns) > 1 else head
     cells = cells.with_row_index("line", 1).with_columns(movie.alias("item_id"))
-    rows = cells.with_columns(pl.col("item_id").forward_fill()).filter(
-        cells["item_id"].is_null() & cells["user_id"].is_not_null()
-    )
+    empty = cells.select(pl.all_horizontal(pl.col(columns).is_null())).to_series()
+    rows = cells.with_columns(pl.col("item_id").forward_fill()).filter(cells["item_id"].is_null() & ~empty)
     numbers = rows["line"]
     raw = Raw(rows.select("item_id", *columns), name, ["item_id", *columns], lambda row: f"line {numbers[row]}")
-    for column in columns:
+    for column in columns[1:]:  # rows without a user are refused or dropped as those of other tables
         raw.refuse(column, rows[column].is_null(), _BLOCK_NEED)
     return raw
 
