@@ -14,7 +14,7 @@ from cllm4rec.data.folders import check_folder
 from cllm4rec.data.formats import TableFile
 from cllm4rec.data.locks import locked
 from cllm4rec.data.preparation import build_dataset
-from cllm4rec.data.raw import listed
+from cllm4rec.data.raw import counted, listed
 from cllm4rec.data.readers import (
     EVENT_COLUMNS,
     ITEM_COLUMNS,
@@ -130,7 +130,11 @@ def _prepare(options: PrepareOptions) -> None:
     _say_account(dataset)
     if items is not None and not dataset.about["texts"]:
         say(f"{Path(items.name).name}: no column of texts (--item-columns names one that is called otherwise)")
-    say(f"{dataset.n_users:,} users, {dataset.n_items:,} items, {len(dataset.interactions):,} events -> {options.output}")
+    sizes = [
+        counted(n, noun)
+        for noun, n in (("user", dataset.n_users), ("item", dataset.n_items), ("event", len(dataset.interactions)))
+    ]
+    say(f"{', '.join(sizes)} -> {options.output}")
 
 
 def _read_tables(options: PrepareOptions) -> tuple[Table, Table | None, Table | None]:
@@ -200,7 +204,7 @@ def _say_columns(table: Table, events: Table) -> None:
     for line in table.account():
         say(f"{Path(table.name).name}: {line}")
     if table is not events and table.incomplete:
-        say(f"{Path(table.name).name}: {table.incomplete['events']:,} rows without an id were dropped")
+        say(f"{Path(table.name).name}: dropped {counted(table.incomplete['events'], 'row')} without an id")
 
 
 def _say_account(dataset: Dataset) -> None:
@@ -209,8 +213,9 @@ def _say_account(dataset: Dataset) -> None:
     for rule in about["rules"]:
         say(str(Dropped(**rule)))
     for name, counts in about["tables"].items():
-        repeated, idle = f"{counts['repeated_rows']:,} rows repeat an id", f"{counts['rows_without_events']:,} without events"
-        say(f"{name}: {repeated} (the first is kept), {idle} left out; {counts['without_a_row']:,} with events have no row")
+        repeated, idle = f"{counts['repeated_rows']:,} (the first is kept)", f"{counts['rows_without_events']:,} (left out)"
+        rowless = f"{name} with events and no row: {counts['without_a_row']:,}"
+        say(f"{name}: rows that repeat an id: {repeated}; rows without events: {idle}; {rowless}")
     for warning in about["warnings"]:
         say(f"warning: {warning}")
     for name, count in about["texts"].items():

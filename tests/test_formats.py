@@ -108,6 +108,25 @@ def test_an_error_says_that_the_first_row_looks_like_data(tmp_path: Path) -> Non
     assert "looks like data" not in refused(read_events, written(path, "buyer,sku\nu1,i1\n"))
 
 
+def test_the_advice_for_data_in_the_first_row_is_that_of_the_table(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", HEADERLESS)
+    start = "the first row looks like data: "
+    items, users = (
+        f"give --no-header, and columns by number ({flags})"
+        for flags in ("--item-columns item_id=1,title=2", "--user-columns user_id=1")
+    )
+    assert refused(read_items, path).endswith(start + items)
+    assert refused(read_users, path).endswith(start + users)
+    assert refused(read_split, path).endswith(f"{start}write a header")
+    for call, words in ((read_items, items), (read_users, users), (read_split, "write a header")):
+        assert words in refused(call, written(tmp_path / "r.csv", "1,2\n1,2,3\n"))
+    events = written(tmp_path / "e.csv", "7,u1\n")
+    flags = ["--interactions", str(events), "--no-header", "--columns", "user_id=1,item_id=2"]
+    flags += ["--items", str(written(path, "u1,One\n")), "--item-columns", "item_id=1,title=2"]
+    assert prepared(tmp_path, *flags).rows() == [("7", "u1")]
+    assert Dataset.load(tmp_path / "data").item_texts["title"] == ["One"]
+
+
 def test_columns_of_a_table_without_a_header_are_given_by_number(tmp_path: Path) -> None:
     path = written(tmp_path / "e.csv", HEADERLESS)
     names = {"user_id": "1", "item_id": "2", "timestamp": "4"}
@@ -317,6 +336,39 @@ def test_sequences_are_told_to_the_command(tmp_path: Path) -> None:
     path = written(tmp_path / "s.txt", "u b a\nv a\n")
     assert prepared(tmp_path, "--interactions", str(path), "--sequences").rows() == [("u", "b"), ("u", "a"), ("v", "a")]
     assert "--sequences" in refused(read_events, TableFile(written(path, "1 1 2 3\n"), separator=" "))
+
+
+P5 = "1 1 2 3\n2 5 1\n3 4\n"
+ADVICE = "give --sequences if each line is a user and the items in order"
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.tsv", "p.inter", "p.txt", "p.csv.gz"])
+@pytest.mark.parametrize("between", [" ", "\t", ","])
+def test_the_advice_for_sequences_reads_them(tmp_path: Path, name: str, between: str) -> None:
+    path = written(tmp_path / name, P5.replace(" ", between))
+    message, commas = refused(read_events, path), between == "," and ".csv" not in name
+    assert (ADVICE.replace("--sequences", "--sequences --separator ','") if commas else ADVICE) in message
+    file = TableFile(path, sequences=True, separator="," if commas else None)
+    assert read_events(file)["item_id"].to_list() == ["1", "2", "3", "5", "1", "4"]
+
+
+@pytest.mark.parametrize("content", ["u1,a,b\n", "u1,a,b\nu2,b,c\n"])
+def test_a_table_and_sequences_with_commas_are_both_advised(tmp_path: Path, content: str) -> None:
+    message = refused(read_events, written(tmp_path / "p.txt", content))
+    sequences = ADVICE.replace("--sequences", "--sequences --separator ','")
+    assert message.endswith(f"or give --separator ',' if it is a table, or {sequences}")
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.json", "p.jsonl.gz"])
+def test_sequences_that_are_named_as_json_are_to_be_renamed(tmp_path: Path, name: str) -> None:
+    assert refused(read_events, written(tmp_path / name, P5)).endswith(f"it holds no JSON: name it .txt, and {ADVICE}")
+    assert "--sequences" not in refused(read_items, tmp_path / name)
+
+
+def test_sequences_are_not_advised_where_they_would_be_refused(tmp_path: Path) -> None:
+    for content in ("u1,a,3\nu1,b,4\nu2,b,4\n", "uid,sku,when\nu1,a,3\nu2,b,4\n"):
+        assert "--sequences" not in refused(read_events, written(tmp_path / "e.csv", content))
+    assert "--sequences" not in refused(read_items, written(tmp_path / "i.csv", P5))
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_items_of_a_history_that_have_a_row_are_not_repeated_and_rows_are_ordere
         ("u", "b", 4.0, 20, 2),
         ("u", "c", 5.0, 30, 3),
     ]
-    assert found.account()[-1] == "histories: 1 events that have no row, without rating and time"
+    assert found.account()[-1] == "histories: 1 event without a row, rating and time"
     dataset = build_dataset(tmp_path / "e.csv", split="leave-last-out")
     assert events_of(dataset) == [("u", "x"), ("u", "a"), ("u", "b"), ("u", "c")]
     assert dataset.part.tolist() == [0, 0, 1, 2]
@@ -200,7 +200,7 @@ def test_rows_without_a_user_or_an_item_are_dropped_and_counted(name: str, tmp_p
     assert dataset.about["rules"][0] == rule
     if name != "pandas":
         prepared(tmp_path, "--interactions", source, "--drop-incomplete")
-        assert "events without a user or item id: dropped 3 events, 1 users, 1 items" in capsys.readouterr().out
+        assert "events without a user or item id: dropped 3 events, 1 user, 1 item" in capsys.readouterr().out
 
 
 def test_a_row_below_dropped_ones_is_still_named_by_its_line(tmp_path: Path) -> None:
@@ -218,9 +218,9 @@ def test_rows_of_items_and_users_without_an_id_and_sequences_without_items_are_d
     dataset = prepared(tmp_path, "--interactions", events, "--items", items, "--users", users, "--drop-incomplete")
     assert sorted(events_of(dataset)) == [("u", "a"), ("u", "b")]
     printed = capsys.readouterr().out.splitlines()
-    assert "events without a user or item id: dropped 2 events, 1 users, 1 items" in printed
-    assert "i.csv: 1 rows without an id were dropped" in printed
-    assert "u.csv: 2 rows without an id were dropped" in printed
+    assert "events without a user or item id: dropped 2 events, 1 user, 1 item" in printed
+    assert "i.csv: dropped 1 row without an id" in printed
+    assert "u.csv: dropped 2 rows without an id" in printed
 
 
 def test_a_table_of_which_no_row_has_ids_leaves_nothing(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import re
 
 import polars as pl
 
+from cllm4rec.data.advice import USER_NAMES
 from cllm4rec.data.raw import Raw
 from cllm4rec.data.text_tables import TextTable
 
@@ -13,8 +14,6 @@ _BLOCK = re.compile(  # heads, some of movies without ratings; then the cells of
 )
 _BLOCK_COLUMNS = (("user_id",), ("user_id", "timestamp"), ("user_id", "rating", "timestamp"))
 _BLOCK_NEED = "a movie's number with a colon is needed, or as many cells as the first rating has"
-_QUOTED = re.compile(r'"(?:[^"]|"")*"')
-_SEPARATORS = ("::", "\t", ";", "|", ",", " ")
 
 
 def read_sequences(data: bytes, name: str, separators: str) -> Raw:
@@ -33,7 +32,7 @@ def read_sequences(data: bytes, name: str, separators: str) -> Raw:
     ids = ids.str.strip_chars(" ").str.split(" ")
     users = ids.list.first()
     frame = pl.DataFrame({"user_id": users, "item_ids": ids.list.slice(1)})
-    if users[0].lower() in ("user", "user_id", "userid", "uid"):
+    if users[0].lower() in USER_NAMES:
         raise ValueError(f"{name}: --sequences reads lines of ids alone, and this file has a header: leave the flag out")
     raw = Raw(frame, name, frame.columns, lambda row: f"line {lines[row]}")
     way = "one line for each user is needed (lines of a user and an item are read with --separator and --no-header)"
@@ -71,23 +70,3 @@ def read_blocks(data: bytes, name: str) -> Raw:
     for column in columns[1:]:  # rows without a user are refused or dropped as those of other tables
         raw.refuse(column, rows[column].is_null(), _BLOCK_NEED)
     return raw
-
-
-def likely_way(beginning: bytes) -> str | None:
-    """How to read a file whose name does not say its kind; None if it does not begin as text does.
-
-    Args:
-        beginning: its first bytes.
-    """
-    *whole, last = beginning.decode(errors="replace").splitlines() or [""]
-    lines = [line for line in whole or [last] if line.strip()][:20]
-    if not lines or "\0" in beginning.decode("latin-1"):
-        return None
-    counts = {one: [_QUOTED.sub("", line).count(one) for line in lines] for one in _SEPARATORS}
-    even = [one for one in _SEPARATORS if counts[one][0] and len(set(counts[one])) == 1]
-    ids = [re.fullmatch(r"[\w-]+([ \t,]+[\w-]+)+[ \t,]*", line) for line in lines]
-    sequences = all(ids) and max(len(line.replace(",", " ").split()) for line in lines) > 2
-    ways = ["give --sequences if each line is a user and the items in order"] if sequences else []
-    if even:
-        ways.insert(0, "rename it ratings.dat" if even[0] == "::" else f"give --separator {even[0]!r} if it is a table")
-    return ", ".join(ways) or None

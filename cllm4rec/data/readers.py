@@ -10,7 +10,7 @@ from cllm4rec.data.columns import id_lists, ids, numbers, texts
 from cllm4rec.data.formats import Source, TableFile, read_raw
 from cllm4rec.data.frames import raw_frame
 from cllm4rec.data.incomplete import complete_rows
-from cllm4rec.data.raw import Raw, listed, shown
+from cllm4rec.data.raw import Raw, counted, listed, shown
 from cllm4rec.data.sequences import with_histories
 from cllm4rec.data.times import event_times, joined_times
 
@@ -74,7 +74,7 @@ class Table:
         if rivals:
             lines.append(f"columns that could be read instead, by name: {', '.join(rivals)}")
         if self.n_from_histories:
-            lines.append(f"histories: {self.n_from_histories:,} events that have no row, without rating and time")
+            lines.append(f"histories: {counted(self.n_from_histories, 'event')} without a row, rating and time")
         return lines
 
 
@@ -251,8 +251,7 @@ def raw_table(
         marks |= {part: _between(ours) for ours, theirs in (names or {}).items() for part in (theirs, *theirs.split("+"))}
     if isinstance(source, Source):
         file = source if isinstance(source, TableFile) else TableFile(source)
-        if separator is not None:
-            file = replace(file, separator=separator)
+        file = replace(file, holds=what, separator=file.separator if separator is None else separator)
         ours = (wanted or ("",))[0]
         id_names = (*((names[ours],) if names and ours in names else ()), *ALIASES.get(ours, ()))
         raw = read_raw(file, marks, id_names)
