@@ -302,3 +302,68 @@ def test_a_number_beside_a_target_is_no_history() -> None:
     frame = pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "history": [5]})
     found = event_table(frame)
     assert (found.frame.rows(), found.unread) == ([("u", "a")], ("history",))
+
+
+@pytest.mark.parametrize("kind", ["e.csv", "e.tsv", "e.inter", "e.jsonl", "e.parquet", "pandas", "polars"])
+@pytest.mark.parametrize(
+    "cells", [["0", "1", "2"], ["viewed after search", "", "direct"], ["[see, note]", "a|b", "x,y"], ["1", None, "2.5"]]
+)
+def test_counts_and_texts_beside_a_target_are_no_histories(cells: list[str | None], kind: str, tmp_path: Path) -> None:
+    table = pl.DataFrame({"user_id": ["u", "u", "v"], "item_id": ["1", "i2", "i1"], "timestamp": [1, 2, 3], "history": cells})
+    source: Any = tmp_path / kind
+    if kind.endswith(("csv", "tsv", "inter")):
+        table.write_csv(source, separator="," if kind == "e.csv" else "\t")
+    elif kind == "e.jsonl":
+        table.write_ndjson(source)
+    elif kind == "e.parquet":
+        table.write_parquet(source)
+    else:
+        source = pd.DataFrame(table.to_dicts()) if kind == "pandas" else table
+    found = event_table(source)
+    assert found.frame.rows() == [("u", "1", 1), ("u", "i2", 2), ("v", "i1", 3)]
+    assert (found.unread, found.n_from_histories) == (("history",), 0)
+    assert found.account()[-2:] == [
+        "columns not read: history",
+        "columns that could be read instead, by name: history for item_ids",
+    ]
+
+
+@pytest.mark.parametrize("cells", ["a b|a", "a,b|a", "a, b|a", "a;b|a"])
+@pytest.mark.parametrize("name", ["e.tsv", "polars"])
+def test_a_history_is_split_by_what_gives_target_items(cells: str, name: str, tmp_path: Path) -> None:
+    first, second = cells.replace(";", "|").rsplit("|", 1)
+    table = pl.DataFrame({"user_id": ["u", "v", "w"], "item_id": ["c", "b", "a"], "history": [first, second, None]})
+    source: Any = table
+    if name == "e.tsv":
+        source = tmp_path / name
+        table.write_csv(source, separator="\t")
+    assert event_table(source).frame.select("user_id", "item_id").rows() == [
+        ("u", "a"), ("u", "b"), ("u", "c"), ("v", "a"), ("v", "b"), ("w", "a"),
+    ]  # fmt: skip
+
+
+def test_ids_may_hold_a_comma_or_a_space() -> None:
+    frame = pl.DataFrame({"user_id": ["u", "v"], "item_id": ["c", "x,y"], "history": ["x,y b", None]})
+    assert event_table(frame).frame["item_id"].to_list() == ["x,y", "b", "c", "x,y"]
+    frame = pl.DataFrame({"user_id": ["u", "v"], "item_id": ["Heat", "Toy Story"], "history": ["Toy Story|Up", ""]})
+    assert event_table(frame).frame["item_id"].to_list() == ["Toy Story", "Up", "Heat", "Toy Story"]
+
+
+def test_a_column_that_is_named_is_a_history_whatever_it_holds() -> None:
+    names = {"item_ids": "history"}
+    frame = pl.DataFrame({"user_id": ["u"], "item_id": ["c"], "history": ["a b"]})
+    assert event_table(frame).frame.rows() == [("u", "c")]
+    assert event_table(frame, names).frame["item_id"].to_list() == ["a", "b", "c"]
+    numbers = pl.DataFrame({"user_id": ["u"], "item_id": ["c"], "history": ["1"]})
+    assert event_table(numbers, names).frame["item_id"].to_list() == ["1", "c"]
+    message = refused(event_table, frame.with_columns(history=pl.lit("a,b")), names)
+    assert "the events, row 1, column history: 'a,b': item ids with spaces between are needed" in message
+
+
+@pytest.mark.parametrize("cell", ["a,b", "a|b"])
+def test_sequences_with_another_separator_are_refused(cell: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "e.tsv", f"user_id\titem_ids\nu\t{cell}\nv\tc\n")
+    assert f"line 2, column item_ids: {cell!r}: item ids with spaces between are needed" in refused(event_table, path)
+    rows = pl.DataFrame({"history_items": [cell], "target_item": ["c"], "split": ["test"]})
+    assert "the split, row 1, column history_items" in refused(parts_table, rows)
+    assert event_table(written(path, "user_id\titem_ids\nu\tx,y b\n")).frame["item_id"].to_list() == ["x,y", "b"]
