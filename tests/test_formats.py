@@ -207,6 +207,29 @@ def test_quotes_after_a_backslash_are_read_with_a_flag(tmp_path: Path) -> None:
     assert "--escape 'no': one character" in refused(read_items, TableFile(path, separator=";", escape="no"), names)
 
 
+@pytest.mark.parametrize("name", ["i.tsv", "i.csv", "i.item", "i.txt"])
+@pytest.mark.parametrize("first", ["a", '"a"'])
+def test_quotes_after_a_backslash_are_refused_in_every_text_table(tmp_path: Path, name: str, first: str) -> None:
+    between = {"i.csv": ",", "i.txt": ";"}.get(name, "\t")
+    content = f'item_id{between}title\nz{between}"Plain"\n\n{first}{between}"A \\"x\\" y"\n'
+    path = written(tmp_path / name, content)
+    file = TableFile(path, separator=";" if name == "i.txt" else None)
+    message = refused(read_items, file)
+    assert f"{path}, line 4" in message
+    assert r"give --escape '\'" in message
+    expected = [("z", "Plain"), ("a", 'A "x" y')]
+    assert read_items(TableFile(path, separator=file.separator, escape="\\")).rows() == expected
+    split_cell = written(tmp_path / name, content.replace("x", between))
+    assert r"give --escape '\'" in refused(read_items, TableFile(split_cell, separator=file.separator))
+
+
+@pytest.mark.parametrize("cells", [('"A \\"x\\" y"', "bare"), ('"C:\\"', '"D"'), ('say \\"x\\"', '"B"')])
+def test_other_quotes_and_backslashes_of_a_tsv_are_characters(tmp_path: Path, cells: tuple[str, str]) -> None:
+    path = written(tmp_path / "i.tsv", "item_id\ttitle\n" + "".join(f"i\t{cell}\n" for cell in cells))
+    inside = all(cell.startswith('"') for cell in cells)
+    assert read_items(path)["title"].to_list() == [cell[1:-1] if inside else cell for cell in cells]
+
+
 @pytest.mark.parametrize("name", ["e.csv", "e.csv.gz", "e.tsv", "e.txt"])
 @pytest.mark.parametrize("line", ["sep=;\n", '\ufeff"sep=;"\r\n', "SEP=;\r\n"])
 def test_a_first_line_that_says_the_separator_is_obeyed(tmp_path: Path, name: str, line: str) -> None:

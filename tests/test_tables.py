@@ -189,7 +189,7 @@ def test_rows_without_a_user_or_an_item_are_dropped_and_counted(name: str, tmp_p
     else:
         source = pd.DataFrame(columns)
     message = refused(build_dataset, source)
-    assert "column user_id: an empty cell: an id is needed: prepare --drop-incomplete" in message
+    assert "column user_id: an empty cell: an id is needed: leave such rows out, as prepare --drop-incomplete" in message
     assert "(2 such rows)" in message
     dataset = build_dataset(source, drop_incomplete=True, split="none")
     assert sorted(events_of(dataset), key=str) == [
@@ -367,3 +367,12 @@ def test_sequences_with_another_separator_are_refused(cell: str, tmp_path: Path)
     rows = pl.DataFrame({"history_items": [cell], "target_item": ["c"], "split": ["test"]})
     assert "the split, row 1, column history_items" in refused(parts_table, rows)
     assert event_table(written(path, "user_id\titem_ids\nu\tx,y b\n")).frame["item_id"].to_list() == ["x,y", "b"]
+
+
+def test_a_missing_id_of_a_frame_is_refused_with_advice_for_every_call() -> None:
+    frame = pl.DataFrame({"user_id": ["u", None], "item_id": ["a", "b"], "note": [1, 2]})
+    dataset = Dataset.from_frame(frame.head(1))
+    words = "an id is needed: leave such rows out, as prepare --drop-incomplete and build_dataset(drop_incomplete=True) do"
+    for call in (Dataset.from_frame, dataset.with_histories, build_dataset):
+        assert words in refused(call, frame)
+    assert "columns_not_read" not in dataset.about

@@ -41,7 +41,7 @@ ALIASES = {  # a column of this package <- names under which it is found, the fi
 EVENT_COLUMNS = ("user_id", "item_id", "item_ids", "rating", "timestamp", "position", "review_text")
 ITEM_COLUMNS = ("item_id", "title", "description", "categories", "brand", "year")
 USER_COLUMNS = ("user_id", "biography")
-WAY_OUT = ": prepare --drop-incomplete or build_dataset(drop_incomplete=True) drops such rows and counts them"
+WAY_OUT = ": leave such rows out, as prepare --drop-incomplete and build_dataset(drop_incomplete=True) do"
 
 
 @dataclass(frozen=True)

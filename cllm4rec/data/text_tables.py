@@ -9,7 +9,7 @@ from itertools import islice
 import polars as pl
 
 from cllm4rec.data.advice import NO_HEADER, first_lines, likely_way, sequence_way
-from cllm4rec.data.quoting import has_quoted_column, separators_outside, unquoted, unquoted_cell
+from cllm4rec.data.quoting import escaped_quotes, has_quoted_column, separators_outside, unquoted, unquoted_cell
 from cllm4rec.data.raw import Raw, first_line, joined, shown
 
 USUAL_SEPARATORS = ("::", ";", "\t", ",", "|")
@@ -18,6 +18,7 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _STATED = re.compile(rb'(?:\xef\xbb\xbf)?"?sep=([^\r\n"])"?\r?\n', re.IGNORECASE)
 _DATUM = re.compile(r"[-+]?\d+([.,]\d+)?([eE][-+]?\d+)?|\d{4}-\d\d-\d\d.*")  # a number or a date
 _LINE = re.compile(rb"[^\n]+")
+ESCAPED = "there are quotes after backslashes in a quoted cell: give --escape '\\', or double such quotes"
 BEGINNING = 2**16  # bytes that are looked at for advice
 
 
@@ -76,7 +77,12 @@ class TextTable:
             return self.raw(wanted)
         if frame is None:
             frame = self._walked()
-        return Raw(unquoted(frame, wanted) if quotes else frame, self.name, self.header, self._where, self._way())
+        raw = Raw(unquoted(frame, wanted) if quotes else frame, self.name, self.header, self._where, self._way())
+        if quotes and self.escape is None and b'\\"' in self.data:
+            for column in raw.frame.columns:
+                if wanted is None or column in wanted:
+                    raw.refuse(column, escaped_quotes(raw.frame[column]), ESCAPED)
+        return raw
 
     def _header(self) -> list[str]:
         try:
@@ -169,7 +175,8 @@ class TextTable:
         return "" if way is None else f", or give {way}"
 
     def _escape_way(self) -> str:
-        escaped = self.quoted and self.escape is None and b'\\"' in self.data
+        cells = self.quoted or any(edge + b'"' in self.data for edge in (b"\n", self.separator.encode()))
+        escaped = cells and self.escape is None and b'\\"' in self.data
         return (
             "; there are quotes after backslashes: if those are characters of the text, give --escape '\\'" if escaped else ""
         )
