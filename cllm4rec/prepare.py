@@ -56,7 +56,8 @@ class PrepareOptions:
         },
     )
     drop_incomplete: bool = field(
-        default=False, metadata={"help": "drop and count rows whose user or item id is missing, instead of refusing them"}
+        default=False,
+        metadata={"help": "drop and count rows of any table that lack a user or item id, instead of refusing them"},
     )
     columns: str | None = field(
         default=None, metadata={"help": "columns of the interactions by other names: user_id=buyer,item_id=sku,timestamp=when"}
@@ -125,8 +126,10 @@ def _prepare(options: PrepareOptions) -> None:
     for table in (events, items, users):
         if table is not None:
             _say_columns(table, events)
-    if parts is not None and (unread := parts.unread(options.split_column or f"seed_{options.seed}")):
-        say(f"{Path(parts.raw.name).name}: columns not read: {listed(unread)}")
+    if parts is not None:
+        if unread := parts.unread(options.split_column or f"seed_{options.seed}"):
+            say(f"{Path(parts.raw.name).name}: columns not read: {listed(unread)}")
+        _say_incomplete(parts.raw.name, parts.incomplete)
     _say_account(dataset)
     if items is not None and not dataset.about["texts"]:
         say(f"{Path(items.name).name}: no column of texts (--item-columns names one that is called otherwise)")
@@ -160,7 +163,7 @@ def _parts(options: PrepareOptions) -> SplitTable:
     split = options.split
     if not Path(split).exists():
         raise ValueError(f"--split {split}: there is no such file, and no rule of that name: take one of {', '.join(RULES)}")
-    return parts_table(_file(split, options, {}))
+    return parts_table(_file(split, options, {}), drop_incomplete=options.drop_incomplete)
 
 
 def _file(path: str, options: PrepareOptions, names: Mapping[str, str], sequences: bool = False) -> TableFile:
@@ -203,8 +206,13 @@ def _say_columns(table: Table, events: Table) -> None:
     """What was read from which column, what was not, and which rows were left out."""
     for line in table.account():
         say(f"{Path(table.name).name}: {line}")
-    if table is not events and table.incomplete:
-        say(f"{Path(table.name).name}: dropped {counted(table.incomplete['events'], 'row')} without an id")
+    if table is not events:
+        _say_incomplete(table.name, table.incomplete)
+
+
+def _say_incomplete(name: str, incomplete: Mapping[str, int]) -> None:
+    if incomplete:
+        say(f"{Path(name).name}: dropped {counted(incomplete['events'], 'row')} without an id")
 
 
 def _say_account(dataset: Dataset) -> None:

@@ -376,3 +376,36 @@ def test_a_missing_id_of_a_frame_is_refused_with_advice_for_every_call() -> None
     for call in (Dataset.from_frame, dataset.with_histories, build_dataset):
         assert words in refused(call, frame)
     assert "columns_not_read" not in dataset.about
+
+
+def test_rows_of_a_split_file_without_an_id_are_refused_or_dropped_and_counted(tmp_path: Path, capsys: Any) -> None:
+    events = written(tmp_path / "e.csv", "user_id,item_id\nu,a\nu,b\nv,a\n")
+    parts = written(tmp_path / "s.csv", "user_id,item_id,seed_0\nu,a,t\n,b,t\nv,,e\nu,b,e\n")
+    flags = ["--interactions", events, "--split", parts]
+    assert f"{parts}, line 3, column user_id: an empty cell: an id is needed" in refused(prepared, tmp_path, *flags)
+    dataset = prepared(tmp_path, *flags, "--drop-incomplete")
+    assert (events_of(dataset.train), events_of(dataset.test)) == ([("u", "a")], [("u", "b")])
+    assert "s.csv: dropped 2 rows without an id" in capsys.readouterr().out.splitlines()
+    wrong = written(tmp_path / "s.csv", "user_id,item_id,seed_0\n,a,t\nu,b,x\n")
+    assert f"{wrong}, line 3, column seed_0: 'x'" in refused(prepared, tmp_path, *flags, "--drop-incomplete")
+
+
+def test_held_out_rows_without_an_id_are_refused_or_dropped_and_counted(tmp_path: Path, capsys: Any) -> None:
+    events = written(tmp_path / "e.csv", "user_id,item_id\nu,a\nu,b\nv,a\n")
+    header = "user_id,history_items,target_item,split\n"
+    rows = written(tmp_path / "h.csv", f"{header}u,a,,test\n,a,b,test\nu,a,b,test\n")
+    flags = ["--interactions", events, "--split", rows]
+    assert f"{rows}, line 2, column target_item: an empty cell" in refused(prepared, tmp_path, *flags)
+    dataset = prepared(tmp_path, *flags, "--drop-incomplete")
+    assert (events_of(dataset.train), events_of(dataset.test)) == ([("v", "a")], [("u", "b")])
+    assert "h.csv: dropped 2 rows without an id" in capsys.readouterr().out.splitlines()
+    written(rows, header.removeprefix("user_id,") + "a,,test\na,b,test\n")
+    assert events_of(prepared(tmp_path, *flags, "--drop-incomplete").test) == [("test-1", "b")]
+    assert "h.csv: dropped 1 row without an id" in capsys.readouterr().out.splitlines()
+
+
+def test_incomplete_rows_of_a_split_in_memory_are_dropped() -> None:
+    frame = pl.DataFrame({"user_id": ["u", "u", "v"], "item_id": ["a", "b", "a"]})
+    parts = frame.with_columns(seed_0=pl.Series(["t", "e", "t"]), item_id=pl.Series(["a", "b", None]))
+    dataset = build_dataset(frame, split="s", split_table=parts, drop_incomplete=True)
+    assert (events_of(dataset.train), events_of(dataset.test)) == ([("u", "a")], [("u", "b")])
