@@ -15,7 +15,7 @@ from cllm4rec.data.folders import check_folder
 from cllm4rec.data.formats import TableFile
 from cllm4rec.data.locks import locked
 from cllm4rec.data.preparation import build_dataset
-from cllm4rec.data.raw import listed
+from cllm4rec.data.raw import counted, listed
 from cllm4rec.data.readers import (
     EVENT_COLUMNS,
     ITEM_COLUMNS,
@@ -57,7 +57,8 @@ class PrepareOptions:
         },
     )
     drop_incomplete: bool = field(
-        default=False, metadata={"help": "drop and count rows whose user or item id is missing, instead of refusing them"}
+        default=False,
+        metadata={"help": "drop and count rows of any table that lack a user or item id, instead of refusing them"},
     )
     columns: str | None = field(
         default=None, metadata={"help": "columns of the interactions by other names: user_id=buyer,item_id=sku,timestamp=when"}
@@ -126,12 +127,18 @@ def _prepare(options: PrepareOptions) -> None:
     for table in (events, items, users):
         if table is not None:
             _say_columns(table, events)
-    if parts is not None and (unread := parts.unread(options.split_column or f"seed_{options.seed}")):
-        say(f"{Path(parts.raw.name).name}: columns not read: {listed(unread)}")
+    if parts is not None:
+        if unread := parts.unread(options.split_column or f"seed_{options.seed}"):
+            say(f"{Path(parts.raw.name).name}: columns not read: {listed(unread)}")
+        _say_incomplete(parts.raw.name, parts.incomplete)
     _say_account(dataset)
     if items is not None and not dataset.about["texts"]:
         say(f"{Path(items.name).name}: no column of texts (--item-columns names one that is called otherwise)")
-    say(f"{dataset.n_users:,} users, {dataset.n_items:,} items, {len(dataset.interactions):,} events -> {options.output}")
+    sizes = [
+        counted(n, noun)
+        for noun, n in (("user", dataset.n_users), ("item", dataset.n_items), ("event", len(dataset.interactions)))
+    ]
+    say(f"{', '.join(sizes)} -> {options.output}")
 
 
 def _read_tables(options: PrepareOptions) -> tuple[Table, Table | None, Table | None]:
@@ -157,7 +164,7 @@ def _parts(options: PrepareOptions) -> SplitTable:
     split = options.split
     if not Path(split).exists():
         raise ValueError(f"--split {split}: there is no such file, and no rule of that name: take one of {', '.join(RULES)}")
-    return parts_table(_file(split, options, {}))
+    return parts_table(_file(split, options, {}), drop_incomplete=options.drop_incomplete)
 
 
 def _file(path: str, options: PrepareOptions, names: Mapping[str, str], sequences: bool = False) -> TableFile:
@@ -200,8 +207,13 @@ def _say_columns(table: Table, events: Table) -> None:
     """What was read from which column, what was not, and which rows were left out."""
     for line in table.account():
         say(f"{Path(table.name).name}: {line}")
-    if table is not events and table.incomplete:
-        say(f"{Path(table.name).name}: {table.incomplete['events']:,} rows without an id were dropped")
+    if table is not events:
+        _say_incomplete(table.name, table.incomplete)
+
+
+def _say_incomplete(name: str, incomplete: Mapping[str, int]) -> None:
+    if incomplete:
+        say(f"{Path(name).name}: dropped {counted(incomplete['events'], 'row')} without an id")
 
 
 def _say_account(dataset: Dataset) -> None:
@@ -210,8 +222,9 @@ def _say_account(dataset: Dataset) -> None:
     for rule in about["rules"]:
         say(str(Dropped(**rule)))
     for name, counts in about["tables"].items():
-        repeated, idle = f"{counts['repeated_rows']:,} rows repeat an id", f"{counts['rows_without_events']:,} without events"
-        say(f"{name}: {repeated} (the first is kept), {idle} left out; {counts['without_a_row']:,} with events have no row")
+        repeated, idle = f"{counts['repeated_rows']:,} (the first is kept)", f"{counts['rows_without_events']:,} (left out)"
+        rowless = f"{name} with events and no row: {counts['without_a_row']:,}"
+        say(f"{name}: rows that repeat an id: {repeated}; rows without events: {idle}; {rowless}")
     for warning in about["warnings"]:
         say(f"warning: {warning}")
     for name, count in about["texts"].items():

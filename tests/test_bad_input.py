@@ -94,7 +94,7 @@ def refused(events: Path, *flags: object) -> str:
         ("e.csv", "user_id,item_id\n1,2\n1\n", "line 3: 1 cells where the header has 2"),
         ("e.csv", "user_id,item_id\n1,2\n1,2,3\n", "line 3: 3 cells where the header has 2"),
         ("e.jsonl", '{"user_id":1,"item_id":1}\n{"user_id":1,\n', "line 2: cannot be read as JSON"),
-        ("e.csv", "user_id,item_id,rating\n1,2,good\n", "line 2, column rating: 'good': a number is needed (1 such rows)"),
+        ("e.csv", "user_id,item_id,rating\n1,2,good\n", "line 2, column rating: 'good': a number is needed (1 such row)"),
         ("e.csv", "user_id,item_id,rating\n1,2,4\n1,3,-inf\n", "line 3, column rating: '-inf'"),
         ("e.csv", "user_id,item_id,rating\n1,2,1e999\n", "line 2, column rating: '1e999'"),
         ("e.jsonl", '{"user_id":1,"item_id":1,"rating":Infinity}\n', "line 1, column rating: inf"),

@@ -480,7 +480,7 @@ def test_a_core_holds_after_a_split_file_has_left_out_events():
 def test_an_account_reads_as_a_sentence():
     rules = Rules(pl.DataFrame({"user_id": ["a", "b"], "item_id": ["x", "x"]}))
     rules.apply("only a", lambda frame: frame.filter(pl.col("user_id") == "a"))
-    assert str(rules.dropped[0]) == "only a: dropped 1 events, 1 users, 0 items"
+    assert str(rules.dropped[0]) == "only a: dropped 1 event, 1 user, 0 items"
 
 
 def test_a_rating_filter_without_ratings_and_filters_that_leave_nothing_are_errors():

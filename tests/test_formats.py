@@ -18,7 +18,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.formats import TableFile, read_raw
 from cllm4rec.data.memory import out_of_memory
 from cllm4rec.data.preparation import build_dataset
-from cllm4rec.data.readers import read_events, read_items, read_users
+from cllm4rec.data.readers import event_table, read_events, read_items, read_users
 from cllm4rec.data.split_tables import read_split
 
 
@@ -108,6 +108,25 @@ def test_an_error_says_that_the_first_row_looks_like_data(tmp_path: Path) -> Non
     assert "looks like data" not in refused(read_events, written(path, "buyer,sku\nu1,i1\n"))
 
 
+def test_the_advice_for_data_in_the_first_row_is_that_of_the_table(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", HEADERLESS)
+    start = "the first row looks like data: "
+    items, users = (
+        f"give --no-header, and columns by number ({flags})"
+        for flags in ("--item-columns item_id=1,title=2", "--user-columns user_id=1")
+    )
+    assert refused(read_items, path).endswith(start + items)
+    assert refused(read_users, path).endswith(start + users)
+    assert refused(read_split, path).endswith(f"{start}write a header")
+    for call, words in ((read_items, items), (read_users, users), (read_split, "write a header")):
+        assert words in refused(call, written(tmp_path / "r.csv", "1,2\n1,2,3\n"))
+    events = written(tmp_path / "e.csv", "7,u1\n")
+    flags = ["--interactions", str(events), "--no-header", "--columns", "user_id=1,item_id=2"]
+    flags += ["--items", str(written(path, "u1,One\n")), "--item-columns", "item_id=1,title=2"]
+    assert prepared(tmp_path, *flags).rows() == [("7", "u1")]
+    assert Dataset.load(tmp_path / "data").item_texts["title"] == ["One"]
+
+
 def test_columns_of_a_table_without_a_header_are_given_by_number(tmp_path: Path) -> None:
     path = written(tmp_path / "e.csv", HEADERLESS)
     names = {"user_id": "1", "item_id": "2", "timestamp": "4"}
@@ -186,6 +205,29 @@ def test_quotes_after_a_backslash_are_read_with_a_flag(tmp_path: Path) -> None:
     ]
     assert "--escape ';': the cells" in refused(read_items, TableFile(path, separator=";", escape=";"), names)
     assert "--escape 'no': one character" in refused(read_items, TableFile(path, separator=";", escape="no"), names)
+
+
+@pytest.mark.parametrize("name", ["i.tsv", "i.csv", "i.item", "i.txt"])
+@pytest.mark.parametrize("first", ["a", '"a"'])
+def test_quotes_after_a_backslash_are_refused_in_every_text_table(tmp_path: Path, name: str, first: str) -> None:
+    between = {"i.csv": ",", "i.txt": ";"}.get(name, "\t")
+    content = f'item_id{between}title\nz{between}"Plain"\n\n{first}{between}"A \\"x\\" y"\n'
+    path = written(tmp_path / name, content)
+    file = TableFile(path, separator=";" if name == "i.txt" else None)
+    message = refused(read_items, file)
+    assert f"{path}, line 4" in message
+    assert r"give --escape '\'" in message
+    expected = [("z", "Plain"), ("a", 'A "x" y')]
+    assert read_items(TableFile(path, separator=file.separator, escape="\\")).rows() == expected
+    split_cell = written(tmp_path / name, content.replace("x", between))
+    assert r"give --escape '\'" in refused(read_items, TableFile(split_cell, separator=file.separator))
+
+
+@pytest.mark.parametrize("cells", [('"A \\"x\\" y"', "bare"), ('"C:\\"', '"D"'), ('say \\"x\\"', '"B"')])
+def test_other_quotes_and_backslashes_of_a_tsv_are_characters(tmp_path: Path, cells: tuple[str, str]) -> None:
+    path = written(tmp_path / "i.tsv", "item_id\ttitle\n" + "".join(f"i\t{cell}\n" for cell in cells))
+    inside = all(cell.startswith('"') for cell in cells)
+    assert read_items(path)["title"].to_list() == [cell[1:-1] if inside else cell for cell in cells]
 
 
 @pytest.mark.parametrize("name", ["e.csv", "e.csv.gz", "e.tsv", "e.txt"])
@@ -319,6 +361,39 @@ def test_sequences_are_told_to_the_command(tmp_path: Path) -> None:
     assert "--sequences" in refused(read_events, TableFile(written(path, "1 1 2 3\n"), separator=" "))
 
 
+P5 = "1 1 2 3\n2 5 1\n3 4\n"
+ADVICE = "give --sequences if each line is a user and the items in order"
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.tsv", "p.inter", "p.txt", "p.csv.gz"])
+@pytest.mark.parametrize("between", [" ", "\t", ","])
+def test_the_advice_for_sequences_reads_them(tmp_path: Path, name: str, between: str) -> None:
+    path = written(tmp_path / name, P5.replace(" ", between))
+    message, commas = refused(read_events, path), between == "," and ".csv" not in name
+    assert (ADVICE.replace("--sequences", "--sequences --separator ','") if commas else ADVICE) in message
+    file = TableFile(path, sequences=True, separator="," if commas else None)
+    assert read_events(file)["item_id"].to_list() == ["1", "2", "3", "5", "1", "4"]
+
+
+@pytest.mark.parametrize("content", ["u1,a,b\n", "u1,a,b\nu2,b,c\n"])
+def test_a_table_and_sequences_with_commas_are_both_advised(tmp_path: Path, content: str) -> None:
+    message = refused(read_events, written(tmp_path / "p.txt", content))
+    sequences = ADVICE.replace("--sequences", "--sequences --separator ','")
+    assert message.endswith(f"or give --separator ',' if it is a table, or {sequences}")
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.json", "p.jsonl.gz"])
+def test_sequences_that_are_named_as_json_are_to_be_renamed(tmp_path: Path, name: str) -> None:
+    assert refused(read_events, written(tmp_path / name, P5)).endswith(f"it holds no JSON: name it .txt, and {ADVICE}")
+    assert "--sequences" not in refused(read_items, tmp_path / name)
+
+
+def test_sequences_are_not_advised_where_they_would_be_refused(tmp_path: Path) -> None:
+    for content in ("u1,a,3\nu1,b,4\nu2,b,4\n", "uid,sku,when\nu1,a,3\nu2,b,4\n"):
+        assert "--sequences" not in refused(read_events, written(tmp_path / "e.csv", content))
+    assert "--sequences" not in refused(read_items, written(tmp_path / "i.csv", P5))
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -352,14 +427,31 @@ def test_blocks_of_netflix(tmp_path: Path, name: str, end: str) -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ("5,5\n", "line 6, column timestamp: an empty cell: the number of a movie and a colon"),
-        ("\n5,5,5,5\n", "line 7: the number of a movie and a colon"),
+        ("5,5\n", "line 6, column timestamp: an empty cell: a movie's number with a colon"),
+        ("\n5,5,5,5\n", "line 7: a movie's number with a colon"),
         ("\n\n5,x,2005-01-01\n", "line 8, column rating: 'x'"),
     ],
 )
 def test_a_line_that_is_in_no_block_is_named(tmp_path: Path, more: str, words: str) -> None:
     path = written(tmp_path / "n.txt", BLOCKS + more)
     assert f"{path}, {words}" in refused(read_events, path)
+
+
+@pytest.mark.parametrize(
+    "rows", ["1:\n1488844,3,2005-09-06\n2:\n,3,2005-09-06\n", "2:\n,3,2005-09-06\n1:\n1488844,3,2005-09-06\n"]
+)
+def test_a_rating_without_a_user_is_refused_or_dropped_and_counted(tmp_path: Path, rows: str) -> None:
+    path = written(tmp_path / "n.txt", rows)
+    line = rows[: rows.index("\n,")].count("\n") + 2
+    assert f"{path}, line {line}, column user_id: an empty cell: an id is needed" in refused(read_events, path)
+    table = event_table(path, drop_incomplete=True)
+    assert table.frame.select("user_id", "item_id", "rating").rows() == [("1488844", "1", 3.0)]
+    assert table.incomplete["events"] == 1
+
+
+def test_a_movie_without_ratings_may_be_anywhere(tmp_path: Path) -> None:
+    path = written(tmp_path / "n.txt", "1:\n2:\n1488844,3,2005-09-06\n3:\n4:\n7,1,2005-01-01\n5:\n")
+    assert read_events(path).select("user_id", "item_id").rows() == [("1488844", "2"), ("7", "4")]
 
 
 # Folders of parts.

@@ -449,7 +449,8 @@ def test_prepare_takes_names_and_a_separator_and_says_what_it_took(tmp_path, cap
     printed = capsys.readouterr().out
     assert "e.csv: user_id from buyer, item_id from sku, timestamp from when" in printed
     assert "i.csv: item_id from sku, title from label" in printed
-    assert "items: 1 rows repeat an id (the first is kept), 1 without events left out; 10 with events have no row" in printed
+    rows = "rows that repeat an id: 1 (the first is kept); rows without events: 1 (left out)"
+    assert f"items: {rows}; items with events and no row: 10" in printed
     assert "title: a text for 1 of 12 items" in printed
     assert "items without any text: 11" in printed
     about = Dataset.load(tmp_path / "data").about

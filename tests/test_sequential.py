@@ -153,3 +153,12 @@ def test_the_decay_is_chosen_on_validation_events_where_order_matters() -> None:
     chosen = measure(model, dataset.train, dataset.validation).metrics["ndcg@100"]
     plain = EASE(replace(model.config, decay=1.0)).fit(dataset.train)
     assert chosen > measure(plain, dataset.train, dataset.validation).metrics["ndcg@100"]
+
+
+@pytest.mark.parametrize("config", [EASEConfig, ItemKNNConfig])
+def test_a_decay_is_a_share(config):
+    assert (config(decay=1.0).decay, config(decay=0.5).decay) == (1.0, 0.5)
+    with pytest.raises(ValueError, match=r"decay is 1\.5: it may not be above 1"):
+        config(decay=1.5)
+    with pytest.raises(ValueError, match="decay is 0: it has to be above 0"):
+        config(decay=0)

@@ -148,7 +148,7 @@ def test_items_of_a_history_that_have_a_row_are_not_repeated_and_rows_are_ordere
         ("u", "b", 4.0, 20, 2),
         ("u", "c", 5.0, 30, 3),
     ]
-    assert found.account()[-1] == "histories: 1 events that have no row, without rating and time"
+    assert found.account()[-1] == "histories: 1 event without a row, rating and time"
     dataset = build_dataset(tmp_path / "e.csv", split="leave-last-out")
     assert events_of(dataset) == [("u", "x"), ("u", "a"), ("u", "b"), ("u", "c")]
     assert dataset.part.tolist() == [0, 0, 1, 2]
@@ -189,7 +189,7 @@ def test_rows_without_a_user_or_an_item_are_dropped_and_counted(name: str, tmp_p
     else:
         source = pd.DataFrame(columns)
     message = refused(build_dataset, source)
-    assert "column user_id: an empty cell: an id is needed: prepare --drop-incomplete" in message
+    assert "column user_id: an empty cell: an id is needed: leave such rows out, as prepare --drop-incomplete" in message
     assert "(2 such rows)" in message
     dataset = build_dataset(source, drop_incomplete=True, split="none")
     assert sorted(events_of(dataset), key=str) == [
@@ -200,7 +200,7 @@ def test_rows_without_a_user_or_an_item_are_dropped_and_counted(name: str, tmp_p
     assert dataset.about["rules"][0] == rule
     if name != "pandas":
         prepared(tmp_path, "--interactions", source, "--drop-incomplete")
-        assert "events without a user or item id: dropped 3 events, 1 users, 1 items" in capsys.readouterr().out
+        assert "events without a user or item id: dropped 3 events, 1 user, 1 item" in capsys.readouterr().out
 
 
 def test_a_row_below_dropped_ones_is_still_named_by_its_line(tmp_path: Path) -> None:
@@ -218,9 +218,9 @@ def test_rows_of_items_and_users_without_an_id_and_sequences_without_items_are_d
     dataset = prepared(tmp_path, "--interactions", events, "--items", items, "--users", users, "--drop-incomplete")
     assert sorted(events_of(dataset)) == [("u", "a"), ("u", "b")]
     printed = capsys.readouterr().out.splitlines()
-    assert "events without a user or item id: dropped 2 events, 1 users, 1 items" in printed
-    assert "i.csv: 1 rows without an id were dropped" in printed
-    assert "u.csv: 2 rows without an id were dropped" in printed
+    assert "events without a user or item id: dropped 2 events, 1 user, 1 item" in printed
+    assert "i.csv: dropped 1 row without an id" in printed
+    assert "u.csv: dropped 2 rows without an id" in printed
 
 
 def test_a_table_of_which_no_row_has_ids_leaves_nothing(tmp_path: Path) -> None:
@@ -302,3 +302,110 @@ def test_a_number_beside_a_target_is_no_history() -> None:
     frame = pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "history": [5]})
     found = event_table(frame)
     assert (found.frame.rows(), found.unread) == ([("u", "a")], ("history",))
+
+
+@pytest.mark.parametrize("kind", ["e.csv", "e.tsv", "e.inter", "e.jsonl", "e.parquet", "pandas", "polars"])
+@pytest.mark.parametrize(
+    "cells", [["0", "1", "2"], ["viewed after search", "", "direct"], ["[see, note]", "a|b", "x,y"], ["1", None, "2.5"]]
+)
+def test_counts_and_texts_beside_a_target_are_no_histories(cells: list[str | None], kind: str, tmp_path: Path) -> None:
+    table = pl.DataFrame({"user_id": ["u", "u", "v"], "item_id": ["1", "i2", "i1"], "timestamp": [1, 2, 3], "history": cells})
+    source: Any = tmp_path / kind
+    if kind.endswith(("csv", "tsv", "inter")):
+        table.write_csv(source, separator="," if kind == "e.csv" else "\t")
+    elif kind == "e.jsonl":
+        table.write_ndjson(source)
+    elif kind == "e.parquet":
+        table.write_parquet(source)
+    else:
+        source = pd.DataFrame(table.to_dicts()) if kind == "pandas" else table
+    found = event_table(source)
+    assert found.frame.rows() == [("u", "1", 1), ("u", "i2", 2), ("v", "i1", 3)]
+    assert (found.unread, found.n_from_histories) == (("history",), 0)
+    assert found.account()[-2:] == [
+        "columns not read: history",
+        "columns that could be read instead, by name: history for item_ids",
+    ]
+
+
+@pytest.mark.parametrize("cells", ["a b|a", "a,b|a", "a, b|a", "a;b|a"])
+@pytest.mark.parametrize("name", ["e.tsv", "polars"])
+def test_a_history_is_split_by_what_gives_target_items(cells: str, name: str, tmp_path: Path) -> None:
+    first, second = cells.replace(";", "|").rsplit("|", 1)
+    table = pl.DataFrame({"user_id": ["u", "v", "w"], "item_id": ["c", "b", "a"], "history": [first, second, None]})
+    source: Any = table
+    if name == "e.tsv":
+        source = tmp_path / name
+        table.write_csv(source, separator="\t")
+    assert event_table(source).frame.select("user_id", "item_id").rows() == [
+        ("u", "a"), ("u", "b"), ("u", "c"), ("v", "a"), ("v", "b"), ("w", "a"),
+    ]  # fmt: skip
+
+
+def test_ids_may_hold_a_comma_or_a_space() -> None:
+    frame = pl.DataFrame({"user_id": ["u", "v"], "item_id": ["c", "x,y"], "history": ["x,y b", None]})
+    assert event_table(frame).frame["item_id"].to_list() == ["x,y", "b", "c", "x,y"]
+    frame = pl.DataFrame({"user_id": ["u", "v"], "item_id": ["Heat", "Toy Story"], "history": ["Toy Story|Up", ""]})
+    assert event_table(frame).frame["item_id"].to_list() == ["Toy Story", "Up", "Heat", "Toy Story"]
+
+
+def test_a_column_that_is_named_is_a_history_whatever_it_holds() -> None:
+    names = {"item_ids": "history"}
+    frame = pl.DataFrame({"user_id": ["u"], "item_id": ["c"], "history": ["a b"]})
+    assert event_table(frame).frame.rows() == [("u", "c")]
+    assert event_table(frame, names).frame["item_id"].to_list() == ["a", "b", "c"]
+    numbers = pl.DataFrame({"user_id": ["u"], "item_id": ["c"], "history": ["1"]})
+    assert event_table(numbers, names).frame["item_id"].to_list() == ["1", "c"]
+    message = refused(event_table, frame.with_columns(history=pl.lit("a,b")), names)
+    assert "the events, row 1, column history: 'a,b': item ids with spaces between are needed" in message
+
+
+@pytest.mark.parametrize("cell", ["a,b", "a|b"])
+def test_sequences_with_another_separator_are_refused(cell: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "e.tsv", f"user_id\titem_ids\nu\t{cell}\nv\tc\n")
+    assert f"line 2, column item_ids: {cell!r}: item ids with spaces between are needed" in refused(event_table, path)
+    rows = pl.DataFrame({"history_items": [cell], "target_item": ["c"], "split": ["test"]})
+    assert "the split, row 1, column history_items" in refused(parts_table, rows)
+    assert event_table(written(path, "user_id\titem_ids\nu\tx,y b\n")).frame["item_id"].to_list() == ["x,y", "b"]
+
+
+def test_a_missing_id_of_a_frame_is_refused_with_advice_for_every_call() -> None:
+    frame = pl.DataFrame({"user_id": ["u", None], "item_id": ["a", "b"], "note": [1, 2]})
+    dataset = Dataset.from_frame(frame.head(1))
+    words = "an id is needed: leave such rows out, as prepare --drop-incomplete and build_dataset(drop_incomplete=True) do"
+    for call in (Dataset.from_frame, dataset.with_histories, build_dataset):
+        assert words in refused(call, frame)
+    assert "columns_not_read" not in dataset.about
+
+
+def test_rows_of_a_split_file_without_an_id_are_refused_or_dropped_and_counted(tmp_path: Path, capsys: Any) -> None:
+    events = written(tmp_path / "e.csv", "user_id,item_id\nu,a\nu,b\nv,a\n")
+    parts = written(tmp_path / "s.csv", "user_id,item_id,seed_0\nu,a,t\n,b,t\nv,,e\nu,b,e\n")
+    flags = ["--interactions", events, "--split", parts]
+    assert f"{parts}, line 3, column user_id: an empty cell: an id is needed" in refused(prepared, tmp_path, *flags)
+    dataset = prepared(tmp_path, *flags, "--drop-incomplete")
+    assert (events_of(dataset.train), events_of(dataset.test)) == ([("u", "a")], [("u", "b")])
+    assert "s.csv: dropped 2 rows without an id" in capsys.readouterr().out.splitlines()
+    wrong = written(tmp_path / "s.csv", "user_id,item_id,seed_0\n,a,t\nu,b,x\n")
+    assert f"{wrong}, line 3, column seed_0: 'x'" in refused(prepared, tmp_path, *flags, "--drop-incomplete")
+
+
+def test_held_out_rows_without_an_id_are_refused_or_dropped_and_counted(tmp_path: Path, capsys: Any) -> None:
+    events = written(tmp_path / "e.csv", "user_id,item_id\nu,a\nu,b\nv,a\n")
+    header = "user_id,history_items,target_item,split\n"
+    rows = written(tmp_path / "h.csv", f"{header}u,a,,test\n,a,b,test\nu,a,b,test\n")
+    flags = ["--interactions", events, "--split", rows]
+    assert f"{rows}, line 2, column target_item: an empty cell" in refused(prepared, tmp_path, *flags)
+    dataset = prepared(tmp_path, *flags, "--drop-incomplete")
+    assert (events_of(dataset.train), events_of(dataset.test)) == ([("v", "a")], [("u", "b")])
+    assert "h.csv: dropped 2 rows without an id" in capsys.readouterr().out.splitlines()
+    written(rows, header.removeprefix("user_id,") + "a,,test\na,b,test\n")
+    assert events_of(prepared(tmp_path, *flags, "--drop-incomplete").test) == [("test-1", "b")]
+    assert "h.csv: dropped 1 row without an id" in capsys.readouterr().out.splitlines()
+
+
+def test_incomplete_rows_of_a_split_in_memory_are_dropped() -> None:
+    frame = pl.DataFrame({"user_id": ["u", "u", "v"], "item_id": ["a", "b", "a"]})
+    parts = frame.with_columns(seed_0=pl.Series(["t", "e", "t"]), item_id=pl.Series(["a", "b", None]))
+    dataset = build_dataset(frame, split="s", split_table=parts, drop_incomplete=True)
+    assert (events_of(dataset.train), events_of(dataset.test)) == ([("u", "a")], [("u", "b")])

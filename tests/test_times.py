@@ -228,6 +228,11 @@ def test_a_time_of_day_without_a_date_is_refused(cells: tuple[str, ...], tmp_pat
     assert "the events, row 1, column time" in refused(frame)
 
 
+def test_a_time_of_day_in_a_row_without_a_date_is_not_used(tmp_path: Path) -> None:
+    path = table(tmp_path, "date|time", "2024-01-31|09:00", "|11:00")
+    assert event_table(path).frame["timestamp"].to_list() == [DAY + 9 * 3600, None]
+
+
 # Two columns that could be the time.
 
 

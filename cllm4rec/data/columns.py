@@ -15,6 +15,7 @@ from cllm4rec.data.raw import EXACT, Raw
 NO_ID, NO_KIND = "an id is needed", "a text or a whole number is needed"
 NO_NUMBER = "a number is needed"
 NO_IDS = "item ids with spaces between are needed"
+OTHER_SEPARATOR = "item ids with spaces between are needed, and no cell of the column has a space"
 
 
 def ids(raw: Raw, column: str, way_out: str = "") -> pl.Series:
@@ -145,7 +146,10 @@ def id_lists(raw: Raw, column: str, empty: bool = False) -> pl.Series:
     """
     series = present(raw.frame[column])
     if series.dtype == pl.String and not series.str.starts_with("[").any():
-        lists = series.str.strip_chars().str.split(" ").list.eval(pl.element().filter(pl.element() != ""))
+        texts_of_all = series.str.strip_chars()
+        if not texts_of_all.str.contains(" ", literal=True).any():
+            raw.refuse(column, texts_of_all.str.contains(r"[^,|][,|]+[^,|]"), OTHER_SEPARATOR)
+        lists = texts_of_all.str.split(" ").list.eval(pl.element().filter(pl.element() != ""))
     elif series.dtype in (pl.List(pl.String), pl.List(pl.Int64)):
         lists = series.cast(pl.List(pl.String))
         parts = lists.explode(empty_as_null=False, keep_nulls=False)
@@ -171,6 +175,11 @@ def _id_list(value: Any) -> list[str] | None:
     if not isinstance(value, list) or any(_id(one) is None or not str(one).strip() for one in value):
         return None
     return [str(_id(one)) for one in value]
+
+
+def written_ids(text: str) -> list[str]:
+    """The ids of a list that is written as text; none if it is no list of ids."""
+    return _id_list(text) or []
 
 
 def _written_list(text: str) -> Any:

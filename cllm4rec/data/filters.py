@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from cllm4rec.data.numbering import codes, pair_codes, repeated, with_categories
+from cllm4rec.data.raw import counted
 
 ORDER = ("position", "timestamp")  # what a user's events are ordered by
 
@@ -22,7 +23,8 @@ class Dropped:
     events: int
 
     def __str__(self) -> str:
-        return f"{self.rule}: dropped {self.events:,} events, {self.users:,} users, {self.items:,} items"
+        numbers = (counted(self.events, "event"), counted(self.users, "user"), counted(self.items, "item"))
+        return f"{self.rule}: dropped {', '.join(numbers)}"
 
 
 class Rules:

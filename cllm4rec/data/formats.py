@@ -10,8 +10,9 @@ from typing import BinaryIO, cast
 
 import polars as pl
 
+from cllm4rec.data.advice import first_lines, likely_way, sequence_way
 from cllm4rec.data.jsonlines import read_json
-from cllm4rec.data.layouts import is_blocks, likely_way, read_blocks, read_sequences
+from cllm4rec.data.layouts import is_blocks, read_blocks, read_sequences
 from cllm4rec.data.memory import NO_MEMORY, out_of_memory
 from cllm4rec.data.parquet import read_parquet
 from cllm4rec.data.parts import joined_parts, part_files
@@ -52,6 +53,7 @@ class TableFile:
         escape: a character after which the next has no special meaning in a text table.
         encoding: of text that is not UTF-8 and has no byte order mark.
         max_unpacked_gib: what compressed data may unpack to; None: 100 times its size, and at least 1 GiB.
+        holds: which table it is, for advice in errors: the events, the items, the users or the split.
     """
 
     path: str | Path
@@ -61,6 +63,7 @@ class TableFile:
     escape: str | None = None
     encoding: str | None = None
     max_unpacked_gib: float | None = None
+    holds: str = "the events"
 
 
 Source = str | Path | TableFile
@@ -116,6 +119,9 @@ def _read(
         if kind == "parquet":
             return read_parquet(path, wanted, allowance)
         if kind in TYPED:
+            way = sequence_way(first_lines(_beginning(path, source)), str(path), source.holds)
+            if way is not None:
+                raise ValueError(f"{path}: it holds no JSON: name it .txt, and give {way}")
             with _json_file(path, source.encoding, allowance) as file:
                 return read_json(file, str(path), wanted, id_names)
         if movielens is None and kind not in SEPARATORS and source.separator is None and not source.sequences:
@@ -140,15 +146,21 @@ def _json_file(path: Path, encoding: str | None, allowance: Allowance) -> Binary
         return io.BytesIO(recoded(file.read(), str(path), encoding))
 
 
-def _check_beginning(path: Path, source: TableFile) -> None:
-    """Raise ValueError unless a file whose name says nothing says itself how it is to be read."""
+def _beginning(path: Path, source: TableFile) -> bytes:
+    """The first bytes of a file, as UTF-8 where a mark says the encoding."""
     with open_unpacked(path, Allowance(path.stat().st_size, source.max_unpacked_gib)) as file:
         beginning = file.read(BEGINNING)
     encoding = marked_encoding(beginning)
     if encoding is not None:
         beginning = beginning.decode(encoding, "ignore").encode()
+    return beginning
+
+
+def _check_beginning(path: Path, source: TableFile) -> None:
+    """Raise ValueError unless a file whose name says nothing says itself how it is to be read."""
+    beginning = _beginning(path, source)
     if not is_blocks(beginning) and stated_separator(beginning) is None:
-        way = likely_way(beginning) or "give --separator for a table of text"
+        way = likely_way(beginning, str(path), source.holds) or "give --separator for a table of text"
         raise ValueError(f"{path}: unknown kind of file: name it {KINDS}, or {way}")
 
 
@@ -164,7 +176,9 @@ def _text(data: bytes, path: Path, source: TableFile, wanted: Collection[str] | 
     if source.separator in (None, ",") and source.header and is_blocks(data):
         return read_blocks(data, name)
     separator = source.separator or stated or SEPARATORS[kind]
-    table = TextTable(data, name, separator, kind == "csv", numbered=not source.header, escape=source.escape)
+    table = TextTable(
+        data, name, separator, kind == "csv", numbered=not source.header, escape=source.escape, holds=source.holds
+    )
     raw = table.raw(None if kind in ATOMIC else wanted)
     if kind in ATOMIC and source.header:  # name:type
         names = distinct([column.split(":", 1)[0] for column in raw.columns], name)

@@ -4,14 +4,16 @@ import re
 
 import polars as pl
 
+from cllm4rec.data.advice import USER_NAMES
 from cllm4rec.data.raw import Raw
 from cllm4rec.data.text_tables import TextTable
 
-_BLOCK = re.compile(rb"\s*\d+:[ \t]*\r?\n(\d+(?:,[1-5](?:\.0)?)?(?:,\d{4}-\d\d-\d\d)?)[ \t]*(?:\r?\n|\Z)")
+_BLOCK = re.compile(  # heads, some of movies without ratings; then the cells of a rating, whose user may be missing
+    rb"(?:\s*\d+:[ \t]*\r?\n)+"
+    rb"((?:\d+|(?=,[1-5]))(?:,[1-5](?:\.0)?)?(?:,\d{4}-\d\d-\d\d)?)[ \t]*(?:\r?\n|\Z)"
+)
 _BLOCK_COLUMNS = (("user_id",), ("user_id", "timestamp"), ("user_id", "rating", "timestamp"))
-_BLOCK_NEED = "the number of a movie and a colon, or the cells that the first line of a block has, are needed"
-_QUOTED = re.compile(r'"(?:[^"]|"")*"')
-_SEPARATORS = ("::", "\t", ";", "|", ",", " ")
+_BLOCK_NEED = "a movie's number with a colon is needed, or as many cells as the first rating has"
 
 
 def read_sequences(data: bytes, name: str, separators: str) -> Raw:
@@ -30,7 +32,7 @@ def read_sequences(data: bytes, name: str, separators: str) -> Raw:
     ids = ids.str.strip_chars(" ").str.split(" ")
     users = ids.list.first()
     frame = pl.DataFrame({"user_id": users, "item_ids": ids.list.slice(1)})
-    if users[0].lower() in ("user", "user_id", "userid", "uid"):
+    if users[0].lower() in USER_NAMES:
         raise ValueError(f"{name}: --sequences reads lines of ids alone, and this file has a header: leave the flag out")
     raw = Raw(frame, name, frame.columns, lambda row: f"line {lines[row]}")
     way = "one line for each user is needed (lines of a user and an item are read with --separator and --no-header)"
@@ -61,31 +63,10 @@ def read_blocks(data: bytes, name: str) -> Raw:
     head = pl.col("user_id").str.strip_chars_end().str.extract("^([^,]+):$")
     movie = pl.when(pl.all_horizontal(pl.col(columns[1:]).is_null())).then(head) if len(columns) > 1 else head
     cells = cells.with_row_index("line", 1).with_columns(movie.alias("item_id"))
-    rows = cells.with_columns(pl.col("item_id").forward_fill()).filter(
-        cells["item_id"].is_null() & cells["user_id"].is_not_null()
-    )
+    empty = cells.select(pl.all_horizontal(pl.col(columns).is_null())).to_series()
+    rows = cells.with_columns(pl.col("item_id").forward_fill()).filter(cells["item_id"].is_null() & ~empty)
     numbers = rows["line"]
     raw = Raw(rows.select("item_id", *columns), name, ["item_id", *columns], lambda row: f"line {numbers[row]}")
-    for column in columns:
+    for column in columns[1:]:  # rows without a user are refused or dropped as those of other tables
         raw.refuse(column, rows[column].is_null(), _BLOCK_NEED)
     return raw
-
-
-def likely_way(beginning: bytes) -> str | None:
-    """How to read a file whose name does not say its kind; None if it does not begin as text does.
-
-    Args:
-        beginning: its first bytes.
-    """
-    *whole, last = beginning.decode(errors="replace").splitlines() or [""]
-    lines = [line for line in whole or [last] if line.strip()][:20]
-    if not lines or "\0" in beginning.decode("latin-1"):
-        return None
-    counts = {one: [_QUOTED.sub("", line).count(one) for line in lines] for one in _SEPARATORS}
-    even = [one for one in _SEPARATORS if counts[one][0] and len(set(counts[one])) == 1]
-    ids = [re.fullmatch(r"[\w-]+([ \t,]+[\w-]+)+[ \t,]*", line) for line in lines]
-    sequences = all(ids) and max(len(line.replace(",", " ").split()) for line in lines) > 2
-    ways = ["give --sequences if each line is a user and the items in order"] if sequences else []
-    if even:
-        ways.insert(0, "rename it ratings.dat" if even[0] == "::" else f"give --separator {even[0]!r} if it is a table")
-    return ", ".join(ways) or None

@@ -48,7 +48,7 @@ def build_dataset(
         split_column: its column that holds the parts; `seed_{seed}` if not given.
         seed: of the random split.
         shuffle_ties: seed of a random order among a user's events of one time; the order of the data if not given.
-        drop_incomplete: drop rows without a user or item id, instead of refusing them.
+        drop_incomplete: drop rows of all tables without a user or item id, instead of refusing them.
 
     The dataset's `about` holds the account: what each rule dropped, `columns_not_read` of each table, and `warnings`
     where the ids of two tables do not meet.
@@ -62,7 +62,7 @@ def build_dataset(
     table = event_table(events, drop_incomplete=drop_incomplete)
     item_rows = None if items is None else item_table(items, drop_incomplete=drop_incomplete)
     user_rows = None if users is None else user_table(users, drop_incomplete=drop_incomplete)
-    parts = None if split_table is None else parts_table(split_table)
+    parts = None if split_table is None else parts_table(split_table, drop_incomplete=drop_incomplete)
     _check(table.frame, min_rating, min_core, split, parts)
     rules = Rules(table.frame)
     if table.incomplete:

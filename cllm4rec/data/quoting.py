@@ -34,6 +34,14 @@ def _unquoted(column: pl.Series) -> pl.Series:
     return inner.set(inner == "", None)
 
 
+def escaped_quotes(column: pl.Series) -> pl.Series:
+    """Where a cell has quotes after backslashes inside of quotes, in a column whose filled cells are all in quotes."""
+    quoted = column.str.starts_with('"') & column.str.ends_with('"') & (column.str.len_bytes() > 1)
+    if not quoted.all():
+        return pl.repeat(False, len(column), dtype=pl.Boolean, eager=True)
+    return column.str.contains(r'\\".')
+
+
 def separators_outside(data: bytes, separator: str, quoted: bool) -> int | None:
     """The number of separators outside quotes; None where a quote is inside a cell, or a line ends oddly."""
     if b"\r" in data and data.count(b"\r") != data.count(b"\r\n"):

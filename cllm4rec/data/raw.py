@@ -35,12 +35,17 @@ class Raw:
             place = f"{self.name}, {self.where(int(rows[0]))}, column {shown(column)}"
             value = self.frame[column].gather([rows[0]]).to_list()[0]
             cell = "an empty cell" if value is None else short(repr(value))
-            raise ValueError(f"{place}: {cell}: {need} ({len(rows):,} such rows)")
+            raise ValueError(f"{place}: {cell}: {need} ({counted(len(rows), 'such row')})")
 
 
 def row_number(row: int) -> str:
     """The place of a row in a table that has no lines; the first is row 1."""
     return f"row {row + 1}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: `1 row`, `2 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def short(text: str, most: int = MOST_SHOWN) -> str:

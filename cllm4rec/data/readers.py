@@ -10,8 +10,8 @@ from cllm4rec.data.columns import id_lists, ids, numbers, texts
 from cllm4rec.data.formats import Source, TableFile, read_raw
 from cllm4rec.data.frames import raw_frame
 from cllm4rec.data.incomplete import complete_rows
-from cllm4rec.data.raw import Raw, listed, shown
-from cllm4rec.data.sequences import with_histories
+from cllm4rec.data.raw import Raw, counted, listed, shown
+from cllm4rec.data.sequences import history_lists, with_histories
 from cllm4rec.data.times import event_times, joined_times
 
 ALIASES = {  # a column of this package <- names under which it is found, the first present one wins
@@ -41,7 +41,7 @@ ALIASES = {  # a column of this package <- names under which it is found, the fi
 EVENT_COLUMNS = ("user_id", "item_id", "item_ids", "rating", "timestamp", "position", "review_text")
 ITEM_COLUMNS = ("item_id", "title", "description", "categories", "brand", "year")
 USER_COLUMNS = ("user_id", "biography")
-WAY_OUT = ": prepare --drop-incomplete or build_dataset(drop_incomplete=True) drops such rows and counts them"
+WAY_OUT = ": leave such rows out, as prepare --drop-incomplete and build_dataset(drop_incomplete=True) do"
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,12 @@ class Table:
         lines = [", ".join(renamed)] if renamed else []
         if self.unread:
             lines.append(f"columns not read: {listed(self.unread)}")
-        rivals = [f"{shown(name)} for {ours}" for ours in self.taken for name in ALIASES.get(ours, ()) if name in self.unread]
+        looked = dict.fromkeys((*self.taken, *(("item_ids",) if {"user_id", "item_id"} <= self.taken.keys() else ())))
+        rivals = [f"{shown(name)} for {ours}" for ours in looked for name in ALIASES.get(ours, ()) if name in self.unread]
         if rivals:
             lines.append(f"columns that could be read instead, by name: {', '.join(rivals)}")
         if self.n_from_histories:
-            lines.append(f"histories: {self.n_from_histories:,} events that have no row, without rating and time")
+            lines.append(f"histories: {counted(self.n_from_histories, 'event')} without a row, rating and time")
         return lines
 
 
@@ -131,7 +132,13 @@ def event_table(
         if ours in ("user_id", "item_id"):
             columns[ours] = ids(raw, theirs, WAY_OUT)
         elif ours == "item_ids":
-            columns[ours] = id_lists(raw, theirs, empty=not sequences)
+            lists = (
+                id_lists(raw, theirs) if sequences else history_lists(raw, theirs, columns["item_id"], ours in (names or {}))
+            )
+            if lists is None:
+                del taken[ours]
+            else:
+                columns[ours] = lists
         elif ours in ("rating", "position"):
             columns[ours] = numbers(raw, theirs, whole=ours == "position")
         elif ours == "timestamp":
@@ -193,14 +200,7 @@ def _event_columns(raw: Raw, wanted: Sequence[str], names: Mapping[str, str] | N
     need_column(raw, taken, "user_id")
     if "item_ids" not in taken:
         need_column(raw, taken, "item_id")
-    elif "item_id" in taken and "item_ids" not in (names or {}) and not _holds_lists(raw.frame[taken["item_ids"]]):
-        del taken["item_ids"]
     return taken
-
-
-def _holds_lists(cells: pl.Series) -> bool:
-    """Whether a typed column may hold histories; a number beside a target is something else, such as their length."""
-    return cells.dtype in (pl.String, pl.Object, pl.List, pl.Array)
 
 
 def _times(raw: Raw, theirs: str, taken: dict[str, str], names: Mapping[str, str] | None) -> tuple[pl.Series, str]:
@@ -251,8 +251,7 @@ def raw_table(
         marks |= {part: _between(ours) for ours, theirs in (names or {}).items() for part in (theirs, *theirs.split("+"))}
     if isinstance(source, Source):
         file = source if isinstance(source, TableFile) else TableFile(source)
-        if separator is not None:
-            file = replace(file, separator=separator)
+        file = replace(file, holds=what, separator=file.separator if separator is None else separator)
         ours = (wanted or ("",))[0]
         id_names = (*((names[ours],) if names and ours in names else ()), *ALIASES.get(ours, ()))
         raw = read_raw(file, marks, id_names)

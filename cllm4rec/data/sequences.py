@@ -2,7 +2,51 @@
 
 import polars as pl
 
+from cllm4rec.data.columns import id_lists, written_ids
+from cllm4rec.data.missing import present
+from cllm4rec.data.raw import Raw
+
 ORDER = ("position", "timestamp")
+SEPARATORS = (" ", ",", "|")  # between the ids of a history that is text
+
+
+def history_lists(raw: Raw, column: str, items: pl.Series, named: bool) -> pl.Series | None:
+    """The ids of the histories beside a target, lists of text; None where the column holds something else.
+
+    Text is split by that of the `SEPARATORS` which gives the most target items; without any it is no history. Numbers
+    are none either, such as a count of events.
+
+    Args:
+        raw, column: the cells.
+        items: ids of the targets.
+        named: the user says that the column holds histories.
+    """
+    cells = present(raw.frame[column])
+    if cells.dtype == pl.Object and not any(isinstance(value, list) for value in cells):
+        cells = pl.Series([None if value is None else str(value) for value in cells], dtype=pl.String)
+    if cells.dtype != pl.String:
+        held = named or cells.dtype == pl.Object or cells.dtype.is_nested()
+        return id_lists(raw, column, empty=True) if held else None
+    if not named and cells.str.strip_chars().str.contains(r"^([-+]?\d+(\.\d+)?)?$").all():
+        return None
+    targets = items.unique().cast(pl.String).implode()
+    if cells.str.starts_with("[").any():
+        ids = pl.Series([one for text in cells.drop_nulls() for one in written_ids(text)], dtype=pl.String)
+        return id_lists(raw, column, empty=True) if named or ids.is_in(targets).any() else None
+    most, best = 0, None
+    for separator in SEPARATORS:
+        if separator == " " or cells.str.contains(separator, literal=True).any():
+            lists = _split(cells, separator)
+            n_targets = int(lists.explode().is_in(targets).sum())
+            if n_targets > most:
+                most, best = n_targets, lists
+    return id_lists(raw, column, empty=True) if best is None and named else best
+
+
+def _split(cells: pl.Series, separator: str) -> pl.Series:
+    """The parts of each text without spaces around them; none of an empty cell."""
+    part = pl.element().str.strip_chars()
+    return cells.fill_null("").str.split(separator).list.eval(part.filter(part != ""))
 
 
 def with_histories(events: pl.DataFrame) -> pl.DataFrame:

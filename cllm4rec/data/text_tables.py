@@ -8,7 +8,8 @@ from itertools import islice
 
 import polars as pl
 
-from cllm4rec.data.quoting import has_quoted_column, separators_outside, unquoted, unquoted_cell
+from cllm4rec.data.advice import NO_HEADER, first_lines, likely_way, sequence_way
+from cllm4rec.data.quoting import escaped_quotes, has_quoted_column, separators_outside, unquoted, unquoted_cell
 from cllm4rec.data.raw import Raw, first_line, joined, shown
 
 USUAL_SEPARATORS = ("::", ";", "\t", ",", "|")
@@ -17,6 +18,8 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _STATED = re.compile(rb'(?:\xef\xbb\xbf)?"?sep=([^\r\n"])"?\r?\n', re.IGNORECASE)
 _DATUM = re.compile(r"[-+]?\d+([.,]\d+)?([eE][-+]?\d+)?|\d{4}-\d\d-\d\d.*")  # a number or a date
 _LINE = re.compile(rb"[^\n]+")
+ESCAPED = "there are quotes after backslashes in a quoted cell: give --escape '\\', or double such quotes"
+BEGINNING = 2**16  # bytes that are looked at for advice
 
 
 class TextTable:
@@ -34,6 +37,7 @@ class TextTable:
         header: names of the columns of a file that has no header.
         numbered: the file has no header, and its columns are called 1, 2, ...
         escape: a character after which the next has no special meaning; cells may be quoted then.
+        holds: which table it is, for advice in errors (a key of `advice.NO_HEADER`).
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class TextTable:
         *,
         numbered: bool = False,
         escape: str | None = None,
+        holds: str = "the events",
     ) -> None:
         check_character(separator, "--separator")
         if escape is not None:
@@ -58,7 +63,7 @@ class TextTable:
         self.data = data if ended else data.rstrip(b"\r\n") + b"\n"
         self.n_skipped = int(stated is not None)  # lines above the data
         self.name, self.separator, self.quoted, self.escape = name, separator, quoted or escape is not None, escape
-        self.given, self.numbered = header is not None, numbered
+        self.given, self.numbered, self.holds = header is not None, numbered, holds
         self.has_header = header is None and not numbered
         self.header = header or self._header()
 
@@ -72,7 +77,12 @@ class TextTable:
             return self.raw(wanted)
         if frame is None:
             frame = self._walked()
-        return Raw(unquoted(frame, wanted) if quotes else frame, self.name, self.header, self._where, self._way())
+        raw = Raw(unquoted(frame, wanted) if quotes else frame, self.name, self.header, self._where, self._way())
+        if quotes and self.escape is None and b'\\"' in self.data:
+            for column in raw.frame.columns:
+                if wanted is None or column in wanted:
+                    raw.refuse(column, escaped_quotes(raw.frame[column]), ESCAPED)
+        return raw
 
     def _header(self) -> list[str]:
         try:
@@ -98,7 +108,7 @@ class TextTable:
             return None
         way = "name it as MovieLens does (ratings.dat)" if len(other) > 1 else f"give --separator {other!r}"
         expected = f"with {self.separator!r} between the cells, the header is one cell that holds {other!r}"
-        return f"{self.name}: {expected}: if that parts the columns, {way}"
+        return f"{self.name}: {expected}: if that parts the columns, {way}{self._sequence_way()}"
 
     def _fast(self) -> pl.DataFrame | None:
         """The table as Polars reads it, or None if it is not certain that it is what the file says."""
@@ -152,14 +162,21 @@ class TextTable:
         except ValueError:  # a quote that is not closed
             return ""
         pairs = (pair for cells in below for pair in zip(header, cells, strict=False))
-        if not (any(map(_DATUM.fullmatch, header)) or any(name == cell != "" for name, cell in pairs)):
-            return ""
-        way = "; the first row looks like data: give --no-header, and columns by number (--columns user_id=1,item_id=2)"
-        ids = self.separator in " \t," and all(re.fullmatch(r"[\w-]+", name) for name in header)
-        return f"{way}; or --sequences, if each line is a user and the items in order" if ids else way
+        way = likely_way(self.data[:BEGINNING], self.name, self.holds) if len(header) == 1 else None
+        if way is not None:
+            return f"; {way}"
+        if any(map(_DATUM.fullmatch, header)) or any(name == cell != "" for name, cell in pairs):
+            return f"; the first row looks like data: {NO_HEADER[self.holds]}{self._sequence_way()}"
+        return ""
+
+    def _sequence_way(self) -> str:
+        """Follows other advice if each line may be a user and the items in order."""
+        way = sequence_way(first_lines(self.data[:BEGINNING]), self.name, self.holds)
+        return "" if way is None else f", or give {way}"
 
     def _escape_way(self) -> str:
-        escaped = self.quoted and self.escape is None and b'\\"' in self.data
+        cells = self.quoted or any(edge + b'"' in self.data for edge in (b"\n", self.separator.encode()))
+        escaped = cells and self.escape is None and b'\\"' in self.data
         return (
             "; there are quotes after backslashes: if those are characters of the text, give --escape '\\'" if escaped else ""
         )

@@ -36,7 +36,7 @@ class DecayedInput(SystemConfig):
 
     decay: float | None = field(
         default=1.0,
-        metadata={"above": 0, "auto": True,
+        metadata={"above": 0, "most": 1, "auto": True,
                   "help": "share of its weight that an item of the history keeps for each newer one; 1: order does not "
                           "matter; auto: chosen on validation events"},
     )  # fmt: skip

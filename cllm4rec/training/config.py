@@ -10,8 +10,8 @@ LARGEST = 2**63 - 1  # of whole numbers
 
 
 def check_settings(config: Any) -> None:
-    """Refuse values that a field's metadata rules out: `choices`, `least` (smallest allowed), `above` or `below`; numbers
-    that are none; and whole numbers beyond 64 bits.
+    """Refuse values that a field's metadata rules out: `choices`, `least` and `most` (both allowed), `above` or
+    `below` (neither allowed); numbers that are none; and whole numbers beyond 64 bits.
 
     Raises:
         ValueError: names the setting, its value and what it may be.
@@ -26,6 +26,8 @@ def check_settings(config: Any) -> None:
             raise ValueError(f"{one.name} is {value}: whole numbers go up to {LARGEST}")
         if value is not None and "least" in rule and value < rule["least"]:
             raise ValueError(f"{one.name} is {value}: it may not be below {rule['least']}")
+        if value is not None and "most" in rule and value > rule["most"]:
+            raise ValueError(f"{one.name} is {value}: it may not be above {rule['most']}")
         if value is not None and "above" in rule and value <= rule["above"]:
             raise ValueError(f"{one.name} is {value}: it has to be above {rule['above']}")
         if value is not None and "below" in rule and value >= rule["below"]:
