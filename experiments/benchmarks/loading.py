@@ -1,16 +1,20 @@
-"""From a run folder with a million users and a million items to the list of one user, after imports; the files are in the
-system's cache, as they have just been written."""
+"""Loading: a dataset of ten million events with and without the comparison of hashes, and the time from the run folder
+of a million users and items to the list of one user, after imports. The files lie in the system's cache."""
 
 import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import polars as pl
 
+from cllm4rec.data import storage
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.models.configs import CLLM4RecConfig
@@ -60,9 +64,34 @@ def make_run(folder: Path, n: int) -> None:
     model.save(run.path / "pretrain")
 
 
+def verification(folder: Path, n_events: int) -> tuple[float, float]:
+    """Median seconds of loading a dataset of so many events, with hashes compared and not, in turn."""
+    generator = np.random.default_rng(0)
+    n_users, n_items = n_events // 10, n_events // 20
+    users = np.sort(generator.integers(0, n_users, n_events))
+    times = generator.integers(1_400_000_000, 1_600_000_000, n_events)
+    events = Interactions(users, generator.integers(0, n_items, n_events), n_users, n_items, times)
+    user_ids = pl.DataFrame({"user_id": [f"user {i}" for i in range(n_users)]})
+    item_ids = pl.DataFrame({"item_id": [f"item {i}" for i in range(n_items)]})
+    part, ties = generator.integers(0, 3, n_events).astype(np.uint8), generator.permutation(n_items)
+    Dataset(events, user_ids, item_ids, part, ties=ties).save(folder)
+    seconds: list[tuple[float, float]] = []
+    for _ in range(11):
+        began = time.perf_counter()
+        Dataset.load(folder)
+        between = time.perf_counter()
+        with mock.patch.object(storage, "check_manifest"):
+            Dataset.load(folder)
+        seconds.append((between - began, time.perf_counter() - between))
+    with_hashes, without = np.median(np.array(seconds[1:]), axis=0)  # the first warms up
+    return float(with_hashes), float(without)
+
+
 def main(given: Settings) -> list[Row]:
     n = 100_000 if given.short else 1_000_000
+    n_events = 1_000_000 if given.short else 10_000_000
     with tempfile.TemporaryDirectory() as name:
+        with_hashes, without = verification(Path(name) / "events", n_events)
         make_run(Path(name), n)
         weights = (Path(name) / "run" / "pretrain" / "model.safetensors").stat().st_size / 2**20
         line = [sys.executable, "-c", CODE, str(Path(name) / "run"), str(given.threads)]
@@ -79,7 +108,15 @@ def main(given: Settings) -> list[Row]:
     return report(
         "loading",
         [
-            Row(f"{what}seconds ({spent})", f"{total:.2f} s", "", float(total), 3, True),
+            Row(
+                f"a dataset of {n_events:,} events: loading with hashes compared, against without",
+                f"{with_hashes:.3f} s",
+                f"{without:.3f} s",
+                with_hashes / without,
+                1.2,
+                True,
+            ),
+            Row(f"{what}seconds ({spent})", f"{total:.2f} s", "", float(total), 1, True),
             Row(mapped, f"{private:.0f} MiB", f"weights {weights:,.0f} MiB", float(private / weights), 0.1, True),
         ],
         given,
