@@ -332,8 +332,8 @@ def resign(folder: Path) -> None:
         with suppress(ValueError, RecursionError, OSError, AttributeError, TypeError):
             described = json.loads(run.read_text())
             described.pop("sha256", None)
-            for stage, settings in described["stages"].items():
-                with suppress(OSError, AttributeError, TypeError):
+            with suppress(OSError, AttributeError, TypeError, KeyError):  # whatever was mutated
+                for stage, settings in described["stages"].items():
                     settings["manifest_sha256"] = file_record(run.parent / stage / "manifest.json").sha256
             text = json.dumps(described | {"sha256": run_sha256(described)})
             run.write_text(text.replace(f'"{DEEP}"', "[" * 100_000 + "]" * 100_000))
