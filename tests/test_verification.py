@@ -371,6 +371,7 @@ def test_a_model_that_does_not_fit_is_one_line(stage: Path, change: Callable[[di
         ("itemknn", lambda arrays: arrays.update(indices=arrays["indices"] + 100)),
         ("itemknn", lambda arrays: arrays.update(indptr=arrays["indptr"][::-1].copy())),
         ("sasrec", lambda arrays: arrays.update(items=arrays["items"].astype(np.float16))),
+        ("sasrec", lambda arrays: arrays.update(items=arrays["items"].astype(np.float64))),
         ("sasrec", lambda arrays: arrays.update(more=np.zeros(3, np.float32))),
         ("cllm4rec", lambda arrays: arrays.pop(sorted(arrays)[0])),
     ],
@@ -382,6 +383,16 @@ def test_weights_that_do_not_fit_are_one_line(stage: Path, change: Callable[[dic
     save_file(arrays, stage / "model.safetensors")
     write_manifest(stage)
     assert "is damaged" in refused(lambda: load_folder(stage))
+
+
+@pytest.mark.parametrize("stage", ["ease"], indirect=True)
+def test_a_model_without_users_serves_histories(stage: Path, data: Path) -> None:
+    """As a hostile author might sign it: nobody is known, so that everybody is served as a new user."""
+    users = np.arange(3)
+    expected = load_folder(stage).recommend(users, Dataset.load(data), 3)
+    pl.read_parquet(stage / "users.parquet").clear().write_parquet(stage / "users.parquet")
+    write_manifest(stage)
+    np.testing.assert_array_equal(load_folder(stage).recommend(users, Dataset.load(data), 3).items, expected.items)
 
 
 @pytest.mark.parametrize("stage", ["sasrec"], indirect=True)

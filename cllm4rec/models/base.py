@@ -254,4 +254,5 @@ class Recommender(ABC):
         """Numbers of some of the seen dataset's users (B,) among the trained users, -1 if new, int64 (B,)."""
         same = seen.user_ids.ids.equals(self.user_ids.ids)
         known = users if same else self.user_ids.find(seen.user_ids.names(users))
-        return np.where(self.trained[known] & (known >= 0), known, -1)
+        met = known >= 0
+        return np.where(met & self.trained[known], known, -1) if met.any() else np.full_like(known, -1)

@@ -225,6 +225,8 @@ class NeuralRecommender(InnerProductRecommender):
         if set(trained) != set(arrays):
             odd = sorted(set(trained) ^ set(arrays))[0]
             raise ValueError(f"model.safetensors does not fit this system: {odd} is on one side only")
+        if len({array.dtype for array in arrays.values()}) > 1:
+            raise ValueError("model.safetensors does not fit this system: its numbers are of several types")
         for name, parameter in trained.items():
             array = checked_array(arrays, name, tuple(parameter.shape), np.float32, np.float64)
             parameter.data = torch.from_numpy(array)  # no copy: a large table stays on disk until it is read
