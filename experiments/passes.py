@@ -1,8 +1,11 @@
-"""What a pass of each objective costs: tokens, padding and CPU seconds, side by side.
+"""Cost of a pass of each pretraining objective of CLLM4Rec: tokens and CPU seconds.
 
     python -m experiments.passes --dataset runs/musical/seed0/dataset
 
-Each objective of pretraining is trained for a few passes of its own; the first is not counted.
+Data: a dataset folder.
+
+Prints a table: tokens and CPU seconds of a pass, and their ratio to the collaborative pass. Each objective
+is trained alone for a few passes; the first pass is not counted.
 """
 
 import argparse
@@ -11,39 +14,46 @@ from pathlib import Path
 
 import torch
 
+from cllm4rec.cli import say
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.models.neural import make_accelerator
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import Objective, train
 from cllm4rec.training.meter import EpochRecord
-from experiments.commands import show, table
+from experiments.benchmarks.objectives import stage_objectives
+from experiments.report import markdown_table
 
 
 def main(dataset: Dataset, passes: int) -> None:
     torch.set_num_threads(1)
     config, model = TrainConfig(epochs=passes + 1), CLLM4Rec()
-    model.fit(dataset.train, None, TrainConfig(epochs=0))
-    rows, first = [], 0.0
-    for objective in reversed(model._objectives(dataset.train, "pretrain", config)):  # the collaborative one first
-        ended: list[float] = []
-        records: list[EpochRecord] = []
+    rows, collaborative_seconds = [], 0.0
+    for objective in reversed(
+        stage_objectives(model, dataset.train, "pretrain")
+    ):  # the collaborative one first
+        epochs: list[tuple[float, EpochRecord]] = []
 
-        def note(record: EpochRecord, ended: list[float] = ended, records: list[EpochRecord] = records) -> None:
-            ended.append(time.process_time())
-            records.append(record)
+        def note(record: EpochRecord, epochs: list[tuple[float, EpochRecord]] = epochs) -> None:
+            epochs.append((time.process_time(), record))
 
-        train(model.net, [Objective(objective.name, objective.corpus)], config, make_accelerator(), on_epoch=note)
-        seconds = (ended[-1] - ended[0]) / passes
-        tokens = sum(record.tokens_per_second * record.seconds for record in records[1:]) / passes
-        first = first or seconds
-        rows.append([objective.name, f"{tokens:,.0f}", f"{seconds:.2f}", f"{seconds / first:.2f}"])
-    show(table(["objective", "tokens a pass", "CPU seconds a pass", "of the collaborative one"], rows))
+        alone = Objective(objective.name, objective.corpus)
+        train(model.net, [alone], config, make_accelerator(), on_epoch=note)
+        seconds = (epochs[-1][0] - epochs[0][0]) / passes
+        tokens = sum(record.tokens_per_second * record.seconds for _, record in epochs[1:]) / passes
+        collaborative_seconds = collaborative_seconds or seconds
+        ratio = seconds / collaborative_seconds
+        rows.append([objective.name, f"{tokens:,.0f}", f"{seconds:.2f}", f"{ratio:.2f}"])
+    say(
+        markdown_table(["objective", "tokens a pass", "CPU seconds a pass", "of the collaborative one"], rows)
+    )
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dataset", type=Path, required=True, help="folder written by prepare")
-    parser.add_argument("--passes", type=int, default=3, help="passes to average over")
-    given = parser.parse_args()
-    main(Dataset.load(given.dataset), given.passes)
+    parser.add_argument("--passes", type=int, default=3, help="passes to average over (default: %(default)s)")
+    arguments = parser.parse_args()
+    main(Dataset.load(arguments.dataset), arguments.passes)

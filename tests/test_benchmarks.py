@@ -21,7 +21,9 @@ from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import micro_batches
 from cllm4rec.training.losses import multinomial_nll
 from experiments.benchmarks import gpu, item_loss, one_pass, plain, top_k
-from experiments.benchmarks.common import Row, Settings, extra_memory, side_by_side
+from experiments.benchmarks.backbones import save_backbone
+from experiments.benchmarks.measurement import extra_memory, side_by_side
+from experiments.benchmarks.results import Row, Settings
 
 
 def test_beam_search_finds_the_likeliest_answers_and_their_probabilities() -> None:
@@ -98,7 +100,8 @@ def test_the_floating_point_operations_of_a_step_are_counted_as_pytorch_does(tun
     world = taste_world(4, n_users=40, n_items=30, n_events=10)
     train, untrained = build_dataset(world.events, world.items).train, TrainConfig(epochs=0)
     config = GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=300)
-    model = CLLM4Rec(CLLM4RecConfig(backbone=gpu.save_backbone(tmp_path, train, config), tune=tune, start="random"))
+    backbone = save_backbone(tmp_path, train.item_texts["title"], config)
+    model = CLLM4Rec(CLLM4RecConfig(backbone=backbone, tune=tune, start="random"))
     for stage in model.stages:
         model.fit(train, None, untrained, stage)
         model.net.backbone.model.set_attn_implementation("eager")
@@ -121,11 +124,12 @@ def test_rows_of_the_gpu_are_measured_where_there_is_a_device_and_else_say_so(
     world = taste_world(4, n_users=40, n_items=30, n_events=10)
     train, given = build_dataset(world.events, world.items).train, Settings(tmp_path, True, tmp_path, 1)
     config = GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=300)
-    backbone, device = gpu.save_backbone(tmp_path / "backbone", train, config), torch.device("cpu")
+    backbone = save_backbone(tmp_path / "backbone", train.item_texts["title"], config)
+    device = torch.device("cpu")
     with torch.compiler.set_stance("force_eager"):
         rows = gpu.training(given, train, backbone, "full", Accelerator(cpu=True), gpu.gemm_rate(64, device))
     rows.append(gpu.scoring_row(train, backbone))
-    rows += gpu.loss_rows("ours", 64, 500, device)
+    rows += gpu.loss_rows("cllm4rec", 64, 500, device)
     assert all(row.value is not None and row.value > 0 for row in rows)
     assert {row.question for row in rows} <= {row.question for row in gpu.not_run()}
     if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""How fast, and how much memory: one script a question, each against a comparator measured in the same run.
+"""Time and memory against comparators that are measured in the same run; one module a question.
 
 python -m experiments.benchmarks --output bench            every question at full size
 python -m experiments.benchmarks --output bench --short    smaller sizes, under ten minutes

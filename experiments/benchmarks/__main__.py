@@ -1,12 +1,19 @@
-"""All benchmarks, one after the other, each in a process of its own; ends with the list of the targets that were missed."""
+"""All benchmarks in turn, each in a process of its own.
+
+    python -m experiments.benchmarks --output bench [--short]
+
+Data: that of the questions.
+
+Prints the table of each question and the list of missed targets; OUTPUT holds a JSON file per question.
+"""
 
 import json
 import subprocess
 import sys
 import time
 
-from experiments.benchmarks.common import settings
-from experiments.commands import show
+from cllm4rec.cli import say
+from experiments.benchmarks.results import parse_settings
 
 QUESTIONS = (
     *("start_up", "batches", "padding", "validation", "steps", "users", "item_loss", "sampled"),
@@ -15,16 +22,17 @@ QUESTIONS = (
 
 
 if __name__ == "__main__":
-    given, rows, failed = settings(__doc__), [], []
+    settings, rows, failed = parse_settings(__doc__), [], []
     for name in QUESTIONS:
-        began = time.monotonic()
-        if subprocess.run([sys.executable, "-m", f"experiments.benchmarks.{name}", *sys.argv[1:]]).returncode:
+        start = time.monotonic()
+        command = [sys.executable, "-m", f"experiments.benchmarks.{name}", *sys.argv[1:]]
+        if subprocess.run(command).returncode:
             failed.append(name)
             continue
-        show(f"{name} took {time.monotonic() - began:.0f} s")
-        rows += json.loads((given.output / f"{name}.json").read_text())["rows"]
-    found = {met: [row["question"] for row in rows if row["met"] is met] for met in (True, False, None)}
-    show(f"\n{len(found[True])} of {len(rows)} targets met, {len(found[None])} not run")
-    show("".join(f"MISSED {one}\n" for one in found[False]))
+        say(f"{name} took {time.monotonic() - start:.0f} s")
+        rows += json.loads((settings.output / f"{name}.json").read_text())["rows"]
+    questions = {met: [row["question"] for row in rows if row["met"] is met] for met in (True, False, None)}
+    say(f"\n{len(questions[True])} of {len(rows)} targets met, {len(questions[None])} not run")
+    say("".join(f"MISSED {question}\n" for question in questions[False]))
     if failed:
         sys.exit(f"these ended in an error: {', '.join(failed)}")

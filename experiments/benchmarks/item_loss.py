@@ -1,6 +1,11 @@
-"""The multinomial item loss over a million items, against dense logits.
+"""The multinomial item loss over a million items: difference, memory and time.
 
-Value and gradients are the same; what counts is the memory beyond inputs and their gradients, and the time.
+    python -m experiments.benchmarks.item_loss --output bench
+
+Data: random states and items, 256 states with five targets each.
+
+Prints the largest difference from dense logits, the memory beyond inputs and gradients, and the time of a
+forward and a backward pass. Comparator: all logits at once.
 """
 
 from collections.abc import Callable
@@ -10,16 +15,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from cllm4rec.training.losses import multinomial_nll
-from experiments.benchmarks.common import Row, Settings, extra_memory, report, settings, side_by_side
+from experiments.benchmarks.measurement import extra_memory, side_by_side
+from experiments.benchmarks.results import Row, Settings, parse_settings, report
 
-BATCH, TARGETS = 256, 5
-
-
+BATCH, TARGETS = 256, 5  # states, targets of a state
 CPU = torch.device("cpu")
 
 
 def inputs(n_items: int, width: int, device: torch.device = CPU) -> dict[str, Tensor]:
-    """States, items, and sorted targets."""
+    """Arguments of the loss: states, items, and targets in ascending order of their state."""
     generator = torch.Generator().manual_seed(0)
     states = torch.randn(BATCH, width, generator=generator).to(device).requires_grad_()
     items = (torch.randn(n_items, width, generator=generator) / width**0.5).to(device).requires_grad_()
@@ -29,49 +33,66 @@ def inputs(n_items: int, width: int, device: torch.device = CPU) -> dict[str, Te
 
 
 def dense(states: Tensor, classes: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
-    """The same loss with all logits at once."""
+    """The same loss from all logits at once."""
     return -functional.log_softmax(states @ classes.T, dim=1)[rows, targets].sum()
 
 
-def step(loss: Callable[..., Tensor], n_items: int, width: int, device: torch.device = CPU) -> Callable[[], object]:
-    """A forward and a backward pass, on inputs that are there; the gradients are new."""
-    given = inputs(n_items, width, device)
+def step(
+    loss: Callable[..., Tensor], n_items: int, width: int, device: torch.device = CPU
+) -> Callable[[], object]:
+    """A forward and a backward pass on given inputs; the gradients are allocated anew in each call."""
+    tensors = inputs(n_items, width, device)
 
     def run() -> None:
-        given["states"].grad = given["classes"].grad = None
-        loss(**given).backward()
+        tensors["states"].grad = tensors["classes"].grad = None
+        loss(**tensors).backward()
 
     return run
 
 
-def difference(n_items: int, width: int, loss: Callable[..., Tensor] = multinomial_nll, device: torch.device = CPU) -> float:
-    """Largest difference of value and gradients from those of dense logits, in their largest number."""
-    found = []
+def difference(
+    n_items: int, width: int, loss: Callable[..., Tensor] = multinomial_nll, device: torch.device = CPU
+) -> float:
+    """Largest difference from dense logits in value and gradients, relative to the largest number of each."""
+    results = []
     for function in (loss, dense):
-        given = inputs(n_items, width, device)
-        value = function(**given)
+        tensors = inputs(n_items, width, device)
+        value = function(**tensors)
         value.backward()
-        found.append((value.detach(), given["states"].grad, given["classes"].grad))
-    return max(float((one - other).abs().max() / other.abs().max()) for one, other in zip(*found, strict=True))
+        results.append((value.detach(), tensors["states"].grad, tensors["classes"].grad))
+    pairs = zip(*results, strict=True)
+    return max(float((tested - exact).abs().max() / exact.abs().max()) for tested, exact in pairs)
 
 
-def main(given: Settings) -> list[Row]:
-    n_items = 300_000 if given.short else 1_000_000
-    rows = []
-    for width in (64, 256):
-        what = f"item loss, {n_items:,} items, d = {width}"
-        rows.append(Row(f"{what}: difference from dense", "", "", difference(n_items, width), 1e-5, True))
-        gradients = (n_items + BATCH) * width * 4 / 2**20  # MiB, which both need
-        ours, other = (
-            extra_memory(step, loss, n_items, width, threads=given.threads) - gradients for loss in (multinomial_nll, dense)
-        )
-        rows.append(Row(f"{what}: extra memory", f"{ours:,.0f} MiB", f"dense {other:,.0f} MiB", ours / other, 0.1, True))
-        both = {"ours": step(multinomial_nll, n_items, width), "dense": step(dense, n_items, width)}
-        times = side_by_side(both, 3)
-        values = f"{times['ours']:.2f} s", f"dense {times['dense']:.2f} s"
-        rows.append(Row(f"{what}: time", *values, times["ours"] / times["dense"], 1.2, True))
-    return report("item_loss", rows, given)
+def gradients_mib(n_items: int, width: int) -> float:
+    """Memory of the gradients in MiB, which every form of the loss needs."""
+    return (n_items + BATCH) * width * 4 / 2**20
+
+
+def rows_of(n_items: int, width: int, settings: Settings) -> list[Row]:
+    """Rows of one width."""
+    prefix = f"item loss, {n_items:,} items, d = {width}"
+    losses: dict[str, Callable[..., Tensor]] = {"cllm4rec": multinomial_nll, "dense": dense}
+    memory = {
+        name: extra_memory(step, loss, n_items, width, threads=settings.threads)
+        - gradients_mib(n_items, width)
+        for name, loss in losses.items()
+    }
+    times = side_by_side({name: step(loss, n_items, width) for name, loss in losses.items()}, 3)
+    mib = f"{memory['cllm4rec']:,.0f} MiB", f"dense {memory['dense']:,.0f} MiB"
+    seconds = f"{times['cllm4rec']:.2f} s", f"dense {times['dense']:.2f} s"
+    return [
+        Row(f"{prefix}: difference from dense", "", "", difference(n_items, width), 1e-5, True),
+        Row(f"{prefix}: extra memory", *mib, memory["cllm4rec"] / memory["dense"], 0.1, True),
+        Row(f"{prefix}: time", *seconds, times["cllm4rec"] / times["dense"], 1.2, True),
+    ]
+
+
+def main(settings: Settings) -> list[Row]:
+    n_items = 300_000 if settings.short else 1_000_000
+    rows = [row for width in (64, 256) for row in rows_of(n_items, width, settings)]
+    return report("item_loss", rows, settings)
 
 
 if __name__ == "__main__":
-    main(settings(__doc__))
+    main(parse_settings(__doc__))

@@ -1,63 +1,48 @@
-"""Which share of the positions that are computed is padding, in an epoch of each objective as the loop visits it."""
+"""Share of padding in the computed positions, in an epoch of each objective.
 
-import sys
+    python -m experiments.benchmarks.padding --output bench
+
+Data: Amazon Beauty and MovieLens 1M in SHARED/data.
+
+Prints the share of positions that are padding, for every stage of CLLM4Rec and RSLLM with default training.
+"""
 
 from accelerate import Accelerator
 
-from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.preparation import build_dataset
 from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.models.configs import CLLM4RecConfig, RSLLMConfig
 from cllm4rec.models.rsllm import RSLLM
-from cllm4rec.models.sasrec import SASRec
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import Objective, micro_batches, n_steps
-from experiments.benchmarks.common import Row, Settings, report, settings
-
-SETS = ("amazon-beauty-p5", "srb-movielens-1m")
-
-
-def read(given: Settings, name: str) -> Dataset:
-    """Its events and titles, each user's last items held out.
-
-    Raises:
-        SystemExit: it is not there.
-    """
-    folder = given.shared / "data" / name
-    if not folder.is_dir():
-        sys.exit(f"error: {folder}: there is no such folder: --shared or CLLM4REC_SHARED says in which one data/ lies")
-    interactions, items = (folder / f"{one}.tsv.gz" for one in ("interactions", "items"))
-    return build_dataset(interactions, items, split="leave-last-out")
+from experiments.benchmarks.datasets import dataset_names, read_dataset
+from experiments.benchmarks.objectives import stage_objectives
+from experiments.benchmarks.results import Row, Settings, parse_settings, report
 
 
-def objectives(train: Dataset) -> list[tuple[str, Objective, TrainConfig]]:
-    """Those of both systems, each with the settings it is trained with by default."""
-    found = []
-    untrained = TrainConfig(epochs=0)
-    systems = (CLLM4Rec(CLLM4RecConfig(start="random")), RSLLM(RSLLMConfig()))
-    systems[1].given_first = SASRec().fit(train, None, untrained)
-    for system in systems:
-        for stage in system.stages:
-            system.fit(train, None, untrained, stage)
-            config = system.config_class.training[stage]
-            found += [(f"{system.name}, {stage}", one, config) for one in system._objectives(train, stage, config)]
-    return found
+def count_positions(objective: Objective, config: TrainConfig, every: int) -> tuple[int, int]:
+    """Tokens and positions of an epoch, in every so many of its steps."""
+    tokens = positions = 0
+    steps = range(0, n_steps(objective, objective.from_epoch, config), every)
+    for batches in micro_batches(objective, objective.from_epoch, steps, config, Accelerator(cpu=True)):
+        for batch, _ in batches:
+            tokens, positions = tokens + int(batch["mask"].sum()), positions + batch["mask"].numel()
+    return tokens, positions
 
 
-def main(given: Settings) -> list[Row]:
+def main(settings: Settings) -> list[Row]:
     rows = []
-    for name in SETS[: 1 if given.short else None]:
-        for what, objective, config in objectives(read(given, name).train):
-            tokens = positions = 0
-            steps = range(0, n_steps(objective, objective.from_epoch, config), 5 if given.short else 1)
-            for batches in micro_batches(objective, objective.from_epoch, steps, config, Accelerator(cpu=True)):
-                for batch, _ in batches:
-                    tokens, positions = tokens + int(batch["mask"].sum()), positions + batch["mask"].numel()
-            share = 1 - tokens / positions
-            shown = f"{tokens:,} of {positions:,} positions are tokens"
-            rows.append(Row(f"padding, {name}, {what}, {objective.name}", shown, "", share, 0.1, True))
-    return report("padding", rows, given)
+    for name in dataset_names(settings):
+        train = read_dataset(name, settings).train
+        for system in (CLLM4Rec(CLLM4RecConfig(start="random")), RSLLM(RSLLMConfig())):
+            for stage in system.stages:
+                config = system.config_class.training[stage]
+                for objective in stage_objectives(system, train, stage):
+                    tokens, positions = count_positions(objective, config, 5 if settings.short else 1)
+                    question = f"padding, {name}, {system.name}, {stage}, {objective.name}"
+                    measured = f"{tokens:,} of {positions:,} positions are tokens"
+                    rows.append(Row(question, measured, "", 1 - tokens / positions, 0.1, True))
+    return report("padding", rows, settings)
 
 
 if __name__ == "__main__":
-    main(settings(__doc__))
+    main(parse_settings(__doc__))

@@ -1,7 +1,8 @@
-"""Training steps written without any thought of speed: what a step of the loop is compared with.
+"""Training steps in plain PyTorch: the comparator of a step of the loop.
 
-A plain step has no padding: the batch's tokens stand in rows of equal length. It looks them up in the same tables, runs the
-library's model with its own causal mask, takes the dense cross-entropy of as many states, and steps with PyTorch's AdamW.
+A plain step has no padding: the tokens of the batch are cut into rows of equal length. It looks them up in
+the same tables, runs the library's model with its own causal mask, takes the dense cross-entropy of as many
+states as the loop reads, and steps with PyTorch's AdamW.
 """
 
 import copy
@@ -20,18 +21,19 @@ from cllm4rec.training.loop import MicroBatches
 
 
 def states_of(backbone: Backbone, tokens: Tensor, n_rows: int, table: Tensor) -> Tensor:
-    """States (N, d) of tokens (N,) cut into rows of equal length; a few are left over."""
+    """States (N', d) of tokens (N,) cut into rows of equal length; the remainder is dropped."""
     length = max(1, round(len(tokens) / n_rows))
-    rows = tokens[: len(tokens) // length * length].view(-1, length)
+    rows = tokens[: len(tokens) // length * length].view(-1, length)  # (n_rows', length)
     words, ids = rows.clamp(max=backbone.n_words - 1), (rows - backbone.n_words).clamp(min=0)
-    known = functional.embedding(ids, table) * backbone.id_scale
-    embedded = torch.where((rows >= backbone.n_words)[..., None], known, backbone.words[words] * backbone.word_scale)
+    id_vectors = functional.embedding(ids, table) * backbone.id_scale
+    word_vectors = backbone.words[words] * backbone.word_scale
+    embedded = torch.where((rows >= backbone.n_words)[..., None], id_vectors, word_vectors)
     states: Tensor = backbone.model.base_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
     return states.flatten(0, 1)
 
 
-def some_of(states: Tensor, n: int) -> Tensor:
-    """As many states as are read: which ones makes no difference to the time."""
+def sample(states: Tensor, n: int) -> Tensor:
+    """n of the states, spread over all: which ones makes no difference to the time."""
     return states[torch.linspace(0, len(states) - 1, n).long()]
 
 
@@ -41,12 +43,15 @@ def nll(states: Tensor, classes: Tensor, rows: Tensor, targets: Tensor) -> Tenso
 
 
 class PlainCLLM4Rec(nn.Module):
-    """The same backbone, tables and heads."""
+    """The same backbone, ID tables and heads."""
 
     def __init__(self, net: CLLM4RecNet) -> None:
         super().__init__()
         self.backbone, self.n_users = copy.deepcopy(net.backbone), net.n_users
-        self.collaborative, self.content = nn.Parameter(net.collaborative.whole()), nn.Parameter(net.content.whole())
+        self.collaborative, self.content = (
+            nn.Parameter(net.collaborative.whole()),
+            nn.Parameter(net.content.whole()),
+        )
 
     def forward(self, objective: str, step: MicroBatches) -> Tensor:
         """The mean loss of a step."""
@@ -57,11 +62,11 @@ class PlainCLLM4Rec(nn.Module):
         rows = torch.cat([batch["rows"] + sum(counts[:i]) for i, (batch, _) in enumerate(step)])
         targets = torch.cat([batch["targets"] for batch, _ in step])
         classes = self.backbone.word_head if objective == "content" else table[self.n_users :]
-        return nll(some_of(states, sum(counts)), classes, rows, targets) / len(targets)
+        return nll(sample(states, sum(counts)), classes, rows, targets) / len(targets)
 
 
 class PlainRSLLM(nn.Module):
-    """The same backbone, projector and heads; where IDs are read, all items are projected, and contrasted with."""
+    """The same backbone, projector and heads; where IDs are read, all items are projected and contrasted."""
 
     def __init__(self, net: RSLLMNet) -> None:
         super().__init__()
@@ -69,34 +74,55 @@ class PlainRSLLM(nn.Module):
 
     def forward(self, objective: str, step: MicroBatches) -> Tensor:
         """The mean loss of a step."""
-        net, batches = self.net, [batch for batch, _ in step]
-        table: Tensor = net.projected(None if "items" in batches[0] else torch.zeros(1, dtype=torch.long))
+        batches = [batch for batch, _ in step]
+        return self._answer_loss(batches) if "items" not in batches[0] else self._contrast_loss(batches)
+
+    def _answer_loss(self, batches: list[Batch]) -> Tensor:
+        """Stage 1: the loss of the answers' words; prompts have no IDs."""
+        states = self._states(batches, self.net.projected(torch.zeros(1, dtype=torch.long)))
+        words = torch.cat([batch["targets"] for batch in batches])
+        return self._word_loss(states, words) / len(words)
+
+    def _contrast_loss(self, batches: list[Batch]) -> Tensor:
+        """Stage 2: the loss of the answers' words + beta C_user + alpha C_item."""
+        config, table = self.net.config, self.net.projected(None)  # (n_items, d)
+        states = self._states(batches, table)
+        words = torch.cat([batch["words"] for batch in batches])
+        targets, titled = (
+            torch.cat([batch["items"][batch[name]] for batch in batches]) for name in ("targets", "titled")
+        )
+        user_loss = nll(
+            self.net.norm(sample(states, len(targets))), table, torch.arange(len(targets)), targets
+        )
+        title = torch.linspace(0, len(titled) - 1, sum(len(batch["title_words"]) for batch in batches)).long()
+        summed = torch.zeros(len(titled), states.shape[1]).index_add(0, title, sample(states, len(title)))
+        means = self.net.norm(summed / torch.bincount(title, minlength=len(titled))[:, None])
+        unit = partial(functional.normalize, dim=-1)
+        item_loss = nll(unit(means) / config.temperature, unit(table), torch.arange(len(titled)), titled)
+        loss = self._word_loss(states, words) + config.beta * user_loss + config.alpha * item_loss
+        return loss / len(targets)
+
+    def _states(self, batches: list[Batch], table: Tensor) -> Tensor:
         tokens = torch.cat([self._tokens(batch) for batch in batches])
-        states = states_of(net.backbone, tokens, sum(len(batch["mask"]) for batch in batches), table)
-        words = torch.cat([batch["words"] if "items" in batch else batch["targets"] for batch in batches])
-        loss, n_targets = nll(some_of(states, len(words)), net.backbone.word_head, torch.arange(len(words)), words), len(words)
-        if "items" in batches[0]:
-            targets, titled = (torch.cat([batch["items"][batch[name]] for batch in batches]) for name in ("targets", "titled"))
-            own, n_targets = net.norm(some_of(states, len(targets))), len(targets)
-            user = nll(own, table, torch.arange(len(targets)), targets)
-            of = torch.linspace(0, len(titled) - 1, sum(len(batch["title_words"]) for batch in batches)).long()
-            titles = torch.zeros(len(titled), states.shape[1]).index_add(0, of, some_of(states, len(of)))
-            titles = titles / torch.bincount(of, minlength=len(titled))[:, None]
-            unit = partial(functional.normalize, dim=-1)
-            item = nll(unit(net.norm(titles)) / net.config.temperature, unit(table), torch.arange(len(titled)), titled)
-            loss = loss + net.config.beta * user + net.config.alpha * item
-        return loss / n_targets
+        return states_of(self.net.backbone, tokens, sum(len(batch["mask"]) for batch in batches), table)
+
+    def _word_loss(self, states: Tensor, words: Tensor) -> Tensor:
+        return nll(sample(states, len(words)), self.net.backbone.word_head, torch.arange(len(words)), words)
 
     def _tokens(self, batch: Batch) -> Tensor:
-        """Its tokens, items numbered as in the catalogue."""
+        """Tokens of a batch, its items numbered as in the catalogue."""
         tokens, n_words = batch["tokens"][batch["mask"]], self.net.backbone.n_words
         if "items" not in batch:
             return tokens
-        return torch.where(tokens < n_words, tokens, n_words + batch["items"][(tokens - n_words).clamp(min=0)])
+        return torch.where(
+            tokens < n_words, tokens, n_words + batch["items"][(tokens - n_words).clamp(min=0)]
+        )
 
 
-def plain_steps(net: Any, objective: str, steps: list[MicroBatches], optimizer: torch.optim.Optimizer) -> None:
-    """Steps of the plain training."""
+def plain_steps(
+    net: Any, objective: str, steps: list[MicroBatches], optimizer: torch.optim.Optimizer
+) -> None:
+    """Steps of plain training."""
     net.train()
     for step in steps:
         net(objective, step).backward()

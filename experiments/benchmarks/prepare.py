@@ -1,4 +1,11 @@
-"""`prepare` on generated events: read, 5-core, leave the last events out, write."""
+"""The command `prepare` on ten million events: read, 5-core, leave-last-out, write.
+
+    python -m experiments.benchmarks.prepare --output bench
+
+Data: generated events, as TSV.gz and as Parquet.
+
+Prints seconds, peak memory and the exponent of time. Comparator: a tenth of the events.
+"""
 
 import gzip
 import math
@@ -10,59 +17,64 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from experiments.benchmarks.common import Row, Settings, report, settings
-from experiments.commands import Spent, command
+from experiments.benchmarks.results import Row, Settings, parse_settings, report
+from experiments.commands import Cost, run_command
 
 
-def events(n: int, seed: int = 0) -> pl.DataFrame:
-    """Events of n / 20 users with items of a skewed popularity; ids are words, times are seconds."""
+def generate_events(n: int, seed: int = 0) -> pl.DataFrame:
+    """Events of n / 20 users with items of a skewed popularity; ids are texts, times are in seconds."""
     generator = np.random.default_rng(seed)
     users = generator.integers(0, n // 20, n)
     items = (generator.random(n) ** 3 * (n // 100)).astype(np.int64)
-    frame = pl.DataFrame({"user": users, "item": items, "rating": generator.integers(1, 6, n)})
+    table = pl.DataFrame({"user": users, "item": items, "rating": generator.integers(1, 6, n)})
     ids = [pl.format("{}-{}", pl.lit(kind), pl.col(kind)).alias(f"{kind}_id") for kind in ("user", "item")]
-    return frame.select(*ids, "rating", timestamp=pl.Series(generator.integers(1_500_000_000, 1_600_000_000, n)))
+    times = pl.Series(generator.integers(1_500_000_000, 1_600_000_000, n))
+    return table.select(*ids, "rating", timestamp=times)
 
 
 def write_events(n: int, path: Path) -> None:
-    """Write `events(n)` as the kind of file that its name says."""
-    frame = events(n)
+    """Write n events to a .parquet or .tsv.gz file."""
+    events = generate_events(n)
     if path.suffix == ".parquet":
-        frame.write_parquet(path)
+        events.write_parquet(path)
         return
     with gzip.open(path, "wb", compresslevel=1) as file:
-        frame.write_csv(file, separator="\t")  # type: ignore[call-overload]  # a file that is open is one, too
+        events.write_csv(file, separator="\t")  # type: ignore[call-overload]  # open files are accepted too
 
 
-def main(given: Settings) -> list[Row]:
-    most, rows = (1_000_000 if given.short else 10_000_000), []
-    spawn = multiprocessing.get_context("spawn")  # events are made elsewhere: a command's peak counts that of who starts it
-    with tempfile.TemporaryDirectory() as name, ProcessPoolExecutor(1, mp_context=spawn) as maker:
-        for kind in ("tsv.gz", "parquet"):
-            spent = {}
-            for n in (most // 10, most):
-                path = Path(name) / f"{n}.{kind}"
-                maker.submit(write_events, n, path).result()
-                spent[n] = command("prepare", "--interactions", path, "--k-core", 5, "--split", "leave-last-out",
-                                   "--output", Path(name) / "data")  # fmt: skip
-                path.unlink()
-            rows += compared(spent[most], spent[most // 10], f"prepare, {most:,} events, {kind}")
-    return report("prepare", rows, given)
-
-
-def compared(large: Spent, small: Spent, what: str) -> list[Row]:
-    """Time, memory and growth of a command on a table and on one of a tenth of its size."""
+def rows_of(kind: str, large: Cost, small: Cost, n: int) -> list[Row]:
+    """Time, memory and growth of the command on n events, against a tenth of them."""
+    prefix = f"prepare, {n:,} events, {kind}"
     exponent = math.log10(large.seconds / small.seconds)
+    cpu_exponent = math.log10(large.cpu_seconds / small.cpu_seconds)
     times = f"{large.seconds:.1f} s ({large.cpu_seconds:.1f} s of CPU)"
     tenth = f"a tenth {small.seconds:.1f} s ({small.cpu_seconds:.1f} s)"
     peaks = f"{large.peak_mib:,.0f}", f"a tenth {small.peak_mib:,.0f}"
-    growth = f"of CPU time {math.log10(large.cpu_seconds / small.cpu_seconds):.2f}"
     return [
-        Row(f"{what}: seconds", times, tenth, large.seconds, 60, True),
-        Row(f"{what}: peak MiB", *peaks, large.peak_mib, 4096, True),
-        Row(f"{what}: exponent of time", growth, "", exponent, 1.1, True),
+        Row(f"{prefix}: seconds", times, tenth, large.seconds, 60, True),
+        Row(f"{prefix}: peak MiB", *peaks, large.peak_mib, 4096, True),
+        Row(f"{prefix}: exponent of time", f"of CPU time {cpu_exponent:.2f}", "", exponent, 1.1, True),
     ]
 
 
+def main(settings: Settings) -> list[Row]:
+    n_events, rows = 1_000_000 if settings.short else 10_000_000, []
+    spawn = multiprocessing.get_context("spawn")
+    # Events are made in another process: the peak of a command includes the memory of its parent.
+    with tempfile.TemporaryDirectory() as name, ProcessPoolExecutor(1, mp_context=spawn) as maker:
+        for kind in ("tsv.gz", "parquet"):
+            costs = []
+            for n in (n_events // 10, n_events):
+                path = Path(name) / f"{n}.{kind}"
+                maker.submit(write_events, n, path).result()
+                rules = ("--k-core", 5, "--split", "leave-last-out")
+                output = Path(name) / "data"
+                costs.append(run_command("prepare", "--interactions", path, *rules, "--output", output))
+                path.unlink()
+            small, large = costs
+            rows += rows_of(kind, large, small, n_events)
+    return report("prepare", rows, settings)
+
+
 if __name__ == "__main__":
-    main(settings(__doc__))
+    main(parse_settings(__doc__))

@@ -1,4 +1,12 @@
-"""Lists for all users of a data set, known items left out, against a bare forward of the same prompts and the item product."""
+"""Lists for all users of a data set, known items left out: time and extra memory.
+
+    python -m experiments.benchmarks.scoring --output bench
+
+Data: Amazon Beauty and MovieLens 1M in SHARED/data.
+
+Prints users per second, and the extra memory for all users three times over against once. Comparator: a bare
+forward of the same prompts and the product with all items.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,84 +21,95 @@ from cllm4rec.models.configs import CLLM4RecConfig
 from cllm4rec.text.histories import fill, prompt_batch
 from cllm4rec.text.prompts import Template
 from cllm4rec.text.ragged import Batch, Ragged, batches_by_length
-from cllm4rec.training.config import TrainConfig
-from experiments.benchmarks.common import Row, Settings, extra_memory, report, settings, side_by_side, synchronised
-from experiments.benchmarks.padding import SETS, read
+from experiments.benchmarks.datasets import dataset_names, read_dataset
+from experiments.benchmarks.measurement import extra_memory, side_by_side, synchronised
+from experiments.benchmarks.objectives import untrained
+from experiments.benchmarks.results import Row, Settings, parse_settings, report
 
 K, USERS_AT_ONCE = 20, 512
 
 
-def built(train: Dataset, backbone: str = "tiny") -> CLLM4Rec:
-    """The system as it starts: weights make no difference here."""
-    model = CLLM4Rec(CLLM4RecConfig(backbone=backbone, start="random"))
-    for stage in model.stages:
-        model.fit(train, None, TrainConfig(epochs=0), stage)
-    return model
+def build(train: Dataset, backbone: str = "tiny") -> CLLM4Rec:
+    """CLLM4Rec with initial weights."""
+    return untrained(CLLM4Rec(CLLM4RecConfig(backbone=backbone, start="random")), train)
+
+
+def users_of(train: Dataset) -> np.ndarray:
+    """Users with training events."""
+    return np.flatnonzero(np.diff(train.interactions.indptr) > 0)
 
 
 def lists(model: CLLM4Rec, users: np.ndarray, train: Dataset) -> None:
-    """What `recommend` does."""
+    """The lists, discarded, in batches as the command `recommend` makes them."""
     for _ in model.recommend_batches(users, train, K, USERS_AT_ONCE):
         pass
 
 
 def prompts(model: CLLM4Rec, users: np.ndarray, train: Dataset) -> list[list[Batch]]:
-    """The prompts of each batch of users, as `recommend` makes them."""
-    template, found = Template.compile("recommend", model.tokenizer), []
+    """The prompts of each batch of users, cut by length as `recommend` does."""
+    template, batches = Template.compile("recommend", model.tokenizer), []
     for start in range(0, len(users), USERS_AT_ONCE):
-        own = users[start : start + USERS_AT_ONCE]
-        events, lengths = train.interactions.histories(own)
-        items = Ragged(train.interactions.items[events], lengths).last(model.net.backbone.context - template.n_fixed)
-        parts = batches_by_length(lengths + template.n_fixed, TOKENS_AT_ONCE)
-        keep = np.ones(len(own), dtype=bool)
-        filled = [fill(template, model.tokenizer, own[rows], items.take(rows), keep[rows]) for rows in parts]
-        batches = [prompt_batch(model.tokenizer, *one) for one in filled]
-        found.append([{name: tensor.to(model.device) for name, tensor in batch.items()} for batch in batches])
-    return found
+        batch_users = users[start : start + USERS_AT_ONCE]
+        events, lengths = train.interactions.histories(batch_users)
+        items = Ragged(train.interactions.items[events], lengths).last(
+            model.net.backbone.context - template.n_fixed
+        )
+        micro_batches = []
+        for rows in batches_by_length(lengths + template.n_fixed, TOKENS_AT_ONCE):
+            keep_user = np.ones(len(rows), dtype=bool)
+            filled = fill(template, model.tokenizer, batch_users[rows], items.take(rows), keep_user)
+            batch = prompt_batch(model.tokenizer, *filled)
+            micro_batches.append({name: tensor.to(model.device) for name, tensor in batch.items()})
+        batches.append(micro_batches)
+    return batches
 
 
 @torch.no_grad()
 def bare(model: CLLM4Rec, batches: list[list[Batch]]) -> Tensor:
-    """The forward passes, and the states by all items."""
+    """The forward passes, and the products of states and items; the scores (B, n_items) of the last batch."""
     model.net.eval()
-    table = model.net.collaborative.items.weight
-    for parts in batches:
-        scores = torch.cat([model.net.user_states(batch, True) for batch in parts]) @ table.T
+    items = model.net.collaborative.items.weight
+    for micro_batches in batches:
+        scores = torch.cat([model.net.user_states(batch, True) for batch in micro_batches]) @ items.T
     return scores
 
 
-def ready(given: Settings, name: str, times: int) -> Callable[[], object]:
-    """Lists of all users, so many times over."""
-    train = read(given, name).train
-    model, users = built(train), np.tile(np.flatnonzero(np.diff(train.interactions.indptr) > 0), times)
+def prepare(settings: Settings, name: str, times: int) -> Callable[[], object]:
+    """`lists` of all users, so many times over, not yet called."""
+    train = read_dataset(name, settings).train
+    model, users = build(train), np.tile(users_of(train), times)
     lists(model, users[:64], train)
     return partial(lists, model, users, train)
 
 
 def time_row(question: str, model: CLLM4Rec, users: np.ndarray, train: Dataset) -> Row:
-    """The time of their lists against that of the bare forward passes and products."""
-    both = {
-        "ours": synchronised(partial(lists, model, users, train)),
+    """The time of the lists against that of the bare forward passes and products."""
+    functions = {
+        "lists": synchronised(partial(lists, model, users, train)),
         "bare": synchronised(partial(bare, model, prompts(model, users, train))),
     }
-    times = side_by_side(both, 3)
-    ours, other = (f"{len(users) / seconds:,.0f} users/s" for seconds in times.values())
-    return Row(question, ours, f"bare {other}", times["ours"] / times["bare"], 1.15, True)
+    times = side_by_side(functions, 3)
+    rates = {name: f"{len(users) / seconds:,.0f} users/s" for name, seconds in times.items()}
+    return Row(question, rates["lists"], f"bare {rates['bare']}", times["lists"] / times["bare"], 1.15, True)
 
 
-def main(given: Settings) -> list[Row]:
+def memory_row(name: str, settings: Settings) -> Row:
+    """Extra memory for all users three times over against once."""
+    many, once = (extra_memory(prepare, settings, name, times, threads=settings.threads) for times in (3, 1))
+    question = f"top {K} of all users three times over, {name}: extra memory"
+    return Row(question, f"{many:,.0f} MiB", f"once {once:,.0f} MiB", many / once, 1.2, True)
+
+
+def main(settings: Settings) -> list[Row]:
     rows = []
-    for name in SETS[: 1 if given.short else None]:
-        train = read(given, name).train
-        model, users = built(train), np.flatnonzero(np.diff(train.interactions.indptr) > 0)
-        users = users[:2048] if given.short else users
-        rows.append(time_row(f"top {K} of all users, {name}: time", model, users, train))
-        if not given.short:
-            many, once = (extra_memory(ready, given, name, times, threads=given.threads) for times in (3, 1))
-            rows.append(Row(f"top {K} of all users three times over, {name}: extra memory", f"{many:,.0f} MiB",
-                            f"once {once:,.0f} MiB", many / once, 1.2, True))  # fmt: skip
-    return report("scoring", rows, given)
+    for name in dataset_names(settings):
+        train = read_dataset(name, settings).train
+        users = users_of(train)[: 2048 if settings.short else None]
+        rows.append(time_row(f"top {K} of all users, {name}: time", build(train), users, train))
+        if not settings.short:
+            rows.append(memory_row(name, settings))
+    return report("scoring", rows, settings)
 
 
 if __name__ == "__main__":
-    main(settings(__doc__))
+    main(parse_settings(__doc__))

@@ -1,13 +1,18 @@
-"""A training step of each objective of both systems against the same backbone, head and optimiser written plainly; and
-in bf16 against float32, with a profile of both in the JSON (in the short form where the target was missed): shares
-of the time by operation."""
+"""A training step of each objective of CLLM4Rec and RSLLM, in float32 and in bf16.
+
+    python -m experiments.benchmarks.steps --output bench
+
+Data: Amazon Beauty in SHARED/data.
+
+Prints the milliseconds of a step. Comparator in float32: the same backbone, head and optimiser in plain
+PyTorch (`plain`). On processors with bf16 arithmetic also bf16 against float32, and the attention alone; the
+JSON file then holds profiles, in the short form only where the target is missed.
+"""
 
 import copy
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,134 +26,168 @@ from cllm4rec.models.attention import written_out
 from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.models.configs import CLLM4RecConfig, RSLLMConfig
 from cllm4rec.models.rsllm import RSLLM
-from cllm4rec.models.sasrec import SASRec
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import Course, MicroBatches, micro_batches, n_steps
-from experiments.benchmarks.common import Row, Settings, report, settings, side_by_side
-from experiments.benchmarks.padding import SETS, read
+from experiments.benchmarks.datasets import BEAUTY, read_dataset
+from experiments.benchmarks.measurement import side_by_side
+from experiments.benchmarks.objectives import stage_objectives
 from experiments.benchmarks.plain import PlainCLLM4Rec, PlainRSLLM, plain_steps
+from experiments.benchmarks.results import Row, Settings, parse_settings, processor_description, report
 
 STEPS = 8  # timed together, spread over an epoch
-
-
-def our_steps(course: Course, objective: str, steps: list[MicroBatches]) -> None:
-    """Steps of the loop."""
-    course.net.train()
-    for step in steps:
-        course.step(objective, step, False)
-
-
-class InBF16(Accelerator):
-    """What `mixed_precision="bf16"` is, which all accelerators of a process would have to share."""
-
-    def autocast(self, autocast_handler: object = None) -> Any:
-        return torch.autocast("cpu", torch.bfloat16)
-
-
-def shares(function: Callable[[], object]) -> dict[str, float]:
-    """The largest shares of the CPU time of a function, by operation of PyTorch."""
-    with profile(activities=[ProfilerActivity.CPU]) as found:
-        function()
-    times = {one.key: one.self_cpu_time_total for one in found.key_averages()}
-    largest = sorted(times, key=times.__getitem__, reverse=True)[:8]
-    return {name: round(times[name] / sum(times.values()), 3) for name in largest}
-
-
-def attention_row() -> Row:
-    """Value and gradient of causal attention, 64 examples of 64 tokens, four heads of 64: written out in bf16, and fused."""
-    generator = torch.Generator().manual_seed(0)
-    single = [torch.randn(64, 4, 64, 64, generator=generator).requires_grad_() for _ in range(3)]
-    half = [one.detach().bfloat16().requires_grad_() for one in single]
-    visible = torch.ones(64, 64, dtype=torch.bool).tril()
-
-    def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-
-    all_three: dict[str, Callable[[], object]] = {
-        "written out": lambda: written_out(half[0], half[1], half[2], visible, None).sum().backward(),
-        "fused, float32": lambda: fused(*single).sum().backward(),
-        "fused, bf16": lambda: fused(*half).sum().backward(),
-    }
-    times = side_by_side(all_three, 5)
-    ours, *others = (f"{name} {seconds * 1e3:.0f} ms" for name, seconds in times.items())
-    ratio = times["fused, float32"] / times["written out"]
-    return Row("gradients of attention alone in bf16, against fused in float32", ours, "; ".join(others), ratio, 1, False)
-
-
-Systems = Sequence[tuple[CLLM4Rec | RSLLM, Callable[[Any], Any]]]  # and the plain form of each one's network
-
-
-def systems(backbone: str) -> Systems:
-    """CLLM4Rec and RSLLM on one of the backbones made here."""
-    rsllm = RSLLM(RSLLMConfig(backbone=backbone))
-    return [(CLLM4Rec(CLLM4RecConfig(backbone=backbone, start="random")), PlainCLLM4Rec), (rsllm, PlainRSLLM)]
+LEARNING_RATE = 1e-6
+Systems = Sequence[tuple[CLLM4Rec | RSLLM, Callable[[Any], Any]]]  # with the plain form of each network
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Some steps of one objective, and the network in both forms."""
+class PreparedSteps:
+    """A few steps of an objective.
 
-    what: str
+    Attributes:
+        description: objective, system, stage and backbone.
+        objective: its name.
+        net: the network.
+        plain: gives the plain form of the network.
+        steps: micro-batches of each step.
+    """
+
+    description: str
     objective: str
     net: Any
     plain: Callable[[Any], Any]
     steps: list[MicroBatches]
 
 
+class BF16Accelerator(Accelerator):
+    """Mixed precision bf16 for one training run; Accelerate's own setting holds for the whole process."""
+
+    def autocast(self, autocast_handler: object = None) -> Any:
+        return torch.autocast("cpu", torch.bfloat16)
+
+
+def loop_steps(course: Course, objective: str, steps: list[MicroBatches]) -> None:
+    """Steps of the training loop."""
+    course.net.train()
+    for step in steps:
+        course.step(objective, step, False)
+
+
+def systems(backbone: str) -> Systems:
+    """CLLM4Rec and RSLLM on a built-in backbone."""
+    cllm4rec = CLLM4Rec(CLLM4RecConfig(backbone=backbone, start="random"))
+    return [(cllm4rec, PlainCLLM4Rec), (RSLLM(RSLLMConfig(backbone=backbone)), PlainRSLLM)]
+
+
 def prepared(
-    given: Settings, train: Dataset, some: Systems, accelerator: Accelerator | None = None, batch_size: int | None = None
-) -> list[Prepared]:
-    """Each objective of some systems, by default on a CPU with the batches that they are trained with."""
-    accelerator, found, untrained = accelerator or Accelerator(cpu=True), [], TrainConfig(epochs=0)
-    for system, plain in some:
-        if isinstance(system, RSLLM):
-            system.given_first = SASRec().fit(train, None, untrained)
+    settings: Settings,
+    train: Dataset,
+    pairs: Systems,
+    accelerator: Accelerator | None = None,
+    batch_size: int | None = None,
+) -> list[PreparedSteps]:
+    """Steps of each objective, spread over its first epoch.
+
+    Args:
+        settings: in the short form two steps each, else `STEPS`.
+        train: the training events.
+        pairs: the systems.
+        accelerator: device of the networks; a CPU if not given.
+        batch_size: examples of a step; that of the stage's default training if not given.
+    """
+    accelerator, found = accelerator or Accelerator(cpu=True), []
+    for system, plain in pairs:
         for stage in system.stages:
-            system.fit(train, None, untrained, stage, accelerator=accelerator)
             config = system.config_class.training[stage]
             config = replace(config, batch_size=batch_size or config.batch_size)
-            for one in system._objectives(train, stage, config):
-                if stage == "finetune" and one.name == "content":
-                    continue  # the same as in the first stage
-                n = n_steps(one, one.from_epoch, config)
-                chosen = sorted({i * n // STEPS for i in range(STEPS)})[:: 4 if given.short else 1]
-                steps = micro_batches(one, one.from_epoch, chosen, config, accelerator)
-                what = f"{one.name}, {system.name}, {stage}, {system.config.backbone}"
-                found.append(Prepared(what, one.name, copy.deepcopy(system.net), plain, list(steps)))
+            for objective in stage_objectives(system, train, stage, accelerator):
+                if stage == "finetune" and objective.name == "content":
+                    continue  # the same as in pretraining
+                epoch = objective.from_epoch
+                n = n_steps(objective, epoch, config)
+                chosen = sorted({i * n // STEPS for i in range(STEPS)})[:: 4 if settings.short else 1]
+                steps = list(micro_batches(objective, epoch, chosen, config, accelerator))
+                description = f"{objective.name}, {system.name}, {stage}, {system.config.backbone}"
+                net = copy.deepcopy(system.net)
+                found.append(PreparedSteps(description, objective.name, net, plain, steps))
     return found
 
 
-def main(given: Settings) -> list[Row]:
-    rows, repeats, train = [], 2 if given.short else 5, read(given, SETS[0]).train
-    for one in prepared(given, train, systems("tiny")):
-        plain = one.plain(one.net)
-        optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-6, weight_decay=0.0, fused=True)
-        course = Course(one.net, TrainConfig(learning_rate=1e-6), Accelerator(cpu=True), None)
-        both: dict[str, Callable[[], object]] = {
-            "ours": partial(our_steps, course, one.objective, one.steps),
-            "plain": partial(plain_steps, plain, one.objective, one.steps, optimizer),
-        }
-        times = side_by_side(both, repeats)
-        shown = [f"{times[name] / len(one.steps) * 1e3:.0f} ms" for name in ("ours", "plain")]
-        rows.append(Row(f"a step of {one.what}", shown[0], f"plain {shown[1]}", times["ours"] / times["plain"], 1.25, True))
-    cpu = Path("/proc/cpuinfo").read_text() if platform.system() == "Linux" else ""
-    if "avx512_bf16" not in cpu:
-        return report("steps", rows, given)
-    rows.append(attention_row())
-    for backbone, target in (("tiny", 1.3), ("small", 1.8)):
-        for one in prepared(given, train, systems(backbone)):
-            half: dict[str, Callable[[], object]] = {}
-            for name, kind in (("bf16", InBF16), ("fp32", Accelerator)):
-                course = Course(copy.deepcopy(one.net), TrainConfig(learning_rate=1e-6), kind(cpu=True), None)
-                half[name] = partial(our_steps, course, one.objective, one.steps)
-            times = side_by_side(half, repeats)
-            shown = [f"{times[name] / len(one.steps) * 1e3:.0f} ms" for name in ("bf16", "fp32")]
-            what = f"bf16 against float32, a step of {one.what}"
-            row = Row(what, shown[0], shown[1], times["fp32"] / times["bf16"], target, False)
-            profiles = {} if row.met and given.short else {name: shares(function) for name, function in half.items()}
-            rows.append(replace(row, details=profiles))
-    return report("steps", rows, given)
+def profile_shares(function: Callable[[], object]) -> dict[str, float]:
+    """The eight largest shares of a function's CPU time, by operation of PyTorch."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        function()
+    times = {operation.key: operation.self_cpu_time_total for operation in profiled.key_averages()}
+    largest = sorted(times, key=times.__getitem__, reverse=True)[:8]
+    return {name: round(times[name] / sum(times.values()), 3) for name in largest}
+
+
+def attention_row() -> Row:
+    """Value and gradient of causal attention, 64 examples of 64 tokens, four heads of 64."""
+    generator = torch.Generator().manual_seed(0)
+    single = [torch.randn(64, 4, 64, 64, generator=generator).requires_grad_() for _ in range(3)]
+    half = [tensor.detach().bfloat16().requires_grad_() for tensor in single]
+    visible = torch.ones(64, 64, dtype=torch.bool).tril()
+
+    def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+
+    forms: dict[str, Callable[[], object]] = {
+        "written out": lambda: written_out(half[0], half[1], half[2], visible, None).sum().backward(),
+        "fused, float32": lambda: fused(*single).sum().backward(),
+        "fused, bf16": lambda: fused(*half).sum().backward(),
+    }
+    times = side_by_side(forms, 5)
+    measured, *comparators = (f"{name} {seconds * 1e3:.0f} ms" for name, seconds in times.items())
+    ratio = times["fused, float32"] / times["written out"]
+    question = "gradients of attention alone in bf16, against fused in float32"
+    return Row(question, measured, "; ".join(comparators), ratio, 1, False)
+
+
+def plain_row(prepared_steps: PreparedSteps, repeats: int) -> Row:
+    """Steps of the loop against plain steps."""
+    net, objective, steps = prepared_steps.net, prepared_steps.objective, prepared_steps.steps
+    plain = prepared_steps.plain(net)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
+    course = Course(net, TrainConfig(learning_rate=LEARNING_RATE), Accelerator(cpu=True), None)
+    functions: dict[str, Callable[[], object]] = {
+        "loop": partial(loop_steps, course, objective, steps),
+        "plain": partial(plain_steps, plain, objective, steps, optimizer),
+    }
+    times = side_by_side(functions, repeats)
+    loop, other = (f"{times[name] / len(steps) * 1e3:.0f} ms" for name in ("loop", "plain"))
+    question = f"a step of {prepared_steps.description}"
+    return Row(question, loop, f"plain {other}", times["loop"] / times["plain"], 1.25, True)
+
+
+def bf16_row(prepared_steps: PreparedSteps, repeats: int, target: float, short: bool) -> Row:
+    """Steps in bf16 against steps in float32, with profiles."""
+    objective, steps = prepared_steps.objective, prepared_steps.steps
+    functions: dict[str, Callable[[], object]] = {}
+    for name, accelerator in (("bf16", BF16Accelerator), ("fp32", Accelerator)):
+        net, config = copy.deepcopy(prepared_steps.net), TrainConfig(learning_rate=LEARNING_RATE)
+        course = Course(net, config, accelerator(cpu=True), None)
+        functions[name] = partial(loop_steps, course, objective, steps)
+    times = side_by_side(functions, repeats)
+    half, single = (f"{times[name] / len(steps) * 1e3:.0f} ms" for name in ("bf16", "fp32"))
+    question = f"bf16 against float32, a step of {prepared_steps.description}"
+    row = Row(question, half, single, times["fp32"] / times["bf16"], target, False)
+    if row.met and short:
+        return row
+    return replace(row, details={name: profile_shares(function) for name, function in functions.items()})
+
+
+def main(settings: Settings) -> list[Row]:
+    repeats, train = 2 if settings.short else 5, read_dataset(BEAUTY, settings).train
+    rows = [plain_row(steps, repeats) for steps in prepared(settings, train, systems("tiny"))]
+    if "avx512_bf16" in processor_description():
+        rows.append(attention_row())
+        for backbone, target in (("tiny", 1.3), ("small", 1.8)):
+            pairs = systems(backbone)
+            rows += [
+                bf16_row(steps, repeats, target, settings.short) for steps in prepared(settings, train, pairs)
+            ]
+    return report("steps", rows, settings)
 
 
 if __name__ == "__main__":
-    main(settings(__doc__))
+    main(parse_settings(__doc__))

@@ -1,74 +1,86 @@
-"""How long a training step takes as users grow: a collaborative step of 64 users with 20 items each, of 5,000 items.
+"""Time of a training step as the number of users grows.
 
-Beside ours, the same step with dense gradients of users and PyTorch's AdamW, which reads and writes all of them each time.
+    python -m experiments.benchmarks.users --output bench
+
+Data: generated; collaborative steps of 64 users with 20 items each, out of 5,000 items.
+
+Prints the time with 10 thousand and with 1 million users. Comparator: dense gradients of the user table and
+PyTorch's AdamW, which reads and writes all users in each step.
 """
 
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import torch
-from accelerate import Accelerator
 
-from cllm4rec.data.interactions import Interactions
-from cllm4rec.models.backbone import build_backbone
 from cllm4rec.models.cllm4rec import CLLM4RecNet
 from cllm4rec.models.configs import CLLM4RecConfig
-from cllm4rec.text.histories import CollaborativeCorpus, HistoryOptions
-from cllm4rec.text.prompts import OF_CLLM4REC, training_texts
-from cllm4rec.text.tokenizer import ExtendedTokenizer
-from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import Course
+from cllm4rec.training.loop import Course, MicroBatches
 from cllm4rec.training.rows import RowAdam
-from experiments.benchmarks.common import Row, Settings, report, settings, side_by_side
-from experiments.benchmarks.steps import our_steps
+from experiments.benchmarks.generated import N_BATCHES, collaborative_run
+from experiments.benchmarks.measurement import side_by_side
+from experiments.benchmarks.results import Row, Settings, parse_settings, report
+from experiments.benchmarks.steps import loop_steps
 
-N_ITEMS, A_HISTORY, BATCHES = 5_000, 20, 8
-FEW, MANY, DENSE = 10_000, 1_000_000, 200_000
+N_ITEMS = 5_000
+FEW_USERS, MANY_USERS, DENSE_USERS = 10_000, 1_000_000, 200_000
 STEPS_BEFORE = 125_000  # eight epochs of a million users
 
 
 def age(adam: RowAdam) -> None:
-    """As if training had gone on for long, and each row was read in the last epoch."""
-    adam.rates, adam.n_steps = torch.full((STEPS_BEFORE,), 1e-3, dtype=torch.float64), STEPS_BEFORE
-    adam._begin()
-    adam.done.random_(STEPS_BEFORE - len(adam.done) // 64, STEPS_BEFORE)
-    adam.mean.normal_(std=1e-5)
-    adam.square.uniform_(1e-10, 2e-10)
-
-
-def steps(n_users: int, sparse: bool = True, n_items: int = N_ITEMS) -> tuple[Course, Callable[[], object]]:
-    """A training under way, and some steps of users spread over all."""
-    generator = np.random.default_rng(0)
-    indices = np.sort(generator.choice(n_users, 64 * BATCHES, replace=False)).repeat(A_HISTORY)
-    train = Interactions(indices, generator.integers(0, n_items, len(indices)), n_users, n_items)
-    backbone, words = build_backbone(CLLM4RecConfig(), training_texts(OF_CLLM4REC, {}), 0)
-    net = CLLM4RecNet(backbone, CLLM4RecConfig(), n_users, n_items)
-    for table in (net.collaborative, net.content):
-        table.users.sparse = sparse
-        for side in table.parameters():
-            torch.nn.init.uniform_(side, -0.02, 0.02)
-    corpus = CollaborativeCorpus(
-        train, ExtendedTokenizer(words, backbone.n_words, n_users, n_items), HistoryOptions(backbone.context)
+    """Give the optimiser the moments of a long training in which each row was read in the last epoch."""
+    weight = adam.table.weight
+    n_rows = len(weight)
+    adam.load(
+        {
+            "mean": torch.tensor(1e-5).expand_as(weight),
+            "square": torch.tensor(1.5e-10).expand_as(weight),
+            "done": torch.randint(STEPS_BEFORE - n_rows // 64, STEPS_BEFORE, (n_rows,)),
+            "rates": torch.full((STEPS_BEFORE,), 1e-3, dtype=torch.float64),
+        }
     )
-    batches = [[(corpus.batch(part, 0), 1.0)] for part in np.array_split(generator.permutation(64 * BATCHES), BATCHES)]
-    course = Course(net, TrainConfig(), Accelerator(cpu=True), None)
+
+
+def training_run(
+    n_users: int, sparse: bool = True, n_items: int = N_ITEMS
+) -> tuple[Course, list[MicroBatches]]:
+    """A training run and its batches; `sparse`: whether gradients hold only the users of the step."""
+
+    def initialise(net: CLLM4RecNet) -> None:
+        for table in (net.collaborative, net.content):
+            table.users.sparse = sparse
+            for weight in table.parameters():
+                torch.nn.init.uniform_(weight, -0.02, 0.02)
+
+    course, batches = collaborative_run(CLLM4RecConfig(), n_users, n_items, initialise)
     if sparse:
         age(course.optimizer.rows["collaborative.users"])
-    return course, partial(our_steps, course, "collaborative", batches)
+    return course, batches
 
 
-def main(given: Settings) -> list[Row]:
-    dense = DENSE // 4 if given.short else DENSE
-    sizes = {"few": (FEW, True), "many": (MANY, True), "few, dense": (FEW, False), "dense": (dense, False)}
-    timed = {name: steps(*size)[1] for name, size in sizes.items()}
-    times = side_by_side(timed, 3 if given.short else 7)
-    shown = {name: f"{value / BATCHES * 1e3:.0f} ms" for name, value in times.items()}
+def timed_steps(n_users: int, sparse: bool = True) -> Callable[[], object]:
+    """A function that makes `N_BATCHES` steps."""
+    course, batches = training_run(n_users, sparse)
+    return partial(loop_steps, course, "collaborative", batches)
+
+
+def main(settings: Settings) -> list[Row]:
+    n_dense = DENSE_USERS // 4 if settings.short else DENSE_USERS
+    sizes = {
+        "few": (FEW_USERS, True),
+        "many": (MANY_USERS, True),
+        "few, dense": (FEW_USERS, False),
+        "dense": (n_dense, False),
+    }
+    functions = {name: timed_steps(*size) for name, size in sizes.items()}
+    times = side_by_side(functions, 3 if settings.short else 7)
+    shown = {name: f"{seconds / N_BATCHES * 1e3:.0f} ms" for name, seconds in times.items()}
     growth = times["many"] / times["few"]
-    ours = f"{shown['few']} with {FEW:,} users, {shown['many']} with {MANY:,}"
-    theirs = f"dense: {shown['few, dense']} with {FEW:,}, {shown['dense']} with {dense:,}"
-    return report("users", [Row("a step as users grow from 10 thousand to 1 million", ours, theirs, growth, 1.2, True)], given)
+    measured = f"{shown['few']} with {FEW_USERS:,} users, {shown['many']} with {MANY_USERS:,}"
+    comparator = f"dense: {shown['few, dense']} with {FEW_USERS:,}, {shown['dense']} with {n_dense:,}"
+    question = "a step as users grow from 10 thousand to 1 million"
+    return report("users", [Row(question, measured, comparator, growth, 1.2, True)], settings)
 
 
 if __name__ == "__main__":
-    main(settings(__doc__))
+    main(parse_settings(__doc__))

@@ -1,4 +1,11 @@
-"""Which share of the time of a stage goes to validation, on all validation users, with the settings it has by default."""
+"""Share of validation in the time of a stage, on all validation users, with default training.
+
+    python -m experiments.benchmarks.validation --output bench
+
+Data: Amazon Beauty and MovieLens 1M in SHARED/data.
+
+Prints the minutes of all validations and their ratio to the training steps. Both are estimates of a dry run.
+"""
 
 from accelerate import Accelerator
 
@@ -6,34 +13,39 @@ from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.rsllm import RSLLM
 from cllm4rec.models.sasrec import SASRec
-from cllm4rec.training.config import TrainConfig
-from experiments.benchmarks.common import Row, Settings, report, settings
-from experiments.benchmarks.padding import SETS, read
+from experiments.benchmarks.datasets import dataset_names, read_dataset
+from experiments.benchmarks.objectives import start_stage
+from experiments.benchmarks.results import Row, Settings, parse_settings, report
+
+STAGES: tuple[tuple[type[NeuralRecommender], str], ...] = (
+    (SASRec, "pretrain"),
+    (CLLM4Rec, "finetune"),
+    (CLLM4Rec, "pretrain"),
+    (RSLLM, "finetune"),
+)
 
 
-def main(given: Settings) -> list[Row]:
-    rows, untrained = [], TrainConfig(epochs=0)
-    for name in SETS[: 1 if given.short else None]:
-        dataset = read(given, name)
-        rsllm, cllm4rec = RSLLM(), CLLM4Rec()
-        rsllm.given_first = SASRec().fit(dataset.train, None, untrained)
-        rsllm.fit(dataset.train, None, untrained, "pretrain")
-        cllm4rec.fit(dataset.train, None, untrained, "pretrain")
-        stages: list[tuple[NeuralRecommender, str]] = [
-            (SASRec(), "pretrain"),
-            (cllm4rec, "finetune"),
-            (CLLM4Rec(), "pretrain"),
-            (rsllm, "finetune"),
-        ]
-        for model, stage in stages:
-            config = model.config_class.training[stage]
-            found = model.rehearse(dataset.train, dataset.validation, config, stage, Accelerator(cpu=True), dataset.seen)
-            shown = f"{found.validation_seconds / 60:.1f} min in {config.epochs} epochs"
-            training = f"{(found.most_seconds - found.validation_seconds) / 60:.1f} min of steps"
-            share = found.validation_seconds / (found.most_seconds - found.validation_seconds)
-            rows.append(Row(f"validation, {name}, {model.name}, {stage}", shown, training, share, 0.1, True))
-    return report("validation", rows, given)
+def main(settings: Settings) -> list[Row]:
+    rows, accelerator = [], Accelerator(cpu=True)
+    for name in dataset_names(settings):
+        dataset = read_dataset(name, settings)
+        for system_class, stage in STAGES:
+            system = system_class()
+            if stage == "finetune":
+                start_stage(system, dataset.train, "pretrain")
+            config = system.config_class.training[stage]
+            dry_run = system.rehearse(
+                dataset.train, dataset.validation, config, stage, accelerator, dataset.seen
+            )
+            step_seconds = dry_run.most_seconds - dry_run.validation_seconds
+            question = f"validation, {name}, {system.name}, {stage}"
+            measured = f"{dry_run.validation_seconds / 60:.1f} min in {config.epochs} epochs"
+            comparator = f"{step_seconds / 60:.1f} min of steps"
+            rows.append(
+                Row(question, measured, comparator, dry_run.validation_seconds / step_seconds, 0.1, True)
+            )
+    return report("validation", rows, settings)
 
 
 if __name__ == "__main__":
-    main(settings(__doc__))
+    main(parse_settings(__doc__))

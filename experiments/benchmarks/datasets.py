@@ -1,0 +1,28 @@
+"""The real data sets of the benchmarks."""
+
+import sys
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.preparation import build_dataset
+from experiments.benchmarks.results import Settings
+
+BEAUTY, MOVIELENS = DATASETS = ("amazon-beauty-p5", "srb-movielens-1m")
+
+
+def read_dataset(name: str, settings: Settings) -> Dataset:
+    """Events and titles from SHARED/data/NAME, split by leave-last-out.
+
+    Raises:
+        SystemExit: there is no such folder.
+    """
+    folder = settings.shared / "data" / name
+    if not folder.is_dir():
+        sys.exit(
+            f"error: {folder} does not exist: name the folder that holds data/ by --shared or CLLM4REC_SHARED"
+        )
+    return build_dataset(folder / "interactions.tsv.gz", folder / "items.tsv.gz", split="leave-last-out")
+
+
+def dataset_names(settings: Settings) -> tuple[str, ...]:
+    """The data sets that a question runs on: in the short form the first."""
+    return DATASETS[:1] if settings.short else DATASETS

@@ -1,0 +1,129 @@
+"""Full ranking on a real data set: CLLM4Rec, its ablations and the baselines, under protocol A.
+
+    python -m experiments.full_ranking --data ml-100k --seeds 0 1 2 --output runs/ml-100k
+
+Protocol A: `split_A` assigns each event to train, validation or test (one column a seed). Settings are
+chosen on validation events; test events are reported once.
+
+Data: interactions, items and split_A (.tsv.gz) in SHARED/data/DATA.
+
+Prints a table, means over seeds: metrics, paired difference from CLLM4Rec, CPU time and peak memory.
+OUTPUT/table.md holds the table, OUTPUT/results.json every measured row. Measured rows are not run again.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from cllm4rec.cli import say
+from cllm4rec.data.files import write_text
+from experiments.commands import argument_parser, run_command
+from experiments.report import (
+    SystemRow,
+    comparison_table,
+    evaluate,
+    paired_differences,
+    read_metrics,
+    run_folder,
+)
+
+ROWS: dict[
+    str, tuple[list[str], list[str] | None]
+] = {  # name -> flags of pretrain, of finetune (None: no stage 2)
+    "CLLM4Rec": ([], []),
+    "CLLM4Rec, no pretraining": (["--epochs", "0"], []),
+    "CLLM4Rec, no pretraining, sampled": (["--epochs", "0", "--sampled", "4096"], []),
+    "CLLM4Rec, no content": (["--content-ratio", "0"], []),
+    "CLLM4Rec, paper's settings": (["--preset", "paper", "--max-minutes", "8"], ["--max-minutes", "8"]),
+    "iALS": (["--system", "ials"], None),
+    "EASE": (["--system", "ease"], None),
+    "ItemKNN": (["--system", "itemknn"], None),
+    "popularity": (["--system", "popularity"], None),
+}
+METRICS = ("recall@20", "recall@40", "ndcg@100", "coverage@20")
+RANKED_BY = "ndcg@100"
+REFERENCE = "CLLM4Rec"
+
+
+def run_row(name: str, dataset: Path, run: Path, seed: int) -> dict[str, Any]:
+    """Train and evaluate a system.
+
+    Returns:
+        Test metrics, CPU seconds of training and of evaluation, and the largest peak memory of a command.
+    """
+    pretrain_flags, finetune_flags = ROWS[name]
+    shutil.rmtree(run, ignore_errors=True)  # left by an interrupted call
+    seed_flags = [] if "--system" in pretrain_flags else ["--seed", str(seed)]
+    costs = [run_command("pretrain", "--dataset", dataset, "--output", run, *pretrain_flags, *seed_flags)]
+    if finetune_flags is not None:
+        costs.append(run_command("finetune", "--run", run, *finetune_flags, *seed_flags))
+    evaluation = evaluate(run)
+    return {
+        "metrics": read_metrics(run),
+        "training_cpu_seconds": sum(cost.cpu_seconds for cost in costs),
+        "evaluation_cpu_seconds": evaluation.cpu_seconds,
+        "peak_mib": max(cost.peak_mib for cost in [*costs, evaluation]),
+    }
+
+
+def mean_differences(output: Path, name: str, seeds: list[int]) -> np.ndarray:
+    """The reference minus a system, a value per user: the mean over the user's seeds."""
+    by_seed = []
+    for seed in seeds:
+        reference, run = (run_folder(output / f"seed{seed}", row) for row in (REFERENCE, name))
+        by_seed.append(paired_differences(reference, run, RANKED_BY))
+    means = pl.concat(by_seed).group_by("user_id", maintain_order=True).mean()
+    return means["difference"].to_numpy()
+
+
+def summary(output: Path, results: dict[str, Any], names: list[str], seeds: list[int]) -> str:
+    """Table of the systems: means over seeds, peak memory as a maximum."""
+    rows = []
+    for name in names:
+        measured = [results[f"{name}/{seed}"] for seed in seeds]
+        metrics = {key: float(np.mean([row["metrics"][key] for row in measured])) for key in METRICS}
+        seconds = np.mean([row["training_cpu_seconds"] for row in measured])
+        peak = max(row["peak_mib"] for row in measured)
+        paired = name != REFERENCE and REFERENCE in names
+        differences = mean_differences(output, name, seeds) if paired else None
+        rows.append(SystemRow(name, metrics, differences, [f"{seconds:.0f}", f"{peak:,.0f}"]))
+    further = ["training (CPU s)", "peak memory (MiB)"]
+    return comparison_table(rows, METRICS, RANKED_BY, REFERENCE, further)
+
+
+def main(data: str, shared: Path, seeds: list[int], rows: list[str], output: Path) -> None:
+    source = shared / "data" / data
+    output.mkdir(parents=True, exist_ok=True)
+    results_file = output / "results.json"
+    results: dict[str, Any] = {"data": data}
+    if results_file.is_file():
+        results = json.loads(results_file.read_text())
+    if results["data"] != data:
+        raise SystemExit(f"error: {output} holds results of {results['data']}: name another --output")
+    for seed in seeds:
+        parent = output / f"seed{seed}"
+        tables = ("--interactions", source / "interactions.tsv.gz", "--items", source / "items.tsv.gz")
+        split = ("--split", source / "split_A.tsv.gz", "--split-column", f"seed_{seed}")
+        run_command("prepare", *tables, *split, "--output", parent / "dataset")
+        for name in rows:
+            if f"{name}/{seed}" not in results:
+                results[f"{name}/{seed}"] = run_row(name, parent / "dataset", run_folder(parent, name), seed)
+                write_text(results_file, json.dumps(results, indent=2) + "\n")
+    table = summary(output, results, rows, seeds)
+    (output / "table.md").write_text(table + "\n")
+    say(f"\n{data}, protocol A, test events, mean over seeds {', '.join(map(str, seeds))}:\n\n{table}")
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--data", default="ml-100k", help="folder under SHARED/data (default: %(default)s)")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="columns of split_A, and seeds of training"
+    )
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), help="rows of the table")
+    parser.add_argument("--output", type=Path, required=True, help="folder of runs and results")
+    main(**vars(parser.parse_args()))
