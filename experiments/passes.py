@@ -29,9 +29,8 @@ def main(dataset: Dataset, passes: int) -> None:
     torch.set_num_threads(1)
     config, model = TrainConfig(epochs=passes + 1), CLLM4Rec()
     rows, collaborative_seconds = [], 0.0
-    for objective in reversed(
-        stage_objectives(model, dataset.train, "pretrain")
-    ):  # the collaborative one first
+    objectives = stage_objectives(model, dataset.train, "pretrain")
+    for objective in reversed(objectives):  # collaborative first
         epochs: list[tuple[float, EpochRecord]] = []
 
         def note(record: EpochRecord, epochs: list[tuple[float, EpochRecord]] = epochs) -> None:
@@ -44,9 +43,8 @@ def main(dataset: Dataset, passes: int) -> None:
         collaborative_seconds = collaborative_seconds or seconds
         ratio = seconds / collaborative_seconds
         rows.append([objective.name, f"{tokens:,.0f}", f"{seconds:.2f}", f"{ratio:.2f}"])
-    say(
-        markdown_table(["objective", "tokens a pass", "CPU seconds a pass", "of the collaborative one"], rows)
-    )
+    header = ["objective", "tokens a pass", "CPU seconds a pass", "of the collaborative one"]
+    say(markdown_table(header, rows))
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def prepared(
         accelerator: device of the networks; a CPU if not given.
         batch_size: examples of a step; that of the stage's default training if not given.
     """
-    accelerator, found = accelerator or Accelerator(cpu=True), []
+    accelerator, groups = accelerator or Accelerator(cpu=True), []
     for system, plain in pairs:
         for stage in system.stages:
             config = system.config_class.training[stage]
@@ -108,8 +108,8 @@ def prepared(
                 steps = list(micro_batches(objective, epoch, chosen, config, accelerator))
                 description = f"{objective.name}, {system.name}, {stage}, {system.config.backbone}"
                 net = copy.deepcopy(system.net)
-                found.append(PreparedSteps(description, objective.name, net, plain, steps))
-    return found
+                groups.append(PreparedSteps(description, objective.name, net, plain, steps))
+    return groups
 
 
 def profile_shares(function: Callable[[], object]) -> dict[str, float]:
