@@ -29,7 +29,15 @@ from experiments.benchmarks.steps import loop_steps
 
 WIDTH, N_USERS, N_SAMPLED = 32, 100_000, 8192
 BACKBONE = GPT2Config(
-    vocab_size=1024, n_embd=WIDTH, n_layer=2, n_head=2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0
+    vocab_size=1024,
+    n_embd=WIDTH,
+    n_layer=2,
+    n_head=2,
+    resid_pdrop=0.0,
+    embd_pdrop=0.0,
+    attn_pdrop=0.0,
+    bos_token_id=None,
+    eos_token_id=0,
 )
 
 
