@@ -1,0 +1,33 @@
+"""Seeds and short histories in the command prepare."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cllm4rec.data.preparation import build_dataset
+from tests.support.event_files import prepare_dataset
+from tests.support.tables import refused, written
+
+
+def test_users_with_fewer_than_three_events_are_counted_and_stay_in_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "ann,x,1\nbob,x,1\nbob,y,2\ncid,x,1\ncid,y,2\ncid,z,3\n"
+    path = written(tmp_path / "e.csv", "user_id,item_id,timestamp\n" + rows)
+    dataset = prepare_dataset(tmp_path, "--interactions", path, "--split", "leave-last-out")
+    assert "users with fewer than 3 events, who stay whole in train: 2" in capsys.readouterr().out
+    assert dataset.about["n_users_below_3_events"] == 2
+    short = dataset.interactions.users != dataset.user_ids.index(["cid"])[0]
+    assert dataset.part[short].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**64, 10**30])
+@pytest.mark.parametrize("name", ["seed", "shuffle_ties"])
+def test_a_seed_that_is_negative_or_beyond_63_bits_is_refused(name: str, seed: int, tmp_path: Path) -> None:
+    path = written(tmp_path / "e.csv", "user_id,item_id,timestamp\nu,a,1\nu,b,1\n")
+    flags = ["--interactions", path, f"--{name.replace('_', '-')}", seed]
+    assert f"{name} is {seed}: " in refused(prepare_dataset, tmp_path, *flags)
+    settings: dict[str, Any] = {name: seed}
+    assert f"{name} is {seed}: it may be 0 to {2**63 - 1}" in refused(build_dataset, path, **settings)
+    prepare_dataset(tmp_path, *flags[:-1], 2**63 - 1)
