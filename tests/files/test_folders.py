@@ -1,61 +1,21 @@
-"""Folders and files that are whole or absent: replacement, locks, links, and files of other people beside them."""
+"""Folders are whole or absent: replaced in one step, read again if replaced meanwhile."""
 
 import os
 import shutil
-import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
-import polars as pl
 import pytest
-from filelock import FileLock
 
-from cllm4rec.data import files, folders
-from cllm4rec.data.files import check_file, remove_file, replace_file, write_table, write_text
+from cllm4rec.data import folders
+from cllm4rec.data.files import check_file, write_text
 from cllm4rec.data.folders import check_folder, read_folder, recover_folder, replace_folder
-from cllm4rec.data.locks import locked
 from cllm4rec.data.manifest import check_manifest, write_manifest
-from cllm4rec.data.unfinished import OLD, unfinished, unfinished_name
-
-MARKER, OTHER = "part-00000.parquet", "part-00001.parquet"  # of a kind of folder without a manifest
-HOLD = """
-import sys
-from pathlib import Path
-from cllm4rec.data.locks import locked
-with locked(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def fill(folder: Path, text: str) -> None:
-    with replace_folder(folder, MARKER) as new:
-        (new / MARKER).write_text(text)
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def holder(path: Path) -> "subprocess.Popen[str]":
-    """Another process that holds a lock until its standard input is closed."""
-    line = [sys.executable, "-c", HOLD, str(path)]
-    process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "held\n"
-    return process
-
-
-@pytest.fixture(params=["exchange", "two renames"])
-def swap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How a folder is put in the place of another: in one step, or in two where the system cannot."""
-    if request.param == "two renames":
-        monkeypatch.setattr(folders, "_exchange", lambda new, folder: False)
-    return str(request.param)
-
-
-# ------------------------------------------------------------------------------------------------------------ replacement
+from cllm4rec.data.unfinished import OLD, unfinished_name
+from tests.support.commands import call
+from tests.support.folders import MARKER, OTHER, fill, names
+from tests.support.tables import refused
 
 
 def test_a_folder_is_made_and_replaced_whole(swap: str, tmp_path: Path) -> None:
@@ -116,18 +76,19 @@ def test_a_new_folder_of_a_killed_process_does_not_count_and_is_removed(tmp_path
     assert names(tmp_path) == ["folder"]
 
 
-def test_a_persons_own_files_beside_the_output_are_left_alone(swap: str, tmp_path: Path) -> None:
-    theirs = [".folder.new", ".folder.old", ".folder", "folder.old", ".folder.lock", ".file.new", ".file.tmp"]
-    for name in theirs[:4]:
+def test_foreign_files_in_the_parent_folder_are_kept(swap: str, tmp_path: Path) -> None:
+    foreign_folders = [".folder.new", ".folder.old", ".folder", "folder.old"]
+    foreign_files = [".folder.lock", ".file.new", ".file.tmp"]
+    for name in foreign_folders:
         (tmp_path / name).mkdir()
         (tmp_path / name / "mine").write_text("mine")
-    for name in theirs[4:]:
+    for name in foreign_files:
         (tmp_path / name).write_text("mine")
     for text in ("old", "new"):
         fill(tmp_path / "folder", text)
         write_text(tmp_path / "file", text)
-    assert names(tmp_path) == sorted([*theirs, "folder", "file"])
-    assert all((tmp_path / name / "mine").read_text() == "mine" for name in theirs[:4])
+    assert names(tmp_path) == sorted([*foreign_folders, *foreign_files, "folder", "file"])
+    assert all((tmp_path / name / "mine").read_text() == "mine" for name in foreign_folders)
 
 
 @pytest.mark.parametrize("signed", [True, False])
@@ -137,14 +98,13 @@ def test_a_folder_with_a_foreign_file_is_not_replaced(name: str, signed: bool, t
         (new / MARKER).write_text("old")
         if signed:
             write_manifest(new)
-    fill_again: Callable[[], None] = lambda: fill(tmp_path / "folder", "new")  # noqa: E731
     (tmp_path / "folder" / name).parent.mkdir(exist_ok=True)
     (tmp_path / "folder" / name).write_text("mine")
     with pytest.raises(ValueError, match=f"holds {name}, which is not a file of this package: move it"):
-        fill_again()
+        fill(tmp_path / "folder", "new")
     assert (tmp_path / "folder" / MARKER).read_text() == "old"
     (tmp_path / "folder" / name).unlink()
-    fill_again()
+    fill(tmp_path / "folder", "new")
     assert names(tmp_path / "folder") == [MARKER]
 
 
@@ -160,11 +120,16 @@ def test_files_that_systems_leave_stop_neither_reading_nor_replacing(name: str, 
     assert (tmp_path / "folder" / MARKER).read_text() == "new"
 
 
-def test_a_folder_that_cannot_be_exchanged_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_exchanged_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "folder" / "inner").mkdir(parents=True)
     for current in (tmp_path / "folder", tmp_path / "folder" / "inner"):
         monkeypatch.chdir(current)
-        with pytest.raises(ValueError, match="is the current folder, or holds it, and cannot be replaced: name a folder in it"):
+        with pytest.raises(
+            ValueError,
+            match="is the current folder, or holds it, and cannot be replaced: name a folder in it",
+        ):
             check_folder(tmp_path / "folder", MARKER)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os.path, "ismount", lambda path: True)
@@ -181,20 +146,11 @@ def test_nothing_is_written_into_a_dataset_or_a_model(marker: str, tmp_path: Pat
         lambda: check_file(str(tmp_path / "test.json")),
         lambda: check_folder(tmp_path / "inner", MARKER),
     ):
-        with pytest.raises(ValueError, match="is inside of .*, which would be damaged: name a path outside of it"):
+        with pytest.raises(
+            ValueError, match="is inside of .*, which would be damaged: name a path outside of it"
+        ):
             act()
     assert names(tmp_path) == [marker]
-
-
-def test_files_of_a_run_and_names_too_long_are_refused_before_any_work(tmp_path: Path) -> None:
-    (tmp_path / "run.json").touch()
-    for name in ("run.json", "metrics.jsonl", "pretrain-state.safetensors"):
-        with pytest.raises(ValueError, match="is a file of the run: name another one"):
-            check_file(str(tmp_path / name))
-    check_file(str(tmp_path / "test.json"))
-    with pytest.raises(ValueError, match="the name has 201 bytes: at most 200 can be written"):
-        check_file(str(tmp_path / ("x" * 201)))
-    write_text(tmp_path / ("x" * 200), "whole")
 
 
 def test_links_in_a_circle_are_one_line(tmp_path: Path) -> None:
@@ -218,125 +174,6 @@ def test_behind_a_link_the_folder_and_the_file_it_leads_to_are_replaced(swap: st
     assert names(tmp_path / "real") == ["file", "folder"]
 
 
-def test_a_file_that_fails_to_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("old")
-    with pytest.raises(ValueError, match="file: cannot be written: the disk is full"), replace_file(tmp_path / "file") as new:
-        new.write_text("half")
-        raise OSError("the disk is full")
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
-
-
-def test_unfinished_files_of_killed_processes_go_with_the_next_writing(tmp_path: Path) -> None:
-    for name in ("file", "file*"):
-        unfinished_name(tmp_path / name).write_text("half")
-    assert len(unfinished(tmp_path / "file*")) == 1, "a name is not a pattern"
-    write_text(tmp_path / "file", "whole")
-    remove_file(tmp_path / "file*")
-    assert names(tmp_path) == ["file"]
-
-
-def test_only_a_regular_file_is_replaced(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    for odd in (tmp_path, tmp_path / "pipe", "/dev/null"):
-        with pytest.raises(ValueError, match="not a regular file: name another one"):
-            check_file(str(odd))
-    with pytest.raises(ValueError, match="there is no folder"):
-        check_file(str(tmp_path / "none" / "file"))
-
-
-@pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.jsonl"])
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), pl.exceptions.ComputeError("disk\nfull")])
-def test_a_table_on_a_full_disk_is_one_line_and_leaves_nothing(
-    name: str, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(table: pl.DataFrame, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise error
-
-    monkeypatch.setattr(pl.DataFrame, files.TABLES[Path(name).suffix], full)
-    with pytest.raises(ValueError, match=f"{name}: cannot be written: (No space left|disk)") as refused:
-        write_table(pl.DataFrame({"a": [1]}), str(tmp_path / name))
-    assert "\n" not in str(refused.value)
-    assert names(tmp_path) == []
-
-
-# ------------------------------------------------------------------------------------------------------------------ locks
-
-
-def test_a_second_writer_is_refused_and_told_who_is_there(tmp_path: Path) -> None:
-    fill(tmp_path / "folder", "old")
-    process = holder(tmp_path / "folder")
-    with pytest.raises(ValueError, match=rf"folder is being written by process {process.pid} on \S+ since 20\d\d-") as refused:
-        fill(tmp_path / "folder", "new")
-    assert "\n" not in str(refused.value)
-    assert (tmp_path / "folder" / MARKER).read_text() == "old"
-    process.communicate()
-    fill(tmp_path / "folder", "new")
-    assert (tmp_path / "folder" / MARKER).read_text() == "new"
-    assert names(tmp_path) == ["folder"]
-
-
-def test_the_lock_of_a_killed_process_holds_nobody_up(tmp_path: Path) -> None:
-    process = holder(tmp_path / "folder")
-    process.kill()
-    process.wait()
-    assert names(tmp_path) == [".folder.cllm4rec.lock"]
-    fill(tmp_path / "folder", "new")
-    assert names(tmp_path) == ["folder"]
-
-
-def test_a_lock_is_taken_again_by_its_own_thread_and_by_no_other(tmp_path: Path) -> None:
-    refused: list[str] = []
-
-    def other() -> None:
-        try:
-            with locked(tmp_path / "folder"):
-                refused.append("")
-        except ValueError as error:
-            refused.append(str(error))
-
-    with locked(tmp_path / "folder"):
-        with locked(tmp_path / "folder"):
-            pass
-        thread = threading.Thread(target=other)
-        thread.start()
-        thread.join()
-    assert f"is being written by process {os.getpid()}" in refused[0]
-    other()
-    assert refused[1] == "" and names(tmp_path) == []
-
-
-def test_a_writer_of_a_single_file_waits_for_the_other(tmp_path: Path) -> None:
-    process = holder(tmp_path / "file")
-    threading.Timer(0.2, process.communicate).start()
-    write_text(tmp_path / "file", "second")
-    process.wait()
-    assert (tmp_path / "file").read_text() == "second"
-    assert names(tmp_path) == ["file"]
-
-
-def test_folders_made_for_a_lock_that_was_not_needed_are_removed(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), locked(tmp_path / "made" / "for" / "it"):
-        raise RuntimeError
-    assert names(tmp_path) == []
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="file is a file, not a folder: name another one"), locked(tmp_path / "file" / "x"):
-        pass
-
-
-def test_a_folder_that_may_not_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden(lock: FileLock, **_: object) -> None:
-        raise PermissionError(13, "Permission denied", lock.lock_file)
-
-    monkeypatch.setattr(FileLock, "acquire", forbidden)
-    with pytest.raises(ValueError, match="folder: cannot be written: Permission denied$"):
-        fill(tmp_path / "made" / "folder", "new")
-    assert names(tmp_path) == []
-
-
-# ---------------------------------------------------------------------------------------------------------------- readers
-
-
 def test_a_reader_starts_again_when_the_folder_is_replaced_under_it(swap: str, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     fill(folder, "old")
@@ -357,16 +194,16 @@ def test_a_reader_starts_again_when_the_folder_is_replaced_under_it(swap: str, t
 
 def test_a_reader_finishes_a_replacement_that_was_cut_off(tmp_path: Path) -> None:
     new = unfinished_name(tmp_path / "folder")
-    for place, text in ((new, "new"), (new.with_name(new.name + OLD), "old")):
-        place.mkdir()
-        (place / MARKER).write_text(text)
+    for path, text in ((new, "new"), (new.with_name(new.name + OLD), "old")):
+        path.mkdir()
+        (path / MARKER).write_text(text)
     assert read_folder(tmp_path / "folder", lambda found: (found / MARKER).read_text()) == "new"
     check_folder(tmp_path / "folder", MARKER)
 
 
 @pytest.mark.slow
-def test_a_reader_beside_a_writer_sees_the_old_or_the_new_folder(swap: str, tmp_path: Path) -> None:
-    """Two files of one number each: a mixture would hold two numbers."""
+def test_a_reader_during_a_replacement_sees_the_old_or_the_new_folder(swap: str, tmp_path: Path) -> None:
+    """Both files hold the same number: a mixture would hold two numbers."""
     folder, stop, seen = tmp_path / "folder", threading.Event(), set()
 
     def write() -> None:
@@ -393,3 +230,24 @@ def test_a_reader_beside_a_writer_sees_the_old_or_the_new_folder(swap: str, tmp_
         stop.set()
         thread.join()
     assert len(seen) > 20, "the folder was replaced meanwhile"
+
+
+def test_a_foreign_file_in_a_stage_is_refused_before_training(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    call("pretrain", "--dataset", data, "--output", run, "--epochs", 1)
+    call("finetune", "--run", run, "--epochs", 1)
+    before = (run / "run.json").read_text(), (run / "metrics.jsonl").read_text()
+    (run / "finetune" / "notes.txt").write_text("mine")
+    assert "holds notes.txt, which is not a file of this package: move it" in refused(
+        call, "finetune", "--run", run, "--epochs", 2
+    )
+    assert ((run / "run.json").read_text(), (run / "metrics.jsonl").read_text()) == before
+
+
+def test_a_run_may_be_written_into_the_current_folder(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    call("pretrain", "--system", "popularity", "--dataset", data, "--output", ".")
+    call("evaluate", "--run", ".", "--json", "test.json")
+    assert names(tmp_path) == ["metrics.jsonl", "pretrain", "run.json", "test.json"]

@@ -1,0 +1,38 @@
+"""Folders of two files without a manifest, and locks that other processes hold."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from cllm4rec.data.folders import replace_folder
+
+MARKER, OTHER = "part-00000.parquet", "part-00001.parquet"
+HOLD = """
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from cllm4rec.data.locks import locked
+with ExitStack() as stack:
+    for path in sys.argv[1:]:
+        stack.enter_context(locked(Path(path)))
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def fill(folder: Path, text: str) -> None:
+    """Make or replace a folder with one file of this text."""
+    with replace_folder(folder, MARKER) as new:
+        (new / MARKER).write_text(text)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def lock_holder(*paths: Path) -> "subprocess.Popen[str]":
+    """Start a process that holds locks until its standard input is closed."""
+    line = [sys.executable, "-c", HOLD, *map(str, paths)]
+    process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
