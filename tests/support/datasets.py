@@ -1,8 +1,11 @@
-"""Random events, and comparisons of datasets."""
+"""Random events, datasets that `prepare` makes, and comparisons of datasets."""
+
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from cllm4rec import prepare
 from cllm4rec.data.dataset import Dataset
 
 
@@ -16,6 +19,12 @@ def random_events(seed: int = 0, n_users: int = 30, n_items: int = 25, reviews: 
     ]
     frame = pl.DataFrame(rows)
     return frame.with_columns(review_text=pl.format("{} on {}", "user_id", "item_id")) if reviews else frame
+
+
+def prepared(events: Path, output: Path, *flags: object) -> Dataset:
+    """The dataset that `prepare` makes of a file of events."""
+    prepare.main(["--interactions", str(events), "--output", str(output), *map(str, flags)])
+    return Dataset.load(output)
 
 
 def parts_by_ids(dataset: Dataset) -> dict[tuple[object, object], int]:

@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 
+EVENTS_CSV = "user_id,item_id,rating,timestamp\n" + "".join(
+    f"u{user},i{item},{1 + item % 5},{100 * user + item}\n" for user in range(4) for item in range(5)
+)  # 20 events
+
 
 def written(path: Path, content: str | bytes) -> Path:
     """The file with that content, compressed if its name ends in .gz."""

@@ -25,7 +25,11 @@ def test_what_is_missing(value: Any) -> None:
     assert is_missing(value)
     frames = [pd.DataFrame, pl.DataFrame]
     for frame in frames:
-        cells = pl.Series([value, "a"], dtype=pl.Object) if frame is pl.DataFrame else pd.Series([value, "a"], dtype=object)
+        cells = (
+            pl.Series([value, "a"], dtype=pl.Object)
+            if frame is pl.DataFrame
+            else pd.Series([value, "a"], dtype=object)
+        )
         table = frame({"item_id": ["x", "y"], "title": cells, "brand": cells, "year": cells})
         assert item_table(table).frame.rows() == [("x", "", "", ""), ("y", "a", "a", "a")]
 
@@ -74,13 +78,16 @@ FRAMES: dict[str, Callable[[], Any]] = {
         COLUMNS | {"categories": [np.array(["Rock", None, "Pop"], dtype=object), None, np.array([NAN])]}
     ),
     "pandas nullable": lambda: pd.DataFrame(
-        COLUMNS | {"title": pd.array(COLUMNS["title"], "string"), "year": pd.array([1999, None, None], "Int64")}
+        COLUMNS
+        | {"title": pd.array(COLUMNS["title"], "string"), "year": pd.array([1999, None, None], "Int64")}
     ),
     "pandas on Arrow": lambda: pd.DataFrame(
         COLUMNS | {"year": pd.Series([1999.0, None, None], dtype=pd.ArrowDtype(pa.float64()))}
     ),
     "pandas category": lambda: pd.DataFrame(COLUMNS | {"title": pd.Categorical(COLUMNS["title"])}),
-    "pandas, text and floats": lambda: pd.DataFrame(COLUMNS | {"year": pd.Series(["1999", NAN, pd.NA], dtype=object)}),
+    "pandas, text and floats": lambda: pd.DataFrame(
+        COLUMNS | {"year": pd.Series(["1999", NAN, pd.NA], dtype=object)}
+    ),
     "polars": lambda: pl.DataFrame(COLUMNS),
     "polars objects": lambda: pl.DataFrame(
         {
@@ -110,11 +117,17 @@ def test_whole_numbers_beside_others_and_in_lists_stay_whole() -> None:
             "brand": ["1.0", "x", None],
         }
     )
-    assert item_table(frame).frame.rows() == [(1, "1", "1.0", "1999"), (2, "2.5", "x", "2000.5"), (3, "", "", "")]
+    assert item_table(frame).frame.rows() == [
+        (1, "1", "1.0", "1999"),
+        (2, "2.5", "x", "2000.5"),
+        (3, "", "", ""),
+    ]
 
 
 def test_a_year_that_pandas_wrote_as_a_float_is_a_whole_number(tmp_path: Path) -> None:
-    pd.DataFrame({"item_id": ["a", "b"], "title": ["1.0", None], "year": [1999, None]}).to_csv(tmp_path / "i.csv", index=False)
+    pd.DataFrame({"item_id": ["a", "b"], "title": ["1.0", None], "year": [1999, None]}).to_csv(
+        tmp_path / "i.csv", index=False
+    )
     assert (tmp_path / "i.csv").read_text().splitlines()[1] == "a,1.0,1999.0"
     assert read_items(tmp_path / "i.csv").rows() == [("a", "1.0", "1999"), ("b", "", "")]
 
@@ -134,7 +147,9 @@ WORDS = ["", "nan", "NaN", "-nan", "NULL", "null", "None", "NA", "N/A", "#N/A", 
 
 @pytest.mark.parametrize("name", ["e.csv", "e.tsv", "e.jsonl"])
 @pytest.mark.parametrize("word", WORDS)
-def test_words_for_no_number_are_empty_ratings_times_and_positions(word: str, name: str, tmp_path: Path) -> None:
+def test_words_for_no_number_are_empty_ratings_times_and_positions(
+    word: str, name: str, tmp_path: Path
+) -> None:
     columns = ("user_id", "item_id", "rating", "timestamp", "position")
     rows: list[tuple[Any, ...]] = [("u", "a", word, word, word), ("u", "b", "4", "5", "6")]
     if name == "e.jsonl":
@@ -158,7 +173,13 @@ def test_a_missing_id_is_refused_by_row(frame: Any, row: int) -> None:
 
 
 def test_nan_ratings_and_times_of_frames_are_empty() -> None:
-    columns = {"user_id": [1, 1], "item_id": [1, 2], "rating": [4.0, NAN], "timestamp": [5.0, NAN], "review_text": ["x", None]}
+    columns = {
+        "user_id": [1, 1],
+        "item_id": [1, 2],
+        "rating": [4.0, NAN],
+        "timestamp": [5.0, NAN],
+        "review_text": ["x", None],
+    }
     for frame in (pd.DataFrame(columns), pl.DataFrame(columns), pa.table(columns)):
         assert event_table(frame).frame.rows() == [(1, 1, 4.0, 5, "x"), (1, 2, None, None, "")]
 
@@ -173,7 +194,9 @@ def test_nan_ratings_and_times_of_frames_are_empty() -> None:
     ],
 )
 def test_infinity_is_no_text_and_no_id(record: str, column: str, tmp_path: Path) -> None:
-    (tmp_path / "i.jsonl").write_text('{"item_id": 0, "title": "T", "year": 1, "categories": ["a"]}\n' + record + "\n")
+    (tmp_path / "i.jsonl").write_text(
+        '{"item_id": 0, "title": "T", "year": 1, "categories": ["a"]}\n' + record + "\n"
+    )
     with pytest.raises(ValueError, match=f"line 2, column {column}: "):
         read_items(tmp_path / "i.jsonl")
 
@@ -185,5 +208,7 @@ def test_large_whole_numbers_beside_nan_stay_exact(tmp_path: Path) -> None:
     )
     table = event_table(tmp_path / "e.jsonl", drop_incomplete=True)
     assert table.frame.rows() == [(large, "x", 1)]
-    decimals = pl.DataFrame({"user_id": pl.Series([str(10**30), "7"]).cast(pl.Decimal(38, 0)), "item_id": [1, 2]})
+    decimals = pl.DataFrame(
+        {"user_id": pl.Series([str(10**30), "7"]).cast(pl.Decimal(38, 0)), "item_id": [1, 2]}
+    )
     assert event_table(decimals).frame["user_id"].to_list() == [str(10**30), "7"]

@@ -1,6 +1,7 @@
-"""Every set of the shared data goes through prepare and comes out with the counts that its README states."""
+"""Public datasets of the shared folder, prepared: their sizes are those of their README."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -8,6 +9,10 @@ import pytest
 
 from cllm4rec import prepare
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.readers import read_events, read_items
+from cllm4rec.data.split_tables import read_split
+from tests.support.datasets import parts_by_ids
 
 SETS = {  # folder -> users, items, events, titles
     "amazon-beauty-p5": (22_363, 12_101, 198_502, 12_094),
@@ -31,12 +36,15 @@ def is_protocol_a(dataset):
     """Of each user n events, max(1, round(0.1 n)) are validation and as many test; none of a user with fewer than three."""
     n = np.diff(dataset.interactions.indptr)
     expected = np.where(n < 3, 0, np.maximum(1, np.rint(0.1 * n))).astype(int)
-    held = [np.bincount(part.interactions.users, minlength=dataset.n_users) for part in (dataset.validation, dataset.test)]
+    held = [
+        np.bincount(part.interactions.users, minlength=dataset.n_users)
+        for part in (dataset.validation, dataset.test)
+    ]
     return all((one == expected).all() for one in held)
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_every_set_has_its_known_size_and_its_split(shared, tmp_path, name):
+def test_every_set_has_its_known_size_and_its_split(shared: Path, tmp_path: Path, name: str) -> None:
     """The split file gives each event that protocol A keeps a part; ml-100k and the musical set are filtered by it."""
     folder = shared / "data" / name
     *size, titles = SETS[name]
@@ -49,7 +57,7 @@ def test_every_set_has_its_known_size_and_its_split(shared, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["amazon-beauty-p5", "ml-100k", "amazon-musical-5core"])
-def test_the_smaller_sets_prepare_by_every_rule(shared, tmp_path, name):
+def test_the_smaller_sets_prepare_by_every_rule(shared: Path, tmp_path: Path, name: str) -> None:
     *size, titles = SETS[name]
     for split in ("random", "leave-last-out", "time", "none"):
         dataset = prepared(shared / "data" / name, tmp_path / "data", "--split", split)
@@ -62,18 +70,26 @@ def test_the_smaller_sets_prepare_by_every_rule(shared, tmp_path, name):
             assert is_protocol_a(dataset)
         if split == "time":
             assert all(0.08 < n / size[2] < 0.12 for n in held)
-    assert dataset.about["tables"]["items"] == {"repeated_rows": 0, "rows_without_events": 0, "without_a_row": 0}
+    assert dataset.about["tables"]["items"] == {
+        "repeated_rows": 0,
+        "rows_without_events": 0,
+        "without_a_row": 0,
+    }
 
 
-@pytest.mark.parametrize(("name", "size"), [("ml-100k", (938, 1_008, 54_413)), ("amazon-musical-5core", (526, 347, 3_615))])
-def test_filtered_as_in_the_papers(shared, tmp_path, name, size):
+@pytest.mark.parametrize(
+    ("name", "size"), [("ml-100k", (938, 1_008, 54_413)), ("amazon-musical-5core", (526, 347, 3_615))]
+)
+def test_filtered_as_in_the_papers(
+    shared: Path, tmp_path: Path, name: str, size: tuple[int, int, int]
+) -> None:
     dataset = prepared(shared / "data" / name, tmp_path / "data", "--preset", "paper")
     assert counts(dataset) == size
     assert is_protocol_a(dataset)
 
 
 @pytest.mark.parametrize("name", ["ml-100k", "amazon-musical-5core", "amazon-beauty-p5"])
-def test_every_column_of_the_split_files_follows_protocol_a(shared, tmp_path, name):
+def test_every_column_of_the_split_files_follows_protocol_a(shared: Path, tmp_path: Path, name: str) -> None:
     path = shared / "data" / name / "split_A.tsv.gz"
     table = pl.read_csv(path, separator="\t", infer_schema=False)
     columns = [column for column in table.columns if column.startswith("seed_")]
@@ -85,28 +101,34 @@ def test_every_column_of_the_split_files_follows_protocol_a(shared, tmp_path, na
             assert (held[column + letter].to_numpy() == np.maximum(1, np.rint(0.1 * n))).all()
 
 
-def test_movielens_with_the_held_out_rows_of_llara(shared, tmp_path):
+def test_movielens_with_the_held_out_rows_of_llara(shared: Path, tmp_path: Path) -> None:
     folder = shared / "data" / "ml-100k"
     dataset = prepared(folder, tmp_path / "data", "--split", folder / "llara_split.tsv.gz")
     rows = pl.read_csv(folder / "llara_split.tsv.gz", separator="\t", infer_schema=False)
     assert dataset.n_users == 943
-    users = [len(np.unique(part.interactions.users)) for part in (dataset.train, dataset.validation, dataset.test)]
+    users = [
+        len(np.unique(part.interactions.users)) for part in (dataset.train, dataset.validation, dataset.test)
+    ]
     assert users == [754, 94, 95]
     held_out_rows_are_there(dataset, rows)
     assert (dataset.interactions.times > 0).all()  # joined on
     assert json.loads((tmp_path / "data" / "dataset.json").read_text())["split"]["n_test_rows"] == 95
 
 
-def test_lastfm_with_the_held_out_rows_of_llara(shared, tmp_path):
+def test_lastfm_with_the_held_out_rows_of_llara(shared: Path, tmp_path: Path) -> None:
     folder = shared / "data" / "lastfm-llara"
     flags = ("--split", folder / "heldout.tsv.gz")
     dataset = prepared(folder, tmp_path / "data", *flags, interactions="train_sequences.tsv.gz")
     rows = pl.read_csv(folder / "heldout.tsv.gz", separator="\t", infer_schema=False)
     assert dataset.n_items == dataset.about["texts"]["title"] == 4_606
-    users = [len(np.unique(part.interactions.users)) for part in (dataset.train, dataset.validation, dataset.test)]
+    users = [
+        len(np.unique(part.interactions.users)) for part in (dataset.train, dataset.validation, dataset.test)
+    ]
     assert users == [976, 122, 122]
     assert dataset.n_users == 976 + 122 + 122
-    named = rows.with_columns(user_id=pl.col("split") + "-" + pl.int_range(1, pl.len() + 1).over("split").cast(pl.String))
+    named = rows.with_columns(
+        user_id=pl.col("split") + "-" + pl.int_range(1, pl.len() + 1).over("split").cast(pl.String)
+    )
     held_out_rows_are_there(dataset, named)
     train = pl.read_csv(folder / "train_sequences.tsv.gz", separator="\t", infer_schema=False)
     user = int(dataset.user_ids.index(["2"])[0])
@@ -123,3 +145,29 @@ def held_out_rows_are_there(dataset, rows):
         assert items == [*row["history_items"].split(" "), row["target_item"]]
         parts = dataset.part[dataset.interactions.users == user].tolist()
         assert parts == [3] * (len(items) - 1) + [letter[row["split"]]]
+
+
+def test_movielens_100k_filtered_as_in_the_papers_has_the_known_size(shared: Path) -> None:
+    events = read_events(shared / "data" / "ml-100k" / "interactions.tsv.gz")
+    items = read_items(shared / "data" / "ml-100k" / "items.tsv.gz")
+    dataset = build_dataset(events, items, min_rating=4, min_core=5)
+    assert (dataset.n_users, dataset.n_items, len(dataset.interactions)) == (938, 1008, 54413)
+    assert dataset.about["texts"]["title"] == 1008
+    assert sum(rule["events"] for rule in dataset.about["rules"]) == 100_000 - 54_413
+    title = dict(zip(dataset.items["item_id"].to_list(), dataset.items["title"].to_list(), strict=True))["1"]
+    assert title == "Toy Story (1995)"
+
+
+def test_movielens_100k_takes_the_parts_of_a_split_file(shared: Path) -> None:
+    folder = shared / "data" / "ml-100k"
+    events, table = read_events(folder / "interactions.tsv.gz"), read_split(folder / "split_A.tsv.gz")
+    dataset = build_dataset(
+        events, min_rating=4, min_core=5, split=str(folder / "split_A.tsv.gz"), split_table=table
+    )
+    assert (dataset.n_users, dataset.n_items, len(dataset.interactions)) == (938, 1008, 54413)
+    assert dataset.about["rules"][-1]["events"] == 0
+    expected = {
+        (user, item): "tve".index(part)
+        for user, item, part in table.select("user_id", "item_id", "seed_0").rows()
+    }
+    assert parts_by_ids(dataset) == expected

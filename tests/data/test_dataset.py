@@ -1,0 +1,111 @@
+"""The dataset: events, reviews, parts, fingerprints, histories of other users."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.preparation import build_dataset
+from tests.support.datasets import parts_by_ids, random_events
+
+
+def test_no_events_are_an_error() -> None:
+    with pytest.raises(ValueError, match="no events"):
+        Dataset.from_frame(
+            pl.DataFrame({"user_id": [], "item_id": []}, schema={"user_id": pl.String, "item_id": pl.String})
+        )
+
+
+def test_a_pair_of_user_and_item_that_comes_twice_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="'ann' has item 'x' more than once"):
+        Dataset.from_frame(pl.DataFrame({"user_id": ["ann", "ann"], "item_id": ["x", "x"]}))
+
+
+def test_reviews_travel_with_their_event_through_sorting_splitting_and_the_folder(tmp_path: Path) -> None:
+    dataset = build_dataset(random_events(6).sample(fraction=1, shuffle=True, seed=0))
+    dataset.save(tmp_path / "data")
+    for whole in (dataset, Dataset.load(tmp_path / "data")):
+        for part in (whole, whole.train, whole.validation, whole.test):
+            events = part.interactions
+            assert events.reviews is not None
+            users, items = part.user_ids.names(events.users), part.item_ids.names(events.items)
+            expected = [f"{user} on {item}" for user, item in zip(users, items, strict=True)]
+            assert events.reviews.to_list() == expected
+            assert len(events) > 0
+
+
+def test_reviews_and_timestamps_may_be_missing_in_places_or_everywhere(tmp_path: Path) -> None:
+    frame = pl.DataFrame(
+        {"user_id": ["a", "a"], "item_id": ["x", "y"], "review_text": ["fine", None], "timestamp": [5, None]}
+    )
+    dataset = Dataset.from_frame(frame)
+    assert sorted(dataset.interactions.reviews.to_list()) == ["", "fine"]
+    assert dataset.interactions.times.tolist() == [-1, 5]  # an event without a time comes first
+    bare = Dataset.from_frame(frame.select("user_id", "item_id"))
+    bare.save(tmp_path / "bare")
+    assert Dataset.load(tmp_path / "bare").interactions.reviews is None
+    assert Dataset.load(tmp_path / "bare").interactions.times is None
+
+
+def test_parts_keep_all_users_and_items_and_only_their_own_events() -> None:
+    dataset = build_dataset(random_events(7))
+    together = dataset.only("train", "test")
+    assert (together.n_users, together.n_items) == (dataset.n_users, dataset.n_items)
+    assert set(together.part.tolist()) == {0, 2}
+    assert len(together.interactions) == len(dataset.train.interactions) + len(dataset.test.interactions)
+    assert len(dataset.only().interactions) == 0
+    pairs = [set(parts_by_ids(part)) for part in (dataset.train, dataset.validation, dataset.test)]
+    assert set.union(*pairs) == set(parts_by_ids(dataset))
+    assert sum(map(len, pairs)) == len(dataset.interactions)
+
+
+def test_the_part_history_is_seen_and_not_learned_from(tmp_path: Path) -> None:
+    events = pl.DataFrame({"user_id": ["a"] * 4, "item_id": list("wxyz"), "position": [0, 1, 2, 3]})
+    parts = ["train", "history", "validation", "test"]
+    dataset = Dataset.from_frame(events.with_columns(part=pl.Series(parts)))
+    dataset.save(tmp_path / "data")
+    for one in (dataset, Dataset.load(tmp_path / "data")):
+        assert one.part.tolist() == [0, 3, 1, 2]
+        assert one.item_ids.names(one.seen.interactions.items).to_list() == ["w", "x"]
+        assert one.item_ids.names(one.train.interactions.items).to_list() == ["w"]
+    about = json.loads((tmp_path / "data" / "dataset.json").read_text())
+    assert about["n_events_by_part"] == {"train": 1, "validation": 1, "test": 1, "history": 1}
+    table = pl.DataFrame({"user_id": ["a"] * 4, "item_id": list("wxyz"), "seed_0": ["t", "h", "val", "e"]})
+    assert build_dataset(events, split="f", split_table=table).part.tolist() == [0, 3, 1, 2]
+    assert build_dataset(
+        events, split="f", split_table=table.with_columns(seed_0=pl.Series(parts))
+    ).part.tolist() == [
+        0,
+        3,
+        1,
+        2,
+    ]
+    with pytest.raises(ValueError, match="part 'later' is unknown"):
+        Dataset.from_frame(events.with_columns(part=pl.lit("later")))
+
+
+def test_the_fingerprint_tells_data_apart_and_the_split_has_its_own() -> None:
+    events = random_events(9)
+    dataset = build_dataset(events)
+    changed = events.with_columns(
+        review_text=pl.when(pl.arange(pl.len()) == 3).then(pl.lit("!")).otherwise("review_text")
+    )
+    assert build_dataset(changed).fingerprint != dataset.fingerprint
+    assert build_dataset(events.head(len(events) - 1)).fingerprint != dataset.fingerprint
+    other_split = build_dataset(events, seed=1)
+    assert other_split.fingerprint == dataset.fingerprint
+    assert other_split.split_fingerprint != dataset.split_fingerprint
+
+
+def test_other_histories_keep_the_items_as_they_are_numbered() -> None:
+    dataset = Dataset.from_frame(pl.DataFrame({"user_id": ["ann", "ann", "bob"], "item_id": ["x", "y", "z"]}))
+    other = dataset.with_histories(
+        pl.DataFrame({"user_id": ["carl", "carl"], "item_id": ["z", "x"], "timestamp": [1, 2]})
+    )
+    assert other.item_ids.ids.equals(dataset.item_ids.ids)
+    assert other.user_ids.ids.to_list() == ["carl"]
+    assert other.item_ids.names(other.interactions.history(0)).to_list() == ["z", "x"]
+    with pytest.raises(ValueError, match="item 'w'"):
+        dataset.with_histories(pl.DataFrame({"user_id": ["carl"], "item_id": ["w"]}))

@@ -1,0 +1,130 @@
+"""The dataset folder: loading gives back what was saved, and nothing foreign is replaced."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.manifest import write_manifest
+from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.synthetic import taste_world
+from tests.support.datasets import random_events, same_dataset
+
+
+def test_the_order_of_ties_is_stored_and_is_the_same_without_the_file(tmp_path: Path) -> None:
+    dataset = build_dataset(taste_world(1, n_users=20, n_items=50, n_events=8).events)
+    dataset.save(tmp_path / "data")
+    loaded = Dataset.load(tmp_path / "data")
+    assert loaded.ties is not None
+    for part in (loaded, loaded.train, loaded.only("train", "test")):
+        np.testing.assert_array_equal(part.tie_order, dataset.tie_order)
+    assert loaded.items.equals(dataset.items)
+    np.testing.assert_array_equal(replace(loaded, ties=None).tie_order, dataset.tie_order)
+    assert loaded.fingerprint == dataset.fingerprint
+
+
+def test_a_folder_round_trip_gives_the_same_dataset(tmp_path: Path) -> None:
+    items = pl.DataFrame(
+        {"item_id": [f"i{i}" for i in range(25)], "title": [f"Title {i}" for i in range(25)], "brand": "é"}
+    )
+    users = pl.DataFrame({"user_id": ["u1"], "biography": ["likes\ntea"]})
+    dataset = build_dataset(random_events(8), items, users, min_core=2, seed=5)
+    dataset.save(tmp_path / "data")
+    loaded = Dataset.load(tmp_path / "data")
+    assert same_dataset(dataset, loaded)
+    assert loaded.fingerprint == dataset.fingerprint
+    assert loaded.split_fingerprint == dataset.split_fingerprint
+    assert loaded.item_texts == dataset.item_texts
+    assert loaded.user_texts == dataset.user_texts
+    assert {name: loaded.about[name] for name in dataset.about} == dataset.about
+    assert loaded.about["data_sha256"] == dataset.fingerprint
+    loaded.save(tmp_path / "again")
+    assert same_dataset(dataset, Dataset.load(tmp_path / "again"))
+    assert (tmp_path / "again" / "dataset.json").read_text() == (
+        tmp_path / "data" / "dataset.json"
+    ).read_text()
+
+
+def test_the_counts_in_the_folder_are_those_of_the_events_saved(tmp_path: Path) -> None:
+    dataset = build_dataset(random_events(8))
+    dataset.save(tmp_path / "data")
+    for name, part in (("fresh", dataset.train), ("loaded", Dataset.load(tmp_path / "data").train)):
+        part.save(tmp_path / name)
+        about = json.loads((tmp_path / name / "dataset.json").read_text())
+        n = len(dataset.train.interactions)
+        assert about["n_events"] == n
+        assert about["n_events_by_part"] == {"train": n, "validation": 0, "test": 0, "history": 0}
+
+
+def test_another_format_version_and_a_folder_without_a_dataset_are_clear_errors(tmp_path: Path) -> None:
+    build_dataset(random_events()).save(tmp_path / "data")
+    about = json.loads((tmp_path / "data" / "dataset.json").read_text())
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(about | {"format_version": 99}))
+    with pytest.raises(ValueError, match="format_version 99 is unknown.* prepare the dataset again"):
+        Dataset.load(tmp_path / "data")
+    with pytest.raises(ValueError, match="not a dataset folder"):
+        Dataset.load(tmp_path)
+
+
+def test_save_refuses_what_is_not_a_dataset(tmp_path: Path) -> None:
+    dataset = build_dataset(random_events())
+    foreign = tmp_path / "photos"
+    foreign.mkdir()
+    (foreign / "cat.txt").write_text("meow")
+    (tmp_path / "file").write_text("x")
+    for place in (foreign, tmp_path / "file"):
+        with pytest.raises(ValueError, match="name another one"):
+            dataset.save(place)
+    assert (foreign / "cat.txt").read_text() == "meow"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "photos"]
+
+
+def test_save_replaces_an_older_dataset_and_fills_an_empty_folder(tmp_path: Path) -> None:
+    first, second = build_dataset(random_events(1)), build_dataset(random_events(2, reviews=False))
+    (tmp_path / "data").mkdir()
+    first.save(tmp_path / "data")
+    (tmp_path / "data" / "stale.txt").write_text("a listed file of the older dataset")
+    write_manifest(tmp_path / "data")
+    second.save(tmp_path / "data")
+    assert same_dataset(Dataset.load(tmp_path / "data"), second)
+    assert not (tmp_path / "data" / "stale.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    second.save(tmp_path / "new" / "folders" / "data")
+    assert same_dataset(Dataset.load(tmp_path / "new" / "folders" / "data"), second)
+
+
+def test_a_folder_that_holds_a_foreign_file_is_not_replaced(tmp_path: Path) -> None:
+    dataset = build_dataset(random_events(1))
+    dataset.save(tmp_path / "data")
+    (tmp_path / "data" / "notes.txt").write_text("mine")
+    with pytest.raises(
+        ValueError, match="data holds notes.txt, which is not a file of this package: move it"
+    ):
+        dataset.save(tmp_path / "data")
+    assert (tmp_path / "data" / "notes.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_save_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    dataset = build_dataset(random_events(1))
+    unwritable = replace(dataset, about={"thing": object()})
+    with pytest.raises(TypeError):
+        unwritable.save(tmp_path / "data")
+    assert list(tmp_path.iterdir()) == []
+    dataset.save(tmp_path / "data")
+    with pytest.raises(TypeError):
+        unwritable.save(tmp_path / "data")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert same_dataset(Dataset.load(tmp_path / "data"), dataset)
+
+
+@pytest.mark.parametrize("damaged", ["events.parquet", "items.parquet", "dataset.json"])
+def test_a_damaged_dataset_folder_ends_in_an_error_that_names_it(damaged: str, tmp_path: Path) -> None:
+    Dataset.from_frame(pl.DataFrame({"user_id": ["ann"], "item_id": ["x"]})).save(tmp_path / "data")
+    (tmp_path / "data" / damaged).write_text("{ not this")
+    with pytest.raises(ValueError, match="data is damaged"):
+        Dataset.load(tmp_path / "data")
