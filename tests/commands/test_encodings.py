@@ -10,12 +10,8 @@ import cllm4rec
 from cllm4rec.data.synthetic import taste_world
 
 PACKAGE = Path(cllm4rec.__file__).parent
-STRICT = (
-    "-X",
-    "warn_default_encoding",
-    "-W",
-    "always::EncodingWarning",
-)  # an error would end in the libraries, too
+# Warnings, since errors would stop the libraries too.
+STRICT = ("-X", "warn_default_encoding", "-W", "always::EncodingWarning")
 COMMANDS = (
     ("prepare", "--interactions", "events.csv", "--items", "items.csv", "--output", "data"),
     ("pretrain", "--dataset", "data", "--output", "run", "--epochs", "1"),

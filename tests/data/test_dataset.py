@@ -1,4 +1,4 @@
-"""The dataset: events, reviews, parts, fingerprints, histories of other users."""
+"""The dataset: events, reviews, parts, fingerprints, histories of new users."""
 
 import json
 from pathlib import Path
@@ -13,12 +13,10 @@ from tests.support.datasets import parts_by_ids, random_events
 
 def test_no_events_are_an_error() -> None:
     with pytest.raises(ValueError, match="no events"):
-        Dataset.from_frame(
-            pl.DataFrame({"user_id": [], "item_id": []}, schema={"user_id": pl.String, "item_id": pl.String})
-        )
+        Dataset.from_frame(pl.DataFrame(schema={"user_id": pl.String, "item_id": pl.String}))
 
 
-def test_a_pair_of_user_and_item_that_comes_twice_is_refused_by_name() -> None:
+def test_a_repeated_pair_of_user_and_item_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="'ann' has item 'x' more than once"):
         Dataset.from_frame(pl.DataFrame({"user_id": ["ann", "ann"], "item_id": ["x", "x"]}))
 
@@ -36,7 +34,7 @@ def test_reviews_travel_with_their_event_through_sorting_splitting_and_the_folde
             assert len(events) > 0
 
 
-def test_reviews_and_timestamps_may_be_missing_in_places_or_everywhere(tmp_path: Path) -> None:
+def test_reviews_and_timestamps_may_be_missing_in_cells_or_everywhere(tmp_path: Path) -> None:
     frame = pl.DataFrame(
         {"user_id": ["a", "a"], "item_id": ["x", "y"], "review_text": ["fine", None], "timestamp": [5, None]}
     )
@@ -49,7 +47,7 @@ def test_reviews_and_timestamps_may_be_missing_in_places_or_everywhere(tmp_path:
     assert Dataset.load(tmp_path / "bare").interactions.times is None
 
 
-def test_parts_keep_all_users_and_items_and_only_their_own_events() -> None:
+def test_parts_keep_all_users_and_items_and_only_the_events_of_the_part() -> None:
     dataset = build_dataset(random_events(7))
     together = dataset.only("train", "test")
     assert (together.n_users, together.n_items) == (dataset.n_users, dataset.n_items)
@@ -66,27 +64,20 @@ def test_the_part_history_is_seen_and_not_learned_from(tmp_path: Path) -> None:
     parts = ["train", "history", "validation", "test"]
     dataset = Dataset.from_frame(events.with_columns(part=pl.Series(parts)))
     dataset.save(tmp_path / "data")
-    for one in (dataset, Dataset.load(tmp_path / "data")):
-        assert one.part.tolist() == [0, 3, 1, 2]
-        assert one.item_ids.names(one.seen.interactions.items).to_list() == ["w", "x"]
-        assert one.item_ids.names(one.train.interactions.items).to_list() == ["w"]
+    for copy in (dataset, Dataset.load(tmp_path / "data")):
+        assert copy.part.tolist() == [0, 3, 1, 2]
+        assert copy.item_ids.names(copy.seen.interactions.items).to_list() == ["w", "x"]
+        assert copy.item_ids.names(copy.train.interactions.items).to_list() == ["w"]
     about = json.loads((tmp_path / "data" / "dataset.json").read_text())
     assert about["n_events_by_part"] == {"train": 1, "validation": 1, "test": 1, "history": 1}
-    table = pl.DataFrame({"user_id": ["a"] * 4, "item_id": list("wxyz"), "seed_0": ["t", "h", "val", "e"]})
-    assert build_dataset(events, split="f", split_table=table).part.tolist() == [0, 3, 1, 2]
-    assert build_dataset(
-        events, split="f", split_table=table.with_columns(seed_0=pl.Series(parts))
-    ).part.tolist() == [
-        0,
-        3,
-        1,
-        2,
-    ]
+    for words in (["t", "h", "val", "e"], parts):
+        table = events.select("user_id", "item_id", seed_0=pl.Series(words))
+        assert build_dataset(events, split="f", split_table=table).part.tolist() == [0, 3, 1, 2]
     with pytest.raises(ValueError, match="part 'later' is unknown"):
         Dataset.from_frame(events.with_columns(part=pl.lit("later")))
 
 
-def test_the_fingerprint_tells_data_apart_and_the_split_has_its_own() -> None:
+def test_fingerprints_of_events_and_of_the_split_differ_where_these_do() -> None:
     events = random_events(9)
     dataset = build_dataset(events)
     changed = events.with_columns(
@@ -99,13 +90,12 @@ def test_the_fingerprint_tells_data_apart_and_the_split_has_its_own() -> None:
     assert other_split.split_fingerprint != dataset.split_fingerprint
 
 
-def test_other_histories_keep_the_items_as_they_are_numbered() -> None:
+def test_histories_of_new_users_keep_the_numbers_of_items() -> None:
     dataset = Dataset.from_frame(pl.DataFrame({"user_id": ["ann", "ann", "bob"], "item_id": ["x", "y", "z"]}))
-    other = dataset.with_histories(
-        pl.DataFrame({"user_id": ["carl", "carl"], "item_id": ["z", "x"], "timestamp": [1, 2]})
-    )
-    assert other.item_ids.ids.equals(dataset.item_ids.ids)
-    assert other.user_ids.ids.to_list() == ["carl"]
-    assert other.item_ids.names(other.interactions.history(0)).to_list() == ["z", "x"]
+    histories = pl.DataFrame({"user_id": ["carl", "carl"], "item_id": ["z", "x"], "timestamp": [1, 2]})
+    new_users = dataset.with_histories(histories)
+    assert new_users.item_ids.ids.equals(dataset.item_ids.ids)
+    assert new_users.user_ids.ids.to_list() == ["carl"]
+    assert new_users.item_ids.names(new_users.interactions.history(0)).to_list() == ["z", "x"]
     with pytest.raises(ValueError, match="item 'w'"):
         dataset.with_histories(pl.DataFrame({"user_id": ["carl"], "item_id": ["w"]}))

@@ -6,18 +6,18 @@ import pytest
 
 from cllm4rec.data.filters import Rules, k_core, latest_of_repeats
 from cllm4rec.data.preparation import build_dataset
-from tests.support.datasets import random_events
+from tests.support.datasets import event_frame, random_events
 
 
 def plain_core(pairs: list[tuple[str, str]], k: int) -> set[tuple[str, str]]:
-    """One user or item at a time, until nothing changes."""
+    """Drops a rare user or item at a time, until none is left."""
     left = set(pairs)
     while True:
-        for place in (0, 1):
-            names = [pair[place] for pair in left]
+        for column in (0, 1):
+            names = [pair[column] for pair in left]
             rare = next((name for name in sorted(set(names)) if names.count(name) < k), None)
             if rare is not None:
-                left = {pair for pair in left if pair[place] != rare}
+                left = {pair for pair in left if pair[column] != rare}
                 break
         else:
             return left
@@ -29,30 +29,20 @@ def test_the_core_is_the_fixed_point_of_dropping(seed: int, k: int) -> None:
     generator = np.random.default_rng(seed)
     cells = np.argwhere(generator.random((25, 20)) < 0.18)
     pairs = [(f"u{user}", f"i{item}") for user, item in cells.tolist()]
-    kept = k_core(pl.DataFrame(pairs, schema=["user_id", "item_id"], orient="row"), k)
+    kept = k_core(event_frame(pairs), k)
     assert set(kept.rows()) == plain_core(pairs, k)
     assert len(kept) == len(set(kept.rows()))
 
 
 def test_the_core_drops_what_only_the_drops_made_rare() -> None:
-    """u3's only other item goes, then u3, and with it the last item that kept u4."""
-    chain = [
-        ("u1", "a"),
-        ("u1", "b"),
-        ("u2", "a"),
-        ("u2", "b"),
-        ("u3", "c"),
-        ("u3", "d"),
-        ("u4", "d"),
-        ("u4", "e"),
-        ("u5", "e"),
-    ]
-    kept = k_core(pl.DataFrame(chain, schema=["user_id", "item_id"], orient="row"), 2)
-    assert kept.rows() == chain[:4]
+    """c is dropped, then u3, then d, then u4, then e and u5."""
+    core = [("u1", "a"), ("u1", "b"), ("u2", "a"), ("u2", "b")]
+    chain = [*core, ("u3", "c"), ("u3", "d"), ("u4", "d"), ("u4", "e"), ("u5", "e")]
+    kept = k_core(event_frame(chain), 2)
+    assert kept.rows() == core
 
 
 def test_of_repeated_events_the_latest_stays() -> None:
-    columns = ["user_id", "item_id", "timestamp", "rating"]
     rows = [
         ("u", "i", 5, 1.0),
         ("u", "i", 9, 2.0),
@@ -61,37 +51,31 @@ def test_of_repeated_events_the_latest_stays() -> None:
         ("u", "i", 9, 5.0),
         ("v", "i", 2, 6.0),
     ]
-    events = pl.DataFrame(rows, schema=columns, orient="row")
-    assert sorted(latest_of_repeats(events)["rating"].to_list()) == [
-        4.0,
-        5.0,
-        6.0,
-    ]  # of equal times the later row
+    events = event_frame(rows, "timestamp", "rating")
+    # Of equal times the later row stays.
+    assert sorted(latest_of_repeats(events)["rating"].to_list()) == [4.0, 5.0, 6.0]
     by_position = events.with_columns(position=pl.Series([9, 1, 2, 3, 4, 5]))
     assert sorted(latest_of_repeats(by_position)["rating"].to_list()) == [1.0, 4.0, 6.0]
     assert sorted(latest_of_repeats(events.drop("timestamp"))["rating"].to_list()) == [4.0, 5.0, 6.0]
 
 
 def test_every_rule_accounts_for_what_it_dropped() -> None:
-    events = pl.DataFrame(
-        [
-            ("a", "x", 5.0, 1),
-            ("a", "y", 4.0, 2),
-            ("a", "y", 5.0, 3),  # repeat
-            ("b", "x", 5.0, 1),
-            ("b", "y", 4.0, 1),
-            ("b", "z", 4.0, 1),  # z goes with the 2-core
-            ("c", "x", 2.0, 1),  # below 4: c goes, and w
-            ("c", "w", None, 1),  # without a rating
-        ],
-        schema=["user_id", "item_id", "rating", "timestamp"],
-        orient="row",
-    )
+    rows = [
+        ("a", "x", 5.0, 1),
+        ("a", "y", 4.0, 2),
+        ("a", "y", 5.0, 3),  # repeat
+        ("b", "x", 5.0, 1),
+        ("b", "y", 4.0, 1),
+        ("b", "z", 4.0, 1),  # z is dropped by the 2-core
+        ("c", "x", 2.0, 1),  # below 4: c and w are dropped
+        ("c", "w", None, 1),  # without a rating
+    ]
+    events = event_frame(rows, "rating", "timestamp")
     dataset = build_dataset(events, min_rating=4, min_core=2, split="none")
-    dropped = [(one["users"], one["items"], one["events"]) for one in dataset.about["rules"]]
+    dropped = [(rule["users"], rule["items"], rule["events"]) for rule in dataset.about["rules"]]
     assert dropped == [(0, 0, 1), (1, 1, 2), (0, 1, 1)]
-    assert sum(events_ for *_, events_ in dropped) + len(dataset.interactions) == len(events)
-    assert [one["rule"] for one in dataset.about["rules"]] == [
+    assert sum(n_events for *_, n_events in dropped) + len(dataset.interactions) == len(events)
+    assert [rule["rule"] for rule in dataset.about["rules"]] == [
         "latest of repeated events of a user and an item",
         "rating >= 4",
         "2-core",
@@ -103,7 +87,7 @@ def test_every_rule_accounts_for_what_it_dropped() -> None:
     [("random", ["b"]), ("none", ["b"]), ("file", ["b"]), ("leave-last-out", ["a", "b"])],
 )
 def test_the_rating_that_counts_is_that_of_the_event_that_stays(split: str, left: list[str]) -> None:
-    """Rated 5 and later 1: the latest of repeats is no event rated 4 and more. In splits in time the first stays."""
+    """Rated 5 and later 1: the latest of repeats is below 4. In splits by time the first of repeats stays."""
     rows = [
         ("u", "a", 5, 1),
         ("u", "a", 1, 2),
@@ -112,7 +96,7 @@ def test_the_rating_that_counts_is_that_of_the_event_that_stays(split: str, left
         ("v", "c", 5, 5),
         ("v", "d", 5, 6),
     ]
-    events = pl.DataFrame(rows, schema=["user_id", "item_id", "rating", "timestamp"], orient="row")
+    events = event_frame(rows, "rating", "timestamp")
     parts = events.select("user_id", "item_id", seed_0=pl.lit("t")).unique() if split == "file" else None
     for order in (events, events.reverse()):
         dataset = build_dataset(order, min_rating=4, split=split, split_table=parts)
@@ -126,15 +110,15 @@ def test_the_rating_that_counts_is_that_of_the_event_that_stays(split: str, left
 
 def test_a_latest_event_without_a_rating_is_not_liked() -> None:
     rows = [("u", "a", 5.0, 1), ("u", "a", None, 2), ("u", "b", 5.0, 3)]
-    events = pl.DataFrame(rows, schema=["user_id", "item_id", "rating", "timestamp"], orient="row")
+    events = event_frame(rows, "rating", "timestamp")
     dataset = build_dataset(events, min_rating=4, split="none")
     assert dataset.items["item_id"].to_list() == ["b"]
 
 
 def test_a_core_holds_after_a_split_file_has_left_out_events() -> None:
-    """Without the event of c that the file does not name, user v and then item d are below a 2-core."""
+    """The split file lacks the event of c: user v and then item d fall below the 2-core."""
     rows = [("u", "a"), ("u", "b"), ("w", "a"), ("w", "b"), ("v", "c"), ("v", "d"), ("w", "d")]
-    events = pl.DataFrame(rows, schema=["user_id", "item_id"], orient="row")
+    events = event_frame(rows)
     table = events.filter(pl.col("item_id") != "c").with_columns(seed_0=pl.lit("t"))
     dataset = build_dataset(events, min_core=2, split="f", split_table=table)
     assert sorted(dataset.items["item_id"].to_list()) == ["a", "b"]

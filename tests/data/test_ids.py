@@ -1,4 +1,4 @@
-"""Ids and their numbers."""
+"""Ids: look-up by text, numbers that depend on ids alone, hashes that collide."""
 
 import numpy as np
 import polars as pl
@@ -7,43 +7,39 @@ import pytest
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.interactions import IdMap
 from cllm4rec.data.preparation import build_dataset
-from tests.support.datasets import random_events, same_dataset
+from tests.support.datasets import event_frame, random_events, same_dataset
 
 
 def test_ids_that_share_a_hash_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hash that tells lengths alone: what is made of the events is what the true one makes of them."""
-    events, hashed = random_events(), pl.Series.hash
+    """A hash of the text's length alone gives the same dataset as the real hash."""
+    events, series_hash = random_events(), pl.Series.hash
     expected = build_dataset(events, min_core=2)
-    asked = []
+    seeds = []
 
-    def poor(texts, seed=0):
-        asked.append(seed)
-        return texts.str.len_bytes().cast(pl.UInt64) if seed == 0 else hashed(texts, seed)
+    def colliding(texts: pl.Series, seed: int = 0) -> pl.Series:
+        seeds.append(seed)
+        return texts.str.len_bytes().cast(pl.UInt64) if seed == 0 else series_hash(texts, seed)
 
-    monkeypatch.setattr(pl.Series, "hash", poor)
+    monkeypatch.setattr(pl.Series, "hash", colliding)
     found = build_dataset(events, min_core=2)
-    assert 1 in asked
+    assert 1 in seeds
     assert (found.fingerprint, found.about) == (expected.fingerprint, expected.about)
 
 
 def test_whole_numbers_and_their_texts_are_filtered_alike() -> None:
-    """Ids far apart and below zero, which are no numbers from 0."""
+    """The ids are far apart and negative: none is an index."""
     generator = np.random.default_rng(0)
     users, items = generator.integers(0, 40, 400) * 10**15 - 10**16, generator.integers(-30, 0, 400)
     events = pl.DataFrame({"user_id": users, "item_id": items, "timestamp": generator.integers(0, 9, 400)})
     as_text = events.with_columns(pl.col("user_id", "item_id").cast(pl.String))
     for split in ("random", "leave-last-out", "none"):
-        one, other = (
-            build_dataset(events, min_core=7, split=split),
-            build_dataset(as_text, min_core=7, split=split),
-        )
-        assert 0 < len(one.interactions) < 400
-        assert (one.fingerprint, one.split_fingerprint, one.about) == (
-            other.fingerprint,
-            other.split_fingerprint,
-            other.about,
-        )
-        assert one.users["user_id"].dtype == pl.Int64 and other.users["user_id"].dtype == pl.String
+        numbers = build_dataset(events, min_core=7, split=split)
+        texts = build_dataset(as_text, min_core=7, split=split)
+        assert 0 < len(numbers.interactions) < 400
+        assert numbers.fingerprint == texts.fingerprint
+        assert numbers.split_fingerprint == texts.split_fingerprint
+        assert numbers.about == texts.about
+        assert (numbers.users["user_id"].dtype, texts.users["user_id"].dtype) == (pl.Int64, pl.String)
 
 
 def test_ids_are_found_by_their_text_and_unknown_ones_are_named() -> None:
@@ -60,15 +56,15 @@ def test_ids_are_found_by_their_text_and_unknown_ones_are_named() -> None:
 def test_ids_are_found_with_and_without_a_dictionary_of_all(n_asked: int) -> None:
     ids = pl.Series(["a b", "007", "7", " x", "é"] + [f"id {i}" for i in range(300)])
     asked = (["7", "nobody", "é", "007"] * n_asked)[:n_asked]
-    assert IdMap(ids).find(asked).tolist() == [{"7": 2, "nobody": -1, "é": 4, "007": 1}[one] for one in asked]
+    expected = {"7": 2, "nobody": -1, "é": 4, "007": 1}
+    assert IdMap(ids).find(asked).tolist() == [expected[text] for text in asked]
     assert IdMap(pl.Series([5, 7, 12])).find([12, "5", 6][:n_asked]).tolist() == [2, 0, -1][:n_asked]
 
 
-def test_a_place_without_an_item_has_no_name() -> None:
+def test_an_index_without_an_item_has_no_name() -> None:
+    dataset = Dataset.from_frame(event_frame([("ann", "x")]))
     with pytest.raises(ValueError, match="-1"):
-        Dataset.from_frame(pl.DataFrame({"user_id": ["ann"], "item_id": ["x"]})).item_ids.names(
-            np.array([0, -1])
-        )
+        dataset.item_ids.names(np.array([0, -1]))
 
 
 def test_numbers_do_not_depend_on_the_order_of_rows() -> None:
@@ -76,16 +72,16 @@ def test_numbers_do_not_depend_on_the_order_of_rows() -> None:
     items = pl.DataFrame(
         {"item_id": [f"i{i}" for i in range(25)], "title": [f"Title {i}" for i in range(25)]}
     )
-    one = Dataset.from_frame(events, items)
-    other = Dataset.from_frame(events.sample(fraction=1, shuffle=True, seed=5), items.reverse())
-    assert same_dataset(one, other)
-    assert one.fingerprint == other.fingerprint
-    np.testing.assert_array_equal(one.tie_order, other.tie_order)
+    dataset = Dataset.from_frame(events, items)
+    shuffled = Dataset.from_frame(events.sample(fraction=1, shuffle=True, seed=5), items.reverse())
+    assert same_dataset(dataset, shuffled)
+    assert dataset.fingerprint == shuffled.fingerprint
+    np.testing.assert_array_equal(dataset.tie_order, shuffled.tie_order)
 
 
 def test_numbers_say_nothing_about_popularity_or_age() -> None:
     rows = [(f"u{user}", f"i{item}", item) for item in range(200) for user in range(1 + item)]
-    dataset = Dataset.from_frame(pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row"))
+    dataset = Dataset.from_frame(event_frame(rows, "timestamp"))
     popularity = np.bincount(dataset.interactions.items)
     for order in (np.arange(200), dataset.tie_order):
         assert abs(np.corrcoef(order, popularity)[0, 1]) < 0.25  # standard error 0.07

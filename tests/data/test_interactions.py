@@ -17,9 +17,8 @@ def test_histories_of_several_users_equal_those_of_each() -> None:
         np.testing.assert_array_equal(items, dataset.interactions.history(user))
     times = dataset.interactions.times
     assert times is not None
-    assert all(
-        (np.diff(times[dataset.interactions.users == user]) >= 0).all() for user in range(dataset.n_users)
-    )
+    for user in range(dataset.n_users):
+        assert (np.diff(times[dataset.interactions.users == user]) >= 0).all()
 
 
 def test_the_matrix_is_binary_and_has_rows_for_users_without_events() -> None:

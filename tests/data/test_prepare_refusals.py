@@ -18,6 +18,11 @@ RATING_REFUSAL = "line 2, column rating: 'good': a number is needed (1 such row)
 DATE_REFUSAL = "line 2, column timestamp: '01.02.2024': day and month"
 
 
+def event_json(rating: str) -> str:
+    """A line of JSON with this rating."""
+    return f'{{"user_id":1,"item_id":1,"rating":{rating}}}\n'
+
+
 def refused_by_prepare(events: Path, *flags: object) -> str:
     """The line in which `prepare` refuses a file; no output is left."""
     output = events.parent / "refused" / "data"
@@ -36,11 +41,11 @@ def refused_by_prepare(events: Path, *flags: object) -> str:
         ("e.csv", "user_id,item_id,rating\n1,2,good\n", RATING_REFUSAL),
         ("e.csv", "user_id,item_id,rating\n1,2,4\n1,3,-inf\n", "line 3, column rating: '-inf'"),
         ("e.csv", "user_id,item_id,rating\n1,2,1e999\n", "line 2, column rating: '1e999'"),
-        ("e.jsonl", '{"user_id":1,"item_id":1,"rating":Infinity}\n', "line 1, column rating: inf"),
-        ("e.jsonl", '{"user_id":1,"item_id":1,"rating":true}\n', "line 1, column rating: True"),
-        ("e.jsonl", '{"user_id":1,"item_id":1,"rating":[4]}\n', "line 1, column rating: [4]"),
-        ("e.jsonl", f'{{"user_id":1,"item_id":1,"rating":1{"0" * 400}}}\n', "line 1, column rating"),
-        ("e.jsonl", f'{{"user_id":1,"item_id":1,"rating":1{"0" * 5000}}}\n', "line 1: cannot be read as JSON"),
+        ("e.jsonl", event_json("Infinity"), "line 1, column rating: inf"),
+        ("e.jsonl", event_json("true"), "line 1, column rating: True"),
+        ("e.jsonl", event_json("[4]"), "line 1, column rating: [4]"),
+        ("e.jsonl", event_json("1" + "0" * 400), "line 1, column rating"),
+        ("e.jsonl", event_json("1" + "0" * 5000), "line 1: cannot be read as JSON"),
         ("e.csv", "", "the file is empty"),
         ("e.csv", " \n\n", "the file is empty"),
         ("e.csv", b"\xef\xbb\xbf", "the file is empty"),

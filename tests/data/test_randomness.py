@@ -17,21 +17,21 @@ def test_mix_gives_known_values() -> None:
 
 
 def test_mix_equals_splitmix64_in_whole_numbers_of_any_size() -> None:
-    def plain(*parts: int) -> int:
+    def plain(*keys: int) -> int:
         mask, state = 2**64 - 1, 0
-        for part in parts:
-            state = ((state ^ (part & mask)) + 0x9E3779B97F4A7C15) & mask
+        for key in keys:
+            state = ((state ^ (key & mask)) + 0x9E3779B97F4A7C15) & mask
             state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
             state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
             state ^= state >> 31
         return state
 
     generator = np.random.default_rng(0)
-    parts = generator.integers(-(2**63), 2**63 - 1, (3, 50))
-    assert mix(*parts).tolist() == [plain(*column) for column in parts.T.tolist()]
+    keys = generator.integers(-(2**63), 2**63 - 1, (3, 50))
+    assert mix(*keys).tolist() == [plain(*column) for column in keys.T.tolist()]
 
 
-def test_the_order_and_the_number_of_parts_matter_and_arrays_broadcast() -> None:
+def test_the_order_and_the_number_of_keys_matter_and_arrays_broadcast() -> None:
     assert mix(1, 2)[0] != mix(2, 1)[0]
     assert mix(1)[0] != mix(1, 0)[0]
     table = mix(7, np.arange(4)[:, None], np.arange(3))
@@ -64,6 +64,5 @@ def test_permutations_hold_every_number_once_and_differ_by_key() -> None:
     assert len(set(map(tuple, orders))) == 9
     assert permutation(500, 1, 2).tolist() == permutation(500, 1, 2).tolist()
     firsts = np.array([permutation(10, seed)[0] for seed in range(2000)])
-    assert (
-        (np.bincount(firsts, minlength=10) - 200) ** 2 / 200
-    ).sum() < 33  # chi-square, 9 degrees, p < 0.0002
+    counts = np.bincount(firsts, minlength=10)
+    assert ((counts - 200) ** 2 / 200).sum() < 33  # chi-square with 9 degrees of freedom, p < 0.0002

@@ -7,12 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cllm4rec import prepare
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.readers import read_events, read_items
 from cllm4rec.data.split_tables import read_split
-from tests.support.datasets import parts_by_ids
+from tests.support.datasets import parts_by_ids, prepared, size
 
 SETS = {  # folder -> users, items, events, titles
     "amazon-beauty-p5": (22_363, 12_101, 198_502, 12_094),
@@ -22,35 +21,47 @@ SETS = {  # folder -> users, items, events, titles
 }
 
 
-def prepared(folder, output, *flags, interactions="interactions.tsv.gz"):
-    tables = ["--interactions", str(folder / interactions), "--items", str(folder / "items.tsv.gz")]
-    prepare.main([*tables, "--output", str(output), *map(str, flags)])
-    return Dataset.load(output)
+def prepared_set(folder: Path, output: Path, *flags: object) -> Dataset:
+    """The dataset that `prepare` makes of the events and items of a folder."""
+    return prepared(folder / "interactions.tsv.gz", output, "--items", folder / "items.tsv.gz", *flags)
 
 
-def counts(dataset):
-    return dataset.n_users, dataset.n_items, len(dataset.interactions)
+def n_users_by_part(dataset: Dataset) -> list[int]:
+    """Numbers of users with events in train, validation and test."""
+    parts = (dataset.train, dataset.validation, dataset.test)
+    return [len(np.unique(part.interactions.users)) for part in parts]
 
 
-def is_protocol_a(dataset):
-    """Of each user n events, max(1, round(0.1 n)) are validation and as many test; none of a user with fewer than three."""
+def is_protocol_a(dataset: Dataset) -> bool:
+    """Of each user's n events, max(1, round(0.1 n)) are validation and as many test; none if n < 3."""
     n = np.diff(dataset.interactions.indptr)
     expected = np.where(n < 3, 0, np.maximum(1, np.rint(0.1 * n))).astype(int)
     held = [
         np.bincount(part.interactions.users, minlength=dataset.n_users)
         for part in (dataset.validation, dataset.test)
     ]
-    return all((one == expected).all() for one in held)
+    return all((counts == expected).all() for counts in held)
+
+
+def assert_held_out_rows(dataset: Dataset, rows: pl.DataFrame) -> None:
+    """Each row of the file is a user whose events are its history, in order, and its target."""
+    letter = {"val": 1, "test": 2}
+    for row in rows.to_dicts():
+        user = int(dataset.user_ids.index([row["user_id"]])[0])
+        items = dataset.item_ids.names(dataset.interactions.history(user)).to_list()
+        assert items == [*row["history_items"].split(" "), row["target_item"]]
+        parts = dataset.part[dataset.interactions.users == user].tolist()
+        assert parts == [3] * (len(items) - 1) + [letter[row["split"]]]
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_every_set_has_its_known_size_and_its_split(shared: Path, tmp_path: Path, name: str) -> None:
-    """The split file gives each event that protocol A keeps a part; ml-100k and the musical set are filtered by it."""
+    """Split files name the events of protocol A: for ml-100k a filtered subset of them."""
     folder = shared / "data" / name
-    *size, titles = SETS[name]
+    *size_of_set, titles = SETS[name]
     filtered = {"ml-100k": (938, 1_008, 54_413)}.get(name)
-    dataset = prepared(folder, tmp_path / "data", "--split", folder / "split_A.tsv.gz")
-    assert counts(dataset) == (filtered or tuple(size))
+    dataset = prepared_set(folder, tmp_path / "data", "--split", folder / "split_A.tsv.gz")
+    assert size(dataset) == (filtered or tuple(size_of_set))
     assert is_protocol_a(dataset)
     if filtered is None:
         assert dataset.about["texts"]["title"] == titles
@@ -58,33 +69,30 @@ def test_every_set_has_its_known_size_and_its_split(shared: Path, tmp_path: Path
 
 @pytest.mark.parametrize("name", ["amazon-beauty-p5", "ml-100k", "amazon-musical-5core"])
 def test_the_smaller_sets_prepare_by_every_rule(shared: Path, tmp_path: Path, name: str) -> None:
-    *size, titles = SETS[name]
+    *size_of_set, titles = SETS[name]
     for split in ("random", "leave-last-out", "time", "none"):
-        dataset = prepared(shared / "data" / name, tmp_path / "data", "--split", split)
-        assert counts(dataset) == tuple(size)
+        dataset = prepared_set(shared / "data" / name, tmp_path / "data", "--split", split)
+        assert size(dataset) == tuple(size_of_set)
         assert dataset.about["texts"]["title"] == titles
         held = (len(dataset.validation.interactions), len(dataset.test.interactions))
         if split == "leave-last-out":
-            assert held == (size[0], size[0])
+            assert held == (size_of_set[0], size_of_set[0])
         if split == "random":
             assert is_protocol_a(dataset)
         if split == "time":
-            assert all(0.08 < n / size[2] < 0.12 for n in held)
-    assert dataset.about["tables"]["items"] == {
-        "repeated_rows": 0,
-        "rows_without_events": 0,
-        "without_a_row": 0,
-    }
+            assert all(0.08 < n / size_of_set[2] < 0.12 for n in held)
+    unmatched = {"repeated_rows": 0, "rows_without_events": 0, "without_a_row": 0}
+    assert dataset.about["tables"]["items"] == unmatched
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("ml-100k", (938, 1_008, 54_413)), ("amazon-musical-5core", (526, 347, 3_615))]
+    ("name", "expected"), [("ml-100k", (938, 1_008, 54_413)), ("amazon-musical-5core", (526, 347, 3_615))]
 )
 def test_filtered_as_in_the_papers(
-    shared: Path, tmp_path: Path, name: str, size: tuple[int, int, int]
+    shared: Path, tmp_path: Path, name: str, expected: tuple[int, int, int]
 ) -> None:
-    dataset = prepared(shared / "data" / name, tmp_path / "data", "--preset", "paper")
-    assert counts(dataset) == size
+    dataset = prepared_set(shared / "data" / name, tmp_path / "data", "--preset", "paper")
+    assert size(dataset) == expected
     assert is_protocol_a(dataset)
 
 
@@ -103,55 +111,37 @@ def test_every_column_of_the_split_files_follows_protocol_a(shared: Path, tmp_pa
 
 def test_movielens_with_the_held_out_rows_of_llara(shared: Path, tmp_path: Path) -> None:
     folder = shared / "data" / "ml-100k"
-    dataset = prepared(folder, tmp_path / "data", "--split", folder / "llara_split.tsv.gz")
+    dataset = prepared_set(folder, tmp_path / "data", "--split", folder / "llara_split.tsv.gz")
     rows = pl.read_csv(folder / "llara_split.tsv.gz", separator="\t", infer_schema=False)
     assert dataset.n_users == 943
-    users = [
-        len(np.unique(part.interactions.users)) for part in (dataset.train, dataset.validation, dataset.test)
-    ]
-    assert users == [754, 94, 95]
-    held_out_rows_are_there(dataset, rows)
-    assert (dataset.interactions.times > 0).all()  # joined on
+    assert n_users_by_part(dataset) == [754, 94, 95]
+    assert_held_out_rows(dataset, rows)
+    assert (dataset.interactions.times > 0).all()  # from the table of events
     assert json.loads((tmp_path / "data" / "dataset.json").read_text())["split"]["n_test_rows"] == 95
 
 
 def test_lastfm_with_the_held_out_rows_of_llara(shared: Path, tmp_path: Path) -> None:
     folder = shared / "data" / "lastfm-llara"
-    flags = ("--split", folder / "heldout.tsv.gz")
-    dataset = prepared(folder, tmp_path / "data", *flags, interactions="train_sequences.tsv.gz")
+    flags = ("--items", folder / "items.tsv.gz", "--split", folder / "heldout.tsv.gz")
+    dataset = prepared(folder / "train_sequences.tsv.gz", tmp_path / "data", *flags)
     rows = pl.read_csv(folder / "heldout.tsv.gz", separator="\t", infer_schema=False)
     assert dataset.n_items == dataset.about["texts"]["title"] == 4_606
-    users = [
-        len(np.unique(part.interactions.users)) for part in (dataset.train, dataset.validation, dataset.test)
-    ]
-    assert users == [976, 122, 122]
+    assert n_users_by_part(dataset) == [976, 122, 122]
     assert dataset.n_users == 976 + 122 + 122
-    named = rows.with_columns(
-        user_id=pl.col("split") + "-" + pl.int_range(1, pl.len() + 1).over("split").cast(pl.String)
-    )
-    held_out_rows_are_there(dataset, named)
+    number = pl.int_range(1, pl.len() + 1).over("split").cast(pl.String)
+    named = rows.with_columns(user_id=pl.col("split") + "-" + number)
+    assert_held_out_rows(dataset, named)
     train = pl.read_csv(folder / "train_sequences.tsv.gz", separator="\t", infer_schema=False)
     user = int(dataset.user_ids.index(["2"])[0])
     sequence = train.filter(pl.col("user_id") == "2")["item_ids"][0].split(" ")
     assert dataset.item_ids.names(dataset.train.interactions.history(user)).to_list() == sequence
 
 
-def held_out_rows_are_there(dataset, rows):
-    """Each row of the file is a user whose events are its history, in order, and its target."""
-    letter = {"val": 1, "test": 2}
-    for row in rows.to_dicts():
-        user = int(dataset.user_ids.index([row["user_id"]])[0])
-        items = dataset.item_ids.names(dataset.interactions.history(user)).to_list()
-        assert items == [*row["history_items"].split(" "), row["target_item"]]
-        parts = dataset.part[dataset.interactions.users == user].tolist()
-        assert parts == [3] * (len(items) - 1) + [letter[row["split"]]]
-
-
 def test_movielens_100k_filtered_as_in_the_papers_has_the_known_size(shared: Path) -> None:
     events = read_events(shared / "data" / "ml-100k" / "interactions.tsv.gz")
     items = read_items(shared / "data" / "ml-100k" / "items.tsv.gz")
     dataset = build_dataset(events, items, min_rating=4, min_core=5)
-    assert (dataset.n_users, dataset.n_items, len(dataset.interactions)) == (938, 1008, 54413)
+    assert size(dataset) == (938, 1_008, 54_413)
     assert dataset.about["texts"]["title"] == 1008
     assert sum(rule["events"] for rule in dataset.about["rules"]) == 100_000 - 54_413
     title = dict(zip(dataset.items["item_id"].to_list(), dataset.items["title"].to_list(), strict=True))["1"]
@@ -161,13 +151,9 @@ def test_movielens_100k_filtered_as_in_the_papers_has_the_known_size(shared: Pat
 def test_movielens_100k_takes_the_parts_of_a_split_file(shared: Path) -> None:
     folder = shared / "data" / "ml-100k"
     events, table = read_events(folder / "interactions.tsv.gz"), read_split(folder / "split_A.tsv.gz")
-    dataset = build_dataset(
-        events, min_rating=4, min_core=5, split=str(folder / "split_A.tsv.gz"), split_table=table
-    )
-    assert (dataset.n_users, dataset.n_items, len(dataset.interactions)) == (938, 1008, 54413)
+    split = str(folder / "split_A.tsv.gz")
+    dataset = build_dataset(events, min_rating=4, min_core=5, split=split, split_table=table)
+    assert size(dataset) == (938, 1_008, 54_413)
     assert dataset.about["rules"][-1]["events"] == 0
-    expected = {
-        (user, item): "tve".index(part)
-        for user, item, part in table.select("user_id", "item_id", "seed_0").rows()
-    }
-    assert parts_by_ids(dataset) == expected
+    rows = table.select("user_id", "item_id", "seed_0").rows()
+    assert parts_by_ids(dataset) == {(user, item): "tve".index(part) for user, item, part in rows}

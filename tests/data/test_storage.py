@@ -15,7 +15,7 @@ from cllm4rec.data.synthetic import taste_world
 from tests.support.datasets import random_events, same_dataset
 
 
-def test_the_order_of_ties_is_stored_and_is_the_same_without_the_file(tmp_path: Path) -> None:
+def test_the_tie_order_is_stored_and_computed_alike(tmp_path: Path) -> None:
     dataset = build_dataset(taste_world(1, n_users=20, n_items=50, n_events=8).events)
     dataset.save(tmp_path / "data")
     loaded = Dataset.load(tmp_path / "data")
@@ -44,9 +44,8 @@ def test_a_folder_round_trip_gives_the_same_dataset(tmp_path: Path) -> None:
     assert loaded.about["data_sha256"] == dataset.fingerprint
     loaded.save(tmp_path / "again")
     assert same_dataset(dataset, Dataset.load(tmp_path / "again"))
-    assert (tmp_path / "again" / "dataset.json").read_text() == (
-        tmp_path / "data" / "dataset.json"
-    ).read_text()
+    first, second = (tmp_path / name / "dataset.json" for name in ("data", "again"))
+    assert first.read_text() == second.read_text()
 
 
 def test_the_counts_in_the_folder_are_those_of_the_events_saved(tmp_path: Path) -> None:
@@ -70,15 +69,15 @@ def test_another_format_version_and_a_folder_without_a_dataset_are_clear_errors(
         Dataset.load(tmp_path)
 
 
-def test_save_refuses_what_is_not_a_dataset(tmp_path: Path) -> None:
+def test_save_does_not_replace_a_file_or_a_foreign_folder(tmp_path: Path) -> None:
     dataset = build_dataset(random_events())
     foreign = tmp_path / "photos"
     foreign.mkdir()
     (foreign / "cat.txt").write_text("meow")
     (tmp_path / "file").write_text("x")
-    for place in (foreign, tmp_path / "file"):
+    for output in (foreign, tmp_path / "file"):
         with pytest.raises(ValueError, match="name another one"):
-            dataset.save(place)
+            dataset.save(output)
     assert (foreign / "cat.txt").read_text() == "meow"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "photos"]
 
@@ -100,12 +99,11 @@ def test_save_replaces_an_older_dataset_and_fills_an_empty_folder(tmp_path: Path
 def test_a_folder_that_holds_a_foreign_file_is_not_replaced(tmp_path: Path) -> None:
     dataset = build_dataset(random_events(1))
     dataset.save(tmp_path / "data")
-    (tmp_path / "data" / "notes.txt").write_text("mine")
-    with pytest.raises(
-        ValueError, match="data holds notes.txt, which is not a file of this package: move it"
-    ):
+    (tmp_path / "data" / "notes.txt").write_text("foreign")
+    message = "data holds notes.txt, which is not a file of this package: move it"
+    with pytest.raises(ValueError, match=message):
         dataset.save(tmp_path / "data")
-    assert (tmp_path / "data" / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "data" / "notes.txt").read_text() == "foreign"
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 

@@ -12,11 +12,11 @@ from cllm4rec.data.formats import read_raw
 @pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.jsonl"])
 def test_tables_are_written_as_their_name_says(tmp_path: Path, name: str) -> None:
     table = pl.DataFrame({"user_id": ["007", "8"], "item_id": ["x,y", '"z"']})
-    path = str(tmp_path / name)
-    check_table_name(path)
-    write_table(table, path)
-    assert read_raw(path).frame.equals(table)
-    assert [one.name for one in tmp_path.iterdir()] == [name]
+    output = str(tmp_path / name)
+    check_table_name(output)
+    write_table(table, output)
+    assert read_raw(output).frame.equals(table)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_table_of_unknown_kind_or_in_no_folder_is_refused_before_any_work(tmp_path: Path) -> None:
@@ -30,4 +30,4 @@ def test_text_is_replaced_in_one_step(tmp_path: Path) -> None:
     for text in ("old", "new"):
         write_text(tmp_path / "a.json", text)
         assert (tmp_path / "a.json").read_text() == text
-    assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

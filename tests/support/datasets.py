@@ -1,5 +1,6 @@
 """Random events, datasets that `prepare` makes, and comparisons of datasets."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,11 @@ import polars as pl
 
 from cllm4rec import prepare
 from cllm4rec.data.dataset import Dataset
+
+
+def event_frame(rows: Sequence[tuple[object, ...]], *columns: str) -> pl.DataFrame:
+    """Rows of (user id, item id, *columns) as a table of events."""
+    return pl.DataFrame(rows, schema=["user_id", "item_id", *columns], orient="row")
 
 
 def random_events(seed: int = 0, n_users: int = 30, n_items: int = 25, reviews: bool = True) -> pl.DataFrame:

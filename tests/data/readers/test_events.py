@@ -1,7 +1,6 @@
-"""Events: each kind of file gives the same table."""
+"""Tables of events: each kind of file gives the same one, with ids as text and times in seconds."""
 
 import datetime
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,9 @@ import pytest
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.readers import read_events, read_items
-from tests.support.tables import written
+from tests.support.tables import json_lines, written
 
+EVENT_COLUMNS = ["user_id", "item_id", "rating", "timestamp"]
 ROWS = [("007", "a b", 4.0, 1700000000), ("8", "x", 3.5, 1700000001)]
 
 
@@ -21,13 +21,10 @@ ROWS = [("007", "a b", 4.0, 1700000000), ("8", "x", 3.5, 1700000001)]
 def test_every_kind_of_text_file_reads_alike(tmp_path: Path, name: str) -> None:
     kind = name.lower().removesuffix(".gz").rsplit(".")[-1]
     if kind in ("jsonl", "json"):
-        keys = ("user_id", "item_id", "rating", "timestamp")
-        content = "".join(json.dumps(dict(zip(keys, row, strict=True))) + "\n" for row in ROWS)
+        content = json_lines(*(dict(zip(EVENT_COLUMNS, row, strict=True)) for row in ROWS))
     else:
-        mark = "," if kind == "csv" else "\t"
-        content = "".join(
-            mark.join(map(str, row)) + "\n" for row in [("user_id", "item_id", "rating", "timestamp"), *ROWS]
-        )
+        separator = "," if kind == "csv" else "\t"
+        content = "".join(separator.join(map(str, row)) + "\n" for row in [EVENT_COLUMNS, *ROWS])
     frame = read_events(written(tmp_path / name, content))
     assert frame.rows() == ROWS
     assert frame.dtypes == [pl.String, pl.String, pl.Float64, pl.Int64]
@@ -47,19 +44,18 @@ def test_parquet_integer_ids_keep_their_type_through_folder_and_look_up(tmp_path
     pl.DataFrame({"item_id": [2, 30], "title": ["Two", "Thirty"]}).write_parquet(tmp_path / "i.parquet")
     dataset = Dataset.from_frame(read_events(tmp_path / "e.parquet"), read_items(tmp_path / "i.parquet"))
     dataset.save(tmp_path / "data")
-    for one in (dataset, Dataset.load(tmp_path / "data")):
-        assert one.users.schema["user_id"] == pl.Int64
-        assert one.items.schema["item_id"] == pl.Int64
-        assert sorted(one.user_ids.names(np.arange(3)).to_list()) == [7, 11, 900]
-        assert one.user_ids.index([900, "900"]).tolist() == one.user_ids.index(["900", 900]).tolist()
-        titles = dict(zip(one.items["item_id"].to_list(), one.items["title"].to_list(), strict=True))
+    for copy in (dataset, Dataset.load(tmp_path / "data")):
+        assert copy.users.schema["user_id"] == pl.Int64
+        assert copy.items.schema["item_id"] == pl.Int64
+        assert sorted(copy.user_ids.names(np.arange(3)).to_list()) == [7, 11, 900]
+        assert copy.user_ids.index([900, "900"]).tolist() == copy.user_ids.index(["900", 900]).tolist()
+        titles = dict(zip(copy.items["item_id"].to_list(), copy.items["title"].to_list(), strict=True))
         assert titles == {2: "Two", 30: "Thirty", 100: ""}
 
 
 def test_csv_understands_quotes(tmp_path: Path) -> None:
-    path = written(
-        tmp_path / "e.csv", 'user_id,item_id,review\n1,"a,b","she said ""good"",\nthen left"\n2,c,""\n'
-    )
+    rows = '1,"a,b","she said ""good"",\nthen left"\n2,c,""\n'
+    path = written(tmp_path / "e.csv", "user_id,item_id,review\n" + rows)
     assert read_events(path).rows() == [("1", "a,b", 'she said "good",\nthen left'), ("2", "c", "")]
 
 
@@ -69,34 +65,23 @@ def test_tsv_takes_quotes_as_they_are(tmp_path: Path) -> None:
 
 
 def test_windows_line_ends_and_a_byte_order_mark_do_not_get_into_the_cells(tmp_path: Path) -> None:
-    assert read_events(written(tmp_path / "a.tsv", "user_id\titem_id\r\n1\tx\r\n")).rows() == [("1", "x")]
-    assert read_events(written(tmp_path / "b.csv", b"\xef\xbb\xbfuser_id,item_id\n1,x\n")).rows() == [
-        ("1", "x")
-    ]
+    windows = written(tmp_path / "a.tsv", "user_id\titem_id\r\n1\tx\r\n")
+    marked = written(tmp_path / "b.csv", b"\xef\xbb\xbfuser_id,item_id\n1,x\n")
+    assert read_events(windows).rows() == read_events(marked).rows() == [("1", "x")]
 
 
 @pytest.mark.parametrize(
     ("header", "columns"),
     [
-        ("userId,movieId,rating,timestamp", ["user_id", "item_id", "rating", "timestamp"]),  # MovieLens
-        (
-            "reviewerID,asin,overall,reviewText,unixReviewTime",
-            ["user_id", "item_id", "rating", "timestamp", "review_text"],
-        ),
-        (
-            "user_id,parent_asin,asin,rating,text,timestamp",
-            ["user_id", "item_id", "rating", "timestamp", "review_text"],
-        ),
-        ("customer_id,product_id,stars,date,other", ["user_id", "item_id", "rating", "timestamp"]),
+        ("userId,movieId,rating,timestamp", EVENT_COLUMNS),  # MovieLens
+        ("reviewerID,asin,overall,reviewText,unixReviewTime", [*EVENT_COLUMNS, "review_text"]),  # Amazon
+        ("user_id,parent_asin,asin,rating,text,timestamp", [*EVENT_COLUMNS, "review_text"]),
+        ("customer_id,product_id,stars,date,other", EVENT_COLUMNS),
     ],
 )
 def test_columns_are_found_under_their_usual_names(tmp_path: Path, header: str, columns: list[str]) -> None:
-    assert (
-        read_events(
-            written(tmp_path / "e.csv", f"{header}\n" + ",".join("1" * len(header.split(","))) + "\n")
-        ).columns
-        == columns
-    )
+    row = ",".join("1" for _ in header.split(","))
+    assert read_events(written(tmp_path / "e.csv", f"{header}\n{row}\n")).columns == columns
 
 
 def test_of_several_aliases_the_first_wins(tmp_path: Path) -> None:
@@ -132,7 +117,6 @@ def test_dates_of_parquet_become_seconds(tmp_path: Path) -> None:
 
 
 def test_empty_cells_of_ratings_and_timestamps_stay_empty(tmp_path: Path) -> None:
-    frame = read_events(
-        written(tmp_path / "e.tsv", "user_id\titem_id\trating\ttimestamp\n1\tx\t\t\n2\ty\t4\t5\n")
-    )
+    header, rows = "\t".join(EVENT_COLUMNS), "1\tx\t\t\n2\ty\t4\t5\n"
+    frame = read_events(written(tmp_path / "e.tsv", f"{header}\n{rows}"))
     assert frame.rows() == [("1", "x", None, None), ("2", "y", 4.0, 5)]

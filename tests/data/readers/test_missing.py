@@ -15,21 +15,17 @@ import pytest
 
 from cllm4rec.data.missing import is_missing
 from cllm4rec.data.readers import event_table, item_table, read_events, read_items
+from tests.support.tables import json_lines, written
 
 NAN = float("nan")
-NONE = [None, NAN, np.nan, np.float32("nan"), pd.NA, pd.NaT, np.datetime64("NaT"), decimal.Decimal("NaN")]
+MISSING = [None, NAN, np.nan, np.float32("nan"), pd.NA, pd.NaT, np.datetime64("NaT"), decimal.Decimal("NaN")]
 
 
-@pytest.mark.parametrize("value", NONE, ids=repr)
+@pytest.mark.parametrize("value", MISSING, ids=repr)
 def test_what_is_missing(value: Any) -> None:
     assert is_missing(value)
-    frames = [pd.DataFrame, pl.DataFrame]
-    for frame in frames:
-        cells = (
-            pl.Series([value, "a"], dtype=pl.Object)
-            if frame is pl.DataFrame
-            else pd.Series([value, "a"], dtype=object)
-        )
+    of_polars, of_pandas = pl.Series([value, "a"], dtype=pl.Object), pd.Series([value, "a"], dtype=object)
+    for frame, cells in ((pl.DataFrame, of_polars), (pd.DataFrame, of_pandas)):
         table = frame({"item_id": ["x", "y"], "title": cells, "brand": cells, "year": cells})
         assert item_table(table).frame.rows() == [("x", "", "", ""), ("y", "a", "a", "a")]
 
@@ -39,8 +35,7 @@ def test_what_is_not_missing(value: Any) -> None:
     assert not is_missing(value)
 
 
-# A title, a year beside a missing one, a list with a missing part.
-
+# Items with and without title, year and categories; a category is missing in a list.
 RECORDS = [
     {"item_id": "a", "title": "Real", "year": 1999, "categories": ["Rock", NAN, "Pop"]},
     {"item_id": "b", "title": NAN, "year": NAN, "categories": NAN},
@@ -55,20 +50,14 @@ COLUMNS: dict[str, list[Any]] = {
 }
 
 
-def written(path: Path, kind: str) -> Path:
-    if kind == "lines":
-        path.write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
-    elif kind == "array":
-        path.write_text(json.dumps(RECORDS))
-    else:
-        pl.DataFrame(COLUMNS).write_parquet(path)
-    return path
-
-
 @pytest.mark.parametrize("kind", ["lines", "array", "parquet"])
 def test_a_missing_value_of_a_file_is_empty_and_whole_numbers_stay_whole(kind: str, tmp_path: Path) -> None:
-    name = {"lines": "i.jsonl", "array": "i.json", "parquet": "i.parquet"}[kind]
-    assert read_items(written(tmp_path / name, kind)).rows() == EXPECTED
+    path = tmp_path / {"lines": "i.jsonl", "array": "i.json", "parquet": "i.parquet"}[kind]
+    if kind == "parquet":
+        pl.DataFrame(COLUMNS).write_parquet(path)
+    else:
+        written(path, json_lines(*RECORDS) if kind == "lines" else json.dumps(RECORDS))
+    assert read_items(path).rows() == EXPECTED
 
 
 FRAMES: dict[str, Callable[[], Any]] = {
@@ -108,7 +97,7 @@ def test_a_missing_value_of_a_frame_is_empty_and_whole_numbers_stay_whole(kind: 
     assert rows == EXPECTED
 
 
-def test_whole_numbers_beside_others_and_in_lists_stay_whole() -> None:
+def test_whole_numbers_among_fractions_and_in_lists_stay_whole() -> None:
     frame = pl.DataFrame(
         {
             "item_id": [1, 2, 3],
@@ -117,27 +106,25 @@ def test_whole_numbers_beside_others_and_in_lists_stay_whole() -> None:
             "brand": ["1.0", "x", None],
         }
     )
-    assert item_table(frame).frame.rows() == [
-        (1, "1", "1.0", "1999"),
-        (2, "2.5", "x", "2000.5"),
-        (3, "", "", ""),
-    ]
+    expected = [(1, "1", "1.0", "1999"), (2, "2.5", "x", "2000.5"), (3, "", "", "")]
+    assert item_table(frame).frame.rows() == expected
 
 
 def test_a_year_that_pandas_wrote_as_a_float_is_a_whole_number(tmp_path: Path) -> None:
-    pd.DataFrame({"item_id": ["a", "b"], "title": ["1.0", None], "year": [1999, None]}).to_csv(
-        tmp_path / "i.csv", index=False
-    )
-    assert (tmp_path / "i.csv").read_text().splitlines()[1] == "a,1.0,1999.0"
-    assert read_items(tmp_path / "i.csv").rows() == [("a", "1.0", "1999"), ("b", "", "")]
+    path = tmp_path / "i.csv"
+    frame = pd.DataFrame({"item_id": ["a", "b"], "title": ["1.0", None], "year": [1999, None]})
+    frame.to_csv(path, index=False)
+    assert path.read_text().splitlines()[1] == "a,1.0,1999.0"
+    assert read_items(path).rows() == [("a", "1.0", "1999"), ("b", "", "")]
 
 
 def test_text_is_text_in_texts_and_ids_and_only_the_null_of_databases_is_missing(tmp_path: Path) -> None:
     words = ["NaN", "nan", "NULL", "None", "NA"]
-    path = tmp_path / "i.tsv"
-    path.write_text("item_id\ttitle\n" + "".join(f"{word}\t{word}\n" for word in words) + "x\t\\N\n")
+    path = written(
+        tmp_path / "i.tsv", "item_id\ttitle\n" + "".join(f"{word}\t{word}\n" for word in words) + "x\t\\N\n"
+    )
     assert read_items(path).rows() == [*((word, word) for word in words), ("x", "")]
-    path.write_text("item_id\ttitle\n\\N\tT\n")
+    written(path, "item_id\ttitle\n\\N\tT\n")
     with pytest.raises(ValueError, match="line 2, column item_id: .*: an id is needed"):
         read_items(path)
 
@@ -147,7 +134,7 @@ WORDS = ["", "nan", "NaN", "-nan", "NULL", "null", "None", "NA", "N/A", "#N/A", 
 
 @pytest.mark.parametrize("name", ["e.csv", "e.tsv", "e.jsonl"])
 @pytest.mark.parametrize("word", WORDS)
-def test_words_for_no_number_are_empty_ratings_times_and_positions(
+def test_words_for_missing_numbers_are_empty_ratings_times_and_positions(
     word: str, name: str, tmp_path: Path
 ) -> None:
     columns = ("user_id", "item_id", "rating", "timestamp", "position")
@@ -156,8 +143,8 @@ def test_words_for_no_number_are_empty_ratings_times_and_positions(
         lines = [json.dumps(dict(zip(columns, row, strict=True))) for row in rows]
     else:
         lines = [{"e.csv": ",", "e.tsv": "\t"}[name].join(row) for row in [columns, *rows]]
-    (tmp_path / name).write_text("\n".join(lines) + "\n")
-    assert read_events(tmp_path / name).rows() == [("u", "a", None, None, None), ("u", "b", 4.0, 5, 6)]
+    events = read_events(written(tmp_path / name, "\n".join(lines) + "\n"))
+    assert events.rows() == [("u", "a", None, None, None), ("u", "b", 4.0, 5, 6)]
 
 
 @pytest.mark.parametrize(("frame", "row"), [
@@ -173,13 +160,13 @@ def test_a_missing_id_is_refused_by_row(frame: Any, row: int) -> None:
 
 
 def test_nan_ratings_and_times_of_frames_are_empty() -> None:
-    columns = {
+    columns: dict[str, list[Any]] = {
         "user_id": [1, 1],
         "item_id": [1, 2],
         "rating": [4.0, NAN],
         "timestamp": [5.0, NAN],
-        "review_text": ["x", None],
     }
+    columns["review_text"] = ["x", None]
     for frame in (pd.DataFrame(columns), pl.DataFrame(columns), pa.table(columns)):
         assert event_table(frame).frame.rows() == [(1, 1, 4.0, 5, "x"), (1, 2, None, None, "")]
 
@@ -194,21 +181,19 @@ def test_nan_ratings_and_times_of_frames_are_empty() -> None:
     ],
 )
 def test_infinity_is_no_text_and_no_id(record: str, column: str, tmp_path: Path) -> None:
-    (tmp_path / "i.jsonl").write_text(
-        '{"item_id": 0, "title": "T", "year": 1, "categories": ["a"]}\n' + record + "\n"
-    )
+    complete = {"item_id": 0, "title": "T", "year": 1, "categories": ["a"]}
+    path = written(tmp_path / "i.jsonl", json_lines(complete) + record + "\n")
     with pytest.raises(ValueError, match=f"line 2, column {column}: "):
-        read_items(tmp_path / "i.jsonl")
+        read_items(path)
 
 
-def test_large_whole_numbers_beside_nan_stay_exact(tmp_path: Path) -> None:
+def test_large_whole_numbers_in_a_column_with_nan_stay_exact(tmp_path: Path) -> None:
     large = 2**60 + 1
-    (tmp_path / "e.jsonl").write_text(
-        f'{{"user_id": {large}, "item_id": "x", "position": 1}}\n{{"user_id": 5, "item_id": NaN, "position": NaN}}\n'
-    )
-    table = event_table(tmp_path / "e.jsonl", drop_incomplete=True)
+    complete = {"user_id": large, "item_id": "x", "position": 1}
+    incomplete = {"user_id": 5, "item_id": NAN, "position": NAN}
+    path = written(tmp_path / "e.jsonl", json_lines(complete, incomplete))
+    table = event_table(path, drop_incomplete=True)
     assert table.frame.rows() == [(large, "x", 1)]
-    decimals = pl.DataFrame(
-        {"user_id": pl.Series([str(10**30), "7"]).cast(pl.Decimal(38, 0)), "item_id": [1, 2]}
-    )
+    users = pl.Series([str(10**30), "7"]).cast(pl.Decimal(38, 0))
+    decimals = pl.DataFrame({"user_id": users, "item_id": [1, 2]})
     assert event_table(decimals).frame["user_id"].to_list() == [str(10**30), "7"]

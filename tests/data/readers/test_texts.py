@@ -1,13 +1,12 @@
-"""Texts of items and users."""
+"""Texts of items and users: stripped, joined, empty where they are missing."""
 
-import json
 from pathlib import Path
 
 import polars as pl
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.readers import read_items, read_users
-from tests.support.tables import written
+from tests.support.tables import json_lines, written
 
 
 def test_a_table_of_items_with_text_ids_meets_events_with_integer_ids() -> None:
@@ -28,9 +27,7 @@ def test_item_texts_are_stripped_empty_where_missing_and_lists_are_joined(tmp_pa
         },
         {"item_id": "B", "title": None, "categories": [], "description": ["One", "two"], "year": None},
     ]
-    frame = read_items(
-        written(tmp_path / "i.jsonl", "".join(json.dumps(record) + "\n" for record in records))
-    )
+    frame = read_items(written(tmp_path / "i.jsonl", json_lines(*records)))
     assert frame.to_dicts() == [
         {"item_id": "A", "title": "Tale", "description": "", "categories": "Books, Fiction", "year": "1999"},
         {"item_id": "B", "title": "", "description": "One two", "categories": "", "year": ""},
@@ -39,7 +36,8 @@ def test_item_texts_are_stripped_empty_where_missing_and_lists_are_joined(tmp_pa
 
 def test_categories_as_lists_of_lists_are_text_too(tmp_path: Path) -> None:
     """The form of Amazon's metadata of 2014: paths through a tree of categories."""
-    path = written(tmp_path / "i.jsonl", '{"asin": "A", "categories": [["Books", "Fiction"], ["Gifts"]]}\n')
+    item = {"asin": "A", "categories": [["Books", "Fiction"], ["Gifts"]]}
+    path = written(tmp_path / "i.jsonl", json_lines(item))
     assert read_items(path).rows() == [("A", "Books, Fiction, Gifts")]
 
 
