@@ -90,9 +90,8 @@ def test_folders_missing_files_and_files_without_permission_are_refused(
     assert "there is no such file" in refused_by_prepare(tmp_path / "none.csv")
     good = written(tmp_path / "good.csv", EVENTS_CSV)
     assert "there is no such file" in refused_by_prepare(good, "--items", tmp_path / "none.csv")
-    assert "there is no such file, and no rule of that name: take one of random" in refused_by_prepare(
-        good, "--split", "last"
-    )
+    message = refused_by_prepare(good, "--split", "last")
+    assert "there is no such file, and no rule of that name: take one of random" in message
 
     opened = Path.open
 

@@ -17,14 +17,9 @@ def test_a_table_of_items_with_text_ids_meets_events_with_integer_ids() -> None:
 
 
 def test_item_texts_are_stripped_empty_where_missing_and_lists_are_joined(tmp_path: Path) -> None:
+    texts = {"title": "  Tale ", "categories": ["Books", "Fiction"], "description": []}
     records = [
-        {
-            "item_id": "A",
-            "title": "  Tale ",
-            "categories": ["Books", "Fiction"],
-            "description": [],
-            "year": 1999,
-        },
+        {"item_id": "A", "year": 1999, **texts},
         {"item_id": "B", "title": None, "categories": [], "description": ["One", "two"], "year": None},
     ]
     frame = read_items(written(tmp_path / "i.jsonl", json_lines(*records)))
