@@ -1,0 +1,123 @@
+"""Ragged arrays against plain lists, padding, and batches by length."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from cllm4rec.text.ragged import Ragged, assemble, batches_by_length, cut_by_length
+
+
+def random_lists(seed: int, n: int = 30, longest: int = 7) -> list[np.ndarray]:
+    """`n` lists of 0 to `longest` numbers."""
+    generator = np.random.default_rng(seed)
+    return [generator.integers(0, 100, int(generator.integers(0, longest + 1))) for _ in range(n)]
+
+
+def as_lists(ragged: Ragged) -> list[list[int]]:
+    """The rows of a ragged array."""
+    ends = np.cumsum(ragged.lengths)
+    assert ends[-1] == len(ragged.values)
+    return [
+        ragged.values[end - length : end].tolist() for end, length in zip(ends, ragged.lengths, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ragged_lists_do_what_plain_loops_do(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    lists = random_lists(seed)
+    ragged = Ragged.of(lists)
+    plain_lists = [values.tolist() for values in lists]
+    assert as_lists(ragged) == plain_lists
+    assert ragged.rows.tolist() == [row for row, values in enumerate(plain_lists) for _ in values]
+    assert ragged.places.tolist() == [index for values in plain_lists for index in range(len(values))]
+    assert ragged.starts.tolist() == [sum(map(len, plain_lists[:row])) for row in range(len(plain_lists))]
+    for n in (0, 1, 3, 100):
+        assert as_lists(ragged.first(n)) == [values[:n] for values in plain_lists]
+        assert as_lists(ragged.last(n)) == [values[max(0, len(values) - n) :] for values in plain_lists]
+    counts = generator.integers(0, 5, len(lists))
+    assert as_lists(ragged.first(counts)) == [
+        values[:n] for values, n in zip(plain_lists, counts.tolist(), strict=True)
+    ]
+    rows = generator.integers(0, len(lists), 12)
+    assert as_lists(ragged.take(rows)) == [plain_lists[row] for row in rows.tolist()]
+    keep = generator.random(len(ragged.values)) < 0.5
+    flags = as_lists(Ragged(keep, ragged.lengths))
+    assert as_lists(ragged.where(keep)) == [
+        [value for value, kept in zip(values, keeps, strict=True) if kept]
+        for values, keeps in zip(plain_lists, flags, strict=True)
+    ]
+    keys = generator.integers(0, 2**64, len(ragged.values), dtype=np.uint64)
+    by_key = as_lists(Ragged(keys, ragged.lengths))
+    assert as_lists(ragged.ordered(keys)) == [
+        [value for _, value in sorted(zip(row_keys, values, strict=True))]
+        for row_keys, values in zip(by_key, plain_lists, strict=True)
+    ]
+
+
+def test_ragged_constants_and_singles() -> None:
+    assert as_lists(Ragged.constant(np.array([4, 5]), 3)) == [[4, 5]] * 3
+    assert as_lists(Ragged.single(np.array([7, 8]))) == [[7], [8]]
+    assert as_lists(Ragged.single(np.array([7, 8, 9]), np.array([True, False, True]))) == [[7], [], [9]]
+
+
+def test_no_lists_at_all_are_a_ragged_too() -> None:
+    nothing = Ragged.of([])
+    assert nothing.starts.tolist() == nothing.places.tolist() == nothing.rows.tolist() == []
+    assert nothing.first(3).values.tolist() == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_assembled_pieces_are_the_lists_joined_and_padded(seed: int) -> None:
+    pieces = [random_lists(10 * seed + i, n=12, longest=i) for i in (1, 4, 0, 6)]
+    tokens, mask, indices = assemble([Ragged.of(piece) for piece in pieces])
+    joined = [[value for piece in pieces for value in piece[row].tolist()] for row in range(12)]
+    width = max(map(len, joined))
+    assert tokens.tolist() == [values + [0] * (width - len(values)) for values in joined]
+    assert mask.tolist() == [[True] * len(values) + [False] * (width - len(values)) for values in joined]
+    for piece, index in zip(pieces, indices, strict=True):
+        assert tokens.flatten()[index].tolist() == [value for values in piece for value in values.tolist()]
+        assert (index // width).tolist() == [row for row, values in enumerate(piece) for _ in values]
+
+
+def test_the_example_of_assemble() -> None:
+    first, second = [np.array([1]), np.array([2])], [np.array([10, 11]), np.array([])]
+    tokens, mask, indices = assemble([Ragged.of(first), Ragged.of(second)])
+    assert tokens.tolist() == [[1, 10, 11], [2, 0, 0]]
+    assert mask.tolist() == [[True, True, True], [True, False, False]]
+    assert [index.tolist() for index in indices] == [[0, 3], [1, 2]]
+
+
+@pytest.mark.parametrize("tokens", [1, 20, 64, 10_000])
+def test_batches_by_length_hold_every_row_once_within_the_limit(tokens: int) -> None:
+    lengths = np.random.default_rng(tokens).integers(1, 30, 200)
+    batches = batches_by_length(lengths, tokens)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(200))
+    assert all(len(rows) == 1 or len(rows) * lengths[rows].max() <= tokens for rows in batches)
+    for rows, following in itertools.pairwise(batches):  # no batch could have taken one row more
+        assert lengths[rows].max() <= lengths[following].min()
+        length, positions = lengths[following].min(), (len(rows) + 1) * lengths[following].min()
+        padded = positions - lengths[rows].sum() - length
+        assert positions > tokens or (lengths[rows].sum() >= 1024 and padded > 0.1 * positions)
+    assert batches_by_length(np.empty(0, dtype=np.int64), 10) == []
+
+
+def test_rows_are_cut_where_padding_is_least() -> None:
+    """Against all cuts there are; and not at all where padding is a tenth or less."""
+    generator = np.random.default_rng(0)
+    for n in (1, 2, 5, 40):
+        for spread in (1, 5, 50):
+            lengths = generator.integers(10, 10 + spread, 60)
+            rows = generator.permutation(60)[:n]
+            short, long = cut_by_length(rows, lengths)
+            assert sorted([*short, *long]) == sorted(rows)
+            positions = sum(len(group) * lengths[group].max(initial=0) for group in (short, long))
+            ordered = np.sort(lengths[rows])
+            if len(short):
+                assert ordered.sum() < 0.9 * n * ordered[-1]
+                assert positions == min(i * ordered[i - 1] + (n - i) * ordered[-1] for i in range(1, n))
+            else:
+                assert ordered.sum() >= 0.9 * n * ordered[-1]
+    groups = cut_by_length(np.array([4, 2]), np.array([0, 0, 10, 0, 2]))
+    assert [len(group) for group in groups] == [1, 1]
