@@ -1,0 +1,118 @@
+"""The training loop: accumulation, warm-up epochs, seeds, and data that cannot be learned."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import Tensor
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.models.cllm4rec import CLLM4Rec
+from cllm4rec.models.configs import CLLM4RecConfig
+from cllm4rec.text.ragged import cut_by_length
+from cllm4rec.training import loop
+from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.loop import EpochRecord
+from tests.support.training import QUICK, small_dataset
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_batches_of_eight_equal_eight_micro_batches_of_one(stage: str) -> None:
+    start = CLLM4Rec(CLLM4RecConfig(content_warmup=0))
+    tables = []
+    for accumulation in (1, 8):
+        torch.manual_seed(0)
+        config = TrainConfig(epochs=1, batch_size=8, accumulation=accumulation, warmup_steps=2)
+        model = CLLM4Rec(start.config)
+        if stage == "finetune":
+            model.fit(small_dataset().train, None, replace(config, accumulation=1), "pretrain")
+        before = None if stage == "pretrain" else model.net.collaborative.whole()
+        model.fit(small_dataset().train, None, config, stage)
+        assert before is None or not torch.equal(before, model.net.collaborative.whole())
+        tables.append((model.net.collaborative.whole(), model.net.content.whole()))
+    for table, other in zip(*tables, strict=True):
+        assert ((table - other).norm() / table.norm()).item() < 1e-5
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_a_batch_computed_in_two_groups_is_the_same_batch(
+    stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long histories in another group than short histories: less padding, the same step."""
+    tables: list[tuple[Tensor, Tensor]] = []
+    n_groups: list[int] = []
+
+    def whole(examples: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return examples[:0], examples
+
+    def counted(examples: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        both = cut_by_length(examples, lengths)
+        n_groups.append(1 + (len(both[0]) > 0))
+        return both
+
+    config = TrainConfig(epochs=1, batch_size=16, warmup_steps=2)
+    for cut in (counted, whole):
+        monkeypatch.setattr(loop, "cut_by_length", cut)
+        model = CLLM4Rec(CLLM4RecConfig(content_warmup=0)).fit(
+            small_dataset().train, None, config, "pretrain"
+        )
+        if stage == "finetune":
+            model.fit(small_dataset().train, None, config, stage)
+        tables.append((model.net.collaborative.whole(), model.net.content.whole()))
+    assert set(n_groups) == {1, 2}
+    for table, other in zip(*tables, strict=True):
+        assert ((table - other).norm() / table.norm()).item() < 1e-5
+
+
+def test_warm_up_epochs_read_content_alone_and_are_not_counted() -> None:
+    records: list[EpochRecord] = []
+    model = CLLM4Rec(CLLM4RecConfig(content_warmup=2))
+    config = replace(QUICK, epochs=2)
+    model.fit(small_dataset().train, small_dataset().validation, config, "pretrain", records.append)
+    assert ["collaborative" in record.losses for record in records] == [False, False, True, True]
+    assert [record.validation is not None for record in records] == [False, False, True, True]
+
+
+def test_training_lowers_the_losses() -> None:
+    records: list[EpochRecord] = []
+    model = CLLM4Rec(CLLM4RecConfig(content_warmup=0))
+    model.fit(small_dataset().train, None, replace(QUICK, epochs=4), "pretrain", records.append)
+    for name in ("content", "collaborative"):
+        values = [record.losses[name] for record in records]
+        assert values[-1] < values[0]
+
+
+def test_training_runs_of_one_seed_are_equal_and_of_two_differ() -> None:
+    tables = []
+    for seed in (3, 3, 4):
+        model = CLLM4Rec().fit(small_dataset().train, None, replace(QUICK, epochs=1, seed=seed), "pretrain")
+        tables.append(model.net.collaborative.whole())
+    assert torch.equal(tables[0], tables[1])
+    assert not torch.equal(tables[0], tables[2])
+
+
+def test_an_unknown_stage_is_refused_with_the_names_of_those_there_are() -> None:
+    with pytest.raises(ValueError, match="pretrain, finetune"):
+        CLLM4Rec().fit(small_dataset().train, None, QUICK, "warm-up")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[("a", "x"), ("a", "y")], [(u, i) for u in "abcdefgh" for i in "xyzw"]],
+    ids=["one user", "one taste"],
+)
+def test_data_without_structure_trains_to_finite_scores(rows: list[tuple[str, str]]) -> None:
+    dataset = Dataset.from_frame(pl.DataFrame(rows, schema=["user_id", "item_id"], orient="row"))
+    model = CLLM4Rec()
+    for stage in model.stages:
+        model.fit(dataset, None, TrainConfig(epochs=1), stage)
+    assert np.isfinite(model.score(np.array([0]), dataset)).all()
+
+
+def test_training_that_diverges_ends_in_an_error_that_says_so() -> None:
+    events = pl.DataFrame({"user_id": list("aabbcc"), "item_id": list("xyyzzx")})
+    config = TrainConfig(epochs=3, learning_rate=1e6)
+    with pytest.raises(ValueError, match="diverged"):
+        CLLM4Rec(CLLM4RecConfig(prior=1e38)).fit(Dataset.from_frame(events), None, config)
