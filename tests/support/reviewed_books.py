@@ -10,7 +10,7 @@ from cllm4rec.data.dataset import Dataset
 
 @cache
 def reviewed_books() -> Dataset:
-    """Nine users with events in all parts and texts of every kind, and a tenth with a single training event."""
+    """Nine users with events in all parts and texts of every kind; the tenth has one training event."""
     generator = np.random.default_rng(5)
     events = [{"user_id": "u9", "item_id": "i3", "part": "train", "review_text": "one book is enough"}]
     for user in range(9):

@@ -1,7 +1,9 @@
-"""Row-sparse Adam is Adam: against PyTorch's dense one, in whose steps every row takes part."""
+"""Row-sparse Adam equals PyTorch's dense Adam, which moves every row in every step."""
 
 import copy
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ N_ROWS, WIDTH, STEPS = 40, 6, 600
 
 
 def table_of(weights: Tensor) -> RowTable:
+    """A table with row-sparse gradients."""
     table = RowTable(*weights.shape)
     table.sparse = True
     with torch.no_grad():
@@ -29,13 +32,15 @@ def table_of(weights: Tensor) -> RowTable:
 
 
 def rate_of(step: int) -> float:
-    """Rises, as the loop's does."""
+    """A learning rate that warms up like that of the loop."""
     return 0.01 * min(1.0, (step + 1) / 50)
 
 
 def reads(seed: int) -> list[tuple[Tensor, Tensor]]:
-    """Which rows each step reads, with repeats and sometimes none, and what their gradients are multiples of; most rows rest
-    for hundreds of steps."""
+    """Rows that each step reads, and their gradients up to a factor.
+
+    Steps read rows repeatedly or none at all. Most rows are not read for hundreds of steps.
+    """
     generator = torch.Generator().manual_seed(seed)
     steps = []
     for step in range(STEPS):
@@ -45,33 +50,47 @@ def reads(seed: int) -> list[tuple[Tensor, Tensor]]:
     return steps
 
 
+class TableNet(nn.Module):
+    """A network that is a table."""
+
+    def __init__(self, table: RowTable) -> None:
+        super().__init__()
+        self.table = table
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        return {"table": [self.table.weight]}
+
+
 @pytest.mark.parametrize("size", [1.0, 1e-4, 1e-7])
 @pytest.mark.parametrize("rows_at_once", [7, 1 << 14])
-def test_rows_move_as_under_dense_adam(size: float, rows_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gradients of any size: those of 1e-7 are as small as epsilon. The limit is what single precision itself loses."""
+def test_rows_move_as_under_dense_adam(
+    size: float, rows_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients of any size, down to epsilon. The tolerance is the rounding error of float32."""
     monkeypatch.setattr("cllm4rec.training.rows.ROWS_AT_ONCE", rows_at_once)
     weights = torch.randn(N_ROWS, WIDTH, generator=torch.Generator().manual_seed(1))
     table, dense = table_of(weights), nn.Parameter(weights.double())
-    ours, theirs = RowAdam(table), torch.optim.AdamW([dense], weight_decay=0.0)
+    row_adam, dense_adam = RowAdam(table), torch.optim.AdamW([dense], weight_decay=0.0)
     for step, (rows, slopes) in enumerate(reads(2)):
         ((table(rows) * slopes).sum() * size).backward()  # type: ignore[no-untyped-call]
         assert table.weight.grad is not None
         table.weight.grad = coalesced([table.weight.grad])
-        ours.step(rate_of(step))
+        row_adam.step(rate_of(step))
         table.weight.grad = None
         ((dense[rows] * slopes.double()).sum() * size).backward()  # type: ignore[no-untyped-call]
-        theirs.param_groups[0]["lr"] = rate_of(step)
-        theirs.step()
-        theirs.zero_grad()
-        torch.testing.assert_close(table.weight[rows].double(), dense[rows], rtol=0, atol=3e-4 * rate_of(99) * 10)
-    assert (ours.done < STEPS).sum() > N_ROWS / 2, "most rows are behind"
-    ours.catch_up()
+        dense_adam.param_groups[0]["lr"] = rate_of(step)
+        dense_adam.step()
+        dense_adam.zero_grad()
+        tolerance = 3e-4 * rate_of(99) * 10
+        torch.testing.assert_close(table.weight[rows].double(), dense[rows], rtol=0, atol=tolerance)
+    assert (row_adam.done < STEPS).sum() > N_ROWS / 2, "most rows have missed steps"
+    row_adam.catch_up()
     assert (dense - weights).abs().max() > 0.1
     torch.testing.assert_close(table.weight.double(), dense, rtol=0, atol=3e-5)
 
 
 def test_missed_steps_by_hand() -> None:
-    """One row, one gradient of 2, then two steps without: each moves it by rate * m_hat / sqrt(v_hat)."""
+    """A gradient of 2, then two steps without: each moves the row by rate * m_hat / sqrt(v_hat)."""
     table = table_of(torch.tensor([[1.0], [5.0]]))
     adam = RowAdam(table)
     (2 * table(torch.tensor([0])).sum()).backward()
@@ -93,50 +112,40 @@ def test_missed_steps_by_hand() -> None:
 
 
 def test_two_processes_that_read_other_rows_keep_the_same_table() -> None:
-    """A row that the other process read is behind here when its gradient comes: it makes the steps it missed first."""
+    """A row read by the other process first makes up for the steps that it missed here."""
     weights = torch.randn(N_ROWS, WIDTH, generator=torch.Generator().manual_seed(1))
     alone, shared = table_of(weights), [table_of(weights) for _ in range(2)]
-    one, optimizers = RowAdam(alone), [Optimizer(TableNet(table), Accelerator(cpu=True)) for table in shared]
-    for step, own_reads in enumerate(zip(reads(4)[:200], reads(5)[:200], strict=True)):
-        for (rows, slopes), optimizer in zip(own_reads, optimizers, strict=True):
+    row_adam = RowAdam(alone)
+    optimizers = [Optimizer(TableNet(table), Accelerator(cpu=True)) for table in shared]
+    for step, both_reads in enumerate(zip(reads(4)[:200], reads(5)[:200], strict=True)):
+        for (rows, slopes), optimizer in zip(both_reads, optimizers, strict=True):
             (optimizer.net.table(rows) * slopes).sum().backward()
             optimizer.take_rows()
             (alone(rows) * slopes).sum().backward()
-        total = coalesced([part for optimizer in optimizers for part in optimizer._parts["table"]])
+        total = coalesced([gradient for optimizer in optimizers for gradient in optimizer._parts["table"]])
         for optimizer in optimizers:
             optimizer.accelerator = SimpleNamespace(num_processes=2)
             optimizer._exchanged = lambda gradient, total=total: total
             optimizer.gather_rows()
             optimizer.step(rate_of(step))
         alone.weight.grad = coalesced([alone.weight.grad])
-        one.step(rate_of(step))
+        row_adam.step(rate_of(step))
         alone.weight.grad = None
-    for adam in (one, *(optimizer.rows["table"] for optimizer in optimizers)):
+    for adam in (row_adam, *(optimizer.rows["table"] for optimizer in optimizers)):
         adam.catch_up()
     assert torch.equal(shared[0].weight, shared[1].weight)
     torch.testing.assert_close(shared[0].weight, alone.weight, rtol=0, atol=1e-6)
 
 
 def test_tables_of_several_processes_start_as_that_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processors that differ may have computed starting tables that differ in their last digits."""
+    """Initial tables computed on different processors may differ by rounding."""
     table, first = table_of(torch.zeros(N_ROWS, WIDTH)), torch.randn(N_ROWS, WIDTH)
-    monkeypatch.setattr("cllm4rec.training.optimizers.broadcast", lambda own: own.copy_(first))
+    monkeypatch.setattr("cllm4rec.training.optimizers.broadcast", lambda weights: weights.copy_(first))
     Optimizer(TableNet(table), SimpleNamespace(num_processes=2))
     assert torch.equal(table.weight, first)
 
 
-class TableNet(nn.Module):
-    """A network that is a table."""
-
-    def __init__(self, table: RowTable) -> None:
-        super().__init__()
-        self.table = table
-
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        return {"table": [self.table.weight]}
-
-
-def test_what_was_saved_goes_on_to_the_bit() -> None:
+def test_a_loaded_state_resumes_bit_for_bit() -> None:
     weights = torch.randn(N_ROWS, WIDTH, generator=torch.Generator().manual_seed(1))
     table = table_of(weights)
     adam = RowAdam(table)
@@ -156,44 +165,37 @@ def test_what_was_saved_goes_on_to_the_bit() -> None:
     other = RowAdam(again)
     other.load(saved)
     make(again, other, range(20, 40))
-    for one in (adam, other):
-        one.catch_up()
+    adam.catch_up()
+    other.catch_up()
     assert torch.equal(table.weight, again.weight)
 
 
 def test_a_sum_of_two_gradients_has_each_row_once_in_either_order() -> None:
     table = table_of(torch.zeros(9, 2))
-    parts = []
+    gradients = []
     for rows in ([3, 1, 3], [1, 8]):
         table(torch.tensor(rows)).square().sum().backward()
         (table(torch.tensor(rows)) * torch.arange(2.0)).sum().backward()
-        parts.append(coalesced([table.weight.grad]))
+        gradients.append(coalesced([table.weight.grad]))
         table.weight.grad = None
-    both, turned = coalesced(parts), coalesced(parts[::-1])
+    both, turned = coalesced(gradients), coalesced(gradients[::-1])
     assert both.indices().tolist() == [[1, 3, 8]]
     assert both.values().tolist() == [[0, 2], [0, 2], [0, 1]]
     assert torch.equal(both.to_dense(), turned.to_dense())
 
 
-def test_a_table_of_ids_reads_users_and_items_in_any_order() -> None:
-    generator = torch.Generator().manual_seed(0)
-    whole = torch.randn(12, 3, generator=generator)
-    table = IDTable(5, 7, 3)
-    table.fill(whole)
-    assert torch.equal(table.whole(), whole)
-    dense = whole.clone().requires_grad_()
-    for ids in (torch.tensor([11, 0, 4, 5, 0, 7]), torch.tensor([[6, 2], [2, 3]]), torch.tensor([8]), torch.empty(0).long()):
-        slopes = torch.randn(*ids.shape, 3, generator=generator)
-        assert torch.equal(table[ids], whole[ids])
-        (table[ids] * slopes).sum().backward()
-        (dense[ids] * slopes).sum().backward()
-    users, items = table.users.weight.grad, table.items.weight.grad
-    assert users.is_sparse and not items.is_sparse
-    torch.testing.assert_close(torch.cat([users.to_dense(), items]), dense.grad)
+def dense_tables(made: Callable[..., None]) -> Callable[..., None]:
+    """IDTable.__init__ that leaves all gradients dense."""
+
+    def init(self: IDTable, *arguments: Any, **named: Any) -> None:
+        made(self, *arguments, **named)
+        self.users.sparse = False
+
+    return init
 
 
 def test_training_gives_what_dense_adam_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same epochs, once with dense gradients and PyTorch's AdamW for all; rounding grows in training, so there are few."""
+    """The same epochs with row-sparse and with dense gradients: few epochs, as rounding errors grow."""
     world = taste_world(0, n_users=60, n_items=40)
     dataset = build_dataset(world.events, world.items)
     found = []
@@ -204,15 +206,5 @@ def test_training_gives_what_dense_adam_gives(monkeypatch: pytest.MonkeyPatch) -
         model.fit(dataset.train, None, TrainConfig(epochs=2, batch_size=4, warmup_steps=5))
         assert model.net.collaborative.users.sparse == sparse
         found.append([table.whole() for table in (model.net.collaborative, model.net.content)])
-    for ours, theirs in zip(*found, strict=True):
-        assert ((ours - theirs).norm() / theirs.norm()).item() < 2e-5
-
-
-def dense_tables(made):  # type: ignore[no-untyped-def]
-    """IDTable.__init__ that leaves all gradients dense."""
-
-    def init(self, *arguments, **named):  # type: ignore[no-untyped-def]
-        made(self, *arguments, **named)
-        self.users.sparse = False
-
-    return init
+    for sparse_table, dense_table in zip(*found, strict=True):
+        assert ((sparse_table - dense_table).norm() / dense_table.norm()).item() < 2e-5

@@ -87,9 +87,7 @@ def test_order_free_attention_does_not_see_the_order_of_the_shown_items() -> Non
     ]
     torch.testing.assert_close(*at_query, rtol=1e-5, atol=1e-5)
     causal = [net.user_states(batch, finetuned=False) for batch in batches]
-    assert not torch.allclose(*causal, rtol=1e-3, atol=1e-3), (
-        "otherwise the layers compute nothing"
-    )
+    assert not torch.allclose(*causal, rtol=1e-3, atol=1e-3), "otherwise the layers compute nothing"
 
 
 @torch.no_grad()

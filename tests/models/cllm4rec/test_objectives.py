@@ -43,9 +43,10 @@ class Reference:
         self.as_set = objective == "recommend" and net.config.attention == "bidirectional"
         self.pooled = net.config.readout == "pooled"
         self.rows = [tokens[mask] for tokens, mask in zip(batch["tokens"], batch["mask"], strict=True)]
-        self.nll = (
-            self._recommend(batch) if objective == "recommend" else self._next(batch, objective == "content")
-        )
+        if objective == "recommend":
+            self.nll = self._recommend(batch)
+        else:
+            self.nll = self._next(batch, objective == "content")
         ids = torch.cat([tokens[tokens >= self.n_words] for tokens in self.rows]) - self.n_words
         rows, other = self.table.detach()[ids], self.other_table.detach()[ids]  # (n, d)
         weights = batch["weights"].double()
@@ -69,10 +70,8 @@ class Reference:
                 first, last = int(positions[is_item].min()), int(positions[is_item].max())
                 after = torch.where(positions > last, positions - (last - first), positions)
                 positions = torch.where(is_item, first, after)
-            everything = torch.zeros(
-                1, 1, len(tokens), len(tokens), dtype=torch.float64
-            )  # added to the logits
-            further = {"attention_mask": everything, "position_ids": positions[None]}
+            added = torch.zeros(1, 1, len(tokens), len(tokens), dtype=torch.float64)  # to attention logits
+            further = {"attention_mask": added, "position_ids": positions[None]}
         embedded = torch.where(is_id[:, None], ids, words)[None]
         answer = self.model(inputs_embeds=embedded, output_hidden_states=True, use_cache=False, **further)
         return answer.hidden_states[-1][0], answer.logits[0]

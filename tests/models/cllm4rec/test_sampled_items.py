@@ -1,0 +1,45 @@
+"""Training CLLM4Rec with a sampled softmax."""
+
+import numpy as np
+import torch
+
+from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.synthetic import taste_world
+from cllm4rec.models.cllm4rec import CLLM4Rec
+from cllm4rec.models.configs import CLLM4RecConfig
+from cllm4rec.training.config import TrainConfig
+from tests.support.skewed import N_ITEMS
+
+
+def test_a_step_moves_the_items_that_it_read_and_no_others() -> None:
+    world = taste_world(0, n_users=60, n_items=N_ITEMS)
+    dataset = build_dataset(world.events, world.items)
+    model = CLLM4Rec(CLLM4RecConfig(sampled=3, content_ratio=0.0))
+    before = CLLM4Rec(model.config).fit(dataset.train, None, TrainConfig(epochs=0)).net.collaborative.whole()
+    for stage in model.stages:
+        model.fit(dataset.train, None, TrainConfig(epochs=0), stage)
+        (objective,) = model._objectives(dataset.train, stage, TrainConfig())
+        batch = objective.corpus.batch(np.arange(2), 0, 5)
+        assert len(batch["sample"]) <= 3
+        model.net.zero_grad()
+        torch.stack(list(model.net(objective.name, batch).values())).sum().backward()
+        items = model.net.collaborative.items.weight.grad.coalesce().indices()[0].tolist()
+        read = (batch["ids"] - dataset.n_users)[batch["ids"] >= dataset.n_users]
+        expected = {*read.tolist(), *batch["sample"].tolist(), *batch["targets"].tolist()}
+        assert set(items) == expected != set(range(N_ITEMS))
+    trained = model.fit(dataset.train, dataset.validation, TrainConfig(epochs=3, batch_size=8))
+    assert not torch.equal(trained.net.collaborative.whole(), before)
+    assert trained.recommend(np.arange(5), dataset.train, 4).items.shape == (5, 4)
+
+
+def test_batches_of_one_step_share_its_sample() -> None:
+    world = taste_world(0, n_users=60, n_items=N_ITEMS)
+    dataset = build_dataset(world.events, world.items)
+    model = CLLM4Rec(CLLM4RecConfig(sampled=8, content_ratio=0.0))
+    model.fit(dataset.train, None, TrainConfig(epochs=0))
+    corpus = model._objectives(dataset.train, "pretrain", TrainConfig())[0].corpus
+    groups = [np.arange(3), np.arange(3, 9), np.arange(9, 12)]
+    first, second, third = corpus.batches(groups, 1, [4, 4, 5])
+    assert torch.equal(first["sample"], second["sample"])
+    assert first["sample"].tolist() != third["sample"].tolist()
+    assert torch.equal(first["sample"], corpus.batch(np.arange(20, 22), 1, 4)["sample"])
