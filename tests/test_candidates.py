@@ -1,4 +1,4 @@
-"""The candidate protocol, what may be looked at, and events of one time in random order."""
+"""Candidate sets, and what `measure` and the command report of choices among them."""
 
 import json
 from pathlib import Path
@@ -8,17 +8,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cllm4rec import evaluate, prepare, pretrain
+from cllm4rec import evaluate, pretrain
 from cllm4rec.data.candidates import draw_candidates, title_groups
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.preparation import build_dataset, shuffled_ties
-from cllm4rec.data.splits import visible
+from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.evaluation import measure
 from cllm4rec.models.configs import ItemKNNConfig
 from cllm4rec.models.itemknn import ItemKNN
-
-# ------------------------------------------------------------------------------------------------------------- candidate sets
 
 
 def test_candidates_hold_the_target_once_and_nothing_known_and_no_title_twice() -> None:
@@ -34,7 +31,7 @@ def test_candidates_hold_the_target_once_and_nothing_known_and_no_title_twice() 
         assert not set(drawn.tolist()) & set(known.tolist())
 
 
-def test_candidates_are_drawn_evenly_and_the_target_stands_anywhere() -> None:
+def test_candidates_are_drawn_evenly_and_the_target_is_at_any_index() -> None:
     groups, n = np.arange(30), 3000
     drawn = np.stack([draw_candidates(4, np.array([0, 1]), groups, 7, 0, row) for row in range(n)])
     counts = np.bincount(drawn.ravel(), minlength=30)
@@ -42,13 +39,15 @@ def test_candidates_are_drawn_evenly_and_the_target_stands_anywhere() -> None:
     assert (counts[:2] == 0).all()
     others = np.delete(counts, [0, 1, 4])  # each with probability 6 / 27
     assert abs(others - n * 6 / 27).max() < 5 * np.sqrt(n * 6 / 27 * 21 / 27)
-    places = np.bincount((drawn == 4).argmax(1), minlength=7)
-    assert abs(places - n / 7).max() < 5 * np.sqrt(n / 7 * 6 / 7)
+    indices = np.bincount((drawn == 4).argmax(1), minlength=7)
+    assert abs(indices - n / 7).max() < 5 * np.sqrt(n / 7 * 6 / 7)
 
 
 def test_candidates_depend_on_their_key_and_on_nothing_else() -> None:
-    one, again, other = (draw_candidates(3, np.array([5]), np.arange(100), 20, seed, 2) for seed in (0, 0, 1))
-    assert one.tolist() == again.tolist() != other.tolist()
+    first, again, other = (
+        draw_candidates(3, np.array([5]), np.arange(100), 20, seed, 2) for seed in (0, 0, 1)
+    )
+    assert first.tolist() == again.tolist() != other.tolist()
 
 
 def test_a_small_catalogue_is_used_up_and_then_refused() -> None:
@@ -58,43 +57,45 @@ def test_a_small_catalogue_is_used_up_and_then_refused() -> None:
         draw_candidates(0, np.array([1]), groups, 4, 0)
 
 
-# ------------------------------------------------------------------------------------------------------------------- measure
-
-
-class Fixed:
-    """Chooses as a function of the candidates says."""
+class FixedChoice:
+    """A system that chooses by a given function of users and candidates."""
 
     def __init__(self, choice: Any) -> None:
         self.choice = choice
         self.asked: list[np.ndarray] = []
 
-    def choose(self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores") -> np.ndarray:
+    def choose(
+        self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores"
+    ) -> np.ndarray:
         self.asked.append(candidates)
         return np.asarray(self.choice(users, candidates))
 
 
-def world() -> Dataset:
-    made = taste_world(2, n_users=120, n_items=80, n_events=10)
-    return build_dataset(made.events, made.items, split="leave-last-out")
+def small_dataset() -> Dataset:
+    """120 users, 80 items, and the last event of each user held out."""
+    world = taste_world(2, n_users=120, n_items=80, n_events=10)
+    return build_dataset(world.events, world.items, split="leave-last-out")
 
 
-def by_draw(model: Fixed, n: int) -> np.ndarray:
+def by_draw(model: FixedChoice, n: int) -> np.ndarray:
+    """Candidates of each of n draws, (n, n_users, n_candidates)."""
     return np.concatenate(model.asked).reshape(n, -1, model.asked[0].shape[1])
 
 
 def test_hit_ratio_valid_ratio_and_standard_error_by_hand() -> None:
-    dataset = world()
-    target = dict(zip(dataset.test.interactions.users.tolist(), dataset.test.interactions.items.tolist(), strict=True))
+    dataset = small_dataset()
+    held_out = dataset.test.interactions
+    target = dict(zip(held_out.users.tolist(), held_out.items.tolist(), strict=True))
 
     def choice(users: np.ndarray, candidates: np.ndarray) -> list[int]:
-        """Right for every fourth user, no answer for every third of the others, else wrong."""
+        """Right for every fourth user, no answer for every third of the others, wrong for the rest."""
         found = []
         for user, row in zip(users.tolist(), candidates, strict=True):
             right = row.tolist().index(target[user])
             found.append(right if user % 4 == 0 else -1 if user % 3 == 0 else (right + 1) % len(row))
         return found
 
-    result = measure(Fixed(choice), dataset.train, dataset.test, candidates=6, draws=3)  # type: ignore[arg-type]
+    result = measure(FixedChoice(choice), dataset.train, dataset.test, candidates=6, draws=3)  # type: ignore[arg-type]
     hits = np.array([float(user % 4 == 0) for user in result.users])
     valid = np.array([float(user % 4 == 0 or user % 3 != 0) for user in result.users])
     assert result.metrics["hit_ratio@1"] == pytest.approx(hits.mean())
@@ -104,8 +105,8 @@ def test_hit_ratio_valid_ratio_and_standard_error_by_hand() -> None:
 
 
 def test_draws_differ_and_are_the_same_for_every_system_of_a_seed() -> None:
-    dataset = world()
-    models = [Fixed(lambda users, candidates: np.zeros(len(users), dtype=int)) for _ in range(3)]
+    dataset = small_dataset()
+    models = [FixedChoice(lambda users, candidates: np.zeros(len(users), dtype=int)) for _ in range(3)]
     for model, seed in zip(models, (0, 0, 1), strict=True):
         both = dataset.only("train", "validation")
         measure(model, dataset.train, dataset.test, both, candidates=6, draws=2, seed=seed)  # type: ignore[arg-type]
@@ -122,62 +123,56 @@ def test_draws_differ_and_are_the_same_for_every_system_of_a_seed() -> None:
 
 
 def test_only_the_users_asked_for_are_measured() -> None:
-    dataset = world()
-    model = Fixed(lambda users, candidates: np.zeros(len(users), dtype=int))
-    result = measure(model, dataset.train, dataset.test, users=np.array([4, 7, 9]), candidates=5, draws=1)  # type: ignore[arg-type]
+    dataset = small_dataset()
+    model = FixedChoice(lambda users, candidates: np.zeros(len(users), dtype=int))
+    users = np.array([4, 7, 9])
+    result = measure(model, dataset.train, dataset.test, users=users, candidates=5, draws=1)  # type: ignore[arg-type]
     assert result.users.tolist() == [4, 7, 9]
     assert len(model.asked[0]) == 3
 
 
-def test_blind_choice_is_at_chance() -> None:
-    dataset = world()
-    result = measure(Fixed(lambda users, candidates: candidates.argmin(1)), dataset.train, dataset.test, candidates=5, draws=20)  # type: ignore[arg-type]
+def test_a_choice_without_scores_is_at_chance() -> None:
+    dataset = small_dataset()
+    model = FixedChoice(lambda users, candidates: candidates.argmin(1))
+    result = measure(model, dataset.train, dataset.test, candidates=5, draws=20)  # type: ignore[arg-type]
     assert abs(result.metrics["hit_ratio@1"] - 0.2) < 4 * result.metrics["standard_error"] + 0.02
 
 
 def test_choice_by_scores_takes_the_best_of_the_candidates() -> None:
-    dataset = world()
+    dataset = small_dataset()
     model = ItemKNN(ItemKNNConfig(neighbours=10, shrinkage=5.0)).fit(dataset.train)
     users = np.arange(20)
     generator = np.random.default_rng(0)
     sets = np.stack([generator.permutation(dataset.n_items)[:7] for _ in users])
     scores, order = model.score(users, dataset.train), dataset.tie_order
     keys = [[(scores[row, item], -order[item]) for item in items] for row, items in enumerate(sets)]
-    expected = [own.index(max(own)) for own in keys]
+    expected = [row_keys.index(max(row_keys)) for row_keys in keys]
     assert model.choose(users, sets, dataset.train).tolist() == expected
 
 
 @pytest.mark.parametrize(("candidates", "draws"), [(1, 5), (20, 0)])
 def test_what_cannot_be_measured_is_refused(candidates: int, draws: int) -> None:
+    dataset = small_dataset()
     with pytest.raises(ValueError, match="cannot be measured"):
-        measure(Fixed(None), world().train, world().test, candidates=candidates, draws=draws)  # type: ignore[arg-type]
+        measure(FixedChoice(None), dataset.train, dataset.test, candidates=candidates, draws=draws)  # type: ignore[arg-type]
 
 
-# ------------------------------------------------------------------------------------------------------- what may be looked at
-
-
-@pytest.mark.parametrize(("split", "newest"), [("leave-last-out", True), ("time", True), ("random", False)])
-def test_in_splits_in_time_validation_events_are_input_when_test_events_are_looked_for(split: str, newest: bool) -> None:
-    made = taste_world(2, n_users=60, n_items=50, n_events=10)
-    dataset = build_dataset(made.events, made.items, split=split)
-    n = dataset.about["n_events_by_part"] if "n_events_by_part" in dataset.about else None
-    assert n is None or n["test"]
-    assert len(visible(dataset, "validation").interactions) == len(dataset.train.interactions)
-    expected = dataset.only("train", "validation") if newest else dataset.train
-    assert visible(dataset, "test").fingerprint == expected.fingerprint
-
-
-def test_evaluate_says_what_was_looked_at_and_takes_candidates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    world().save(tmp_path / "data")
-    pretrain.main(["--system", "popularity", "--dataset", str(tmp_path / "data"), "--output", str(tmp_path / "run")])
+def test_evaluate_prints_its_input_events_and_takes_candidates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small_dataset().save(tmp_path / "data")
+    data, run = str(tmp_path / "data"), str(tmp_path / "run")
+    pretrain.main(["--system", "popularity", "--dataset", data, "--output", run])
     dataset = Dataset.load(tmp_path / "data")
     capsys.readouterr()
-    given = ["--run", str(tmp_path / "run"), "--json", str(tmp_path / "r.json")]
+    given = ["--run", run, "--json", str(tmp_path / "r.json")]
     for part, said in (("test", "training and validation"), ("validation", "training")):
         evaluate.main([*given, "--split", part])
         assert f"input: {said} events" in capsys.readouterr().out
         assert json.loads((tmp_path / "r.json").read_text())["input"] == said
-    evaluate.main([*given, "--candidates", "8", "--draws", "3", "--seed", "5", "--per-user", str(tmp_path / "u.csv")])
+    evaluate.main(
+        [*given, "--candidates", "8", "--draws", "3", "--seed", "5", "--per-user", str(tmp_path / "u.csv")]
+    )
     printed = capsys.readouterr().out
     assert "among 8 candidates" in printed
     assert "3 draws of them averaged (seed 5)" in printed
@@ -190,77 +185,3 @@ def test_evaluate_says_what_was_looked_at_and_takes_candidates(tmp_path: Path, c
         evaluate.main([*given, "--by", "likelihood"])
     with pytest.raises(ValueError, match="popularity chooses by scores"):
         evaluate.main([*given, "--by", "likelihood", "--candidates", "8"])
-
-
-# ------------------------------------------------------------------------------------------- events of one time in random order
-
-
-def tied() -> pl.DataFrame:
-    """40 users, each with 6 events on two days, ascending in item within a day as product ids are."""
-    return pl.DataFrame(
-        [
-            {"user_id": f"u{user}", "item_id": f"{user % 7 + step:03d}", "timestamp": 100 * (step // 3), "position": step}
-            for user in range(40)
-            for step in range(6)
-        ]
-    )
-
-
-def sequence(events: pl.DataFrame, user: str) -> list[str]:
-    return events.filter(pl.col("user_id") == user).sort("position")["item_id"].to_list()
-
-
-def test_ties_are_shuffled_within_their_time_and_never_across() -> None:
-    before, after = tied(), shuffled_ties(tied(), 0)
-    moved = 0
-    for user in before["user_id"].unique():
-        old, new = sequence(before, user), sequence(after, user)
-        assert sorted(new[:3]) == old[:3]
-        assert sorted(new[3:]) == old[3:]
-        moved += new != old
-    assert moved > 30
-    assert after.sort("user_id", "item_id").drop("position").equals(before.sort("user_id", "item_id").drop("position"))
-
-
-def test_an_order_of_ties_depends_on_the_seed_and_the_ids_alone() -> None:
-    events = tied()
-    one, other = shuffled_ties(events, 0), shuffled_ties(events, 1)
-    assert sequence(one, "u3") == sequence(shuffled_ties(events.sample(fraction=1.0, shuffle=True, seed=4), 0), "u3")
-    assert sequence(one, "u3") == sequence(shuffled_ties(events.filter(pl.col("user_id") != "u5"), 0), "u3")
-    assert any(sequence(one, f"u{user}") != sequence(other, f"u{user}") for user in range(40))
-    first = [sequence(shuffled_ties(events, seed), "u0")[0] for seed in range(300)]
-    assert all(70 < first.count(item) < 130 for item in ("000", "001", "002")), "each is first as often"
-
-
-def test_an_event_without_a_time_is_tied_with_the_one_before_it() -> None:
-    events = pl.DataFrame(
-        {"user_id": ["a"] * 5, "item_id": list("vwxyz"), "timestamp": [None, 10, None, 20, 20], "position": [0, 1, 2, 3, 4]}
-    )
-    orders = {"".join(sequence(shuffled_ties(events, seed), "a")) for seed in range(200)}
-    assert {one[3:] for one in orders} == {"yz", "zy"}
-    assert {one[:3] for one in orders} == {"vwx", "vxw", "wvx", "wxv", "xvw", "xwv"}
-
-
-def test_the_split_follows_the_shuffled_order_and_the_dataset_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tied().write_csv(tmp_path / "events.csv")
-    given = ["--interactions", str(tmp_path / "events.csv"), "--split", "leave-last-out"]
-    prepare.main([*given, "--output", str(tmp_path / "plain")])
-    capsys.readouterr()
-    prepare.main([*given, "--output", str(tmp_path / "shuffled"), "--shuffle-ties", "0"])
-    assert "random order (seed 0)" in capsys.readouterr().out
-    plain, shuffled = Dataset.load(tmp_path / "plain"), Dataset.load(tmp_path / "shuffled")
-    assert shuffled.about["split"]["shuffle_ties"] == 0
-    expected = shuffled_ties(tied(), 0)
-    for user in range(shuffled.n_users):
-        name = str(shuffled.user_ids.ids[user])
-        items = shuffled.item_ids.names(shuffled.interactions.history(user)).cast(pl.String).str.zfill(3).to_list()
-        assert items == sequence(expected, name)
-    assert plain.test.fingerprint != shuffled.test.fingerprint
-
-
-def test_ties_need_times() -> None:
-    for events in (tied().drop("timestamp"), tied().with_columns(timestamp=pl.lit(None, dtype=pl.Int64))):
-        with pytest.raises(ValueError, match="--shuffle-ties needs a timestamp column"):
-            build_dataset(events, shuffle_ties=0)

@@ -1,6 +1,7 @@
-"""What the benchmarks compare with does what it says: a slow or wrong comparator would flatter us."""
+"""Comparators of the benchmarks compute what they claim to."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +28,13 @@ from experiments.benchmarks.results import Row, Settings
 
 
 def test_beam_search_finds_the_likeliest_answers_and_their_probabilities() -> None:
-    """With as many beams as there are answers, they are all found, each with the sum of its words' log-probabilities."""
+    """With as many beams as answers, all are found, each with the summed log-probability of its tokens."""
     backbone, _ = build_backbone(BackboneConfig(), ["some words to learn from"], seed=0)
     with torch.no_grad():
         for p in backbone.model.parameters():
             p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(len(p))))
     backbone.eval()
-    answers = [np.array(one) for one in ([5, 6, 0], [5, 7, 8, 0], [9, 0], [5, 6, 7, 0], [0])]
+    answers = [np.array(tokens) for tokens in ([5, 6, 0], [5, 7, 8, 0], [9, 0], [5, 6, 7, 0], [0])]
     trie = one_pass.Trie(answers)
     prompts, table = torch.tensor([[3, 4, 5], [8, 9, 2]]), torch.zeros(1, backbone.width)
     leaves, scores = one_pass.beam_search(backbone, prompts, table, trie)
@@ -43,8 +44,8 @@ def test_beam_search_finds_the_likeliest_answers_and_their_probabilities() -> No
         for answer in answers:
             text = torch.cat([prompt, torch.from_numpy(answer)])[None]
             with torch.no_grad():
-                states = backbone(text, torch.ones_like(text, dtype=torch.bool), table)[0, len(prompt) - 1 : -1]
-                words = (states @ backbone.word_head.T).log_softmax(-1)
+                states = backbone(text, torch.ones_like(text, dtype=torch.bool), table)[0]
+                words = (states[len(prompt) - 1 : -1] @ backbone.word_head.T).log_softmax(-1)
             expected.append(words[torch.arange(len(answer)), torch.from_numpy(answer)].sum().item())
         np.testing.assert_allclose(scores[row, :5], sorted(expected, reverse=True), rtol=1e-4)
         assert len(set(leaves[row, :5].tolist())) == 5
@@ -56,22 +57,26 @@ def test_the_dense_loss_is_the_same_loss() -> None:
     assert item_loss.dense(**given).item() == pytest.approx(multinomial_nll(**given).item(), rel=1e-5)
 
 
-def test_the_plain_forms_read_the_backbone_and_the_softmax_as_ours_do() -> None:
+def test_plain_networks_and_softmax_equal_those_of_the_package() -> None:
     backbone, _ = build_backbone(BackboneConfig(), ["some words to learn from"], seed=0)
     torch.nn.init.normal_(backbone.model.transformer.h[0].attn.c_proj.weight)
     backbone.eval()
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(backbone.n_words + 9, (4, 6), generator=generator)
-    table, targets = torch.randn(9, backbone.width, generator=generator), torch.randint(9, (24,), generator=generator)
+    table = torch.randn(9, backbone.width, generator=generator)
+    targets = torch.randint(9, (24,), generator=generator)
     with torch.no_grad():
         states = backbone(tokens, torch.ones_like(tokens, dtype=torch.bool), table).flatten(0, 1)
-        torch.testing.assert_close(plain.states_of(backbone, tokens.flatten(), 4, table), states, rtol=1e-5, atol=1e-5)
+        found = plain.states_of(backbone, tokens.flatten(), 4, table)
+        torch.testing.assert_close(found, states, rtol=1e-5, atol=1e-5)
     given = (states, table, torch.arange(24), targets)
     assert float(plain.nll(*given)) == pytest.approx(float(multinomial_nll(*given)), rel=1e-5)
 
 
 @pytest.mark.parametrize("system", [CLLM4Rec, RSLLM])
-def test_a_plain_step_trains_all_that_a_step_of_ours_trains(system: type[CLLM4Rec] | type[RSLLM]) -> None:
+def test_a_plain_step_trains_the_same_parameters_as_a_step_of_the_package(
+    system: type[CLLM4Rec] | type[RSLLM],
+) -> None:
     world = taste_world(4, n_users=40, n_items=30, n_events=10)
     train, untrained = build_dataset(world.events, world.items).train, TrainConfig(epochs=0)
     model = system()
@@ -80,45 +85,53 @@ def test_a_plain_step_trains_all_that_a_step_of_ours_trains(system: type[CLLM4Re
     form = plain.PlainRSLLM if isinstance(model, RSLLM) else plain.PlainCLLM4Rec
     for stage in model.stages:
         model.fit(train, None, untrained, stage)
-        for one in model._objectives(train, stage, TrainConfig()):
-            [step] = micro_batches(one, 1, [0], TrainConfig(), Accelerator(cpu=True))
+        for objective in model._objectives(train, stage, TrainConfig()):
+            [step] = micro_batches(objective, 1, [0], TrainConfig(), Accelerator(cpu=True))
             other = form(model.net)
-            other(one.name, step).backward()
+            other(objective.name, step).backward()
             model.net.zero_grad()
             for batch, _ in step:
-                torch.stack(list(model.net(one.name, batch).values())).sum().backward()
+                torch.stack(list(model.net(objective.name, batch).values())).sum().backward()
             groups = [
-                {name.removeprefix("net.").split(".")[0] for name, p in net.named_parameters() if p.grad is not None}
+                {
+                    name.removeprefix("net.").split(".")[0]
+                    for name, p in net.named_parameters()
+                    if p.grad is not None
+                }
                 for net in (model.net, other)
             ]
-            assert groups[0] == groups[1], f"{stage}, {one.name}"
+            assert groups[0] == groups[1], f"{stage}, {objective.name}"
 
 
 @pytest.mark.parametrize("tune", ["frozen", "full"])
-def test_the_floating_point_operations_of_a_step_are_counted_as_pytorch_does(tune: str, tmp_path: Path) -> None:
-    """Of one example, which needs no padding; attention written out computes the half that is not looked at, too."""
+def test_the_floating_point_operations_of_a_step_are_counted_as_pytorch_does(
+    tune: str, tmp_path: Path
+) -> None:
+    """A single example needs no padding. Eager attention also computes the masked half."""
     world = taste_world(4, n_users=40, n_items=30, n_events=10)
     train, untrained = build_dataset(world.events, world.items).train, TrainConfig(epochs=0)
     config = GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=300)
-    backbone = save_backbone(tmp_path, train.item_texts["title"], config)
+    backbone = gpu.save_backbone(tmp_path, train, config)
     model = CLLM4Rec(CLLM4RecConfig(backbone=backbone, tune=tune, start="random"))
     for stage in model.stages:
         model.fit(train, None, untrained, stage)
         model.net.backbone.model.set_attn_implementation("eager")
-        for one in model._objectives(train, stage, TrainConfig()):
-            batch = next(one.corpus.batches([np.array([0])], 1, [0]))
+        for objective in model._objectives(train, stage, TrainConfig()):
+            batch = next(objective.corpus.batches([np.array([0])], 1, [0]))
             length = int(batch["mask"].sum())
             with FlopCounterMode(display=False) as counter:
-                torch.stack(list(model.net(one.name, batch).values())).sum().backward()
+                torch.stack(list(model.net(objective.name, batch).values())).sum().backward()
             unseen = 3 * 4 * 32 * 2 * length * (length - 1) / 2
-            needed = gpu.needed_flops(model.net, one.name, [[(batch, 1.0)]])
-            n_states, n_classes = int(batch["rows"].max()) + 1, 300 if one.name == "content" else train.n_items
-            in_place = 2 * n_states * n_classes * 32 * (1 if one.name == "content" and tune == "frozen" else 2)
-            counted = counter.get_total_flops() - unseen + in_place  # products added in place are not counted by PyTorch
-            assert counted < needed < 1.04 * counted, "biases and normalisations, which are counted as if multiplied"
+            needed = gpu.needed_flops(model.net, objective.name, [[(batch, 1.0)]])
+            is_content = objective.name == "content"
+            n_states, n_classes = int(batch["rows"].max()) + 1, 300 if is_content else train.n_items
+            # PyTorch does not count products that are added in place.
+            in_place = 2 * n_states * n_classes * 32 * (1 if is_content and tune == "frozen" else 2)
+            counted = counter.get_total_flops() - unseen + in_place
+            assert counted < needed < 1.04 * counted, "biases and norms are counted as multiplications"
 
 
-def test_rows_of_the_gpu_are_measured_where_there_is_a_device_and_else_say_so(
+def test_gpu_rows_are_measured_or_said_to_be_not_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world = taste_world(4, n_users=40, n_items=30, n_events=10)
@@ -143,8 +156,8 @@ def test_lists_of_the_benchmark_are_those_of_a_full_product() -> None:
     assert torch.equal(top_k.lists(states, items, ties), (states @ items.T).topk(top_k.K).indices)
 
 
-def allocate(mebibytes: int):  # type: ignore[no-untyped-def]  # in a process of its own, which has to find it
-    """A function that fills so much memory."""
+def allocate(mebibytes: int) -> Callable[[], np.ndarray]:
+    """A function that fills so much memory; at module level, as another process imports it."""
     return lambda: np.ones(mebibytes * 2**17)
 
 
@@ -155,11 +168,8 @@ def test_extra_memory_is_what_a_function_takes() -> None:
 def test_times_and_targets_by_hand() -> None:
     calls: list[str] = []
     found = side_by_side({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=2)
-    assert calls == ["a", "b"] * 3, "in turn, the first of each not counted"
+    assert calls == ["a", "b"] * 3, "in turn; the first call of each is not counted"
     assert set(found) == {"a", "b"}
-    assert [Row("", "", "", value, 1.0, at_most).met for value, at_most in ((0.9, True), (1.1, True), (0.9, False))] == [
-        True,
-        False,
-        False,
-    ]
+    for value, at_most, met in ((0.9, True, True), (1.1, True, False), (0.9, False, False)):
+        assert Row("", "", "", value, 1.0, at_most).met == met
     assert Row("", "", "", None, 1.0, True).met is None

@@ -76,12 +76,9 @@ def test_epochs_that_are_not_validated_change_nothing(monkeypatch: pytest.Monkey
     assert [record.epoch for record in course.records if record.best] == [0, 3]
     assert torch.equal(course.table, course.after_epoch[3])
     assert len(course.kept) == 2
-    patient = Course(
-        [0.2, 0.3, 0.1, 0.1], replace(QUICK, epochs=50, patience=5, validate_every=3), monkeypatch
-    )
-    assert [record.epoch for record in patient.records] == list(range(10)), (
-        "six epochs after the best of them"
-    )
+    config = replace(QUICK, epochs=50, patience=5, validate_every=3)
+    patient = Course([0.2, 0.3, 0.1, 0.1], config, monkeypatch)
+    assert [record.epoch for record in patient.records] == list(range(10)), "six epochs after the best"
 
 
 def test_epochs_end_training_where_patience_does_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,9 +55,8 @@ def test_a_batch_computed_in_two_groups_is_the_same_batch(
     config = TrainConfig(epochs=1, batch_size=16, warmup_steps=2)
     for cut in (counted, whole):
         monkeypatch.setattr(loop, "cut_by_length", cut)
-        model = CLLM4Rec(CLLM4RecConfig(content_warmup=0)).fit(
-            small_dataset().train, None, config, "pretrain"
-        )
+        model = CLLM4Rec(CLLM4RecConfig(content_warmup=0))
+        model.fit(small_dataset().train, None, config, "pretrain")
         if stage == "finetune":
             model.fit(small_dataset().train, None, config, stage)
         tables.append((model.net.collaborative.whole(), model.net.content.whole()))

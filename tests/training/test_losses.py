@@ -113,9 +113,8 @@ def test_multinomial_nll_by_hand() -> None:
     states, classes = torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 7.0], [3.0, -1.0], [9.0, 9.0]])
     row, target = torch.tensor([0]), torch.tensor([1])
     left_out = {"shown_rows": torch.tensor([0]), "shown": torch.tensor([2])}
-    assert multinomial_nll(states, classes, row, target, **left_out).item() == pytest.approx(
-        math.log(2), rel=1e-6
-    )
+    loss = multinomial_nll(states, classes, row, target, **left_out)
+    assert loss.item() == pytest.approx(math.log(2), rel=1e-6)
     left_out = {"shown_rows": torch.tensor([0, 0]), "shown": torch.tensor([0, 2])}
     assert multinomial_nll(states, classes, row, target, **left_out).item() == pytest.approx(0, abs=1e-6)
 

@@ -64,24 +64,21 @@ def test_run_json_says_what_was_run_on_which_data_with_which_versions(
 
 def test_run_json_of_a_one_stage_system_holds_its_chosen_settings(tmp_path: Path) -> None:
     small_dataset().save(tmp_path / "data")
-    pretrain.main(
-        ["--system", "ease", "--dataset", str(tmp_path / "data"), "--output", str(tmp_path / "run")]
-    )
+    data, run = str(tmp_path / "data"), str(tmp_path / "run")
+    pretrain.main(["--system", "ease", "--dataset", data, "--output", run])
     about = RunFolder.open(tmp_path / "run").about
     assert about["system"] == "ease"
-    assert about["stages"]["pretrain"]["system"]["regularization"] > 0
-    assert (
-        load(tmp_path / "run").config.regularization
-        == about["stages"]["pretrain"]["system"]["regularization"]
-    )
+    regularization = about["stages"]["pretrain"]["system"]["regularization"]
+    assert regularization > 0
+    assert load(tmp_path / "run").config.regularization == regularization
 
 
 def test_metrics_hold_a_line_an_epoch_with_losses_norms_cosine_and_speed(
     run_and_data: tuple[Path, Path],
 ) -> None:
     lines = [json.loads(line) for line in (run_and_data[0] / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == list(range(3)), (
-        "one epoch of content alone, then the two asked for"
+    assert [line["epoch"] for line in lines] == [0, 1, 2], (
+        "one epoch of content alone, then the two requested"
     )
     for line in lines:
         assert line["stage"] == "pretrain"

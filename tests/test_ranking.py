@@ -1,0 +1,88 @@
+"""Top k and ranks against plain sorting, with ties and masked items."""
+
+import numpy as np
+import pytest
+import torch
+
+from cllm4rec.evaluation import (
+    rank_of,
+)
+from cllm4rec.ranking import TopK, top_k
+from tests.support.rankings import final_ranking
+
+
+def test_ties_rank_by_the_tie_order() -> None:
+    tie_order = np.array([4, 0, 3, 1, 2])
+    assert top_k(np.array([[1.0, 1.0, 1.0, 1.0, 1.0]]), 3, tie_order).tolist() == [[1, 3, 4]]
+    assert top_k(np.array([[2.0, 1.0, 1.0, 0.0, 1.0]]), 3, tie_order).tolist() == [[0, 1, 4]]
+
+
+def test_masked_items_are_never_listed_and_short_lists_end_with_minus_one() -> None:
+    inf = np.inf
+    scores = np.array([[-inf, 2.0, -inf, 3.0], [-inf, -inf, -inf, -inf], [-5.0, -inf, -inf, -inf]])
+    assert top_k(scores, 3, np.arange(4)).tolist() == [[3, 1, -1], [-1, -1, -1], [0, -1, -1]]
+
+
+def test_k_beyond_the_catalogue_gives_the_whole_catalogue() -> None:
+    scores = np.array([[0.1, 0.3, 0.2]])
+    assert top_k(scores, 10, np.arange(3)).tolist() == [[1, 2, 0]]
+    assert top_k(np.array([[0.1, -np.inf, 0.2]]), 10, np.arange(3)).tolist() == [[2, 0, -1]]
+
+
+def test_an_item_above_all_others_is_taken_first_even_at_plus_infinity() -> None:
+    scores = np.array([[1.0, np.inf, 2.0]])
+    assert rank_of(scores, np.array([0]), np.array([1]), np.arange(3)).tolist() == [0]
+    assert top_k(scores, 2, np.arange(3)).tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("k", [1, 5, 30, 64])
+@pytest.mark.parametrize("levels", [1, 3, 1000])
+def test_top_k_and_rank_of_agree_with_plain_sorting_on_tied_scores(k: int, levels: int | None) -> None:
+    generator = np.random.default_rng(k + levels)
+    n_items = 50
+    scores = generator.integers(0, levels, (12, n_items)).astype(np.float64)
+    scores[generator.random(scores.shape) < 0.3] = -np.inf
+    tie_order = generator.permutation(n_items)
+    best = top_k(scores, k, tie_order)
+    assert best.shape == (12, min(k, n_items))
+    rows, items = np.nonzero(np.isfinite(scores))
+    ranks = rank_of(scores, rows, items, tie_order)
+    for row in range(len(scores)):
+        masked = np.flatnonzero(np.isinf(scores[row])).tolist()
+        ranking = final_ranking(scores[row], masked, tie_order)
+        assert best[row].tolist() == (ranking + [-1] * n_items)[: min(k, n_items)]
+        assert dict(zip(items[rows == row].tolist(), ranks[rows == row].tolist(), strict=True)) == {
+            item: rank for rank, item in enumerate(ranking)
+        }
+
+
+@pytest.mark.parametrize("width", [1000, 333, 70, 7])
+@pytest.mark.parametrize("levels", [1, 5, 10**6])
+@pytest.mark.parametrize("k", [1, 6, 2000])
+def test_the_best_of_blocks_are_the_best_of_all(k: int, levels: int | None, width: int) -> None:
+    """Ties span blocks; rows without any score stay empty."""
+    generator = np.random.default_rng(width + levels)
+    scores = generator.integers(0, levels, (7, 1000)).astype(np.float32)
+    scores[generator.random(scores.shape) < 0.5] = -np.inf
+    scores[3] = -np.inf
+    tie_order = generator.permutation(1000)
+    best = TopK(7, k, torch.from_numpy(tie_order))
+    for first in range(0, 1000, width):
+        best.offer(torch.from_numpy(scores[:, first : first + width]), first)
+    for row in range(7):
+        masked = np.flatnonzero(np.isinf(scores[row])).tolist()
+        ranking = final_ranking(scores[row], masked, tie_order)
+        expected = (ranking + [-1] * k)[:k]
+        assert best.items[row].tolist() == expected
+        assert best.scores[row].tolist() == [scores[row, item] if item >= 0 else -np.inf for item in expected]
+
+
+def test_ranks_do_not_depend_on_how_many_cells_are_asked_for_at_once() -> None:
+    """More cells than one chunk of 4 million comparisons holds."""
+    generator = np.random.default_rng(0)
+    scores = generator.integers(0, 50, (2, 20_000)).astype(np.float32)
+    tie_order = generator.permutation(20_000)
+    rows, items = np.repeat([0, 1], 250), generator.integers(0, 20_000, 500)
+    together = rank_of(scores, rows, items, tie_order)
+    alone = [int(rank_of(scores, rows[i : i + 1], items[i : i + 1], tie_order)[0]) for i in range(0, 500, 50)]
+    assert together[::50].tolist() == alone
