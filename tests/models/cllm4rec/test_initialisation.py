@@ -1,4 +1,7 @@
-"""The factors that ID tables start from, against the equations they solve."""
+"""Initialisation of the ID tables: the factors against the equations they solve."""
+
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -6,9 +9,14 @@ import pytest
 import scipy.sparse as sp
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.synthetic import checkerboard
+from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.synthetic import checkerboard, taste_world
 from cllm4rec.models import starts
+from cllm4rec.models.cllm4rec import CLLM4Rec
+from cllm4rec.models.configs import CLLM4RecConfig
 from cllm4rec.models.starts import event_factors
+from cllm4rec.training.config import TrainConfig
+from tests.support.backbones import save_backbone
 
 
 def random_matrix(seed: int = 0, shape: tuple[int, int] = (23, 17)) -> sp.csr_matrix:
@@ -19,7 +27,9 @@ def random_matrix(seed: int = 0, shape: tuple[int, int] = (23, 17)) -> sp.csr_ma
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 1 << 20])
-def test_least_squares_solve_the_normal_equations_of_each_row(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_least_squares_solve_the_normal_equations_of_each_row(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """x = (Y^T C Y + penalty)^-1 Y^T C p, with the weights C of the row's cells (Hu, Koren and Volinsky, 2008)."""
     monkeypatch.setattr(starts, "GRADIENT_STEPS", 40)
     monkeypatch.setattr(starts, "EVENTS_AT_ONCE", at_once)
@@ -57,7 +67,25 @@ def test_summed_items_of_a_history_score_what_users_alike_took() -> None:
 
 @pytest.mark.parametrize(("n_users", "n_items"), [(1, 1), (1, 5), (5, 1)])
 def test_the_smallest_data_has_factors(n_users: int, n_items: int) -> None:
-    rows = [{"user_id": f"u{user}", "item_id": f"i{item}"} for user in range(n_users) for item in range(n_items)]
+    rows = [
+        {"user_id": f"u{user}", "item_id": f"i{item}"} for user in range(n_users) for item in range(n_items)
+    ]
     events = Dataset.from_frame(pl.DataFrame(rows)).interactions
     factors = event_factors(events, 8, seed=0)
     assert factors.shape == (n_users + n_items, 1) and np.isfinite(factors).all()
+
+
+@pytest.mark.parametrize("start", ["factors", "title", "random"])
+def test_an_item_without_training_events_starts_at_the_scale_of_the_others(
+    start: str, tmp_path: Path
+) -> None:
+    """A row of zeros would meet a normalisation layer at zero: its gradient is then millions of times the others'."""
+    world = taste_world(4, n_users=80, n_items=60, n_events=20)
+    dataset = build_dataset(world.events, world.items)
+    held_out = 17
+    part = np.where(dataset.interactions.items == held_out, 2, dataset.part).astype(np.uint8)
+    train = replace(dataset, part=part).train
+    model = CLLM4Rec(CLLM4RecConfig(backbone=str(save_backbone(tmp_path, "llama", titled=True)), start=start))
+    model.fit(train, None, TrainConfig(epochs=0), "pretrain")
+    norms = model.net.collaborative.whole().norm(dim=1)
+    assert norms[train.n_users + held_out] > 0.05 * norms.median()

@@ -1,0 +1,17 @@
+"""Every system, fitted on the taste dataset."""
+
+import pytest
+
+from cllm4rec.models import SYSTEMS
+from cllm4rec.models.base import Recommender
+from tests.support.systems import fitted
+
+
+@pytest.fixture(params=SYSTEMS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def model(name: str) -> Recommender:
+    return fitted(name)

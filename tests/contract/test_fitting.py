@@ -1,0 +1,101 @@
+"""Every system is fitted reproducibly, saved and loaded without loss."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.synthetic import shuffled_items, taste_world
+from cllm4rec.models import SYSTEMS, system_class, system_settings
+from cllm4rec.models.base import Recommender
+from cllm4rec.models.neural import NeuralRecommender
+from cllm4rec.models.one_stage import OneStage
+from tests.support.systems import fit, fitted, new_system, top_items
+from tests.support.worlds import taste_dataset
+
+ONE_STAGE = [name for name in SYSTEMS if issubclass(system_class(name), OneStage)]
+CHOOSING = [
+    name for name in ONE_STAGE if system_class(name).grid
+]  # their settings are chosen on validation events
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_table_of_systems_names_the_settings_of_each(name: str) -> None:
+    assert system_settings(name) is system_class(name).config_class
+    assert bool(system_settings(name).training) == issubclass(system_class(name), NeuralRecommender)
+
+
+def test_same_seed_gives_the_same_lists(name: str, model: Recommender) -> None:
+    again = fit(new_system(name), taste_dataset())
+    np.testing.assert_array_equal(top_items(model, taste_dataset()), top_items(again, taste_dataset()))
+
+
+def test_a_second_fit_starts_afresh(name: str, model: Recommender) -> None:
+    again = fit(fit(new_system(name), taste_dataset(2)), taste_dataset())
+    np.testing.assert_array_equal(top_items(model, taste_dataset()), top_items(again, taste_dataset()))
+
+
+@pytest.mark.parametrize("name", CHOOSING)
+def test_a_second_fit_chooses_its_settings_anew(name: str) -> None:
+    system, given = system_class(name), {"factors": 16} if name == "ials" else {}
+    shuffled = shuffled_items(taste_world(3, n_users=80, n_items=60, n_events=12).events)
+    first, second = build_dataset(shuffled), taste_dataset()
+    new = fit(system(system.config_class(**given)), second)
+    assert fit(system(system.config_class(**given)), first).config != new.config, (
+        "the worlds must call for other settings"
+    )
+    again = fit(fit(system(system.config_class(**given)), first), second)
+    assert again.config == new.config
+
+
+def test_saved_and_loaded_model_gives_the_same_lists(name: str, model: Recommender, tmp_path: Path) -> None:
+    dataset = taste_dataset()
+    model.save(tmp_path)
+    loaded = system_class(name).load(tmp_path)
+    np.testing.assert_array_equal(top_items(model, dataset), top_items(loaded, dataset))
+    assert loaded.config == model.config
+
+
+def test_nothing_saved_is_a_pickle(model: Recommender, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    kinds = {file.suffix for file in tmp_path.rglob("*") if file.is_file()}
+    assert kinds <= {".json", ".safetensors", ".parquet"}
+
+
+def test_an_unknown_system_is_refused_with_the_names_of_those_there_are() -> None:
+    with pytest.raises(ValueError, match="cllm4rec"):
+        system_class("no-such-system")
+
+
+@pytest.mark.parametrize("name", CHOOSING)
+def test_open_settings_without_validation_events_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="validation"):
+        system_class(name)().fit(taste_dataset().train)
+
+
+@pytest.mark.parametrize("name", CHOOSING)
+def test_a_given_setting_is_kept_and_the_best_of_the_others_is_chosen(name: str) -> None:
+    system = system_class(name)
+    setting, value = next(iter(system.grid[-1].items()))
+    given = {"factors": 16} if name == "ials" else {}
+    model = fit(system(system.config_class(**given, **{setting: value})), taste_dataset())
+    assert getattr(model.config, setting) == value
+    assert all(getattr(model.config, other) is not None for other in system.grid[0])
+
+
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if system_settings(name).training])
+def test_training_a_loaded_model_further_leaves_its_file_alone(name: str, tmp_path: Path) -> None:
+    """Weights are pages of the file, until they are written to."""
+    fitted(name).save(tmp_path)
+    file = tmp_path / "model.safetensors"
+    before = file.read_bytes()
+    model = system_class(name).load(tmp_path)
+    assert isinstance(model, NeuralRecommender)
+    users, dataset = np.arange(9), taste_dataset()
+    np.testing.assert_array_equal(model.score(users, dataset.train), fitted(name).score(users, dataset.train))
+    with torch.no_grad():
+        for parameter in model._trained().values():
+            parameter.add_(1.0)
+    assert file.read_bytes() == before

@@ -1,0 +1,84 @@
+"""Every system serves users unknown to it from their histories."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from cllm4rec.models import SYSTEMS
+from cllm4rec.models.base import Recommender
+from tests.support.systems import fit, new_system
+from tests.support.worlds import taste_dataset, with_user
+
+PERSONAL = [name for name in SYSTEMS if name != "popularity"]
+
+
+def test_a_user_unknown_to_the_model_is_served_from_the_history(model: Recommender) -> None:
+    dataset = taste_dataset().train
+    history = dataset.interactions.history(0)
+    extended = with_user(dataset, "a new reader", history)
+    newcomer = np.array([dataset.n_users])
+    scores = model.score(newcomer, extended)
+    assert scores.shape == (1, dataset.n_items)
+    assert np.isfinite(scores).all()
+    items = model.recommend(newcomer, extended, k=10).items[0]
+    assert (items >= 0).all()
+    assert not set(items) & set(history)
+    for user in (0, 5):
+        np.testing.assert_allclose(
+            model.score(np.array([user]), extended),
+            model.score(np.array([user]), dataset),
+            rtol=1e-4,
+            atol=1e-4,
+        )
+
+
+@pytest.mark.parametrize("name", PERSONAL)
+def test_the_history_of_an_unknown_user_matters(model: Recommender) -> None:
+    dataset = taste_dataset().train
+    one, other = (with_user(dataset, "a new reader", dataset.interactions.history(user)) for user in (0, 1))
+    newcomer = np.array([dataset.n_users])
+    assert not np.allclose(model.score(newcomer, one), model.score(newcomer, other))
+
+
+@pytest.mark.parametrize("name", PERSONAL)
+def test_a_history_taken_on_after_training_changes_the_scores_of_a_known_user(model: Recommender) -> None:
+    dataset = taste_dataset()
+    user = np.unique(dataset.validation.interactions.users)[:1]
+    later = dataset.only("train", "validation")
+    assert not np.array_equal(model.score(user, dataset.train), model.score(user, later))
+
+
+def test_a_number_that_is_no_users_is_refused(model: Recommender) -> None:
+    dataset = taste_dataset().train
+    for number in (-1, dataset.n_users):
+        with pytest.raises(ValueError, match=f"there is no user {number} in data of {dataset.n_users} users"):
+            model.score(np.array([0, number]), dataset)
+
+
+def test_an_unknown_user_without_history_is_refused_by_name(model: Recommender) -> None:
+    dataset = taste_dataset().train
+    extended = with_user(dataset, "stranger-17", np.empty(0, dtype=np.int64))
+    with pytest.raises(ValueError, match="stranger-17"):
+        model.score(np.array([0, dataset.n_users]), extended)
+
+
+def test_a_user_without_training_events_is_served_as_a_new_one(model: Recommender) -> None:
+    dataset = taste_dataset()
+    user = int(dataset.interactions.users[0])
+    cold = replace(
+        dataset, part=np.where(dataset.interactions.users == user, 2, dataset.part).astype(np.uint8)
+    )
+    served = fit(new_system(model.name), cold)
+    assert served._known_users(np.array([user]), cold).tolist() == [-1]
+    renamed = cold.users.with_columns(
+        user_id=pl.when(pl.int_range(pl.len()) == user).then(pl.lit("new")).otherwise("user_id")
+    )
+    as_known, as_new = (
+        served.score(np.array([user]), cold),
+        served.score(np.array([user]), replace(cold, users=renamed)),
+    )
+    np.testing.assert_array_equal(as_known, as_new)
+    with pytest.raises(ValueError, match="no history"):
+        served.score(np.array([user]), cold.train)

@@ -1,0 +1,189 @@
+"""Defects 4, 5, 7 and 11 of CLLM4Rec's released code, truncation, order, padding and first items: none of them is here."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cllm4rec.models import backbone
+from cllm4rec.text.content import ContentCorpus, content_documents
+from cllm4rec.text.histories import CollaborativeCorpus, HistoryOptions
+from cllm4rec.text.prompts import Template
+from tests.support.released_defects import (
+    QUICK,
+    histories,
+    items_of,
+    model,
+    recommendation_corpus,
+    small_dataset,
+)
+
+
+# 4: truncation removed the query
+def query_tokens(name: str = "recommend") -> list[int]:
+    """Words of the template behind its history, with the user token as None."""
+    template = Template.compile(name, model().tokenizer)
+    behind = template.pieces[template.history + 1 :]
+    return [token for piece in behind for token in ([-1] if isinstance(piece, str) else piece.tolist())]
+
+
+@pytest.mark.parametrize("order", ["random", "time"])
+def test_truncation_keeps_the_query(order: str) -> None:
+    words = [token for token in query_tokens() if token >= 0]
+    fixed = Template.compile("recommend", model().tokenizer).n_fixed
+    corpus = recommendation_corpus(order=order, context=fixed + 3, mask_share=0.1)
+    examples = corpus.selection(0)
+    batch = corpus.batch(examples, epoch=0)
+    assert max(len(history) for history in histories(corpus, examples)) > 10
+    for row, history in enumerate(histories(corpus, examples)):
+        tokens = batch["tokens"][row][batch["mask"][row]]
+        behind = [
+            token for token in tokens.tolist()[-len(query_tokens()) :] if token < model().tokenizer.n_words
+        ]
+        assert len(tokens) <= fixed + 3
+        assert behind[-len(words) :] == words
+        shown = items_of(tokens)
+        assert len(shown) <= 3
+        if order == "time" and len(history) > 12:
+            n_masked = int((batch["rows"] == row).sum())
+            assert shown == history[: len(history) - n_masked][-3:], "the oldest items are left out"
+
+
+def test_truncation_keeps_the_query_when_scoring(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, net = small_dataset(), model().net
+    fixed = Template.compile("recommend", model().tokenizer).n_fixed
+    read: list[list[int]] = []
+    original: Callable[..., Tensor] = net.user_states
+
+    def noted(batch: dict[str, Tensor], finetuned: bool = True) -> Tensor:
+        read.extend(
+            tokens[mask].tolist() for tokens, mask in zip(batch["tokens"], batch["mask"], strict=True)
+        )
+        return original(batch, finetuned)
+
+    monkeypatch.setattr(backbone, "CONTEXT", fixed + 4)
+    monkeypatch.setattr(net, "user_states", noted)
+    users = np.arange(dataset.n_users)
+    assert np.isfinite(model().score(users, dataset.train)).all()
+    assert len(read) == dataset.n_users
+    histories_of = {user: dataset.train.interactions.history(user).tolist() for user in users}
+    for tokens in read:
+        user = tokens[0] - model().tokenizer.n_words
+        expected = [model().tokenizer.user(user) if token == -1 else token for token in query_tokens()]
+        assert tokens[-len(expected) :] == expected
+        assert len(tokens) <= fixed + 4
+        assert items_of(torch.tensor(tokens)) == histories_of[user][-4:], "the newest items are kept"
+
+
+# 5: no reordering and no shuffling in pretraining
+def test_items_are_reordered_and_examples_shuffled_in_pretraining() -> None:
+    objectives = {one.name: one for one in model()._objectives(small_dataset().train, "pretrain", QUICK)}
+    corpus = objectives["collaborative"].corpus
+    assert isinstance(corpus, CollaborativeCorpus)
+    selections = [corpus.selection(epoch) for epoch in range(3)]
+    for one, other in zip(selections, selections[1:], strict=False):
+        assert not np.array_equal(one, other)
+        assert not np.array_equal(one, np.arange(len(one)))
+        np.testing.assert_array_equal(np.sort(one), np.arange(len(corpus.users)))
+    examples = np.arange(len(corpus.users))
+    texts = []
+    for epoch in (0, 1):
+        batch = corpus.batch(examples, epoch)
+        texts.append([items_of(batch["tokens"][row][batch["mask"][row]]) for row in range(len(examples))])
+    moved, ascending = 0, 0
+    for one, other, history in zip(*texts, histories(corpus, examples), strict=True):
+        assert sorted(one) == sorted(other) == sorted(history)
+        moved += one != other
+        ascending += one == sorted(one)
+    assert moved > 0.9 * len(examples)
+    assert ascending < 0.1 * len(examples)
+
+
+def test_documents_are_shuffled_in_content_passes() -> None:
+    documents = content_documents(small_dataset().train, model().tokenizer)
+    corpus = ContentCorpus(documents, model().tokenizer, HistoryOptions(1024), tokens_per_pass=10**9)
+    one, other = corpus.selection(0), corpus.selection(1)
+    assert not np.array_equal(one, other)
+    np.testing.assert_array_equal(np.sort(one), np.sort(other))
+
+
+def test_the_order_of_an_example_depends_on_seed_and_epoch_not_on_its_batch() -> None:
+    corpus = recommendation_corpus(user_dropping=0.3)
+    together = corpus.batch(np.arange(12), epoch=4)
+    for example in range(12):
+        alone = corpus.batch(np.array([example]), epoch=4)
+        tokens = together["tokens"][example][together["mask"][example]]
+        assert tokens.tolist() == alone["tokens"][0].tolist()
+    other_seed = recommendation_corpus(user_dropping=0.3, seed=1).batch(np.arange(12), epoch=4)
+    assert other_seed["tokens"].tolist() != together["tokens"].tolist()
+
+
+# 7: the pad id is the id of a word and must change nothing
+@pytest.mark.parametrize("finetuned", [False, True], ids=["pretraining", "finetuning"])
+def test_padding_token_changes_nothing(finetuned: bool) -> None:
+    net = model().net
+    corpus = recommendation_corpus()
+    batch = corpus.batch(np.arange(8), epoch=0)
+    assert not batch["mask"].all(), "examples of unequal length"
+    states = net.user_states(batch, finetuned).detach()
+    for filler in (1, net.backbone.n_words - 1, net.backbone.n_words + 5):
+        other = batch | {"tokens": batch["tokens"].masked_fill(~batch["mask"], filler)}
+        torch.testing.assert_close(net.user_states(other, finetuned).detach(), states, rtol=1e-6, atol=1e-6)
+
+
+def test_padding_token_gets_no_gradient() -> None:
+    net = model().net
+    net.zero_grad()
+    batch = recommendation_corpus(user_dropping=0.0).batch(np.arange(8), epoch=0)
+    net("recommend", batch)["recommend"].backward()
+    words = net.backbone.words.grad.abs().sum(1)
+    net.zero_grad()
+    in_prompts = set(batch["tokens"][batch["mask"]].unique().tolist())
+    assert 0 not in in_prompts
+    assert (~batch["mask"]).any()
+    assert batch["tokens"][~batch["mask"]].unique().tolist() == [0]
+    assert set(torch.nonzero(words).flatten().tolist()) <= in_prompts
+
+
+# 11: the first item of every main text was never predicted
+@pytest.mark.parametrize("user_dropping", [0.0, 1.0])
+def test_first_item_of_every_main_text_is_predicted(user_dropping: float) -> None:
+    options = HistoryOptions(1024, user_dropping=user_dropping)
+    corpus = CollaborativeCorpus(small_dataset().train.interactions, model().tokenizer, options)
+    examples = corpus.selection(0)
+    batch = corpus.batch(examples, epoch=0)
+    width = batch["tokens"].shape[1]
+    template = Template.compile("collaborative", model().tokenizer)
+    last_word = int(template.pieces[template.history - 1][-1])
+    for row, history in enumerate(histories(corpus, examples)):
+        own = batch["read"] // width == row
+        predicted = batch["targets"][batch["rows"][own]]
+        items = items_of(batch["tokens"][row][batch["mask"][row]])
+        assert predicted.tolist() == items
+        assert sorted(items) == sorted(history)
+        place = int(batch["read"][own][0]) % width
+        assert batch["tokens"][row, place] == last_word, (
+            "the first item is predicted from the prompt's last token"
+        )
+        assert items_of(batch["tokens"][row, place + 1 : place + 2]) == items[:1]
+
+
+@pytest.mark.parametrize("user_dropping", [0.0, 1.0])
+def test_first_word_and_the_end_of_every_text_are_predicted(user_dropping: float) -> None:
+    tokenizer = model().tokenizer
+    documents = content_documents(small_dataset().train, tokenizer)
+    corpus = ContentCorpus(documents, tokenizer, HistoryOptions(1024, user_dropping=user_dropping), 10**9)
+    examples = corpus.selection(0)[:64]
+    batch = corpus.batch(examples, epoch=0)
+    width = batch["tokens"].shape[1]
+    assert {documents[example][0] for example in examples} == {"item", "review"}
+    for row, example in enumerate(examples):
+        template, field, _, _, words = documents[example]
+        own = batch["read"] // width == row
+        assert batch["targets"][own].tolist() == [*words.tolist(), tokenizer.end]
+        first = int(batch["read"][own][0]) % width
+        last_word = Template.compile(template, tokenizer, field).pieces[-1][-1]
+        assert batch["tokens"][row, first] == int(last_word)
+        assert batch["tokens"][row, first + 1] == words[0]

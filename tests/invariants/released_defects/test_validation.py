@@ -1,0 +1,150 @@
+"""Defects 6, 8 and 9 of CLLM4Rec's released code, metrics and validation: none of them is here."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.evaluation import measure
+from cllm4rec.models import neural
+from cllm4rec.models.cllm4rec import CLLM4Rec
+from cllm4rec.models.configs import CLLM4RecConfig
+from cllm4rec.training.loop import EpochRecord
+from tests.support.released_defects import QUICK, model, small_dataset
+
+
+# 6: one user without test items turned every metric into NaN
+def test_user_without_test_items_does_not_make_metrics_nan() -> None:
+    dataset = small_dataset()
+    without = np.unique(dataset.test.interactions.users)[:7]
+    part = np.where(
+        np.isin(dataset.interactions.users, without) & (dataset.part == 2), 0, dataset.part
+    ).astype(np.uint8)
+    fewer = replace(dataset, part=part)
+    assert (np.diff(fewer.test.interactions.indptr)[without] == 0).all()
+    measured = measure(model(), fewer.train, fewer.test)
+    assert all(np.isfinite(value) for value in measured.metrics.values())
+    assert not set(without) & set(measured.users)
+    others = np.setdiff1d(np.unique(dataset.test.interactions.users), without)
+    same = measure(model(), fewer.train, fewer.test, users=others)
+    for name in measured.per_user:
+        assert measured.metrics[name] == pytest.approx(same.metrics[name])
+
+
+# 8: the best weights were chosen by the training loss
+def test_best_weights_are_chosen_by_validation_not_training_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    qualities, records, after_epoch = iter([0.3, 0.4, 0.2, 0.1]), [], []
+    monkeypatch.setattr(neural, "shared_validation", lambda *arguments: next(qualities))
+    other = CLLM4Rec(CLLM4RecConfig(content_ratio=0.0))
+
+    def on_epoch(record: EpochRecord) -> None:
+        records.append(record)
+        after_epoch.append(other.net.collaborative.whole())
+
+    other.fit(
+        small_dataset().train, small_dataset().validation, replace(QUICK, epochs=4), "pretrain", on_epoch
+    )
+    training_losses = [record.losses["collaborative"] for record in records]
+    assert int(np.argmin(training_losses)) == 3, "the training loss falls to the end"
+    assert torch.equal(other.net.collaborative.whole(), after_epoch[1])
+
+
+# 9: validation was repeated whole on every rank
+class NotingScorer:
+    """Scores by item number and notes whom it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def score(self, users: np.ndarray, seen: Dataset) -> np.ndarray:
+        self.asked += users.tolist()
+        return np.sin(np.arange(seen.n_items)[None, :] * (1.0 + users[:, None])).astype(np.float32)
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 3])
+def test_validation_is_shared_among_ranks(n_ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks are threads here: each scores its own users only, and all get the value of one process."""
+    dataset = small_dataset()
+    barrier, given, scorers = threading.Barrier(n_ranks), {}, [NotingScorer() for _ in range(n_ranks)]
+    values: dict[int, float] = {}
+
+    def gather(objects: list[object]) -> list[object]:
+        given[threading.current_thread().name] = objects
+        barrier.wait(timeout=60)
+        return [one for name in sorted(given) for one in given[name]]
+
+    def run(rank: int) -> None:
+        accelerator: Any = SimpleNamespace(process_index=rank, num_processes=n_ranks)
+        scorer: Any = scorers[rank]
+        values[rank] = neural.shared_validation(scorer, dataset.train, dataset.validation, accelerator)
+
+    monkeypatch.setattr(neural, "gather_object", gather)
+    ranks = [threading.Thread(target=run, args=(rank,), name=str(rank)) for rank in range(n_ranks)]
+    for thread in ranks:
+        thread.start()
+    for thread in ranks:
+        thread.join(timeout=120)
+    users = np.unique(dataset.validation.interactions.users).tolist()
+    assert sorted(user for scorer in scorers for user in scorer.asked) == users, "each user once"
+    sizes = [len(scorer.asked) for scorer in scorers]
+    assert max(sizes) - min(sizes) <= 1
+    alone = measure(NotingScorer(), dataset.train, dataset.validation).metrics["ndcg@100"]
+    assert list(values.values()) == pytest.approx([alone] * n_ranks, rel=1e-12)
+
+
+RANK = """
+import json, os, sys
+from accelerate import Accelerator
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.models import load
+from cllm4rec.models.neural import shared_validation
+
+model, dataset = load(sys.argv[1]), Dataset.load(sys.argv[2])
+asked, score = [], model.score
+model.score = lambda users, seen: (asked.extend(users.tolist()), score(users, seen))[1]
+accelerator = Accelerator(cpu=True)
+value = shared_validation(model, dataset.train, dataset.validation, accelerator)
+with open(f"{sys.argv[3]}/{accelerator.process_index}.json", "w") as file:
+    json.dump({"asked": asked, "value": value, "n": accelerator.num_processes}, file)
+accelerator.state.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_validation_is_shared_among_two_processes(tmp_path: Path) -> None:
+    from cllm4rec.training.checkpoint import RunFolder
+
+    small_dataset().save(tmp_path / "data")
+    dataset = Dataset.load(tmp_path / "data")
+    run = RunFolder.create(tmp_path / "run", "cllm4rec", dataset, tmp_path / "data")
+    run.begin_stage("finetune", system={})
+    model().save(run.path / "finetune")
+    script = tmp_path / "rank.py"
+    script.write_text(RANK)
+    command = [
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--main_process_port",
+        "0",
+    ]
+    arguments = [str(one) for one in (script, tmp_path / "run", tmp_path / "data", tmp_path)]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-m", *command, *arguments], check=True, env=environment, timeout=300)
+    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    assert [rank["n"] for rank in ranks] == [2, 2]
+    users = np.unique(dataset.validation.interactions.users).tolist()
+    assert sorted(ranks[0]["asked"] + ranks[1]["asked"]) == users
+    alone = measure(model(), dataset.train, dataset.validation).metrics["ndcg@100"]
+    assert ranks[0]["value"] == ranks[1]["value"] == pytest.approx(alone, rel=1e-6)

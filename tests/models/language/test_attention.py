@@ -1,0 +1,130 @@
+"""Attention of the backbones against that of the library."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import FalconConfig, MistralConfig
+from transformers.integrations.sdpa_attention import repeat_kv
+from transformers.models.auto import AutoModelForCausalLM
+
+from cllm4rec.models.attention import ATTENTION, SHORT, attention, written_out
+from cllm4rec.models.backbone import load_backbone
+from cllm4rec.models.configs import BackboneConfig
+from tests.support.backbones import save_backbone
+
+
+def test_a_window_of_attention_slides_as_in_the_language_model_itself(tmp_path: Path) -> None:
+    folder = save_backbone(tmp_path)
+    n_words = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False).config.vocab_size
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = MistralConfig(vocab_size=n_words, num_key_value_heads=2, sliding_window=3, **sizes)
+    AutoModelForCausalLM.from_config(config, trust_remote_code=False).save_pretrained(folder)
+    original = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", trust_remote_code=False
+    ).eval()
+    net = load_backbone(BackboneConfig(backbone=str(folder)))[0].eval()
+    tokens = torch.arange(20).view(2, 10)
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    with torch.no_grad():
+        expected = original(tokens).logits
+        torch.testing.assert_close(
+            net(tokens, mask, torch.zeros(1, 32)) @ net.word_head.T, expected, rtol=1e-4, atol=1e-5
+        )
+        changed = tokens.clone()
+        changed[:, 0] = 99  # two layers of three tokens reach four back
+        same = original(changed).logits == expected
+        assert same[:, 5:].all()
+        assert not same[:, :5].all()
+
+
+def heads(length: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Queries of four heads, keys and values of two."""
+    generator = torch.Generator().manual_seed(seed)
+    query, key, value = (torch.randn(2, n, length, 8, generator=generator) for n in (4, 2, 2))
+    return query, key, value
+
+
+@pytest.mark.parametrize("mask", [None, "added", "boolean", "causal"])
+def test_attention_written_out_is_that_of_the_library(mask: str | None) -> None:
+    query, key, value = (one.double().requires_grad_() for one in heads(5))
+    kept = torch.tensor([True, True, True, False, True]).expand(2, 1, 5, 5)
+    masks = {
+        None: None,
+        "added": torch.zeros(kept.shape).masked_fill(~kept, -torch.inf),
+        "boolean": kept,
+        "causal": torch.ones(5, 5, dtype=torch.bool).tril(),
+    }
+    ours = written_out(query, repeat_kv(key, 2), repeat_kv(value, 2), masks[mask], 0.3)
+    given = None if mask in (None, "causal") else masks["boolean"]
+    theirs = scaled_dot_product_attention(
+        query, key, value, attn_mask=given, is_causal=mask == "causal", scale=0.3, enable_gqa=True
+    )
+    assert torch.allclose(ours, theirs.transpose(1, 2), atol=1e-12)
+    towards = torch.randn(ours.shape, dtype=torch.float64)
+    gradients = [
+        torch.autograd.grad(states, (query, key, value), grad)
+        for states, grad in ((ours, towards), (theirs, towards.transpose(1, 2)))
+    ]
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "mask", [torch.zeros(1, 1, 3, 3) - torch.inf, torch.zeros(1, 1, 3, 3, dtype=torch.bool)]
+)
+def test_a_query_that_may_see_nothing_has_a_finite_state(mask: torch.Tensor) -> None:
+    query, key, value = (torch.ones(1, 1, 3, 4).bfloat16() for _ in range(3))
+    assert torch.equal(written_out(query, key, value, mask, None), torch.ones(1, 3, 1, 4).bfloat16())
+
+
+def test_what_attention_does_not_know_is_left_to_the_library() -> None:
+    query, key, value = heads(5)
+    module = torch.nn.Module()
+    module.num_key_value_groups = 2
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="softcap"):
+        attention(module, query, key, value, None, softcap=30.0)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["causal", "masked"])
+@pytest.mark.parametrize("length", [1, 5, SHORT, SHORT + 1])
+def test_attention_under_autocast_on_a_cpu_is_that_of_float32(length: int, masked: bool) -> None:
+    """Exactly in long examples, in short ones but for the rounding of products and weights, some 1/256 each."""
+    query, key, value = (one.bfloat16().requires_grad_() for one in heads(length))
+    kept = torch.arange(length) < max(1, length - 2)
+    mask = torch.zeros(length).masked_fill(~kept, -torch.inf).expand(2, 1, length, length) if masked else None
+    groups = torch.nn.Module()
+    groups.num_key_value_groups = 2
+    with torch.autocast("cpu", torch.bfloat16):
+        states, _ = attention(groups, query, key, value, mask)  # (B, L, heads, width)
+    states.sum().backward()
+    single = [one.detach().float().requires_grad_() for one in (query, key, value)]
+    exact = scaled_dot_product_attention(
+        *single, attn_mask=mask, is_causal=not masked, enable_gqa=True
+    ).transpose(1, 2)
+    exact.bfloat16().sum().backward()
+    assert states.dtype == torch.bfloat16
+    near = {"rtol": 0.0, "atol": 0.0} if length > SHORT else {"rtol": 0.02, "atol": 0.02}
+    assert torch.allclose(states, exact.bfloat16(), **near)
+    for one, other in zip((query, key, value), single, strict=True):
+        exact = other.grad.bfloat16()
+        assert (one.grad - exact).norm() <= near["rtol"] * exact.norm() + near["atol"]
+
+
+def test_a_backbone_that_cannot_take_our_attention_keeps_its_own(tmp_path: Path) -> None:
+    folder = save_backbone(tmp_path)
+    config = FalconConfig(
+        vocab_size=400, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, bias=False
+    )
+    AutoModelForCausalLM.from_config(config, trust_remote_code=False).save_pretrained(folder)
+    assert load_backbone(BackboneConfig(backbone=str(folder)))[0].model.config._attn_implementation == "sdpa"
+
+
+def test_attention_without_autocast_is_that_of_the_library(tmp_path: Path) -> None:
+    folder = save_backbone(tmp_path)
+    ours = load_backbone(BackboneConfig(backbone=str(folder)))[0].model
+    theirs = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa", trust_remote_code=False)
+    words = torch.arange(12).view(2, 6)
+    assert ours.config._attn_implementation == ATTENTION
+    assert torch.equal(ours(words).logits, theirs(words).logits)

@@ -1,0 +1,226 @@
+"""Backbones given as a folder, frozen and tuned: training, saving, loading."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from transformers.models.auto import AutoModelForCausalLM
+
+from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.synthetic import taste_world
+from cllm4rec.evaluation import measure
+from cllm4rec.models.backbone import load_backbone
+from cllm4rec.models.cllm4rec import CLLM4Rec
+from cllm4rec.models.configs import BackboneConfig, CLLM4RecConfig
+from cllm4rec.models.popularity import Popularity
+from cllm4rec.text.prompts import Template
+from cllm4rec.text.tokenizer import train_bpe
+from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.loop import EpochRecord
+from tests.support.backbones import save_backbone, small_dataset
+
+ARCHITECTURES = ("gpt2", "llama")
+TABLES = {f"{table}.{side}.weight" for table in ("collaborative", "content") for side in ("users", "items")}
+TRAINING = TrainConfig(
+    epochs=4, batch_size=8, warmup_steps=2, learning_rate=1e-2
+)  # 5 steps a pass over 40 users: at least 20 in each stage
+
+
+def fit(folder: Path, tune: str, records: list[EpochRecord] | None = None) -> CLLM4Rec:
+    model = CLLM4Rec(CLLM4RecConfig(backbone=str(folder), tune=tune))
+    for stage in model.stages:
+        on_epoch = (lambda record: None) if records is None else records.append
+        model.fit(small_dataset().train, small_dataset().validation, TRAINING, stage, on_epoch)
+    return model
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def frozen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[CLLM4Rec, Path]:
+    folder = save_backbone(tmp_path_factory.mktemp(request.param), request.param, titled=True)
+    return fit(folder, "frozen"), folder
+
+
+@pytest.mark.parametrize("tune", ["frozen", "full"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_backbone_by_folder_trains_and_scores_the_same_after_saving(
+    architecture: str, tune: str, tmp_path: Path
+) -> None:
+    records: list[EpochRecord] = []
+    model = fit(save_backbone(tmp_path / "backbone", architecture, titled=True), tune, records)
+    for name in ("collaborative", "recommend"):
+        values = [record.losses[name] for record in records if name in record.losses]
+        assert len(values) == TRAINING.epochs
+        assert values[-1] < values[0]
+    (tmp_path / "saved").mkdir()
+    model.save(tmp_path / "saved")
+    loaded = CLLM4Rec.load(tmp_path / "saved")
+    users = np.arange(small_dataset().n_users)
+    scores = model.score(users, small_dataset().train)
+    assert np.isfinite(scores).all()
+    np.testing.assert_array_equal(loaded.score(users, small_dataset().train), scores)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_full_tuning_changes_the_backbone_and_stores_it(architecture: str, tmp_path: Path) -> None:
+    folder = save_backbone(tmp_path / "backbone", architecture, titled=True)
+    before = load_backbone(BackboneConfig(str(folder)))[0].fingerprint()
+    model = fit(folder, "full")
+    assert model.net.backbone.fingerprint() != before
+    (tmp_path / "saved").mkdir()
+    model.save(tmp_path / "saved")
+    for file in folder.iterdir():
+        file.unlink()
+    loaded = CLLM4Rec.load(tmp_path / "saved")
+    assert loaded.net.backbone.fingerprint() == model.net.backbone.fingerprint(), (
+        "the folder is not needed any more"
+    )
+
+
+def test_a_frozen_backbone_stays_bit_identical(frozen: tuple[CLLM4Rec, Path]) -> None:
+    model, folder = frozen
+    original = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, trust_remote_code=False
+    ).state_dict()
+    trained = model.net.backbone.model.state_dict()
+    assert set(trained) == set(original)
+    for name, tensor in original.items():
+        assert torch.equal(tensor, trained[name]), name
+    assert set(model._trained()) == TABLES
+
+
+def test_the_tables_beside_a_frozen_backbone_are_trained(frozen: tuple[CLLM4Rec, Path]) -> None:
+    model, _ = frozen
+    untrained = CLLM4Rec(model.config)
+    untrained.fit(small_dataset().train, None, TrainConfig(epochs=0), "pretrain")
+    for name in ("collaborative", "content"):
+        assert not torch.equal(getattr(model.net, name).whole(), getattr(untrained.net, name).whole())
+
+
+def test_a_run_with_a_frozen_backbone_stores_the_tables_alone(
+    frozen: tuple[CLLM4Rec, Path], tmp_path: Path
+) -> None:
+    model, _ = frozen
+    model.save(tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert set(file.keys()) == TABLES
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "items.parquet",
+        "manifest.json",
+        "model.json",
+        "model.safetensors",
+        "users.parquet",
+    ]
+    assert len(json.loads((tmp_path / "model.json").read_text())["backbone_sha256"]) == 64
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_frozen_backbone_that_changed_on_disk_is_refused(architecture: str, tmp_path: Path) -> None:
+    folder = save_backbone(tmp_path / "backbone", architecture, titled=True)
+    model = CLLM4Rec(CLLM4RecConfig(backbone=str(folder)))
+    model.fit(small_dataset().train, None, TrainConfig(epochs=1), "pretrain")
+    (tmp_path / "saved").mkdir()
+    model.save(tmp_path / "saved")
+    CLLM4Rec.load(tmp_path / "saved")
+    save_backbone(folder, architecture, seed=1, titled=True)
+    with pytest.raises(
+        ValueError, match="the weights of backbone .* are not those this run was trained with"
+    ):
+        CLLM4Rec.load(tmp_path / "saved")
+
+
+def test_a_frozen_backbone_that_is_gone_is_named(tmp_path: Path) -> None:
+    folder = save_backbone(tmp_path / "backbone", titled=True)
+    model = CLLM4Rec(CLLM4RecConfig(backbone=str(folder)))
+    model.fit(small_dataset().train, None, TrainConfig(epochs=1), "pretrain")
+    (tmp_path / "saved").mkdir()
+    model.save(tmp_path / "saved")
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="backbone .* cannot be loaded"):
+        CLLM4Rec.load(tmp_path / "saved")
+
+
+def test_an_unknown_way_of_tuning_is_refused() -> None:
+    with pytest.raises(ValueError, match="auto, frozen, lora, full"):
+        _ = BackboneConfig("tiny", tune="half").tuned
+
+
+def test_backbones_made_here_are_tuned_and_pretrained_ones_frozen_unless_asked() -> None:
+    assert BackboneConfig("tiny").tuned
+    assert BackboneConfig("small").tuned
+    assert not BackboneConfig("some/folder").tuned
+    assert not BackboneConfig("tiny", tune="frozen").tuned
+    assert BackboneConfig("some/folder", tune="full").tuned
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tune", ["frozen", "full"])
+def test_dropout_of_a_frozen_backbone_stays_asleep_in_training_mode(tune: str, tmp_path: Path) -> None:
+    folder = save_backbone(tmp_path, dropout=0.1, titled=True)
+    net = load_backbone(BackboneConfig(str(folder), tune))[0]
+    parent = torch.nn.ModuleList([net])
+    parent.train()
+    tokens, mask = torch.arange(12)[None], torch.ones(1, 12, dtype=torch.bool)
+    table = torch.zeros(1, net.width)
+    first, second = (net(tokens, mask, table) for _ in range(2))
+    if tune == "frozen":
+        assert not any(module.training for module in net.modules())
+        assert torch.equal(first, second)
+    else:
+        assert not torch.equal(first, second), "where the backbone is trained its dropout works"
+        parent.eval()
+        assert torch.equal(net(tokens, mask, table), net(tokens, mask, table))
+
+
+def test_the_state_of_words_is_that_of_the_language_model_itself(frozen: tuple[CLLM4Rec, Path]) -> None:
+    """No factor, no further position, no other mask: what pretraining gave a backbone is what is read."""
+    model, folder = frozen
+    original = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, trust_remote_code=False
+    ).eval()
+    tokens = torch.tensor([[5, 9, 2, 300, 17, 4]])
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    net = model.net.backbone
+    with torch.no_grad():
+        states = net(tokens, mask, model.net.collaborative)
+        torch.testing.assert_close(states @ net.word_head.T, original(tokens).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_history_longer_than_the_context_of_the_backbone_is_served(tmp_path: Path) -> None:
+    tokenizer = train_bpe(["a user has interacted with an item"], vocabulary=300)
+    config = described("gpt2", len(tokenizer))
+    config.n_positions = 96
+    AutoModelForCausalLM.from_config(config, trust_remote_code=False).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    dataset = build_dataset(taste_world(1, n_users=20, n_items=450, n_events=150).events)
+    model = CLLM4Rec(CLLM4RecConfig(backbone=str(tmp_path)))
+    for stage in model.stages:
+        model.fit(dataset.train, dataset.validation, TrainConfig(epochs=1, batch_size=8), stage)
+    assert model.net.backbone.context == 96
+    room = 96 - Template.compile("recommend", model.tokenizer).n_fixed
+    assert np.diff(dataset.train.interactions.indptr).max() > room
+    assert np.isfinite(model.score(np.arange(20), dataset.train)).all()
+
+
+@pytest.mark.slow
+def test_a_real_pretrained_backbone_frozen_beats_popularity_on_the_demo_world(shared: Path) -> None:
+    world = taste_world()
+    dataset = build_dataset(world.events, world.items)
+    model = CLLM4Rec(CLLM4RecConfig(backbone=str(shared / "backbones" / "stories260K")))
+    assert not model.config.tuned
+    for stage, epochs in (("pretrain", 4), ("finetune", 12)):
+        model.fit(
+            dataset.train,
+            dataset.validation,
+            replace(CLLM4Rec.config_class.training[stage], epochs=epochs),
+            stage,
+        )
+    masked = dataset.only("train", "validation")
+    own, popular = (
+        measure(one, dataset.train, dataset.test, masked).metrics["ndcg@100"]
+        for one in (model, Popularity().fit(dataset.train))
+    )
+    assert own > popular

@@ -1,0 +1,229 @@
+"""A frozen backbone may move, and is known by its hashes."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizer,
+)
+
+from cllm4rec.models import load
+from cllm4rec.models.backbone import load_backbone
+from cllm4rec.models.configs import BackboneConfig
+from cllm4rec.models.fingerprints import config_sha256, tokenizer_sha256
+from cllm4rec.training import loop
+from cllm4rec.training.state import Stopped
+from tests.support.backbones import edit, fingerprint, pretrained_run, refusal, run_command, save_backbone
+
+
+@pytest.mark.parametrize(
+    "flags", [[], ["--system", "rsllm", "--hard", 0, "--negatives", 4]], ids=["cllm4rec", "rsllm"]
+)
+def test_a_backbone_that_moved_is_found_by_its_flag_and_known_by_its_hash(
+    flags: list[object], folder: Path, data: Path, tmp_path: Path
+) -> None:
+    run = pretrained_run(data, folder, tmp_path / "run", *flags)
+    sha256 = fingerprint(folder)
+    moved, other = (
+        folder.rename(tmp_path / "elsewhere"),
+        save_backbone(tmp_path / "other", dropout=0.1, seed=1),
+    )
+    users = ["--all", "--k", 3, "--output", tmp_path / "lists.csv"]
+    commands: list[list[object]] = [["evaluate"], ["recommend", *users], ["finetune", "--epochs", 1]]
+    for command, *rest in commands:
+        typed = [str(command), "--run", run, *rest]
+        line = refusal(lambda typed=typed: run_command(*typed))
+        assert str(folder) in line
+        assert "there is no such folder" in line
+        assert f"SHA-256 {sha256} by --backbone" in line
+        line = refusal(lambda typed=typed: run_command(*typed, "--backbone", other))
+        assert f"the weights of backbone {str(other)!r} are not those this run was trained with" in line
+        assert sha256 in line
+        run_command(*typed, "--backbone", moved)
+    with pytest.raises(ValueError, match=sha256):
+        load(run)
+    assert load(run, backbone=moved).moved == {"backbone": str(moved)}
+
+
+def rotate_vocabulary(folder: Path) -> None:
+    """Give every word but the end token the number of the next."""
+
+    def rotate(described: dict[str, Any]) -> None:
+        words = [word for word, _ in sorted(described["model"]["vocab"].items(), key=lambda pair: pair[1])]
+        described["model"]["vocab"] = {
+            word: number for number, word in enumerate([words[0], *words[2:], words[1]])
+        }
+
+    edit(folder / "tokenizer.json", rotate)
+
+
+def other_end(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", lambda described: described | {"eos_token": "a"})
+
+
+def set_config(key: str, value: Any) -> Callable[[Path], None]:
+    return lambda folder: edit(folder / "config.json", lambda described: described | {key: value})
+
+
+CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "vocabulary": (rotate_vocabulary, "tokenizer"),
+    "end": (other_end, "tokenizer"),
+    "heads": (set_config("n_head", 1), "configuration"),
+    "activation": (set_config("activation_function", "relu"), "configuration"),
+}
+
+
+@pytest.mark.parametrize("tune", ["frozen", pytest.param("lora", marks=pytest.mark.slow)])
+def test_a_frozen_backbone_is_known_by_its_configuration_and_tokenizer_too(
+    tune: str, original: Path, data: Path, tmp_path: Path
+) -> None:
+    if tune == "lora":
+        pytest.importorskip("peft")
+    run = pretrained_run(data, original, tmp_path / "run", "--tune", tune)
+    users = ["--all", "--k", 3, "--output", tmp_path / "lists.csv"]
+    commands: list[list[object]] = [
+        ["evaluate"],
+        ["recommend", *users],
+        ["recommend", "--verify", *users],
+        ["finetune"],
+    ]
+    for name, (change, part) in CHANGES.items():
+        change(copy := Path(shutil.copytree(original, tmp_path / name)))
+        for command, *rest in commands:
+            typed = [str(command), "--run", run, *rest, "--backbone", copy]
+            line = refusal(lambda typed=typed: run_command(*typed))
+            assert (
+                f"the {part} of backbone {str(copy)!r} is not the one this run was trained with (SHA-256 "
+                in line
+            )
+    assert not (tmp_path / "lists.csv").exists()
+    assert not (run / "finetune").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_faithful_copy_of_a_frozen_backbone_is_accepted(
+    dtype: torch.dtype, original: Path, data: Path, tmp_path: Path
+) -> None:
+    run, copy = pretrained_run(data, original, tmp_path / "run"), tmp_path / "copy"
+    AutoModelForCausalLM.from_pretrained(original, dtype=dtype, trust_remote_code=False).save_pretrained(copy)
+    words = AutoTokenizer.from_pretrained(original, trust_remote_code=False)
+    words("a user has interacted", truncation=True, max_length=2)  # which the library keeps in what it saves
+    words.save_pretrained(copy)
+    edit(
+        copy / "config.json",
+        lambda described: described | {"transformers_version": "5.0.0", "architectures": None},
+    )
+    run_command("evaluate", "--run", run, "--backbone", copy)
+    run_command(
+        "recommend", "--run", run, "--backbone", copy, "--all", "--k", 3, "--output", tmp_path / "lists.csv"
+    )
+    run_command("finetune", "--run", run, "--backbone", copy, "--epochs", 1)
+
+
+def test_a_configuration_has_the_same_hash_with_and_without_its_defaults(
+    original: Path, folder: Path
+) -> None:
+    edit(
+        folder / "config.json",
+        lambda described: {key: value for key, value in described.items() if key != "use_cache"},
+    )
+    configs = [load_backbone(BackboneConfig(str(one)))[0].model.config for one in (original, folder, folder)]
+    assert len({config_sha256(config) for config in configs}) == 1
+    configs[0].rope_parameters = {"factor": 2.0}
+    configs[1].rope_parameters = {"factor": 4.0}
+    assert len({config_sha256(config) for config in configs}) == 3
+
+
+class Letters(PreTrainedTokenizer):
+    """A tokenizer in Python, which has no serialised form."""
+
+    def __init__(self, letters: str, **settings: Any) -> None:
+        self.letters = letters
+        super().__init__(**settings)
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.letters)
+
+    def get_vocab(self) -> dict[str, int]:
+        return {letter: number for number, letter in enumerate(self.letters)}
+
+    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
+        (Path(save_directory) / "letters.txt").write_text(self.letters, "utf-8")
+        return ("letters.txt",)
+
+
+def test_a_tokenizer_in_python_is_known_by_its_vocabulary() -> None:
+    assert tokenizer_sha256(Letters("abc")) == tokenizer_sha256(Letters("abc"))
+    assert tokenizer_sha256(Letters("abc")) != tokenizer_sha256(Letters("acb"))
+
+
+def test_a_run_that_holds_its_backbone_takes_no_other(folder: Path, data: Path, tmp_path: Path) -> None:
+    run = pretrained_run(data, folder, tmp_path / "run", "--tune", "full")
+    for command in ("evaluate", "recommend", "finetune"):
+        users = ["--all"] if command == "recommend" else []
+        line = refusal(
+            lambda command=command, users=users: run_command(
+                command, "--run", run, "--backbone", folder / "..", *users
+            )
+        )
+        assert line == "the run holds its backbone, which was tuned: leave --backbone out"
+
+
+@pytest.mark.parametrize("tune", ["frozen", "lora"])
+def test_a_backbone_made_here_is_trained_in_full(tune: str, data: Path, tmp_path: Path) -> None:
+    """A run would not hold it otherwise, and it could not be had again."""
+    line = refusal(
+        lambda: run_command("pretrain", "--dataset", data, "--output", tmp_path / "run", "--tune", tune)
+    )
+    assert line == f"--tune {tune}: tiny is not pretrained and is trained in full: leave --tune out"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_system_without_a_backbone_takes_none(folder: Path, data: Path, tmp_path: Path) -> None:
+    run_command("pretrain", "--dataset", data, "--output", tmp_path / "run", "--system", "popularity")
+    line = refusal(lambda: run_command("evaluate", "--run", tmp_path / "run", "--backbone", folder))
+    assert line == "popularity has no backbone: leave --backbone out"
+
+
+def test_an_interrupted_run_is_resumed_with_a_backbone_that_moved(
+    folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise Stopped
+
+    take_best = loop.Course.take_best
+    whole = pretrained_run(data, folder, tmp_path / "whole", "--epochs", 2)
+    monkeypatch.setattr(
+        loop.Course, "take_best", lambda course: take_best(course) if course.at.epoch < 2 else stop()
+    )
+    with pytest.raises((Stopped, SystemExit)):
+        pretrained_run(data, folder, tmp_path / "run", "--epochs", 2)
+    monkeypatch.undo()
+    moved, other = (
+        folder.rename(tmp_path / "elsewhere"),
+        save_backbone(tmp_path / "other", dropout=0.1, seed=1),
+    )
+    resume = ["pretrain", "--output", tmp_path / "run", "--resume"]
+    line = refusal(lambda: run_command(*resume))
+    assert f"backbone {str(folder)!r} cannot be loaded: there is no such folder" in line
+    assert f"SHA-256 {fingerprint(moved)}" in line
+    assert "backbone is not as it was when training began" in refusal(
+        lambda: run_command(*resume, "--backbone", other)
+    )
+    for name, (change, part) in CHANGES.items():
+        change(copy := Path(shutil.copytree(moved, tmp_path / name)))
+        assert f"{part} is not as it was when training began" in refusal(
+            lambda copy=copy: run_command(*resume, "--backbone", copy)
+        )
+    run_command(*resume, "--backbone", moved)
+    first, second = (load_file(run / "pretrain" / "model.safetensors") for run in (whole, tmp_path / "run"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)

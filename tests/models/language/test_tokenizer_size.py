@@ -1,0 +1,63 @@
+"""A tokenizer has to fit the word embeddings and to have an end token."""
+
+from pathlib import Path
+
+import pytest
+from transformers import (
+    AutoModelForCausalLM,
+)
+
+from cllm4rec.models.backbone import load_backbone
+from cllm4rec.models.configs import BackboneConfig
+from tests.support.backbones import edit, refusal, refused, run_command
+
+
+def oversize(folder: Path) -> int:
+    """Two words more than the word table has rows; returns that number of rows."""
+    tokenizer = load_backbone(BackboneConfig(str(folder)))[1]
+    rows = len(tokenizer)
+    tokenizer.add_tokens(["Silent", "Broken"])
+    tokenizer.save_pretrained(folder)
+    return rows
+
+
+def test_a_tokenizer_with_more_tokens_than_the_word_table_has_rows_is_refused(folder: Path) -> None:
+    rows = oversize(folder)
+    line = refused(folder)
+    assert (
+        f"its tokenizer has {rows + 2} tokens (the last is 'Broken'), but its word table has {rows} rows"
+        in line
+    )
+    assert f"model.resize_token_embeddings({rows + 2})" in line
+
+
+@pytest.mark.parametrize("system", ["cllm4rec", "rsllm"])
+def test_an_oversized_tokenizer_is_refused_before_a_run_folder_is_made(
+    system: str, folder: Path, data: Path, tmp_path: Path
+) -> None:
+    oversize(folder)
+    flags = ["--dataset", data, "--output", tmp_path / "run", "--backbone", folder, "--system", system]
+    assert "resize_token_embeddings" in refusal(lambda: run_command("pretrain", *flags))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_special_token_beyond_the_word_table_counts(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", lambda described: described | {"eos_token": "<|new end|>"})
+    assert "the last is '<|new end|>'" in refused(folder)
+
+
+def test_a_tokenizer_without_an_end_is_refused_before_a_run_folder_is_made(
+    folder: Path, data: Path, tmp_path: Path
+) -> None:
+    edit(folder / "tokenizer_config.json", lambda described: described | {"eos_token": None})
+    flags = ["--dataset", data, "--output", tmp_path / "run", "--backbone", folder, "--system", "rsllm"]
+    assert "has no end token (eos_token)" in refusal(lambda: run_command("pretrain", *flags))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tokenizer_smaller_than_the_word_table_is_read(folder: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
+    model.resize_token_embeddings(400)
+    model.save_pretrained(folder)
+    backbone, tokenizer = load_backbone(BackboneConfig(str(folder)))
+    assert (backbone.n_words, len(tokenizer)) == (400, 281)

@@ -1,0 +1,120 @@
+"""Weights have to be complete, finite and of the shapes that config.json describes."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+)
+
+from cllm4rec.models.architecture import check_architecture, weight_shapes
+from cllm4rec.models.backbone import RUN_PREFIX, Backbone, load_backbone
+from cllm4rec.models.configs import BackboneConfig
+from tests.support.backbones import edit, fingerprint, refusal, refused
+
+
+def test_quantised_weights_are_refused(folder: Path) -> None:
+    edit(
+        folder / "config.json",
+        lambda described: described | {"quantization_config": {"quant_method": "gptq"}},
+    )
+    assert "its weights are quantised" in refused(folder)
+
+
+def test_a_missing_weight_is_not_made_up(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["transformer.h.1.mlp.c_fc.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    line = refusal(lambda: load_backbone(BackboneConfig(str(folder))))
+    assert "missing keys transformer.h.1.mlp.c_fc.weight" in line
+
+
+@pytest.mark.parametrize("prefix", ["transformer.", ""])
+def test_a_word_table_of_another_size_than_the_config_says_is_refused(prefix: str, folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    renamed = {name.replace("transformer.", prefix): tensor for name, tensor in weights.items()}
+    save_file(renamed, folder / "model.safetensors", {"format": "pt"})
+    load_backbone(BackboneConfig(str(folder)))
+    edit(folder / "config.json", lambda described: described | {"vocab_size": 282})
+    assert (
+        "tensor transformer.wte.weight has shape [281, 32], and config.json describes [282, 32]"
+        in refused(folder)
+    )
+
+
+def test_a_head_that_is_the_word_table_need_not_be_stored(folder: Path) -> None:
+    assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+    backbone, _ = load_backbone(BackboneConfig(str(folder)))
+    assert torch.equal(backbone.word_head, backbone.words)
+
+
+def test_a_word_table_without_numbers_is_refused(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.wte.weight"][5, 5] = torch.nan
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert "its word table is constant or not finite" in refusal(
+        lambda: load_backbone(BackboneConfig(str(folder)))
+    )
+
+
+@pytest.mark.parametrize("kept", [0, 7, 100, 5000, -1])
+def test_weights_that_are_cut_are_refused(kept: int, folder: Path) -> None:
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[:kept])
+    refused(folder)
+
+
+def test_weights_in_several_files_are_the_same(original: Path, folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    files = {
+        name: f"model-0000{1 + number % 2}-of-00002.safetensors"
+        for number, name in enumerate(sorted(weights))
+    }
+    for file in sorted(set(files.values())):
+        save_file(
+            {name: weights[name] for name in weights if files[name] == file}, folder / file, {"format": "pt"}
+        )
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": files}), "utf-8")
+    assert fingerprint(folder) == fingerprint(original)
+    for odd in ("../model.safetensors", "/etc/passwd", "model.bin", None, 3):
+        edit(index, lambda described, odd=odd: described | {"weight_map": {"a": odd}})
+        refused(folder)
+
+
+def test_a_network_has_all_the_weights_of_its_run_and_no_others(folder: Path) -> None:
+    config = load_backbone(BackboneConfig(str(folder)))[0].model.config
+    shapes = weight_shapes([folder / "model.safetensors"])
+    stored = {f"{RUN_PREFIX}{name}": shape for name, shape in shapes.items()} | {"items.weight": (3, 32)}
+    model = check_architecture(config, stored, RUN_PREFIX)
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+    name = f"{RUN_PREFIX}transformer.h.1.ln_1.bias"
+    fewer = {other: shape for other, shape in stored.items() if other != name}
+    assert "transformer.h.1.ln_1.bias is missing" in refusal(
+        lambda: check_architecture(config, fewer, RUN_PREFIX)
+    )
+    more = stored | {f"{RUN_PREFIX}transformer.h.2.ln_1.bias": (32,)}
+    assert "transformer.h.2.ln_1.bias has no use" in refusal(
+        lambda: check_architecture(config, more, RUN_PREFIX)
+    )
+    other = stored | {name: (33,)}
+    assert "has shape [33], and config.json describes [32]" in refusal(
+        lambda: check_architecture(config, other, RUN_PREFIX)
+    )
+
+
+def test_a_backbone_is_the_same_however_it_is_read(folder: Path) -> None:
+    """Weights are handed over one by one, and not read by the library from the folder: nothing else can be read then."""
+    published = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, trust_remote_code=False
+    ).state_dict()
+    backbone: Backbone = load_backbone(BackboneConfig(str(folder)))[0]
+    own = backbone.model.state_dict()
+    assert own.keys() == published.keys()
+    assert all(torch.equal(own[name], published[name]) for name in own)
+    assert re.fullmatch("[0-9a-f]{64}", backbone.fingerprint())

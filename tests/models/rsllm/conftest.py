@@ -1,0 +1,19 @@
+"""A dataset and a run of both stages."""
+
+from pathlib import Path
+
+import pytest
+
+from cllm4rec import finetune, pretrain
+from tests.support.rsllm import small_dataset
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset, and a run of both stages whose sequential recommender was trained by the command."""
+    folder = tmp_path_factory.mktemp("rsllm")
+    small_dataset().save(folder / "data")
+    given = ["--dataset", str(folder / "data"), "--output", str(folder / "run"), "--title-words", "4"]
+    pretrain.main(["--system", "rsllm", *given, "--epochs", "1", "--seed", "3"])
+    finetune.main(["--run", str(folder / "run"), "--epochs", "1"])
+    return folder

@@ -1,0 +1,103 @@
+"""Answers in words: likelihoods of titles, and generated titles."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.synthetic import taste_world
+from cllm4rec.evaluation import measure
+from cllm4rec.models.answers import generate, likelihoods
+from cllm4rec.models.configs import RSLLMConfig
+from cllm4rec.models.rsllm import RSLLM
+from cllm4rec.text.ragged import Ragged
+from cllm4rec.training.config import TrainConfig
+from tests.support.rsllm import sasrec, small_dataset, trained, untrained
+from tests.support.worlds import cycle_dataset
+
+
+def test_the_language_model_answers_what_is_certain() -> None:
+    dataset = cycle_dataset(titled=True)
+    model = RSLLM(RSLLMConfig(dropout=0.1, length=3))
+    model.fit(dataset.train, None, TrainConfig(epochs=60, batch_size=16, learning_rate=1e-3))
+    model.fit(dataset.train, None, TrainConfig(epochs=30, batch_size=16, learning_rate=1e-3), "finetune")
+    for by in ("scores", "likelihood", "generation"):
+        found = measure(
+            model, dataset.only("train", "validation"), dataset.test, candidates=5, draws=2, by=by
+        ).metrics
+        assert found["hit_ratio@1"] > 0.9, by
+
+
+def test_likelihoods_are_what_reading_each_answer_whole_gives() -> None:
+    model, dataset = trained(candidates=5), small_dataset()
+    own, table = model.writer(dataset.items), model.net.projected().detach()
+    prompts, _ = own.fill(Ragged.of([dataset.train.interactions.history(2)]), 500)
+    prompt, answers = (
+        torch.from_numpy(prompts.tokens[0]),
+        [torch.from_numpy(one) for one in own.answers_of(np.arange(7))],
+    )
+    answers.append(answers[0][-1:])  # of an item without a title: the end token alone
+    with torch.no_grad():
+        found = likelihoods(model.net.backbone, prompt, answers, table)
+        for number, answer in enumerate(answers):
+            tokens = torch.cat([prompt, answer])[None]
+            states = model.net.backbone(tokens, torch.ones_like(tokens, dtype=torch.bool), table)[0]
+            logits = torch.log_softmax(states @ model.net.backbone.word_head.T, dim=-1)
+            places = torch.arange(len(prompt) - 1, tokens.shape[1] - 1)
+            assert found[number].item() == pytest.approx(logits[places, answer].mean().item(), abs=1e-4)
+
+
+def test_generation_takes_the_likeliest_word_again_and_again() -> None:
+    model, dataset = trained(), small_dataset()
+    table = model.net.projected().detach()
+    prompts, _ = model.writer(dataset.items).fill(Ragged.of([dataset.train.interactions.history(4)]), 500)
+    prompt = torch.from_numpy(prompts.tokens[0])
+    with torch.no_grad():
+        words = generate(model.net.backbone, prompt, model.tokenizer.end, 6, table)
+        expected: list[int] = []
+        while len(expected) < 6:
+            tokens = torch.cat([prompt, torch.tensor(expected, dtype=torch.int64)])[None]
+            states = model.net.backbone(tokens, torch.ones_like(tokens, dtype=torch.bool), table)[0, -1]
+            word = int((states @ model.net.backbone.word_head.T).argmax())
+            if word == model.tokenizer.end:
+                break
+            expected.append(word)
+    assert words == expected
+
+
+def test_an_answer_that_names_no_candidate_is_not_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cllm4rec.models import rsllm
+
+    model, dataset = trained(), small_dataset()
+    right = model.writer(dataset.items).answers_of(np.array([9]))[0][:-1].tolist()
+    sets = np.array([[3, 9], [4, 5]])
+    monkeypatch.setattr(rsllm, "generate", lambda *given: right)
+    assert model.choose(np.array([0, 1]), sets, dataset.train, "generation").tolist() == [1, -1]
+    with pytest.raises(ValueError, match="likelihood"):
+        model.choose(np.array([0]), sets[:1], dataset.train, "dice")
+    with pytest.raises(ValueError, match="sasrec chooses by scores"):
+        sasrec().choose(np.array([0]), sets[:1], dataset.train, "likelihood")
+
+
+def test_an_item_without_a_title_is_no_answer_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = taste_world(1, n_users=20, n_items=30, n_events=8)
+    untitled = ["book-0000", "book-0001"]
+    title = (
+        pl.when(pl.col("item_id").is_in(untitled)).then(pl.lit("")).otherwise(pl.col("title")).alias("title")
+    )
+    dataset = build_dataset(world.events, world.items.with_columns(title), split="leave-last-out")
+    model = untrained().fit(dataset.train, None, TrainConfig(epochs=0))
+    numbers = dataset.item_ids.index(untitled, "item")
+    shown = np.array([[*numbers, 5, 6]])
+    assert model.choose(np.array([0]), shown, dataset.train, "likelihood")[0] >= 2
+    assert model.choose(np.array([0]), shown[:, :2], dataset.train, "likelihood").tolist() == [-1]
+    monkeypatch.setattr("cllm4rec.models.rsllm.generate", lambda *rest: [])
+    assert model.choose(np.array([0]), shown, dataset.train, "generation").tolist() == [-1]
+
+
+def test_answers_in_words_are_refused_where_there_are_no_titles() -> None:
+    dataset = build_dataset(taste_world(1, n_users=20, n_items=30, n_events=8).events, split="leave-last-out")
+    model = untrained(prompt="ids").fit(dataset.train, None, TrainConfig(epochs=0))
+    with pytest.raises(ValueError, match="the items have none: choose by scores"):
+        model.choose(np.array([0]), np.array([[1, 2]]), dataset.train, "likelihood")

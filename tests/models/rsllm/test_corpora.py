@@ -1,0 +1,91 @@
+"""Examples of both stages, and the negatives and candidates in them."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from cllm4rec.data.candidates import title_groups
+from cllm4rec.data.interactions import Interactions
+from cllm4rec.text.behaviour import BehaviourCorpus, BehaviourOptions, ContrastCorpus
+from tests.support.rsllm import TITLES, ragged, tokenizer, tokens_of, writer
+
+
+def events() -> Interactions:
+    """User 0 took 1, 0, 3, 5; user 1 took 3 alone; user 2 took 4, 1."""
+    return Interactions(np.array([0, 0, 0, 0, 1, 2, 2]), np.array([1, 0, 3, 5, 3, 4, 1]), 3, 6)
+
+
+def groups() -> np.ndarray:
+    return title_groups(pl.DataFrame({"title": TITLES}))
+
+
+def contrast(hard: int = 0, **options: Any) -> ContrastCorpus:
+    given = BehaviourOptions(**{"context": 200, "length": 10, "negatives": 100, **options})
+    return ContrastCorpus(events(), writer(), groups(), given, np.tile(np.arange(hard), (3, 1)))
+
+
+def test_stage_1_predicts_the_words_of_a_title_and_the_end_token_from_the_items_before() -> None:
+    corpus = BehaviourCorpus(events(), writer("text"), groups(), BehaviourOptions(200, 10))
+    assert corpus.users.tolist() == [0, 2], "a single item answers nothing"
+    batch = corpus.batch(np.array([1]), 0)
+    answers = [*tokens_of(TITLES[1]), tokenizer().end]
+    assert batch["targets"].tolist() == answers
+    written = {tuple(corpus.batch(np.array([0]), epoch)["tokens"][0].tolist()) for epoch in range(30)}
+    taken = [1, 0, 3, 5]
+    expected = set()
+    for last in (1, 2, 3):  # any item but the first is the answer in some epoch
+        prompts, _ = writer("text").fill(
+            ragged(taken[:last]), 200, None, writer().answers.take(np.array([taken[last]]))
+        )
+        expected.add(tuple(prompts.tokens[0].tolist()))
+    assert written == expected
+    assert not any(token >= tokenizer().n_words for tokens in written for token in tokens)
+    following = batch["tokens"].ravel()[batch["read"] + 1]
+    assert following.tolist() == answers, "each is predicted from the place before it"
+
+
+def test_stage_2_predicts_every_item_but_the_first_from_those_before_it() -> None:
+    batch = contrast().batch(np.array([0, 1]), 0)
+    items = batch["items"]
+    assert items[batch["targets"]].tolist() == [0, 3, 5, 1]
+    assert items[batch["titled"]].tolist() == [1, 0, 3, 4]
+    assert batch["targets_of"].tolist() == [0, 0, 0, 1]
+    read = batch["tokens"].ravel()[batch["states"]] - tokenizer().n_words
+    assert items[read].tolist() == [1, 0, 3, 4], "states are read at the soft tokens"
+    assert batch["groups"].tolist() == groups()[items].tolist()
+
+
+def test_a_longer_history_is_read_by_stretches_that_change_from_epoch_to_epoch() -> None:
+    corpus = contrast(length=1)
+    seen = set()
+    for epoch in range(30):
+        batch = corpus.batch(np.array([0]), epoch)
+        items = batch["items"]
+        seen.add((int(items[batch["titled"]][0]), int(items[batch["targets"]][0])))
+    assert seen == {(1, 0), (0, 3), (3, 5)}
+
+
+def test_the_sample_is_the_same_for_all_micro_batches_and_another_in_each_step() -> None:
+    corpus = contrast(negatives=3)
+    parts = [corpus.batch(np.array([example]), 2, step=7) for example in (0, 1)]
+    drawn = [part["items"][part["sample"]].tolist() for part in parts]
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) == 3
+    samples = {tuple(sorted(corpus.sample(epoch, step).tolist())) for epoch in range(3) for step in range(10)}
+    assert len(samples) > 5
+    assert contrast().sample(0, 0).tolist() == list(range(6)), "all items, where there are no more"
+
+
+def test_candidates_of_training_prompts_are_items_not_taken_and_share_no_title() -> None:
+    batch = contrast(candidates=3).batch(np.array([1]), 0)
+    assert "chose next" in tokenizer().decode(
+        [one for one in batch["tokens"][0].tolist() if one < tokenizer().n_words]
+    )
+    named = (batch["tokens"][0] >= tokenizer().n_words).nonzero()[:, 0]
+    places = batch["tokens"][0][named] - tokenizer().n_words
+    shown = batch["items"][places].tolist()
+    assert shown[0] == 4, "the history"
+    assert 1 in shown[1:], "the answer"
+    assert not {0, 4} & set(shown[1:]), "what was taken, and what shares its title"
+    assert len(set(shown[1:])) == 3

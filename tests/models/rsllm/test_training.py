@@ -1,0 +1,191 @@
+"""Training of RSLLM in two stages, and its scores."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from cllm4rec.data.preparation import build_dataset
+from cllm4rec.models import system_class
+from cllm4rec.models.configs import RSLLMConfig
+from cllm4rec.models.popularity import Popularity
+from cllm4rec.models.rsllm import RSLLM
+from cllm4rec.models.sasrec import SASRec
+from cllm4rec.text.corpora import as_tensors
+from cllm4rec.text.ragged import Ragged
+from cllm4rec.training.config import TrainConfig
+from tests.support.rsllm import QUICK, sasrec, small_dataset, trained, untrained
+from tests.support.systems import recall_at_1
+from tests.support.worlds import cycle_dataset
+
+
+def test_the_next_item_of_a_cycle_is_certain() -> None:
+    dataset = cycle_dataset(titled=True)
+    model = RSLLM(RSLLMConfig(dropout=0.1))
+    model.fit(dataset.train, None, TrainConfig(epochs=2, batch_size=16))
+    model.fit(dataset.train, None, TrainConfig(epochs=30, batch_size=16, learning_rate=1e-3), "finetune")
+    assert recall_at_1(model, dataset) == 1.0
+    assert recall_at_1(Popularity().fit(dataset.train), dataset) < 0.3
+
+
+def test_the_embeddings_of_gru4rec_are_read_likewise() -> None:
+    model = RSLLM(RSLLMConfig(sequential="gru4rec", title_words=4))
+    assert model.first == "gru4rec"
+    model.given_first = system_class("gru4rec")().fit(small_dataset().train, None, QUICK)
+    for stage in model.stages:
+        model.fit(small_dataset().train, small_dataset().validation, QUICK, stage)
+    assert model.net.items.shape == model.given_first.net.items.shape
+    assert np.isfinite(model.score(np.arange(5), small_dataset().train)).all()
+
+
+@pytest.mark.parametrize("n", [0, 5])
+def test_the_state_of_a_history_does_not_move_when_candidates_are_permuted(n: int) -> None:
+    model, dataset = trained(candidates=5), small_dataset()
+    own, table = model.writer(dataset.items), model.net.projected()
+    history, generator = dataset.train.interactions.history(3), np.random.default_rng(0)
+    named = generator.permutation(dataset.n_items)[:n] if n else None
+
+    def state(candidates: np.ndarray | None) -> torch.Tensor:
+        shown = None if candidates is None else Ragged.of([candidates])
+        prompts, _ = own.fill(Ragged.of([history]), 1000, shown)
+        with torch.no_grad():
+            states = model.net.backbone(
+                torch.from_numpy(prompts.tokens), torch.from_numpy(prompts.mask), table
+            )
+        return states.flatten(0, 1)[prompts.query[0]]
+
+    one, other = state(named), state(None if named is None else named[::-1])
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(one, state(None), rtol=1e-5, atol=1e-5)
+
+
+def test_the_projector_starts_as_an_isometry() -> None:
+    model = untrained().fit(small_dataset().train, None, TrainConfig(epochs=0))
+    table, embeddings = model.net.projected().detach(), model.net.items.detach()
+    torch.testing.assert_close(table @ table.T, embeddings @ embeddings.T, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(embeddings.numpy(), sasrec().net.items.detach().numpy())
+    words = model.net.backbone.words.detach().std() * model.net.backbone.word_scale
+    assert float(table.std()) * model.net.backbone.id_scale == pytest.approx(float(words.detach()), rel=1e-4)
+
+
+def test_stage_1_trains_the_language_model_and_nothing_else() -> None:
+    model = untrained().fit(small_dataset().train, None, TrainConfig(epochs=0))
+    before = {name: p.detach().clone() for name, p in model.net.named_parameters()}
+    model = untrained().fit(small_dataset().train, None, QUICK)
+    moved = {name for name, p in model.net.named_parameters() if not torch.equal(p, before[name])}
+    assert any(name.startswith("backbone") for name in moved)
+    assert not [name for name in moved if not name.startswith("backbone")]
+
+
+def test_scores_are_the_state_behind_the_history_by_the_projected_items() -> None:
+    model, dataset = trained(), small_dataset()
+    history = dataset.train.interactions.history(5)
+    prompts, _ = model.writer(dataset.items).fill(
+        Ragged.of([history[-20:]]), 1000
+    )  # with the question: it changes nothing
+    batch = as_tensors(tokens=prompts.tokens, mask=prompts.mask)
+    with torch.no_grad():
+        table = model.net.projected()
+        states = model.net.norm(model.net.backbone(batch["tokens"], batch["mask"], table).flatten(0, 1))
+        expected = (states[prompts.query[0]] @ table.T).numpy()
+    np.testing.assert_allclose(model.score(np.array([5]), dataset.train)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_users_with_one_training_event_are_nothing_to_learn_from() -> None:
+    events = pl.DataFrame({"user_id": list("aaabbb"), "item_id": list("xyzyzx"), "timestamp": [1, 2, 3] * 2})
+    dataset = build_dataset(
+        events,
+        pl.DataFrame({"item_id": list("xyz"), "title": ["one", "two", "three"]}),
+        split="leave-last-out",
+    )
+    for model in (SASRec(), untrained()):
+        with pytest.raises(ValueError, match="nothing to learn from"):
+            model.fit(dataset.train, None, TrainConfig(epochs=1))
+
+
+def test_titles_are_needed_but_for_id_only_prompts() -> None:
+    dataset = cycle_dataset()
+    with pytest.raises(ValueError, match="--items FILE"):
+        RSLLM().fit(dataset.train, None, TrainConfig(epochs=0))
+    model = RSLLM(RSLLMConfig(prompt="ids")).fit(dataset.train, None, TrainConfig(epochs=0))
+    assert model.score(np.array([0]), dataset.train).shape == (1, 20)
+
+
+def test_titles_of_items_without_training_events_reach_neither_vocabulary_nor_prompts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from cllm4rec.models import backbone
+
+    cold = int(small_dataset().test.interactions.items[0])
+    events = small_dataset().interactions
+    part = np.where((events.items == cold) & (small_dataset().part == 0), 2, small_dataset().part).astype(
+        np.uint8
+    )
+    titles = [
+        f"Qyzzq {number}" if number == cold else title
+        for number, title in enumerate(small_dataset().items["title"])
+    ]
+    dataset = replace(
+        small_dataset(), part=part, items=small_dataset().items.with_columns(title=pl.Series(titles))
+    )
+    read: list[str] = []
+    train_bpe_here = backbone.train_bpe
+    monkeypatch.setattr(
+        backbone, "train_bpe", lambda texts: train_bpe_here([read.append(text) or text for text in texts])
+    )
+    model = untrained(candidates=20).fit(dataset.train, None, TrainConfig(epochs=0))
+    assert read
+    assert not any("Qyzzq" in text for text in read)
+    for stage in model.stages:
+        (objective,) = model._objectives(dataset.train, stage, QUICK)
+        batch = objective.corpus.batch(np.arange(60), 0)
+        words = batch["tokens"][batch["mask"] & (batch["tokens"] < model.tokenizer.n_words)]
+        assert "Qyzzq" not in model.tokenizer.decode(words.tolist())
+
+
+@pytest.fixture
+def llama(shared: Path) -> Path:
+    return shared / "backbones" / "stories260K"
+
+
+def test_a_pretrained_backbone_is_tuned_by_adapters_and_stays_as_it_was(llama: Path, tmp_path: Path) -> None:
+    model = untrained(backbone=str(llama))
+    model.fit(small_dataset().train, None, QUICK)
+    before = model.net.backbone.fingerprint()
+    model.fit(small_dataset().train, None, QUICK, "finetune")
+    trained_ones = [name for name in model._trained() if name.startswith("backbone")]
+    assert trained_ones
+    assert all(".lora_" in name for name in trained_ones)
+    assert model.net.backbone.fingerprint() == before
+    from cllm4rec.models.backbone import load_backbone
+
+    assert load_backbone(RSLLMConfig(backbone=str(llama), tune="frozen"))[0].fingerprint() == before
+    model.save(tmp_path)
+    again = RSLLM.load(tmp_path)
+    np.testing.assert_array_equal(
+        again.score(np.arange(9), small_dataset().train), model.score(np.arange(9), small_dataset().train)
+    )
+
+
+def test_adapters_without_their_library_are_refused_in_one_line(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "peft" else real(name, *rest)
+    )
+    with pytest.raises(ValueError, match=r"pip install 'cllm4rec\[lora\]'"):
+        untrained(backbone=str(llama)).fit(small_dataset().train, None, TrainConfig(epochs=0))
+
+
+def test_shuffled_labels_in_time_leave_nothing_to_learn() -> None:
+    """The circle walked in random order: what comes next is one of those left, about one in twelve."""
+    dataset = cycle_dataset(titled=True, shuffled=True)
+    model = RSLLM(RSLLMConfig(dropout=0.1))
+    for stage in model.stages:
+        model.fit(dataset.train, dataset.validation, replace(QUICK, epochs=3), stage)
+    assert recall_at_1(model, dataset) < 0.45

@@ -1,0 +1,129 @@
+"""Folders of small untrained language models, and the lines with which damaged ones are refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import GPT2Config, LlamaConfig, PreTrainedModel
+from transformers.models.auto import AutoModelForCausalLM
+
+from cllm4rec import evaluate, finetune, pretrain, recommend
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.manifest import MANIFEST, file_record
+from cllm4rec.models.backbone import check_backbone, load_backbone
+from cllm4rec.models.configs import BackboneConfig
+from cllm4rec.text.tokenizer import train_bpe
+from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.training.run_description import signed_text
+from tests.support.worlds import taste_dataset
+
+COMMANDS = {"pretrain": pretrain, "finetune": finetune, "evaluate": evaluate, "recommend": recommend}
+
+
+def small_dataset() -> Dataset:
+    """40 readers, 30 books."""
+    return taste_dataset(4, 40, 30, 10)
+
+
+def architecture_config(
+    architecture: str, n_tokens: int, dropout: float = 0.0, context: int = 256
+) -> GPT2Config | LlamaConfig:
+    """Two layers of width 32 of GPT-2 or Llama."""
+    if architecture == "gpt2":
+        return GPT2Config(
+            vocab_size=n_tokens,
+            n_positions=context,
+            n_embd=32,
+            n_layer=2,
+            n_head=2,
+            resid_pdrop=dropout,
+            embd_pdrop=dropout,
+            attn_pdrop=dropout,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    return LlamaConfig(
+        vocab_size=n_tokens,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=context,
+        attention_dropout=dropout,
+        tie_word_embeddings=False,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+
+
+def save_backbone(
+    folder: Path,
+    architecture: str = "gpt2",
+    dropout: float = 0.0,
+    seed: int = 0,
+    context: int = 256,
+    titled: bool = False,
+) -> Path:
+    """An untrained language model and its tokenizer, as Hugging Face folders.
+
+    Titled, the tokenizer has tokens for the titles of `small_dataset()`.
+    """
+    titles = small_dataset().item_texts["title"] if titled else []
+    tokenizer = train_bpe(["a user has interacted with an item", *titles], vocabulary=400)
+    torch.manual_seed(seed)
+    config = architecture_config(architecture, len(tokenizer), dropout, context)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 of the weights."""
+    return load_backbone(BackboneConfig(str(folder)))[0].fingerprint()
+
+
+def edit(file: Path, change: Callable[[Any], Any]) -> None:
+    """Change a JSON file in place."""
+    described = json.loads(file.read_text("utf-8"))
+    changed = change(described)
+    file.write_text(json.dumps(described if changed is None else changed), "utf-8")
+
+
+def run_command(command: str, *arguments: object) -> None:
+    """Run a command in this process."""
+    COMMANDS[command].main([str(argument) for argument in arguments])
+
+
+def pretrained_run(data: Path, folder: Path, run: Path, *flags: object) -> Path:
+    """A run folder of one epoch of pretraining on the backbone in `folder`."""
+    run_command("pretrain", "--dataset", data, "--output", run, "--backbone", folder, "--epochs", 1, *flags)
+    return run
+
+
+def sign_run(run: Path) -> None:
+    """Match run.json to the manifest of its stage, as a hostile author would."""
+    about = RunFolder(run).about
+    about["stages"]["pretrain"]["manifest_sha256"] = file_record(run / "pretrain" / MANIFEST).sha256
+    (run / "run.json").write_text(signed_text(about))
+
+
+def refusal(call: Callable[[], Any]) -> str:
+    """The message of the ValueError that `call` raises: one line."""
+    with pytest.raises(ValueError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def refused(folder: Path) -> str:
+    """The line with which a folder is refused, the same with and without its weights."""
+    config = BackboneConfig(str(folder))
+    line = refusal(lambda: check_backbone(config))
+    assert refusal(lambda: load_backbone(config)) == line
+    assert str(folder) in line
+    return line

@@ -1,0 +1,153 @@
+"""A dataset with words planted in texts that training may not read."""
+
+from collections.abc import Callable, Iterable
+from functools import cache
+
+import numpy as np
+import polars as pl
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.synthetic import TasteWorld, taste_world
+from cllm4rec.models import backbone
+from cllm4rec.models.cllm4rec import CLLM4Rec
+from cllm4rec.models.configs import CLLM4RecConfig
+from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.loop import EpochRecord
+
+STAGE_OBJECTIVES = {"pretrain": ("content", "collaborative"), "finetune": ("content", "recommend")}
+QUICK = TrainConfig(epochs=2, batch_size=16, warmup_steps=2)
+WORDS = {
+    "train": "flumquazzling",
+    "validation": "grobvexination",
+    "test": "plixtomberish",
+}  # one for each part
+COLD = "zwickendrall"  # for texts of users and items without training events
+Reviewed = Callable[[str, str], str]  # part, review -> review
+
+
+@cache
+def world() -> TasteWorld:
+    return taste_world(4, n_users=40, n_items=30, n_events=12)
+
+
+@cache
+def events() -> pl.DataFrame:
+    """Of each reader's books the last is for testing, the one before for validation; one reader and one book are held out
+    altogether."""
+    from_end = pl.int_range(pl.len(), 0, -1).over("user_id")
+    part = (
+        pl.when(from_end == 1)
+        .then(pl.lit("test"))
+        .when(from_end == 2)
+        .then(pl.lit("validation"))
+        .otherwise(pl.lit("train"))
+    )
+    cold = (pl.col("user_id") == world().user_ids[0]) | (pl.col("item_id") == world().item_ids[0])
+    halves = pl.when(from_end % 2 == 0).then(pl.lit("test")).otherwise(pl.lit("validation"))
+    return world().events.with_columns(part=pl.when(cold).then(halves).otherwise(part)).drop("rating")
+
+
+def as_it_is(part: str, review: str) -> str:
+    return review
+
+
+def planted(part: str, review: str) -> str:
+    return f"a {WORDS[part]} book, {review}"
+
+
+def held_out_emptied(part: str, review: str) -> str:
+    return planted(part, review) if part == "train" else ""
+
+
+def world_with(
+    reviewed: Reviewed = as_it_is, frame: pl.DataFrame | None = None, cold: str = "quiet"
+) -> Dataset:
+    """The world with other reviews, with other events, or with another word in each text of the cold reader and book."""
+    frame = events() if frame is None else frame
+    reviews = [reviewed(*row) for row in frame.select("part", "review_text").iter_rows()]
+    about_users = [
+        f"reads {cold if user == world().user_ids[0] else 'old'} books" for user in world().user_ids
+    ]
+    users = pl.DataFrame({"user_id": world().user_ids, "biography": about_users})
+    is_cold = pl.col("item_id") == world().item_ids[0]
+    texts = [
+        pl.when(is_cold).then(pl.format(f"{{}} {cold}", name)).otherwise(name).alias(name)
+        for name in ("title", "description", "categories")
+    ]
+    return Dataset.from_frame(
+        frame.with_columns(review_text=pl.Series(reviews)), world().items.with_columns(texts), users
+    )
+
+
+@cache
+def learned(
+    dataset: Callable[[], Dataset], validated: bool = False
+) -> tuple[CLLM4Rec, dict[str, np.ndarray]]:
+    """The model after all stages; its weights after each, and losses, norms and validation metric of each epoch."""
+    data, model, found = dataset(), CLLM4Rec(), {}
+    for stage in model.stages:
+        records: list[EpochRecord] = []
+        model.fit(data.train, data.validation if validated else None, QUICK, stage, records.append)
+        found |= {f"{stage} {name}": array.copy() for name, array in model._arrays().items()}
+        for one in records:
+            values = (
+                one.losses
+                | one.gradient_norms
+                | {"validation": np.nan if one.validation is None else one.validation}
+            )
+            found |= {f"{stage} epoch {one.epoch} {name}": np.array(value) for name, value in values.items()}
+    return model, found
+
+
+def assert_equal_to_the_bit(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        np.testing.assert_array_equal(other[name], array, err_msg=name)
+
+
+def assert_the_same_is_learned(
+    one: Callable[[], Dataset], other: Callable[[], Dataset], validated: bool = False
+) -> None:
+    models, weights = zip(learned(one, validated), learned(other, validated), strict=True)
+    assert models[0].tokenizer.words.get_vocab() == models[1].tokenizer.words.get_vocab()
+    assert_equal_to_the_bit(*weights)
+
+
+def texts_for_the_vocabulary(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the tokenizer is trained on."""
+    read: list[str] = []
+    train_bpe = backbone.train_bpe
+
+    def noted(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+        read.extend(texts)
+        return train_bpe(read)
+
+    monkeypatch.setattr(backbone, "train_bpe", noted)
+    model = CLLM4Rec()
+    model._learn_ids(dataset.train)
+    model._build(dataset.train, 0)
+    return read
+
+
+def texts_of_all_corpora(dataset: Dataset) -> dict[tuple[str, str], list[str]]:
+    """Every example of every objective of every stage in several epochs, decoded: what is read, and what is predicted."""
+    model = CLLM4Rec(CLLM4RecConfig(content_ratio=100.0))  # all documents in each pass
+    model._learn_ids(dataset.train)
+    model.net = model._build(dataset.train, 0)
+    texts: dict[tuple[str, str], list[str]] = {}
+    for stage in model.stages:
+        for objective in model._objectives(dataset.train, stage, QUICK):
+            written = texts.setdefault((stage, objective.name), [])
+            for epoch in range(2):
+                batch = objective.corpus.batch(objective.corpus.selection(epoch), epoch)
+                rows = zip(batch["tokens"], batch["mask"], strict=True)
+                written += [model.tokenizer.decode(tokens[mask].tolist()) for tokens, mask in rows]
+                if objective.name == "content":
+                    written.append(model.tokenizer.decode(batch["targets"].tolist()))
+    return texts
+
+
+def mentions(texts: list[str], word: str) -> int:
+    return sum(word in text for text in texts)

@@ -1,0 +1,66 @@
+"""A small RSLLM on the taste dataset: its tokenizer and prompts, untrained and trained systems."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.models.configs import RSLLMConfig, SASRecConfig
+from cllm4rec.models.rsllm import RSLLM
+from cllm4rec.models.sasrec import SASRec
+from cllm4rec.text.ragged import Ragged
+from cllm4rec.text.tokenizer import ExtendedTokenizer, train_bpe
+from cllm4rec.text.unified import ItemWriter
+from cllm4rec.training.config import TrainConfig
+from tests.support.systems import fit_stages
+from tests.support.worlds import taste_dataset
+
+TITLES = ["Red Lamp", "Blue Chair Of Wood", "", "Green Door", "red lamp ", "Old Oak Table With Drawers"]
+QUICK = TrainConfig(epochs=1, batch_size=16, warmup_steps=5)
+
+
+@cache
+def tokenizer() -> ExtendedTokenizer:
+    """Words of TITLES and of the prompts, and one soft token an item."""
+    words = train_bpe(
+        [*TITLES, "A user chose these items, the oldest first: and of these candidates: chose next:"]
+    )
+    return ExtendedTokenizer(words, len(words), 0, len(TITLES))
+
+
+def writer(form: str = "unified", title_words: int = 8) -> ItemWriter:
+    return ItemWriter(tokenizer(), TITLES, form, title_words)
+
+
+def ragged(*lists: list[int]) -> Ragged:
+    return Ragged.of([np.array(numbers, dtype=np.int64) for numbers in lists])
+
+
+def tokens_of(text: str) -> list[int]:
+    """Tokens of a text that follows another."""
+    return tokenizer().encode_texts([text])[0].tolist()
+
+
+def small_dataset() -> Dataset:
+    """80 readers, 60 books; the last event of each reader is for testing."""
+    return taste_dataset(split="leave-last-out")
+
+
+@cache
+def sasrec() -> SASRec:
+    model = SASRec(SASRecConfig(dropout=0.1))
+    return model.fit(small_dataset().train, small_dataset().validation, TrainConfig(epochs=3))
+
+
+def untrained(**settings: Any) -> RSLLM:
+    """An unfitted RSLLM whose sequential recommender is `sasrec()`."""
+    model = RSLLM(RSLLMConfig(**{"dropout": 0.0, "title_words": 4, **settings}))
+    model.given_first = sasrec()
+    return model
+
+
+@cache
+def trained(**settings: Any) -> RSLLM:
+    """Both stages, one epoch each."""
+    return fit_stages(untrained(**settings), small_dataset(), QUICK)

@@ -1,0 +1,69 @@
+"""Recommenders with small settings, fitted quickly."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import TypeVar
+
+import numpy as np
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.models import system_class
+from cllm4rec.models.base import Recommender
+from cllm4rec.models.neural import NeuralRecommender
+from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.loop import EpochRecord
+from tests.support.worlds import taste_dataset
+
+SETTINGS = {  # fixed, so that nothing is searched; a system that is not named here keeps its defaults
+    "ials": {"factors": 16, "regularization": 10.0, "alpha": 3.0},
+    "ease": {"regularization": 50.0},
+    "itemknn": {"neighbours": 10, "shrinkage": 5.0},
+    "sasrec": {"dropout": 0.1},
+    "gru4rec": {"dropout": 0.1},
+    "rsllm": {"dropout": 0.1, "title_words": 4},
+}
+QUICK = TrainConfig(epochs=2, batch_size=16, warmup_steps=5)
+Model = TypeVar("Model", bound=NeuralRecommender)
+
+
+def new_system(name: str, **settings: object) -> Recommender:
+    """An unfitted system; `settings` replace those of SETTINGS."""
+    system = system_class(name)
+    return system(system.config_class(**{**SETTINGS.get(name, {}), **settings}))
+
+
+def fit_stages(
+    model: Model,
+    dataset: Dataset,
+    config: TrainConfig = QUICK,
+    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+) -> Model:
+    """Train all stages of a neural recommender, validated on the validation events."""
+    for stage in model.stages:
+        model.fit(dataset.train, dataset.validation, config, stage, on_epoch)
+    return model
+
+
+def fit(model: Recommender, dataset: Dataset, config: TrainConfig = QUICK) -> Recommender:
+    """Fit any system, all its stages."""
+    if isinstance(model, NeuralRecommender):
+        return fit_stages(model, dataset, config)
+    return model.fit(dataset.train, dataset.validation)
+
+
+@cache
+def fitted(name: str) -> Recommender:
+    """The system with its small settings, fitted once on `taste_dataset()`."""
+    return fit(new_system(name), taste_dataset())
+
+
+def top_items(model: Recommender, dataset: Dataset, k: int = 20) -> np.ndarray:
+    """Recommended items of all users, int64 (n_users, k), from training events."""
+    return model.recommend(np.arange(dataset.n_users), dataset.train, k).items
+
+
+def recall_at_1(model: Recommender, dataset: Dataset) -> float:
+    """Share of test events whose item is recommended first; one test event a user."""
+    seen = dataset.only("train", "validation")
+    best = model.recommend(np.arange(dataset.n_users), seen, k=1).items[:, 0]
+    return float((best == dataset.test.interactions.items).mean())

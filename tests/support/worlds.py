@@ -1,0 +1,65 @@
+"""Small datasets with known properties, and changed copies of datasets."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import polars as pl
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.interactions import Interactions
+from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.synthetic import taste_world
+
+
+@cache
+def taste_dataset(
+    seed: int = 1, n_users: int = 80, n_items: int = 60, n_events: int = 12, split: str = "random"
+) -> Dataset:
+    """Readers with tastes, books with titles, texts and reviews; n_events is the mean history length."""
+    world = taste_world(seed, n_users, n_items, n_events)
+    return build_dataset(world.events, world.items, split=split)
+
+
+def cycle_dataset(titled: bool = False, shuffled: bool = False) -> Dataset:
+    """60 users follow one cycle of 20 items from different starts: the next item is certain.
+
+    Shuffled, each user takes the same items in random order.
+    """
+    generator = np.random.default_rng(0)
+    events = [
+        {
+            "user_id": f"u{user}",
+            "item_id": f"i{(user + step) % 20}",
+            "timestamp": int(position) if shuffled else step,
+        }
+        for user in range(60)
+        for step, position in enumerate(generator.permutation(9))
+    ]
+    items = pl.DataFrame(
+        {"item_id": [f"i{n}" for n in range(20)], "title": [f"Place {n}" for n in range(20)]}
+    )
+    return build_dataset(pl.DataFrame(events), items if titled else None, split="leave-last-out")
+
+
+def with_user(dataset: Dataset, user_id: str, history: np.ndarray) -> Dataset:
+    """The dataset with one more user, who took the items of `history`."""
+    events, n = dataset.interactions, len(history)
+    interactions = Interactions(
+        np.append(events.users, np.full(n, dataset.n_users)),
+        np.append(events.items, history),
+        dataset.n_users + 1,
+        dataset.n_items,
+        None if events.times is None else np.append(events.times, np.arange(n) + 2_000_000_000),
+        None if events.reviews is None else pl.concat([events.reviews, pl.Series([""] * n, dtype=pl.String)]),
+    )
+    users = pl.concat([dataset.users, pl.DataFrame({"user_id": [user_id]})], how="diagonal")
+    part = np.append(dataset.part, np.zeros(n, np.uint8))
+    return replace(dataset, interactions=interactions, users=users, part=part)
+
+
+def renumbered(dataset: Dataset, order: np.ndarray) -> Dataset:
+    """The same events; the item that had number order[j] has number j."""
+    new_number = np.argsort(order)
+    interactions = replace(dataset.interactions, items=new_number[dataset.interactions.items])
+    return replace(dataset, interactions=interactions, items=dataset.items[order])
