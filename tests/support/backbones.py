@@ -20,6 +20,7 @@ from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.run_description import signed_text
 from tests.support.worlds import taste_dataset
 
+ARCHITECTURES = ("gpt2", "llama")
 COMMANDS = {"pretrain": pretrain, "finetune": finetune, "evaluate": evaluate, "recommend": recommend}
 
 
@@ -92,6 +93,11 @@ def edit(file: Path, change: Callable[[Any], Any]) -> None:
     described = json.loads(file.read_text("utf-8"))
     changed = change(described)
     file.write_text(json.dumps(described if changed is None else changed), "utf-8")
+
+
+def set_values(file: Path, values: dict[str, Any]) -> None:
+    """Set some keys of a JSON file."""
+    edit(file, lambda described: described | values)
 
 
 def run_command(command: str, *arguments: object) -> None:

@@ -9,14 +9,14 @@ import pytest
 import scipy.sparse as sp
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.preparation import build_dataset
-from cllm4rec.data.synthetic import checkerboard, taste_world
+from cllm4rec.data.synthetic import checkerboard
 from cllm4rec.models import starts
 from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.models.configs import CLLM4RecConfig
 from cllm4rec.models.starts import event_factors
 from cllm4rec.training.config import TrainConfig
 from tests.support.backbones import save_backbone
+from tests.support.worlds import taste_dataset
 
 
 def random_matrix(seed: int = 0, shape: tuple[int, int] = (23, 17)) -> sp.csr_matrix:
@@ -30,7 +30,7 @@ def random_matrix(seed: int = 0, shape: tuple[int, int] = (23, 17)) -> sp.csr_ma
 def test_least_squares_solve_the_normal_equations_of_each_row(
     at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """x = (Y^T C Y + penalty)^-1 Y^T C p, with the weights C of the row's cells (Hu, Koren and Volinsky, 2008)."""
+    """x = (Y^T C Y + penalty)^-1 Y^T C p, with the confidences C of the row (Hu, Koren, Volinsky, 2008)."""
     monkeypatch.setattr(starts, "GRADIENT_STEPS", 40)
     monkeypatch.setattr(starts, "EVENTS_AT_ONCE", at_once)
     matrix, generator = random_matrix(), np.random.default_rng(1)
@@ -50,12 +50,12 @@ def test_a_few_gradient_steps_come_close_and_more_come_closer(monkeypatch: pytes
     for steps in (1, 3, 40):
         monkeypatch.setattr(starts, "GRADIENT_STEPS", steps)
         found.append(starts._least_squares(matrix, fixed, np.zeros((23, 6), dtype=np.float32)))
-    distances = [np.linalg.norm(one - found[-1]) / np.linalg.norm(found[-1]) for one in found[:2]]
+    distances = [np.linalg.norm(factors - found[-1]) / np.linalg.norm(found[-1]) for factors in found[:2]]
     assert distances[1] < 0.1 < distances[0]
 
 
-def test_summed_items_of_a_history_score_what_users_alike_took() -> None:
-    """Even users take even items: the inner product with the rest of one's kind is above that with the others, for all."""
+def test_summed_items_of_a_history_score_what_similar_users_took() -> None:
+    """Even users take even items: inner products are largest with items of the same parity, for all users."""
     events = Dataset.from_frame(checkerboard(60, 40)).interactions
     factors = event_factors(events, 16, seed=0)
     assert factors.shape == (60 + 40, 16) and np.isfinite(factors).all()
@@ -79,9 +79,8 @@ def test_the_smallest_data_has_factors(n_users: int, n_items: int) -> None:
 def test_an_item_without_training_events_starts_at_the_scale_of_the_others(
     start: str, tmp_path: Path
 ) -> None:
-    """A row of zeros would meet a normalisation layer at zero: its gradient is then millions of times the others'."""
-    world = taste_world(4, n_users=80, n_items=60, n_events=20)
-    dataset = build_dataset(world.events, world.items)
+    """The gradient of a normalisation layer at a row of zeros is millions of times that of other rows."""
+    dataset = taste_dataset(4, 80, 60, 20)
     held_out = 17
     part = np.where(dataset.interactions.items == held_out, 2, dataset.part).astype(np.uint8)
     train = replace(dataset, part=part).train

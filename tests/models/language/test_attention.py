@@ -15,11 +15,11 @@ from cllm4rec.models.configs import BackboneConfig
 from tests.support.backbones import save_backbone
 
 
-def test_a_window_of_attention_slides_as_in_the_language_model_itself(tmp_path: Path) -> None:
+def test_sliding_window_attention_is_that_of_the_language_model(tmp_path: Path) -> None:
     folder = save_backbone(tmp_path)
-    n_words = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False).config.vocab_size
+    n_tokens = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False).config.vocab_size
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = MistralConfig(vocab_size=n_words, num_key_value_heads=2, sliding_window=3, **sizes)
+    config = MistralConfig(vocab_size=n_tokens, num_key_value_heads=2, sliding_window=3, **sizes)
     AutoModelForCausalLM.from_config(config, trust_remote_code=False).save_pretrained(folder)
     original = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", trust_remote_code=False
@@ -48,7 +48,7 @@ def heads(length: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch
 
 @pytest.mark.parametrize("mask", [None, "added", "boolean", "causal"])
 def test_attention_written_out_is_that_of_the_library(mask: str | None) -> None:
-    query, key, value = (one.double().requires_grad_() for one in heads(5))
+    query, key, value = (tensor.double().requires_grad_() for tensor in heads(5))
     kept = torch.tensor([True, True, True, False, True]).expand(2, 1, 5, 5)
     masks = {
         None: None,
@@ -56,19 +56,19 @@ def test_attention_written_out_is_that_of_the_library(mask: str | None) -> None:
         "boolean": kept,
         "causal": torch.ones(5, 5, dtype=torch.bool).tril(),
     }
-    ours = written_out(query, repeat_kv(key, 2), repeat_kv(value, 2), masks[mask], 0.3)
+    states = written_out(query, repeat_kv(key, 2), repeat_kv(value, 2), masks[mask], 0.3)
     given = None if mask in (None, "causal") else masks["boolean"]
-    theirs = scaled_dot_product_attention(
+    expected = scaled_dot_product_attention(
         query, key, value, attn_mask=given, is_causal=mask == "causal", scale=0.3, enable_gqa=True
     )
-    assert torch.allclose(ours, theirs.transpose(1, 2), atol=1e-12)
-    towards = torch.randn(ours.shape, dtype=torch.float64)
+    assert torch.allclose(states, expected.transpose(1, 2), atol=1e-12)
+    output_gradient = torch.randn(states.shape, dtype=torch.float64)
     gradients = [
-        torch.autograd.grad(states, (query, key, value), grad)
-        for states, grad in ((ours, towards), (theirs, towards.transpose(1, 2)))
+        torch.autograd.grad(states, (query, key, value), output_gradient),
+        torch.autograd.grad(expected, (query, key, value), output_gradient.transpose(1, 2)),
     ]
-    for one, other in zip(*gradients, strict=True):
-        assert torch.allclose(one, other, atol=1e-12)
+    for gradient, expected_gradient in zip(*gradients, strict=True):
+        assert torch.allclose(gradient, expected_gradient, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_query_that_may_see_nothing_has_a_finite_state(mask: torch.Tensor) -> 
     assert torch.equal(written_out(query, key, value, mask, None), torch.ones(1, 3, 1, 4).bfloat16())
 
 
-def test_what_attention_does_not_know_is_left_to_the_library() -> None:
+def test_unknown_arguments_of_attention_are_left_to_the_library() -> None:
     query, key, value = heads(5)
     module = torch.nn.Module()
     module.num_key_value_groups = 2
@@ -90,8 +90,11 @@ def test_what_attention_does_not_know_is_left_to_the_library() -> None:
 @pytest.mark.parametrize("masked", [False, True], ids=["causal", "masked"])
 @pytest.mark.parametrize("length", [1, 5, SHORT, SHORT + 1])
 def test_attention_under_autocast_on_a_cpu_is_that_of_float32(length: int, masked: bool) -> None:
-    """Exactly in long examples, in short ones but for the rounding of products and weights, some 1/256 each."""
-    query, key, value = (one.bfloat16().requires_grad_() for one in heads(length))
+    """Exact in long examples.
+
+    In short ones products and weights are rounded, by some 1/256 each.
+    """
+    query, key, value = (tensor.bfloat16().requires_grad_() for tensor in heads(length))
     kept = torch.arange(length) < max(1, length - 2)
     mask = torch.zeros(length).masked_fill(~kept, -torch.inf).expand(2, 1, length, length) if masked else None
     groups = torch.nn.Module()
@@ -99,20 +102,19 @@ def test_attention_under_autocast_on_a_cpu_is_that_of_float32(length: int, maske
     with torch.autocast("cpu", torch.bfloat16):
         states, _ = attention(groups, query, key, value, mask)  # (B, L, heads, width)
     states.sum().backward()
-    single = [one.detach().float().requires_grad_() for one in (query, key, value)]
-    exact = scaled_dot_product_attention(
-        *single, attn_mask=mask, is_causal=not masked, enable_gqa=True
-    ).transpose(1, 2)
+    single = [tensor.detach().float().requires_grad_() for tensor in (query, key, value)]
+    exact = scaled_dot_product_attention(*single, attn_mask=mask, is_causal=not masked, enable_gqa=True)
+    exact = exact.transpose(1, 2)
     exact.bfloat16().sum().backward()
     assert states.dtype == torch.bfloat16
-    near = {"rtol": 0.0, "atol": 0.0} if length > SHORT else {"rtol": 0.02, "atol": 0.02}
-    assert torch.allclose(states, exact.bfloat16(), **near)
-    for one, other in zip((query, key, value), single, strict=True):
-        exact = other.grad.bfloat16()
-        assert (one.grad - exact).norm() <= near["rtol"] * exact.norm() + near["atol"]
+    tolerance = {"rtol": 0.0, "atol": 0.0} if length > SHORT else {"rtol": 0.02, "atol": 0.02}
+    assert torch.allclose(states, exact.bfloat16(), **tolerance)
+    for tensor, float_tensor in zip((query, key, value), single, strict=True):
+        exact = float_tensor.grad.bfloat16()
+        assert (tensor.grad - exact).norm() <= tolerance["rtol"] * exact.norm() + tolerance["atol"]
 
 
-def test_a_backbone_that_cannot_take_our_attention_keeps_its_own(tmp_path: Path) -> None:
+def test_a_backbone_that_cannot_use_our_attention_uses_that_of_the_library(tmp_path: Path) -> None:
     folder = save_backbone(tmp_path)
     config = FalconConfig(
         vocab_size=400, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, bias=False
@@ -123,8 +125,10 @@ def test_a_backbone_that_cannot_take_our_attention_keeps_its_own(tmp_path: Path)
 
 def test_attention_without_autocast_is_that_of_the_library(tmp_path: Path) -> None:
     folder = save_backbone(tmp_path)
-    ours = load_backbone(BackboneConfig(backbone=str(folder)))[0].model
-    theirs = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa", trust_remote_code=False)
-    words = torch.arange(12).view(2, 6)
-    assert ours.config._attn_implementation == ATTENTION
-    assert torch.equal(ours(words).logits, theirs(words).logits)
+    model = load_backbone(BackboneConfig(backbone=str(folder)))[0].model
+    expected = AutoModelForCausalLM.from_pretrained(
+        folder, attn_implementation="sdpa", trust_remote_code=False
+    )
+    tokens = torch.arange(12).view(2, 6)
+    assert model.config._attn_implementation == ATTENTION
+    assert torch.equal(model(tokens).logits, expected(tokens).logits)

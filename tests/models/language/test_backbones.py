@@ -1,6 +1,7 @@
 """Backbones given as a folder, frozen and tuned: training, saving, loading."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,24 +19,20 @@ from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.models.configs import BackboneConfig, CLLM4RecConfig
 from cllm4rec.models.popularity import Popularity
 from cllm4rec.text.prompts import Template
-from cllm4rec.text.tokenizer import train_bpe
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import EpochRecord
-from tests.support.backbones import save_backbone, small_dataset
+from tests.support.backbones import ARCHITECTURES, fingerprint, save_backbone, small_dataset
+from tests.support.systems import fit_stages
+from tests.support.worlds import taste_dataset
 
-ARCHITECTURES = ("gpt2", "llama")
 TABLES = {f"{table}.{side}.weight" for table in ("collaborative", "content") for side in ("users", "items")}
-TRAINING = TrainConfig(
-    epochs=4, batch_size=8, warmup_steps=2, learning_rate=1e-2
-)  # 5 steps a pass over 40 users: at least 20 in each stage
+# 5 steps a pass over 40 users: at least 20 in each stage
+TRAINING = TrainConfig(epochs=4, batch_size=8, warmup_steps=2, learning_rate=1e-2)
 
 
-def fit(folder: Path, tune: str, records: list[EpochRecord] | None = None) -> CLLM4Rec:
+def fit(folder: Path, tune: str, on_epoch: Callable[[EpochRecord], None] = lambda record: None) -> CLLM4Rec:
     model = CLLM4Rec(CLLM4RecConfig(backbone=str(folder), tune=tune))
-    for stage in model.stages:
-        on_epoch = (lambda record: None) if records is None else records.append
-        model.fit(small_dataset().train, small_dataset().validation, TRAINING, stage, on_epoch)
-    return model
+    return fit_stages(model, small_dataset(), TRAINING, on_epoch)
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -50,7 +47,7 @@ def test_a_backbone_by_folder_trains_and_scores_the_same_after_saving(
     architecture: str, tune: str, tmp_path: Path
 ) -> None:
     records: list[EpochRecord] = []
-    model = fit(save_backbone(tmp_path / "backbone", architecture, titled=True), tune, records)
+    model = fit(save_backbone(tmp_path / "backbone", architecture, titled=True), tune, records.append)
     for name in ("collaborative", "recommend"):
         values = [record.losses[name] for record in records if name in record.losses]
         assert len(values) == TRAINING.epochs
@@ -67,7 +64,7 @@ def test_a_backbone_by_folder_trains_and_scores_the_same_after_saving(
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_full_tuning_changes_the_backbone_and_stores_it(architecture: str, tmp_path: Path) -> None:
     folder = save_backbone(tmp_path / "backbone", architecture, titled=True)
-    before = load_backbone(BackboneConfig(str(folder)))[0].fingerprint()
+    before = fingerprint(folder)
     model = fit(folder, "full")
     assert model.net.backbone.fingerprint() != before
     (tmp_path / "saved").mkdir()
@@ -75,9 +72,8 @@ def test_full_tuning_changes_the_backbone_and_stores_it(architecture: str, tmp_p
     for file in folder.iterdir():
         file.unlink()
     loaded = CLLM4Rec.load(tmp_path / "saved")
-    assert loaded.net.backbone.fingerprint() == model.net.backbone.fingerprint(), (
-        "the folder is not needed any more"
-    )
+    # the folder is not needed any more
+    assert loaded.net.backbone.fingerprint() == model.net.backbone.fingerprint()
 
 
 def test_a_frozen_backbone_stays_bit_identical(frozen: tuple[CLLM4Rec, Path]) -> None:
@@ -92,7 +88,7 @@ def test_a_frozen_backbone_stays_bit_identical(frozen: tuple[CLLM4Rec, Path]) ->
     assert set(model._trained()) == TABLES
 
 
-def test_the_tables_beside_a_frozen_backbone_are_trained(frozen: tuple[CLLM4Rec, Path]) -> None:
+def test_the_id_tables_of_a_frozen_backbone_are_trained(frozen: tuple[CLLM4Rec, Path]) -> None:
     model, _ = frozen
     untrained = CLLM4Rec(model.config)
     untrained.fit(small_dataset().train, None, TrainConfig(epochs=0), "pretrain")
@@ -126,9 +122,8 @@ def test_a_frozen_backbone_that_changed_on_disk_is_refused(architecture: str, tm
     model.save(tmp_path / "saved")
     CLLM4Rec.load(tmp_path / "saved")
     save_backbone(folder, architecture, seed=1, titled=True)
-    with pytest.raises(
-        ValueError, match="the weights of backbone .* are not those this run was trained with"
-    ):
+    message = "the weights of backbone .* are not those this run was trained with"
+    with pytest.raises(ValueError, match=message):
         CLLM4Rec.load(tmp_path / "saved")
 
 
@@ -158,7 +153,7 @@ def test_backbones_made_here_are_tuned_and_pretrained_ones_frozen_unless_asked()
 
 @torch.no_grad()
 @pytest.mark.parametrize("tune", ["frozen", "full"])
-def test_dropout_of_a_frozen_backbone_stays_asleep_in_training_mode(tune: str, tmp_path: Path) -> None:
+def test_dropout_of_a_frozen_backbone_stays_off_in_training_mode(tune: str, tmp_path: Path) -> None:
     folder = save_backbone(tmp_path, dropout=0.1, titled=True)
     net = load_backbone(BackboneConfig(str(folder), tune))[0]
     parent = torch.nn.ModuleList([net])
@@ -175,8 +170,8 @@ def test_dropout_of_a_frozen_backbone_stays_asleep_in_training_mode(tune: str, t
         assert torch.equal(net(tokens, mask, table), net(tokens, mask, table))
 
 
-def test_the_state_of_words_is_that_of_the_language_model_itself(frozen: tuple[CLLM4Rec, Path]) -> None:
-    """No factor, no further position, no other mask: what pretraining gave a backbone is what is read."""
+def test_hidden_states_are_those_of_the_language_model(frozen: tuple[CLLM4Rec, Path]) -> None:
+    """No factor, no further position, no other mask: the input is as in pretraining."""
     model, folder = frozen
     original = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, trust_remote_code=False
@@ -190,15 +185,10 @@ def test_the_state_of_words_is_that_of_the_language_model_itself(frozen: tuple[C
 
 
 def test_a_history_longer_than_the_context_of_the_backbone_is_served(tmp_path: Path) -> None:
-    tokenizer = train_bpe(["a user has interacted with an item"], vocabulary=300)
-    config = described("gpt2", len(tokenizer))
-    config.n_positions = 96
-    AutoModelForCausalLM.from_config(config, trust_remote_code=False).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+    save_backbone(tmp_path, context=96)
     dataset = build_dataset(taste_world(1, n_users=20, n_items=450, n_events=150).events)
     model = CLLM4Rec(CLLM4RecConfig(backbone=str(tmp_path)))
-    for stage in model.stages:
-        model.fit(dataset.train, dataset.validation, TrainConfig(epochs=1, batch_size=8), stage)
+    fit_stages(model, dataset, TrainConfig(epochs=1, batch_size=8))
     assert model.net.backbone.context == 96
     room = 96 - Template.compile("recommend", model.tokenizer).n_fixed
     assert np.diff(dataset.train.interactions.indptr).max() > room
@@ -207,20 +197,15 @@ def test_a_history_longer_than_the_context_of_the_backbone_is_served(tmp_path: P
 
 @pytest.mark.slow
 def test_a_real_pretrained_backbone_frozen_beats_popularity_on_the_demo_world(shared: Path) -> None:
-    world = taste_world()
-    dataset = build_dataset(world.events, world.items)
+    dataset = taste_dataset(0, 500, 300, 24)
     model = CLLM4Rec(CLLM4RecConfig(backbone=str(shared / "backbones" / "stories260K")))
     assert not model.config.tuned
     for stage, epochs in (("pretrain", 4), ("finetune", 12)):
-        model.fit(
-            dataset.train,
-            dataset.validation,
-            replace(CLLM4Rec.config_class.training[stage], epochs=epochs),
-            stage,
-        )
+        config = replace(CLLM4Rec.config_class.training[stage], epochs=epochs)
+        model.fit(dataset.train, dataset.validation, config, stage)
     masked = dataset.only("train", "validation")
-    own, popular = (
-        measure(one, dataset.train, dataset.test, masked).metrics["ndcg@100"]
-        for one in (model, Popularity().fit(dataset.train))
+    trained, popular = (
+        measure(system, dataset.train, dataset.test, masked).metrics["ndcg@100"]
+        for system in (model, Popularity().fit(dataset.train))
     )
-    assert own > popular
+    assert trained > popular

@@ -9,7 +9,7 @@ from cllm4rec.data.manifest import write_manifest
 from cllm4rec.models import load
 from cllm4rec.models.backbone import load_backbone
 from cllm4rec.models.configs import BackboneConfig
-from tests.support.backbones import edit, refusal, refused, run_command, sign_run
+from tests.support.backbones import refusal, refused, run_command, set_values, sign_run
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ from tests.support.backbones import edit, refusal, refused, run_command, sign_ru
     ],
 )
 def test_a_config_beyond_its_weights_is_refused(key: str, value: Any, folder: Path) -> None:
-    edit(folder / "config.json", lambda described: described | {key: value})
+    set_values(folder / "config.json", {key: value})
     if key == "architectures":  # not read
         load_backbone(BackboneConfig(str(folder)))
     else:
@@ -46,7 +46,15 @@ def test_a_config_beyond_its_weights_is_refused(key: str, value: Any, folder: Pa
 
 DEEP = (b"[" * 100_000, b'{"a":' * 100_000)
 DAMAGED = (b"", b"{", b"[]", b"null", b"3", b"\xff\xfe", b"{}", b'{"n_layer": 1' + b"0" * 5000 + b"}", *DEEP)
-PARTS = ("model", "added_tokens", "pre_tokenizer", "decoder", "normalizer", "post_processor", "version")
+TOKENIZER_FIELDS = (
+    "model",
+    "added_tokens",
+    "pre_tokenizer",
+    "decoder",
+    "normalizer",
+    "post_processor",
+    "version",
+)
 ODD: tuple[Any, ...] = (
     None,
     [],
@@ -66,17 +74,17 @@ def test_a_file_that_is_something_else_is_refused(file: str, content: bytes, fol
     refused(folder)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("field", TOKENIZER_FIELDS)
 @pytest.mark.parametrize("value", ODD, ids=range(len(ODD)))
-def test_a_damaged_tokenizer_is_read_or_refused(part: str, value: Any, folder: Path) -> None:
-    edit(folder / "tokenizer.json", lambda described: described | {part: value})
+def test_a_damaged_tokenizer_is_read_or_refused(field: str, value: Any, folder: Path) -> None:
+    set_values(folder / "tokenizer.json", {field: value})
     try:
         load_backbone(BackboneConfig(str(folder)))
     except ValueError as error:
         assert "\n" not in str(error)  # noqa: PT017
 
 
-def test_a_damaged_description_in_a_run_is_refused(data: Path, tmp_path: Path) -> None:
+def test_damaged_json_in_a_run_is_refused(data: Path, tmp_path: Path) -> None:
     run_command("pretrain", "--dataset", data, "--output", tmp_path / "run", "--epochs", 1)
     inner = tmp_path / "run" / "pretrain" / "backbone"
     load(tmp_path / "run")
@@ -85,7 +93,7 @@ def test_a_damaged_description_in_a_run_is_refused(data: Path, tmp_path: Path) -
         changes = [("n_layer", 10**6), ("n_layer", 1), ("n_layer", 3), ("n_embd", "128"), ("vocab_size", 10)]
         for key, value in changes if file == "config.json" else []:
             (inner / file).write_bytes(whole)
-            edit(inner / file, lambda described, key=key, value=value: described | {key: value})
+            set_values(inner / file, {key: value})
             assert f"{inner.parent} is damaged" in refusal(lambda: load(tmp_path / "run"))
             write_manifest(inner.parent)  # as a hostile author would
             sign_run(tmp_path / "run")

@@ -8,11 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedTokenizer,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizer
 
 from cllm4rec.models import load
 from cllm4rec.models.backbone import load_backbone
@@ -20,7 +16,15 @@ from cllm4rec.models.configs import BackboneConfig
 from cllm4rec.models.fingerprints import config_sha256, tokenizer_sha256
 from cllm4rec.training import loop
 from cllm4rec.training.state import Stopped
-from tests.support.backbones import edit, fingerprint, pretrained_run, refusal, run_command, save_backbone
+from tests.support.backbones import (
+    edit,
+    fingerprint,
+    pretrained_run,
+    refusal,
+    run_command,
+    save_backbone,
+    set_values,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,10 +35,8 @@ def test_a_backbone_that_moved_is_found_by_its_flag_and_known_by_its_hash(
 ) -> None:
     run = pretrained_run(data, folder, tmp_path / "run", *flags)
     sha256 = fingerprint(folder)
-    moved, other = (
-        folder.rename(tmp_path / "elsewhere"),
-        save_backbone(tmp_path / "other", dropout=0.1, seed=1),
-    )
+    moved = folder.rename(tmp_path / "elsewhere")
+    other = save_backbone(tmp_path / "other", dropout=0.1, seed=1)
     users = ["--all", "--k", 3, "--output", tmp_path / "lists.csv"]
     commands: list[list[object]] = [["evaluate"], ["recommend", *users], ["finetune", "--epochs", 1]]
     for command, *rest in commands:
@@ -53,23 +55,22 @@ def test_a_backbone_that_moved_is_found_by_its_flag_and_known_by_its_hash(
 
 
 def rotate_vocabulary(folder: Path) -> None:
-    """Give every word but the end token the number of the next."""
+    """Give every token but the end token the number of the next."""
 
     def rotate(described: dict[str, Any]) -> None:
-        words = [word for word, _ in sorted(described["model"]["vocab"].items(), key=lambda pair: pair[1])]
-        described["model"]["vocab"] = {
-            word: number for number, word in enumerate([words[0], *words[2:], words[1]])
-        }
+        tokens = [token for token, _ in sorted(described["model"]["vocab"].items(), key=lambda pair: pair[1])]
+        rotated = [tokens[0], *tokens[2:], tokens[1]]
+        described["model"]["vocab"] = {token: number for number, token in enumerate(rotated)}
 
     edit(folder / "tokenizer.json", rotate)
 
 
 def other_end(folder: Path) -> None:
-    edit(folder / "tokenizer_config.json", lambda described: described | {"eos_token": "a"})
+    set_values(folder / "tokenizer_config.json", {"eos_token": "a"})
 
 
 def set_config(key: str, value: Any) -> Callable[[Path], None]:
-    return lambda folder: edit(folder / "config.json", lambda described: described | {key: value})
+    return lambda folder: set_values(folder / "config.json", {key: value})
 
 
 CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -94,13 +95,13 @@ def test_a_frozen_backbone_is_known_by_its_configuration_and_tokenizer_too(
         ["recommend", "--verify", *users],
         ["finetune"],
     ]
-    for name, (change, part) in CHANGES.items():
+    for name, (change, subject) in CHANGES.items():
         change(copy := Path(shutil.copytree(original, tmp_path / name)))
         for command, *rest in commands:
             typed = [str(command), "--run", run, *rest, "--backbone", copy]
             line = refusal(lambda typed=typed: run_command(*typed))
             assert (
-                f"the {part} of backbone {str(copy)!r} is not the one this run was trained with (SHA-256 "
+                f"the {subject} of backbone {str(copy)!r} is not the one this run was trained with (SHA-256 "
                 in line
             )
     assert not (tmp_path / "lists.csv").exists()
@@ -113,13 +114,10 @@ def test_a_faithful_copy_of_a_frozen_backbone_is_accepted(
 ) -> None:
     run, copy = pretrained_run(data, original, tmp_path / "run"), tmp_path / "copy"
     AutoModelForCausalLM.from_pretrained(original, dtype=dtype, trust_remote_code=False).save_pretrained(copy)
-    words = AutoTokenizer.from_pretrained(original, trust_remote_code=False)
-    words("a user has interacted", truncation=True, max_length=2)  # which the library keeps in what it saves
-    words.save_pretrained(copy)
-    edit(
-        copy / "config.json",
-        lambda described: described | {"transformers_version": "5.0.0", "architectures": None},
-    )
+    tokenizer = AutoTokenizer.from_pretrained(original, trust_remote_code=False)
+    tokenizer("a user has interacted", truncation=True, max_length=2)  # the library saves the truncation
+    tokenizer.save_pretrained(copy)
+    set_values(copy / "config.json", {"transformers_version": "5.0.0", "architectures": None})
     run_command("evaluate", "--run", run, "--backbone", copy)
     run_command(
         "recommend", "--run", run, "--backbone", copy, "--all", "--k", 3, "--output", tmp_path / "lists.csv"
@@ -134,7 +132,9 @@ def test_a_configuration_has_the_same_hash_with_and_without_its_defaults(
         folder / "config.json",
         lambda described: {key: value for key, value in described.items() if key != "use_cache"},
     )
-    configs = [load_backbone(BackboneConfig(str(one)))[0].model.config for one in (original, folder, folder)]
+    configs = [
+        load_backbone(BackboneConfig(str(path)))[0].model.config for path in (original, folder, folder)
+    ]
     assert len({config_sha256(config) for config in configs}) == 1
     configs[0].rope_parameters = {"factor": 2.0}
     configs[1].rope_parameters = {"factor": 4.0}
@@ -179,7 +179,7 @@ def test_a_run_that_holds_its_backbone_takes_no_other(folder: Path, data: Path, 
 
 @pytest.mark.parametrize("tune", ["frozen", "lora"])
 def test_a_backbone_made_here_is_trained_in_full(tune: str, data: Path, tmp_path: Path) -> None:
-    """A run would not hold it otherwise, and it could not be had again."""
+    """Otherwise the run would not hold it, and nothing else does."""
     line = refusal(
         lambda: run_command("pretrain", "--dataset", data, "--output", tmp_path / "run", "--tune", tune)
     )
@@ -207,10 +207,8 @@ def test_an_interrupted_run_is_resumed_with_a_backbone_that_moved(
     with pytest.raises((Stopped, SystemExit)):
         pretrained_run(data, folder, tmp_path / "run", "--epochs", 2)
     monkeypatch.undo()
-    moved, other = (
-        folder.rename(tmp_path / "elsewhere"),
-        save_backbone(tmp_path / "other", dropout=0.1, seed=1),
-    )
+    moved = folder.rename(tmp_path / "elsewhere")
+    other = save_backbone(tmp_path / "other", dropout=0.1, seed=1)
     resume = ["pretrain", "--output", tmp_path / "run", "--resume"]
     line = refusal(lambda: run_command(*resume))
     assert f"backbone {str(folder)!r} cannot be loaded: there is no such folder" in line
@@ -218,9 +216,9 @@ def test_an_interrupted_run_is_resumed_with_a_backbone_that_moved(
     assert "backbone is not as it was when training began" in refusal(
         lambda: run_command(*resume, "--backbone", other)
     )
-    for name, (change, part) in CHANGES.items():
+    for name, (change, subject) in CHANGES.items():
         change(copy := Path(shutil.copytree(moved, tmp_path / name)))
-        assert f"{part} is not as it was when training began" in refusal(
+        assert f"{subject} is not as it was when training began" in refusal(
             lambda copy=copy: run_command(*resume, "--backbone", copy)
         )
     run_command(*resume, "--backbone", moved)

@@ -3,13 +3,11 @@
 from pathlib import Path
 
 import pytest
-from transformers import (
-    AutoModelForCausalLM,
-)
+from transformers import AutoModelForCausalLM
 
 from cllm4rec.models.backbone import load_backbone
 from cllm4rec.models.configs import BackboneConfig
-from tests.support.backbones import edit, refusal, refused, run_command
+from tests.support.backbones import refusal, refused, run_command, set_values
 
 
 def oversize(folder: Path) -> int:
@@ -42,14 +40,14 @@ def test_an_oversized_tokenizer_is_refused_before_a_run_folder_is_made(
 
 
 def test_a_special_token_beyond_the_word_table_counts(folder: Path) -> None:
-    edit(folder / "tokenizer_config.json", lambda described: described | {"eos_token": "<|new end|>"})
+    set_values(folder / "tokenizer_config.json", {"eos_token": "<|new end|>"})
     assert "the last is '<|new end|>'" in refused(folder)
 
 
 def test_a_tokenizer_without_an_end_is_refused_before_a_run_folder_is_made(
     folder: Path, data: Path, tmp_path: Path
 ) -> None:
-    edit(folder / "tokenizer_config.json", lambda described: described | {"eos_token": None})
+    set_values(folder / "tokenizer_config.json", {"eos_token": None})
     flags = ["--dataset", data, "--output", tmp_path / "run", "--backbone", folder, "--system", "rsllm"]
     assert "has no end token (eos_token)" in refusal(lambda: run_command("pretrain", *flags))
     assert not (tmp_path / "run").exists()

@@ -12,7 +12,7 @@ from cllm4rec.data.manifest import write_manifest
 from cllm4rec.models import load
 from cllm4rec.models.backbone import load_backbone
 from cllm4rec.models.configs import BackboneConfig
-from tests.support.backbones import edit, refusal, refused, run_command, sign_run
+from tests.support.backbones import refusal, refused, run_command, set_values, sign_run
 
 PLANTED = "import pathlib\npathlib.Path({!r}).write_text('run')\n"
 AUTO_MAP = {
@@ -24,14 +24,17 @@ AUTO_MAP = {
 
 @pytest.fixture
 def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A file that planted code would write, with `y` on standard input. The test ends with the file not there."""
+    """The file that planted code would write; standard input says `y`.
+
+    The test fails if the file exists at its end.
+    """
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 20))
     yield tmp_path / "ran"
     assert not (tmp_path / "ran").exists()
 
 
 def plant(folder: Path, ran: Path) -> None:
-    """Code that any of the loaders could be led to, under every name by which the libraries look for some."""
+    """Write code under every name by which a loader could look for it."""
     names = (
         "planted.py",
         "modeling_gpt2.py",
@@ -49,18 +52,15 @@ def plant(folder: Path, ran: Path) -> None:
 def test_code_in_a_backbones_folder_never_runs(file: str, known: bool, folder: Path, ran: Path) -> None:
     before = load_backbone(BackboneConfig(str(folder)))[1]("interacted")["input_ids"]
     plant(folder, ran)
-    edit(folder / file, lambda described: described | {"auto_map": AUTO_MAP})
+    set_values(folder / file, {"auto_map": AUTO_MAP})
     if not known:
-        edit(
-            folder / file,
-            lambda described: described | {"model_type": "planted", "tokenizer_class": "Planted"},
-        )
+        set_values(folder / file, {"model_type": "planted", "tokenizer_class": "Planted"})
     if file == "config.json" and not known:
         assert (
             "transformers has no model type 'planted', and code in a model's folder is never run"
             in refused(folder)
         )
-    else:  # the library's own code reads the network, and tokenizer.json says all of the words
+    else:  # the library's code builds the network; tokenizer.json describes the tokenizer whole
         assert load_backbone(BackboneConfig(str(folder)))[1]("interacted")["input_ids"] == before
 
 
@@ -70,7 +70,7 @@ def test_code_in_a_runs_folder_never_runs(file: str, data: Path, ran: Path, tmp_
     inner = tmp_path / "run" / "pretrain" / "backbone"
     plant(inner, ran)
     planted = {"auto_map": AUTO_MAP, "model_type": "planted", "tokenizer_class": "Planted"}
-    edit(inner / file, lambda described: described | planted)
+    set_values(inner / file, planted)
     assert "is not listed in manifest.json" in refusal(lambda: load(tmp_path / "run"))
     write_manifest(inner.parent)  # as a hostile author would
     sign_run(tmp_path / "run")
@@ -90,12 +90,12 @@ def test_a_pickle_is_not_read(folder: Path, ran: Path) -> None:
 
 @pytest.mark.parametrize("name", ["adapter_model.bin", "pytorch_model.bin", "../other.safetensors"])
 def test_a_file_of_weights_that_the_config_names_is_not_read(name: str, folder: Path) -> None:
-    edit(folder / "config.json", lambda described: described | {"transformers_weights": name})
+    set_values(folder / "config.json", {"transformers_weights": name})
     assert "config.json has transformers_weights" in refused(folder)
 
 
 def test_adapters_that_would_lead_to_another_model_are_not_read(folder: Path) -> None:
     (folder / "adapter_config.json").write_text(
-        '{"base_model_name_or_path": "somebody/elses", "peft_type": "LORA"}', "utf-8"
+        '{"base_model_name_or_path": "another/model", "peft_type": "LORA"}', "utf-8"
     )
     assert "merge them with merge_and_unload" in refused(folder)

@@ -3,34 +3,20 @@
 from pathlib import Path
 
 import pytest
-from transformers import (
-    BartConfig,
-    BertConfig,
-    T5Config,
-)
+from transformers import BartConfig, BertConfig, T5Config
 from transformers.models.auto import AutoModelForSeq2SeqLM
 from transformers.models.bart import BartForConditionalGeneration
 from transformers.models.bert import BertForMaskedLM
 
-from cllm4rec.models.backbone import check_backbone, load_backbone
+from cllm4rec.models.backbone import check_backbone
 from cllm4rec.models.configs import BackboneConfig
-from tests.support.backbones import edit, refusal, save_backbone
-
-
-def refused(backbone: Path | str) -> str:
-    """The message with which a backbone is refused."""
-    with pytest.raises(ValueError, match="cannot be loaded") as caught:
-        load_backbone(BackboneConfig(str(backbone)))
-    message = str(caught.value)
-    assert str(backbone) in message
-    assert "\n" not in message
-    return message
+from tests.support.backbones import ARCHITECTURES, refusal, refused, save_backbone, set_values
 
 
 def test_a_folder_that_is_missing_or_empty_is_refused_in_one_line(tmp_path: Path) -> None:
-    refused(tmp_path / "missing")
+    assert "cannot be loaded" in refused(tmp_path / "missing")
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty")
+    assert "cannot be loaded" in refused(tmp_path / "empty")
 
 
 def test_a_folder_of_a_model_that_is_no_causal_language_model_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -38,22 +24,22 @@ def test_a_folder_of_a_model_that_is_no_causal_language_model_is_refused_in_one_
         vocab_size=100, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0
     )
     AutoModelForSeq2SeqLM.from_config(config).save_pretrained(tmp_path)
-    refused(tmp_path)
+    assert "cannot be loaded" in refused(tmp_path)
 
 
 def test_a_folder_whose_weights_are_broken_is_refused_in_one_line(tmp_path: Path) -> None:
     folder = save_backbone(tmp_path / "backbone")
     (folder / "model.safetensors").write_bytes(b"not weights")
-    refused(folder)
+    assert "cannot be loaded" in refused(folder)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_folder_without_a_tokenizer_is_refused_in_one_line(architecture: str, tmp_path: Path) -> None:
-    """Hugging Face builds an empty tokenizer for some architectures: every text would be lost without a word."""
+    """Hugging Face builds an empty tokenizer for some architectures: every text would be lost silently."""
     folder = save_backbone(tmp_path / "backbone", architecture)
     for file in folder.glob("tokenizer*"):
         file.unlink()
-    refused(folder)
+    assert "cannot be loaded" in refused(folder)
 
 
 def test_an_encoder_is_refused(folder: Path) -> None:
@@ -70,9 +56,9 @@ def test_an_encoder_with_a_decoder_is_refused(folder: Path) -> None:
 
 
 def test_a_long_reason_of_a_library_is_shortened(folder: Path) -> None:
-    edit(folder / "config.json", lambda described: described | {"n_inner": "x" * 5000})
+    set_values(folder / "config.json", {"n_inner": "x" * 5000})
     assert len(refused(folder).replace(str(folder), "")) < 350
-    edit(folder / "config.json", lambda described: described | {"n_inner": None, "model_type": "x" * 5000})
+    set_values(folder / "config.json", {"n_inner": None, "model_type": "x" * 5000})
     line = refused(folder)
     assert len(line.replace(str(folder), "")) < 350
     assert "code in a model's folder is never run" in line

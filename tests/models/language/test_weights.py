@@ -7,21 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import (
-    AutoModelForCausalLM,
-)
+from transformers import AutoModelForCausalLM
 
 from cllm4rec.models.architecture import check_architecture, weight_shapes
 from cllm4rec.models.backbone import RUN_PREFIX, Backbone, load_backbone
 from cllm4rec.models.configs import BackboneConfig
-from tests.support.backbones import edit, fingerprint, refusal, refused
+from tests.support.backbones import fingerprint, refusal, refused, set_values
 
 
 def test_quantised_weights_are_refused(folder: Path) -> None:
-    edit(
-        folder / "config.json",
-        lambda described: described | {"quantization_config": {"quant_method": "gptq"}},
-    )
+    set_values(folder / "config.json", {"quantization_config": {"quant_method": "gptq"}})
     assert "its weights are quantised" in refused(folder)
 
 
@@ -39,7 +34,7 @@ def test_a_word_table_of_another_size_than_the_config_says_is_refused(prefix: st
     renamed = {name.replace("transformer.", prefix): tensor for name, tensor in weights.items()}
     save_file(renamed, folder / "model.safetensors", {"format": "pt"})
     load_backbone(BackboneConfig(str(folder)))
-    edit(folder / "config.json", lambda described: described | {"vocab_size": 282})
+    set_values(folder / "config.json", {"vocab_size": 282})
     assert (
         "tensor transformer.wte.weight has shape [281, 32], and config.json describes [282, 32]"
         in refused(folder)
@@ -83,7 +78,7 @@ def test_weights_in_several_files_are_the_same(original: Path, folder: Path) -> 
     index.write_text(json.dumps({"metadata": {}, "weight_map": files}), "utf-8")
     assert fingerprint(folder) == fingerprint(original)
     for odd in ("../model.safetensors", "/etc/passwd", "model.bin", None, 3):
-        edit(index, lambda described, odd=odd: described | {"weight_map": {"a": odd}})
+        set_values(index, {"weight_map": {"a": odd}})
         refused(folder)
 
 
@@ -94,7 +89,7 @@ def test_a_network_has_all_the_weights_of_its_run_and_no_others(folder: Path) ->
     model = check_architecture(config, stored, RUN_PREFIX)
     assert {p.device.type for p in model.parameters()} == {"meta"}
     name = f"{RUN_PREFIX}transformer.h.1.ln_1.bias"
-    fewer = {other: shape for other, shape in stored.items() if other != name}
+    fewer = {key: shape for key, shape in stored.items() if key != name}
     assert "transformer.h.1.ln_1.bias is missing" in refusal(
         lambda: check_architecture(config, fewer, RUN_PREFIX)
     )
@@ -102,19 +97,19 @@ def test_a_network_has_all_the_weights_of_its_run_and_no_others(folder: Path) ->
     assert "transformer.h.2.ln_1.bias has no use" in refusal(
         lambda: check_architecture(config, more, RUN_PREFIX)
     )
-    other = stored | {name: (33,)}
+    reshaped = stored | {name: (33,)}
     assert "has shape [33], and config.json describes [32]" in refusal(
-        lambda: check_architecture(config, other, RUN_PREFIX)
+        lambda: check_architecture(config, reshaped, RUN_PREFIX)
     )
 
 
-def test_a_backbone_is_the_same_however_it_is_read(folder: Path) -> None:
-    """Weights are handed over one by one, and not read by the library from the folder: nothing else can be read then."""
+def test_a_backbone_is_the_same_however_it_is_loaded(folder: Path) -> None:
+    """The library is handed each weight and reads nothing from the folder itself."""
     published = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, trust_remote_code=False
     ).state_dict()
     backbone: Backbone = load_backbone(BackboneConfig(str(folder)))[0]
-    own = backbone.model.state_dict()
-    assert own.keys() == published.keys()
-    assert all(torch.equal(own[name], published[name]) for name in own)
+    weights = backbone.model.state_dict()
+    assert weights.keys() == published.keys()
+    assert all(torch.equal(weights[name], published[name]) for name in weights)
     assert re.fullmatch("[0-9a-f]{64}", backbone.fingerprint())
