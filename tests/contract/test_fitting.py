@@ -11,14 +11,11 @@ from cllm4rec.data.synthetic import shuffled_items, taste_world
 from cllm4rec.models import SYSTEMS, system_class, system_settings
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.neural import NeuralRecommender
-from cllm4rec.models.one_stage import OneStage
-from tests.support.systems import fit, fitted, new_system, top_items
+from tests.support.systems import ONE_STAGE, fit, fitted, new_system, top_items
 from tests.support.worlds import taste_dataset
 
-ONE_STAGE = [name for name in SYSTEMS if issubclass(system_class(name), OneStage)]
-CHOOSING = [
-    name for name in ONE_STAGE if system_class(name).grid
-]  # their settings are chosen on validation events
+# their settings are chosen on validation events
+CHOOSING = [name for name in ONE_STAGE if system_class(name).grid]
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -32,7 +29,7 @@ def test_same_seed_gives_the_same_lists(name: str, model: Recommender) -> None:
     np.testing.assert_array_equal(top_items(model, taste_dataset()), top_items(again, taste_dataset()))
 
 
-def test_a_second_fit_starts_afresh(name: str, model: Recommender) -> None:
+def test_a_second_fit_starts_from_scratch(name: str, model: Recommender) -> None:
     again = fit(fit(new_system(name), taste_dataset(2)), taste_dataset())
     np.testing.assert_array_equal(top_items(model, taste_dataset()), top_items(again, taste_dataset()))
 
@@ -43,9 +40,8 @@ def test_a_second_fit_chooses_its_settings_anew(name: str) -> None:
     shuffled = shuffled_items(taste_world(3, n_users=80, n_items=60, n_events=12).events)
     first, second = build_dataset(shuffled), taste_dataset()
     new = fit(system(system.config_class(**given)), second)
-    assert fit(system(system.config_class(**given)), first).config != new.config, (
-        "the worlds must call for other settings"
-    )
+    other = fit(system(system.config_class(**given)), first)
+    assert other.config != new.config, "the two datasets must call for different settings"
     again = fit(fit(system(system.config_class(**given)), first), second)
     assert again.config == new.config
 
@@ -64,7 +60,7 @@ def test_nothing_saved_is_a_pickle(model: Recommender, tmp_path: Path) -> None:
     assert kinds <= {".json", ".safetensors", ".parquet"}
 
 
-def test_an_unknown_system_is_refused_with_the_names_of_those_there_are() -> None:
+def test_an_unknown_system_is_refused_with_the_names_of_the_systems() -> None:
     with pytest.raises(ValueError, match="cllm4rec"):
         system_class("no-such-system")
 
@@ -87,7 +83,7 @@ def test_a_given_setting_is_kept_and_the_best_of_the_others_is_chosen(name: str)
 
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if system_settings(name).training])
 def test_training_a_loaded_model_further_leaves_its_file_alone(name: str, tmp_path: Path) -> None:
-    """Weights are pages of the file, until they are written to."""
+    """Loaded weights are mapped pages of the file until they are written to."""
     fitted(name).save(tmp_path)
     file = tmp_path / "model.safetensors"
     before = file.read_bytes()

@@ -11,7 +11,7 @@ from cllm4rec.data.synthetic import checkerboard
 from cllm4rec.models import system_class
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.neural import NeuralRecommender
-from tests.support.systems import fit, fitted, new_system, top_items
+from tests.support.systems import ONE_STAGE, fit, fitted, new_system, top_items
 from tests.support.worlds import renumbered, taste_dataset
 
 
@@ -60,7 +60,8 @@ def test_renumbering_the_items_permutes_the_scores_of_cllm4rec_with_renumbered_r
     np.testing.assert_allclose(
         other.score(users, turned.train), scores[:, order], rtol=1e-4, atol=1e-4 * np.abs(scores).max()
     )
-    lists_of_ids = [
-        m.item_ids.ids.to_numpy()[top_items(m, d)] for m, d in ((model, dataset), (other, turned))
-    ]
-    np.testing.assert_array_equal(*lists_of_ids)
+    ids, other_ids = (
+        system.item_ids.ids.to_numpy()[top_items(system, data)]
+        for system, data in ((model, dataset), (other, turned))
+    )
+    np.testing.assert_array_equal(ids, other_ids)

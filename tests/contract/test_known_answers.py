@@ -1,4 +1,4 @@
-"""Every system masters a certain world and is at chance in a shuffled one."""
+"""Every system masters data with a known answer and is at chance in shuffled data."""
 
 from functools import cache
 
@@ -16,21 +16,19 @@ from tests.support.worlds import taste_dataset
 
 
 def test_checkerboard_is_mastered(name: str) -> None:
-    """Each user took 40 of the 50 items of one parity: the other ten, five of which are test events, come first."""
+    """Each user took 40 of the 50 items of one parity; the other ten, five in test events, come first."""
     dataset = build_dataset(checkerboard(60, 100).drop("timestamp"))  # in no order: there is no next item
-    epochs = (
-        40 if name in ("sasrec", "gru4rec", "rsllm") else 4
-    )  # those that start at random have more to learn
+    randomly_initialised = name in ("sasrec", "gru4rec", "rsllm")  # they have more to learn
+    config = TrainConfig(epochs=40 if randomly_initialised else 4, batch_size=8, warmup_steps=5)
     untitled = {"prompt": "ids"} if name == "rsllm" else {}
-    model = fit(
-        new_system(name, **untitled), dataset, TrainConfig(epochs=epochs, batch_size=8, warmup_steps=5)
-    )
+    model = fit(new_system(name, **untitled), dataset, config)
     measured = measure(model, dataset.train, dataset.test)
     users = np.arange(dataset.n_users)
     best = model.recommend(users, dataset.train, k=10).items
-    parity = np.array([int(one[1:]) % 2 for one in dataset.item_ids.ids])
-    own = np.array([int(one[1:]) % 2 for one in dataset.user_ids.ids])
-    same = float((parity[best] == own[:, None]).mean())
+    item_parity, user_parity = (
+        np.array([int(text[1:]) % 2 for text in ids]) for ids in (dataset.item_ids.ids, dataset.user_ids.ids)
+    )
+    same = float((item_parity[best] == user_parity[:, None]).mean())
     if name == "popularity":
         assert measured.metrics["recall@20"] < 0.6
         assert same < 0.7
@@ -50,8 +48,8 @@ class RandomScorer:
 
 
 @cache
-def shuffled_world() -> tuple[Dataset, float]:
-    """A world where nothing can be learned, and the NDCG@100 of chance in it, averaged over 50 random scorers."""
+def shuffled_dataset() -> tuple[Dataset, float]:
+    """Data in which nothing can be learned, and its NDCG@100 of chance: the mean of 50 random scorers."""
     world = taste_world(3, n_users=250, n_items=150, n_events=12)
     dataset = build_dataset(shuffled_items(world.events), world.items)
     masked = dataset.only("train", "validation")
@@ -63,12 +61,11 @@ def shuffled_world() -> tuple[Dataset, float]:
 
 
 def test_shuffled_labels_leave_a_system_at_chance(name: str) -> None:
-    """Within four standard errors of the mean over users (about 250 of them) of what random scorers reach."""
-    dataset, chance = shuffled_world()
+    """The mean over about 250 users is within four standard errors of that of random scorers."""
+    dataset, chance = shuffled_dataset()
     model = fit(new_system(name), dataset)
-    values = measure(model, dataset.train, dataset.test, dataset.only("train", "validation")).per_user[
-        "ndcg@100"
-    ]
+    masked = dataset.only("train", "validation")
+    values = measure(model, dataset.train, dataset.test, masked).per_user["ndcg@100"]
     assert abs(values.mean() - chance) < 4 * values.std(ddof=1) / np.sqrt(len(values))
 
 

@@ -41,7 +41,7 @@ def test_seen_items_are_never_recommended(
         assert sorted(items[items >= 0]) == unseen.tolist()
 
 
-def test_masked_items_are_never_recommended_though_the_model_does_not_see_them(model: Recommender) -> None:
+def test_masked_items_are_never_recommended(model: Recommender) -> None:
     dataset = taste_dataset()
     users = np.arange(dataset.n_users)
     best = model.recommend(users, dataset.train, dataset.n_items, masked=dataset)
@@ -49,7 +49,7 @@ def test_masked_items_are_never_recommended_though_the_model_does_not_see_them(m
         assert not set(items[items >= 0]) & set(dataset.interactions.history(user))
 
 
-def test_a_batch_gives_what_its_users_give_one_by_one(model: Recommender) -> None:
+def test_a_batch_gives_the_lists_of_its_users_alone(model: Recommender) -> None:
     dataset = taste_dataset()
     users = np.random.default_rng(0).permutation(dataset.n_users)[:25]
     scores, batch = model.score(users, dataset.train), model.recommend(users, dataset.train, 10)
@@ -64,10 +64,10 @@ def test_a_batch_gives_what_its_users_give_one_by_one(model: Recommender) -> Non
 def test_batches_together_serve_every_user_in_order(model: Recommender) -> None:
     dataset = taste_dataset()
     users = np.arange(dataset.n_users)
-    parts = list(model.recommend_batches(users, dataset.train, k=10, batch_size=32))
-    np.testing.assert_array_equal(np.concatenate([part.users for part in parts]), users)
+    batches = list(model.recommend_batches(users, dataset.train, k=10, batch_size=32))
+    np.testing.assert_array_equal(np.concatenate([batch.users for batch in batches]), users)
     np.testing.assert_array_equal(
-        np.concatenate([part.items for part in parts]), top_items(model, dataset, 10)
+        np.concatenate([batch.items for batch in batches]), top_items(model, dataset, 10)
     )
 
 
@@ -94,7 +94,7 @@ def test_k_below_one_is_refused(model: Recommender, k: int) -> None:
         model.recommend(np.arange(2), taste_dataset().train, k)
 
 
-def test_nobody_asked_for_gives_no_rows(model: Recommender) -> None:
+def test_no_users_give_no_rows(model: Recommender) -> None:
     nobody = np.empty(0, dtype=np.int64)
     assert model.score(nobody, taste_dataset().train).shape == (0, taste_dataset().n_items)
     assert len(model.recommend(nobody, taste_dataset().train, 5).items) == 0

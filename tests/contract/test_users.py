@@ -26,31 +26,30 @@ def test_a_user_unknown_to_the_model_is_served_from_the_history(model: Recommend
     assert (items >= 0).all()
     assert not set(items) & set(history)
     for user in (0, 5):
-        np.testing.assert_allclose(
-            model.score(np.array([user]), extended),
-            model.score(np.array([user]), dataset),
-            rtol=1e-4,
-            atol=1e-4,
-        )
+        scores, expected = (model.score(np.array([user]), data) for data in (extended, dataset))
+        np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", PERSONAL)
 def test_the_history_of_an_unknown_user_matters(model: Recommender) -> None:
     dataset = taste_dataset().train
-    one, other = (with_user(dataset, "a new reader", dataset.interactions.history(user)) for user in (0, 1))
     newcomer = np.array([dataset.n_users])
-    assert not np.allclose(model.score(newcomer, one), model.score(newcomer, other))
+    first, second = (
+        model.score(newcomer, with_user(dataset, "a new reader", dataset.interactions.history(user)))
+        for user in (0, 1)
+    )
+    assert not np.allclose(first, second)
 
 
 @pytest.mark.parametrize("name", PERSONAL)
-def test_a_history_taken_on_after_training_changes_the_scores_of_a_known_user(model: Recommender) -> None:
+def test_events_after_training_change_the_scores_of_a_known_user(model: Recommender) -> None:
     dataset = taste_dataset()
     user = np.unique(dataset.validation.interactions.users)[:1]
     later = dataset.only("train", "validation")
     assert not np.array_equal(model.score(user, dataset.train), model.score(user, later))
 
 
-def test_a_number_that_is_no_users_is_refused(model: Recommender) -> None:
+def test_an_unknown_user_number_is_refused(model: Recommender) -> None:
     dataset = taste_dataset().train
     for number in (-1, dataset.n_users):
         with pytest.raises(ValueError, match=f"there is no user {number} in data of {dataset.n_users} users"):
@@ -67,18 +66,15 @@ def test_an_unknown_user_without_history_is_refused_by_name(model: Recommender) 
 def test_a_user_without_training_events_is_served_as_a_new_one(model: Recommender) -> None:
     dataset = taste_dataset()
     user = int(dataset.interactions.users[0])
-    cold = replace(
-        dataset, part=np.where(dataset.interactions.users == user, 2, dataset.part).astype(np.uint8)
-    )
+    part = np.where(dataset.interactions.users == user, 2, dataset.part).astype(np.uint8)
+    cold = replace(dataset, part=part)
     served = fit(new_system(model.name), cold)
     assert served._known_users(np.array([user]), cold).tolist() == [-1]
     renamed = cold.users.with_columns(
         user_id=pl.when(pl.int_range(pl.len()) == user).then(pl.lit("new")).otherwise("user_id")
     )
-    as_known, as_new = (
-        served.score(np.array([user]), cold),
-        served.score(np.array([user]), replace(cold, users=renamed)),
-    )
+    as_known = served.score(np.array([user]), cold)
+    as_new = served.score(np.array([user]), replace(cold, users=renamed))
     np.testing.assert_array_equal(as_known, as_new)
     with pytest.raises(ValueError, match="no history"):
         served.score(np.array([user]), cold.train)

@@ -43,10 +43,8 @@ def without_cold_texts() -> Dataset:
 
 def test_the_cold_reader_and_the_cold_book_have_texts_and_no_training_events() -> None:
     dataset = with_cold_texts()
-    user, item = (
-        dataset.user_ids.index(world().user_ids[:1])[0],
-        dataset.item_ids.index(world().item_ids[:1])[0],
-    )
+    user = dataset.user_ids.index(world().user_ids[:1])[0]
+    item = dataset.item_ids.index(world().item_ids[:1])[0]
     assert user not in dataset.train.interactions.users
     assert item not in dataset.train.interactions.items
     assert user in dataset.interactions.users
@@ -74,9 +72,9 @@ def test_texts_without_training_events_are_in_no_document() -> None:
 
 
 def test_texts_without_training_events_are_in_no_example_of_any_corpus() -> None:
-    for place, texts in texts_of_all_corpora(with_cold_texts()).items():
+    for objective, texts in texts_of_all_corpora(with_cold_texts()).items():
         assert texts
-        assert not mentions(texts, COLD), place
+        assert not mentions(texts, COLD), objective
 
 
 def test_texts_without_training_events_change_no_weight() -> None:

@@ -9,7 +9,7 @@ import pytest
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import SYSTEMS, system_class
 from tests.support.planted import (
-    assert_equal_to_the_bit,
+    assert_bit_identical,
     assert_the_same_is_learned,
     events,
     world,
@@ -18,14 +18,14 @@ from tests.support.planted import (
 
 
 def other_held_out_items(*parts: str) -> pl.DataFrame:
-    """The events with other items in the held-out parts named, none of them twice with one user."""
+    """The events with other items in the given parts; no user has an item twice."""
     frame, catalogue = events(), sorted(world().item_ids)
     taken = set(frame.select("user_id", "item_id").iter_rows())
     rows = []
     for row in frame.iter_rows(named=True):
         if row["part"] in parts:
-            user, place = row["user_id"], catalogue.index(row["item_id"])
-            others = [catalogue[(place + 7 * step) % len(catalogue)] for step in range(1, len(catalogue))]
+            user, index = row["user_id"], catalogue.index(row["item_id"])
+            others = [catalogue[(index + 7 * step) % len(catalogue)] for step in range(1, len(catalogue))]
             row["item_id"] = next(item for item in others if (user, item) not in taken)
             taken.add((user, row["item_id"]))
         rows.append(row)
@@ -42,7 +42,7 @@ def with_other_test_items() -> Dataset:
     return world_with(frame=other_held_out_items("test"))
 
 
-def test_the_other_events_are_held_out_ones_only() -> None:
+def test_only_held_out_events_are_changed() -> None:
     dataset = world_with()
     for other, parts in (
         (with_other_held_out_items(), ("validation", "test")),
@@ -70,4 +70,4 @@ def test_test_events_change_nothing_that_a_system_of_one_stage_learns(system: st
         for data in (world_with(), with_other_test_items())
     ]
     assert fitted[0].config == fitted[1].config
-    assert_equal_to_the_bit(*(model._arrays() for model in fitted))
+    assert_bit_identical(*(model._arrays() for model in fitted))

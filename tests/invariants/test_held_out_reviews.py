@@ -13,7 +13,7 @@ from cllm4rec.text.content import content_documents
 from tests.support.planted import (
     STAGE_OBJECTIVES,
     WORDS,
-    assert_equal_to_the_bit,
+    assert_bit_identical,
     assert_the_same_is_learned,
     held_out_emptied,
     learned,
@@ -35,7 +35,7 @@ def with_empty_held_out_reviews() -> Dataset:
     return world_with(held_out_emptied)
 
 
-def test_the_planted_words_are_where_they_have_to_be() -> None:
+def test_each_planted_word_is_in_all_reviews_of_its_part_only() -> None:
     dataset = with_planted_reviews()
     for name, word in WORDS.items():
         reviews = dataset.only(name).interactions.reviews.to_list()
@@ -58,7 +58,7 @@ def test_words_of_held_out_reviews_are_not_in_the_texts_of_the_vocabulary(
     assert not mentions(texts, WORDS["test"])
 
 
-def test_words_of_held_out_reviews_are_no_pieces() -> None:
+def test_words_of_held_out_reviews_are_no_tokens() -> None:
     tokenizer = learned(with_planted_reviews)[0].tokenizer.words
     pieces = {name: tokenizer.tokenize(f" {word}") for name, word in WORDS.items()}
     assert len(pieces["train"]) == 1
@@ -83,7 +83,7 @@ def test_words_of_held_out_reviews_are_in_no_document() -> None:
 
 def test_words_of_held_out_reviews_are_in_no_example_of_any_corpus() -> None:
     corpora = texts_of_all_corpora(with_planted_reviews())
-    assert set(corpora) == {(stage, name) for stage, own in STAGE_OBJECTIVES.items() for name in own}
+    assert set(corpora) == {(stage, name) for stage, names in STAGE_OBJECTIVES.items() for name in names}
     for (stage, name), texts in corpora.items():
         assert (mentions(texts, WORDS["train"]) > 0) == (name == "content"), stage
         assert not mentions(texts, WORDS["validation"]), (stage, name)
@@ -96,13 +96,13 @@ def test_held_out_reviews_change_no_weight(validated: bool) -> None:
 
 
 def test_training_reviews_do_change_the_weights() -> None:
-    """So that the equalities here say something."""
-    one, other = learned(with_planted_reviews)[1], learned(world_with)[1]
-    assert not np.array_equal(*(learnt["pretrain content.items.weight"] for learnt in (one, other)))
-    assert not np.array_equal(*(learnt["finetune collaborative.items.weight"] for learnt in (one, other)))
+    """Otherwise the equalities of this file would prove nothing."""
+    weights = learned(with_planted_reviews)[1], learned(world_with)[1]
+    assert not np.array_equal(*(arrays["pretrain content.items.weight"] for arrays in weights))
+    assert not np.array_equal(*(arrays["finetune collaborative.items.weight"] for arrays in weights))
 
 
-def test_held_out_reviews_change_nothing_that_the_commands_write(tmp_path: Path) -> None:
+def test_held_out_reviews_change_no_file_that_the_commands_write(tmp_path: Path) -> None:
     for name, dataset in (("planted", with_planted_reviews()), ("emptied", with_empty_held_out_reviews())):
         dataset.save(tmp_path / name)
         quick = ["--epochs", "1", "--batch-size", "16"]
@@ -110,7 +110,7 @@ def test_held_out_reviews_change_nothing_that_the_commands_write(tmp_path: Path)
         finetune.main(["--run", str(tmp_path / f"{name} run"), *quick])
     for stage in STAGE_OBJECTIVES:
         files = [tmp_path / f"{name} run" / stage for name in ("planted", "emptied")]
-        assert_equal_to_the_bit(*(load_file(file / "model.safetensors") for file in files))
+        assert_bit_identical(*(load_file(file / "model.safetensors") for file in files))
         vocabularies = [(file / "backbone" / "tokenizer.json").read_text() for file in files]
         assert vocabularies[0] == vocabularies[1]
         assert WORDS["train"] in vocabularies[0]

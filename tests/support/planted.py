@@ -18,11 +18,7 @@ from cllm4rec.training.loop import EpochRecord
 
 STAGE_OBJECTIVES = {"pretrain": ("content", "collaborative"), "finetune": ("content", "recommend")}
 QUICK = TrainConfig(epochs=2, batch_size=16, warmup_steps=2)
-WORDS = {
-    "train": "flumquazzling",
-    "validation": "grobvexination",
-    "test": "plixtomberish",
-}  # one for each part
+WORDS = {"train": "flumquazzling", "validation": "grobvexination", "test": "plixtomberish"}  # part -> word
 COLD = "zwickendrall"  # for texts of users and items without training events
 Reviewed = Callable[[str, str], str]  # part, review -> review
 
@@ -34,8 +30,10 @@ def world() -> TasteWorld:
 
 @cache
 def events() -> pl.DataFrame:
-    """Of each reader's books the last is for testing, the one before for validation; one reader and one book are held out
-    altogether."""
+    """Each reader's last event is for testing, the one before for validation.
+
+    All events of one reader and of one book are held out.
+    """
     from_end = pl.int_range(pl.len(), 0, -1).over("user_id")
     part = (
         pl.when(from_end == 1)
@@ -49,7 +47,7 @@ def events() -> pl.DataFrame:
     return world().events.with_columns(part=pl.when(cold).then(halves).otherwise(part)).drop("rating")
 
 
-def as_it_is(part: str, review: str) -> str:
+def unchanged(part: str, review: str) -> str:
     return review
 
 
@@ -62,9 +60,9 @@ def held_out_emptied(part: str, review: str) -> str:
 
 
 def world_with(
-    reviewed: Reviewed = as_it_is, frame: pl.DataFrame | None = None, cold: str = "quiet"
+    reviewed: Reviewed = unchanged, frame: pl.DataFrame | None = None, cold: str = "quiet"
 ) -> Dataset:
-    """The world with other reviews, with other events, or with another word in each text of the cold reader and book."""
+    """The data with other reviews or events, or with the word `cold` in each text of the cold user and item."""
     frame = events() if frame is None else frame
     reviews = [reviewed(*row) for row in frame.select("part", "review_text").iter_rows()]
     about_users = [
@@ -85,38 +83,38 @@ def world_with(
 def learned(
     dataset: Callable[[], Dataset], validated: bool = False
 ) -> tuple[CLLM4Rec, dict[str, np.ndarray]]:
-    """The model after all stages; its weights after each, and losses, norms and validation metric of each epoch."""
+    """The trained model; weights after each stage; losses, norms and validation metric of each epoch."""
     data, model, found = dataset(), CLLM4Rec(), {}
     for stage in model.stages:
         records: list[EpochRecord] = []
         model.fit(data.train, data.validation if validated else None, QUICK, stage, records.append)
         found |= {f"{stage} {name}": array.copy() for name, array in model._arrays().items()}
-        for one in records:
-            values = (
-                one.losses
-                | one.gradient_norms
-                | {"validation": np.nan if one.validation is None else one.validation}
-            )
-            found |= {f"{stage} epoch {one.epoch} {name}": np.array(value) for name, value in values.items()}
+        for record in records:
+            values = record.losses | record.gradient_norms
+            values["validation"] = np.nan if record.validation is None else record.validation
+            found |= {
+                f"{stage} epoch {record.epoch} {name}": np.array(value) for name, value in values.items()
+            }
     return model, found
 
 
-def assert_equal_to_the_bit(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
-    assert one.keys() == other.keys()
-    for name, array in one.items():
-        np.testing.assert_array_equal(other[name], array, err_msg=name)
+def assert_bit_identical(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
+    assert first.keys() == second.keys()
+    for name, array in first.items():
+        np.testing.assert_array_equal(second[name], array, err_msg=name)
 
 
 def assert_the_same_is_learned(
-    one: Callable[[], Dataset], other: Callable[[], Dataset], validated: bool = False
+    first: Callable[[], Dataset], second: Callable[[], Dataset], validated: bool = False
 ) -> None:
-    models, weights = zip(learned(one, validated), learned(other, validated), strict=True)
+    """Training on both datasets gives the same vocabulary and, bit for bit, the same weights and losses."""
+    models, weights = zip(learned(first, validated), learned(second, validated), strict=True)
     assert models[0].tokenizer.words.get_vocab() == models[1].tokenizer.words.get_vocab()
-    assert_equal_to_the_bit(*weights)
+    assert_bit_identical(*weights)
 
 
 def texts_for_the_vocabulary(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the tokenizer is trained on."""
+    """The texts that the tokenizer is trained on."""
     read: list[str] = []
     train_bpe = backbone.train_bpe
 
@@ -132,7 +130,7 @@ def texts_for_the_vocabulary(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) 
 
 
 def texts_of_all_corpora(dataset: Dataset) -> dict[tuple[str, str], list[str]]:
-    """Every example of every objective of every stage in several epochs, decoded: what is read, and what is predicted."""
+    """Inputs and targets of all examples of two epochs, decoded, by stage and objective."""
     model = CLLM4Rec(CLLM4RecConfig(content_ratio=100.0))  # all documents in each pass
     model._learn_ids(dataset.train)
     model.net = model._build(dataset.train, 0)

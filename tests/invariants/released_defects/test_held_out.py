@@ -1,4 +1,4 @@
-"""Defect 10 of CLLM4Rec's released code, held-out events in the corpora: not here."""
+"""Defect 10 of CLLM4Rec's released code does not occur: held-out events in the corpora."""
 
 from dataclasses import replace
 
@@ -8,7 +8,8 @@ import polars as pl
 from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.text.content import content_documents
 from cllm4rec.text.histories import CollaborativeCorpus, RecommendationCorpus
-from tests.support.released_defects import QUICK, items_of, model, small_dataset
+from tests.support.released_defects import items_of, small_dataset, trained_model
+from tests.support.systems import QUICK
 
 
 # 10: reviews of held-out pairs could be in the corpus
@@ -22,7 +23,7 @@ def test_reviews_of_held_out_events_are_in_no_corpus_and_no_vocabulary() -> None
         assert secret in held_out.interactions.reviews[0]
     fitted = CLLM4Rec().fit(planted.train, planted.validation, replace(QUICK, epochs=1), "pretrain")
     tokenizer = fitted.tokenizer.words
-    assert len(tokenizer.tokenize(f" {learned}")) == 1, "a word of the training reviews is one piece"
+    assert len(tokenizer.tokenize(f" {learned}")) == 1, "a word of the training reviews is one token"
     assert len(tokenizer.tokenize(f" {secret}")) > 3
     assert not any(secret[:6] in piece for piece in tokenizer.get_vocab())
     documents = content_documents(planted.train, fitted.tokenizer)
@@ -38,8 +39,8 @@ def test_held_out_items_are_in_no_history() -> None:
     dataset = small_dataset()
     held_out = dataset.only("validation", "test").interactions
     pairs = set(zip(held_out.users.tolist(), held_out.items.tolist(), strict=True))
-    for stage in model().stages:
-        for objective in model()._objectives(dataset.train, stage, QUICK):
+    for stage in trained_model().stages:
+        for objective in trained_model()._objectives(dataset.train, stage, QUICK):
             corpus = objective.corpus
             if not isinstance(corpus, CollaborativeCorpus | RecommendationCorpus):
                 continue
@@ -47,8 +48,7 @@ def test_held_out_items_are_in_no_history() -> None:
             batch = corpus.batch(examples, epoch=0)
             for row, user in enumerate(corpus.users.tolist()):
                 items = items_of(batch["tokens"][row][batch["mask"][row]])
-                items += (
-                    batch["targets"][batch["rows"] == row].tolist() if objective.name == "recommend" else []
-                )
+                if objective.name == "recommend":
+                    items += batch["targets"][batch["rows"] == row].tolist()
                 assert items
                 assert not pairs & {(user, item) for item in items}

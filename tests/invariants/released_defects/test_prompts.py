@@ -1,4 +1,4 @@
-"""Defects 4, 5, 7 and 11 of CLLM4Rec's released code, truncation, order, padding and first items: none of them is here."""
+"""Defects 4, 5, 7 and 11 of CLLM4Rec's released code do not occur: truncation, order, padding, first items."""
 
 from collections.abc import Callable
 
@@ -12,38 +12,36 @@ from cllm4rec.text.content import ContentCorpus, content_documents
 from cllm4rec.text.histories import CollaborativeCorpus, HistoryOptions
 from cllm4rec.text.prompts import Template
 from tests.support.released_defects import (
-    QUICK,
     histories,
     items_of,
-    model,
     recommendation_corpus,
     small_dataset,
+    trained_model,
 )
+from tests.support.systems import QUICK
 
 
 # 4: truncation removed the query
 def query_tokens(name: str = "recommend") -> list[int]:
-    """Words of the template behind its history, with the user token as None."""
-    template = Template.compile(name, model().tokenizer)
+    """Tokens of the template after its history; -1 is the user token."""
+    template = Template.compile(name, trained_model().tokenizer)
     behind = template.pieces[template.history + 1 :]
     return [token for piece in behind for token in ([-1] if isinstance(piece, str) else piece.tolist())]
 
 
 @pytest.mark.parametrize("order", ["random", "time"])
 def test_truncation_keeps_the_query(order: str) -> None:
-    words = [token for token in query_tokens() if token >= 0]
-    fixed = Template.compile("recommend", model().tokenizer).n_fixed
+    words, n_words = [token for token in query_tokens() if token >= 0], trained_model().tokenizer.n_words
+    fixed = Template.compile("recommend", trained_model().tokenizer).n_fixed
     corpus = recommendation_corpus(order=order, context=fixed + 3, mask_share=0.1)
     examples = corpus.selection(0)
     batch = corpus.batch(examples, epoch=0)
     assert max(len(history) for history in histories(corpus, examples)) > 10
     for row, history in enumerate(histories(corpus, examples)):
         tokens = batch["tokens"][row][batch["mask"][row]]
-        behind = [
-            token for token in tokens.tolist()[-len(query_tokens()) :] if token < model().tokenizer.n_words
-        ]
+        query = [token for token in tokens.tolist()[-len(query_tokens()) :] if token < n_words]
         assert len(tokens) <= fixed + 3
-        assert behind[-len(words) :] == words
+        assert query[-len(words) :] == words
         shown = items_of(tokens)
         assert len(shown) <= 3
         if order == "time" and len(history) > 12:
@@ -52,8 +50,8 @@ def test_truncation_keeps_the_query(order: str) -> None:
 
 
 def test_truncation_keeps_the_query_when_scoring(monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset, net = small_dataset(), model().net
-    fixed = Template.compile("recommend", model().tokenizer).n_fixed
+    dataset, net = small_dataset(), trained_model().net
+    fixed = Template.compile("recommend", trained_model().tokenizer).n_fixed
     read: list[list[int]] = []
     original: Callable[..., Tensor] = net.user_states
 
@@ -66,47 +64,53 @@ def test_truncation_keeps_the_query_when_scoring(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(backbone, "CONTEXT", fixed + 4)
     monkeypatch.setattr(net, "user_states", noted)
     users = np.arange(dataset.n_users)
-    assert np.isfinite(model().score(users, dataset.train)).all()
+    assert np.isfinite(trained_model().score(users, dataset.train)).all()
     assert len(read) == dataset.n_users
-    histories_of = {user: dataset.train.interactions.history(user).tolist() for user in users}
     for tokens in read:
-        user = tokens[0] - model().tokenizer.n_words
-        expected = [model().tokenizer.user(user) if token == -1 else token for token in query_tokens()]
+        user = tokens[0] - trained_model().tokenizer.n_words
+        expected = [
+            trained_model().tokenizer.user(user) if token == -1 else token for token in query_tokens()
+        ]
         assert tokens[-len(expected) :] == expected
         assert len(tokens) <= fixed + 4
-        assert items_of(torch.tensor(tokens)) == histories_of[user][-4:], "the newest items are kept"
+        assert items_of(torch.tensor(tokens)) == dataset.train.interactions.history(user)[-4:].tolist(), (
+            "the newest items are kept"
+        )
 
 
 # 5: no reordering and no shuffling in pretraining
 def test_items_are_reordered_and_examples_shuffled_in_pretraining() -> None:
-    objectives = {one.name: one for one in model()._objectives(small_dataset().train, "pretrain", QUICK)}
+    objectives = {
+        objective.name: objective
+        for objective in trained_model()._objectives(small_dataset().train, "pretrain", QUICK)
+    }
     corpus = objectives["collaborative"].corpus
     assert isinstance(corpus, CollaborativeCorpus)
     selections = [corpus.selection(epoch) for epoch in range(3)]
-    for one, other in zip(selections, selections[1:], strict=False):
-        assert not np.array_equal(one, other)
-        assert not np.array_equal(one, np.arange(len(one)))
-        np.testing.assert_array_equal(np.sort(one), np.arange(len(corpus.users)))
+    for order, next_order in zip(selections, selections[1:], strict=False):
+        assert not np.array_equal(order, next_order)
+        assert not np.array_equal(order, np.arange(len(order)))
+        np.testing.assert_array_equal(np.sort(order), np.arange(len(corpus.users)))
     examples = np.arange(len(corpus.users))
     texts = []
     for epoch in (0, 1):
         batch = corpus.batch(examples, epoch)
         texts.append([items_of(batch["tokens"][row][batch["mask"][row]]) for row in range(len(examples))])
     moved, ascending = 0, 0
-    for one, other, history in zip(*texts, histories(corpus, examples), strict=True):
-        assert sorted(one) == sorted(other) == sorted(history)
-        moved += one != other
-        ascending += one == sorted(one)
+    for items, next_items, history in zip(*texts, histories(corpus, examples), strict=True):
+        assert sorted(items) == sorted(next_items) == sorted(history)
+        moved += items != next_items
+        ascending += items == sorted(items)
     assert moved > 0.9 * len(examples)
     assert ascending < 0.1 * len(examples)
 
 
 def test_documents_are_shuffled_in_content_passes() -> None:
-    documents = content_documents(small_dataset().train, model().tokenizer)
-    corpus = ContentCorpus(documents, model().tokenizer, HistoryOptions(1024), tokens_per_pass=10**9)
-    one, other = corpus.selection(0), corpus.selection(1)
-    assert not np.array_equal(one, other)
-    np.testing.assert_array_equal(np.sort(one), np.sort(other))
+    documents = content_documents(small_dataset().train, trained_model().tokenizer)
+    corpus = ContentCorpus(documents, trained_model().tokenizer, HistoryOptions(1024), tokens_per_pass=10**9)
+    order, next_order = corpus.selection(0), corpus.selection(1)
+    assert not np.array_equal(order, next_order)
+    np.testing.assert_array_equal(np.sort(order), np.sort(next_order))
 
 
 def test_the_order_of_an_example_depends_on_seed_and_epoch_not_on_its_batch() -> None:
@@ -123,7 +127,7 @@ def test_the_order_of_an_example_depends_on_seed_and_epoch_not_on_its_batch() ->
 # 7: the pad id is the id of a word and must change nothing
 @pytest.mark.parametrize("finetuned", [False, True], ids=["pretraining", "finetuning"])
 def test_padding_token_changes_nothing(finetuned: bool) -> None:
-    net = model().net
+    net = trained_model().net
     corpus = recommendation_corpus()
     batch = corpus.batch(np.arange(8), epoch=0)
     assert not batch["mask"].all(), "examples of unequal length"
@@ -134,7 +138,7 @@ def test_padding_token_changes_nothing(finetuned: bool) -> None:
 
 
 def test_padding_token_gets_no_gradient() -> None:
-    net = model().net
+    net = trained_model().net
     net.zero_grad()
     batch = recommendation_corpus(user_dropping=0.0).batch(np.arange(8), epoch=0)
     net("recommend", batch)["recommend"].backward()
@@ -151,28 +155,26 @@ def test_padding_token_gets_no_gradient() -> None:
 @pytest.mark.parametrize("user_dropping", [0.0, 1.0])
 def test_first_item_of_every_main_text_is_predicted(user_dropping: float) -> None:
     options = HistoryOptions(1024, user_dropping=user_dropping)
-    corpus = CollaborativeCorpus(small_dataset().train.interactions, model().tokenizer, options)
+    corpus = CollaborativeCorpus(small_dataset().train.interactions, trained_model().tokenizer, options)
     examples = corpus.selection(0)
     batch = corpus.batch(examples, epoch=0)
     width = batch["tokens"].shape[1]
-    template = Template.compile("collaborative", model().tokenizer)
+    template = Template.compile("collaborative", trained_model().tokenizer)
     last_word = int(template.pieces[template.history - 1][-1])
     for row, history in enumerate(histories(corpus, examples)):
-        own = batch["read"] // width == row
-        predicted = batch["targets"][batch["rows"][own]]
+        in_row = batch["read"] // width == row
+        predicted = batch["targets"][batch["rows"][in_row]]
         items = items_of(batch["tokens"][row][batch["mask"][row]])
         assert predicted.tolist() == items
         assert sorted(items) == sorted(history)
-        place = int(batch["read"][own][0]) % width
-        assert batch["tokens"][row, place] == last_word, (
-            "the first item is predicted from the prompt's last token"
-        )
-        assert items_of(batch["tokens"][row, place + 1 : place + 2]) == items[:1]
+        first = int(batch["read"][in_row][0]) % width
+        assert batch["tokens"][row, first] == last_word, "the first item is predicted from the prompt's end"
+        assert items_of(batch["tokens"][row, first + 1 : first + 2]) == items[:1]
 
 
 @pytest.mark.parametrize("user_dropping", [0.0, 1.0])
 def test_first_word_and_the_end_of_every_text_are_predicted(user_dropping: float) -> None:
-    tokenizer = model().tokenizer
+    tokenizer = trained_model().tokenizer
     documents = content_documents(small_dataset().train, tokenizer)
     corpus = ContentCorpus(documents, tokenizer, HistoryOptions(1024, user_dropping=user_dropping), 10**9)
     examples = corpus.selection(0)[:64]
@@ -181,9 +183,9 @@ def test_first_word_and_the_end_of_every_text_are_predicted(user_dropping: float
     assert {documents[example][0] for example in examples} == {"item", "review"}
     for row, example in enumerate(examples):
         template, field, _, _, words = documents[example]
-        own = batch["read"] // width == row
-        assert batch["targets"][own].tolist() == [*words.tolist(), tokenizer.end]
-        first = int(batch["read"][own][0]) % width
+        in_row = batch["read"] // width == row
+        assert batch["targets"][in_row].tolist() == [*words.tolist(), tokenizer.end]
+        first = int(batch["read"][in_row][0]) % width
         last_word = Template.compile(template, tokenizer, field).pieces[-1][-1]
         assert batch["tokens"][row, first] == int(last_word)
         assert batch["tokens"][row, first + 1] == words[0]

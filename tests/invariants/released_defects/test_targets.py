@@ -1,4 +1,4 @@
-"""Defects 1 to 3 of CLLM4Rec's released code, regulariser and masked targets: none of them is here."""
+"""Defects 1 to 3 of CLLM4Rec's released code do not occur: regulariser and masked targets."""
 
 import numpy as np
 import pytest
@@ -10,15 +10,15 @@ from tests.support.released_defects import (
     by_row,
     histories,
     items_of,
-    model,
     recommendation_corpus,
     small_dataset,
+    trained_model,
 )
 
 
 # 1: the regulariser of finetuning encoded the text "item_tensor(0)" and touched no item
 def test_finetuning_regulariser_touches_the_items_of_the_prompt() -> None:
-    net, n_users = model().net, small_dataset().n_users
+    net, n_users = trained_model().net, small_dataset().n_users
     corpus = recommendation_corpus(user_dropping=0.0)
     batch = corpus.batch(np.arange(5), epoch=0)
     table = net.collaborative.whole()
@@ -61,22 +61,22 @@ def test_targets_are_the_masked_items_only(order: str, targets: str) -> None:
         assert left_out[row] == (shown if targets == "unseen" else [])
 
 
-def test_all_items_are_targets_only_where_that_was_asked_for() -> None:
+def test_all_items_are_targets_only_if_asked_for() -> None:
     corpus = recommendation_corpus(targets="all")
     examples = np.arange(10)
     batch = corpus.batch(examples, epoch=0)
     wanted = by_row(batch["rows"], batch["targets"], 10)
-    assert [sorted(one) for one in wanted] == [sorted(one) for one in histories(corpus, examples)]
+    assert [sorted(items) for items in wanted] == [sorted(items) for items in histories(corpus, examples)]
 
 
 def test_a_user_with_one_training_item_learns_from_the_user_token_alone() -> None:
     train = Interactions(
         np.array([0, 1, 1]), np.array([4, 5, 6]), small_dataset().n_users, small_dataset().n_items
     )
-    corpus = RecommendationCorpus(train, model().tokenizer, HistoryOptions(1024, user_dropping=1.0))
+    corpus = RecommendationCorpus(train, trained_model().tokenizer, HistoryOptions(1024, user_dropping=1.0))
     batch = corpus.batch(np.array([0, 1]), epoch=0)
     assert items_of(batch["tokens"][0]) == []
-    assert (batch["tokens"][0] == model().tokenizer.user(0)).any()
+    assert (batch["tokens"][0] == trained_model().tokenizer.user(0)).any()
     assert by_row(batch["rows"], batch["targets"], 2)[0] == [4]
     assert len(items_of(batch["tokens"][1])) == 1
 
@@ -98,6 +98,6 @@ def test_masked_items_are_drawn_anew_each_epoch() -> None:
     corpus = recommendation_corpus(mask_share=0.5)
     examples = np.arange(20)
     drawn = [corpus.batch(examples, epoch) for epoch in (0, 1, 0)]
-    hidden = [[sorted(one) for one in by_row(batch["rows"], batch["targets"], 20)] for batch in drawn]
+    hidden = [[sorted(items) for items in by_row(batch["rows"], batch["targets"], 20)] for batch in drawn]
     assert sum(a != b for a, b in zip(hidden[0], hidden[1], strict=True)) > 15
     assert hidden[0] == hidden[2]

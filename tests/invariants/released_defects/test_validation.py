@@ -1,4 +1,4 @@
-"""Defects 6, 8 and 9 of CLLM4Rec's released code, metrics and validation: none of them is here."""
+"""Defects 6, 8 and 9 of CLLM4Rec's released code do not occur: metrics and validation."""
 
 import json
 import os
@@ -20,7 +20,8 @@ from cllm4rec.models import neural
 from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.models.configs import CLLM4RecConfig
 from cllm4rec.training.loop import EpochRecord
-from tests.support.released_defects import QUICK, model, small_dataset
+from tests.support.released_defects import small_dataset, trained_model
+from tests.support.systems import QUICK
 
 
 # 6: one user without test items turned every metric into NaN
@@ -32,11 +33,11 @@ def test_user_without_test_items_does_not_make_metrics_nan() -> None:
     ).astype(np.uint8)
     fewer = replace(dataset, part=part)
     assert (np.diff(fewer.test.interactions.indptr)[without] == 0).all()
-    measured = measure(model(), fewer.train, fewer.test)
+    measured = measure(trained_model(), fewer.train, fewer.test)
     assert all(np.isfinite(value) for value in measured.metrics.values())
     assert not set(without) & set(measured.users)
     others = np.setdiff1d(np.unique(dataset.test.interactions.users), without)
-    same = measure(model(), fewer.train, fewer.test, users=others)
+    same = measure(trained_model(), fewer.train, fewer.test, users=others)
     for name in measured.per_user:
         assert measured.metrics[name] == pytest.approx(same.metrics[name])
 
@@ -60,8 +61,8 @@ def test_best_weights_are_chosen_by_validation_not_training_loss(monkeypatch: py
 
 
 # 9: validation was repeated whole on every rank
-class NotingScorer:
-    """Scores by item number and notes whom it was asked for."""
+class RecordingScorer:
+    """Scores by item number and records the users it was asked for."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -73,15 +74,15 @@ class NotingScorer:
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 3])
 def test_validation_is_shared_among_ranks(n_ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ranks are threads here: each scores its own users only, and all get the value of one process."""
+    """Ranks are threads here: each scores a share of the users, and all get the value of a single process."""
     dataset = small_dataset()
-    barrier, given, scorers = threading.Barrier(n_ranks), {}, [NotingScorer() for _ in range(n_ranks)]
+    barrier, given, scorers = threading.Barrier(n_ranks), {}, [RecordingScorer() for _ in range(n_ranks)]
     values: dict[int, float] = {}
 
     def gather(objects: list[object]) -> list[object]:
         given[threading.current_thread().name] = objects
         barrier.wait(timeout=60)
-        return [one for name in sorted(given) for one in given[name]]
+        return [value for name in sorted(given) for value in given[name]]
 
     def run(rank: int) -> None:
         accelerator: Any = SimpleNamespace(process_index=rank, num_processes=n_ranks)
@@ -98,7 +99,7 @@ def test_validation_is_shared_among_ranks(n_ranks: int, monkeypatch: pytest.Monk
     assert sorted(user for scorer in scorers for user in scorer.asked) == users, "each user once"
     sizes = [len(scorer.asked) for scorer in scorers]
     assert max(sizes) - min(sizes) <= 1
-    alone = measure(NotingScorer(), dataset.train, dataset.validation).metrics["ndcg@100"]
+    alone = measure(RecordingScorer(), dataset.train, dataset.validation).metrics["ndcg@100"]
     assert list(values.values()) == pytest.approx([alone] * n_ranks, rel=1e-12)
 
 
@@ -128,23 +129,16 @@ def test_validation_is_shared_among_two_processes(tmp_path: Path) -> None:
     dataset = Dataset.load(tmp_path / "data")
     run = RunFolder.create(tmp_path / "run", "cllm4rec", dataset, tmp_path / "data")
     run.begin_stage("finetune", system={})
-    model().save(run.path / "finetune")
+    trained_model().save(run.path / "finetune")
     script = tmp_path / "rank.py"
     script.write_text(RANK)
-    command = [
-        "accelerate.commands.launch",
-        "--multi_gpu",
-        "--num_processes",
-        "2",
-        "--main_process_port",
-        "0",
-    ]
-    arguments = [str(one) for one in (script, tmp_path / "run", tmp_path / "data", tmp_path)]
+    command = "accelerate.commands.launch --multi_gpu --num_processes 2 --main_process_port 0".split()
+    arguments = [str(path) for path in (script, tmp_path / "run", tmp_path / "data", tmp_path)]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-m", *command, *arguments], check=True, env=environment, timeout=300)
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     assert [rank["n"] for rank in ranks] == [2, 2]
     users = np.unique(dataset.validation.interactions.users).tolist()
     assert sorted(ranks[0]["asked"] + ranks[1]["asked"]) == users
-    alone = measure(model(), dataset.train, dataset.validation).metrics["ndcg@100"]
+    alone = measure(trained_model(), dataset.train, dataset.validation).metrics["ndcg@100"]
     assert ranks[0]["value"] == ranks[1]["value"] == pytest.approx(alone, rel=1e-6)

@@ -37,7 +37,10 @@ def test_a_decayed_input_is_the_weighted_history(system: type, settings: object)
 
 
 def test_the_decay_is_chosen_on_validation_events_where_order_matters() -> None:
-    """On the circle the newest item says all, so that a strong decay is best; and it is measured without fitting anew."""
+    """On the cycle only the newest item matters: a strong decay is best.
+
+    It is chosen without a further fit.
+    """
     dataset, fits = cycle_dataset(), []
 
     class Counting(EASE):
@@ -54,7 +57,7 @@ def test_the_decay_is_chosen_on_validation_events_where_order_matters() -> None:
 
 
 @pytest.mark.parametrize("config", [EASEConfig, ItemKNNConfig])
-def test_a_decay_is_a_share(config):
+def test_a_decay_is_a_share(config: type) -> None:
     assert (config(decay=1.0).decay, config(decay=0.5).decay) == (1.0, 0.5)
     with pytest.raises(ValueError, match=r"decay is 1\.5: it may not be above 1"):
         config(decay=1.5)

@@ -8,9 +8,9 @@ from cllm4rec import finetune, pretrain
 from tests.support.rsllm import small_dataset
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset, and a run of both stages whose sequential recommender was trained by the command."""
+@pytest.fixture(scope="session")
+def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data` and `run`: both stages, with a sequential recommender trained by the command."""
     folder = tmp_path_factory.mktemp("rsllm")
     small_dataset().save(folder / "data")
     given = ["--dataset", str(folder / "data"), "--output", str(folder / "run"), "--title-words", "4"]

@@ -17,26 +17,23 @@ from tests.support.rsllm import sasrec, small_dataset, trained, untrained
 from tests.support.worlds import cycle_dataset
 
 
-def test_the_language_model_answers_what_is_certain() -> None:
+def test_certain_answers_are_given() -> None:
     dataset = cycle_dataset(titled=True)
     model = RSLLM(RSLLMConfig(dropout=0.1, length=3))
     model.fit(dataset.train, None, TrainConfig(epochs=60, batch_size=16, learning_rate=1e-3))
     model.fit(dataset.train, None, TrainConfig(epochs=30, batch_size=16, learning_rate=1e-3), "finetune")
+    seen = dataset.only("train", "validation")
     for by in ("scores", "likelihood", "generation"):
-        found = measure(
-            model, dataset.only("train", "validation"), dataset.test, candidates=5, draws=2, by=by
-        ).metrics
-        assert found["hit_ratio@1"] > 0.9, by
+        measured = measure(model, seen, dataset.test, candidates=5, draws=2, by=by)
+        assert measured.metrics["hit_ratio@1"] > 0.9, by
 
 
-def test_likelihoods_are_what_reading_each_answer_whole_gives() -> None:
+def test_likelihoods_are_those_of_each_answer_read_whole() -> None:
     model, dataset = trained(candidates=5), small_dataset()
-    own, table = model.writer(dataset.items), model.net.projected().detach()
-    prompts, _ = own.fill(Ragged.of([dataset.train.interactions.history(2)]), 500)
-    prompt, answers = (
-        torch.from_numpy(prompts.tokens[0]),
-        [torch.from_numpy(one) for one in own.answers_of(np.arange(7))],
-    )
+    writer, table = model.writer(dataset.items), model.net.projected().detach()
+    prompts, _ = writer.fill(Ragged.of([dataset.train.interactions.history(2)]), 500)
+    prompt = torch.from_numpy(prompts.tokens[0])
+    answers = [torch.from_numpy(tokens) for tokens in writer.answers_of(np.arange(7))]
     answers.append(answers[0][-1:])  # of an item without a title: the end token alone
     with torch.no_grad():
         found = likelihoods(model.net.backbone, prompt, answers, table)
@@ -44,26 +41,26 @@ def test_likelihoods_are_what_reading_each_answer_whole_gives() -> None:
             tokens = torch.cat([prompt, answer])[None]
             states = model.net.backbone(tokens, torch.ones_like(tokens, dtype=torch.bool), table)[0]
             logits = torch.log_softmax(states @ model.net.backbone.word_head.T, dim=-1)
-            places = torch.arange(len(prompt) - 1, tokens.shape[1] - 1)
-            assert found[number].item() == pytest.approx(logits[places, answer].mean().item(), abs=1e-4)
+            indices = torch.arange(len(prompt) - 1, tokens.shape[1] - 1)
+            assert found[number].item() == pytest.approx(logits[indices, answer].mean().item(), abs=1e-4)
 
 
-def test_generation_takes_the_likeliest_word_again_and_again() -> None:
+def test_generation_takes_the_most_likely_token_each_time() -> None:
     model, dataset = trained(), small_dataset()
     table = model.net.projected().detach()
     prompts, _ = model.writer(dataset.items).fill(Ragged.of([dataset.train.interactions.history(4)]), 500)
     prompt = torch.from_numpy(prompts.tokens[0])
     with torch.no_grad():
-        words = generate(model.net.backbone, prompt, model.tokenizer.end, 6, table)
+        found = generate(model.net.backbone, prompt, model.tokenizer.end, 6, table)
         expected: list[int] = []
         while len(expected) < 6:
             tokens = torch.cat([prompt, torch.tensor(expected, dtype=torch.int64)])[None]
             states = model.net.backbone(tokens, torch.ones_like(tokens, dtype=torch.bool), table)[0, -1]
-            word = int((states @ model.net.backbone.word_head.T).argmax())
-            if word == model.tokenizer.end:
+            token = int((states @ model.net.backbone.word_head.T).argmax())
+            if token == model.tokenizer.end:
                 break
-            expected.append(word)
-    assert words == expected
+            expected.append(token)
+    assert found == expected
 
 
 def test_an_answer_that_names_no_candidate_is_not_valid(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,9 +80,7 @@ def test_an_answer_that_names_no_candidate_is_not_valid(monkeypatch: pytest.Monk
 def test_an_item_without_a_title_is_no_answer_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     world = taste_world(1, n_users=20, n_items=30, n_events=8)
     untitled = ["book-0000", "book-0001"]
-    title = (
-        pl.when(pl.col("item_id").is_in(untitled)).then(pl.lit("")).otherwise(pl.col("title")).alias("title")
-    )
+    title = pl.when(pl.col("item_id").is_in(untitled)).then(pl.lit("")).otherwise("title").alias("title")
     dataset = build_dataset(world.events, world.items.with_columns(title), split="leave-last-out")
     model = untrained().fit(dataset.train, None, TrainConfig(epochs=0))
     numbers = dataset.item_ids.index(untitled, "item")

@@ -23,48 +23,48 @@ from cllm4rec.training.checkpoint import RunFolder
 from tests.support.rsllm import small_dataset
 
 
-def test_pretraining_trains_the_sequential_recommender_into_a_run_of_its_own(place: Path) -> None:
-    inner = json.loads((place / "run" / "sasrec" / "run.json").read_text())
+def test_pretraining_trains_the_sequential_recommender_into_a_separate_run(trained_folder: Path) -> None:
+    inner = json.loads((trained_folder / "run" / "sasrec" / "run.json").read_text())
     assert inner["system"] == "sasrec"
     assert inner["stages"]["pretrain"]["training"]["seed"] == 3
-    own = load(place / "run" / "sasrec")
-    model = load(place / "run")
-    assert isinstance(own, SASRec)
+    sequential = load(trained_folder / "run" / "sasrec")
+    model = load(trained_folder / "run")
+    assert isinstance(sequential, SASRec)
     assert isinstance(model, RSLLM)
-    np.testing.assert_array_equal(model.sequential.net.items.detach(), own.net.items.detach())
+    np.testing.assert_array_equal(model.sequential.net.items.detach(), sequential.net.items.detach())
 
 
 def test_a_run_is_evaluated_and_serves_lists(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for by in ("scores", "likelihood", "generation"):
         flags = ["--candidates", "10", "--draws", "2", "--by", by, "--json", str(tmp_path / f"{by}.json")]
-        evaluate.main(["--run", str(place / "run"), *flags])
+        evaluate.main(["--run", str(trained_folder / "run"), *flags])
         found = json.loads((tmp_path / f"{by}.json").read_text())["metrics"]
         assert set(found) == {"hit_ratio@1", "valid_ratio", "standard_error"}
         if by != "generation":
             assert found["valid_ratio"] == 1.0
     capsys.readouterr()
-    evaluate.main(["--run", str(place / "run")])
+    evaluate.main(["--run", str(trained_folder / "run")])
     printed = capsys.readouterr().out
     assert "rsllm after finetune, on test" in printed
     assert "input: training and validation events" in printed
     recommend.main(
-        ["--run", str(place / "run"), "--all", "--k", "3", "--output", str(tmp_path / "lists.csv")]
+        ["--run", str(trained_folder / "run"), "--all", "--k", "3", "--output", str(tmp_path / "lists.csv")]
     )
     assert len(pl.read_csv(tmp_path / "lists.csv")) == 3 * small_dataset().n_users
 
 
-def test_a_run_of_a_sequential_recommender_is_taken_over(place: Path, tmp_path: Path) -> None:
-    given = ["--dataset", str(place / "data"), "--output", str(tmp_path / "run"), "--epochs", "1"]
-    pretrain.main(["--system", "rsllm", "--sequential", str(place / "run" / "sasrec"), *given])
+def test_a_run_of_a_sequential_recommender_is_used(trained_folder: Path, tmp_path: Path) -> None:
+    given = ["--dataset", str(trained_folder / "data"), "--output", str(tmp_path / "run"), "--epochs", "1"]
+    pretrain.main(["--system", "rsllm", "--sequential", str(trained_folder / "run" / "sasrec"), *given])
     assert not (tmp_path / "run" / "sasrec").exists()
     taken = load(tmp_path / "run")
     assert isinstance(taken, RSLLM)
-    assert taken.config.sequential == str((place / "run" / "sasrec").resolve())
+    assert taken.config.sequential == str((trained_folder / "run" / "sasrec").resolve())
 
 
-def test_a_folder_that_is_called_like_a_word_of_a_setting_does_not_replace_it(
+def test_a_folder_named_as_a_value_of_a_setting_does_not_replace_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("sasrec", "tiny", "other"):
@@ -78,12 +78,26 @@ def test_a_folder_that_is_called_like_a_word_of_a_setting_does_not_replace_it(
 
 
 def test_a_run_that_is_no_sequential_recommender_or_of_another_split_is_refused(
-    place: Path, tmp_path: Path
+    trained_folder: Path, tmp_path: Path
 ) -> None:
     pretrain.main(
-        ["--system", "popularity", "--dataset", str(place / "data"), "--output", str(tmp_path / "popular")]
+        [
+            "--system",
+            "popularity",
+            "--dataset",
+            str(trained_folder / "data"),
+            "--output",
+            str(tmp_path / "popular"),
+        ]
     )
-    given = ["--system", "rsllm", "--dataset", str(place / "data"), "--output", str(tmp_path / "run")]
+    given = [
+        "--system",
+        "rsllm",
+        "--dataset",
+        str(trained_folder / "data"),
+        "--output",
+        str(tmp_path / "run"),
+    ]
     with pytest.raises(ValueError, match="is a run of popularity: it may be sasrec or gru4rec"):
         pretrain.main([*given, "--sequential", str(tmp_path / "popular")])
     with pytest.raises(ValueError, match="no run.json"):
@@ -115,10 +129,17 @@ def test_a_run_that_is_no_sequential_recommender_or_of_another_split_is_refused(
         (["--sequential", "nowhere"], "no run.json"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_before_anything_is(
-    flags: list[str], message: str, place: Path, tmp_path: Path
+def test_impossible_training_is_refused_before_a_run_folder_is_made(
+    flags: list[str], message: str, trained_folder: Path, tmp_path: Path
 ) -> None:
-    given = ["--system", "rsllm", "--dataset", str(place / "data"), "--output", str(tmp_path / "run")]
+    given = [
+        "--system",
+        "rsllm",
+        "--dataset",
+        str(trained_folder / "data"),
+        "--output",
+        str(tmp_path / "run"),
+    ]
     with pytest.raises(ValueError, match=message):
         pretrain.main([*given, *flags])
     assert not (tmp_path / "run").exists()
@@ -137,8 +158,10 @@ def test_a_dataset_without_titles_is_refused_before_the_sequential_recommender_i
     assert not (tmp_path / "run").exists()
 
 
-def test_a_refused_finetuning_leaves_the_one_before_as_it_was(place: Path, tmp_path: Path) -> None:
-    shutil.copytree(place / "run", tmp_path / "run")
+def test_a_refused_finetuning_leaves_the_earlier_stage_unchanged(
+    trained_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained_folder / "run", tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
     before = (folder.about, sorted(file.name for file in folder.path.iterdir()))
     with pytest.raises(ValueError, match="candidates are asked for"):
@@ -148,22 +171,24 @@ def test_a_refused_finetuning_leaves_the_one_before_as_it_was(place: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_two_processes_give_what_one_gives_with_two_micro_batches(place: Path, tmp_path: Path) -> None:
+def test_two_processes_give_what_one_gives_with_two_micro_batches(
+    trained_folder: Path, tmp_path: Path
+) -> None:
     """Bit for bit: the sample of negatives, seen by both, does not depend on who computes what."""
     shaped = ["--title-words", "4", "--dropout", "0", "--negatives", "20", "--hard", "3"]
     given = [
         "--system",
         "rsllm",
         "--dataset",
-        str(place / "data"),
+        str(trained_folder / "data"),
         "--sequential",
-        str(place / "run" / "sasrec"),
+        str(trained_folder / "run" / "sasrec"),
         *shaped,
     ]
     two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    one = [sys.executable, "-m"]
+    single = [sys.executable, "-m"]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    for name, launch, further in (("two", two, []), ("one", one, ["--accumulation", "2"])):
+    for name, launch, further in (("two", two, []), ("single", single, ["--accumulation", "2"])):
         run, dashes = str(tmp_path / name), ["--"] if launch is two else []
         for command, flags in (("pretrain", [*given, "--output", run]), ("finetune", ["--run", run])):
             typed = [
@@ -178,9 +203,9 @@ def test_two_processes_give_what_one_gives_with_two_micro_batches(place: Path, t
                 *further,
             ]
             done = subprocess.run(
-                typed, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1]
+                typed, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[3]
             )
             assert done.returncode == 0, done.stderr
     for stage in ("pretrain", "finetune"):
-        files = [tmp_path / name / stage / "model.safetensors" for name in ("one", "two")]
+        files = [tmp_path / name / stage / "model.safetensors" for name in ("single", "two")]
         assert files[0].read_bytes() == files[1].read_bytes()

@@ -1,38 +1,36 @@
 """Interrupted training of RSLLM and of its sequential recommender is resumed."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from cllm4rec import finetune, pretrain
+from cllm4rec import finetune, pretrain, stages
 from cllm4rec.training.checkpoint import RunFolder
 
 
-def test_the_sequential_recommender_of_an_earlier_try_is_not_taken_for_another(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from cllm4rec import stages
-
-    given = [
-        "--system",
-        "rsllm",
-        "--dataset",
-        str(place / "data"),
-        "--output",
-        str(tmp_path / "run"),
-        "--max-minutes",
-        "9",
-    ]
+@contextmanager
+def stopped_after(n_steps: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Training is asked to stop after a number of steps."""
     asked = iter(range(100))
     with monkeypatch.context() as patched:
-        patched.setattr(stages.StopRequest, "__call__", lambda self: next(asked) == 5)
+        patched.setattr(stages.StopRequest, "__call__", lambda self: next(asked) == n_steps)
+        yield
+
+
+def test_a_sequential_recommender_trained_with_other_settings_is_refused(
+    trained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = ["--dataset", str(trained_folder / "data"), "--output", str(tmp_path / "run")]
+    given = ["--system", "rsllm", *paths, "--max-minutes", "9"]
+    with stopped_after(5, monkeypatch):
         with pytest.raises(SystemExit):
             pretrain.main(given)
     inner = RunFolder(tmp_path / "run" / "sasrec")
-    assert inner.about["under_way"]["pretrain"]["training"]["max_minutes"] == 9, (
-        "the limit is that of each training"
-    )
+    # the limit is that of each training
+    assert inner.about["under_way"]["pretrain"]["training"]["max_minutes"] == 9
     with pytest.raises(ValueError, match="interrupted pretrain: go on with --resume"):
         pretrain.main(given)
     inner.state("pretrain").remove()
@@ -40,37 +38,35 @@ def test_the_sequential_recommender_of_an_earlier_try_is_not_taken_for_another(
         pretrain.main([*given, "--seed", "5"])
 
 
-def test_a_training_stopped_in_the_sequential_recommender_goes_on(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_training_stopped_in_the_sequential_recommender_is_resumed(
+    trained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from cllm4rec import stages
-
-    given = ["--dataset", str(place / "data"), "--output", str(tmp_path / "run"), "--title-words", "4"]
-    asked = iter(range(100))
-    with monkeypatch.context() as patched:
-        patched.setattr(stages.StopRequest, "__call__", lambda self: next(asked) == 5)
+    given = [
+        "--dataset",
+        str(trained_folder / "data"),
+        "--output",
+        str(tmp_path / "run"),
+        "--title-words",
+        "4",
+    ]
+    with stopped_after(5, monkeypatch):
         with caplog.at_level("INFO"), pytest.raises(SystemExit):
             pretrain.main(["--system", "rsllm", *given, "--epochs", "1", "--seed", "3"])
     assert f"python -m cllm4rec.pretrain --output {tmp_path / 'run'} --resume" in caplog.text
     pretrain.main(["--output", str(tmp_path / "run"), "--resume"])
     for name in ("model.safetensors", "sequential/model.safetensors"):
-        assert (tmp_path / "run" / "pretrain" / name).read_bytes() == (
-            place / "run" / "pretrain" / name
-        ).read_bytes()
+        resumed, expected = (folder / "run" / "pretrain" / name for folder in (tmp_path, trained_folder))
+        assert resumed.read_bytes() == expected.read_bytes()
 
 
-def test_a_finetuning_that_was_stopped_ends_where_it_would_have_ended(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_resumed_finetuning_gives_the_weights_of_an_uninterrupted_one(
+    trained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cllm4rec import stages
-
-    shutil.copytree(place / "run", tmp_path / "run")
+    shutil.copytree(trained_folder / "run", tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "finetune")
-    asked = iter(range(100))
-    with monkeypatch.context() as patched:
-        patched.setattr(stages.StopRequest, "__call__", lambda self: next(asked) == 1)
+    with stopped_after(1, monkeypatch):
         with pytest.raises(SystemExit):
             finetune.main(["--run", str(tmp_path / "run"), "--epochs", "1"])
     finetune.main(["--run", str(tmp_path / "run"), "--resume"])
-    both = [folder / "run" / "finetune" / "model.safetensors" for folder in (tmp_path, place)]
-    assert both[0].read_bytes() == both[1].read_bytes()
+    files = [folder / "run" / "finetune" / "model.safetensors" for folder in (tmp_path, trained_folder)]
+    assert files[0].read_bytes() == files[1].read_bytes()

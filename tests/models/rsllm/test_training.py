@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cllm4rec.data.preparation import build_dataset
-from cllm4rec.models import system_class
+from cllm4rec.models import backbone, system_class
 from cllm4rec.models.configs import RSLLMConfig
 from cllm4rec.models.popularity import Popularity
 from cllm4rec.models.rsllm import RSLLM
@@ -19,7 +19,7 @@ from cllm4rec.text.corpora import as_tensors
 from cllm4rec.text.ragged import Ragged
 from cllm4rec.training.config import TrainConfig
 from tests.support.rsllm import QUICK, sasrec, small_dataset, trained, untrained
-from tests.support.systems import recall_at_1
+from tests.support.systems import fit_stages, recall_at_1
 from tests.support.worlds import cycle_dataset
 
 
@@ -32,35 +32,33 @@ def test_the_next_item_of_a_cycle_is_certain() -> None:
     assert recall_at_1(Popularity().fit(dataset.train), dataset) < 0.3
 
 
-def test_the_embeddings_of_gru4rec_are_read_likewise() -> None:
+def test_the_embeddings_of_gru4rec_are_used() -> None:
     model = RSLLM(RSLLMConfig(sequential="gru4rec", title_words=4))
     assert model.first == "gru4rec"
     model.given_first = system_class("gru4rec")().fit(small_dataset().train, None, QUICK)
-    for stage in model.stages:
-        model.fit(small_dataset().train, small_dataset().validation, QUICK, stage)
+    fit_stages(model, small_dataset(), QUICK)
     assert model.net.items.shape == model.given_first.net.items.shape
     assert np.isfinite(model.score(np.arange(5), small_dataset().train)).all()
 
 
 @pytest.mark.parametrize("n", [0, 5])
-def test_the_state_of_a_history_does_not_move_when_candidates_are_permuted(n: int) -> None:
+def test_the_state_of_a_history_does_not_depend_on_the_candidates(n: int) -> None:
     model, dataset = trained(candidates=5), small_dataset()
-    own, table = model.writer(dataset.items), model.net.projected()
+    writer, table = model.writer(dataset.items), model.net.projected()
     history, generator = dataset.train.interactions.history(3), np.random.default_rng(0)
     named = generator.permutation(dataset.n_items)[:n] if n else None
 
     def state(candidates: np.ndarray | None) -> torch.Tensor:
         shown = None if candidates is None else Ragged.of([candidates])
-        prompts, _ = own.fill(Ragged.of([history]), 1000, shown)
+        prompts, _ = writer.fill(Ragged.of([history]), 1000, shown)
         with torch.no_grad():
-            states = model.net.backbone(
-                torch.from_numpy(prompts.tokens), torch.from_numpy(prompts.mask), table
-            )
+            tokens, mask = torch.from_numpy(prompts.tokens), torch.from_numpy(prompts.mask)
+            states = model.net.backbone(tokens, mask, table)
         return states.flatten(0, 1)[prompts.query[0]]
 
-    one, other = state(named), state(None if named is None else named[::-1])
-    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(one, state(None), rtol=1e-5, atol=1e-5)
+    expected = state(named)
+    for candidates in (None if named is None else named[::-1], None):
+        torch.testing.assert_close(state(candidates), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_projector_starts_as_an_isometry() -> None:
@@ -81,12 +79,11 @@ def test_stage_1_trains_the_language_model_and_nothing_else() -> None:
     assert not [name for name in moved if not name.startswith("backbone")]
 
 
-def test_scores_are_the_state_behind_the_history_by_the_projected_items() -> None:
+def test_scores_are_products_of_the_state_at_the_history_and_the_projected_items() -> None:
     model, dataset = trained(), small_dataset()
     history = dataset.train.interactions.history(5)
-    prompts, _ = model.writer(dataset.items).fill(
-        Ragged.of([history[-20:]]), 1000
-    )  # with the question: it changes nothing
+    # with the question, which changes nothing
+    prompts, _ = model.writer(dataset.items).fill(Ragged.of([history[-20:]]), 1000)
     batch = as_tensors(tokens=prompts.tokens, mask=prompts.mask)
     with torch.no_grad():
         table = model.net.projected()
@@ -95,19 +92,16 @@ def test_scores_are_the_state_behind_the_history_by_the_projected_items() -> Non
     np.testing.assert_allclose(model.score(np.array([5]), dataset.train)[0], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_users_with_one_training_event_are_nothing_to_learn_from() -> None:
+def test_data_of_users_with_one_training_event_are_refused() -> None:
     events = pl.DataFrame({"user_id": list("aaabbb"), "item_id": list("xyzyzx"), "timestamp": [1, 2, 3] * 2})
-    dataset = build_dataset(
-        events,
-        pl.DataFrame({"item_id": list("xyz"), "title": ["one", "two", "three"]}),
-        split="leave-last-out",
-    )
+    items = pl.DataFrame({"item_id": list("xyz"), "title": ["one", "two", "three"]})
+    dataset = build_dataset(events, items, split="leave-last-out")
     for model in (SASRec(), untrained()):
         with pytest.raises(ValueError, match="nothing to learn from"):
             model.fit(dataset.train, None, TrainConfig(epochs=1))
 
 
-def test_titles_are_needed_but_for_id_only_prompts() -> None:
+def test_titles_are_needed_except_for_id_only_prompts() -> None:
     dataset = cycle_dataset()
     with pytest.raises(ValueError, match="--items FILE"):
         RSLLM().fit(dataset.train, None, TrainConfig(epochs=0))
@@ -118,24 +112,18 @@ def test_titles_are_needed_but_for_id_only_prompts() -> None:
 def test_titles_of_items_without_training_events_reach_neither_vocabulary_nor_prompts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from cllm4rec.models import backbone
-
-    cold = int(small_dataset().test.interactions.items[0])
-    events = small_dataset().interactions
-    part = np.where((events.items == cold) & (small_dataset().part == 0), 2, small_dataset().part).astype(
-        np.uint8
-    )
+    dataset = small_dataset()
+    cold = int(dataset.test.interactions.items[0])
+    is_cold = (dataset.interactions.items == cold) & (dataset.part == 0)
+    part = np.where(is_cold, 2, dataset.part).astype(np.uint8)
     titles = [
-        f"Qyzzq {number}" if number == cold else title
-        for number, title in enumerate(small_dataset().items["title"])
+        f"Qyzzq {number}" if number == cold else title for number, title in enumerate(dataset.items["title"])
     ]
-    dataset = replace(
-        small_dataset(), part=part, items=small_dataset().items.with_columns(title=pl.Series(titles))
-    )
+    dataset = replace(dataset, part=part, items=dataset.items.with_columns(title=pl.Series(titles)))
     read: list[str] = []
-    train_bpe_here = backbone.train_bpe
+    train_bpe = backbone.train_bpe
     monkeypatch.setattr(
-        backbone, "train_bpe", lambda texts: train_bpe_here([read.append(text) or text for text in texts])
+        backbone, "train_bpe", lambda texts: train_bpe([read.append(text) or text for text in texts])
     )
     model = untrained(candidates=20).fit(dataset.train, None, TrainConfig(epochs=0))
     assert read
@@ -152,23 +140,20 @@ def llama(shared: Path) -> Path:
     return shared / "backbones" / "stories260K"
 
 
-def test_a_pretrained_backbone_is_tuned_by_adapters_and_stays_as_it_was(llama: Path, tmp_path: Path) -> None:
+def test_a_pretrained_backbone_is_tuned_by_adapters_and_stays_unchanged(llama: Path, tmp_path: Path) -> None:
     model = untrained(backbone=str(llama))
     model.fit(small_dataset().train, None, QUICK)
     before = model.net.backbone.fingerprint()
     model.fit(small_dataset().train, None, QUICK, "finetune")
-    trained_ones = [name for name in model._trained() if name.startswith("backbone")]
-    assert trained_ones
-    assert all(".lora_" in name for name in trained_ones)
+    trained_names = [name for name in model._trained() if name.startswith("backbone")]
+    assert trained_names
+    assert all(".lora_" in name for name in trained_names)
     assert model.net.backbone.fingerprint() == before
-    from cllm4rec.models.backbone import load_backbone
-
-    assert load_backbone(RSLLMConfig(backbone=str(llama), tune="frozen"))[0].fingerprint() == before
+    assert backbone.load_backbone(RSLLMConfig(backbone=str(llama), tune="frozen"))[0].fingerprint() == before
     model.save(tmp_path)
     again = RSLLM.load(tmp_path)
-    np.testing.assert_array_equal(
-        again.score(np.arange(9), small_dataset().train), model.score(np.arange(9), small_dataset().train)
-    )
+    scores, expected = (system.score(np.arange(9), small_dataset().train) for system in (again, model))
+    np.testing.assert_array_equal(scores, expected)
 
 
 def test_adapters_without_their_library_are_refused_in_one_line(
@@ -182,10 +167,9 @@ def test_adapters_without_their_library_are_refused_in_one_line(
         untrained(backbone=str(llama)).fit(small_dataset().train, None, TrainConfig(epochs=0))
 
 
-def test_shuffled_labels_in_time_leave_nothing_to_learn() -> None:
-    """The circle walked in random order: what comes next is one of those left, about one in twelve."""
+def test_nothing_is_learned_from_shuffled_histories() -> None:
+    """In random order the next item is any of those left, about one of twelve."""
     dataset = cycle_dataset(titled=True, shuffled=True)
     model = RSLLM(RSLLMConfig(dropout=0.1))
-    for stage in model.stages:
-        model.fit(dataset.train, dataset.validation, replace(QUICK, epochs=3), stage)
+    fit_stages(model, dataset, replace(QUICK, epochs=3))
     assert recall_at_1(model, dataset) < 0.45

@@ -7,22 +7,20 @@ import pytest
 import torch
 
 from cllm4rec.data.interactions import Interactions
-from cllm4rec.models import system_class
 from cllm4rec.models.gru4rec import GRU4Rec
 from cllm4rec.models.popularity import Popularity
 from cllm4rec.models.sequential import SequentialRecommender
 from cllm4rec.text.ragged import Ragged
 from cllm4rec.text.sequences import SequenceCorpus, sequence_batch
 from cllm4rec.training.config import TrainConfig
-from tests.support.systems import recall_at_1
+from tests.support.systems import new_system, recall_at_1
 from tests.support.worlds import cycle_dataset
 
 NAMES = ("sasrec", "gru4rec")
 
 
-def new(name: str, **settings: object) -> SequentialRecommender:
-    system = system_class(name)
-    model = system(system.config_class(**{"dropout": 0.1, **settings}))
+def new(name: str) -> SequentialRecommender:
+    model = new_system(name)
     assert isinstance(model, SequentialRecommender)
     return model
 
@@ -36,7 +34,7 @@ def test_the_next_item_of_a_cycle_is_certain(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_states_depend_on_the_order_and_on_nothing_that_comes_later(name: str) -> None:
+def test_states_depend_on_the_order_and_not_on_later_items(name: str) -> None:
     model = new(name).fit(cycle_dataset().train, config=TrainConfig(epochs=1))
     net = model.net.eval()
 
@@ -54,7 +52,7 @@ def test_states_depend_on_the_order_and_on_nothing_that_comes_later(name: str) -
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_short_history_scores_the_same_beside_a_long_one(name: str) -> None:
+def test_a_short_history_scores_the_same_in_a_batch_with_a_long_one(name: str) -> None:
     dataset = cycle_dataset()
     model = new(name).fit(dataset.train, config=TrainConfig(epochs=1))
     events = dataset.interactions
@@ -80,7 +78,7 @@ def test_every_item_but_the_first_is_predicted_from_those_before_it() -> None:
     assert (newest["tokens"].tolist(), newest["targets"].tolist()) == ([[3]], [4])
 
 
-def test_gru4rec_reads_in_the_type_of_its_weights_under_autocast() -> None:
+def test_gru4rec_computes_in_the_dtype_of_its_weights_under_autocast() -> None:
     model = GRU4Rec().fit(cycle_dataset().train, None, TrainConfig(epochs=0))
     batch = sequence_batch(Ragged.of([np.array([1, 2, 3])]))
     found = []
@@ -89,6 +87,6 @@ def test_gru4rec_reads_in_the_type_of_its_weights_under_autocast() -> None:
         plain = model.net.states(batch)
         with torch.autocast("cpu", torch.bfloat16):
             model.net.states(batch)
-        assert [one.dtype for one in found] == [torch.float32] * 2
+        assert [states.dtype for states in found] == [torch.float32] * 2
         assert torch.equal(*found)
         torch.testing.assert_close(model.net.double().states(batch), plain.double(), rtol=1e-4, atol=1e-5)
