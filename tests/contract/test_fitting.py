@@ -36,13 +36,13 @@ def test_a_second_fit_starts_from_scratch(name: str, model: Recommender) -> None
 
 @pytest.mark.parametrize("name", CHOOSING)
 def test_a_second_fit_chooses_its_settings_anew(name: str) -> None:
-    system, given = system_class(name), {"factors": 16} if name == "ials" else {}
+    system, settings = system_class(name), {"factors": 16} if name == "ials" else {}
     shuffled = shuffled_items(taste_world(3, n_users=80, n_items=60, n_events=12).events)
     first, second = build_dataset(shuffled), taste_dataset()
-    new = fit(system(system.config_class(**given)), second)
-    other = fit(system(system.config_class(**given)), first)
+    new = fit(system(system.config_class(**settings)), second)
+    other = fit(system(system.config_class(**settings)), first)
     assert other.config != new.config, "the two datasets must call for different settings"
-    again = fit(fit(system(system.config_class(**given)), first), second)
+    again = fit(fit(system(system.config_class(**settings)), first), second)
     assert again.config == new.config
 
 
@@ -75,8 +75,8 @@ def test_open_settings_without_validation_events_are_refused(name: str) -> None:
 def test_a_given_setting_is_kept_and_the_best_of_the_others_is_chosen(name: str) -> None:
     system = system_class(name)
     setting, value = next(iter(system.grid[-1].items()))
-    given = {"factors": 16} if name == "ials" else {}
-    model = fit(system(system.config_class(**given, **{setting: value})), taste_dataset())
+    settings = {"factors": 16} if name == "ials" else {}
+    model = fit(system(system.config_class(**settings, **{setting: value})), taste_dataset())
     assert getattr(model.config, setting) == value
     assert all(getattr(model.config, other) is not None for other in system.grid[0])
 

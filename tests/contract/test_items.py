@@ -37,31 +37,31 @@ def test_renumbering_the_items_permutes_the_scores_of_a_refitted_system(
 ) -> None:
     dataset = taste_dataset()
     order = np.random.default_rng(5).permutation(dataset.n_items)
-    turned = renumbered(dataset, order)
+    reordered = renumbered(dataset, order)
     users = np.arange(dataset.n_users)
     scores = fit(new_system(name, **settings), dataset).score(users, dataset.train)
-    again = fit(new_system(name, **settings), turned).score(users, turned.train)
+    again = fit(new_system(name, **settings), reordered).score(users, reordered.train)
     np.testing.assert_allclose(again, scores[:, order], rtol=1e-4, atol=1e-4 * np.abs(scores).max())
 
 
 def test_renumbering_the_items_permutes_the_scores_of_cllm4rec_with_renumbered_rows(tmp_path: Path) -> None:
     model, dataset = fitted("cllm4rec"), taste_dataset()
     order = np.random.default_rng(5).permutation(dataset.n_items)
-    turned = renumbered(dataset, order)
+    reordered = renumbered(dataset, order)
     model.save(tmp_path)
     other = system_class("cllm4rec").load(tmp_path)
     assert isinstance(other, NeuralRecommender)
     rows = np.concatenate([np.arange(dataset.n_users), dataset.n_users + order])
     for table in (other.net.collaborative, other.net.content):
         table.fill(table.whole()[torch.from_numpy(rows)])
-    other.item_ids = turned.item_ids
+    other.item_ids = reordered.item_ids
     users = np.arange(dataset.n_users)
     scores = model.score(users, dataset.train)
     np.testing.assert_allclose(
-        other.score(users, turned.train), scores[:, order], rtol=1e-4, atol=1e-4 * np.abs(scores).max()
+        other.score(users, reordered.train), scores[:, order], rtol=1e-4, atol=1e-4 * np.abs(scores).max()
     )
     ids, other_ids = (
         system.item_ids.ids.to_numpy()[top_items(system, data)]
-        for system, data in ((model, dataset), (other, turned))
+        for system, data in ((model, dataset), (other, reordered))
     )
     np.testing.assert_array_equal(ids, other_ids)

@@ -62,7 +62,7 @@ def held_out_emptied(part: str, review: str) -> str:
 def world_with(
     reviewed: Reviewed = unchanged, frame: pl.DataFrame | None = None, cold: str = "quiet"
 ) -> Dataset:
-    """The data with other reviews or events, or with the word `cold` in each text of the cold user and item."""
+    """The data with other reviews or events, or with `cold` in each text of the cold user and item."""
     frame = events() if frame is None else frame
     reviews = [reviewed(*row) for row in frame.select("part", "review_text").iter_rows()]
     about_users = [
@@ -84,18 +84,17 @@ def learned(
     dataset: Callable[[], Dataset], validated: bool = False
 ) -> tuple[CLLM4Rec, dict[str, np.ndarray]]:
     """The trained model; weights after each stage; losses, norms and validation metric of each epoch."""
-    data, model, found = dataset(), CLLM4Rec(), {}
+    data, model, results = dataset(), CLLM4Rec(), {}
     for stage in model.stages:
         records: list[EpochRecord] = []
         model.fit(data.train, data.validation if validated else None, QUICK, stage, records.append)
-        found |= {f"{stage} {name}": array.copy() for name, array in model._arrays().items()}
+        results |= {f"{stage} {name}": array.copy() for name, array in model._arrays().items()}
         for record in records:
             values = record.losses | record.gradient_norms
             values["validation"] = np.nan if record.validation is None else record.validation
-            found |= {
-                f"{stage} epoch {record.epoch} {name}": np.array(value) for name, value in values.items()
-            }
-    return model, found
+            prefix = f"{stage} epoch {record.epoch}"
+            results |= {f"{prefix} {name}": np.array(value) for name, value in values.items()}
+    return model, results
 
 
 def assert_bit_identical(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:

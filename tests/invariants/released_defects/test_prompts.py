@@ -1,4 +1,4 @@
-"""Defects 4, 5, 7 and 11 of CLLM4Rec's released code do not occur: truncation, order, padding, first items."""
+"""Defects 4, 5, 7 and 11 of CLLM4Rec's released code do not occur: truncation, order, padding, first item."""
 
 from collections.abc import Callable
 

@@ -22,10 +22,10 @@ def test_finetuning_regulariser_touches_the_items_of_the_prompt() -> None:
     corpus = recommendation_corpus(user_dropping=0.0)
     batch = corpus.batch(np.arange(5), epoch=0)
     table = net.collaborative.whole()
-    apart = torch.randn(table.shape, generator=torch.Generator().manual_seed(0))
+    difference = torch.randn(table.shape, generator=torch.Generator().manual_seed(0))
     kept = net.content.whole()
     try:
-        net.content.fill(table + apart)
+        net.content.fill(table + difference)
         net.zero_grad()
         net("recommend", batch)["mutual"].backward()
         users, items = (side.weight.grad for side in (net.collaborative.users, net.collaborative.items))
@@ -33,7 +33,7 @@ def test_finetuning_regulariser_touches_the_items_of_the_prompt() -> None:
         pulled = gradient.abs().sum(1) > 0
         expected = torch.zeros(len(table))
         expected.index_add_(0, batch["ids"], batch["weights"])
-        torch.testing.assert_close(gradient, -apart * expected[:, None], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(gradient, -difference * expected[:, None], rtol=1e-4, atol=1e-6)
     finally:
         net.content.fill(kept)
         net.zero_grad()
@@ -50,14 +50,14 @@ def test_targets_are_the_masked_items_only(order: str, targets: str) -> None:
     corpus = recommendation_corpus(order=order, targets=targets, mask_share=0.3)
     examples = corpus.selection(0)
     batch = corpus.batch(examples, epoch=0)
-    wanted = by_row(batch["rows"], batch["targets"], len(examples))
+    targeted = by_row(batch["rows"], batch["targets"], len(examples))
     left_out = by_row(batch["shown_rows"], batch["shown"], len(examples))
     for row, history in enumerate(histories(corpus, examples)):
         shown = items_of(batch["tokens"][row][batch["mask"][row]])
         assert shown
-        assert wanted[row]
-        assert not set(shown) & set(wanted[row])
-        assert sorted(shown + wanted[row]) == sorted(history)
+        assert targeted[row]
+        assert not set(shown) & set(targeted[row])
+        assert sorted(shown + targeted[row]) == sorted(history)
         assert left_out[row] == (shown if targets == "unseen" else [])
 
 
@@ -65,8 +65,8 @@ def test_all_items_are_targets_only_if_asked_for() -> None:
     corpus = recommendation_corpus(targets="all")
     examples = np.arange(10)
     batch = corpus.batch(examples, epoch=0)
-    wanted = by_row(batch["rows"], batch["targets"], 10)
-    assert [sorted(items) for items in wanted] == [sorted(items) for items in histories(corpus, examples)]
+    targeted = by_row(batch["rows"], batch["targets"], 10)
+    assert [sorted(items) for items in targeted] == [sorted(items) for items in histories(corpus, examples)]
 
 
 def test_a_user_with_one_training_item_learns_from_the_user_token_alone() -> None:

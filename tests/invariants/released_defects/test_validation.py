@@ -19,6 +19,7 @@ from cllm4rec.evaluation import measure
 from cllm4rec.models import neural
 from cllm4rec.models.cllm4rec import CLLM4Rec
 from cllm4rec.models.configs import CLLM4RecConfig
+from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.loop import EpochRecord
 from tests.support.released_defects import small_dataset, trained_model
 from tests.support.systems import QUICK
@@ -28,9 +29,8 @@ from tests.support.systems import QUICK
 def test_user_without_test_items_does_not_make_metrics_nan() -> None:
     dataset = small_dataset()
     without = np.unique(dataset.test.interactions.users)[:7]
-    part = np.where(
-        np.isin(dataset.interactions.users, without) & (dataset.part == 2), 0, dataset.part
-    ).astype(np.uint8)
+    moved = np.isin(dataset.interactions.users, without) & (dataset.part == 2)
+    part = np.where(moved, 0, dataset.part).astype(np.uint8)
     fewer = replace(dataset, part=part)
     assert (np.diff(fewer.test.interactions.indptr)[without] == 0).all()
     measured = measure(trained_model(), fewer.train, fewer.test)
@@ -46,18 +46,16 @@ def test_user_without_test_items_does_not_make_metrics_nan() -> None:
 def test_best_weights_are_chosen_by_validation_not_training_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     qualities, records, after_epoch = iter([0.3, 0.4, 0.2, 0.1]), [], []
     monkeypatch.setattr(neural, "shared_validation", lambda *arguments: next(qualities))
-    other = CLLM4Rec(CLLM4RecConfig(content_ratio=0.0))
+    model, dataset = CLLM4Rec(CLLM4RecConfig(content_ratio=0.0)), small_dataset()
 
     def on_epoch(record: EpochRecord) -> None:
         records.append(record)
-        after_epoch.append(other.net.collaborative.whole())
+        after_epoch.append(model.net.collaborative.whole())
 
-    other.fit(
-        small_dataset().train, small_dataset().validation, replace(QUICK, epochs=4), "pretrain", on_epoch
-    )
+    model.fit(dataset.train, dataset.validation, replace(QUICK, epochs=4), "pretrain", on_epoch)
     training_losses = [record.losses["collaborative"] for record in records]
     assert int(np.argmin(training_losses)) == 3, "the training loss falls to the end"
-    assert torch.equal(other.net.collaborative.whole(), after_epoch[1])
+    assert torch.equal(model.net.collaborative.whole(), after_epoch[1])
 
 
 # 9: validation was repeated whole on every rank
@@ -76,13 +74,13 @@ class RecordingScorer:
 def test_validation_is_shared_among_ranks(n_ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranks are threads here: each scores a share of the users, and all get the value of a single process."""
     dataset = small_dataset()
-    barrier, given, scorers = threading.Barrier(n_ranks), {}, [RecordingScorer() for _ in range(n_ranks)]
+    barrier, gathered, scorers = threading.Barrier(n_ranks), {}, [RecordingScorer() for _ in range(n_ranks)]
     values: dict[int, float] = {}
 
     def gather(objects: list[object]) -> list[object]:
-        given[threading.current_thread().name] = objects
+        gathered[threading.current_thread().name] = objects
         barrier.wait(timeout=60)
-        return [value for name in sorted(given) for value in given[name]]
+        return [value for name in sorted(gathered) for value in gathered[name]]
 
     def run(rank: int) -> None:
         accelerator: Any = SimpleNamespace(process_index=rank, num_processes=n_ranks)
@@ -123,8 +121,6 @@ accelerator.state.destroy_process_group()
 
 @pytest.mark.slow
 def test_validation_is_shared_among_two_processes(tmp_path: Path) -> None:
-    from cllm4rec.training.checkpoint import RunFolder
-
     small_dataset().save(tmp_path / "data")
     dataset = Dataset.load(tmp_path / "data")
     run = RunFolder.create(tmp_path / "run", "cllm4rec", dataset, tmp_path / "data")

@@ -57,9 +57,9 @@ def test_attention_written_out_is_that_of_the_library(mask: str | None) -> None:
         "causal": torch.ones(5, 5, dtype=torch.bool).tril(),
     }
     states = written_out(query, repeat_kv(key, 2), repeat_kv(value, 2), masks[mask], 0.3)
-    given = None if mask in (None, "causal") else masks["boolean"]
+    mask_tensor = None if mask in (None, "causal") else masks["boolean"]
     expected = scaled_dot_product_attention(
-        query, key, value, attn_mask=given, is_causal=mask == "causal", scale=0.3, enable_gqa=True
+        query, key, value, attn_mask=mask_tensor, is_causal=mask == "causal", scale=0.3, enable_gqa=True
     )
     assert torch.allclose(states, expected.transpose(1, 2), atol=1e-12)
     output_gradient = torch.randn(states.shape, dtype=torch.float64)

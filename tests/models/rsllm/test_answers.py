@@ -69,7 +69,7 @@ def test_an_answer_that_names_no_candidate_is_not_valid(monkeypatch: pytest.Monk
     model, dataset = trained(), small_dataset()
     right = model.writer(dataset.items).answers_of(np.array([9]))[0][:-1].tolist()
     sets = np.array([[3, 9], [4, 5]])
-    monkeypatch.setattr(rsllm, "generate", lambda *given: right)
+    monkeypatch.setattr(rsllm, "generate", lambda *arguments: right)
     assert model.choose(np.array([0, 1]), sets, dataset.train, "generation").tolist() == [1, -1]
     with pytest.raises(ValueError, match="likelihood"):
         model.choose(np.array([0]), sets[:1], dataset.train, "dice")

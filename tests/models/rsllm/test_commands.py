@@ -21,6 +21,11 @@ from cllm4rec.models.sasrec import SASRec
 from cllm4rec.options import with_whole_paths
 from cllm4rec.training.checkpoint import RunFolder
 from tests.support.rsllm import small_dataset
+from tests.support.worlds import taste_dataset
+
+
+def pretrain_on(data: Path, run: Path, *flags: str, system: str = "rsllm") -> None:
+    pretrain.main(["--system", system, "--dataset", str(data), "--output", str(run), *flags])
 
 
 def test_pretraining_trains_the_sequential_recommender_into_a_separate_run(trained_folder: Path) -> None:
@@ -40,28 +45,28 @@ def test_a_run_is_evaluated_and_serves_lists(
     for by in ("scores", "likelihood", "generation"):
         flags = ["--candidates", "10", "--draws", "2", "--by", by, "--json", str(tmp_path / f"{by}.json")]
         evaluate.main(["--run", str(trained_folder / "run"), *flags])
-        found = json.loads((tmp_path / f"{by}.json").read_text())["metrics"]
-        assert set(found) == {"hit_ratio@1", "valid_ratio", "standard_error"}
+        metrics = json.loads((tmp_path / f"{by}.json").read_text())["metrics"]
+        assert set(metrics) == {"hit_ratio@1", "valid_ratio", "standard_error"}
         if by != "generation":
-            assert found["valid_ratio"] == 1.0
+            assert metrics["valid_ratio"] == 1.0
     capsys.readouterr()
     evaluate.main(["--run", str(trained_folder / "run")])
     printed = capsys.readouterr().out
     assert "rsllm after finetune, on test" in printed
     assert "input: training and validation events" in printed
-    recommend.main(
-        ["--run", str(trained_folder / "run"), "--all", "--k", "3", "--output", str(tmp_path / "lists.csv")]
-    )
+    flags = ["--all", "--k", "3", "--output", str(tmp_path / "lists.csv")]
+    recommend.main(["--run", str(trained_folder / "run"), *flags])
     assert len(pl.read_csv(tmp_path / "lists.csv")) == 3 * small_dataset().n_users
 
 
 def test_a_run_of_a_sequential_recommender_is_used(trained_folder: Path, tmp_path: Path) -> None:
-    given = ["--dataset", str(trained_folder / "data"), "--output", str(tmp_path / "run"), "--epochs", "1"]
-    pretrain.main(["--system", "rsllm", "--sequential", str(trained_folder / "run" / "sasrec"), *given])
+    sequential = trained_folder / "run" / "sasrec"
+    flags = ["--sequential", str(sequential), "--epochs", "1"]
+    pretrain_on(trained_folder / "data", tmp_path / "run", *flags)
     assert not (tmp_path / "run" / "sasrec").exists()
-    taken = load(tmp_path / "run")
-    assert isinstance(taken, RSLLM)
-    assert taken.config.sequential == str((trained_folder / "run" / "sasrec").resolve())
+    model = load(tmp_path / "run")
+    assert isinstance(model, RSLLM)
+    assert model.config.sequential == str(sequential.resolve())
 
 
 def test_a_folder_named_as_a_value_of_a_setting_does_not_replace_it(
@@ -70,8 +75,8 @@ def test_a_folder_named_as_a_value_of_a_setting_does_not_replace_it(
     for name in ("sasrec", "tiny", "other"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
-    words = RSLLMConfig(sequential="sasrec", backbone="tiny")
-    assert with_whole_paths(words) == words
+    names = RSLLMConfig(sequential="sasrec", backbone="tiny")
+    assert with_whole_paths(names) == names
     assert with_whole_paths(RSLLMConfig(backbone="gpt2")) == RSLLMConfig(backbone="gpt2")
     folders = with_whole_paths(RSLLMConfig(sequential="other", backbone="other"))
     assert (folders.sequential, folders.backbone) == (str(tmp_path / "other"), str(tmp_path / "other"))
@@ -80,44 +85,16 @@ def test_a_folder_named_as_a_value_of_a_setting_does_not_replace_it(
 def test_a_run_that_is_no_sequential_recommender_or_of_another_split_is_refused(
     trained_folder: Path, tmp_path: Path
 ) -> None:
-    pretrain.main(
-        [
-            "--system",
-            "popularity",
-            "--dataset",
-            str(trained_folder / "data"),
-            "--output",
-            str(tmp_path / "popular"),
-        ]
-    )
-    given = [
-        "--system",
-        "rsllm",
-        "--dataset",
-        str(trained_folder / "data"),
-        "--output",
-        str(tmp_path / "run"),
-    ]
+    data, run = trained_folder / "data", tmp_path / "run"
+    pretrain_on(data, tmp_path / "popular", system="popularity")
     with pytest.raises(ValueError, match="is a run of popularity: it may be sasrec or gru4rec"):
-        pretrain.main([*given, "--sequential", str(tmp_path / "popular")])
+        pretrain_on(data, run, "--sequential", str(tmp_path / "popular"))
     with pytest.raises(ValueError, match="no run.json"):
-        pretrain.main([*given, "--sequential", str(tmp_path / "nowhere")])
-    world = taste_world(1, n_users=80, n_items=60, n_events=12)
-    build_dataset(world.events, world.items, split="random").save(tmp_path / "other")
-    pretrain.main(
-        [
-            "--system",
-            "sasrec",
-            "--dataset",
-            str(tmp_path / "other"),
-            "--output",
-            str(tmp_path / "sas"),
-            "--epochs",
-            "1",
-        ]
-    )
+        pretrain_on(data, run, "--sequential", str(tmp_path / "nowhere"))
+    taste_dataset(split="random").save(tmp_path / "other")
+    pretrain_on(tmp_path / "other", tmp_path / "sasrec", "--epochs", "1", system="sasrec")
     with pytest.raises(ValueError, match="another split"):
-        pretrain.main([*given, "--sequential", str(tmp_path / "sas")])
+        pretrain_on(data, run, "--sequential", str(tmp_path / "sasrec"))
 
 
 @pytest.mark.parametrize(
@@ -132,35 +109,22 @@ def test_a_run_that_is_no_sequential_recommender_or_of_another_split_is_refused(
 def test_impossible_training_is_refused_before_a_run_folder_is_made(
     flags: list[str], message: str, trained_folder: Path, tmp_path: Path
 ) -> None:
-    given = [
-        "--system",
-        "rsllm",
-        "--dataset",
-        str(trained_folder / "data"),
-        "--output",
-        str(tmp_path / "run"),
-    ]
     with pytest.raises(ValueError, match=message):
-        pretrain.main([*given, *flags])
+        pretrain_on(trained_folder / "data", tmp_path / "run", *flags)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_dataset_without_titles_is_refused_before_the_sequential_recommender_is_trained(
     tmp_path: Path,
 ) -> None:
-    build_dataset(taste_world(1, n_users=20, n_items=30, n_events=8).events, split="leave-last-out").save(
-        tmp_path / "data"
-    )
+    events = taste_world(1, n_users=20, n_items=30, n_events=8).events
+    build_dataset(events, split="leave-last-out").save(tmp_path / "data")
     with pytest.raises(ValueError, match="the items have none"):
-        pretrain.main(
-            ["--system", "rsllm", "--dataset", str(tmp_path / "data"), "--output", str(tmp_path / "run")]
-        )
+        pretrain_on(tmp_path / "data", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_refused_finetuning_leaves_the_earlier_stage_unchanged(
-    trained_folder: Path, tmp_path: Path
-) -> None:
+def test_a_refused_finetuning_leaves_the_earlier_one_unchanged(trained_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(trained_folder / "run", tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
     before = (folder.about, sorted(file.name for file in folder.path.iterdir()))
@@ -174,34 +138,29 @@ def test_a_refused_finetuning_leaves_the_earlier_stage_unchanged(
 def test_two_processes_give_what_one_gives_with_two_micro_batches(
     trained_folder: Path, tmp_path: Path
 ) -> None:
-    """Bit for bit: the sample of negatives, seen by both, does not depend on who computes what."""
-    shaped = ["--title-words", "4", "--dropout", "0", "--negatives", "20", "--hard", "3"]
-    given = [
-        "--system",
-        "rsllm",
-        "--dataset",
-        str(trained_folder / "data"),
-        "--sequential",
-        str(trained_folder / "run" / "sasrec"),
-        *shaped,
-    ]
+    """Bit for bit: the sampled negatives do not depend on the number of processes."""
+    settings = "--title-words 4 --dropout 0 --negatives 20 --hard 3".split()
+    training = "--epochs 2 --batch-size 16".split()
+    data, sequential = str(trained_folder / "data"), str(trained_folder / "run" / "sasrec")
     two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     single = [sys.executable, "-m"]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     for name, launch, further in (("two", two, []), ("single", single, ["--accumulation", "2"])):
         run, dashes = str(tmp_path / name), ["--"] if launch is two else []
-        for command, flags in (("pretrain", [*given, "--output", run]), ("finetune", ["--run", run])):
-            typed = [
-                *launch,
-                f"cllm4rec.{command}",
-                *dashes,
-                *flags,
-                "--epochs",
-                "2",
-                "--batch-size",
-                "16",
-                *further,
-            ]
+        first = [
+            "--system",
+            "rsllm",
+            "--dataset",
+            data,
+            "--sequential",
+            sequential,
+            *settings,
+            "--output",
+            run,
+        ]
+        commands = (("pretrain", first), ("finetune", ["--run", run]))
+        for command, flags in commands:
+            typed = [*launch, f"cllm4rec.{command}", *dashes, *flags, *training, *further]
             done = subprocess.run(
                 typed, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[3]
             )

@@ -25,39 +25,31 @@ def test_the_user_contrast_and_its_gradients_equal_a_dense_float64_reference(
     generator = torch.Generator().manual_seed(0)
     states, projected = (torch.randn(n, 5, generator=generator, dtype=torch.float64) for n in (8, 20))
     targets, hard = (torch.randint(20, shape, generator=generator) for shape in ((8,), (8, 3)))
-    sample, groups = (
-        torch.randperm(20, generator=generator)[:12],
-        torch.randint(9, (20,), generator=generator),
-    )
-    double = [one.clone().requires_grad_() for one in (states, projected)]
+    sample = torch.randperm(20, generator=generator)[:12]
+    groups = torch.randint(9, (20,), generator=generator)
+    double = [tensor.clone().requires_grad_() for tensor in (states, projected)]
     expected = torch.zeros((), dtype=torch.float64)
-    for r in range(8):  # as it is defined, one row after the other
+    for r in range(8):  # by definition, row by row
         others = [j for j in [*sample.tolist(), *hard[r].tolist()] if groups[j] != groups[targets[r]]]
         logits = torch.stack([double[0][r] @ double[1][j] for j in [int(targets[r]), *others]])
         expected = expected - logits.log_softmax(0)[0]
     (2.5 * expected).backward()
-    single = [one.detach().float().requires_grad_() for one in (states, projected)]
+    single = [tensor.detach().float().requires_grad_() for tensor in (states, projected)]
     loss = user_contrast(*single, targets, sample, groups, hard)
     (2.5 * loss).backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    for one, exact in zip(single, double, strict=True):
-        torch.testing.assert_close(one.grad.double(), exact.grad, rtol=1e-5, atol=1e-5)
+    for tensor, exact in zip(single, double, strict=True):
+        torch.testing.assert_close(tensor.grad.double(), exact.grad, rtol=1e-5, atol=1e-5)
 
 
 def test_the_user_contrast_of_two_histories_by_hand() -> None:
-    """States (1, 0) and (0, 2), items P = (1, 0), (0, 1): logits [[1, 0], [0, 2]]; 0 followed the one, 1 the other."""
+    """States (1, 0) and (0, 2), items (1, 0) and (0, 1), targets 0 and 1: logits [[1, 0], [0, 2]]."""
     states, projected = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.eye(2)
     loss = user_contrast(states, projected, torch.tensor([0, 1]), torch.tensor([0, 1]), torch.tensor([0, 1]))
     assert loss.item() == pytest.approx(math.log(1 + math.exp(-1)) + math.log(1 + math.exp(-2)), rel=1e-6)
-    hard = user_contrast(
-        states,
-        projected,
-        torch.tensor([0, 0]),
-        torch.tensor([0]),
-        torch.tensor([0, 1]),
-        torch.tensor([[1], [1]]),
-    )
-    assert hard.item() == pytest.approx(math.log(1 + math.exp(-1)) + math.log(1 + math.exp(2)), rel=1e-6)
+    targets, sample, groups, hard = map(torch.tensor, ([0, 0], [0], [0, 1], [[1], [1]]))
+    loss = user_contrast(states, projected, targets, sample, groups, hard)
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-1)) + math.log(1 + math.exp(2)), rel=1e-6)
 
 
 def test_the_item_contrast_of_two_titles_by_hand() -> None:
@@ -65,20 +57,22 @@ def test_the_item_contrast_of_two_titles_by_hand() -> None:
     titles, projected = torch.tensor([[3.0, 0.0], [0.6, 0.8]]), torch.tensor([[2.0, 0.0], [0.0, 5.0]])
     both = torch.tensor([0, 1])
     loss = item_contrast(titles, projected, both, both, both, 0.5)
-    assert loss.item() == pytest.approx(
-        math.log(1 + math.exp(-2)) + math.log(1 + math.exp((0.6 - 0.8) / 0.5)), rel=1e-5
-    )
+    expected = math.log(1 + math.exp(-2)) + math.log(1 + math.exp((0.6 - 0.8) / 0.5))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_items_that_share_a_title_are_never_each_others_negatives() -> None:
     states, projected = torch.randn(3, 4), torch.randn(4, 4)
     targets, sample = torch.tensor([0, 1, 2]), torch.arange(4)
-    shared, own = torch.tensor([7, 7, 2, 3]), torch.arange(4)
+    shared, distinct = torch.tensor([7, 7, 2, 3]), torch.arange(4)
+    others = ((0, [2, 3]), (1, [2, 3]), (2, [0, 1, 3]))  # row, its negatives
     for loss in (user_contrast, lambda *a: item_contrast(*a, 0.3)):
-        without = sum(loss(states[[row]], projected, targets[[row]], torch.tensor(left), own)
-                      for row, left in ((0, [2, 3]), (1, [2, 3]), (2, [0, 1, 3])))  # fmt: skip
-        torch.testing.assert_close(loss(states, projected, targets, sample, shared), without)
-        assert not torch.allclose(loss(states, projected, targets, sample, own), without)
+        expected = sum(
+            loss(states[[row]], projected, targets[[row]], torch.tensor(negatives), distinct)
+            for row, negatives in others
+        )
+        torch.testing.assert_close(loss(states, projected, targets, sample, shared), expected)
+        assert not torch.allclose(loss(states, projected, targets, sample, distinct), expected)
 
 
 def test_mean_states_of_titles_by_hand() -> None:
@@ -87,62 +81,57 @@ def test_mean_states_of_titles_by_hand() -> None:
         states, torch.tensor([0, 1, 3]), torch.tensor([0, 0, 2]), torch.tensor([10, 11, 12])
     )
     assert means.tolist() == [[2.0, 1.0], [7.0, 7.0]]
-    assert items.tolist() == [10, 12], "an item without words is left out"
+    assert items.tolist() == [10, 12], "an item without tokens is left out"
 
 
 @pytest.mark.parametrize(("setting", "gone"), [("alpha", "C_item"), ("beta", "C_user"), (None, None)])
 def test_each_contrastive_loss_can_be_switched_off(setting: str | None, gone: str | None) -> None:
-    model = untrained(**({} if setting is None else {setting: 0.0})).fit(
-        small_dataset().train, None, TrainConfig(epochs=0)
-    )
+    settings = {} if setting is None else {setting: 0.0}
+    model = untrained(**settings).fit(small_dataset().train, None, TrainConfig(epochs=0))
     (objective,) = model._objectives(small_dataset().train, "finetune", QUICK)
     terms = model.net(objective.name, objective.corpus.batch(np.arange(8), 0))
     assert set(terms) == {"answer", "C_item", "C_user"} - {gone}
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_batch_is_the_sum_of_its_parts(form: str) -> None:
-    """So that micro-batches and processes give what one batch gives; padding changes nothing."""
-    model = untrained(prompt=form, negatives=20, hard=3).fit(
-        small_dataset().train, None, TrainConfig(epochs=0)
-    )
+def test_a_batch_is_the_sum_of_its_micro_batches(form: str) -> None:
+    """Micro-batches and processes give the sums of a whole batch, whatever the padding."""
+    model = untrained(prompt=form, negatives=20, hard=3)
+    model.fit(small_dataset().train, None, TrainConfig(epochs=0))
     (objective,) = model._objectives(small_dataset().train, "finetune", QUICK)
     examples = np.arange(24)
     whole = model.net(objective.name, objective.corpus.batch(examples, 1, 5))
-    parts = [
-        model.net(objective.name, objective.corpus.batch(part, 1, 5)) for part in np.array_split(examples, 5)
-    ]
+    micro_batches = [objective.corpus.batch(chunk, 1, 5) for chunk in np.array_split(examples, 5)]
+    terms = [model.net(objective.name, batch) for batch in micro_batches]
     for name, value in whole.items():
-        torch.testing.assert_close(sum(part[name] for part in parts), value, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(sum(sums[name] for sums in terms), value, rtol=1e-4, atol=1e-3)
 
 
-def test_a_step_that_projects_its_own_items_is_that_which_projects_all() -> None:
+def test_projecting_the_items_of_a_step_gives_what_projecting_all_gives() -> None:
     model = untrained(negatives=20, hard=3).fit(small_dataset().train, None, TrainConfig(epochs=0))
     (objective,) = model._objectives(small_dataset().train, "finetune", QUICK)
     batch = objective.corpus.batch(np.arange(24), 1, 5)
     items, n_words, n_items = batch["items"], model.tokenizer.n_words, small_dataset().n_items
     assert len(items) < n_items
     soft = batch["mask"] & (batch["tokens"] >= n_words)
-    everything = batch | {
-        "tokens": torch.where(
-            soft, n_words + items[(batch["tokens"] - n_words).clamp(min=0)], batch["tokens"]
-        ),
+    soft_tokens = n_words + items[(batch["tokens"] - n_words).clamp(min=0)]
+    all_items = batch | {
+        "tokens": torch.where(soft, soft_tokens, batch["tokens"]),
         "items": torch.arange(n_items),
         "groups": torch.tensor(title_groups(small_dataset().items)),
         **{name: items[batch[name]] for name in ("targets", "titled", "sample", "hard")},
     }
-    some, of_all = (model.net(objective.name, one) for one in (batch, everything))
-    for name, value in of_all.items():
-        torch.testing.assert_close(some[name], value, rtol=1e-5, atol=1e-5)
+    terms, expected = (model.net(objective.name, inputs) for inputs in (batch, all_items))
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], value, rtol=1e-5, atol=1e-5)
 
 
-def test_hard_negatives_are_the_first_of_the_sequential_recommender_and_were_not_taken() -> None:
+def test_hard_negatives_are_the_top_unseen_items_of_the_sequential_recommender() -> None:
     model = untrained(negatives=20, hard=4).fit(small_dataset().train, None, TrainConfig(epochs=0))
     hard, train = model._hard(small_dataset().train), small_dataset().train
     for user in range(train.n_users):
         assert not set(hard[user].tolist()) & set(train.interactions.history(user).tolist())
     expected = sasrec().recommend(np.arange(train.n_users), train, 4).items
     np.testing.assert_array_equal(hard, expected)
-    assert untrained(negatives=60).fit(train, None, TrainConfig(epochs=0))._hard(train).shape == (80, 0), (
-        "all are contrasted with"
-    )
+    all_contrasted = untrained(negatives=60).fit(train, None, TrainConfig(epochs=0))
+    assert all_contrasted._hard(train).shape == (80, 0)

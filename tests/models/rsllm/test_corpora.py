@@ -21,11 +21,11 @@ def groups() -> np.ndarray:
 
 
 def contrast(hard: int = 0, **options: Any) -> ContrastCorpus:
-    given = BehaviourOptions(**{"context": 200, "length": 10, "negatives": 100, **options})
-    return ContrastCorpus(events(), writer(), groups(), given, np.tile(np.arange(hard), (3, 1)))
+    settings = BehaviourOptions(**{"context": 200, "length": 10, "negatives": 100, **options})
+    return ContrastCorpus(events(), writer(), groups(), settings, np.tile(np.arange(hard), (3, 1)))
 
 
-def test_stage_1_predicts_the_words_of_a_title_and_the_end_token_from_the_items_before() -> None:
+def test_stage_1_predicts_the_tokens_of_a_title_and_the_end_token_from_the_items_before() -> None:
     corpus = BehaviourCorpus(events(), writer("text"), groups(), BehaviourOptions(200, 10))
     assert corpus.users.tolist() == [0, 2], "a single item answers nothing"
     batch = corpus.batch(np.array([1]), 0)
@@ -42,7 +42,7 @@ def test_stage_1_predicts_the_words_of_a_title_and_the_end_token_from_the_items_
     assert written == expected
     assert not any(token >= tokenizer().n_words for tokens in written for token in tokens)
     following = batch["tokens"].ravel()[batch["read"] + 1]
-    assert following.tolist() == answers, "each is predicted from the place before it"
+    assert following.tolist() == answers, "each token is predicted from the token before it"
 
 
 def test_stage_2_predicts_every_item_but_the_first_from_those_before_it() -> None:
@@ -56,7 +56,7 @@ def test_stage_2_predicts_every_item_but_the_first_from_those_before_it() -> Non
     assert batch["groups"].tolist() == groups()[items].tolist()
 
 
-def test_a_longer_history_is_read_by_stretches_that_change_from_epoch_to_epoch() -> None:
+def test_of_a_long_history_another_stretch_is_read_each_epoch() -> None:
     corpus = contrast(length=1)
     seen = set()
     for epoch in range(30):
@@ -66,10 +66,10 @@ def test_a_longer_history_is_read_by_stretches_that_change_from_epoch_to_epoch()
     assert seen == {(1, 0), (0, 3), (3, 5)}
 
 
-def test_the_sample_is_the_same_for_all_micro_batches_and_another_in_each_step() -> None:
+def test_the_sample_is_the_same_for_all_micro_batches_of_a_step() -> None:
     corpus = contrast(negatives=3)
-    parts = [corpus.batch(np.array([example]), 2, step=7) for example in (0, 1)]
-    drawn = [part["items"][part["sample"]].tolist() for part in parts]
+    batches = [corpus.batch(np.array([example]), 2, step=7) for example in (0, 1)]
+    drawn = [batch["items"][batch["sample"]].tolist() for batch in batches]
     assert drawn[0] == drawn[1]
     assert len(set(drawn[0])) == 3
     samples = {tuple(sorted(corpus.sample(epoch, step).tolist())) for epoch in range(3) for step in range(10)}
@@ -79,13 +79,10 @@ def test_the_sample_is_the_same_for_all_micro_batches_and_another_in_each_step()
 
 def test_candidates_of_training_prompts_are_items_not_taken_and_share_no_title() -> None:
     batch = contrast(candidates=3).batch(np.array([1]), 0)
-    assert "chose next" in tokenizer().decode(
-        [one for one in batch["tokens"][0].tolist() if one < tokenizer().n_words]
-    )
-    named = (batch["tokens"][0] >= tokenizer().n_words).nonzero()[:, 0]
-    places = batch["tokens"][0][named] - tokenizer().n_words
-    shown = batch["items"][places].tolist()
+    tokens, n_words = batch["tokens"][0], tokenizer().n_words
+    assert "chose next" in tokenizer().decode(tokens[tokens < n_words].tolist())
+    shown = batch["items"][tokens[tokens >= n_words] - n_words].tolist()
     assert shown[0] == 4, "the history"
     assert 1 in shown[1:], "the answer"
-    assert not {0, 4} & set(shown[1:]), "what was taken, and what shares its title"
+    assert not {0, 4} & set(shown[1:]), "items of the history, and items that share a title with them"
     assert len(set(shown[1:])) == 3

@@ -18,7 +18,7 @@ def soft(item: int) -> int:
     return tokenizer().n_words + item
 
 
-def test_an_item_is_its_titles_words_followed_by_one_soft_token() -> None:
+def test_an_item_is_the_tokens_of_its_title_and_a_soft_token() -> None:
     prompts, _ = writer().fill(ragged([1, 0], [3]), 200)
     before = tokenizer().encode_words("A user chose these items, the oldest first:")
     after = tokenizer().encode_words(" and chose next:", after_id=True)
@@ -28,19 +28,18 @@ def test_an_item_is_its_titles_words_followed_by_one_soft_token() -> None:
     assert prompts.tokens[1][prompts.mask[1]].tolist() == second
     assert prompts.tokens.ravel()[prompts.closes].tolist() == [soft(1), soft(0), soft(3)]
     assert prompts.tokens.ravel()[prompts.query].tolist() == [soft(0), soft(3)]
-    spoken = [
+    titles = [
         prompts.tokens.ravel()[prompts.words[prompts.word_items == number]].tolist() for number in range(3)
     ]
-    assert spoken == [tokens_of("Blue Chair Of Wood"), tokens_of("Red Lamp"), tokens_of("Green Door")]
+    assert titles == [tokens_of("Blue Chair Of Wood"), tokens_of("Red Lamp"), tokens_of("Green Door")]
 
 
 def test_text_only_prompts_leave_out_the_soft_tokens_and_id_only_prompts_the_titles() -> None:
     text, _ = writer("text").fill(ragged([1, 2]), 200, asked=False)
     comma = tokenizer().encode_words(",", after_id=True)
     before = tokenizer().encode_words("A user chose these items, the oldest first:")
-    assert text.tokens[0].tolist() == [*before, *tokens_of("Blue Chair Of Wood"), *comma, *comma], (
-        "an item without a title"
-    )
+    # the second item has no title
+    assert text.tokens[0].tolist() == [*before, *tokens_of("Blue Chair Of Wood"), *comma, *comma]
     ids, _ = writer("ids").fill(ragged([1, 2]), 200, asked=False)
     assert ids.tokens[0].tolist() == [*before, soft(1), soft(2)]
     assert len(ids.words) == 0
@@ -61,25 +60,23 @@ def test_candidates_and_the_answer_follow_the_history() -> None:
 
 def test_long_titles_are_cut_at_a_number_of_words() -> None:
     assert writer(title_words=2).titles.take(np.array([5])).values.tolist() == tokens_of("Old Oak")
-    assert writer(title_words=2).answers.take(np.array([5])).values.tolist() == [
-        *tokens_of("Old Oak"),
-        tokenizer().end,
-    ]
+    answer = [*tokens_of("Old Oak"), tokenizer().end]
+    assert writer(title_words=2).answers.take(np.array([5])).values.tolist() == answer
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_long_histories_keep_the_newest_items_and_never_lose_instruction_or_question(form: str) -> None:
-    own, history = writer(form), [0, 1, 3, 5, 4, 1, 0]
-    whole, _ = own.fill(ragged(history), 10_000)
-    empty, _ = own.fill(ragged([]), 10_000)
+    item_writer, history = writer(form), [0, 1, 3, 5, 4, 1, 0]
+    whole, _ = item_writer.fill(ragged(history), 10_000)
+    empty, _ = item_writer.fill(ragged([]), 10_000)
     for context in range(empty.tokens.shape[1], whole.tokens.shape[1] + 1):
-        prompts, kept = own.fill(ragged(history, [3]), context)
+        prompts, kept_items = item_writer.fill(ragged(history, [3]), context)
         n = int(prompts.mask[0].sum())
         assert n <= context
-        items = kept.take(np.array([0])).values.tolist()
+        items = kept_items.take(np.array([0])).values.tolist()
         assert items == history[len(history) - len(items) :]
-        if len(items) < len(history):  # the next older one would not have fitted
-            assert n + own.written.lengths[history[-len(items) - 1]] > context
+        if len(items) < len(history):  # one more item would not fit
+            assert n + item_writer.written.lengths[history[-len(items) - 1]] > context
         first = prompts.tokens[0][prompts.mask[0]].tolist()
         before = tokenizer().encode_words("A user chose these items, the oldest first:")
         after = tokenizer().encode_words(" and chose next:", after_id=True)

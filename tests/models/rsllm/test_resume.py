@@ -12,11 +12,11 @@ from cllm4rec.training.checkpoint import RunFolder
 
 
 @contextmanager
-def stopped_after(n_steps: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Training is asked to stop after a number of steps."""
+def stopped_at(check: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Training is stopped at a check for stop requests, counted from 0."""
     asked = iter(range(100))
     with monkeypatch.context() as patched:
-        patched.setattr(stages.StopRequest, "__call__", lambda self: next(asked) == n_steps)
+        patched.setattr(stages.StopRequest, "__call__", lambda self: next(asked) == check)
         yield
 
 
@@ -24,34 +24,26 @@ def test_a_sequential_recommender_trained_with_other_settings_is_refused(
     trained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = ["--dataset", str(trained_folder / "data"), "--output", str(tmp_path / "run")]
-    given = ["--system", "rsllm", *paths, "--max-minutes", "9"]
-    with stopped_after(5, monkeypatch):
-        with pytest.raises(SystemExit):
-            pretrain.main(given)
+    flags = ["--system", "rsllm", *paths, "--max-minutes", "9"]
+    with stopped_at(5, monkeypatch), pytest.raises(SystemExit):
+        pretrain.main(flags)
     inner = RunFolder(tmp_path / "run" / "sasrec")
     # the limit is that of each training
     assert inner.about["under_way"]["pretrain"]["training"]["max_minutes"] == 9
     with pytest.raises(ValueError, match="interrupted pretrain: go on with --resume"):
-        pretrain.main(given)
+        pretrain.main(flags)
     inner.state("pretrain").remove()
     with pytest.raises(ValueError, match="was trained with --seed 0, not 5"):
-        pretrain.main([*given, "--seed", "5"])
+        pretrain.main([*flags, "--seed", "5"])
 
 
 def test_training_stopped_in_the_sequential_recommender_is_resumed(
     trained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    given = [
-        "--dataset",
-        str(trained_folder / "data"),
-        "--output",
-        str(tmp_path / "run"),
-        "--title-words",
-        "4",
-    ]
-    with stopped_after(5, monkeypatch):
-        with caplog.at_level("INFO"), pytest.raises(SystemExit):
-            pretrain.main(["--system", "rsllm", *given, "--epochs", "1", "--seed", "3"])
+    paths = ["--dataset", str(trained_folder / "data"), "--output", str(tmp_path / "run")]
+    flags = ["--system", "rsllm", *paths, "--title-words", "4", "--epochs", "1", "--seed", "3"]
+    with stopped_at(5, monkeypatch), caplog.at_level("INFO"), pytest.raises(SystemExit):
+        pretrain.main(flags)
     assert f"python -m cllm4rec.pretrain --output {tmp_path / 'run'} --resume" in caplog.text
     pretrain.main(["--output", str(tmp_path / "run"), "--resume"])
     for name in ("model.safetensors", "sequential/model.safetensors"):
@@ -64,9 +56,8 @@ def test_a_resumed_finetuning_gives_the_weights_of_an_uninterrupted_one(
 ) -> None:
     shutil.copytree(trained_folder / "run", tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "finetune")
-    with stopped_after(1, monkeypatch):
-        with pytest.raises(SystemExit):
-            finetune.main(["--run", str(tmp_path / "run"), "--epochs", "1"])
+    with stopped_at(1, monkeypatch), pytest.raises(SystemExit):
+        finetune.main(["--run", str(tmp_path / "run"), "--epochs", "1"])
     finetune.main(["--run", str(tmp_path / "run"), "--resume"])
     files = [folder / "run" / "finetune" / "model.safetensors" for folder in (tmp_path, trained_folder)]
     assert files[0].read_bytes() == files[1].read_bytes()

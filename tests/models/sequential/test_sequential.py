@@ -45,10 +45,10 @@ def test_states_depend_on_the_order_and_not_on_later_items(name: str) -> None:
         with torch.no_grad():
             return net.states(batch)[0]
 
-    whole, turned = states([1, 2, 3, 4]), states([2, 1, 3, 4])
-    assert not torch.allclose(whole[-1], turned[-1], atol=1e-4), "the order is read"
+    states_whole, states_swapped = states([1, 2, 3, 4]), states([2, 1, 3, 4])
+    assert not torch.allclose(states_whole[-1], states_swapped[-1], atol=1e-4), "the order is read"
     other = states([1, 2, 3, 9])
-    torch.testing.assert_close(whole[:3], other[:3])
+    torch.testing.assert_close(states_whole[:3], other[:3])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -82,7 +82,7 @@ def test_gru4rec_computes_in_the_dtype_of_its_weights_under_autocast() -> None:
     model = GRU4Rec().fit(cycle_dataset().train, None, TrainConfig(epochs=0))
     batch = sequence_batch(Ragged.of([np.array([1, 2, 3])]))
     found = []
-    model.net.recurrent.register_forward_hook(lambda module, given, states: found.append(states[0]))
+    model.net.recurrent.register_forward_hook(lambda module, inputs, states: found.append(states[0]))
     with torch.no_grad():
         plain = model.net.states(batch)
         with torch.autocast("cpu", torch.bfloat16):
