@@ -66,7 +66,7 @@ def test_of_a_long_history_another_stretch_is_read_each_epoch() -> None:
     assert seen == {(1, 0), (0, 3), (3, 5)}
 
 
-def test_the_sample_is_the_same_for_all_micro_batches_of_a_step() -> None:
+def test_the_sample_is_the_same_in_all_micro_batches_of_a_step_only() -> None:
     corpus = contrast(negatives=3)
     batches = [corpus.batch(np.array([example]), 2, step=7) for example in (0, 1)]
     drawn = [batch["items"][batch["sample"]].tolist() for batch in batches]
