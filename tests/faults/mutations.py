@@ -23,17 +23,19 @@ from cllm4rec.training.run_description import _sha256 as run_sha256
 from cllm4rec.training.state import _sha256 as state_sha256
 
 Mutation = dict[str, Any]
-DEEP = "@deep@"  # stands for 100,000 nested lists
-DIGITS = "@digits@"  # stands for a number of 5,000 digits
+DEEP = "@deep@"  # replaced by 100,000 nested lists
+DIGITS = "@digits@"  # replaced by a number of 5,000 digits
 VALUES: list[Any] = [
     None, True, False, -1, 0, 1, 3, 0.5, -0.5, 1e308, 10**6, 2**31, 2**63, 10**30, float("nan"), float("inf"),
-    "", "x", "ease", "sasrec", "user_id", "../..", "a\nb", "x" * 100_000, [], [None], [[]], {}, {"x": 1}, DEEP, DIGITS,
+    "", "x", "ease", "sasrec", "user_id", "../..", "a\nb", "x" * 100_000,
+    [], [None], [[]], {}, {"x": 1}, DEEP, DIGITS,
 ]  # fmt: skip
 KEYS = [
-    "unknown", "auto_map", "trust_remote_code", "quantization_config", "tokenizer_class", "model_type", "architectures",
-    "format_version", "system", "config", "", "\ud83d", "_attn_implementation", "name_or_path", "__proto__",
+    "unknown", "auto_map", "trust_remote_code", "quantization_config", "tokenizer_class", "model_type",
+    "architectures", "format_version", "system", "config", "", "\ud83d", "_attn_implementation",
+    "name_or_path", "__proto__",
 ]  # fmt: skip
-HOSTILE = {  # what has transformers ask whether to run a file of the folder
+HOSTILE = {  # makes transformers ask whether to run a file of the folder
     "AutoConfig": "hostile.Hostile",
     "AutoModelForCausalLM": "hostile.Hostile",
     "AutoTokenizer": ["hostile.Hostile", "hostile.Hostile"],
@@ -65,11 +67,11 @@ def of_bytes() -> st.SearchStrategy[Mutation]:
 
 
 def of_json(op: str = "json") -> st.SearchStrategy[Mutation]:
-    """Edits of a value of a JSON text. `op`: "json", or "header" and "state" for what a safetensors file says of itself."""
+    """Edits of a value of JSON: of a file ("json"), or of a safetensors file's header or state."""
     edits = ["set", "set", "drop", "add", "rename", "wrap", "copy"]
     return st.fixed_dictionaries({
-        "op": st.just(op), "node": numbers, "edit": st.sampled_from(edits), "value": st.integers(0, len(VALUES) - 1),
-        "key": st.integers(0, len(KEYS) - 1),
+        "op": st.just(op), "node": numbers, "edit": st.sampled_from(edits),
+        "value": st.integers(0, len(VALUES) - 1), "key": st.integers(0, len(KEYS) - 1),
     })  # fmt: skip
 
 
@@ -89,12 +91,25 @@ def of_parquet() -> st.SearchStrategy[Mutation]:
         "add",
     ]
     return st.fixed_dictionaries({
-        "op": st.just("parquet"), "column": numbers, "edit": st.sampled_from(edits), "type": st.sampled_from(sorted(TYPES)),
+        "op": st.just("parquet"), "column": numbers, "edit": st.sampled_from(edits),
+        "type": st.sampled_from(sorted(TYPES)),
     })  # fmt: skip
 
 
 def of_tensors() -> st.SearchStrategy[Mutation]:
-    edits = ["nan", "infinite", "zero", "drop", "rename", "shorten", "flatten", "half", "integers", "add", "widen"]
+    edits = [
+        "nan",
+        "infinite",
+        "zero",
+        "drop",
+        "rename",
+        "shorten",
+        "flatten",
+        "half",
+        "integers",
+        "add",
+        "widen",
+    ]
     return st.fixed_dictionaries({"op": st.just("tensor"), "which": numbers, "edit": st.sampled_from(edits)})
 
 
@@ -119,7 +134,9 @@ def mutate(folder: Path, name: str, mutation: Mutation) -> bool:
     before = path.read_bytes() if path.is_file() else b""
     op = mutation["op"]
     if op in ("json", "header", "state"):
-        after = _json(before, mutation, name.endswith(".jsonl")) if op == "json" else _header(before, mutation)
+        after = (
+            _json(before, mutation, name.endswith(".jsonl")) if op == "json" else _header(before, mutation)
+        )
     elif op == "auto_map":
         after = _with_code(path, before, folder)
     elif op == "parquet":
@@ -150,7 +167,7 @@ def _bytes(path: Path, before: bytes, folder: Path, mutation: Mutation) -> bytes
     elif op == "insert":
         data[at:at] = mutation["text"].encode()
     elif op == "swap":
-        others = sorted(one for one in folder.rglob("*") if one.is_file())
+        others = sorted(file for file in folder.rglob("*") if file.is_file())
         other = others[mutation["with"] % len(others)]
         data = bytearray(other.read_bytes())
         other.write_bytes(before)
@@ -164,9 +181,11 @@ def _bytes(path: Path, before: bytes, folder: Path, mutation: Mutation) -> bytes
 def _nodes(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The path of every value within a value, few of long lists and of large objects such as vocabularies."""
     found = [path]
-    pairs = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
-    for key, one in pairs if len(pairs) < 100 else pairs[:: len(pairs) // 5]:
-        found += _nodes(one, (*path, key))
+    pairs = list(
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for key, item in pairs if len(pairs) < 100 else pairs[:: len(pairs) // 5]:
+        found += _nodes(item, (*path, key))
     return found
 
 
@@ -202,30 +221,40 @@ def _dumped(value: Any) -> str:
 def _json(before: bytes, mutation: Mutation, lines: bool) -> bytes:
     try:
         if lines:
-            parts = before.decode().splitlines()
-            at = mutation["key"] % max(1, len(parts))
-            parts[at] = _dumped(_edited(json.loads(parts[at]), mutation))
-            return ("\n".join(parts) + "\n").encode()
+            rows = before.decode().splitlines()
+            at = mutation["key"] % max(1, len(rows))
+            rows[at] = _dumped(_edited(json.loads(rows[at]), mutation))
+            return ("\n".join(rows) + "\n").encode()
         return _dumped(_edited(json.loads(before), mutation)).encode()
     except (ValueError, RecursionError, IndexError):  # damaged by a mutation before
         return before
 
 
 def _with_code(path: Path, before: bytes, folder: Path) -> bytes:
-    """A configuration that names code in its folder; model.json names a backbone's folder whose configuration does."""
+    """A configuration that names code in its folder. That of model.json names such a backbone."""
     try:
         described = json.loads(before)
         if path.name == "model.json":
             backbone = path.parent / "backbone"
             described["config"] |= {"backbone": str(backbone), "tune": "frozen"}
             for name in ("config.json", "tokenizer_config.json"):
-                (backbone / name).write_bytes(_with_code(backbone / name, (backbone / name).read_bytes(), folder))
+                (backbone / name).write_bytes(
+                    _with_code(backbone / name, (backbone / name).read_bytes(), folder)
+                )
         else:
-            (path.parent / "hostile.py").write_text(f"open({str(folder.parent / 'code-ran')!r}, 'w')\nclass Hostile: pass\n")
+            (path.parent / "hostile.py").write_text(
+                f"open({str(folder.parent / 'code-ran')!r}, 'w')\nclass Hostile: pass\n"
+            )
             kind = {"model_type": "hostile"} if path.name == "config.json" else {"tokenizer_class": "Hostile"}
             described |= {"auto_map": HOSTILE, **kind}
         return json.dumps(described).encode()
-    except (ValueError, TypeError, KeyError, AttributeError, OSError):  # damaged before, or without a backbone
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        OSError,
+    ):  # damaged before, or without a backbone
         return before
 
 
@@ -235,7 +264,9 @@ def _header(before: bytes, mutation: Mutation) -> bytes:
         (size,) = struct.unpack("<Q", before[:8])
         header = json.loads(before[8 : 8 + size])
         if mutation["op"] == "state":
-            header["__metadata__"]["state"] = _dumped(_edited(json.loads(header["__metadata__"]["state"]), mutation))
+            header["__metadata__"]["state"] = _dumped(
+                _edited(json.loads(header["__metadata__"]["state"]), mutation)
+            )
         else:
             header = _edited(header, mutation)
         text = _dumped(header).encode()
@@ -251,7 +282,11 @@ def _parquet(before: bytes, mutation: Mutation) -> bytes:
         written = io.BytesIO()
         _edited_frame(frame, mutation).write_parquet(written)
         return written.getvalue()
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):  # damaged before, or no such cast
+    except (
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+        OSError,
+    ):  # damaged before, or no such cast
         return before
 
 
@@ -267,7 +302,9 @@ def _edited_frame(frame: pl.DataFrame, mutation: Mutation) -> pl.DataFrame:
         return frame.rename({name: "renamed"})
     if edit in ("lengthen", "shorten", "empty"):
         return (
-            pl.concat([frame, frame.head(3)]) if edit == "lengthen" else frame.head(len(frame) - 1 if edit == "shorten" else 0)
+            pl.concat([frame, frame.head(3)])
+            if edit == "lengthen"
+            else frame.head(len(frame) - 1 if edit == "shorten" else 0)
         )
     if edit == "shuffle":
         return frame.with_columns(column.reverse())
@@ -277,9 +314,15 @@ def _edited_frame(frame: pl.DataFrame, mutation: Mutation) -> pl.DataFrame:
     new: Any = {
         "null": pl.lit(None, dtype=column.dtype),
         "some nulls": pl.when(rows % 3 == 0).then(None).otherwise(column),
-        "cast": column.cast(TYPES[mutation["type"]], strict=False) if mutation["type"] != "list" else pl.concat_list(column),
-        "far": pl.when(rows % 3 == 0).then(pl.lit(120)).otherwise(column).cast(column.dtype) if number else column,
-        "negative": pl.when(rows % 3 == 0).then(pl.lit(-1)).otherwise(column.cast(pl.Int64)) if number else column,
+        "cast": column.cast(TYPES[mutation["type"]], strict=False)
+        if mutation["type"] != "list"
+        else pl.concat_list(column),
+        "far": pl.when(rows % 3 == 0).then(pl.lit(120)).otherwise(column).cast(column.dtype)
+        if number
+        else column,
+        "negative": pl.when(rows % 3 == 0).then(pl.lit(-1)).otherwise(column.cast(pl.Int64))
+        if number
+        else column,
     }[edit]
     return frame.with_columns(new.alias(name) if isinstance(new, pl.Expr) else pl.Series(name, new))
 
@@ -300,9 +343,9 @@ def _tensors(path: Path, mutation: Mutation) -> bytes:
 def _edited_arrays(arrays: dict[str, np.ndarray], name: str, edit: str) -> dict[str, np.ndarray]:
     array = arrays[name]
     if edit == "drop":
-        return {other: one for other, one in arrays.items() if other != name}
+        return {other: values for other, values in arrays.items() if other != name}
     if edit == "rename":
-        return {"renamed" if other == name else other: one for other, one in arrays.items()}
+        return {"renamed" if other == name else other: values for other, values in arrays.items()}
     if edit == "add":
         return arrays | {"added": np.zeros(3, np.float32)}
     with np.errstate(all="ignore"):

@@ -1,9 +1,10 @@
-"""Random input: mutated datasets and runs, configurations, tables. Each ends in one error line or a defined acceptance.
+"""Random input: each example is accepted by a rule or refused in one line.
 
-    python tests/fuzzing.py --minutes 10 [--seed 5] [--only tables]     # `make fuzz MINUTES=10`; prints the seed
-    python tests/fuzzing.py --example '{"kind": ...}'                   # one example again, as a failure prints it
+    python -m tests.faults.fuzzing --minutes 10 [--seed 5] [--only tables]   # prints the seed
+    python -m tests.faults.fuzzing --example '{"kind": ...}'                 # as printed by a failure
 
-Hypothesis makes the examples. They run in another process (fuzz_executor.py), so that a hang or an abort is an answer too.
+Hypothesis makes the examples. They run in another process, fuzz_executor.py,
+which may hang or abort.
 """
 
 import argparse
@@ -21,11 +22,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from fuzz_examples import Example, Examples, groups
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
+from tests.faults.fuzz_examples import Example, Examples, groups
+
+ROOT = Path(__file__).parents[2]
 SECONDS = 20  # after which an example hangs
 
 
@@ -35,7 +36,7 @@ def say(line: str) -> None:
 
 
 class Executor:
-    """The other process; it is started anew after a hang or an abort."""
+    """The other process, started again after a hang or an abort."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -43,12 +44,19 @@ class Executor:
         self._start()
 
     def _start(self) -> None:
-        typed = [sys.executable, str(Path(__file__).with_name("fuzz_executor.py")), str(self.folder)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-        environment["HF_HOME"] = str(self.folder / "huggingface")  # where transformers copies the code that it runs
+        command = [sys.executable, "-m", "tests.faults.fuzz_executor", str(self.folder)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        environment["HF_HOME"] = str(
+            self.folder / "huggingface"
+        )  # transformers copies code there before running it
         self.log = (self.folder / "executor.log").open("ab")
         self.process = subprocess.Popen(
-            typed, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, env=environment, cwd=self.folder
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            env=environment,
+            cwd=self.folder,
         )
         files = self._line(600)
         if files is None:
@@ -56,13 +64,13 @@ class Executor:
         self.files = json.loads(files)
 
     def _line(self, seconds: float) -> bytes | None:
-        """The next answer; None where it does not come."""
+        """The next answer; None if none comes in time."""
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], seconds)
         return (self.process.stdout.readline() or None) if ready else None
 
     def ask(self, example: Example) -> dict[str, Any]:
-        """What became of an example."""
+        """The outcome of an example."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(example).encode() + b"\n")
         self.process.stdin.flush()
@@ -71,10 +79,14 @@ class Executor:
             return dict(json.loads(answer))
         ended = self.process.poll()
         assert self.process.stdout is not None
-        if ended is None and select.select([self.process.stdout], [], [], 0)[0]:  # its output has ended: so does it
+        if (
+            ended is None and select.select([self.process.stdout], [], [], 0)[0]
+        ):  # its output is closed: it is ending
             ended = self.process.wait()
         self.close()
-        fault = f"hang: over {SECONDS} s" if ended is None else f"abort: the process ended with status {ended}"
+        fault = (
+            f"hang: over {SECONDS} s" if ended is None else f"abort: the process ended with status {ended}"
+        )
         self._start()
         log = (self.folder / "executor.log").read_text(errors="replace")
         return {
@@ -87,9 +99,6 @@ class Executor:
         self.process.kill()
         self.process.wait()
         self.log.close()
-
-
-# ------------------------------------------------------------------------------------------------------------- account
 
 
 class Account:
@@ -116,15 +125,19 @@ class Account:
         lines = []
         for fault, n in self.times.most_common():
             example, message = self.faults[fault]
-            again = f"python tests/fuzzing.py --example {shlex.quote(json.dumps(example))}"
+            again = f"python -m tests.faults.fuzzing --example {shlex.quote(json.dumps(example))}"
             lines.append(f"{n} x {fault}\n    {message.strip()}\n    {again}")
         return "\n".join(lines)
 
 
 def tried(
-    ask: Callable[[Example], dict[str, Any]], examples: Examples, n: int, seeded: int | None = None, until: float = 1e30
+    ask: Callable[[Example], dict[str, Any]],
+    examples: Examples,
+    n: int,
+    seeded: int | None = None,
+    until: float = 1e30,
 ) -> Account:
-    """Run n examples, or fewer if the time is up. Without a seed they are the same each time."""
+    """Run n examples, or fewer if the time is up. Without a seed the examples are fixed."""
     account = Account()
 
     @settings(
@@ -145,7 +158,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, help="of the examples; drawn and printed if not given")
     parser.add_argument("--only", default="", help="groups whose name contains this")
-    parser.add_argument("--example", help="run one example, as a failure printed it")
+    parser.add_argument("--example", help="run one example, as printed by a failure")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         executor = Executor(Path(folder))
@@ -161,19 +174,19 @@ def main() -> int:
 
 def fuzz(executor: Executor, options: argparse.Namespace) -> int:
     """Rounds of all groups until the time is up."""
-    chosen = random.SystemRandom().randrange(2**32) if options.seed is None else options.seed
+    first_seed = random.SystemRandom().randrange(2**32) if options.seed is None else options.seed
     until = time.monotonic() + 60 * options.minutes
-    say(f"seed {chosen}")
+    say(f"seed {first_seed}")
     totals: dict[str, Account] = {}
     round_number = 0
     while time.monotonic() < until:
         for name, (examples, n) in groups(executor.files).items():
             if options.only in name:
                 account = totals.setdefault(name, Account())
-                for_this = tried(executor.ask, examples, max(20, n // 4), chosen + round_number, until)
-                account.outcomes += for_this.outcomes
-                account.times += for_this.times
-                account.faults = for_this.faults | account.faults
+                added = tried(executor.ask, examples, max(20, n // 4), first_seed + round_number, until)
+                account.outcomes += added.outcomes
+                account.times += added.times
+                account.faults = added.faults | account.faults
                 say(f"{name}: {account}")
         round_number += 1
     for name, account in totals.items():

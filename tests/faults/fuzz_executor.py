@@ -1,9 +1,9 @@
-"""The process in which examples of the fuzzing run: it reads an example a line and answers a line, both JSON.
+"""The process in which examples of the fuzzing run: an example a line in, an answer a line out, both JSON.
 
-    python tests/fuzz_executor.py FOLDER     # FOLDER/world is built there if it is absent
+    python -m tests.faults.fuzz_executor FOLDER     # builds FOLDER/world if it is absent
 
-It may be killed by its parent, when an example hangs, and started again. What it measures of each example: the exit status
-and what was printed, the memory, and whether anything outside the scratch folder was written.
+Its parent kills and restarts it when an example hangs. It measures exit status, output, memory, and writes
+outside the scratch folder.
 """
 
 import base64
@@ -24,11 +24,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from digests import tensors_sha256  # noqa: E402
-from forks import SETTINGS, import_everything  # noqa: E402
-from mutations import mutate, resign, restore  # noqa: E402
+from tests.faults.digests import tensors_sha256
+from tests.faults.forks import SETTINGS, import_everything
+from tests.faults.mutations import mutate, resign, restore
 
 GIB = 2**30
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -44,7 +42,17 @@ RUNS = {  # run folder -> the commands that made it
 ON_A_DATASET = {  # what reads the mutated dataset
     "recommend": ["recommend", "--run", "WORLD/ease", "--dataset", "target", "--all", "--k", "5"],
     "evaluate": ["evaluate", "--run", "WORLD/ease", "--dataset", "target"],
-    "pretrain": ["pretrain", "--system", "ease", "--dataset", "target", "--output", "out", "--regularization", "5"],
+    "pretrain": [
+        "pretrain",
+        "--system",
+        "ease",
+        "--dataset",
+        "target",
+        "--output",
+        "out",
+        "--regularization",
+        "5",
+    ],
 }
 ON_A_RUN = {  # what reads the mutated run
     "recommend": ["recommend", "--run", "target", "--all", "--k", "5"],
@@ -53,9 +61,9 @@ ON_A_RUN = {  # what reads the mutated run
     "dry-run": ["finetune", "--run", "target", "--dry-run", "--batch-size", "6"],
     "resume": ["pretrain", "--output", "target", "--resume"],
 }
-DISAGREE = (  # errors of parts that are right by themselves and do not fit each other
-    "of this data are not the", "the dataset has no ", "the run's dataset was in ", "differs from that of the run",
-    "the scores hold NaN", "training diverged", "are required: --dataset",
+DISAGREE = (  # errors of inputs that are valid alone and do not fit each other
+    "of this data are not the", "the dataset has no ", "the run's dataset was in ",
+    "differs from that of the run", "the scores hold NaN", "training diverged", "are required: --dataset",
 )  # fmt: skip
 NO_TIMES = re.compile(r"[\d,.]+ (users|events)/s, [\d.]+ s|[\d.,]+ (seconds|minutes|s|MiB|GiB)\b")
 
@@ -72,20 +80,26 @@ class Outcome:
 
 
 class Guard:
-    """Notes what is written outside a folder. An audit hook stays for good, so there is one a process."""
+    """Notes writes outside a folder. An audit hook cannot be removed, so a process has one."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.outside, self.on = str(folder.resolve()), set[str](), False
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if not self.on or not (event == "open" or event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink")):
+        if not self.on or not (
+            event == "open" or event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink")
+        ):
             return
         path = arguments[0]
-        if isinstance(path, int) or (event == "open" and not (isinstance(arguments[2], int) and arguments[2] & WRITES)):
+        if isinstance(path, int) or (
+            event == "open" and not (isinstance(arguments[2], int) and arguments[2] & WRITES)
+        ):
             return
         name = os.fsdecode(path)
-        relative_to_descriptor = event != "open" and not os.path.isabs(name) and isinstance(arguments[-1], int)
+        relative_to_descriptor = (
+            event != "open" and not os.path.isabs(name) and isinstance(arguments[-1], int)
+        )
         if relative_to_descriptor and arguments[-1] >= 0:
             return
         whole = os.path.realpath(name) if "\0" not in name else self.folder
@@ -94,7 +108,7 @@ class Guard:
 
 
 class Executor:
-    """Runs examples in a scratch folder beside the world."""
+    """Runs examples in a scratch folder next to the world."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.world, self.scratch = folder, folder / "world", folder / "scratch" / "work"
@@ -127,48 +141,50 @@ class Executor:
                 left[0] -= 1
                 return left[0] <= 0
 
-            for words in commands:
+            for command in commands:
                 if name.startswith("stopped"):
                     StopRequest.__call__ = stop  # type: ignore[method-assign]
-                where = ["--output", run, "--dataset", str(self.world / "data")] if words[0] == "pretrain" else ["--run", run]
-                self._must([*words, *where], (143,) if name.startswith("stopped") else (0,))
+                where = (
+                    ["--output", run, "--dataset", str(self.world / "data")]
+                    if command[0] == "pretrain"
+                    else ["--run", run]
+                )
+                self._must([*command, *where], (143,) if name.startswith("stopped") else (0,))
                 StopRequest.__call__ = asked  # type: ignore[method-assign]
         (self.world / "ready").touch()
 
-    def _must(self, words: list[str], statuses: Sequence[int] = (0,)) -> None:
-        ended = self.run(words)
+    def _must(self, command: list[str], statuses: Sequence[int] = (0,)) -> None:
+        ended = self.run(command)
         if ended.status not in statuses:
-            raise RuntimeError(f"{words}: {ended}")
+            raise RuntimeError(f"{command}: {ended}")
 
     def _enter(self) -> None:
         shutil.rmtree(self.scratch.parent, ignore_errors=True)
         self.scratch.mkdir(parents=True)
         os.chdir(self.scratch)
 
-    def run(self, words: Sequence[str]) -> Outcome:
-        """A command, as it is typed."""
+    def run(self, command: Sequence[str]) -> Outcome:
+        """Run a command in this process, as if typed."""
         from cllm4rec import cli
 
         out, err, trace, status = io.StringIO(), io.StringIO(), "", 0
         logging.getLogger().handlers.clear()
-        sys.argv = list(words)
+        sys.argv = list(command)
         os.lseek(0, 0, os.SEEK_SET)
         sys.stdin = io.TextIOWrapper(io.BytesIO(b"y\n" * 100))  # whoever is asked agrees
         Path("/proc/self/clear_refs").write_text("5")  # the peak of the memory is counted from here
         before = _memory("VmRSS")
         with redirect_stdout(out), redirect_stderr(err):
             try:
-                cli.run(importlib.import_module(f"cllm4rec.{words[0]}").main)
+                cli.run(importlib.import_module(f"cllm4rec.{command[0]}").main)
             except SystemExit as ended:
                 status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
             except BaseException as error:
                 status, trace = 1, _where(error)
         return Outcome(status, out.getvalue(), err.getvalue(), trace, _memory("VmHWM") - before)
 
-    # -------------------------------------------------------------------------------------------------------- examples
-
     def answer(self, example: Example) -> dict[str, Any]:
-        """What became of an example: outcome (accepted, refused or fault), kind of the fault, message."""
+        """Outcome (accepted, refused or fault), kind of the fault, message."""
         self._enter()
         self.guard.outside.clear()
         faulthandler.dump_traceback_later(15, file=2)  # where it hangs, for the parent that ends it
@@ -182,20 +198,20 @@ class Executor:
             faulthandler.cancel_dump_traceback_later()
             self.guard.on = False
 
-    def _words(self, words: Sequence[str]) -> list[str]:
-        return [word.replace("WORLD", str(self.world)) for word in words]
+    def _filled(self, command: Sequence[str]) -> list[str]:
+        return [argument.replace("WORLD", str(self.world)) for argument in command]
 
     def _folder(self, example: Example) -> dict[str, Any]:
         """A mutated dataset or run folder, read by a command."""
         table = ON_A_DATASET if example["target"] == "data" else ON_A_RUN
-        words = self._words(table[example["command"]])
+        command = self._filled(table[example["command"]])
         target = self.scratch / "target"
-        expected = self._unmutated(example, words)
+        expected = self._unmutated(example, command)
         restore(self.world / example["target"], target)
-        changed = [mutate(target, example["file"], one) for one in example["mutations"]]
+        changed = [mutate(target, example["file"], mutation) for mutation in example["mutations"]]
         if example["resign"]:
             resign(target)
-        ended = self._guarded(words)
+        ended = self._guarded(command)
         names = {path.name for path in target.rglob("*")} | {Path(example["file"]).name, "target"}
         fault = self._fault(ended, (*names, *DISAGREE) if any(changed) else ())
         if fault is None and ended.status == 0 and not example["resign"] and not self._may_differ(example):
@@ -205,19 +221,20 @@ class Executor:
 
     def _may_differ(self, example: Example) -> bool:
         """Weights are mapped: without --verify only their size and header are compared."""
-        before, after = ({path.relative_to(top): path.read_bytes() for path in top.rglob("*") if path.is_file()}
-                         for top in (self.world / example["target"], self.scratch / "target"))  # fmt: skip
+        before, after = (_contents(top) for top in (self.world / example["target"], self.scratch / "target"))
         changed = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
         return example["command"] not in ("verify", "resume") and any(
-            name.name == "model.safetensors" and name in before and _header(before[name]) == _header(after.get(name, b""))
+            name.name == "model.safetensors"
+            and name in before
+            and _header(before[name]) == _header(after.get(name, b""))
             for name in changed
         )
 
-    def _unmutated(self, example: Example, words: list[str]) -> str:
+    def _unmutated(self, example: Example, command: list[str]) -> str:
         key = f"{example['target']} {example['command']}"
         if key not in self.expected:
             restore(self.world / example["target"], self.scratch / "target")
-            ended = self.run(words)
+            ended = self.run(command)
             if ended.status:
                 raise RuntimeError(f"{key}: {ended}")
             self.expected[key] = self._result(ended, example)
@@ -225,7 +242,7 @@ class Executor:
         return self.expected[key]
 
     def _result(self, ended: Outcome, example: Example) -> str:
-        """What a command printed and trained, without times."""
+        """Output and trained weights of a command, without times."""
         trained = {"pretrain": "out", "resume": "target"}.get(example["command"])
         files = sorted((self.scratch / trained).rglob("model.safetensors")) if trained else []
         weights = [tensors_sha256(path) for path in files]
@@ -233,13 +250,13 @@ class Executor:
 
     def _config(self, example: Example) -> dict[str, Any]:
         """A configuration file and flags."""
-        words = self._words(example["words"])
+        command = self._filled(example["arguments"])
         if example["yaml"] is not None:
             (self.scratch / "config.yaml").write_bytes(base64.b64decode(example["yaml"]))
-            words += ["--config", "config.yaml"]
+            command += ["--config", "config.yaml"]
         for name in ("data", "ease", "sasrec"):
             shutil.copytree(self.world / name, self.scratch / name)
-        ended = self._guarded(words)
+        ended = self._guarded(command)
         return self._told(ended, self._fault(ended, ()))
 
     def _table(self, example: Example) -> dict[str, Any]:
@@ -247,11 +264,15 @@ class Executor:
         data = base64.b64decode(example["data"])
         (self.scratch / example["name"]).write_bytes(data)
         tables = {"interactions": str(self.world / "events.csv"), example["role"]: example["name"]}
-        words = ["prepare", "--output", "data", *example["flags"]]
-        words += [word for role, name in tables.items() for word in (f"--{role}", name)]
-        ended = self._guarded(words)
+        command = ["prepare", "--output", "data", *example["flags"]]
+        command += [argument for role, name in tables.items() for argument in (f"--{role}", name)]
+        ended = self._guarded(command)
         fault = self._fault(ended, (example["name"], "nothing is left", "--", "interactions", "events.csv"))
-        if fault is None and ended.status and sorted(path.name for path in self.scratch.iterdir()) != [example["name"]]:
+        if (
+            fault is None
+            and ended.status
+            and sorted(path.name for path in self.scratch.iterdir()) != [example["name"]]
+        ):
             fault = "a refused table leaves something"
         if fault is None and ended.status == 0:
             fault = self._loads("data")
@@ -284,19 +305,21 @@ class Executor:
             build_dataset(frame, split=example["split"])
         except ValueError as error:
             one_line = str(error) and "\n" not in str(error)
-            return self._told(Outcome(2, "", f"error: {error}"), None if one_line else "an error of several lines")
+            return self._told(
+                Outcome(2, "", f"error: {error}"), None if one_line else "an error of several lines"
+            )
         except BaseException as error:
             return self._told(Outcome(1, "", "", _where(error)), f"traceback: {_where(error).split(': ')[0]}")
         return self._told(Outcome(0, "", ""), None)
 
-    def _guarded(self, words: list[str]) -> Outcome:
+    def _guarded(self, command: list[str]) -> Outcome:
         self.guard.on = True
-        ended = self.run(words)
+        ended = self.run(command)
         self.guard.on = False
         return ended
 
     def _fault(self, ended: Outcome, names: tuple[str, ...]) -> str | None:
-        """What is wrong with how a command ended; None if nothing is. An error has to hold one of the names."""
+        """The fault of a command's end, if any. An error must hold one of the names."""
         if (self.scratch / "code-ran").exists():
             return "code of a folder ran"
         if self.guard.outside:
@@ -322,6 +345,11 @@ class Executor:
         return {"outcome": "refused" if ended.status else "accepted", "message": ended.err[-300:]}
 
 
+def _contents(top: Path) -> dict[Path, bytes]:
+    """Path below a folder -> content of the file."""
+    return {path.relative_to(top): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+
+
 def _header(weights: bytes) -> tuple[int, bytes]:
     """The size of a safetensors file, and its header."""
     return len(weights), weights[: 8 + int.from_bytes(weights[:8], "little")]
@@ -334,7 +362,7 @@ def _memory(what: str) -> int:
 
 
 def _where(error: BaseException) -> str:
-    """The kind of an exception, and the innermost line of the package that it came through."""
+    """The kind of an exception, and the innermost function of the package on its way."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "cllm4rec" in frame.filename]
     inner = [frame for frame in frames if "tests" not in Path(frame.filename).parts]
     at = f" at {Path(inner[-1].filename).name}:{inner[-1].name}" if inner else ""
@@ -343,7 +371,7 @@ def _where(error: BaseException) -> str:
 
 def main() -> None:
     examples, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print does not mix with the answers
+    os.dup2(2, 1)  # output of libraries does not mix with the answers
     if os.isatty(0):
         sys.exit(__doc__)
     yes = Path(sys.argv[1]) / "yes.txt"
@@ -352,7 +380,9 @@ def main() -> None:
     executor = Executor(Path(sys.argv[1]).resolve())
     files = {
         name: sorted(
-            str(path.relative_to(executor.world / name)) for path in (executor.world / name).rglob("*") if path.is_file()
+            str(path.relative_to(executor.world / name))
+            for path in (executor.world / name).rglob("*")
+            if path.is_file()
         )
         for name in ("data", *RUNS)
     }

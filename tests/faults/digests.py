@@ -1,4 +1,4 @@
-"""What files and folders hold, as digests that leave out times."""
+"""Digests of files and folders, without times."""
 
 import hashlib
 import json
@@ -14,10 +14,10 @@ def sha256(data: bytes) -> str:
 
 
 def without_clock(value: Any) -> Any:
-    """JSON without what a clock says."""
+    """JSON without its times."""
     if isinstance(value, dict):
-        return {name: without_clock(one) for name, one in value.items() if not CLOCK.search(name)}
-    return [without_clock(one) for one in value] if isinstance(value, list) else value
+        return {name: without_clock(item) for name, item in value.items() if not CLOCK.search(name)}
+    return [without_clock(item) for item in value] if isinstance(value, list) else value
 
 
 def tensors_sha256(path: Path) -> str:
@@ -25,11 +25,13 @@ def tensors_sha256(path: Path) -> str:
     from safetensors.numpy import load_file
 
     arrays = sorted(load_file(path).items())
-    return sha256(b"".join(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes() for name, array in arrays))
+    return sha256(
+        b"".join(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes() for name, array in arrays)
+    )
 
 
 def content(path: Path) -> str:
-    """A digest of what a file says, without times."""
+    """Digest of a file's content, without times."""
     if path.suffix == ".safetensors":
         return tensors_sha256(path)
     data = path.read_bytes()
@@ -53,17 +55,28 @@ def differences(found: dict[str, str], expected: dict[str, str]) -> list[str]:
     return [
         *(f"{name} is left over" for name in found.keys() - expected.keys()),
         *(f"{name} is missing" for name in expected.keys() - found.keys()),
-        *(f"{name} differs" for name in sorted(found.keys() & expected.keys()) if found[name] != expected[name]),
+        *(
+            f"{name} differs"
+            for name in sorted(found.keys() & expected.keys())
+            if found[name] != expected[name]
+        ),
     ]
 
 
 def stage_digest(folder: Path) -> list[str]:
-    """What a stage's folder holds: weights, and everything that describes them."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not hidden(path.relative_to(folder))]
-    described = [f"{path.relative_to(folder)} {content(path)}" for path in files if path.suffix != ".safetensors"]
-    return [sha256("".join(described).encode()), *(content(path) for path in files if path.suffix == ".safetensors")]
+    """Digests of a stage folder: its description, then its weights."""
+    files = [
+        path for path in sorted(folder.rglob("*")) if path.is_file() and not hidden(path.relative_to(folder))
+    ]
+    described = [
+        f"{path.relative_to(folder)} {content(path)}" for path in files if path.suffix != ".safetensors"
+    ]
+    return [
+        sha256("".join(described).encode()),
+        *(content(path) for path in files if path.suffix == ".safetensors"),
+    ]
 
 
 def hidden(path: Path) -> bool:
-    """Whether a path is below a name with a dot, as files are that are being written."""
-    return any(part.startswith(".") for part in path.parts)
+    """Whether a name of the path begins with a dot, as those of unfinished files do."""
+    return any(name.startswith(".") for name in path.parts)

@@ -1,12 +1,12 @@
-"""Kills the commands at every call that changes the disk, and checks what is left. Also races and readers beside a writer.
+"""Kills the commands at every call that changes the disk, and checks the files left. Also races and readers.
 
-    python tests/kills.py                          # every point, the races and the readers: `make kills`
-    python tests/kills.py --only 'pretrain ease'   # the scenarios whose name contains this
-    python tests/kills.py --sample 20 --seed 3     # some points, drawn by a seed
-    python tests/kills.py --only 'prepare, new' --point 7 [--second 4]    # one trial again, as a failure prints it
+    python -m tests.faults.kills                          # every point, races, readers: `make kills`
+    python -m tests.faults.kills --only 'pretrain ease'   # the scenarios whose name contains this
+    python -m tests.faults.kills --sample 20 --seed 3     # a sample of the points, drawn by a seed
+    python -m tests.faults.kills --only 'prepare, new' --point 7 [--second 4]   # as printed by a failure
 
-After each kill: an older output is there whole, or the new one; readers give one of the two or one error line. Then the
-same command, with --resume where it trains, has to succeed and to leave exactly the files of an uninterrupted run.
+After each kill, the output is the older one or the new one, whole; readers give either, or one error line.
+Then the same command, with --resume where it trains, must leave exactly the files of an uninterrupted run.
 """
 
 import argparse
@@ -22,13 +22,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from digests import differences, everything
-from disk_events import DiskEvents
-from forks import Child, Ended, import_everything, run_command
-from kill_races import dataset_readers, race_of_prepare, race_of_training, races, run_readers
-from kill_scenarios import Reference, Scenario, World, output_states, readable, reference, scenarios
+from tests.faults.digests import differences, everything
+from tests.faults.disk_events import DiskEvents
+from tests.faults.forks import Child, Ended, import_everything, run_command
+from tests.faults.kill_races import dataset_readers, race_of_prepare, race_of_training, races, run_readers
+from tests.faults.kill_scenarios import (
+    Reference,
+    Scenario,
+    World,
+    output_states,
+    readable,
+    reference,
+    scenarios,
+)
 
-Row = tuple[str, int, int]  # of the table: what was tried, how often, how often it failed
+Row = tuple[str, int, int]  # of the table: what was tried, trials, failures
 
 
 def say(line: str) -> None:
@@ -38,13 +46,13 @@ def say(line: str) -> None:
 
 
 def examine(folder: Path, world: World, scenario: Scenario, known: Reference) -> list[str]:
-    """What is wrong after a kill."""
+    """Faults after a kill."""
     wrong = []
     copy = folder.with_name("copy")
     shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(folder, copy, symlinks=True)  # a reader may mend what it finds
+    shutil.copytree(folder, copy, symlinks=True)  # a reader may repair the folder
     for answer in readable(copy, scenario):
-        if answer.startswith("error: ") and scenario.older | (scenario.words[0] == "finetune"):
+        if answer.startswith("error: ") and scenario.older | (scenario.command[0] == "finetune"):
             wrong.append(f"the older output cannot be read: {answer}")
         elif not answer.startswith(("ok", "error: ")) or "\n" in answer:
             wrong.append(answer)
@@ -54,45 +62,49 @@ def examine(folder: Path, world: World, scenario: Scenario, known: Reference) ->
                 wrong.append(f"{name} is neither the old nor the new one")
     except Exception as error:
         wrong.append(f"an output is damaged: {error}")
-    wrong += [f"{name}, a file of the user, is gone" for name in users_files_gone(folder, world, scenario)]
+    wrong += [
+        f"{name}, a file of the user, is missing" for name in missing_users_files(folder, world, scenario)
+    ]
     return wrong
 
 
-def users_files_gone(folder: Path, world: World, scenario: Scenario) -> list[str]:
+def missing_users_files(folder: Path, world: World, scenario: Scenario) -> list[str]:
     names = [f".{name}.{end}" for name in scenario.outputs for end in ("new", "old", "tmp")]
     names += [f"{name}.bak" for name in scenario.outputs]
-    return [name for name in names if world.users_own_files and not (folder / name / "mine.txt").is_file()]
+    return [name for name in names if world.users_own_files and not (folder / name / "notes.txt").is_file()]
 
 
 def run_again(world: World, scenario: Scenario, folder: Path, again: bool, point: int | None = None) -> Ended:
-    """Run the command of a scenario, killed at a point if it comes to it.
+    """Run the command of a scenario, killed at a point if it gets there.
 
     Args:
-        again: with the flags that resume it. Where an older training is all that there is, they mean that one, and its
-            settings differ: such a refusal is right, and the command is run without them.
+        again: add the flags that resume it. If only an older training exists, they refer to that one, whose
+            settings differ. That refusal is right, and the command is run without them.
     """
-    words = scenario.typed(scenario.words, world.inputs)
+    command = scenario.filled(scenario.command, world.inputs)
     os.chdir(folder)
 
-    def run(words: list[str]) -> Ended:
+    def run(command: list[str]) -> Ended:
         def watched() -> None:
             disk = DiskEvents(folder, kill_at=point)
             if point is not None:
                 disk.watch()
-            run_command(words)
+            run_command(command)
             disk.finish()
 
         return Child(watched, folder.parent).wait()
 
     if not again:
-        return run(words)
-    untouched = scenario.older and output_states(folder, scenario) == output_states(world.base(scenario), scenario)
-    ended = run([*words, *scenario.again])
-    return run(words) if ended.status == 2 and untouched else ended
+        return run(command)
+    untouched = scenario.older and output_states(folder, scenario) == output_states(
+        world.base(scenario), scenario
+    )
+    ended = run([*command, *scenario.again])
+    return run(command) if ended.status == 2 and untouched else ended
 
 
 def trial(world: World, scenario: Scenario, point: int, second: int | None, folder: Path) -> list[str]:
-    """Kill a command at a point, maybe kill the next try too, then let it end. What went wrong."""
+    """Kill a command at a point, perhaps the next try too, then let it end. Returns the faults."""
     known = reference(world, scenario)
     world.begin(scenario, folder)
     ended = run_again(world, scenario, folder, again=False, point=point)
@@ -103,7 +115,7 @@ def trial(world: World, scenario: Scenario, point: int, second: int | None, fold
         ended = run_again(world, scenario, folder, again=True, point=second)
         if ended.status not in (0, -signal.SIGKILL):
             return [*wrong, f"the second try ended with status {ended.status}: {ended.last_line}"]
-        wrong += [f"after the second kill: {one}" for one in examine(folder, world, scenario, known)]
+        wrong += [f"after the second kill: {fault}" for fault in examine(folder, world, scenario, known)]
     ended = run_again(world, scenario, folder, again=True)
     if ended.status:
         return [*wrong, f"the same command again ended with status {ended.status}: {ended.last_line}"]
@@ -118,9 +130,9 @@ class Trial:
     point: int
     second: int | None
 
-    def typed(self, at: str) -> str:
+    def flags(self, next_event: str) -> str:
         second = "" if self.second is None else f" --second {self.second}"
-        return f"--only '{self.scenario.name}' --point {self.point}{second}    # before: {at}"
+        return f"--only '{self.scenario.name}' --point {self.point}{second}    # before: {next_event}"
 
 
 def all_trials(world: World, chosen: list[Scenario], seed: int) -> list[Trial]:
@@ -136,24 +148,27 @@ def all_trials(world: World, chosen: list[Scenario], seed: int) -> list[Trial]:
 
 
 def sampled(trials: list[Trial], n: int, seed: int) -> list[Trial]:
-    """Some of the trials, as many of each scenario as its share of them, and at least one."""
+    """A sample of the trials: of each scenario its share, and at least one."""
     generator = random.Random(seed)
     by_name: dict[str, list[Trial]] = {}
-    for one in trials:
-        by_name.setdefault(one.scenario.name, []).append(one)
-    shares = {name: max(1, round(n * len(own) / len(trials))) for name, own in by_name.items()}
+    for trial in trials:
+        by_name.setdefault(trial.scenario.name, []).append(trial)
+    shares = {name: max(1, round(n * len(group) / len(trials))) for name, group in by_name.items()}
     while sum(shares.values()) > n and max(shares.values()) > 1:
         shares[max(shares, key=lambda name: shares[name])] -= 1
-    return [one for name, own in by_name.items() for one in generator.sample(own, min(shares[name], len(own)))]
+    chosen = [generator.sample(group, min(shares[name], len(group))) for name, group in by_name.items()]
+    return [trial for group in chosen for trial in group]
 
 
-def run_trials(world: World, trials: list[Trial], jobs: int, report: Callable[[str], None] = say) -> dict[str, list[str]]:
+def run_trials(
+    world: World, trials: list[Trial], jobs: int, report: Callable[[str], None] = say
+) -> dict[str, list[str]]:
     """Run trials in some processes at once.
 
     Returns:
         The name of each scenario -> a line for each of its trials that failed.
     """
-    failures: dict[str, list[str]] = {one.scenario.name: [] for one in trials}
+    failures: dict[str, list[str]] = {trial.scenario.name: [] for trial in trials}
     began, done = time.monotonic(), 0
     read, write = os.pipe()
     workers = []
@@ -166,7 +181,7 @@ def run_trials(world: World, trials: list[Trial], jobs: int, report: Callable[[s
         for line in answers:
             number, wrong = json.loads(line)
             done += 1
-            at = trials[number].typed(reference(world, trials[number].scenario).points[trials[number].point])
+            at = trials[number].flags(reference(world, trials[number].scenario).points[trials[number].point])
             if wrong:
                 failures[trials[number].scenario.name].append(f"{at}: {'; '.join(wrong)}")
                 report(f"FAILED {at}\n    " + "\n    ".join(wrong))
@@ -183,12 +198,12 @@ def _work(world: World, trials: list[Trial], jobs: int, job: int, answers: int) 
     try:
         folder = world.folder / f"job-{job}" / "trial"
         folder.parent.mkdir()
-        for place, one in enumerate(trials):
+        for index, chosen in enumerate(trials):
             try:
-                wrong = trial(world, one.scenario, one.point, one.second, folder)
+                wrong = trial(world, chosen.scenario, chosen.point, chosen.second, folder)
             except Exception as error:
                 wrong = [f"the harness failed: {type(error).__name__}: {error}"]
-            os.write(answers, (json.dumps([place * jobs + job, wrong]) + "\n").encode())
+            os.write(answers, (json.dumps([index * jobs + job, wrong]) + "\n").encode())
         status = 0
     finally:
         os._exit(status)
@@ -211,10 +226,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--point", type=int, help="this point of the one scenario")
     parser.add_argument("--second", type=int, help="kill the next try at this point too")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--races", type=int, default=80, help="races of two prepare, and a quarter as many of two pretrain")
-    parser.add_argument("--loads", type=int, default=3000, help="loads of a dataset and of a run beside a writer")
+    parser.add_argument(
+        "--races", type=int, default=80, help="races of two prepare, and a quarter as many of two pretrain"
+    )
+    parser.add_argument(
+        "--loads", type=int, default=3000, help="loads of a dataset and of a run during writes"
+    )
     parser.add_argument("--keep", help="folder to work in, which is kept")
-    parser.add_argument("--without-users-files", action="store_true", help="no files of the user beside the outputs")
+    parser.add_argument(
+        "--without-users-files", action="store_true", help="no files of the user next to the outputs"
+    )
     return parser.parse_args()
 
 
@@ -235,7 +256,11 @@ def main() -> int:
 def check(options: argparse.Namespace, folder: Path) -> int:
     """Run what was asked for and print the account. 0 if nothing failed."""
     world = World(folder / "kills", not options.without_users_files)
-    rows = [*kill_rows(world, options), *race_rows(world, options.races, options.seed), *reader_rows(world, options.loads)]
+    rows = [
+        *kill_rows(world, options),
+        *race_rows(world, options.races, options.seed),
+        *reader_rows(world, options.loads),
+    ]
     say(table(rows))
     return int(any(failed for _, _, failed in rows))
 
@@ -253,7 +278,7 @@ def kill_rows(world: World, options: argparse.Namespace) -> list[Row]:
                 unseen = ["all of it"]
             rows += [(f"{scenario.name}: not watched: {', '.join(unseen)}", 1, 1)] if unseen else []
     if options.point is not None:
-        chosen = [one for one in chosen if one.name == options.only] or chosen[:1]
+        chosen = [scenario for scenario in chosen if scenario.name == options.only] or chosen[:1]
         trials = [Trial(chosen[0], options.point, options.second)]
     else:
         trials = all_trials(world, chosen, options.seed)
@@ -261,7 +286,7 @@ def kill_rows(world: World, options: argparse.Namespace) -> list[Row]:
         trials = trials if options.sample is None else sampled(trials, options.sample, options.seed)
     failures = run_trials(world, trials, min(options.jobs, len(trials))) if trials else {}
     for name, failed in failures.items():
-        rows.append((name, sum(one.scenario.name == name for one in trials), len(failed)))
+        rows.append((name, sum(trial.scenario.name == name for trial in trials), len(failed)))
     return rows
 
 
@@ -273,13 +298,13 @@ def race_rows(world: World, n_races: int, seed: int) -> Iterator[Row]:
 
 
 def reader_rows(world: World, n_loads: int) -> Iterator[Row]:
-    """The readers beside a writer."""
+    """The readers during writes."""
     for what, read in (("datasets", dataset_readers), ("runs", run_readers)):
         if n_loads:
             wrong = read(world, n_loads)
             for line in wrong[:3]:
-                say(f"FAILED loads of {what} beside a writer: {line}")
-            yield f"loads of {what} beside a writer", n_loads, len(wrong)
+                say(f"FAILED loads of {what} during writes: {line}")
+            yield f"loads of {what} during writes", n_loads, len(wrong)
 
 
 if __name__ == "__main__":

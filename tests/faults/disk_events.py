@@ -1,7 +1,7 @@
 """Counts the calls of this process that change files below a folder, and kills the process at a chosen one.
 
-A kill point is a moment between two such calls, or a moment within the writing of a file. Calls of Python are seen by
-an audit hook. Writers in Rust open files unseen: those of Polars, safetensors and tokenizers are wrapped.
+A kill point lies between two such calls, or within the writing of a file. An audit hook sees the calls of
+Python. Writers in Rust open files unseen: those of Polars, safetensors and tokenizers are wrapped.
 """
 
 import functools
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-PATHS_OF = {  # audit event -> positions of its paths, each with that of its folder's descriptor (None: it has none)
+PATHS_OF = {  # audit event -> positions of its paths, each with that of its folder's descriptor or None
     "os.rename": ((0, 2), (1, 3)),
     "os.remove": ((0, 1),),
     "os.rmdir": ((0, 1),),
@@ -25,7 +25,7 @@ PATHS_OF = {  # audit event -> positions of its paths, each with that of its fol
     "os.chown": ((0, 3),),
     "os.utime": ((0, 3),),
 }
-RUST_WRITERS = (  # module, class (None: a function of the module), names; the path is the argument of that number
+RUST_WRITERS = (  # module, class (None: a function of the module), names, position of the path
     ("polars", "DataFrame", ("write_parquet", "write_csv", "write_ndjson", "write_json", "write_ipc"), 1),
     ("safetensors.torch", None, ("serialize_file",), 1),
     ("safetensors.numpy", None, ("serialize_file",), 1),
@@ -37,17 +37,19 @@ class DiskEvents:
     """The changes below a folder, in order.
 
     Attributes:
-        folder: changes elsewhere are passed over.
+        folder: changes elsewhere are ignored.
         kill_at: number of the point at which the process ends by SIGKILL; None: never.
-        points: what was about to happen at each point that was passed.
+        points: the call after each point that was passed.
         at_event: called before each change.
     """
 
-    def __init__(self, folder: Path, kill_at: int | None = None, at_event: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, folder: Path, kill_at: int | None = None, at_event: Callable[[], None] = lambda: None
+    ) -> None:
         self.folder, self.kill_at, self.at_event = os.path.realpath(folder) + os.sep, kill_at, at_event
         self.points: list[str] = []
-        self.made: set[str] = set()  # paths that were opened for writing, or that something was renamed to
-        self._written: tuple[str, int] | None = None  # the file opened last, and what it held when it was opened
+        self.made: set[str] = set()  # paths opened for writing, and targets of renames
+        self._written: tuple[str, int] | None = None  # the file opened last, and its size at that time
         self._watching = False
 
     def watch(self) -> None:
@@ -70,7 +72,9 @@ class DiskEvents:
 
     def _wrap(self, module: Any, kind: str | None, names: tuple[str, ...], position: int) -> None:
         for name in names:
-            if kind == "Tokenizer":  # a class of Rust, whose methods cannot be replaced: transformers' caller is
+            if (
+                kind == "Tokenizer"
+            ):  # a class of Rust, whose methods cannot be replaced: transformers' caller is
                 name, owner = "_save_pretrained", sys.modules["transformers"].PreTrainedTokenizerFast
             else:
                 owner = module if kind is None else getattr(module, kind)
@@ -106,10 +110,14 @@ class DiskEvents:
             path, mode, flags = arguments
             writing = isinstance(flags, int) and flags & WRITING
             if isinstance(path, str | bytes | os.PathLike) and writing:
-                self._opened(os.fsdecode(path), bool(flags & os.O_TRUNC) or (isinstance(mode, str) and "w" in mode))
+                self._opened(
+                    os.fsdecode(path), bool(flags & os.O_TRUNC) or (isinstance(mode, str) and "w" in mode)
+                )
         elif event in PATHS_OF:
             pairs = [(arguments[path], None if at is None else arguments[at]) for path, at in PATHS_OF[event]]
-            inside = [whole for whole in (self._whole(*pair) for pair in pairs) if whole.startswith(self.folder)]
+            inside = [
+                whole for whole in (self._whole(*pair) for pair in pairs) if whole.startswith(self.folder)
+            ]
             if inside:
                 if event in ("os.rename", "os.link"):
                     self.made.add(self._whole(*pairs[-1]))
@@ -151,14 +159,17 @@ class DiskEvents:
         self._pass(what)
 
     def _cut_points(self) -> None:
-        """Within the writing of the file that was opened last: nothing is written yet, and half of it is."""
+        """Points within the writing of the last file: nothing is written, half of it is written."""
         if self._written is not None:
             (path, before), self._written = self._written, None
             if os.path.exists(path) and (size := os.path.getsize(path)) > before:
                 for share in (0, 2):
                     cut = before + (size - before) // share if share else before
                     name = path.removeprefix(self.folder)
-                    self._pass(f"{'half' if share else 'nothing'} of {name}", functools.partial(os.truncate, path, cut))
+                    self._pass(
+                        f"{'half' if share else 'nothing'} of {name}",
+                        functools.partial(os.truncate, path, cut),
+                    )
 
     def _pass(self, what: str, first: Callable[[], None] = lambda: None) -> None:
         if len(self.points) == self.kill_at:

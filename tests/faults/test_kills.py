@@ -1,7 +1,7 @@
 """A sample of the kills, races and readers of `make kills`, which tries them all.
 
-A failure prints how to run its trial again: python tests/kills.py --only 'NAME' --point N. The sample is drawn by a seed,
-and the points depend on the code alone, so that the same kills are tried each time.
+A failure prints how to run its trial again: `python -m tests.faults.kills --only 'NAME' --point N`.
+The sample is drawn by a seed and the points depend on the code alone: the trials are fixed.
 """
 
 import os
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-HARNESS = Path(__file__).with_name("kills.py")
+ROOT = Path(__file__).parents[2]
 
 
 def harness(*arguments: object) -> None:
-    """Run the harness in a process that has not run anything yet: what it forks has to be without threads."""
-    typed = [sys.executable, str(HARNESS), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HARNESS.parents[1])}
-    ended = subprocess.run(typed, capture_output=True, text=True, env=environment, check=False)
+    """Run the harness in a fresh process: a process that forks must have no threads."""
+    command = [sys.executable, "-m", "tests.faults.kills", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
@@ -34,5 +34,5 @@ def test_two_commands_that_write_one_output_have_one_outcome() -> None:
 
 
 @pytest.mark.slow
-def test_a_reader_beside_a_writer_sees_the_old_or_the_new() -> None:
+def test_a_reader_during_writes_sees_the_old_or_the_new() -> None:
     harness("--only", "nothing", "--races", 0, "--loads", 300)

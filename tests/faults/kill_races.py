@@ -1,4 +1,4 @@
-"""Two `prepare` into one output, and readers beside a writer."""
+"""Two commands that write one output, and readers during writes."""
 
 import os
 import random
@@ -10,18 +10,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from digests import differences, everything
-from forks import SETTINGS, Child, Ended, run_command
-from kill_scenarios import Scenario, World, readable
+from tests.faults.digests import differences, everything
+from tests.faults.forks import SETTINGS, Child, Ended, run_command
+from tests.faults.kill_scenarios import Scenario, World, readable
 
 
 @dataclass(frozen=True)
 class Race:
-    """Two commands that write one output, and whether an older output may be there.
+    """Two commands that write one output.
 
     Attributes:
-        scenario: what is there before, and the output.
-        commands: by the name of what they write.
+        scenario: the commands before, and the output.
+        commands: result's name -> command.
         over: whether two of three races begin with an older output.
     """
 
@@ -33,62 +33,74 @@ class Race:
 def race_of_prepare(world: World) -> Race:
     """Two `prepare` of different tables into one folder."""
     tables = {name: ["--interactions", str(world.inputs / f"{name}.csv")] for name in ("new", "old")}
-    words = {name: ["prepare", *flags, "--output", "data", "--split", "none"] for name, flags in tables.items()}
-    return Race(Scenario("prepare", ["prepare"], ["data"]), words, over=True)
+    commands = {
+        name: ["prepare", *flags, "--output", "data", "--split", "none"] for name, flags in tables.items()
+    }
+    return Race(Scenario("prepare", ["prepare"], ["data"]), commands, over=True)
 
 
 def race_of_training(world: World) -> Race:
     """Two `pretrain` with different settings into one run folder."""
     common = ["pretrain", "--system", "sasrec", "--dataset", str(world.inputs / "data"), "--output", "run"]
-    words = {seed: [*common, "--seed", seed] for seed in ("1", "2")}
-    return Race(Scenario("pretrain", ["pretrain"], ["run"]), words, over=False)
+    commands = {seed: [*common, "--seed", seed] for seed in ("1", "2")}
+    return Race(Scenario("pretrain", ["pretrain"], ["run"]), commands, over=False)
 
 
 def races(world: World, race: Race, n: int, seed: int, report: Callable[[str], None]) -> list[str]:
-    """Run two commands at once, n times. What went wrong: neither succeeded, or the output is that of no winner."""
+    """Run two commands at once, n times. Faults: neither succeeded, or the output is that of no winner."""
     generator, failed, folder = random.Random(seed), [], world.folder / "race"
     whole = {}
-    for name, words in race.commands.items():
+    for name, command in race.commands.items():
         world.begin(race.scenario, folder)
-        world.command(words, folder)
+        world.run(command, folder)
         whole[name] = everything(folder)
     for number in range(n):
         world.begin(race.scenario, folder)
         older = [None, *race.commands][number % 3] if race.over else None
         if older:
-            world.command(race.commands[older], folder)
+            world.run(race.commands[older], folder)
         wrong = _race(race, folder, [generator.uniform(0, 0.04) for _ in race.commands], whole)
         if wrong:
-            failed.append(f"race {number} of {race.scenario.name} (seed {seed}, older: {older}): {'; '.join(wrong)}")
+            failed.append(
+                f"race {number} of {race.scenario.name} (seed {seed}, older: {older}): {'; '.join(wrong)}"
+            )
             report(f"FAILED {failed[-1]}")
     return failed
 
 
 def _race(race: Race, folder: Path, delays: list[float], whole: dict[str, dict[str, str]]) -> list[str]:
-    """What went wrong in a race; `whole`: the files that each command leaves by itself."""
+    """Faults of a race; `whole`: the files that each command leaves alone."""
     os.chdir(folder)
 
-    def start(delay: float, words: list[str]) -> Child:
+    def start(delay: float, command: list[str]) -> Child:
         def task() -> None:
             time.sleep(delay)
-            run_command(words)
+            run_command(command)
 
         return Child(task, folder.parent)
 
-    ended = [child.wait() for child in [start(*pair) for pair in zip(delays, race.commands.values(), strict=True)]]
+    ended = [
+        child.wait() for child in [start(*pair) for pair in zip(delays, race.commands.values(), strict=True)]
+    ]
     found = everything(folder)
-    wrong = [f"{who}: {fault}" for who, end in zip(race.commands, ended, strict=True) for fault in _refused_well(end)]
+    wrong = [
+        f"{who}: {fault}"
+        for who, end in zip(race.commands, ended, strict=True)
+        for fault in _refused_well(end)
+    ]
     succeeded = [name for name, end in zip(race.commands, ended, strict=True) if end.status == 0]
     if not succeeded:
         wrong.append("neither succeeded")
     if found not in [whole[name] for name in succeeded]:
         nearest = min((differences(found, files) for files in whole.values()), key=len)
         wrong.append(f"the output is that of no winner: {', '.join(nearest) or 'it is the older one'}")
-    return wrong + [f"it does not load: {answer}" for answer in readable(folder, race.scenario) if answer != "ok"]
+    return wrong + [
+        f"it does not load: {answer}" for answer in readable(folder, race.scenario) if answer != "ok"
+    ]
 
 
 def _refused_well(ended: Ended) -> list[str]:
-    """What is wrong with how a command ended: it has to succeed, or to say in one line who is there or what was there."""
+    """Faults of a command's end: it must succeed, or refuse in one line that names the cause."""
     errors = [line for line in ended.said.splitlines() if line.startswith("error: ")]
     said_well = len(errors) == 1 and re.search(r"process \d+ on |another process|not empty", errors[0])
     if (ended.status == 0 and not errors) or (ended.status == 2 and said_well):
@@ -97,7 +109,7 @@ def _refused_well(ended: Ended) -> list[str]:
 
 
 def dataset_readers(world: World, n: int) -> list[str]:
-    """Load a dataset n times while another process replaces it by one of other tables, to and fro."""
+    """Load a dataset n times while another process keeps replacing it by a different one."""
     folder = world.folder / "replaced"
     folder.mkdir()
     target = folder / "data"
@@ -107,7 +119,9 @@ def dataset_readers(world: World, n: int) -> list[str]:
 
         from cllm4rec.data.preparation import build_dataset
 
-        return build_dataset(pl.read_csv(world.inputs / f"{name}.csv"), pl.read_csv(world.inputs / f"{name}-items.csv"))
+        return build_dataset(
+            pl.read_csv(world.inputs / f"{name}.csv"), pl.read_csv(world.inputs / f"{name}-items.csv")
+        )
 
     def write() -> None:
         datasets = [made("new"), made("old")]
@@ -134,17 +148,20 @@ def dataset_readers(world: World, n: int) -> list[str]:
                 wrong.append(f"load {number}: a mixture")
         return wrong
 
-    return _beside(world, folder, read, write)
+    return _during(world, folder, read, write)
 
 
 def run_readers(world: World, n: int) -> list[str]:
-    """Load the model of a run n times while its stage is written anew, to and fro between two models."""
+    """Load the model of a run n times while another process keeps replacing it by a different one."""
     folder = world.folder / "rewritten"
     folder.mkdir()
-    one = Scenario(
-        "", [], [], [["pretrain", "--output", "run", "--system", "ease", "--dataset", "WORLD/data", *SETTINGS["ease"]]]
+    scenario = Scenario(
+        "",
+        [],
+        [],
+        [["pretrain", "--output", "run", "--system", "ease", "--dataset", "WORLD/data", *SETTINGS["ease"]]],
     )
-    shutil.copytree(world.base(one), folder, dirs_exist_ok=True)
+    shutil.copytree(world.base(scenario), folder, dirs_exist_ok=True)
     run = folder / "run"
 
     def write() -> None:
@@ -155,7 +172,9 @@ def run_readers(world: World, n: int) -> list[str]:
         kept[0]._restore({name: array.copy() for name, array in kept[0]._arrays().items()})
         kept[1]._restore({name: array * 2 for name, array in kept[0]._arrays().items()})
         kept[1].config = replace(kept[0].config, regularization=20.0)
-        RunFolder(run).begin_stage("pretrain", system=asdict(kept[0].config))  # as a training does before it saves
+        RunFolder(run).begin_stage(
+            "pretrain", system=asdict(kept[0].config)
+        )  # as a training does before it saves
         number = 1
         while not (folder / "reading").exists():
             time.sleep(0.01)
@@ -179,11 +198,13 @@ def run_readers(world: World, n: int) -> list[str]:
                 wrong.append(f"load {number}: {type(error).__name__}: {str(error)[:300]}")
         return wrong
 
-    return _beside(world, folder, read, write)
+    return _during(world, folder, read, write)
 
 
-def _beside(world: World, folder: Path, read: Callable[[], list[str]], write: Callable[[], None]) -> list[str]:
-    """What a reader saw beside a writer."""
+def _during(
+    world: World, folder: Path, read: Callable[[], list[str]], write: Callable[[], None]
+) -> list[str]:
+    """Faults that a reader saw during writes."""
     os.chdir(world.folder)
     writer, reader = Child(write, world.folder), Child(read, world.folder)
     seen = reader.wait()
@@ -191,4 +212,6 @@ def _beside(world: World, folder: Path, read: Callable[[], list[str]], write: Ca
     wrote = writer.wait()
     wrong = list(seen.result or [])
     wrong += [f"the reader ended with status {seen.status}: {seen.last_line}"] if seen.status else []
-    return wrong + ([f"the writer ended with status {wrote.status}: {wrote.last_line}"] if wrote.status else [])
+    return wrong + (
+        [f"the writer ended with status {wrote.status}: {wrote.last_line}"] if wrote.status else []
+    )

@@ -1,4 +1,4 @@
-"""The examples of the fuzzing, as Hypothesis draws them: JSON objects that `fuzz_executor.py` understands."""
+"""Strategies of Hypothesis for the examples of the fuzzing: JSON objects for `fuzz_executor.py`."""
 
 import base64
 import gzip
@@ -9,11 +9,11 @@ from typing import Any
 
 import polars as pl
 from hypothesis import strategies as st
-from mutations import of_bytes, of_file
 
 from cllm4rec.evaluate import EvaluateOptions
 from cllm4rec.prepare import PrepareOptions
 from cllm4rec.recommend import RecommendOptions
+from tests.faults.mutations import of_bytes, of_file
 
 Example = dict[str, Any]
 Examples = st.SearchStrategy[Example]
@@ -24,14 +24,15 @@ def folders(files: dict[str, list[str]], target: str, commands: tuple[str, ...])
 
     def of(name: str) -> Examples:
         return st.fixed_dictionaries({
-            "kind": st.just("folder"), "target": st.just(target), "command": st.sampled_from(commands), "file": st.just(name),
+            "kind": st.just("folder"), "target": st.just(target),
+            "command": st.sampled_from(commands), "file": st.just(name),
             "mutations": st.lists(of_file(name), min_size=1, max_size=2), "resign": st.booleans(),
         })  # fmt: skip
 
     return st.sampled_from(files[target]).flatmap(of)
 
 
-WORDS = [  # commands that are quick whatever their flags say
+COMMANDS = [  # commands that are quick whatever their flags say
     ["prepare", "--interactions", "WORLD/events.csv", "--output", "out"],
     ["pretrain", "--system", "ease", "--dataset", "data", "--output", "out"],
     ["pretrain", "--system", "sasrec", "--dataset", "data", "--output", "out", "--dry-run"],
@@ -60,23 +61,43 @@ CELLS = [
 def configurations() -> Examples:
     """YAML texts and flags."""
 
-    def of(words: list[str]) -> Examples:
-        name = st.sampled_from([*FLAGS[words[0]], "unknown", "config", "help"])
+    def of(command: list[str]) -> Examples:
+        name = st.sampled_from([*FLAGS[command[0]], "unknown", "config", "help"])
         cell = st.sampled_from(CELLS)
-        # what argv cannot hold stays in the file
+        # cells that argv cannot hold occur in the file only
         typed = st.tuples(name, cell.filter(lambda text: "\0" not in text and not text.startswith("\ud83d")))
-        flags = st.lists(typed, max_size=2).map(lambda pairs: [f"--{a.replace('_', '-')}={b}" for a, b in pairs])
-        line = st.tuples(name, st.sampled_from([": ", ":", ": |\n  ", ": - "]), cell).map("".join)
-        text = st.lists(line | st.text(max_size=20), max_size=4).map("\n".join).map(lambda one: one.encode(errors="replace"))
-        deep = st.sampled_from(
-            [b"seed: " + b"[" * 2000, b"a: &a [*a]", b"\xff\xfe", b"- 1", b"seed: {a: {b: 1}}", b"? [a]\n: 1", b"1: 2"]
+        flags = st.lists(typed, max_size=2).map(
+            lambda pairs: [f"--{a.replace('_', '-')}={b}" for a, b in pairs]
         )
-        yaml = st.none() | (text | deep | st.binary(max_size=30)).map(lambda data: base64.b64encode(data).decode())
+        line = st.tuples(name, st.sampled_from([": ", ":", ": |\n  ", ": - "]), cell).map("".join)
+        text = (
+            st.lists(line | st.text(max_size=20), max_size=4)
+            .map("\n".join)
+            .map(lambda text: text.encode(errors="replace"))
+        )
+        deep = st.sampled_from(
+            [
+                b"seed: " + b"[" * 2000,
+                b"a: &a [*a]",
+                b"\xff\xfe",
+                b"- 1",
+                b"seed: {a: {b: 1}}",
+                b"? [a]\n: 1",
+                b"1: 2",
+            ]
+        )
+        yaml = st.none() | (text | deep | st.binary(max_size=30)).map(
+            lambda data: base64.b64encode(data).decode()
+        )
         return st.fixed_dictionaries(
-            {"kind": st.just("config"), "words": flags.map(lambda further: [*words, *further]), "yaml": yaml}
+            {
+                "kind": st.just("config"),
+                "arguments": flags.map(lambda further: [*command, *further]),
+                "yaml": yaml,
+            }
         )
 
-    return st.sampled_from(WORDS).flatmap(of)
+    return st.sampled_from(COMMANDS).flatmap(of)
 
 
 IDS = [
@@ -105,7 +126,11 @@ NAMES = [
     "e.csv", "e.csv", "e.tsv", "e.tsv", "e.jsonl", "e.jsonl", "e.json", "e.parquet", "e.inter", "e.csv.gz",
     "e.jsonl.gz",
 ]  # fmt: skip
-FITTING = {"interactions": ("ratings.dat", "u.data"), "items": ("movies.dat",), "users": ("ratings.dat",)}  # without a header
+FITTING = {
+    "interactions": ("ratings.dat", "u.data"),
+    "items": ("movies.dat",),
+    "users": ("ratings.dat",),
+}  # without a header
 
 
 NEEDED = {
@@ -152,7 +177,12 @@ def good_cell(name: str, row: int) -> str:
         "asin": f"i{row}",
         "item_ids": f"i{row} i{row + 1}",
     }
-    good |= {"timestamp": str(1_600_000_000 + row), "date": f"2024-01-{row + 1:02}", "time": f"10:00:{row:02}", "split": "val"}
+    good |= {
+        "timestamp": str(1_600_000_000 + row),
+        "date": f"2024-01-{row + 1:02}",
+        "time": f"10:00:{row:02}",
+        "split": "val",
+    }
     good |= {
         "history_items": f"i{row}",
         "target_item": f"i{row + 1}",
@@ -170,21 +200,33 @@ def tables(draw: st.DrawFn) -> Example:
     names, rows = draw(cells(draw(st.sampled_from(NEEDED[role]))))
     if name in NO_HEADER and draw(st.integers(0, 9)):
         names = list(NO_HEADER[name])
-        rows = [[good_cell(one, row) for one in names] for row in range(len(rows))]
+        rows = [[good_cell(name, row) for name in names] for row in range(len(rows))]
     kind = name.removesuffix(".gz").rsplit(".")[-1]
     if kind in ("jsonl", "json"):
         data = draw(as_json(names, rows, lines=kind == "jsonl")).encode()
     elif kind == "parquet":
         data = as_parquet(names, rows, draw(st.booleans()))
     else:
-        data = draw(as_text({"csv": ",", "dat": "::"}.get(kind, "\t"), rows if name in NO_HEADER else [names, *rows]))
+        data = draw(
+            as_text({"csv": ",", "dat": "::"}.get(kind, "\t"), rows if name in NO_HEADER else [names, *rows])
+        )
     if name.endswith(".gz"):
         data = gzip.compress(data, mtime=0)
     for mutation in draw(st.lists(of_bytes(), max_size=1)) if draw(st.integers(0, 3)) == 0 else []:
         data = changed(data, mutation)
-    known = [flag for flag in FLAGS_OF_TABLES[role] if flag[2:].partition("=")[0].replace("-", "_") in FLAGS["prepare"]]
+    known = [
+        flag
+        for flag in FLAGS_OF_TABLES[role]
+        if flag[2:].partition("=")[0].replace("-", "_") in FLAGS["prepare"]
+    ]
     flags = draw(st.lists(st.sampled_from(known), max_size=2, unique=True)) if draw(st.booleans()) else []
-    return {"kind": "table", "name": name, "role": role, "flags": flags, "data": base64.b64encode(data).decode()}
+    return {
+        "kind": "table",
+        "name": name,
+        "role": role,
+        "flags": flags,
+        "data": base64.b64encode(data).decode(),
+    }
 
 
 @st.composite
@@ -196,7 +238,7 @@ def as_json(draw: st.DrawFn, names: list[str], rows: list[list[str]], lines: boo
     ]
     records = []
     for number, row in enumerate(rows):
-        values = {key: json.dumps(one) for key, one in zip(names, row, strict=True)}
+        values = {key: json.dumps(cell) for key, cell in zip(names, row, strict=True)}
         values |= {key: draw(st.sampled_from(JSON_CELLS)) for at, key in odd if at == number}
         records.append("{" + ", ".join(f"{json.dumps(key)}: {value}" for key, value in values.items()) + "}")
     return "\n".join(records) if lines else "[" + ", ".join(records) + "]"
@@ -206,10 +248,15 @@ def as_json(draw: st.DrawFn, names: list[str], rows: list[list[str]], lines: boo
 def as_text(draw: st.DrawFn, usual: str, rows: list[list[str]]) -> bytes:
     """A text table: separator, quotes, line ends, encoding."""
     separator = draw(st.sampled_from([usual] * 12 + [";", "|", ",", "\t"]))
-    quote, end = draw(st.sampled_from(["none", "some", "some", "all"])), draw(st.sampled_from(["\n", "\n", "\r\n", "\r"]))
+    quote, end = (
+        draw(st.sampled_from(["none", "some", "some", "all"])),
+        draw(st.sampled_from(["\n", "\n", "\r\n", "\r"])),
+    )
 
     def cell(text: str) -> str:
-        needed = quote == "all" or (quote == "some" and any(one in text for one in (separator, '"', "\n")))
+        needed = quote == "all" or (
+            quote == "some" and any(special in text for special in (separator, '"', "\n"))
+        )
         return '"' + text.replace('"', '""') + '"' if needed else text
 
     text = end.join(separator.join(map(cell, line)) for line in rows) + end
@@ -249,8 +296,8 @@ def as_parquet(names: list[str], rows: list[list[str]], typed: bool) -> bytes:
 def frames() -> Examples:
     """Columns of Python values, for build_dataset."""
     values = [
-        "null", "1", "2", "2.0", "1.5", "true", '"a"', '"b"', '""', '" "', "NaN", "[1]", '["a"]', '{"a": 1}', "1e30",
-        str(2**63), '"2024-01-01"',
+        "null", "1", "2", "2.0", "1.5", "true", '"a"', '"b"', '""', '" "', "NaN", "[1]", '["a"]', '{"a": 1}',
+        "1e30", str(2**63), '"2024-01-01"',
     ]  # fmt: skip
     cell = st.sampled_from(values)
     good = st.sampled_from(['"a"', '"b"', '"c"', "1"])
@@ -277,7 +324,10 @@ def groups(files: dict[str, list[str]]) -> dict[str, tuple[Examples, int]]:
         "runs of sasrec": (folders(files, "sasrec", ranks), 150),
         "runs of cllm4rec": (folders(files, "cllm4rec", (*ranks, "dry-run")), 200),
         "runs of rsllm": (folders(files, "rsllm", (*ranks, "dry-run")), 200),
-        "interrupted runs": (folders(files, "stopped", ("resume",)) | folders(files, "stopped-sasrec", ("resume",)), 100),
+        "interrupted runs": (
+            folders(files, "stopped", ("resume",)) | folders(files, "stopped-sasrec", ("resume",)),
+            100,
+        ),
         "configurations": (configurations(), 200),
         "tables": (tables(), 400),
         "frames": (frames(), 100),

@@ -1,7 +1,7 @@
-"""Commands of the package in forks of a process that has imported it and has run nothing.
+"""Commands of the package in forks of a process that has imported it and run nothing.
 
-A trial costs no import then. Polars starts its threads when it is first used, and threads do not survive a fork: the parent
-leaves Polars alone.
+A trial then costs no import. Polars starts its threads at its first use, and threads do not survive a fork.
+So the parent never uses Polars.
 """
 
 import importlib
@@ -15,8 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "POLARS_MAX_THREADS": "1"}
-sys.path.insert(0, str(Path(__file__).parents[1]))
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "POLARS_MAX_THREADS": "1",
+}
 
 SECONDS = 120  # after which a process counts as hanging
 COMMANDS = ("prepare", "pretrain", "finetune", "evaluate", "recommend")
@@ -29,7 +33,7 @@ SETTINGS = {  # flags that make a run quick
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: its exit status (minus a signal's number), what it printed, what its task returned."""
+    """How a process ended: exit status (minus a signal's number), output, result of its task."""
 
     status: int
     said: str
@@ -78,13 +82,20 @@ class Child:
 
 
 def import_everything() -> None:
-    """Import what the commands import, before any of it runs, and make the models small."""
+    """Import the modules of all commands before any runs, and make the models small."""
     import torch
 
     torch.set_num_threads(1)
     for name in COMMANDS:
         importlib.import_module(f"cllm4rec.{name}")
-    for name in ("stages", "data.synthetic", "models.cllm4rec", "models.rsllm", "models.ease", "models.sasrec"):
+    for name in (
+        "stages",
+        "data.synthetic",
+        "models.cllm4rec",
+        "models.rsllm",
+        "models.ease",
+        "models.sasrec",
+    ):
         importlib.import_module(f"cllm4rec.{name}")
     from cllm4rec.models import configs
 
@@ -93,12 +104,12 @@ def import_everything() -> None:
     stages["pretrain"] = replace(stages["pretrain"], epochs=2, validate_every=1)
 
 
-def run_command(words: Sequence[str]) -> None:
-    """A command as it is typed, in this process."""
+def run_command(command: Sequence[str]) -> None:
+    """Run a command in this process, as if typed."""
     import cllm4rec.cli
 
-    sys.argv = list(words)
-    module: Any = importlib.import_module(f"cllm4rec.{words[0]}")
-    if words[0] == "recommend" and "parts.parquet" in words:  # the writer of parts, as under a launcher
+    sys.argv = list(command)
+    module: Any = importlib.import_module(f"cllm4rec.{command[0]}")
+    if command[0] == "recommend" and "parts.parquet" in command:  # the writer of parts, as under a launcher
         module.n_launched = lambda: 2
     cllm4rec.cli.run(module.main)
