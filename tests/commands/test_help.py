@@ -1,0 +1,58 @@
+"""Help: it names every flag and imports nothing that trains."""
+
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+
+from cllm4rec.models import SYSTEMS, system_settings
+from tests.support.commands import COMMANDS, call
+
+FLAGS = {
+    "prepare": "interactions items users columns item-columns user-columns separator no-header sequences "
+    "escape encoding max-unpacked-gib output preset min-rating k-core split split-column seed config",
+    "pretrain": "dataset output resume system preset backbone tune start mutual epochs batch-size "
+    "learning-rate max-minutes config",
+    "finetune": "run dataset resume mask-share targets epochs batch-size accumulation patience seed config",
+    "evaluate": "run split json per-user dataset config",
+    "recommend": "run users users-file all k output dataset config",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_every_flag(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        call(command, "--help")
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    for flag in FLAGS[command].split():
+        assert f"--{flag}" in printed
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_help_of_pretrain_names_the_settings_of_the_system(
+    system: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        call("pretrain", "--system", system, "--help")
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    for name in (field.name for field in fields(system_settings(system))):
+        assert f"--{name.replace('_', '-')}" in printed
+
+
+@pytest.mark.parametrize("flags", [["--help"], ["--epoch", "3"]], ids=["help", "a mistyped flag"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_nothing_that_trains_is_imported_before_the_flags_are_right(command: str, flags: list[str]) -> None:
+    heavy = {"torch", "transformers", "accelerate", "tokenizers"}
+    code = f"""
+import runpy, sys
+sys.argv = ["cllm4rec", *{flags}]
+try:
+    runpy.run_module("cllm4rec.{command}", run_name="__main__")
+except SystemExit as ended:
+    print({heavy} & set(sys.modules), ended.code)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"set() {0 if flags == ['--help'] else 2}"

@@ -1,0 +1,93 @@
+"""Recommend: lists as tables and on standard output."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.commands.events import ITEMS, USERS, title
+from tests.support.commands import call
+
+READERS = {
+    "csv": lambda path: pl.read_csv(path, infer_schema=False).cast({"rank": pl.Int64, "score": pl.Float64}),
+    "parquet": pl.read_parquet,
+    "jsonl": pl.read_ndjson,
+}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_recommend_writes_lists_with_the_ids_as_put_in(kind: str, workspace: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"lists.{kind}"
+    call("recommend", "--run", workspace / "run", "--all", "--k", 5, "--output", path)
+    table = READERS[kind](path)
+    assert table.columns == ["user_id", "item_id", "rank", "score", "title"]
+    assert len(table) == 5 * len(USERS)
+    assert sorted(set(table["user_id"])) == sorted(USERS)
+    assert set(table["item_id"]) <= set(ITEMS)
+    assert table["title"].to_list() == [title(item_id) for item_id in table["item_id"]]
+    events = pl.read_csv(workspace / "events.csv", infer_schema=False)
+    known = set(zip(events["user_id"], events["item_id"], strict=True))
+    assert not known & set(zip(table["user_id"], table["item_id"], strict=True)), (
+        "no item of any part is recommended"
+    )
+    for user in USERS:
+        rows = table.filter(pl.col("user_id") == user)
+        assert rows["rank"].to_list() == [1, 2, 3, 4, 5]
+        assert rows["score"].is_sorted(descending=True)
+        assert rows["item_id"].n_unique() == 5
+
+
+@pytest.mark.parametrize("output", [[], ["--output", "lists.csv"]], ids=["standard output", "one file"])
+def test_several_processes_refuse_to_write_into_one_file(
+    output: list[str], workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.chdir(workspace)
+    with pytest.raises(ValueError, match="several processes write a part each"):
+        call("recommend", "--run", workspace / "run", "--all", *output)
+    assert not (workspace / "lists.csv").exists()
+
+
+def test_recommend_prints_a_table_where_no_file_is_named(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("recommend", "--run", workspace / "run", "--users", "007,🦊, leading", "--k", 3)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split("\t") == ["user_id", "item_id", "rank", "score", "title"]
+    assert [line.split("\t")[0] for line in lines[1:]] == ["007"] * 3 + ["🦊"] * 3 + [" leading"] * 3
+
+
+def test_recommend_takes_users_from_a_file_and_keeps_their_order(workspace: Path, tmp_path: Path) -> None:
+    asked = ["trailing ", "comma,id", "-minus", 'q"uote', "NULL", "7", "007"]
+    (tmp_path / "users.txt").write_text("\n".join(asked) + "\n", encoding="utf-8")
+    path = tmp_path / "lists.parquet"
+    flags = ("--run", workspace / "run", "--users-file", tmp_path / "users.txt", "--k", 2)
+    call("recommend", *flags, "--output", path)
+    assert pl.read_parquet(path)["user_id"].to_list() == [user for user in asked for _ in range(2)]
+
+
+def test_recommend_gives_every_unseen_item_where_k_is_beyond_the_catalogue(
+    workspace: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "lists.parquet"
+    call("recommend", "--run", workspace / "run", "--users", "007", "--k", 500, "--output", path)
+    assert len(pl.read_parquet(path)) == len(ITEMS) - 12
+
+
+def test_recommend_leaves_out_titles_where_the_data_has_none(workspace: Path, tmp_path: Path) -> None:
+    call("prepare", "--interactions", workspace / "events.csv", "--output", tmp_path / "data")
+    call("pretrain", "--dataset", tmp_path / "data", "--output", tmp_path / "run", "--epochs", 1)
+    call("recommend", "--run", tmp_path / "run", "--all", "--output", tmp_path / "lists.csv")
+    assert pl.read_csv(tmp_path / "lists.csv").columns == ["user_id", "item_id", "rank", "score"]
+
+
+def test_recommending_after_pretraining_alone_works(pretrained: Path, tmp_path: Path) -> None:
+    call("recommend", "--run", pretrained, "--all", "--k", 3, "--output", tmp_path / "lists.parquet")
+    assert len(pl.read_parquet(tmp_path / "lists.parquet")) == 3 * len(USERS)
+
+
+def test_as_many_items_as_there_are_may_be_asked_for_and_more(
+    popularity_workspace: Path, tmp_path: Path
+) -> None:
+    flags = ("--run", popularity_workspace / "run", "--all", "--k", 10**18)
+    call("recommend", *flags, "--output", tmp_path / "lists.csv")

@@ -1,0 +1,137 @@
+"""Pretrain and finetune: systems, presets, settings of both stages, --dry-run."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from safetensors.numpy import load_file
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.models import load, load_stage
+from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.training.rehearsal import Rehearsal, Timed
+from tests.support.commands import call, stage_settings
+
+
+def test_a_dataset_without_a_split_is_trained_without_validation(workspace: Path, tmp_path: Path) -> None:
+    flags = ("--interactions", workspace / "events.csv", "--split", "none")
+    call("prepare", *flags, "--output", tmp_path / "data")
+    call("pretrain", "--dataset", tmp_path / "data", "--output", tmp_path / "run", "--epochs", 1)
+    call("finetune", "--run", tmp_path / "run", "--epochs", 2)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["stage"] for line in lines].count("finetune") == 2
+    assert all(line["validation"] is None for line in lines)
+    call("recommend", "--run", tmp_path / "run", "--all", "--output", tmp_path / "lists.csv")
+    with pytest.raises(ValueError, match="no test events"):
+        call("evaluate", "--run", tmp_path / "run")
+
+
+@pytest.mark.parametrize("system", ["ials", "ease", "itemknn", "popularity"])
+def test_a_one_stage_system_has_the_same_commands(
+    system: str, workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("pretrain", "--system", system, "--dataset", workspace / "data", "--output", tmp_path / "run")
+    capsys.readouterr()
+    call("finetune", "--run", tmp_path / "run")
+    assert f"{system} is fitted in one stage" in capsys.readouterr().out
+    call("evaluate", "--run", tmp_path / "run", "--json", tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text())["system"] == system
+    call("recommend", "--run", tmp_path / "run", "--all", "--output", tmp_path / "lists.jsonl")
+    assert len(pl.read_ndjson(tmp_path / "lists.jsonl")) > 0
+
+
+def test_finetuning_again_starts_from_pretraining_and_gives_the_same(
+    pretrained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(pretrained, tmp_path / "run")
+    weights = []
+    for _ in range(2):
+        call("finetune", "--run", tmp_path / "run", "--epochs", 1)
+        weights.append(load_file(tmp_path / "run" / "finetune" / "model.safetensors"))
+    assert weights[0].keys() == weights[1].keys()
+    for name, array in weights[0].items():
+        np.testing.assert_array_equal(array, weights[1][name])
+
+
+def test_finetune_refuses_to_change_settings_fixed_by_pretraining(pretrained: Path) -> None:
+    for flags in (("--backbone", "small"), ("--start", "random")):
+        with pytest.raises(ValueError, match="settled by pretraining"):
+            call("finetune", "--run", pretrained, *flags)
+
+
+def test_the_preset_of_the_paper_fills_both_stages(workspace: Path, tmp_path: Path) -> None:
+    flags = ("--dataset", workspace / "data", "--output", tmp_path / "run", "--preset", "paper")
+    call("pretrain", *flags, "--epochs", 1, "--content-warmup", 0)
+    call("finetune", "--run", tmp_path / "run", "--epochs", 1)
+    for stage, learning_rate in (("pretrain", 1e-3), ("finetune", 1e-4)):
+        settings = stage_settings(tmp_path / "run", stage)
+        assert settings["training"]["learning_rate"] == learning_rate
+        assert settings["training"]["batch_size"] == 20
+        for name, value in {
+            "start": "random",
+            "mask_share": 0.2,
+            "readout": "last",
+            "attention": "causal",
+        }.items():
+            assert settings["system"][name] == value
+
+
+def test_finetuning_takes_the_seed_of_pretraining(workspace: Path, tmp_path: Path) -> None:
+    flags = ("--dataset", workspace / "data", "--epochs", 0, "--seed", 3)
+    call("pretrain", *flags, "--output", tmp_path / "run")
+    call("finetune", "--run", tmp_path / "run", "--epochs", 0)
+    assert stage_settings(tmp_path / "run", "finetune")["training"]["seed"] == 3
+
+
+def test_a_setting_may_be_left_to_the_validation_events(workspace: Path, tmp_path: Path) -> None:
+    flags = ("--system", "itemknn", "--neighbours", "5", "--shrinkage", "1", "--dataset", workspace / "data")
+    call("pretrain", *flags, "--decay", "auto", "--output", tmp_path / "chosen")
+    call("pretrain", *flags, "--output", tmp_path / "plain")
+    assert load(tmp_path / "plain").config.decay == 1.0
+    assert load(tmp_path / "chosen").config.decay in (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+    with pytest.raises(ValueError, match="invalid float value: 'much'"):
+        call("pretrain", *flags, "--decay", "much", "--output", tmp_path / "wrong")
+
+
+def test_a_dry_run_prints_the_cost_of_training_and_writes_nothing(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in sorted(workspace.rglob("*")) if path.is_file()}
+
+    before = files()
+    flags = ("--dataset", workspace / "data", "--output", workspace / "new", "--dry-run", "--epochs", 7)
+    call("pretrain", *flags, "--batch-size", 5)
+    printed = capsys.readouterr().out
+    n_parameters = sum(
+        p.numel() for p in load_stage(RunFolder(workspace / "run"), "pretrain").net.parameters()
+    )
+    assert f"parameters   {n_parameters:,} trained" in printed
+    n_examples = int((np.diff(Dataset.load(workspace / "data").train.interactions.indptr) > 0).sum())
+    assert f"collaborative {-(-n_examples // 5)} steps an epoch" in printed
+    assert "(7 epochs and 1 of warm-up; patience may end them earlier)" in printed
+    call("finetune", "--run", workspace / "run", "--dry-run")
+    assert "recommend" in capsys.readouterr().out
+    assert files() == before
+    flags = ("--system", "popularity", "--dataset", workspace / "data", "--output", workspace / "new")
+    call("pretrain", *flags, "--dry-run")
+    assert "there are no steps to time" in capsys.readouterr().out
+    assert not (workspace / "new").exists()
+
+
+def test_the_estimates_of_a_dry_run_by_hand() -> None:
+    """Two of content alone, then three of both; a validation after each of the three."""
+    content, other = Timed("content", 10, 0, 0.5, 100), Timed("other", 20, 2, 0.25, 100)
+    found = Rehearsal({"table": 2**18, "rest": 2**18}, 2**20, 2**17, [content, other], 7.0, 3, 1, 100.0)
+    assert found.most_seconds == 5 * 10 * 0.5 + 3 * 20 * 0.25 + 3 * 7
+    assert replace(found, epochs=8, validate_every=3).validation_seconds == 4 * 7, (
+        "epochs 0, 3 and 6, and the last, 7"
+    )
+    assert replace(found, epochs=0).most_seconds == 0
+    assert found.memory == 4 + 5 * 2 - 0.5, (
+        "MiB: 4 frozen; of 2 trained weights, gradients (but of rows), two moments, the best"
+    )

@@ -1,0 +1,35 @@
+"""The demonstration: its quality bar, and the folders that it may write."""
+
+from pathlib import Path
+
+import pytest
+
+from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.synthetic import Oracle, taste_world
+from cllm4rec.evaluation import measure
+from cllm4rec.models.cllm4rec import CLLM4Rec
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_cllm4rec_with_its_defaults_reaches_seven_tenths_of_the_oracle(seed: int) -> None:
+    world = taste_world(seed)
+    dataset = build_dataset(world.events, world.items, seed=seed)
+    model = CLLM4Rec()
+    for stage in model.stages:
+        model.fit(dataset.train, dataset.validation, None, stage)
+    masked = dataset.only("train", "validation")
+    reached, best = (
+        measure(scorer, dataset.train, dataset.test, masked).metrics["ndcg@100"]
+        for scorer in (model, Oracle(world))
+    )
+    assert reached >= 0.7 * best
+
+
+def test_the_demonstration_leaves_the_folders_of_others_alone(tmp_path: Path) -> None:
+    from experiments.demo import main
+
+    (tmp_path / "thesis.txt").write_text("all of it")
+    with pytest.raises(SystemExit, match="did not write"):
+        main(0, tmp_path, "tiny")
+    assert (tmp_path / "thesis.txt").read_text() == "all of it"
