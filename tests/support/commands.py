@@ -95,6 +95,16 @@ def launch(n_processes: int, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
+def run_launched(n_processes: int, *arguments: object) -> None:
+    """As `launch`, run to its end, which must be a success."""
+    process = launch(n_processes, *arguments)
+    try:
+        _, errors = process.communicate(timeout=600)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors
+
+
 def stage_settings(run: Path, stage: str = "pretrain") -> dict[str, dict[str, object]]:
     """The settings of a stage in the description of a run."""
     return dict(json.loads((run / "run.json").read_text())["stages"][stage])

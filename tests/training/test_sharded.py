@@ -1,7 +1,8 @@
 """Weights sharded over two processes (FSDP2) train as those of one process do, in double precision.
 
-They are sharded in two ways: by hand, and by Accelerate as docs/accelerate/fsdp2.yaml says. This file is also the program of
-the two processes: `python test_sharded.py RANK FOLDER`. They meet in a file, and gloo talks over the loopback interface alone.
+They are sharded in two ways: by hand, and by Accelerate as docs/accelerate/fsdp2.yaml says. This file is also
+the program of the two processes: `python -m tests.training.test_sharded RANK FOLDER`. They find each other by
+a file, and gloo uses the loopback interface alone.
 """
 
 import json
@@ -38,11 +39,12 @@ N_PROCESSES = 2
 STEPS = 4  # of each objective
 TRAINING = TrainConfig(batch_size=8, learning_rate=3e-3)
 ORDER = ("content", "collaborative", "recommend")
-CONFIGURATIONS = Path(__file__).parents[1] / "docs" / "accelerate"
+ROOT = Path(__file__).parents[2]
+CONFIGURATIONS = ROOT / "docs" / "accelerate"
 
 
 def start() -> tuple[Any, list[Objective]]:
-    """An untrained network in double precision, and the three objectives. 41 users and 90 items: no even half of a table."""
+    """An untrained network in double precision and three objectives. 41 users: no table has an even half."""
     world = taste_world(0, n_users=41, n_items=90, n_events=15)
     dataset = build_dataset(world.events, world.items)
     model = CLLM4Rec(CLLM4RecConfig(backbone="tiny", start="random"))
@@ -50,8 +52,10 @@ def start() -> tuple[Any, list[Objective]]:
     model.net = model._build(dataset.train, 0)
     for table in (model.net.collaborative, model.net.content):
         table.users.sparse = False  # a shard of a table has no sparse gradient
-    objectives = [one for stage in model.stages for one in model._objectives(dataset.train, stage, TRAINING)]
-    by_name = {one.name: one for one in objectives}
+    objectives = [
+        objective for stage in model.stages for objective in model._objectives(dataset.train, stage, TRAINING)
+    ]
+    by_name = {objective.name: objective for objective in objectives}
     return model.net.double(), [by_name[name] for name in ORDER]
 
 
@@ -59,24 +63,32 @@ def optimizer_of(net: nn.Module) -> AdamW:
     return AdamW(net.parameters(), lr=TRAINING.learning_rate, weight_decay=0.0, fused=True)
 
 
-def train(net: Any, optimizer: Any, objectives: list[Objective], rank: int, n_processes: int) -> list[tuple[float, float]]:
-    """A few steps of each objective on this process's slice of each global batch.
+def train(
+    net: Any, optimizer: Any, objectives: list[Objective], rank: int, n_processes: int
+) -> list[tuple[float, float]]:
+    """Train a few steps of each objective on this process's slice of each global batch.
 
     Returns:
-        Of each step, the slice's share of the loss, and the norm of the gradient of the whole batch before it is clipped.
+        Of each step, the slice's share of the loss, and the norm of the global gradient before clipping.
     """
-    place: Any = SimpleNamespace(process_index=rank, num_processes=n_processes)
+    process: Any = SimpleNamespace(process_index=rank, num_processes=n_processes)
     alone: Any = SimpleNamespace(process_index=0, num_processes=1)
     record = []
     for objective in objectives:
         steps = range(min(STEPS, n_steps(objective, 0, TRAINING)))
         whole = micro_batches(objective, 0, steps, TRAINING, alone)
-        for own, all_parts in zip(micro_batches(objective, 0, steps, TRAINING, place), whole, strict=True):
-            n_targets = sum(len(batch["targets"]) for batch, _ in all_parts)
+        for batches, global_batches in zip(
+            micro_batches(objective, 0, steps, TRAINING, process), whole, strict=True
+        ):
+            n_targets = sum(len(batch["targets"]) for batch, _ in global_batches)
             loss = torch.zeros((), dtype=torch.float64)
-            for batch, weight in own:
-                loss = loss + torch.stack(list(net(objective.name, batch).values())).sum() * weight / n_targets
-            (loss * n_processes).backward()  # FSDP averages gradients over processes: times their number gives the sum
+            for batch, weight in batches:
+                loss = (
+                    loss + torch.stack(list(net(objective.name, batch).values())).sum() * weight / n_targets
+                )
+            (
+                loss * n_processes
+            ).backward()  # FSDP averages gradients over processes: times their number gives the sum
             norm: Any = torch.nn.utils.clip_grad_norm_(net.parameters(), TRAINING.clip_norm)
             optimizer.step()
             optimizer.zero_grad()
@@ -85,7 +97,7 @@ def train(net: Any, optimizer: Any, objectives: list[Objective], rank: int, n_pr
 
 
 def by_hand(net: Any) -> tuple[Any, AdamW]:
-    """The blocks of the backbone each by itself, then all the rest: ID tables, words and positions."""
+    """Shard each block of the backbone, then the rest: ID tables, token and position embeddings."""
     mesh = init_device_mesh("cpu", (N_PROCESSES,))
     for block in net.backbone.model.transformer.h:
         fully_shard(block, mesh=mesh)
@@ -94,10 +106,10 @@ def by_hand(net: Any) -> tuple[Any, AdamW]:
 
 
 def by_accelerate(net: Any) -> Any:
-    """As Accelerate's launcher set up the environment."""
+    """Shard as the environment of Accelerate's launcher says."""
     plugin = FullyShardedDataParallelPlugin()
     accelerator = Accelerator(cpu=True, fsdp_plugin=plugin)
-    accelerator.state.fsdp_plugin = plugin  # on a CPU it would leave the plugin aside
+    accelerator.state.fsdp_plugin = plugin  # on a CPU it ignores the plugin
     accelerator.state.distributed_type = DistributedType.FSDP
     return accelerator.prepare(net, optimizer_of(net))
 
@@ -105,10 +117,10 @@ def by_accelerate(net: Any) -> Any:
 WAYS = {"by hand": by_hand, "by Accelerate": by_accelerate}
 
 
-def take_part(rank: int, folder: Path) -> None:
-    """One of the processes: writes how it went, its pieces of the weights, and the whole weights that it gathers."""
+def train_as_rank(rank: int, folder: Path) -> None:
+    """One process: writes losses and norms, its shards of the weights, and the gathered weights."""
     torch.set_num_threads(1)
-    setattr(torch.Tensor, "float", torch.Tensor.double)  # noqa: B010 - losses are computed in single precision otherwise
+    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]  # losses are in single precision else
     init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=N_PROCESSES)
     for way, sharded in WAYS.items():
         net, objectives = start()
@@ -116,26 +128,43 @@ def take_part(rank: int, folder: Path) -> None:
         record = train(net, optimizer, objectives, rank, N_PROCESSES)
         units = [type(module).__name__ for module in net.modules() if isinstance(module, FSDPModule)]
         (folder / f"{way} {rank}.json").write_text(json.dumps({"record": record, "units": units}))
-        save_file({name: p.to_local().detach() for name, p in net.named_parameters()}, folder / f"{way} {rank} pieces")
-        save_file({name: p.full_tensor().detach() for name, p in net.named_parameters()}, folder / f"{way} {rank} whole")
+        save_file(
+            {name: p.to_local().detach() for name, p in net.named_parameters()},
+            folder / f"{way} {rank} pieces",
+        )
+        save_file(
+            {name: p.full_tensor().detach() for name, p in net.named_parameters()},
+            folder / f"{way} {rank} whole",
+        )
     torch.distributed.destroy_process_group()
 
 
-def launched(configuration: str) -> dict[str, str]:
+def launcher_environment(configuration: str) -> dict[str, str]:
     """The environment that `accelerate launch` makes of a configuration shipped with the package."""
-    line = ["--config_file", str(CONFIGURATIONS / configuration), "--main_process_port", "29501", "training.py"]
+    line = [
+        "--config_file",
+        str(CONFIGURATIONS / configuration),
+        "--main_process_port",
+        "29501",
+        "training.py",
+    ]
     return prepare_multi_gpu_env(_validate_launch_command(launch_command_parser().parse_args(line))[0])
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes wrote."""
+    """Folder of the files that two processes wrote."""
     path = tmp_path_factory.mktemp("sharded")
-    common = {"GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": str(N_PROCESSES), "LOCAL_WORLD_SIZE": str(N_PROCESSES)}
-    environment = {**os.environ, **launched("fsdp2.yaml"), **common, "OMP_NUM_THREADS": "1"}
+    common = {
+        "GLOO_SOCKET_IFNAME": "lo",
+        "WORLD_SIZE": str(N_PROCESSES),
+        "LOCAL_WORLD_SIZE": str(N_PROCESSES),
+    }
+    environment = {**os.environ, **launcher_environment("fsdp2.yaml"), **common, "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(path)],
+            [sys.executable, "-m", "tests.training.test_sharded", str(rank), str(path)],
+            cwd=ROOT,
             env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE,
             text=True,
@@ -166,8 +195,8 @@ def weights(net: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in net.named_parameters()}
 
 
-def distance(one: Tensor, other: Tensor) -> float:
-    return float(torch.linalg.vector_norm(one - other) / torch.linalg.vector_norm(one))
+def distance(expected: Tensor, tensor: Tensor) -> float:
+    return float(torch.linalg.vector_norm(expected - tensor) / torch.linalg.vector_norm(expected))
 
 
 @pytest.mark.slow
@@ -192,18 +221,24 @@ def test_sharded_weights_are_those_of_one_process(way: str, rank: int, folder: P
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
-def test_shares_of_the_loss_add_up_and_the_gradient_is_that_of_the_whole_batch(way: str, folder: Path, alone: Any) -> None:
-    own = [json.loads((folder / f"{way} {rank}.json").read_text())["record"] for rank in range(N_PROCESSES)]
+def test_shares_of_the_loss_add_up_and_the_gradient_is_that_of_the_whole_batch(
+    way: str, folder: Path, alone: Any
+) -> None:
+    records = [
+        json.loads((folder / f"{way} {rank}.json").read_text())["record"] for rank in range(N_PROCESSES)
+    ]
     losses, norms = zip(*alone[2], strict=True)
-    assert [sum(loss for loss, _ in parts) for parts in zip(*own, strict=True)] == pytest.approx(losses, rel=1e-10)
-    for record in own:
+    assert [sum(loss for loss, _ in shares) for shares in zip(*records, strict=True)] == pytest.approx(
+        losses, rel=1e-10
+    )
+    for record in records:
         assert [norm for _, norm in record] == pytest.approx(norms, rel=1e-10)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_each_process_holds_half_of_every_weight(way: str, folder: Path, alone: Any) -> None:
-    """The rows of a matrix are divided, the first process has the odd one; their pieces together are the whole."""
+    """The rows of a matrix are divided; the first process holds the odd row."""
     pieces = [load_file(folder / f"{way} {rank} pieces") for rank in range(N_PROCESSES)]
     whole = load_file(folder / f"{way} 0 whole")
     odd = 0
@@ -219,16 +254,15 @@ def test_each_process_holds_half_of_every_weight(way: str, folder: Path, alone: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
-def test_the_network_and_each_block_of_the_backbone_are_gathered_by_themselves(way: str, folder: Path) -> None:
+def test_the_network_and_each_block_of_the_backbone_are_gathered_by_themselves(
+    way: str, folder: Path
+) -> None:
     units = json.loads((folder / f"{way} 0.json").read_text())["units"]
     assert units == ["FSDPCLLM4RecNet", "FSDPGPT2Block", "FSDPGPT2Block"]
 
 
-# ---------------------------------------------------------------------------------------- configurations of Accelerate shipped
-
-
 def test_accelerate_reads_the_configuration_of_sharding(monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = launched("fsdp2.yaml")
+    environment = launcher_environment("fsdp2.yaml")
     assert environment["ACCELERATE_USE_FSDP"] == "true"
     for name in environment.keys() - os.environ.keys():
         monkeypatch.setenv(name, environment[name])
@@ -238,7 +272,7 @@ def test_accelerate_reads_the_configuration_of_sharding(monkeypatch: pytest.Monk
 
 
 def test_accelerate_reads_the_configuration_of_several_gpus() -> None:
-    environment = launched("ddp.yaml")
+    environment = launcher_environment("ddp.yaml")
     assert "ACCELERATE_USE_FSDP" not in environment
     assert environment["ACCELERATE_MIXED_PRECISION"] in PRECISIONS
     described = load_config_from_file(str(CONFIGURATIONS / "ddp.yaml"))
@@ -246,4 +280,4 @@ def test_accelerate_reads_the_configuration_of_several_gpus() -> None:
 
 
 if __name__ == "__main__":
-    take_part(int(sys.argv[1]), Path(sys.argv[2]))
+    train_as_rank(int(sys.argv[1]), Path(sys.argv[2]))

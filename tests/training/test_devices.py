@@ -1,4 +1,4 @@
-"""Which device and precision a command takes, without a GPU: what torch and Accelerate say of the machine is replaced."""
+"""Device and precision of the commands, on machines simulated by patching torch and Accelerate."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +13,8 @@ from cllm4rec.models.neural import make_accelerator, on_gpu, own_precision
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What Accelerate is asked for; it takes the precision of the environment where it is asked for none, as the true one."""
+def requested(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Arguments of Accelerate. Without a precision it takes that of the environment, as the real one does."""
     arguments: dict[str, Any] = {}
 
     def accelerator(**given: Any) -> SimpleNamespace:
@@ -30,24 +30,26 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def gpu(monkeypatch: pytest.MonkeyPatch, in_hardware: bool) -> None:
-    """A CUDA device, of which torch says that it computes in bf16, if need be by emulation."""
+    """A CUDA device that computes in bf16, in hardware or by emulation."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or in_hardware)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or in_hardware
+    )
 
 
 @pytest.mark.parametrize(("in_hardware", "expected"), [(True, "bf16"), (False, "no")])
 def test_a_gpu_trains_in_bf16_where_its_hardware_has_it(
-    in_hardware: bool, expected: str, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    in_hardware: bool, expected: str, requested: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpu(monkeypatch, in_hardware)
     assert make_accelerator().mixed_precision == own_precision() == expected
 
 
 @pytest.mark.parametrize("given", ["no", "bf16"])
-def test_the_precision_of_the_environment_goes_before_that_of_the_gpu(
-    given: str, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def test_the_precision_of_the_environment_overrides_that_of_the_gpu(
+    given: str, requested: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gpu(monkeypatch, in_hardware=given == "no")  # which would choose the other one
+    gpu(monkeypatch, in_hardware=given == "no")  # the GPU alone would give the other precision
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", given)
     assert make_accelerator().mixed_precision == given
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
@@ -55,7 +57,7 @@ def test_the_precision_of_the_environment_goes_before_that_of_the_gpu(
         make_accelerator()
 
 
-def test_a_cpu_that_is_asked_for_is_no_gpu(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_requested_cpu_is_not_a_gpu(requested: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     gpu(monkeypatch, True)
     assert on_gpu()
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
@@ -63,12 +65,14 @@ def test_a_cpu_that_is_asked_for_is_no_gpu(asked: dict[str, Any], monkeypatch: p
     assert make_accelerator().mixed_precision == own_precision() == "no"
 
 
-def test_a_gpu_without_double_precision_is_left_alone(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_without_double_precision_is_not_used(
+    requested: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_accelerator()
-    assert not asked["cpu"]
+    assert not requested["cpu"]
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     make_accelerator()
-    assert asked["cpu"]
+    assert requested["cpu"]
 
 
 def test_the_commands_refuse_to_train_sharded_weights(monkeypatch: pytest.MonkeyPatch) -> None:

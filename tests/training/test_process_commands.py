@@ -1,0 +1,77 @@
+"""Commands in two processes equal commands in one process with two micro-batches, to the bit.
+
+Both form the same sums, in single precision too.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from safetensors.numpy import load_file
+
+from cllm4rec.data.dataset import Dataset
+from tests.support.commands import run_launched
+
+pytestmark = pytest.mark.slow
+
+STAGES = ("pretrain", "finetune")
+BATCH = 8
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, uneven_dataset: Dataset) -> Path:
+    """Runs `two`, of two processes, and `one`, of one process with two micro-batches, with their lists."""
+    folder = tmp_path_factory.mktemp("process commands")
+    uneven_dataset.save(folder / "data")
+    flags = ["--batch-size", BATCH, "--patience", 1000, "--warmup-steps", 20, "--epochs", 25]
+    for name, n_processes, accumulation in (("one", 1, 2), ("two", 2, 1)):
+        training = [*flags, "--accumulation", accumulation]
+        folders = ["--dataset", folder / "data", "--output", folder / name]
+        run_launched(n_processes, "-m", "cllm4rec.pretrain", *folders, *training)
+        run_launched(n_processes, "-m", "cllm4rec.finetune", "--run", folder / name, *training)
+        lists = ["--all", "--output", folder / f"{name}.parquet"]
+        run_launched(1, "-m", "cllm4rec.recommend", "--run", folder / name, *lists)
+    return folder
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_equal_two_micro_batches_to_the_bit(stage: str, runs: Path) -> None:
+    """After more than 200 steps."""
+    about = [json.loads((runs / name / "run.json").read_text())["stages"][stage] for name in ("one", "two")]
+    assert [settings["n_processes"] for settings in about] == [1, 2]
+    expected, got = (load_file(runs / name / stage / "model.safetensors") for name in ("one", "two"))
+    assert expected.keys() == got.keys()
+    for weight, array in expected.items():
+        np.testing.assert_array_equal(got[weight], array, err_msg=weight)
+    lines = [
+        [json.loads(line) for line in (runs / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    for expected_line, line in zip(*lines, strict=True):
+        for name in ("stage", "validation", "gradient_norms"):
+            assert line[name] == expected_line[name], name
+        assert line["losses"] == pytest.approx(expected_line["losses"], rel=1e-12)
+
+
+def test_two_processes_and_two_micro_batches_give_the_same_lists(runs: Path, uneven_dataset: Dataset) -> None:
+    expected, got = (pl.read_parquet(runs / f"{name}.parquet") for name in ("one", "two"))
+    assert len(expected) == 20 * uneven_dataset.n_users
+    assert got.equals(expected)
+
+
+@pytest.mark.parametrize("batch_size", [16, 512])
+def test_the_tables_of_two_processes_together_are_that_of_one(batch_size: int, runs: Path) -> None:
+    """With one batch for all users, a process writes an empty table."""
+    program = runs / f"recommend{batch_size}.py"
+    imports = "from cllm4rec import recommend\nfrom cllm4rec.cli import run\n"
+    program.write_text(f"{imports}recommend.BATCH_SIZE = {batch_size}\nrun(recommend.main)\n")
+    inputs = ["--run", runs / "one", "--all", "--output"]
+    run_launched(1, program, *inputs, runs / f"one{batch_size}.parquet")
+    run_launched(2, program, *inputs, runs / f"parts{batch_size}.parquet")
+    tables = [
+        pl.read_parquet(runs / f"parts{batch_size}.parquet" / f"part-0000{rank}.parquet") for rank in (0, 1)
+    ]
+    assert pl.concat(tables).equals(pl.read_parquet(runs / f"one{batch_size}.parquet"))
+    assert min(map(len, tables)) > 0 or batch_size == 512

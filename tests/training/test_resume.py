@@ -1,0 +1,263 @@
+"""Training resumed from a state file ends bit for bit as uninterrupted training."""
+
+import copy
+import functools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.synthetic import taste_world
+from cllm4rec.models.cllm4rec import CLLM4Rec
+from cllm4rec.models.configs import CLLM4RecConfig
+from cllm4rec.training import loop
+from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.meter import EpochRecord
+from cllm4rec.training.state import StateFile, Stopped
+from tests.faults.digests import without_clock
+from tests.support.interruption import StopAfter
+
+WORLD = taste_world(0, n_users=50, n_items=40, n_events=10)
+DATASET = build_dataset(WORLD.events, WORLD.items)
+CONFIG = TrainConfig(epochs=4, batch_size=4, warmup_steps=5, patience=2)
+
+
+def clockless(records: list[EpochRecord]) -> list[dict[str, Any]]:
+    return [without_clock(vars(record)) for record in records]
+
+
+@functools.cache
+def pretrained() -> CLLM4Rec:
+    return CLLM4Rec().fit(DATASET.train, DATASET.validation, replace(CONFIG, epochs=1), "pretrain")
+
+
+def model_before(stage: str) -> CLLM4Rec:
+    """The model before a stage."""
+    return CLLM4Rec() if stage == "pretrain" else copy.deepcopy(pretrained())
+
+
+@pytest.fixture(scope="module", params=["pretrain", "finetune"])
+def uninterrupted(
+    request: pytest.FixtureRequest,
+) -> tuple[str, dict[str, np.ndarray], list[EpochRecord], int]:
+    """A stage without a stop: its name, arrays, records, and number of steps."""
+    records: list[EpochRecord] = []
+    counter = StopAfter(10**9)
+    model = model_before(request.param).fit(
+        DATASET.train, DATASET.validation, CONFIG, request.param, records.append, should_stop=counter
+    )
+    return request.param, model._arrays(), records, 10**9 - counter.left
+
+
+@pytest.mark.parametrize("share", [0.0, 0.37, 0.5, 1.0])
+def test_a_stop_after_any_step_changes_nothing(
+    uninterrupted: tuple[str, dict[str, np.ndarray], list[EpochRecord], int], share: float, tmp_path: Path
+) -> None:
+    stage, expected, records, n_steps = uninterrupted
+    assert n_steps > 40
+    state, seen = StateFile(tmp_path / "state.safetensors"), []
+    with pytest.raises(Stopped):
+        model_before(stage).fit(
+            DATASET.train,
+            DATASET.validation,
+            CONFIG,
+            stage,
+            seen.append,
+            state=state,
+            should_stop=StopAfter(1 + int(share * (n_steps - 1))),
+        )
+    model = model_before(stage)
+    with torch.no_grad():
+        for parameter in model._trained().values() if stage == "finetune" else ():
+            parameter.add_(1.0)  # the state replaces the present weights
+    model.fit(DATASET.train, DATASET.validation, CONFIG, stage, seen.append, state=state)
+    assert clockless(seen) == clockless(records)
+    for name, array in model._arrays().items():
+        assert np.array_equal(array, expected[name]), name
+
+
+def test_many_stops_change_nothing(
+    uninterrupted: tuple[str, dict[str, np.ndarray], list[EpochRecord], int], tmp_path: Path
+) -> None:
+    stage, expected, records, _ = uninterrupted
+    state, seen, stops = StateFile(tmp_path / "state.safetensors"), [], 0
+    while True:
+        model = model_before(stage)
+        try:
+            model.fit(
+                DATASET.train,
+                DATASET.validation,
+                CONFIG,
+                stage,
+                seen.append,
+                state=state,
+                should_stop=StopAfter(11),
+            )
+            break
+        except Stopped:
+            stops += 1
+    assert stops > 3
+    assert clockless(seen) == clockless(records)
+    assert all(np.array_equal(array, expected[name]) for name, array in model._arrays().items())
+
+
+def test_the_state_within_an_epoch_is_saved_when_it_is_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training that is killed within an epoch resumes from the middle of it."""
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    state, saved = StateFile(tmp_path / "state.safetensors"), []
+    write = StateFile.write
+
+    def noting(self: StateFile, *arguments: Any) -> None:
+        write(self, *arguments)
+        described = self.described()
+        assert described is not None
+        saved.append((described["progress"]["epoch"], described["progress"]["step"]))
+        if len(saved) == 5:
+            raise MemoryError("killed")
+
+    monkeypatch.setattr(StateFile, "write", noting)
+    with pytest.raises(MemoryError):
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
+    assert saved == [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4)]
+    monkeypatch.setattr(StateFile, "write", write)
+    resumed = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
+    expected = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG)._arrays()
+    assert all(np.array_equal(array, expected[name]) for name, array in resumed._arrays().items())
+
+
+def test_a_state_after_the_last_epoch_ends_at_once_with_the_best_weights(tmp_path: Path) -> None:
+    """A kill between the last save and the end: nothing is trained again, and the best epoch is served."""
+    state, records = StateFile(tmp_path / "state.safetensors"), []
+    first = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, on_epoch=records.append, state=state)
+    assert records and state.path.is_file(), "the caller that created the file removes it"
+    again: list[EpochRecord] = []
+    second = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, on_epoch=again.append, state=state)
+    assert again == []
+    assert all(np.array_equal(array, first._arrays()[name]) for name, array in second._arrays().items())
+
+
+def set_progress(state: StateFile, **changes: Any) -> None:
+    """Change the progress in a state."""
+    described = state.described()
+    assert described is not None
+    described["progress"] |= changes
+    state.save(load_file(state.path), described)
+
+
+def test_time_spent_before_a_stop_counts(tmp_path: Path) -> None:
+    state, records = StateFile(tmp_path / "state.safetensors"), []
+    with pytest.raises(Stopped):
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(3))
+    set_progress(state, seconds=3600.0)
+    asked = StopAfter(10**9)
+    config = replace(CONFIG, max_minutes=59.0)
+    CLLM4Rec().fit(
+        DATASET.train, DATASET.validation, config, on_epoch=records.append, state=state, should_stop=asked
+    )
+    assert len(records) == 1, "the minutes were used up before"
+
+
+def test_a_stop_in_the_step_in_which_the_time_runs_out_loses_nothing(tmp_path: Path) -> None:
+    """The shortened epoch is validated and kept, as without the stop."""
+    config, state = replace(CONFIG, max_minutes=1e-9), StateFile(tmp_path / "state.safetensors")
+    expected: list[EpochRecord] = []
+    whole = CLLM4Rec().fit(DATASET.train, DATASET.validation, config, on_epoch=expected.append)
+    with pytest.raises(Stopped):
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, config, state=state, should_stop=StopAfter(2))
+    described = state.described()
+    assert described is not None and described["progress"]["late"] and described["progress"]["step"] == 1
+    records: list[EpochRecord] = []
+    resumed = CLLM4Rec().fit(DATASET.train, DATASET.validation, config, on_epoch=records.append, state=state)
+    assert clockless(records) == clockless(expected) and len(records) == 1
+    assert all(np.array_equal(array, whole._arrays()[name]) for name, array in resumed._arrays().items())
+
+
+def test_a_stop_requested_before_validation_takes_effect_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation may take long: the epoch's steps are saved, and training resumes with validation."""
+    steps: list[str] = []
+    step = loop.Course.step
+    monkeypatch.setattr(
+        loop.Course, "step", lambda self, *arguments: (steps.append("step"), step(self, *arguments))[1]
+    )
+    state, records = StateFile(tmp_path / "state.safetensors"), []
+    config = replace(CONFIG, epochs=1)
+    CLLM4Rec(CLLM4RecConfig(content_ratio=0)).fit(DATASET.train, DATASET.validation, config)
+    n_steps = len(steps)
+    with pytest.raises(Stopped):
+        CLLM4Rec(CLLM4RecConfig(content_ratio=0)).fit(
+            DATASET.train,
+            DATASET.validation,
+            config,
+            on_epoch=records.append,
+            state=state,
+            should_stop=StopAfter(n_steps + 2),
+        )
+    described = state.described()
+    assert described is not None and described["progress"]["step"] == n_steps and records == []
+    steps.clear()
+    CLLM4Rec(CLLM4RecConfig(content_ratio=0)).fit(
+        DATASET.train, DATASET.validation, config, on_epoch=records.append, state=state
+    )
+    assert steps == [] and len(records) == 1 and records[0].validation is not None
+
+
+def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
+    state = StateFile(tmp_path / "state.safetensors")
+    with pytest.raises(Stopped):
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(2))
+    described = state.described() or {}
+    state.save(load_file(state.path), described | {"format_version": 99})
+    with pytest.raises(ValueError, match="format_version 99 is unknown"):
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
+
+
+def test_a_state_that_lacks_a_weight_is_refused(tmp_path: Path) -> None:
+    state = StateFile(tmp_path / "state.safetensors")
+    with pytest.raises(Stopped):
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(2))
+    kept = {name: t for name, t in load_file(state.path).items() if name != "now.content.users.weight"}
+    state.save(kept, state.described() or {})
+    with pytest.raises(ValueError, match="does not fit the network"):
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
+
+
+def test_training_that_diverges_leaves_no_state_that_would_lead_there_again(tmp_path: Path) -> None:
+    state = StateFile(tmp_path / "state.safetensors")
+    config = replace(CONFIG, learning_rate=1e30, warmup_steps=0)
+    with pytest.raises(ValueError, match="training diverged"):
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, config, state=state)
+    assert not state.path.exists()
+
+
+def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
+    state = StateFile(tmp_path / "state.safetensors", {"training": {"seed": 0}})
+    with pytest.raises(Stopped):
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(2))
+    with pytest.raises(ValueError, match="training is not as it was"):
+        CLLM4Rec().fit(
+            DATASET.train, DATASET.validation, CONFIG, state=replace(state, about={"training": {"seed": 1}})
+        )
+    other = DATASET.items.with_columns(title=pl.col("title").str.reverse())
+    with pytest.raises(ValueError, match="tokenizer is not as it was"):
+        CLLM4Rec().fit(replace(DATASET, items=other).train, DATASET.validation, CONFIG, state=state)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 200, 5000])
+def test_a_damaged_state_is_refused_in_one_line(keep: int, tmp_path: Path) -> None:
+    state = StateFile(tmp_path / "state.safetensors")
+    with pytest.raises(Stopped):
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(2))
+    state.path.write_bytes(state.path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match="is damaged") as ended:
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
+    assert "\n" not in str(ended.value)
