@@ -247,9 +247,9 @@ def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
         CLLM4Rec().fit(
             DATASET.train, DATASET.validation, CONFIG, state=replace(state, about={"training": {"seed": 1}})
         )
-    other = DATASET.items.with_columns(title=pl.col("title").str.reverse())
+    reversed_titles = DATASET.items.with_columns(title=pl.col("title").str.reverse())
     with pytest.raises(ValueError, match="tokenizer is not as it was"):
-        CLLM4Rec().fit(replace(DATASET, items=other).train, DATASET.validation, CONFIG, state=state)
+        CLLM4Rec().fit(replace(DATASET, items=reversed_titles).train, DATASET.validation, CONFIG, state=state)
 
 
 @pytest.mark.parametrize("keep", [0, 7, 200, 5000])

@@ -66,9 +66,8 @@ def prepared_run(stage: str, whole: Path, run: Path) -> Path:
 
 def check_equal(run: Path, whole: Path, stage: str) -> None:
     """Weights, metrics and lists of a stage equal the uninterrupted run's, and no temporary file remains."""
-    assert (run / stage / "model.safetensors").read_bytes() == (
-        whole / stage / "model.safetensors"
-    ).read_bytes()
+    weights, expected_weights = (folder / stage / "model.safetensors" for folder in (run, whole))
+    assert weights.read_bytes() == expected_weights.read_bytes()
     resumed, expected = (
         [without_clock(line) for line in RunFolder(folder).metrics() if line["stage"] == stage]
         for folder in (run, whole)
@@ -77,9 +76,8 @@ def check_equal(run: Path, whole: Path, stage: str) -> None:
     assert RunFolder(run).about["stages"][stage] == RunFolder(whole).about["stages"][stage]
     if stage == "finetune":
         lists = [load(folder).recommend(np.arange(DATASET.n_users), DATASET) for folder in (run, whole)]
-        assert np.array_equal(lists[0].items, lists[1].items) and np.array_equal(
-            lists[0].scores, lists[1].scores
-        )
+        assert np.array_equal(lists[0].items, lists[1].items)
+        assert np.array_equal(lists[0].scores, lists[1].scores)
     assert not [file.name for file in run.iterdir() if "state" in file.name or file.name.startswith(".")]
 
 
@@ -121,10 +119,8 @@ def test_a_signal_ends_a_command_after_its_step_and_prints_how_to_resume(
     last = printed.strip().splitlines()[-1]
     assert "all of it is saved; go on with: " in last
     command = last.split("go on with: ")[1]
-    assert (
-        command
-        == f"python -m cllm4rec.{stage} {'--output' if stage == 'pretrain' else '--run'} '{run}' --resume"
-    )
+    folder_flag = "--output" if stage == "pretrain" else "--run"
+    assert command == f"python -m cllm4rec.{stage} {folder_flag} '{run}' --resume"
     described = RunFolder(run).state(stage).described()
     assert described is not None and described["progress"]["epoch"] >= 2
     call(stage, *resume_flags(stage, run))
