@@ -30,10 +30,10 @@ test: $(VENV)/ready  ## run the fast tests; SLOW=1 adds the slow ones
 bench: $(VENV)/ready  ## run the benchmarks of time and memory in their short form
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.benchmarks --output bench --short
 
-kills: $(VENV)/ready  ## every command killed at every change of the disk; ONLY='pretrain ease' for some
+kills: $(VENV)/ready  ## kill commands at every disk change, and run the races; ONLY='pretrain ease' selects
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.kills --only '$(ONLY)'
 
-fuzz: $(VENV)/ready  ## random input as long as MINUTES say
+fuzz: $(VENV)/ready  ## mutate folders, configurations and tables for ten minutes; MINUTES=60 for longer
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.fuzzing --minutes $(or $(MINUTES),10)
 
 check: lint test  ## run lint, type checks and the fast tests: required for each commit

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import polars as pl
 
-from cllm4rec.cli import n_launched, parse, run, say
-from cllm4rec.data.files import check_file, check_table_name, write_table, write_text
-from cllm4rec.data.splits import visible
+from cllm4rec.commands.entry import n_launched, run, say
+from cllm4rec.commands.flags import parse
+from cllm4rec.commands.options import BACKBONE_FLAG, VERIFY
+from cllm4rec.data.splits import input_events
+from cllm4rec.files.writing import check_file, check_table_name, write_table, write_text
 from cllm4rec.models import load
-from cllm4rec.options import BACKBONE_FLAG, VERIFY
-from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.training.run_folder import RunFolder
 
 
 @dataclass
@@ -28,20 +29,23 @@ class EvaluateOptions:
     )  # fmt: skip
     candidates: int | None = field(
         default=None,
-        metadata={"least": 2,
+        metadata={"ge": 2,
                   "help": "choose among so many items, one held out and the others at random; all if not given"},
     )  # fmt: skip
     draws: int = field(
-        default=5, metadata={"least": 1, "below": 1_000_001, "help": "sets of candidates for each held-out event"}
+        default=5,
+        metadata={"ge": 1, "lt": 1_000_001, "help": "sets of candidates for each held-out event"},
     )
     by: str = field(
         default="scores",
         metadata={"help": "how a candidate is chosen: scores; rsllm also by likelihood of the titles, or by generation of one",
                   "choices": ["scores", "likelihood", "generation"]},
     )  # fmt: skip
-    seed: int = field(default=0, metadata={"least": 0, "help": "seed of the candidates"})
+    seed: int = field(default=0, metadata={"ge": 0, "help": "seed of the candidates"})
     json: str | None = field(default=None, metadata={"help": "also write the result to this file"})
-    per_user: str | None = field(default=None, metadata={"help": "write each user's values here (.parquet, .csv or .jsonl)"})
+    per_user: str | None = field(
+        default=None, metadata={"help": "write each user's values here (.parquet, .csv or .jsonl)"}
+    )
     dataset: str | None = field(default=None, metadata={"help": "the run's dataset, if it has moved"})
     verify: bool = field(default=False, metadata=VERIFY)
     backbone: str | None = field(default=None, metadata=BACKBONE_FLAG)
@@ -49,10 +53,16 @@ class EvaluateOptions:
 
 def main(argv: Sequence[str]) -> None:
     (options,) = parse("evaluate", "Measure a run on held-out events.", [EvaluateOptions], argv)
-    from cllm4rec.evaluation import AMONG_CANDIDATES, PROTOCOL, measure  # once the flags are right: torch takes seconds
+    from cllm4rec.evaluation import (  # once the flags are right: torch takes seconds
+        AMONG_CANDIDATES,
+        PROTOCOL,
+        measure,
+    )
 
     if n_launched() > 1:
-        raise ValueError(f"evaluate measures in one process, and WORLD_SIZE is {n_launched()}: start it without a launcher")
+        raise ValueError(
+            f"evaluate measures in one process, and WORLD_SIZE is {n_launched()}: start it without a launcher"
+        )
     if options.per_user:
         check_table_name(options.per_user)
     if options.json:
@@ -60,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
     folder = RunFolder.open(options.run)
     dataset = folder.dataset(options.dataset)
     model = load(options.run, verify=options.verify, backbone=options.backbone)
-    seen = visible(dataset, options.split)
+    seen = input_events(dataset, options.split)
     masked = dataset.seen if options.split == "validation" else dataset.only("train", "validation", "history")
     held_out = dataset.validation if options.split == "validation" else dataset.test
     if not len(held_out.interactions):
@@ -71,7 +81,10 @@ def main(argv: Sequence[str]) -> None:
     result = measure(model, seen, held_out, masked, **how)
     protocol = PROTOCOL if options.candidates is None else AMONG_CANDIDATES.format(**how)
     n = len(result.users)
-    stage, given = folder.stage_folder().name, "training" if seen is dataset.seen else "training and validation"
+    stage, given = (
+        folder.stage_folder().name,
+        "training" if seen is dataset.seen else "training and validation",
+    )
     what = "users" if options.candidates is None else "events"
     say(
         f"{model.name} after {stage}, on {options.split}: {n:,} {what}, {dataset.n_items:,} items "

@@ -1,9 +1,8 @@
 """Ranking metrics over the whole catalogue, and `measure`: one protocol for every system."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol, cast
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from cllm4rec.data.candidates import draw_candidates, title_groups
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.interactions import Interactions
+from cllm4rec.metrics import PER_USER
 from cllm4rec.ranking import top_k
 
 PROTOCOL = (
@@ -36,7 +36,9 @@ class Scorer(Protocol):
 class Chooser(Scorer, Protocol):
     """What it needs for the candidate protocol."""
 
-    def choose(self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores") -> np.ndarray:
+    def choose(
+        self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores"
+    ) -> np.ndarray:
         """Places (B,) in candidates (B, C), -1 for an answer that names none."""
         ...
 
@@ -79,53 +81,15 @@ def rank_of(scores: np.ndarray, rows: np.ndarray, items: np.ndarray, tie_order: 
     return ranks
 
 
-def recall(ranks: np.ndarray, starts: np.ndarray, k: int) -> np.ndarray:
-    """Hits in the top k / min(k, n): 1 is always within reach.
-
-    Args:
-        ranks: (n,) of the held-out items of some users, those of a user side by side.
-        starts: (B,) where each user's begin; everyone has some.
-
-    Returns:
-        A value a user, float64 (B,); so do the other metrics.
-    """
-    return np.add.reduceat((ranks < k).astype(np.float64), starts) / np.minimum(k, np.diff(starts, append=len(ranks)))
-
-
-def ndcg(ranks: np.ndarray, starts: np.ndarray, k: int) -> np.ndarray:
-    """Discounted cumulative gain at k with binary relevance over that of the best ranking (Järvelin and Kekäläinen)."""
-    gains = np.where(ranks < k, 1.0 / np.log2(ranks + 2.0), 0.0)
-    best = np.cumsum(1.0 / np.log2(np.arange(k) + 2.0))[np.minimum(k, np.diff(starts, append=len(ranks))) - 1]
-    return np.add.reduceat(gains, starts) / best
-
-
-def hit_rate(ranks: np.ndarray, starts: np.ndarray, k: int) -> np.ndarray:
-    """1 if any held-out item is in the top k, else 0."""
-    return np.maximum.reduceat((ranks < k).astype(np.float64), starts)
-
-
-def mrr(ranks: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Reciprocal of the place of the best held-out item, over the whole catalogue."""
-    return 1.0 / (np.minimum.reduceat(ranks, starts) + 1.0)
-
-
-PER_USER: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "recall@20": partial(recall, k=20),
-    "recall@40": partial(recall, k=40),
-    "ndcg@100": partial(ndcg, k=100),
-    "hit_rate@10": partial(hit_rate, k=10),
-    "ndcg@10": partial(ndcg, k=10),
-    "mrr": mrr,
-}
-
-
 def mask_known(scores: np.ndarray, users: np.ndarray, known: Interactions) -> np.ndarray:
     """A copy of the scores (B, n_items) with each user's known items at -inf."""
-    events, lengths = known.histories(users)
+    histories = known.histories(users)
     masked = np.array(scores, dtype=np.float32)
     if np.isnan(masked).any():
-        raise ValueError("the scores hold NaN: the model has diverged; train it again with a lower learning rate")
-    masked[np.repeat(np.arange(len(users)), lengths), known.items[events]] = -np.inf
+        raise ValueError(
+            "the scores hold NaN: the model has diverged; train it again with a lower learning rate"
+        )
+    masked[histories.rows, histories.values] = -np.inf
     return masked
 
 
@@ -158,7 +122,9 @@ def measure(
         ValueError: nobody is left.
     """
     if candidates is not None:
-        return measure_choices(cast(Chooser, model), seen, held_out, masked, users, candidates, draws, seed, by)
+        return measure_choices(
+            cast(Chooser, model), seen, held_out, masked, users, candidates, draws, seed, by
+        )
     began = time.perf_counter()
     known = (masked or seen).interactions
     wanted = np.arange(held_out.n_users) if users is None else np.asarray(users)
@@ -172,11 +138,10 @@ def measure(
     for start in range(0, len(wanted), batch_size):
         batch = wanted[start : start + batch_size]
         scores = mask_known(model.score(batch, seen), batch, known)
-        events, lengths = held_out.interactions.histories(batch)
-        rows, starts = np.repeat(np.arange(len(batch)), lengths), np.cumsum(lengths) - lengths
-        ranks = rank_of(scores, rows, held_out.interactions.items[events], held_out.tie_order)
+        targets = held_out.interactions.histories(batch)
+        ranks = rank_of(scores, targets.rows, targets.values, held_out.tie_order)
         for name, metric in PER_USER.items():
-            per_user[name][start : start + len(batch)] = metric(ranks, starts)
+            per_user[name][start : start + len(batch)] = metric(ranks, targets.starts)
         best = top_k(scores, 20, held_out.tie_order)
         shown[best[best >= 0]] = True
     metrics = {name: float(values.mean()) if len(values) else 0.0 for name, values in per_user.items()}
@@ -217,9 +182,13 @@ def measure_choices(
     """
     began = time.perf_counter()
     if candidates < 2 or draws < 1:
-        raise ValueError(f"candidates is {candidates} and draws {draws}, which cannot be measured: take at least 2 and 1")
+        raise ValueError(
+            f"candidates is {candidates} and draws {draws}, which cannot be measured: take at least 2 and 1"
+        )
     if candidates > held_out.n_items:
-        raise ValueError(f"{candidates} candidates are asked for, and there are {held_out.n_items} items: ask for fewer")
+        raise ValueError(
+            f"{candidates} candidates are asked for, and there are {held_out.n_items} items: ask for fewer"
+        )
     events, groups = held_out.interactions, title_groups(held_out.items)
     wanted = np.ones(len(events), dtype=bool) if users is None else np.isin(events.users, users)
     rows = np.flatnonzero(wanted & (np.diff(seen.interactions.indptr)[events.users] > 0))
@@ -232,20 +201,29 @@ def measure_choices(
     valid = np.empty((draws, len(rows)))
     for draw in range(draws):
         pairs = enumerate(zip(users.tolist(), targets.tolist(), strict=True))
-        sets = [draw_candidates(item, known[row], groups, candidates, seed, draw, user) for row, (user, item) in pairs]
+        sets = [
+            draw_candidates(item, known[row], groups, candidates, seed, draw, user)
+            for row, (user, item) in pairs
+        ]
         shown = np.stack(sets)
         for start in range(0, len(rows), 512):
             part = slice(start, start + 512)
             choice = model.choose(users[part], shown[part], seen, by)
             valid[draw, part] = choice >= 0
-            chosen[draw, part] = (choice >= 0) & (shown[part][np.arange(len(choice)), choice] == targets[part])
+            chosen[draw, part] = (choice >= 0) & (
+                shown[part][np.arange(len(choice)), choice] == targets[part]
+            )
     per_user = {"hit_ratio@1": chosen.mean(0), "valid_ratio": valid.mean(0)}
     metrics = {name: float(values.mean()) for name, values in per_user.items()}
-    metrics["standard_error"] = float(per_user["hit_ratio@1"].std(ddof=1) / np.sqrt(len(rows))) if len(rows) > 1 else 0.0
+    metrics["standard_error"] = (
+        float(per_user["hit_ratio@1"].std(ddof=1) / np.sqrt(len(rows))) if len(rows) > 1 else 0.0
+    )
     return Measurement(metrics, per_user, users, int(wanted.sum()) - len(rows), time.perf_counter() - began)
 
 
-def bootstrap_interval(values: Sequence[float] | np.ndarray, seed: int = 0, draws: int = 1000) -> tuple[float, float]:
+def bootstrap_interval(
+    values: Sequence[float] | np.ndarray, seed: int = 0, draws: int = 1000
+) -> tuple[float, float]:
     """95 % percentile interval of the mean over users; of two systems, pass the paired differences."""
     values = np.asarray(values, dtype=np.float64)
     generator = np.random.default_rng(seed)

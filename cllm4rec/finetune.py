@@ -4,11 +4,9 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cllm4rec.cli import flag_given, flag_value, log, parse, run, say
-from cllm4rec.data.dataset import Dataset
-from cllm4rec.models import load_stage, system_settings
-from cllm4rec.models.configs import SystemConfig
-from cllm4rec.options import (
+from cllm4rec.commands.entry import log, run, say
+from cllm4rec.commands.flags import flag_given, flag_value, parse
+from cllm4rec.commands.options import (
     DRY_RUN,
     as_flags,
     check_unchanged,
@@ -18,8 +16,11 @@ from cllm4rec.options import (
     training_lock,
     with_whole_paths,
 )
-from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.models import load_stage, system_config
+from cllm4rec.models.config import SystemConfig
 from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.run_folder import RunFolder
 
 
 @dataclass
@@ -38,8 +39,14 @@ class FinetuneOptions:
 def main(argv: Sequence[str]) -> None:
     path = flag_value(argv, "--run")
     if path is None:  # --help, or an error
-        classes = [FinetuneOptions, system_settings("cllm4rec"), TrainConfig]
-        parse("finetune", "Finetune a run to recommend.", classes, argv, stage_defaults("cllm4rec", "finetune", None))
+        classes = [FinetuneOptions, system_config("cllm4rec"), TrainConfig]
+        parse(
+            "finetune",
+            "Finetune a run to recommend.",
+            classes,
+            argv,
+            stage_defaults("cllm4rec", "finetune", None),
+        )
     with training_lock(argv, path or ""):
         _main(argv, path or "")
 
@@ -48,7 +55,7 @@ def _main(argv: Sequence[str], path: str) -> None:
     """The command, while no other process trains in the folder."""
     folder = RunFolder.open(path)
     name = folder.about["system"]
-    settings = system_settings(name)
+    settings = system_config(name)
     if "finetune" not in settings.training:
         say(f"{name} is fitted in one stage, by pretrain: there is nothing to finetune")
         return
@@ -64,9 +71,11 @@ def _main(argv: Sequence[str], path: str) -> None:
     classes = [FinetuneOptions, settings, TrainConfig]
     options, config, training = parse("finetune", f"Finetune {name} to recommend.", classes, argv, defaults)
     config, moved = moved_folders(before, with_whole_paths(config))
-    for setting in settings.settled:
+    for setting in settings.fixed_after_pretraining:
         if getattr(config, setting) != before[setting]:
-            raise ValueError(f"--{setting} was settled by pretraining ({before[setting]}): pretrain anew to change it")
+            raise ValueError(
+                f"--{setting} was settled by pretraining ({before[setting]}): pretrain anew to change it"
+            )
     if resumed is not None:
         check_unchanged(resumed, config, training)
         if folder.ended("finetune"):
@@ -89,20 +98,23 @@ def _train(
     backbone: str | None,
 ) -> None:
     """Finetune, or say what it would take; `backbone`: where that of the run is, if it has moved."""
-    from cllm4rec.models.neural import NeuralRecommender, make_accelerator  # once the flags are right: torch takes seconds
-    from cllm4rec.stages import rehearse_stage, run_stage
+    from cllm4rec.commands.stages import dry_run_stage, run_stage
+    from cllm4rec.models.neural import NeuralRecommender
+    from cllm4rec.training.device import make_accelerator
 
     accelerator = make_accelerator()  # chooses the process's own GPU, onto which the model is loaded
     model = load_stage(folder, "pretrain", backbone)
     assert isinstance(model, NeuralRecommender)
     model.set_config(config)
     if dry_run:
-        rehearse_stage(model, "finetune", dataset, training, accelerator)
+        dry_run_stage(model, "finetune", dataset, training, accelerator)
         return
     if not resumed:
         folder.state("finetune").remove()  # left by a process killed in its last moment
         if folder.ended("finetune"):
-            log.info("%s: the finetuning that is there is replaced after the first epoch of this one", folder.path)
+            log.info(
+                "%s: the finetuning that is there is replaced after the first epoch of this one", folder.path
+            )
     again = as_flags({} if backbone is None else {"backbone": backbone})
     how_to_resume = f"python -m cllm4rec.finetune --run {shlex.quote(str(folder.path))} --resume{again}"
     run_stage(model, "finetune", dataset, training, folder, accelerator, how_to_resume)

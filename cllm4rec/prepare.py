@@ -8,27 +8,26 @@ from pathlib import Path
 
 import numpy as np
 
-from cllm4rec.cli import flag_value, parse, run, say
+from cllm4rec.commands.entry import run, say
+from cllm4rec.commands.flags import flag_value, parse
+from cllm4rec.data.build import build_dataset
+from cllm4rec.data.column_names import EVENT_COLUMNS, ITEM_COLUMNS, USER_COLUMNS
 from cllm4rec.data.dataset import PARTS, Dataset
 from cllm4rec.data.filters import Dropped
-from cllm4rec.data.folders import check_folder
-from cllm4rec.data.formats import TableFile
-from cllm4rec.data.locks import locked
-from cllm4rec.data.preparation import build_dataset
-from cllm4rec.data.raw import counted, listed
-from cllm4rec.data.readers import (
-    EVENT_COLUMNS,
-    ITEM_COLUMNS,
-    USER_COLUMNS,
-    Table,
+from cllm4rec.data.readers.formats import TableFile
+from cllm4rec.data.readers.split_tables import SplitTable, parts_table
+from cllm4rec.data.readers.tables import (
+    CheckedTable,
     column_names,
-    event_table,
-    item_table,
-    user_table,
+    read_event_table,
+    read_item_table,
+    read_user_table,
 )
-from cllm4rec.data.split_tables import SplitTable, parts_table
 from cllm4rec.data.splits import RULES
-from cllm4rec.training.config import check_settings
+from cllm4rec.files.folders import check_folder
+from cllm4rec.files.locks import locked
+from cllm4rec.messages import counted, join_names
+from cllm4rec.settings import check_settings
 
 PRESETS = {"paper": {"min_rating": math.nextafter(3.0, math.inf), "k_core": 5}}  # rating > 3, then 5-core
 
@@ -37,44 +36,69 @@ PRESETS = {"paper": {"min_rating": math.nextafter(3.0, math.inf), "k_core": 5}} 
 class PrepareOptions:
     """Flags of prepare."""
 
-    interactions: str = field(metadata={"help": "table of events: user_id, item_id; rating, timestamp, review_text if any"})
-    output: str = field(metadata={"help": "folder of the dataset to write"})
-    items: str | None = field(default=None, metadata={"help": "table of items: item_id; title, description, categories"})
-    users: str | None = field(default=None, metadata={"help": "table of users: user_id; biography"})
-    preset: str | None = field(default=None, metadata={"help": "paper: rating > 3 and 5-core", "choices": list(PRESETS)})
-    min_rating: float | None = field(default=None, metadata={"help": "keep events rated at least this; all if not given"})
-    k_core: int = field(
-        default=0, metadata={"least": 0, "help": "keep users and items with at least this many events; 0 keeps all"}
+    interactions: str = field(
+        metadata={"help": "table of events: user_id, item_id; rating, timestamp, review_text if any"}
     )
-    split: str = field(default="random", metadata={"help": f"{', '.join(RULES)}, or a file of parts or of held-out rows"})
-    split_column: str | None = field(default=None, metadata={"help": "the file's column of parts; seed_SEED if not given"})
-    seed: int = field(default=0, metadata={"least": 0, "help": "seed of the random split"})
+    output: str = field(metadata={"help": "folder of the dataset to write"})
+    items: str | None = field(
+        default=None, metadata={"help": "table of items: item_id; title, description, categories"}
+    )
+    users: str | None = field(default=None, metadata={"help": "table of users: user_id; biography"})
+    preset: str | None = field(
+        default=None, metadata={"help": "paper: rating > 3 and 5-core", "choices": list(PRESETS)}
+    )
+    min_rating: float | None = field(
+        default=None, metadata={"help": "keep events rated at least this; all if not given"}
+    )
+    k_core: int = field(
+        default=0,
+        metadata={"ge": 0, "help": "keep users and items with at least this many events; 0 keeps all"},
+    )
+    split: str = field(
+        default="random", metadata={"help": f"{', '.join(RULES)}, or a file of parts or of held-out rows"}
+    )
+    split_column: str | None = field(
+        default=None, metadata={"help": "the file's column of parts; seed_SEED if not given"}
+    )
+    seed: int = field(default=0, metadata={"ge": 0, "help": "seed of the random split"})
     shuffle_ties: int | None = field(
         default=None,
         metadata={
-            "least": 0,
+            "ge": 0,
             "help": "seed of a random order among a user's events of one time; the order of the data if not given",
         },
     )
     drop_incomplete: bool = field(
         default=False,
-        metadata={"help": "drop and count rows of any table that lack a user or item id, instead of refusing them"},
+        metadata={
+            "help": "drop and count rows of any table that lack a user or item id, instead of refusing them"
+        },
     )
     columns: str | None = field(
-        default=None, metadata={"help": "columns of the interactions by other names: user_id=buyer,item_id=sku,timestamp=when"}
+        default=None,
+        metadata={
+            "help": "columns of the interactions by other names: user_id=buyer,item_id=sku,timestamp=when"
+        },
     )
-    item_columns: str | None = field(default=None, metadata={"help": "likewise of the items: item_id=sku,title=label"})
+    item_columns: str | None = field(
+        default=None, metadata={"help": "likewise of the items: item_id=sku,title=label"}
+    )
     user_columns: str | None = field(default=None, metadata={"help": "likewise of the users: user_id=buyer"})
     separator: str | None = field(
         default=None,
-        metadata={"help": "character between the cells of text tables; a tab in .tsv, a comma in .csv if not given"},
+        metadata={
+            "help": "character between the cells of text tables; a tab in .tsv, a comma in .csv if not given"
+        },
     )
     no_header: bool = field(
         default=False,
-        metadata={"help": "tables whose columns are given by number (--columns user_id=1,item_id=2) have no header"},
+        metadata={
+            "help": "tables whose columns are given by number (--columns user_id=1,item_id=2) have no header"
+        },
     )
     sequences: bool = field(
-        default=False, metadata={"help": "each line of the interactions is a user and the items in order: 1 1 2 3"}
+        default=False,
+        metadata={"help": "each line of the interactions is a user and the items in order: 1 1 2 3"},
     )
     escape: str | None = field(
         default=None, metadata={"help": r"character before quotes inside of quoted cells of text tables: '\'"}
@@ -114,7 +138,7 @@ def _prepare(options: PrepareOptions) -> None:
         items,
         users,
         min_rating=options.min_rating,
-        min_core=options.k_core,
+        k_core=options.k_core,
         split=options.split,
         split_table=parts,
         split_column=options.split_column,
@@ -129,41 +153,56 @@ def _prepare(options: PrepareOptions) -> None:
             _say_columns(table, events)
     if parts is not None:
         if unread := parts.unread(options.split_column or f"seed_{options.seed}"):
-            say(f"{Path(parts.raw.name).name}: columns not read: {listed(unread)}")
+            say(f"{Path(parts.raw.name).name}: columns not read: {join_names(unread)}")
         _say_incomplete(parts.raw.name, parts.incomplete)
     _say_account(dataset)
     if items is not None and not dataset.about["texts"]:
-        say(f"{Path(items.name).name}: no column of texts (--item-columns names one that is called otherwise)")
+        say(
+            f"{Path(items.name).name}: no column of texts (--item-columns names one that is called otherwise)"
+        )
     sizes = [
         counted(n, noun)
-        for noun, n in (("user", dataset.n_users), ("item", dataset.n_items), ("event", len(dataset.interactions)))
+        for noun, n in (
+            ("user", dataset.n_users),
+            ("item", dataset.n_items),
+            ("event", len(dataset.interactions)),
+        )
     ]
     say(f"{', '.join(sizes)} -> {options.output}")
 
 
-def _read_tables(options: PrepareOptions) -> tuple[Table, Table | None, Table | None]:
+def _read_tables(options: PrepareOptions) -> tuple[CheckedTable, CheckedTable | None, CheckedTable | None]:
     """The tables of events, items and users that the flags name."""
-    for name, path, given in (("item", options.items, options.item_columns), ("user", options.users, options.user_columns)):
+    for name, path, given in (
+        ("item", options.items, options.item_columns),
+        ("user", options.users, options.user_columns),
+    ):
         if given and not path:
-            raise ValueError(f"--{name}-columns names columns of a table that is not given: give --{name}s too")
+            raise ValueError(
+                f"--{name}-columns names columns of a table that is not given: give --{name}s too"
+            )
     event_names = column_names(options.columns, "--columns", EVENT_COLUMNS)
     item_names = column_names(options.item_columns, "--item-columns", ITEM_COLUMNS)
     user_names = column_names(options.user_columns, "--user-columns", USER_COLUMNS)
-    _check_layout(options, {"--columns": event_names, "--item-columns": item_names, "--user-columns": user_names})
+    _check_layout(
+        options, {"--columns": event_names, "--item-columns": item_names, "--user-columns": user_names}
+    )
     drop = options.drop_incomplete
     file = _file(options.interactions, options, event_names, sequences=options.sequences)
-    events, items, users = event_table(file, event_names, drop_incomplete=drop), None, None
+    events, items, users = read_event_table(file, event_names, drop_incomplete=drop), None, None
     if options.items:
-        items = item_table(_file(options.items, options, item_names), item_names, drop_incomplete=drop)
+        items = read_item_table(_file(options.items, options, item_names), item_names, drop_incomplete=drop)
     if options.users:
-        users = user_table(_file(options.users, options, user_names), user_names, drop_incomplete=drop)
+        users = read_user_table(_file(options.users, options, user_names), user_names, drop_incomplete=drop)
     return events, items, users
 
 
 def _parts(options: PrepareOptions) -> SplitTable:
     split = options.split
     if not Path(split).exists():
-        raise ValueError(f"--split {split}: there is no such file, and no rule of that name: take one of {', '.join(RULES)}")
+        raise ValueError(
+            f"--split {split}: there is no such file, and no rule of that name: take one of {', '.join(RULES)}"
+        )
     return parts_table(_file(split, options, {}), drop_incomplete=options.drop_incomplete)
 
 
@@ -196,14 +235,18 @@ def _check_layout(options: PrepareOptions, columns: Mapping[str, Mapping[str, st
     if not options.no_header:
         return
     if not any(map(_numbered, columns.values())):
-        raise ValueError("--no-header needs the columns by number, from 1: --columns user_id=1,item_id=2 (or --item-columns)")
+        raise ValueError(
+            "--no-header needs the columns by number, from 1: --columns user_id=1,item_id=2 (or --item-columns)"
+        )
     for flag, names in columns.items():
         name = next((column for column in names.values() if not _is_number(column)), None)
         if _numbered(names) and name is not None:
-            raise ValueError(f"{flag} names a column {name!r} beside numbers: without a header all columns are numbers")
+            raise ValueError(
+                f"{flag} names a column {name!r} beside numbers: without a header all columns are numbers"
+            )
 
 
-def _say_columns(table: Table, events: Table) -> None:
+def _say_columns(table: CheckedTable, events: CheckedTable) -> None:
     """What was read from which column, what was not, and which rows were left out."""
     for line in table.account():
         say(f"{Path(table.name).name}: {line}")
@@ -222,7 +265,10 @@ def _say_account(dataset: Dataset) -> None:
     for rule in about["rules"]:
         say(str(Dropped(**rule)))
     for name, counts in about["tables"].items():
-        repeated, idle = f"{counts['repeated_rows']:,} (the first is kept)", f"{counts['rows_without_events']:,} (left out)"
+        repeated, idle = (
+            f"{counts['repeated_rows']:,} (the first is kept)",
+            f"{counts['rows_without_events']:,} (left out)",
+        )
         rowless = f"{name} with events and no row: {counts['without_a_row']:,}"
         say(f"{name}: rows that repeat an id: {repeated}; rows without events: {idle}; {rowless}")
     for warning in about["warnings"]:

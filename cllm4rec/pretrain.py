@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cllm4rec.cli import flag_given, flag_value, log, parse, run, say
-from cllm4rec.data.dataset import Dataset
-from cllm4rec.models import SYSTEMS, load, system_class, system_settings
-from cllm4rec.options import (
+from cllm4rec.commands.entry import log, run, say
+from cllm4rec.commands.flags import flag_given, flag_value, parse
+from cllm4rec.commands.options import (
     DRY_RUN,
     as_flags,
     check_unchanged,
@@ -19,8 +18,10 @@ from cllm4rec.options import (
     training_lock,
     with_whole_paths,
 )
-from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.models import SYSTEMS, load, system_class, system_config
 from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.run_folder import RunFolder
 
 if TYPE_CHECKING:  # imported once the flags are right: --help and a mistyped flag do not wait for torch
     from cllm4rec.models.base import Recommender
@@ -34,11 +35,15 @@ class PretrainOptions:
     dataset: str = field(metadata={"help": "folder written by prepare"})
     output: str = field(metadata={"help": "run folder to write; must be new or empty"})
     system: str = field(default="cllm4rec", metadata={"help": "what to train", "choices": list(SYSTEMS)})
-    preset: str | None = field(default=None, metadata={"help": "settings of the paper in the place of the defaults"})
+    preset: str | None = field(
+        default=None, metadata={"help": "settings of the paper in the place of the defaults"}
+    )
     dry_run: bool = field(default=False, metadata=DRY_RUN)
     resume: bool = field(
         default=False,
-        metadata={"help": "resume an interrupted run; then only --output is needed. Without an interrupted run, begin"},
+        metadata={
+            "help": "resume an interrupted run; then only --output is needed. Without an interrupted run, begin"
+        },
     )
 
 
@@ -59,12 +64,16 @@ def _main(argv: Sequence[str], output: str, how_to_resume: str | None) -> None:
         noted = {"dataset": about["dataset"]["path"], "system": about["system"], "preset": about["preset"]}
         for what in ("system", "preset"):
             if (given := flag_value(argv, f"--{what}", noted[what])) != noted[what]:
-                raise ValueError(f"{output} is a run of {what} {noted[what]}, not {given}: leave --{what} out to go on with it")
+                raise ValueError(
+                    f"{output} is a run of {what} {noted[what]}, not {given}: leave --{what} out to go on with it"
+                )
     name = flag_value(argv, "--system", noted.get("system", "cllm4rec")) or ""
-    described = system_settings(name)
+    described = system_config(name)
     classes = [PretrainOptions, described, *([TrainConfig] if described.training else [])]
     defaults = before or stage_defaults(name, "pretrain", flag_value(argv, "--preset", noted.get("preset")))
-    options, config, *training = parse("pretrain", f"Train {name} into a run folder.", classes, argv, defaults | noted)
+    options, config, *training = parse(
+        "pretrain", f"Train {name} into a run folder.", classes, argv, defaults | noted
+    )
     config = with_whole_paths(config)
     moved: dict[str, str] = {}
     if before is not None:
@@ -82,11 +91,14 @@ def _main(argv: Sequence[str], output: str, how_to_resume: str | None) -> None:
     model = system_class(name)(config)
     model.moved = moved
     if options.dry_run:
-        _rehearse(model, dataset, training)
+        _dry_run(model, dataset, training)
         return
     settings = {"system": asdict(config), **({"training": asdict(training[0])} if training else {})}
     about = {"system": name, "dataset": dataset, "dataset_path": options.dataset, "preset": options.preset}
-    again = how_to_resume or f"python -m cllm4rec.pretrain --output {shlex.quote(output)} --resume{as_flags(moved)}"
+    again = (
+        how_to_resume
+        or f"python -m cllm4rec.pretrain --output {shlex.quote(output)} --resume{as_flags(moved)}"
+    )
     about |= {"under_way": {"pretrain": settings}}
     _train(model, dataset, training, output, before is not None, about, again)
 
@@ -101,18 +113,21 @@ def _train(
     how_to_resume: str,
 ) -> None:
     """Train the stage into a new run folder, or into the one that is there."""
-    from cllm4rec.models.neural import NeuralRecommender, make_accelerator
-    from cllm4rec.models.one_stage import OneStage
-    from cllm4rec.stages import open_run, run_stage
+    from cllm4rec.commands.stages import open_run, run_stage
+    from cllm4rec.models.neural import NeuralRecommender
+    from cllm4rec.models.one_stage import OneStageRecommender
+    from cllm4rec.training.device import make_accelerator
 
     if isinstance(model, NeuralRecommender):
         accelerator = make_accelerator()
         _check(model, dataset, RunFolder(Path(output)) if resumed else None)
         folder = RunFolder.open(output) if resumed else open_run(accelerator, output, **about)
-        if model.first is not None:
-            model.given_first = _first(model.first, training[0], Path(output), about["dataset_path"], resumed, how_to_resume)
+        if model.base_system is not None:
+            model.trained_base = _first(
+                model.base_system, training[0], Path(output), about["dataset_path"], resumed, how_to_resume
+            )
         run_stage(model, "pretrain", dataset, training[0], folder, accelerator, how_to_resume)
-    elif isinstance(model, OneStage):
+    elif isinstance(model, OneStageRecommender):
         folder = RunFolder.open(output) if resumed else RunFolder.create(output, **about)
         model.fit(dataset.train, dataset.validation, report=log.info, seen=dataset.seen)
         folder.begin_stage("pretrain", system=asdict(model.config))
@@ -129,29 +144,34 @@ def _check(model: "NeuralRecommender", dataset: Dataset, resumed: RunFolder | No
         state = resumed and resumed.state("pretrain").described()
         if not state or "backbone" not in state["about"]:
             raise
-        raise ValueError(f"{error}; the run was begun with weights of SHA-256 {state['about']['backbone']}") from error
+        raise ValueError(
+            f"{error}; the run was begun with weights of SHA-256 {state['about']['backbone']}"
+        ) from error
 
 
-def _rehearse(model: "Recommender", dataset: Dataset, training: list[TrainConfig]) -> None:
+def _dry_run(model: "Recommender", dataset: Dataset, training: list[TrainConfig]) -> None:
     """Say what training would take."""
-    from cllm4rec.models.neural import NeuralRecommender, make_accelerator
-    from cllm4rec.stages import rehearse_stage
+    from cllm4rec.commands.stages import dry_run_stage
+    from cllm4rec.models.neural import NeuralRecommender
+    from cllm4rec.training.device import make_accelerator
 
     if not isinstance(model, NeuralRecommender):
         say(f"{model.name} is fitted in one go: there are no steps to time")
         return
     model.check(dataset.train)
     accelerator = make_accelerator()
-    if model.first is not None:
-        first = system_class(model.first)()
+    if model.base_system is not None:
+        first = system_class(model.base_system)()
         assert isinstance(first, NeuralRecommender)
-        rehearse_stage(first, "pretrain", dataset, first.config_class.training["pretrain"], accelerator)
+        dry_run_stage(first, "pretrain", dataset, first.config_class.training["pretrain"], accelerator)
         say("\nand then, on it:\n")
-        model.given_first = first
-    rehearse_stage(model, "pretrain", dataset, training[0], accelerator)
+        model.trained_base = first
+    dry_run_stage(model, "pretrain", dataset, training[0], accelerator)
 
 
-def _first(name: str, training: TrainConfig, output: Path, dataset: str, resumed: bool, how_to_resume: str) -> "Recommender":
+def _first(
+    name: str, training: TrainConfig, output: Path, dataset: str, resumed: bool, how_to_resume: str
+) -> "Recommender":
     """The system that another stands on, trained into a run folder of its own within that of the other, or found there."""
     flags = ["--system", name, "--dataset", dataset, "--output", str(output / name)]
     if (output / name / "run.json").is_file():

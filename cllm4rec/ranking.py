@@ -44,10 +44,14 @@ class TopK:
         k, stretches = self.items.shape[1], scores.unflatten(1, (-1, STRETCH))
         highest = stretches.amax(2)  # (B, stretches), and NaN where one of them is
         if bool(highest.isnan().any()):
-            raise ValueError("the scores hold NaN: the model has diverged; train it again with a lower learning rate")
+            raise ValueError(
+                "the scores hold NaN: the model has diverged; train it again with a lower learning rate"
+            )
         least = self.scores[:, -1].clamp(min=LOWEST)
         hit = highest >= least[:, None]
-        if int(hit.sum()) > k * len(scores) and k <= scores.shape[1]:  # the k-th best of some of the scores is a bound too
+        if (
+            int(hit.sum()) > k * len(scores) and k <= scores.shape[1]
+        ):  # the k-th best of some of the scores is a bound too
             bound = (highest if k < highest.shape[1] else scores).topk(k, dim=1).values[:, -1]
             least = torch.maximum(least, bound)
             hit = highest >= least[:, None]
@@ -70,7 +74,10 @@ class TopK:
     def _merge(self, rows: Tensor, scores: Tensor, items: Tensor) -> None:
         """Keep the best of what rows hold and what was found for them, both (R, any)."""
         k = self.items.shape[1]
-        scores, items = torch.cat([self.scores[rows], scores], dim=1), torch.cat([self.items[rows], items], dim=1)
+        scores, items = (
+            torch.cat([self.scores[rows], scores], dim=1),
+            torch.cat([self.items[rows], items], dim=1),
+        )
         order = self.tie_order[items.clamp(min=0)].masked_fill(items < 0, len(self.tie_order)).argsort(dim=1)
         scores, items = scores.gather(1, order), items.gather(1, order)
         best = scores.argsort(dim=1, descending=True, stable=True)[:, :k]

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from cllm4rec.cli import log, n_launched, parse, run, say
+from cllm4rec.commands.entry import log, n_launched, run, say
+from cllm4rec.commands.flags import parse
+from cllm4rec.commands.options import BACKBONE_FLAG, VERIFY
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.files import check_table_name, write_table
-from cllm4rec.data.folders import replace_folder
+from cllm4rec.files.folders import replace_folder
+from cllm4rec.files.writing import check_table_name, write_table
 from cllm4rec.models import load
-from cllm4rec.options import BACKBONE_FLAG, VERIFY
-from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from cllm4rec.models.base import Recommendations
@@ -28,10 +29,12 @@ class RecommendOptions:
     """Flags of recommend. One of --users, --users-file and --all says for whom."""
 
     run: str = field(metadata={"help": "run folder"})
-    users: str | None = field(default=None, metadata={"help": "user ids with commas between; ids that hold one: --users-file"})
+    users: str | None = field(
+        default=None, metadata={"help": "user ids with commas between; ids that hold one: --users-file"}
+    )
     users_file: str | None = field(default=None, metadata={"help": "file of user ids, one a line"})
     all: bool = field(default=False, metadata={"help": "all users of the dataset"})
-    k: int = field(default=20, metadata={"least": 1, "help": "items for each user"})
+    k: int = field(default=20, metadata={"ge": 1, "help": "items for each user"})
     output: str | None = field(
         default=None,
         metadata={"help": "file to write (.parquet, .csv or .jsonl); under a launcher a folder of parts (.parquet). Else "
@@ -43,7 +46,9 @@ class RecommendOptions:
 
 
 def main(argv: Sequence[str]) -> None:
-    (options,) = parse("recommend", "Top-k lists from a run; known items are left out.", [RecommendOptions], argv)
+    (options,) = parse(
+        "recommend", "Top-k lists from a run; known items are left out.", [RecommendOptions], argv
+    )
     if options.output and n_launched() == 1:  # several processes write a folder
         check_table_name(options.output)
     dataset = RunFolder.open(options.run).dataset(options.dataset)
@@ -68,14 +73,16 @@ def _table(options: RecommendOptions, dataset: Dataset, users: np.ndarray) -> pl
 def _write_parts(options: RecommendOptions, dataset: Dataset, users: np.ndarray) -> None:
     """Under a launcher: each process recommends for a stretch of the users and writes its part of the table, a folder.
 
-    Parts hold whole batches, so that they are, one behind the other, what one process writes.
+    BatchGroup hold whole batches, so that they are, one behind the other, what one process writes.
     """
     from accelerate.utils import broadcast_object_list
 
-    from cllm4rec.models.neural import make_accelerator
+    from cllm4rec.training.device import make_accelerator
 
     if Path(options.output or "").suffix != ".parquet":
-        raise ValueError("several processes write a part each: name their folder with --output, ending in .parquet")
+        raise ValueError(
+            "several processes write a part each: name their folder with --output, ending in .parquet"
+        )
     output, state = Path(options.output or ""), make_accelerator()  # which also chooses the process's own GPU
     n_batches = -(-len(users) // BATCH_SIZE)
     first, end = (n_batches * (state.process_index + i) // state.num_processes * BATCH_SIZE for i in (0, 1))
@@ -85,7 +92,11 @@ def _write_parts(options: RecommendOptions, dataset: Dataset, users: np.ndarray)
         table.write_parquet(Path(folder) / f"part-{state.process_index:05d}.parquet")
         state.wait_for_everyone()
     log.info(
-        "part %d of %d: %s users -> %s", state.process_index, state.num_processes, f"{min(end, len(users)) - first:,}", output
+        "part %d of %d: %s users -> %s",
+        state.process_index,
+        state.num_processes,
+        f"{min(end, len(users)) - first:,}",
+        output,
     )
 
 
@@ -102,7 +113,9 @@ def _users(options: RecommendOptions, dataset: Dataset) -> np.ndarray:
         if not Path(options.users_file or "").is_file():
             raise ValueError(f"{options.users_file}: there is no such file")
         try:
-            ids = [line for line in Path(options.users_file or "").read_text("utf-8-sig").splitlines() if line]
+            ids = [
+                line for line in Path(options.users_file or "").read_text("utf-8-sig").splitlines() if line
+            ]
         except UnicodeDecodeError as error:
             raise ValueError(f"{options.users_file}: not UTF-8 text: {error}") from error
         if not ids:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from cllm4rec.cli import say
+from cllm4rec.commands.entry import say
 from cllm4rec.evaluation import bootstrap_interval
 from experiments.commands import argument_parser, run_command
 from experiments.report import difference_cell, markdown_table

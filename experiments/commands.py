@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from cllm4rec.cli import say
+from cllm4rec.commands.entry import say
 
 ECHOED_INTERPRETER = "python"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import matplotlib
 
-from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.training.run_folder import RunFolder
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402 - after the choice of a backend without a screen

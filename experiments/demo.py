@@ -19,7 +19,7 @@ from typing import Any
 
 import polars as pl
 
-from cllm4rec.cli import say
+from cllm4rec.commands.entry import say
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import Oracle, taste_world
 from cllm4rec.evaluation import measure

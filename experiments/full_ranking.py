@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from cllm4rec.cli import say
-from cllm4rec.data.files import write_text
+from cllm4rec.commands.entry import say
+from cllm4rec.files.writing import write_text
 from experiments.commands import argument_parser, run_command
 from experiments.report import (
     SystemRow,

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from cllm4rec.cli import say
+from cllm4rec.commands.entry import say
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.randomness import permutation
-from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.training.run_folder import RunFolder
 from experiments.commands import argument_parser, run_command
 from experiments.report import (
     SystemRow,

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import torch
 
-from cllm4rec.cli import say
+from cllm4rec.commands.entry import say
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.cllm4rec import CLLM4Rec
-from cllm4rec.models.neural import make_accelerator
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import Objective, train
-from cllm4rec.training.meter import EpochRecord
+from cllm4rec.training.device import make_accelerator
+from cllm4rec.training.loop import train
+from cllm4rec.training.objective import Objective
+from cllm4rec.training.progress import EpochRecord
 from experiments.benchmarks.objectives import stage_objectives
 from experiments.report import markdown_table
 

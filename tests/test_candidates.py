@@ -9,13 +9,13 @@ import polars as pl
 import pytest
 
 from cllm4rec import evaluate, pretrain
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.candidates import draw_candidates, title_groups
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.evaluation import measure
-from cllm4rec.models.configs import ItemKNNConfig
-from cllm4rec.models.itemknn import ItemKNN
+from cllm4rec.models.baselines.config import ItemKNNConfig
+from cllm4rec.models.baselines.itemknn import ItemKNN
 
 
 def test_candidates_hold_the_target_once_and_nothing_known_and_no_title_twice() -> None:

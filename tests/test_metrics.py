@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cllm4rec.evaluation import PER_USER, hit_rate, mrr, ndcg, recall
+from cllm4rec.metrics import PER_USER, hit_rate, mrr, ndcg, recall
 
 ONE_USER = np.array([0])  # all ranks are of one user
 

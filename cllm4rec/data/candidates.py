@@ -35,12 +35,16 @@ def draw_candidates(target: int, known: np.ndarray, groups: np.ndarray, n: int, 
     """
     generator = np.random.default_rng(int(mix(*key, target)[0]))
     taken, chosen = {int(group) for group in groups[known]} | {int(groups[target])}, [target]
-    draws = generator.integers(0, len(groups), 40 * n)  # nearly always enough; where they are not, all are gone through
+    draws = generator.integers(
+        0, len(groups), 40 * n
+    )  # nearly always enough; where they are not, all are gone through
     for more in (draws, generator.permutation(len(groups))) if len(chosen) < n else ():
         for item in more.tolist():
             if len(chosen) < n and groups[item] not in taken:
                 taken.add(int(groups[item]))
                 chosen.append(item)
     if len(chosen) < n:
-        raise ValueError(f"{n} candidates are asked for, and items of {len(chosen)} titles are left: ask for fewer")
+        raise ValueError(
+            f"{n} candidates are asked for, and items of {len(chosen)} titles are left: ask for fewer"
+        )
     return generator.permutation(np.array(chosen, dtype=np.int64))

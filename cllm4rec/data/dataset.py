@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from cllm4rec.data.damage import reading
-from cllm4rec.data.interactions import IdMap, Interactions
-from cllm4rec.data.numbering import id_rows, repeated, row_numbers, with_categories
-from cllm4rec.data.randomness import hash_ids, mix
-from cllm4rec.data.readers import Table, event_table, item_table, user_table
-from cllm4rec.data.storage import ITEM_TEXTS, PARTS, USER_TEXTS, StoredTables, load_tables, save_tables
+from cllm4rec.data.column_names import ITEM_TEXTS, USER_TEXTS
+from cllm4rec.data.ids import IdMap, hash_ids, id_rows, repeated, row_numbers, with_categories
+from cllm4rec.data.interactions import Interactions
+from cllm4rec.data.randomness import mix
+from cllm4rec.data.readers.tables import CheckedTable, read_event_table, read_item_table, read_user_table
+from cllm4rec.data.storage import PARTS, StoredTables, load_tables, save_tables
+from cllm4rec.files.damage import reading
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Dataset:
         Args:
             events: a pandas, Polars or Arrow table of `user_id`, `item_id`, and optionally `timestamp` (seconds, or a date),
                 `position` (order within a user), `review_text` and `part` (one of `PARTS`; all train without it). Columns
-                are found, checked and converted as those of files (`readers.event_table`).
+                are found, checked and converted as those of files (`readers.read_event_table`).
             items: `item_id` and text columns; items without an event are left out.
             users: `user_id` and text columns, likewise.
 
@@ -55,17 +56,21 @@ class Dataset:
             ValueError: a column is missing or a cell is wrong; the message names table, row and column.
         """
         return cls.from_tables(
-            event_table(events, also=("part",)),
-            None if items is None else item_table(items),
-            None if users is None else user_table(users),
+            read_event_table(events, also=("part",)),
+            None if items is None else read_item_table(items),
+            None if users is None else read_user_table(users),
         )
 
     @classmethod
-    def from_tables(cls, events: Table, items: Table | None = None, users: Table | None = None) -> "Dataset":
+    def from_tables(
+        cls, events: CheckedTable, items: CheckedTable | None = None, users: CheckedTable | None = None
+    ) -> "Dataset":
         """As `from_frame`, of tables that are in this package's form already."""
         seen = with_categories(events.frame)
         user_rows = id_rows(seen["user_id"], None if users is None else users.frame, "user_id")
-        return cls._numbered(seen, user_rows, id_rows(seen["item_id"], None if items is None else items.frame, "item_id"))
+        return cls._numbered(
+            seen, user_rows, id_rows(seen["item_id"], None if items is None else items.frame, "item_id")
+        )
 
     def with_histories(self, events: Any) -> "Dataset":
         """A dataset of other events over the same items: histories to serve, of users known or new.
@@ -76,7 +81,7 @@ class Dataset:
         Raises:
             ValueError: an item is not one of this dataset's, or a cell is wrong.
         """
-        frame = event_table(events).frame
+        frame = read_event_table(events).frame
         self.item_ids.index(frame["item_id"].unique(), "item")
         return self._numbered(frame, id_rows(frame["user_id"], self.users, "user_id"), self.items)
 
@@ -90,7 +95,9 @@ class Dataset:
         several = repeated(user * len(items) + item)
         if several.any():
             name, other = events.filter(several).select("user_id", "item_id").row(0)
-            raise ValueError(f"user {name!r} has item {other!r} more than once: keep one event (build_dataset does)")
+            raise ValueError(
+                f"user {name!r} has item {other!r} more than once: keep one event (build_dataset does)"
+            )
         tie = mix(hash_ids(users["user_id"])[user], hash_ids(items["item_id"])[item])
         times = _filled(events["timestamp"]) if "timestamp" in events.columns else None
         position = _filled(events["position"]) if "position" in events.columns else None
@@ -100,7 +107,12 @@ class Dataset:
             wrong = events.filter(~pl.col("part").is_in(PARTS).fill_null(False))
             if len(wrong):
                 raise ValueError(f"part {wrong['part'][0]!r} is unknown: it may be {', '.join(PARTS)}")
-            part = events["part"].gather(order).replace_strict({name: i for i, name in enumerate(PARTS)}).to_numpy()
+            part = (
+                events["part"]
+                .gather(order)
+                .replace_strict({name: i for i, name in enumerate(PARTS)})
+                .to_numpy()
+            )
         interactions = Interactions(
             user[order],
             item[order],
@@ -133,7 +145,9 @@ class Dataset:
         that ties favour neither popular items nor low numbers."""
         if self.ties is not None:
             return self.ties
-        order = np.lexsort((self.items["item_id"].cast(pl.String).to_numpy(), hash_ids(self.items["item_id"])))
+        order = np.lexsort(
+            (self.items["item_id"].cast(pl.String).to_numpy(), hash_ids(self.items["item_id"]))
+        )
         ranks = np.empty(self.n_items, dtype=np.int64)
         ranks[order] = np.arange(self.n_items)
         return ranks
@@ -164,7 +178,9 @@ class Dataset:
     def item_texts(self) -> dict[str, list[str]]:
         """Text columns of the items, name -> one text an item; "" for an item without an event in this dataset, so that
         texts of the held-out parts do not reach what learns from `train`."""
-        return _texts(self.items, ITEM_TEXTS, np.bincount(self.interactions.items, minlength=self.n_items) > 0)
+        return _texts(
+            self.items, ITEM_TEXTS, np.bincount(self.interactions.items, minlength=self.n_items) > 0
+        )
 
     @property
     def user_texts(self) -> dict[str, list[str]]:
@@ -209,7 +225,9 @@ class Dataset:
             "data_sha256": self.fingerprint,
             "split_sha256": self.split_fingerprint,
         }
-        save_tables(Path(folder), StoredTables(pl.DataFrame(columns), self.users, self.items, self.tie_order, about))
+        save_tables(
+            Path(folder), StoredTables(pl.DataFrame(columns), self.users, self.items, self.tie_order, about)
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> "Dataset":
@@ -229,20 +247,32 @@ class Dataset:
                 events["timestamp"].to_numpy() if "timestamp" in events.columns else None,
                 events["review_text"] if "review_text" in events.columns else None,
             )
-        return cls(interactions, stored.users, stored.items, events["part"].to_numpy(), stored.about, stored.tie_order)
+        return cls(
+            interactions,
+            stored.users,
+            stored.items,
+            events["part"].to_numpy(),
+            stored.about,
+            stored.tie_order,
+        )
 
 
 def _texts(rows: pl.DataFrame, names: tuple[str, ...], here: np.ndarray) -> dict[str, list[str]]:
     """The text columns that there are, with texts where `here` (n,) holds and "" elsewhere."""
     there = [name for name in names if name in rows.columns]
-    shown = rows.select(pl.when(pl.Series(here)).then(pl.col(name)).otherwise(pl.lit("")).alias(name) for name in there)
+    shown = rows.select(
+        pl.when(pl.Series(here)).then(pl.col(name)).otherwise(pl.lit("")).alias(name) for name in there
+    )
     return {name: shown[name].to_list() for name in there}
 
 
 def _order(keys: list[np.ndarray]) -> np.ndarray:
     """The rows in ascending order of the first key, then of the second, ...; of equal ones the upper row first."""
     columns = pl.DataFrame({str(place): key for place, key in enumerate(keys)}).with_row_index("row")
-    by = [*columns.columns[1:], "row"]  # the row as a key makes the order certain, at a third of a stable sort's time
+    by = [
+        *columns.columns[1:],
+        "row",
+    ]  # the row as a key makes the order certain, at a third of a stable sort's time
     return columns.select(pl.arg_sort_by(by)).to_series().to_numpy()
 
 

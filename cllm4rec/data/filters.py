@@ -1,4 +1,4 @@
-"""Rules that drop events before anything is learned. Each says what it dropped."""
+"""EventFilters that drop events before anything is learned. Each says what it dropped."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from cllm4rec.data.numbering import codes, pair_codes, repeated, with_categories
-from cllm4rec.data.raw import counted
+from cllm4rec.data.ids import codes, pair_codes, repeated, with_categories
+from cllm4rec.messages import counted
 
 ORDER = ("position", "timestamp")  # what a user's events are ordered by
 
@@ -27,7 +27,7 @@ class Dropped:
         return f"{self.rule}: dropped {', '.join(numbers)}"
 
 
-class Rules:
+class EventFilters:
     """Applies rules to a table of events and keeps the account of what each dropped.
 
     In `events`, ids that are text stand as categories.
@@ -65,20 +65,27 @@ def first_of_repeats(events: pl.DataFrame, order: tuple[str, ...] = ORDER) -> pl
     return _one_of_repeats(events, order, "first")
 
 
-def _one_of_repeats(events: pl.DataFrame, order: tuple[str, ...], keep: Literal["first", "last"]) -> pl.DataFrame:
+def _one_of_repeats(
+    events: pl.DataFrame, order: tuple[str, ...], keep: Literal["first", "last"]
+) -> pl.DataFrame:
     pairs = pair_codes(events)
     several = repeated(pairs)
     if not several.any():
         return events
     there = [name for name in order if name in events.columns]
-    repeats = events.with_columns(pl.Series("_pair", pairs)).select(*there, "_pair").with_row_index("_row").filter(several)
+    repeats = (
+        events.with_columns(pl.Series("_pair", pairs))
+        .select(*there, "_pair")
+        .with_row_index("_row")
+        .filter(several)
+    )
     ordered = repeats.sort(there, nulls_last=False, maintain_order=True) if there else repeats
     stays = ~several.to_numpy()
     stays[ordered.unique("_pair", keep=keep, maintain_order=True)["_row"].to_numpy()] = True
     return events.filter(pl.Series(stays))
 
 
-def k_core(events: pl.DataFrame, k: int) -> pl.DataFrame:
+def keep_k_core(events: pl.DataFrame, k: int) -> pl.DataFrame:
     """Drop users and items with fewer than k events, again and again until none is left to drop."""
     users, items, rows = codes(events["user_id"]), codes(events["item_id"]), np.arange(len(events))
     while not (often := (np.bincount(users)[users] >= k) & (np.bincount(items)[items] >= k)).all():

@@ -1,6 +1,5 @@
 """Who took what, in numbers: users, items, times and the review of each event."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,57 +7,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
-FEW = 100  # ids that are looked up without a dictionary of all
-
-
-class IdMap:
-    """External ids <-> numbers 0 .. n-1. Ids keep the type they came in (text or integers); look-ups go by their text."""
-
-    def __init__(self, ids: pl.Series) -> None:
-        self.ids = ids
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(self.ids.cast(pl.String).to_list())}
-
-    def find(self, ids: Iterable[object]) -> np.ndarray:
-        """Numbers of external ids, int64, -1 for an id that is not here."""
-        asked = [str(one) for one in ids]
-        numbers = self._numbers if "_numbers" in self.__dict__ or len(asked) > FEW else self._numbers_of(asked)
-        return np.array([numbers.get(one, -1) for one in asked], dtype=np.int64)
-
-    def _numbers_of(self, ids: list[str]) -> dict[str, int]:
-        """Those of some ids, without a dictionary of all."""
-        texts = self.ids.cast(pl.String)
-        numbers = texts.is_in(ids).arg_true()
-        return dict(zip(texts.gather(numbers).to_list(), numbers.to_list(), strict=True))
-
-    def index(self, ids: Iterable[object], kind: str = "id") -> np.ndarray:
-        """Numbers of external ids, int64.
-
-        Raises:
-            ValueError: an id is unknown; the message names the first such id and `kind`.
-        """
-        ids = list(ids)
-        numbers = self.find(ids)
-        if (numbers < 0).any():
-            missing = [str(one) for one, number in zip(ids, numbers, strict=True) if number < 0]
-            raise ValueError(f"{kind} {missing[0]!r} is not in the data ({len(missing)} of {len(ids)} unknown)")
-        return numbers
-
-    def names(self, numbers: np.ndarray) -> pl.Series:
-        """External ids of numbers, in their own type.
-
-        Raises:
-            ValueError: a number is negative, as the places of `recommend` are where the catalogue ran out.
-        """
-        numbers = np.asarray(numbers, dtype=np.int64)
-        if (numbers < 0).any():
-            raise ValueError(f"number {numbers.min()} stands for no id: leave out the places that hold -1")
-        return self.ids.gather(numbers)
+from cllm4rec.data.ragged import Ragged
 
 
 @dataclass(frozen=True)
@@ -120,11 +69,11 @@ class Interactions:
         """Items of one user in time order, int64."""
         return self.items[self.indptr[user] : self.indptr[user + 1]]
 
-    def histories(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Histories of several users at once: row numbers of their events (total,), and lengths (len(users),)."""
+    def histories(self, users: np.ndarray) -> Ragged:
+        """Items of several users (B,), one row per user, in time order."""
         starts, lengths = self.indptr[users], self.indptr[users + 1] - self.indptr[users]
         offsets = np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
-        return np.arange(lengths.sum()) + offsets, lengths
+        return Ragged(self.items[np.arange(lengths.sum()) + offsets], lengths)
 
     def select(self, keep: np.ndarray) -> "Interactions":
         """The events where the mask `keep` (n,) holds; users and items stay numbered as they are."""

@@ -4,9 +4,6 @@ Nothing here has a state, so a shuffled history does not depend on the batch, th
 nor on what was drawn before. Hashes of external ids do not depend on the numbering of users and items.
 """
 
-import hashlib
-from collections.abc import Iterable
-
 import numpy as np
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -45,12 +42,6 @@ def mix(*parts: int | np.ndarray) -> np.ndarray:
 def uniform(*parts: int | np.ndarray) -> np.ndarray:
     """Numbers in [0, 1) from `mix(*parts)`, float64 of the broadcast shape."""
     return (mix(*parts) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def hash_ids(ids: Iterable[object]) -> np.ndarray:
-    """A 63-bit hash of each external id's text, int64, equal on every machine (BLAKE2b)."""
-    digests = (hashlib.blake2b(str(one).encode(), digest_size=8).digest() for one in ids)
-    return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64).astype(np.int64) & np.int64(2**63 - 1)
 
 
 def permutation(n: int, *parts: int) -> np.ndarray:

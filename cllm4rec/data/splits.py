@@ -4,8 +4,9 @@ import numpy as np
 import polars as pl
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.randomness import hash_ids, mix
-from cllm4rec.data.split_tables import SplitTable
+from cllm4rec.data.ids import hash_ids
+from cllm4rec.data.randomness import mix
+from cllm4rec.data.readers.split_tables import SplitTable
 
 RULES = {
     "random": "per user at random: max(1, round(0.1 n)) events to test and as many to validation; "
@@ -19,14 +20,15 @@ RULES = {
     "none": "all events are train: nothing is held out, nothing is evaluated; "
     "of repeats the latest event stays, with its rating",
 }
-FILE_RULE = (
-    "parts as the file gives them; events it does not name are left out; of repeats the latest event stays, with its rating"
-)
+FILE_RULE = "parts as the file gives them; events it does not name are left out; of repeats the latest event stays, with its rating"
 HELD_OUT_RULE = (
     "each row of the file is a user: its history is input only, its target is validation or test; all other users are train; "
     "of repeats the latest event stays"
 )
-IN_TIME = ("leave-last-out", "time")  # of repeats the first stays: the latest would take events out of the past
+IN_TIME = (
+    "leave-last-out",
+    "time",
+)  # of repeats the first stays: the latest would take events out of the past
 
 
 def assign_parts(dataset: Dataset, method: str, seed: int = 0) -> np.ndarray:
@@ -46,7 +48,10 @@ def assign_parts(dataset: Dataset, method: str, seed: int = 0) -> np.ndarray:
         return np.zeros(len(events), dtype=np.uint8)
     n = np.diff(events.indptr)[events.users]  # events of each event's user
     if method == "random":
-        ids = hash_ids(dataset.users["user_id"])[events.users], hash_ids(dataset.items["item_id"])[events.items]
+        ids = (
+            hash_ids(dataset.users["user_id"])[events.users],
+            hash_ids(dataset.items["item_id"])[events.items],
+        )
         order = np.lexsort((mix(seed, *ids), events.users))
         place = np.empty(len(events), dtype=np.int64)  # in a random order of the user's own events
         place[order] = np.arange(len(events)) - events.indptr[events.users]
@@ -62,7 +67,7 @@ def assign_parts(dataset: Dataset, method: str, seed: int = 0) -> np.ndarray:
     raise ValueError(f"split {method!r} is unknown: take one of {', '.join(RULES)} or a file")
 
 
-def visible(dataset: Dataset, part: str) -> Dataset:
+def input_events(dataset: Dataset, part: str) -> Dataset:
     """What a model may look at to find the events of a held-out part: training events and histories, and in splits in time
     the validation events too when it is test, as they came before it."""
     in_time = dataset.about.get("split", {}).get("method") in IN_TIME
@@ -97,7 +102,10 @@ def read_parts(events: pl.DataFrame, table: SplitTable, column: str) -> pl.DataF
     Raises:
         ValueError: the column is missing or holds something else.
     """
-    keys = [pl.col("user_id").cast(pl.String).alias("_user"), pl.col("item_id").cast(pl.String).alias("_item")]
+    keys = [
+        pl.col("user_id").cast(pl.String).alias("_user"),
+        pl.col("item_id").cast(pl.String).alias("_item"),
+    ]
     parts = table.frame.select(*keys, table.parts(column).alias("part")).unique(
         ["_user", "_item"], keep="first", maintain_order=True
     )

@@ -9,17 +9,16 @@ import numpy as np
 import polars as pl
 from typing_extensions import TypedDict
 
-from cllm4rec.data.damage import reading
-from cllm4rec.data.folders import read_folder, replace_folder
-from cllm4rec.data.manifest import check_manifest, write_manifest
-from cllm4rec.data.raw import first_line
-from cllm4rec.data.schema import STRICT, check_version, checked, json_text, read_json
+from cllm4rec.data.column_names import ITEM_TEXTS, USER_TEXTS
+from cllm4rec.files.damage import reading
+from cllm4rec.files.folders import read_folder, replace_folder
+from cllm4rec.files.manifest import check_manifest, write_manifest
+from cllm4rec.files.schema import STRICT, check_version, checked, json_text, read_json
+from cllm4rec.messages import error_line
 
 FORMAT_VERSION = 2
 PARTS = ("train", "validation", "test", "history")
-ITEM_TEXTS = ("title", "description", "categories", "brand", "year")  # columns of the items table that are text
-USER_TEXTS = ("biography",)  # columns of the users table that are text
-TIES = ".tie_order"  # column of items.parquet: takes seconds to compute for a million items
+TIE_ORDER = ".tie_order"  # column of items.parquet: takes seconds to compute for a million items
 MARKER = "dataset.json"
 
 
@@ -111,7 +110,7 @@ def save_tables(folder: Path, tables: StoredTables) -> None:
     with replace_folder(folder, MARKER) as new:
         tables.events.write_parquet(new / "events.parquet")
         tables.users.write_parquet(new / "users.parquet")
-        tables.items.with_columns(pl.Series(TIES, tables.tie_order)).write_parquet(new / "items.parquet")
+        tables.items.with_columns(pl.Series(TIE_ORDER, tables.tie_order)).write_parquet(new / "items.parquet")
         (new / MARKER).write_text(json_text(about), encoding="utf-8")
         write_manifest(new)
 
@@ -134,18 +133,27 @@ def _load_tables(folder: Path) -> StoredTables:
             check = pool.submit(check_manifest, folder, whole=True)
             try:
                 about: dict[str, Any] = read_json(folder / MARKER, DatasetAccount)
-                events, users, items = (pl.read_parquet(folder / f"{name}.parquet") for name in ("events", "users", "items"))
+                events, users, items = (
+                    pl.read_parquet(folder / f"{name}.parquet") for name in ("events", "users", "items")
+                )
             finally:
                 check.result()  # its error names the damaged file, before that of the decoder
         numbers = {"user": pl.Int64, "item": pl.Int64, "part": pl.UInt8}
         check_columns("events.parquet", events, numbers, {"timestamp": pl.Int64, "review_text": pl.String})
         check_columns("users.parquet", users, {"user_id": None}, dict.fromkeys(USER_TEXTS, pl.String))
-        check_columns("items.parquet", items, {"item_id": None, TIES: pl.Int64}, dict.fromkeys(ITEM_TEXTS, pl.String))
-        _check_numbers(events, items[TIES])
+        check_columns(
+            "items.parquet",
+            items,
+            {"item_id": None, TIE_ORDER: pl.Int64},
+            dict.fromkeys(ITEM_TEXTS, pl.String),
+        )
+        _check_numbers(events, items[TIE_ORDER])
         for what, table in (("n_users", users), ("n_items", items), ("n_events", events)):
             if about[what] != len(table):
                 raise ValueError(f"{MARKER}: {what} is {about[what]:,}, and there are {len(table):,} rows")
-        return StoredTables(events, users, items.drop(TIES), items[TIES].to_numpy(writable=True), about)
+        return StoredTables(
+            events, users, items.drop(TIE_ORDER), items[TIE_ORDER].to_numpy(writable=True), about
+        )
 
 
 def check_columns(name: str, table: pl.DataFrame, needed: dict[str, Any], optional: dict[str, Any]) -> None:
@@ -161,7 +169,9 @@ def check_columns(name: str, table: pl.DataFrame, needed: dict[str, Any], option
     missing, odd = needed.keys() - set(table.columns), set(table.columns) - kinds.keys()
     if missing or odd:
         column = min(missing or odd)
-        raise ValueError(f"{name} has {'no column' if missing else 'an unknown column'} {first_line(ValueError(column))}")
+        raise ValueError(
+            f"{name} has {'no column' if missing else 'an unknown column'} {error_line(ValueError(column))}"
+        )
     for column, found in table.schema.items():
         right = (pl.String, pl.Int64) if kinds[column] is None else (kinds[column],)
         if found not in right:
@@ -176,5 +186,7 @@ def _check_numbers(events: pl.DataFrame, ties: pl.Series) -> None:
     if parts.max(initial=0) >= len(PARTS):
         raise ValueError(f"events.parquet: part {parts.max()} is unknown: there are {len(PARTS)}")
     order = ties.to_numpy()
-    if len(order) and (order.min() < 0 or order.max() >= len(order) or not np.bincount(order, minlength=len(order)).all()):
-        raise ValueError(f"items.parquet: column {TIES} is not a permutation")
+    if len(order) and (
+        order.min() < 0 or order.max() >= len(order) or not np.bincount(order, minlength=len(order)).all()
+    ):
+        raise ValueError(f"items.parquet: column {TIE_ORDER} is not a permutation")

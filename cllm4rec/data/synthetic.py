@@ -69,9 +69,14 @@ def taste_world(seed: int = 0, n_users: int = 500, n_items: int = 300, n_events:
         {
             "user_id": [user_ids[user] for user in users],
             "item_id": [item_ids[item] for item in items],
-            "rating": np.clip(np.rint(3.0 + 3.0 * match + generator.normal(0, 0.7, len(users))), 1, 5).astype(int),
+            "rating": np.clip(np.rint(3.0 + 3.0 * match + generator.normal(0, 0.7, len(users))), 1, 5).astype(
+                int
+            ),
             "timestamp": 1_600_000_000 + generator.integers(0, 50_000_000, len(users)),
-            "review_text": [_review(titles[item], names[main[item]], match[row], generator) for row, item in enumerate(items)],
+            "review_text": [
+                _review(titles[item], names[main[item]], match[row], generator)
+                for row, item in enumerate(items)
+            ],
         }
     )
     table = {"item_id": item_ids, "title": titles, "description": descriptions}
@@ -79,15 +84,21 @@ def taste_world(seed: int = 0, n_users: int = 500, n_items: int = 300, n_events:
     return TasteWorld(events.sort("timestamp"), pl.DataFrame(table), preference, user_ids, item_ids)
 
 
-def _describe(main: np.ndarray, side: np.ndarray, generator: np.random.Generator) -> tuple[list[str], list[str]]:
+def _describe(
+    main: np.ndarray, side: np.ndarray, generator: np.random.Generator
+) -> tuple[list[str], list[str]]:
     words = [text.split() for text in GENRES.values()]
     names = list(GENRES)
     titles, descriptions = [], []
     for a, b in zip(main, side, strict=True):
         first, second, third = generator.choice(words[a], 3, replace=False)
         other = generator.choice(words[b])
-        titles.append(f"The {generator.choice(FILLERS)} {first} and the {second if generator.random() < 0.6 else other}")
-        descriptions.append(f"A book of {names[a]} with a touch of {names[b]}: {first}, {second}, {third} and {other}.".lower())
+        titles.append(
+            f"The {generator.choice(FILLERS)} {first} and the {second if generator.random() < 0.6 else other}"
+        )
+        descriptions.append(
+            f"A book of {names[a]} with a touch of {names[b]}: {first}, {second}, {third} and {other}.".lower()
+        )
     return titles, descriptions
 
 
@@ -135,4 +146,6 @@ def shuffled_items(events: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
     generator = np.random.default_rng(seed)
     catalogue = events["item_id"].unique().sort()
     drawn = catalogue.gather(generator.integers(0, len(catalogue), len(events)))
-    return events.with_columns(drawn.alias("item_id")).unique(["user_id", "item_id"], keep="first", maintain_order=True)
+    return events.with_columns(drawn.alias("item_id")).unique(
+        ["user_id", "item_id"], keep="first", maintain_order=True
+    )

@@ -1,13 +1,14 @@
-"""Systems. A system is one file here and one line in `SYSTEMS`."""
+"""The systems: one line each in `SYSTEMS`, and how the model of a run is loaded."""
 
 import importlib
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cllm4rec.models import configs
-from cllm4rec.models.configs import SystemConfig
-from cllm4rec.training.checkpoint import STAGES, RunFolder
+from cllm4rec.models.config import SystemConfig
+from cllm4rec.models.language.config import BackboneConfig
+from cllm4rec.training.run_folder import STAGES, RunFolder
 
 if TYPE_CHECKING:  # the table below is read where no system is run
     from cllm4rec.data.dataset import Dataset
@@ -15,27 +16,56 @@ if TYPE_CHECKING:  # the table below is read where no system is run
 
 log = logging.getLogger("cllm4rec")
 
-SYSTEMS: dict[str, tuple[str, str, type[SystemConfig]]] = {  # name -> module and class, imported when asked for; settings
-    "cllm4rec": ("cllm4rec.models.cllm4rec", "CLLM4Rec", configs.CLLM4RecConfig),
-    "rsllm": ("cllm4rec.models.rsllm", "RSLLM", configs.RSLLMConfig),
-    "sasrec": ("cllm4rec.models.sasrec", "SASRec", configs.SASRecConfig),
-    "gru4rec": ("cllm4rec.models.gru4rec", "GRU4Rec", configs.SequentialConfig),
-    "ials": ("cllm4rec.models.ials", "IALS", configs.IALSConfig),
-    "ease": ("cllm4rec.models.ease", "EASE", configs.EASEConfig),
-    "itemknn": ("cllm4rec.models.itemknn", "ItemKNN", configs.ItemKNNConfig),
-    "popularity": ("cllm4rec.models.popularity", "Popularity", configs.PopularityConfig),
+
+@dataclass(frozen=True)
+class System:
+    """Where a system is found; neither module is imported before it is needed.
+
+    Attributes:
+        recommender: `module:class` of the `Recommender`.
+        config: `module:class` of its settings. This module imports no torch.
+    """
+
+    recommender: str
+    config: str
+
+
+def _system(recommender: str, config: str) -> System:
+    return System(f"cllm4rec.models.{recommender}", f"cllm4rec.models.{config}")
+
+
+SYSTEMS = {
+    "cllm4rec": _system("cllm4rec.recommender:CLLM4Rec", "cllm4rec.config:CLLM4RecConfig"),
+    "rsllm": _system("rsllm.recommender:RSLLM", "rsllm.config:RSLLMConfig"),
+    "sasrec": _system("sequential.sasrec:SASRec", "sequential.config:SASRecConfig"),
+    "gru4rec": _system("sequential.gru4rec:GRU4Rec", "sequential.config:SequentialConfig"),
+    "ials": _system("baselines.ials:IALS", "baselines.config:IALSConfig"),
+    "ease": _system("baselines.ease:EASE", "baselines.config:EASEConfig"),
+    "itemknn": _system("baselines.itemknn:ItemKNN", "baselines.config:ItemKNNConfig"),
+    "popularity": _system("baselines.popularity:Popularity", "baselines.config:PopularityConfig"),
 }
 
 
-def system_settings(name: str) -> type[SystemConfig]:
-    """The settings of a system, without the libraries that run it.
+def _imported(path: str) -> Any:
+    """The class that a `module:class` path names."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _registered(name: str) -> System:
+    if name not in SYSTEMS:
+        raise ValueError(f"system {name!r} is unknown: take one of {', '.join(SYSTEMS)}")
+    return SYSTEMS[name]
+
+
+def system_config(name: str) -> type[SystemConfig]:
+    """The settings class of a system; torch is not imported.
 
     Raises:
         ValueError: there is no system of that name.
     """
-    if name not in SYSTEMS:
-        raise ValueError(f"system {name!r} is unknown: take one of {', '.join(SYSTEMS)}")
-    return SYSTEMS[name][2]
+    found: type[SystemConfig] = _imported(_registered(name).config)
+    return found
 
 
 def system_class(name: str) -> "type[Recommender]":
@@ -44,9 +74,7 @@ def system_class(name: str) -> "type[Recommender]":
     Raises:
         ValueError: there is no system of that name.
     """
-    system_settings(name)
-    module, class_name, _ = SYSTEMS[name]
-    found: type[Recommender] = getattr(importlib.import_module(module), class_name)
+    found: type[Recommender] = _imported(_registered(name).recommender)
     return found
 
 
@@ -65,7 +93,7 @@ def load_stage(
         ValueError: the run has no such backbone, or the weights in that folder are others.
     """
     name = folder.about["system"]
-    if backbone is not None and not issubclass(system_settings(name), configs.BackboneConfig):
+    if backbone is not None and not issubclass(system_config(name), BackboneConfig):
         raise ValueError(f"{name} has no backbone: leave --backbone out")
     moved = {} if backbone is None else {"backbone": str(backbone)}
     found = folder.stage_folder(stage)
@@ -89,9 +117,15 @@ def load(
     folder = RunFolder.open(run)
     model = load_stage(folder, backbone=backbone, verify=verify)
     for stage in filter(folder.under_way, STAGES):
-        log.warning("%s: %s has not ended: go on with --resume; until then its best epoch so far, if any, is taken", run, stage)
+        log.warning(
+            "%s: %s has not ended: go on with --resume; until then its best epoch so far, if any, is taken",
+            run,
+            stage,
+        )
     if train is not None:
-        alike = train.user_ids.ids.equals(model.user_ids.ids) and train.item_ids.ids.equals(model.item_ids.ids)
+        alike = train.user_ids.ids.equals(model.user_ids.ids) and train.item_ids.ids.equals(
+            model.item_ids.ids
+        )
         noted = folder.about["dataset"]["split_sha256"]
         if not alike or train.about.get("split_sha256", noted) != noted:
             raise ValueError(f"{run} was trained on other data or another split: train it on this dataset")

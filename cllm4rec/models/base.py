@@ -13,14 +13,14 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cllm4rec.data.damage import reading
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.folders import link_file, read_folder, replace_folder
-from cllm4rec.data.interactions import IdMap
-from cllm4rec.data.manifest import check_manifest, read_manifest, write_manifest
-from cllm4rec.data.schema import check_version, checked, json_text, read_json
+from cllm4rec.data.ids import IdMap
 from cllm4rec.data.storage import check_columns
-from cllm4rec.models.configs import SystemConfig
+from cllm4rec.files.damage import reading
+from cllm4rec.files.folders import link_file, read_folder, replace_folder
+from cllm4rec.files.manifest import check_manifest, read_manifest, write_manifest
+from cllm4rec.files.schema import check_version, checked, json_text, read_json
+from cllm4rec.models.config import SystemConfig
 from cllm4rec.models.description import FORMAT_VERSION, ModelDescription
 from cllm4rec.ranking import TopK
 
@@ -48,13 +48,15 @@ class Recommender(ABC):
     name: ClassVar[str]
     config_class: ClassVar[type[SystemConfig]]
     user_ids: IdMap
-    trained: np.ndarray  # bool (n_users,): whether a user had training events; one without is served as a new one
+    has_history: (
+        np.ndarray
+    )  # bool (n_users,): whether a user had training events; one without is served as a new one
     item_ids: IdMap
     moved: Mapping[str, str] = {}  # settings that name a folder which is elsewhere now -> that folder
 
     def __init__(self, config: Any = None) -> None:
-        self.given = self.config_class() if config is None else config
-        self.config = self.given  # the one in use: what fitting chose is filled in
+        self.requested_config = self.config_class() if config is None else config
+        self.config = self.requested_config  # the one in use: what fitting chose is filled in
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -102,7 +104,9 @@ class Recommender(ABC):
         users = np.asarray(users, dtype=np.int64)
         odd = users[(users < 0) | (users >= seen.n_users)]
         if len(odd):
-            raise ValueError(f"there is no user {odd[0]} in data of {seen.n_users:,} users: numbers are those of its user_ids")
+            raise ValueError(
+                f"there is no user {odd[0]} in data of {seen.n_users:,} users: numbers are those of its user_ids"
+            )
         known = self._known_users(users, seen)
         lost = users[(known < 0) & (np.diff(seen.interactions.indptr)[users] == 0)]
         if len(lost):
@@ -116,27 +120,31 @@ class Recommender(ABC):
         """The scores in blocks (B, W) of neighbouring items, each with the number of its first; one block, if not better."""
         yield 0, torch.from_numpy(self._score(users, known, seen))
 
-    def recommend(self, users: np.ndarray, seen: Dataset, k: int = 10, masked: Dataset | None = None) -> Recommendations:
+    def recommend(
+        self, users: np.ndarray, seen: Dataset, k: int = 10, masked: Dataset | None = None
+    ) -> Recommendations:
         """The k best items of each user that are not among its events in `masked` (`seen` if not given)."""
         if k < 1:
             raise ValueError(f"k is {k}: ask for at least one item")
         users, known = self._checked(users, seen)
-        events = (masked or seen).interactions
-        own, lengths = events.histories(users)
-        rows, items = np.repeat(np.arange(len(users)), lengths), events.items[own]
-        order = np.argsort(items, kind="stable")
-        rows, items = rows[order], items[order]
+        excluded = (masked or seen).interactions.histories(users)
+        order = np.argsort(excluded.values, kind="stable")
+        rows, items = excluded.rows[order], excluded.values[order]
         best: TopK | None = None
         for first, scores in self._blocks(users, known, seen):
             if best is None:
-                best = TopK(len(users), min(k, seen.n_items), torch.from_numpy(seen.tie_order).to(scores.device))
+                best = TopK(
+                    len(users), min(k, seen.n_items), torch.from_numpy(seen.tie_order).to(scores.device)
+                )
             here = slice(*np.searchsorted(items, [first, first + scores.shape[1]]))
             scores[torch.from_numpy(rows[here]), torch.from_numpy(items[here] - first)] = -torch.inf
             best.offer(scores, first)
         assert best is not None
         return Recommendations(users, best.items.cpu().numpy(), best.scores.cpu().numpy())
 
-    def choose(self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores") -> np.ndarray:
+    def choose(
+        self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores"
+    ) -> np.ndarray:
         """Which of its candidates each user takes: the place of the best one, int64 (B,); -1 for an answer that names none.
 
         Args:
@@ -186,7 +194,9 @@ class Recommender(ABC):
         write_manifest(folder)
 
     def _write_weights(self, folder: Path) -> None:
-        save_file({name: np.ascontiguousarray(array) for name, array in self._arrays().items()}, folder / WEIGHTS)
+        save_file(
+            {name: np.ascontiguousarray(array) for name, array in self._arrays().items()}, folder / WEIGHTS
+        )
 
     @classmethod
     def load(cls, folder: str | Path, verify: bool = False, moved: Mapping[str, str] | None = None) -> Self:
@@ -236,23 +246,25 @@ class Recommender(ABC):
 
     def _write_description(self, folder: Path) -> None:
         (folder / MARKER).write_text(json_text(self._describe()), encoding="utf-8")
-        pl.DataFrame({"user_id": self.user_ids.ids, "trained": self.trained}).write_parquet(folder / "users.parquet")
+        pl.DataFrame({"user_id": self.user_ids.ids, "has_history": self.has_history}).write_parquet(
+            folder / "users.parquet"
+        )
         pl.DataFrame({"item_id": self.item_ids.ids}).write_parquet(folder / "items.parquet")
 
     def _read_ids(self, folder: Path) -> None:
         users, items = (pl.read_parquet(folder / name) for name in ("users.parquet", "items.parquet"))
-        check_columns("users.parquet", users, {"user_id": None, "trained": pl.Boolean}, {})
+        check_columns("users.parquet", users, {"user_id": None, "has_history": pl.Boolean}, {})
         check_columns("items.parquet", items, {"item_id": None}, {})
-        self.user_ids, self.trained = IdMap(users["user_id"]), users["trained"].to_numpy()
+        self.user_ids, self.has_history = IdMap(users["user_id"]), users["has_history"].to_numpy()
         self.item_ids = IdMap(items["item_id"])
 
     def _learn_ids(self, train: Dataset) -> None:
         self.user_ids, self.item_ids = train.user_ids, train.item_ids
-        self.trained = np.diff(train.interactions.indptr) > 0
+        self.has_history = np.diff(train.interactions.indptr) > 0
 
     def _known_users(self, users: np.ndarray, seen: Dataset) -> np.ndarray:
         """Numbers of some of the seen dataset's users (B,) among the trained users, -1 if new, int64 (B,)."""
         same = seen.user_ids.ids.equals(self.user_ids.ids)
         known = users if same else self.user_ids.find(seen.user_ids.names(users))
         met = known >= 0
-        return np.where(met & self.trained[known], known, -1) if met.any() else np.full_like(known, -1)
+        return np.where(met & self.has_history[known], known, -1) if met.any() else np.full_like(known, -1)

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from typing_extensions import TypedDict
 
-from cllm4rec.data.raw import first_line
-from cllm4rec.data.schema import STRICT, Scalar
+from cllm4rec.files.schema import STRICT, Scalar
+from cllm4rec.messages import error_line
 
 FORMAT_VERSION = 1
 
@@ -33,7 +33,9 @@ class ModelDescription(TypedDict):
     sequential: NotRequired[str]
 
 
-def checked_array(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int | None, ...], *kinds: Any) -> np.ndarray:
+def checked_array(
+    arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int | None, ...], *kinds: Any
+) -> np.ndarray:
     """An array of model.safetensors.
 
     Args:
@@ -48,17 +50,23 @@ def checked_array(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int 
     if name not in arrays:
         raise ValueError(f"model.safetensors does not fit this system: {name} is missing")
     found = arrays[name]
-    fits = len(found.shape) == len(shape) and all(n in (None, m) for n, m in zip(shape, found.shape, strict=True))
+    fits = len(found.shape) == len(shape) and all(
+        n in (None, m) for n, m in zip(shape, found.shape, strict=True)
+    )
     if not fits or found.dtype not in kinds:
         need = f"{np.dtype(kinds[0])} {['any' if n is None else n for n in shape]}"
-        raise ValueError(f"model.safetensors does not fit this system: {name} is {found.dtype} {list(found.shape)}, not {need}")
+        raise ValueError(
+            f"model.safetensors does not fit this system: {name} is {found.dtype} {list(found.shape)}, not {need}"
+        )
     return found
 
 
 def check_layers(n_layers: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Raise ValueError if a network has more layers than its file has arrays, so that it is not built for nothing."""
     if n_layers > len(shapes):
-        raise ValueError(f"model.json: {n_layers:,} layers do not fit the {len(shapes):,} arrays of model.safetensors")
+        raise ValueError(
+            f"model.json: {n_layers:,} layers do not fit the {len(shapes):,} arrays of model.safetensors"
+        )
 
 
 def check_shapes(build: Callable[[], nn.Module], shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -72,8 +80,10 @@ def check_shapes(build: Callable[[], nn.Module], shapes: Mapping[str, tuple[int,
         with torch.device("meta"):
             parameters = dict(build().named_parameters())
     except RuntimeError as error:  # a size beyond 64 bits
-        raise ValueError(f"model.json: its sizes do not fit this system: {first_line(error)}") from error
+        raise ValueError(f"model.json: its sizes do not fit this system: {error_line(error)}") from error
     for name, parameter in parameters.items():
         if shapes.get(name) != tuple(parameter.shape):
             there = f"{list(shapes[name])}" if name in shapes else "missing"
-            raise ValueError(f"model.safetensors does not fit this system: {name} is {there}, not {list(parameter.shape)}")
+            raise ValueError(
+                f"model.safetensors does not fit this system: {name} is {there}, not {list(parameter.shape)}"
+            )

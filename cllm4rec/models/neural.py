@@ -1,6 +1,5 @@
 """What systems with a network share: stages of objectives, the loop, the best weights, the checkpoint."""
 
-import os
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,55 +8,23 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import DistributedType, gather_object, parse_flag_from_env
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.raw import short
 from cllm4rec.evaluation import measure
+from cllm4rec.messages import shorten
 from cllm4rec.models.base import REMEDY, Recommender, Shapes
 from cllm4rec.models.description import ModelDescription, checked_array
-from cllm4rec.models.retrieval import InnerProductRecommender
+from cllm4rec.models.inner_product import InnerProductRecommender
 from cllm4rec.training import loop
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import Objective
-from cllm4rec.training.meter import EpochRecord
-from cllm4rec.training.rehearsal import Rehearsal, rehearse
-from cllm4rec.training.state import StateFile
-
-PRECISIONS = ("no", "bf16")  # for fp16 the losses would have to be scaled
-
-
-def on_gpu() -> bool:
-    """Whether models are trained and read on a CUDA device: there is one, and ACCELERATE_USE_CPU does not say otherwise."""
-    return torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
-
-
-def own_precision() -> str:
-    """The precision of training where ACCELERATE_MIXED_PRECISION, which launchers set, names none: bf16 on a GPU whose hardware
-    has it."""
-    return "bf16" if on_gpu() and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-
-
-def make_accelerator() -> Accelerator:
-    """Accelerate as its launcher set it up; without a launcher in `own_precision`.
-
-    Raises:
-        ValueError: it was set up to shard the weights (FSDP), which the loop cannot validate, keep and save as yet, or for
-            a precision that is neither no nor bf16.
-    """
-    alternating = DistributedDataParallelKwargs(find_unused_parameters=True)  # objectives leave each other's table unused
-    precision = None if "ACCELERATE_MIXED_PRECISION" in os.environ else own_precision()
-    no_float64 = torch.backends.mps.is_available()  # Apple's GPUs, on which numbers of processes could not be summed
-    accelerator = Accelerator(mixed_precision=precision, cpu=no_float64, kwargs_handlers=[alternating])
-    if accelerator.distributed_type == DistributedType.FSDP:
-        raise ValueError("weights sharded by Accelerate's FSDP cannot be trained yet: launch with distributed_type MULTI_GPU")
-    if accelerator.mixed_precision not in PRECISIONS:
-        raise ValueError(
-            f"mixed precision {accelerator.mixed_precision} is not supported: launch with {' or '.join(PRECISIONS)}"
-        )
-    return accelerator
+from cllm4rec.training.device import make_accelerator, on_gpu
+from cllm4rec.training.dry_run import DryRun, dry_run
+from cllm4rec.training.objective import Objective
+from cllm4rec.training.progress import EpochRecord
+from cllm4rec.training.resume import ResumeFile
 
 
 class NeuralRecommender(InnerProductRecommender):
@@ -67,13 +34,18 @@ class NeuralRecommender(InnerProductRecommender):
     users and items have.
     """
 
-    ranking: ClassVar[tuple[str, ...]] = ("pretrain", "finetune")  # stages that learn to rank, so that validation chooses
+    validated_stages: ClassVar[tuple[str, ...]] = (
+        "pretrain",
+        "finetune",
+    )  # stages that learn to rank, so that validation chooses
     net: Any
     stage: str | None = None
-    given_first: Recommender | None = None  # the system that this one stands on, where it was trained already
+    trained_base: Recommender | None = (
+        None  # the system that this one stands on, where it was trained already
+    )
 
     @property
-    def first(self) -> str | None:
+    def base_system(self) -> str | None:
         """Name of a system that is to be trained first, as this one stands on it."""
         return None
 
@@ -85,7 +57,12 @@ class NeuralRecommender(InnerProductRecommender):
         """
 
     def _before(  # noqa: B027 - most systems need nothing
-        self, train: Dataset, validation: Dataset | None, seen: Dataset | None, accelerator: Accelerator, seed: int
+        self,
+        train: Dataset,
+        validation: Dataset | None,
+        seen: Dataset | None,
+        accelerator: Accelerator,
+        seed: int,
     ) -> None:
         """What the first stage needs before the network is built."""
 
@@ -117,7 +94,7 @@ class NeuralRecommender(InnerProductRecommender):
         on_epoch: Callable[[EpochRecord], None] = lambda record: None,
         on_best: Callable[[], None] = lambda: None,
         accelerator: Accelerator | None = None,
-        state: StateFile | None = None,
+        state: ResumeFile | None = None,
         should_stop: Callable[[], bool] = lambda: False,
         *,
         seen: Dataset | None = None,
@@ -149,7 +126,9 @@ class NeuralRecommender(InnerProductRecommender):
             self._objectives(train, stage, config),
             config,
             accelerator,
-            None if held_out is None else lambda: shared_validation(self, seen or train, held_out, accelerator),
+            None
+            if held_out is None
+            else lambda: shared_validation(self, seen or train, held_out, accelerator),
             on_best,
             on_epoch,
             state,
@@ -180,11 +159,17 @@ class NeuralRecommender(InnerProductRecommender):
         return config, accelerator
 
     def _ranks(self, stage: str, validation: Dataset | None) -> bool:
-        return stage in self.ranking and validation is not None and len(validation.interactions) > 0
+        return stage in self.validated_stages and validation is not None and len(validation.interactions) > 0
 
-    def rehearse(
-        self, train: Dataset, validation: Dataset, config: TrainConfig, stage: str, accelerator: Accelerator, seen: Dataset
-    ) -> Rehearsal:
+    def dry_run(
+        self,
+        train: Dataset,
+        validation: Dataset,
+        config: TrainConfig,
+        stage: str,
+        accelerator: Accelerator,
+        seen: Dataset,
+    ) -> DryRun:
         """What `fit` with the same arguments would take; the weights are no longer those they were."""
         self._start(train, validation, config, stage, accelerator, seen)
 
@@ -192,10 +177,15 @@ class NeuralRecommender(InnerProductRecommender):
             users = np.flatnonzero(np.diff(validation.interactions.indptr) > 0)
             some = users[:: max(1, len(users) // 512)]
             measure(self, seen, validation, users=some[:1])  # what is made once is not counted
-            return measure(self, seen, validation, users=some).seconds * len(users) / len(some) / accelerator.num_processes
+            return (
+                measure(self, seen, validation, users=some).seconds
+                * len(users)
+                / len(some)
+                / accelerator.num_processes
+            )
 
         validate = seconds if self._ranks(stage, validation) else None
-        return rehearse(self.net, self._objectives(train, stage, config), config, accelerator, validate)
+        return dry_run(self.net, self._objectives(train, stage, config), config, accelerator, validate)
 
     def set_config(self, config: Any) -> None:
         """Take other settings for the stages to come.
@@ -203,12 +193,12 @@ class NeuralRecommender(InnerProductRecommender):
         Raises:
             ValueError: one of them was settled by the first stage.
         """
-        for setting in self.config.settled:
+        for setting in self.config.fixed_after_pretraining:
             if getattr(config, setting) != getattr(self.config, setting):
                 raise ValueError(
                     f"{setting} was settled by pretraining ({getattr(self.config, setting)}): pretrain anew to change it"
                 )
-        self.config = self.given = self.net.config = config
+        self.config = self.requested_config = self.net.config = config
 
     def _trained(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.net.named_parameters() if p.requires_grad}
@@ -238,18 +228,24 @@ class NeuralRecommender(InnerProductRecommender):
     def _prepare(self, folder: Path, described: ModelDescription, shapes: Shapes) -> None:
         self.stage = described.get("stage")
         if self.stage not in self.stages:
-            raise ValueError(f"{folder} is damaged (model.json: stage {short(repr(self.stage))} is unknown): {REMEDY}")
+            raise ValueError(
+                f"{folder} is damaged (model.json: stage {shorten(repr(self.stage))} is unknown): {REMEDY}"
+            )
         self.net = self._rebuild(folder, described, shapes)
 
 
-def shared_validation(model: Recommender, seen: Dataset, held_out: Dataset, accelerator: Accelerator) -> float:
+def shared_validation(
+    model: Recommender, seen: Dataset, held_out: Dataset, accelerator: Accelerator
+) -> float:
     """NDCG@100, each user scored by one process only; the same value on all.
 
     Raises:
         ValueError: no user has both a held-out item and a history.
     """
     users = np.flatnonzero(np.diff(held_out.interactions.indptr) > 0)
-    result = measure(model, seen, held_out, users=users[accelerator.process_index :: accelerator.num_processes])
+    result = measure(
+        model, seen, held_out, users=users[accelerator.process_index :: accelerator.num_processes]
+    )
     gathered = gather_object([(result.users.tolist(), result.per_user["ndcg@100"].tolist())])
     by_user = {user: value for own, values in gathered for user, value in zip(own, values, strict=True)}
     if not by_user:

@@ -13,12 +13,12 @@ import scipy.sparse as sp
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import measure
 from cllm4rec.models.base import Recommender
-from cllm4rec.models.configs import DecayedInput
+from cllm4rec.models.baselines.config import DecayedInput
 
 Report = Callable[[str], None]
 
 
-class OneStage(Recommender):
+class OneStageRecommender(Recommender):
     """A system fitted in one go, whose settings are chosen on the validation events where they are None."""
 
     grid: ClassVar[tuple[dict[str, Any], ...]] = ()  # choices of the settings that fitting needs
@@ -43,9 +43,9 @@ class OneStage(Recommender):
             ValueError: a setting is open and there are no validation events to choose it by.
         """
         self._learn_ids(train)
-        unset = [name for name, value in asdict(self.given).items() if value is None]
+        unset = [name for name, value in asdict(self.requested_config).items() if value is None]
         if not unset:
-            self.config = self.given
+            self.config = self.requested_config
             self._fit(train, self.config)
             return self
         if validation is None or not len(validation.interactions):
@@ -70,11 +70,21 @@ class OneStage(Recommender):
 
     def _choices(self, unset: list[str]) -> list[list[Any]]:
         """Settings to try, those that need no fitting in between side by side."""
-        fitted = dict.fromkeys(tuple((name, choice[name]) for name in unset if name in choice) for choice in self.grid)
-        scored = list(
-            product(*([(name, value) for value in self.at_scoring[name]] for name in unset if name in self.at_scoring))
+        fitted = dict.fromkeys(
+            tuple((name, choice[name]) for name in unset if name in choice) for choice in self.grid
         )
-        return [[replace(self.given, **dict([*one, *other])) for other in scored] for one in fitted]
+        scored = list(
+            product(
+                *(
+                    [(name, value) for value in self.at_scoring[name]]
+                    for name in unset
+                    if name in self.at_scoring
+                )
+            )
+        )
+        return [
+            [replace(self.requested_config, **dict([*one, *other])) for other in scored] for one in fitted
+        ]
 
 
 DECAYS = {"decay": (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)}

@@ -1,10 +1,8 @@
 """The only training loop: visits objectives in turn, counts targets over the global batch, keeps the best weights."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,26 +10,17 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from cllm4rec.data.randomness import mix, permutation
-from cllm4rec.text.corpora import Corpus
-from cllm4rec.text.ragged import Batch, cut_by_length
+from cllm4rec.data.randomness import mix
+from cllm4rec.training.batching import MicroBatches, micro_batches, n_steps
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.meter import EpochRecord, Meter, Totals, means
-from cllm4rec.training.optimizers import Optimizer
-from cllm4rec.training.state import Progress, StateFile, Stopped, Weights
+from cllm4rec.training.objective import Objective
+from cllm4rec.training.optimizer import Optimizer
+from cllm4rec.training.progress import EpochRecord, Meter, Totals, means
+from cllm4rec.training.resume import Progress, ResumeFile, Stopped, Weights
 
-MicroBatches = list[tuple[Batch, float]]  # and the weight of each
-GROUP = 50  # batches whose examples are sorted by length together, to pad less
-SAVE_SECONDS = 300.0  # between two savings of the state within an epoch; at the end of an epoch it is saved anyway
-
-
-@dataclass(frozen=True)
-class Objective:
-    """One thing to learn: the corpus, visited in every epoch from `from_epoch` on; epochs before that are a warm-up."""
-
-    name: str
-    corpus: Corpus
-    from_epoch: int = 0
+SAVE_SECONDS = (
+    300.0  # between two savings of the state within an epoch; at the end of an epoch it is saved anyway
+)
 
 
 def train(
@@ -42,7 +31,7 @@ def train(
     validate: Callable[[], float] | None = None,
     on_best: Callable[[], None] = lambda: None,
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
-    state: StateFile | None = None,
+    state: ResumeFile | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train until the epochs, the patience or the minutes are used up; the best weights are in `net` then.
@@ -66,14 +55,16 @@ def train(
         ValueError: there is no example, or training diverged.
     """
     if not any(len(objective.corpus.lengths) for objective in objectives):
-        raise ValueError("there is nothing to learn from: no user has enough training events (for what comes next: two)")
-    with Course(net, config, accelerator, state) as course:
+        raise ValueError(
+            "there is nothing to learn from: no user has enough training events (for what comes next: two)"
+        )
+    with TrainingRun(net, config, accelerator, state) as course:
         _run(course, objectives, validate, on_best, on_epoch, should_stop)
     net.eval()
 
 
 def _run(
-    course: "Course",
+    course: "TrainingRun",
     objectives: list[Objective],
     validate: Callable[[], float] | None,
     on_best: Callable[[], None],
@@ -94,9 +85,11 @@ def _run(
             if at.late:
                 break
         course.pause(should_stop())  # before what may take long
-        course.optimizer.catch_up()
+        course.optimizer.apply_missed_steps()
         quality = None
-        due = at.epoch >= warmup and ((at.epoch - warmup) % config.validate_every == 0 or at.epoch + 1 == n_epochs)
+        due = at.epoch >= warmup and (
+            (at.epoch - warmup) % config.validate_every == 0 or at.epoch + 1 == n_epochs
+        )
         if validate is not None and (due or at.late):
             net.eval()
             quality = validate()
@@ -106,10 +99,12 @@ def _run(
     course.take_best()
 
 
-class Course:
+class TrainingRun:
     """A training under way: the network, its optimiser, and where it stands."""
 
-    def __init__(self, net: Any, config: TrainConfig, accelerator: Accelerator, state: StateFile | None) -> None:
+    def __init__(
+        self, net: Any, config: TrainConfig, accelerator: Accelerator, state: ResumeFile | None
+    ) -> None:
         self.net, self.config, self.accelerator, self.state = net, config, accelerator, state
         self.weights: Weights = {name: p for name, p in net.named_parameters() if p.requires_grad}
         self.optimizer = Optimizer(net, accelerator)
@@ -120,13 +115,15 @@ class Course:
                 try:
                     self.optimizer.load(moments)
                 except ValueError as error:
-                    raise ValueError(f"{state.path} does not fit ({error}): remove it and start this stage again") from error
+                    raise ValueError(
+                        f"{state.path} does not fit ({error}): remove it and start this stage again"
+                    ) from error
         accelerator.wait_for_everyone()  # before the main process replaces what the others have to read
         now = time.monotonic()
         self.began, self.epoch_began, self.saved = now - self.at.seconds, now, now
         self.meter = Meter(net, self.at.totals, accelerator)
 
-    def __enter__(self) -> "Course":
+    def __enter__(self) -> "TrainingRun":
         return self
 
     def __exit__(self, *ended: object) -> None:
@@ -143,11 +140,15 @@ class Course:
     def step(self, objective: str, batches: MicroBatches, stop: bool) -> None:
         """One step of the optimiser over the micro-batches of this process; a pause after it, where one is asked for."""
         accelerator, config, at = self.accelerator, self.config, self.at
-        torch.manual_seed(int(mix(config.seed, at.steps, accelerator.process_index)[0] >> np.uint64(1)))  # of dropout
+        torch.manual_seed(
+            int(mix(config.seed, at.steps, accelerator.process_index)[0] >> np.uint64(1))
+        )  # of dropout
         own = sum(len(batch["targets"]) * weight for batch, weight in batches)
         n_targets, stops, lates, dues = self._agree(own, stop, self._late(), self._due())
         for number, (batch, weight) in enumerate(batches):
-            on_device = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
+            on_device = {
+                name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()
+            }
             last = number == len(batches) - 1
             with accelerator.no_sync(self.optimizer.wrapped) if not last else nullcontext():
                 with accelerator.autocast():  # a network without dense gradients is not wrapped
@@ -226,7 +227,9 @@ class Course:
         totals = self.totals()
         speed = totals.tokens / max(totals.seconds, 1e-9)
         losses, norms = means(totals.losses), means(totals.norms)
-        return EpochRecord(self.at.epoch, losses, norms, self.net.diagnostics(), quality, totals.seconds, speed, best)
+        return EpochRecord(
+            self.at.epoch, losses, norms, self.net.diagnostics(), quality, totals.seconds, speed, best
+        )
 
     def next_epoch(self) -> None:
         self.at.epoch, self.at.step, self.epoch_began = self.at.epoch + 1, 0, time.monotonic()
@@ -245,48 +248,7 @@ def _steps(
         n = n_steps(objective, at.epoch, config)
         steps, done = range(min(done, n), n), max(0, done - n)
         batches = micro_batches(objective, at.epoch, steps, config, accelerator)
-        for own in tqdm(batches, f"epoch {at.epoch} {objective.name}", len(steps), leave=False, disable=hidden):
+        for own in tqdm(
+            batches, f"epoch {at.epoch} {objective.name}", len(steps), leave=False, disable=hidden
+        ):
             yield objective.name, own
-
-
-def n_steps(objective: Objective, epoch: int, config: TrainConfig) -> int:
-    """Steps of an objective in an epoch."""
-    return -(-len(objective.corpus.selection(epoch)) // config.batch_size)
-
-
-def micro_batches(
-    objective: Objective, epoch: int, steps: Sequence[int], config: TrainConfig, accelerator: Accelerator
-) -> Iterator[MicroBatches]:
-    """Some steps of an epoch: the micro-batches of this process, each with its weight.
-
-    Every process takes its slice of the same global batch, whose examples ascend in length. Where a slice is empty the process
-    computes one example with weight 0, so that all take part in the exchange of gradients. A batch that is not sliced at all is
-    computed in two parts where it would be padded much.
-    """
-    corpus, slices = objective.corpus, accelerator.num_processes * config.accumulation
-    lengths = corpus.lengths_in(epoch)
-    selection = grouped_by_length(corpus.selection(epoch), lengths, config, epoch)
-    parts, weights, counts = [], [], []
-    for step in steps:
-        examples = selection[step * config.batch_size :][: config.batch_size]
-        if slices == 1:
-            mine = [part for part in cut_by_length(examples, lengths) if len(part)]
-        else:
-            mine = np.array_split(examples, slices)[accelerator.process_index * config.accumulation :][: config.accumulation]
-        parts += [part if len(part) else examples[:1] for part in mine]
-        weights += [float(len(part) > 0) for part in mine]
-        counts.append(len(mine))
-    batches = zip(corpus.batches(parts, epoch, np.repeat(steps, counts).tolist()), weights, strict=True)
-    for n in counts:
-        yield list(islice(batches, n))
-
-
-def grouped_by_length(selection: np.ndarray, lengths: np.ndarray, config: TrainConfig, epoch: int) -> np.ndarray:
-    """The selection with examples of like length side by side within stretches of GROUP batches, batches shuffled."""
-    stretches = []
-    for start in range(0, len(selection), GROUP * config.batch_size):
-        part = selection[start : start + GROUP * config.batch_size]
-        part = part[np.argsort(lengths[part], kind="stable")]
-        batches = [part[i : i + config.batch_size] for i in range(0, len(part), config.batch_size)]
-        stretches += [batches[i] for i in permutation(len(batches), config.seed, epoch, start)]
-    return np.concatenate(stretches) if stretches else selection

@@ -7,8 +7,8 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from cllm4rec.data.damage import reading
-from cllm4rec.data.schema import STRICT, Scalar, check_version, checked, json_text, parse_json, read_json
+from cllm4rec.files.damage import reading
+from cllm4rec.files.schema import STRICT, Scalar, check_version, checked, json_text, parse_json, read_json
 
 FORMAT_VERSION = 3
 Stage = Literal["pretrain", "finetune"]
@@ -101,4 +101,6 @@ def parse_metrics(text: str) -> list[dict[str, Any]]:
     Raises:
         ValueError: a line is not a record of an epoch.
     """
-    return [parse_json(line, MetricsLine, f"line {number}") for number, line in enumerate(text.splitlines(), 1)]
+    return [
+        parse_json(line, MetricsLine, f"line {number}") for number, line in enumerate(text.splitlines(), 1)
+    ]

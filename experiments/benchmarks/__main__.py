@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-from cllm4rec.cli import say
+from cllm4rec.commands.entry import say
 from experiments.benchmarks.results import parse_settings
 
 QUESTIONS = (

@@ -7,7 +7,7 @@ import torch
 from transformers import GPT2Config
 from transformers.models.auto import AutoModelForCausalLM
 
-from cllm4rec.text.tokenizer import train_bpe
+from cllm4rec.corpora.tokenizer import train_bpe
 
 
 def save_backbone(folder: Path, texts: Iterable[str], config: GPT2Config) -> str:

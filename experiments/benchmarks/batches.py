@@ -19,18 +19,18 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions, RecommendationCorpus
+from cllm4rec.corpora.padding import Batch
+from cllm4rec.corpora.prompts import OF_CLLM4REC, TEMPLATES, training_texts
+from cllm4rec.corpora.tokenizer import ExtendedTokenizer, train_bpe
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.text.histories import CollaborativeCorpus, HistoryOptions, RecommendationCorpus
-from cllm4rec.text.prompts import OF_CLLM4REC, TEMPLATES, training_texts
-from cllm4rec.text.ragged import Batch
-from cllm4rec.text.tokenizer import ExtendedTokenizer, train_bpe
+from cllm4rec.training.batching import grouped_by_length
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import grouped_by_length
 from experiments.benchmarks.datasets import BEAUTY, read_dataset
 from experiments.benchmarks.measurement import side_by_side
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
 
-OPTIONS = HistoryOptions(context=1024, mask_share=0.5, user_dropping=0.0)
+OPTIONS = HistoryCorpusOptions(context=1024, mask_share=0.5, user_dropping=0.0)
 BATCH_SIZE = 64
 TIMED_BATCHES = 20  # of the comparators, which are slow
 Collate = Callable[[np.ndarray], tuple[torch.Tensor, ...]]

@@ -2,8 +2,8 @@
 
 import sys
 
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.preparation import build_dataset
 from experiments.benchmarks.results import Settings
 
 BEAUTY, MOVIELENS = DATASETS = ("amazon-beauty-p5", "srb-movielens-1m")

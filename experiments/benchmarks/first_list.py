@@ -17,10 +17,11 @@ import numpy as np
 import torch
 
 from cllm4rec import evaluation  # noqa: F401
-from cllm4rec.cli import say
-from cllm4rec.models import cllm4rec, load  # noqa: F401
+from cllm4rec.commands.entry import say
+from cllm4rec.models import load  # noqa: F401
+from cllm4rec.models.cllm4rec import recommender as cllm4rec  # noqa: F401
 from cllm4rec.recommend import recommendation_table
-from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.training.run_folder import RunFolder
 from experiments.benchmarks.measurement import process_memory
 
 

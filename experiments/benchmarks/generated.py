@@ -5,15 +5,16 @@ from collections.abc import Callable
 import numpy as np
 from accelerate import Accelerator
 
+from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions
+from cllm4rec.corpora.prompts import OF_CLLM4REC, training_texts
+from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from cllm4rec.data.interactions import Interactions
-from cllm4rec.models.backbone import build_backbone
-from cllm4rec.models.cllm4rec import CLLM4RecNet
-from cllm4rec.models.configs import CLLM4RecConfig
-from cllm4rec.text.histories import CollaborativeCorpus, HistoryOptions
-from cllm4rec.text.prompts import OF_CLLM4REC, training_texts
-from cllm4rec.text.tokenizer import ExtendedTokenizer
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.net import CLLM4RecNet
+from cllm4rec.models.language.backbone import build_backbone
+from cllm4rec.training.batching import MicroBatches
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import Course, MicroBatches
+from cllm4rec.training.loop import TrainingRun
 from experiments.benchmarks.steps import loop_steps
 
 HISTORY_LENGTH = 20
@@ -22,7 +23,7 @@ BATCH_SIZE, N_BATCHES = 64, 8  # users of a batch; batches
 
 def collaborative_run(
     config: CLLM4RecConfig, n_users: int, n_items: int, initialise: Callable[[CLLM4RecNet], None]
-) -> tuple[Course, list[MicroBatches]]:
+) -> tuple[TrainingRun, list[MicroBatches]]:
     """A training run, and collaborative batches whose users and items are spread over all.
 
     Args:
@@ -39,16 +40,18 @@ def collaborative_run(
     users = np.sort(generator.choice(n_users, n_histories, replace=False)).repeat(HISTORY_LENGTH)
     events = Interactions(users, generator.integers(0, n_items, len(users)), n_users, n_items)
     tokenizer = ExtendedTokenizer(words, backbone.n_words, n_users, n_items)
-    corpus = CollaborativeCorpus(events, tokenizer, HistoryOptions(backbone.context, sampled=config.sampled))
+    corpus = CollaborativeCorpus(
+        events, tokenizer, HistoryCorpusOptions(backbone.context, sampled=config.sampled)
+    )
     examples = np.array_split(generator.permutation(n_histories), N_BATCHES)
     batches: list[MicroBatches] = [[(batch, 1.0)] for batch in corpus.batches(examples, 0, range(N_BATCHES))]
-    return Course(net, TrainConfig(), Accelerator(cpu=True), None), batches
+    return TrainingRun(net, TrainConfig(), Accelerator(cpu=True), None), batches
 
 
-def train_epochs(course: Course, batches: list[MicroBatches]) -> None:
+def train_epochs(course: TrainingRun, batches: list[MicroBatches]) -> None:
     """Two epochs: the steps, all rows brought up to date, the best weights kept."""
     for _ in range(2):
         loop_steps(course, "collaborative", batches)
-        course.optimizer.catch_up()
+        course.optimizer.apply_missed_steps()
         course.keep_best(lambda: None)
         course.net.diagnostics()

@@ -23,11 +23,13 @@ from torch import Tensor
 from transformers import GPT2Config
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.cllm4rec import CLLM4Rec, CLLM4RecNet
-from cllm4rec.models.configs import CLLM4RecConfig
-from cllm4rec.models.neural import make_accelerator
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.net import CLLM4RecNet
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
+from cllm4rec.training.batching import MicroBatches
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import Course, MicroBatches
+from cllm4rec.training.device import make_accelerator
+from cllm4rec.training.loop import TrainingRun
 from cllm4rec.training.losses import multinomial_nll
 from experiments.benchmarks import item_loss, scoring
 from experiments.benchmarks.backbones import save_backbone
@@ -93,7 +95,7 @@ def training(
     for prepared_steps in prepared(settings, train, [(model, PlainCLLM4Rec)], accelerator, BATCH):
         net, objective, steps = prepared_steps.net, prepared_steps.objective, prepared_steps.steps
         n_tokens = sum(int(batch["mask"].sum()) for step in steps for batch, _ in step)
-        course = Course(net, TrainConfig(learning_rate=LEARNING_RATE), accelerator, None)
+        course = TrainingRun(net, TrainConfig(learning_rate=LEARNING_RATE), accelerator, None)
         seconds: dict[str, float] = {}
         for form in ("eager", "compiled"):
             if form == "compiled":

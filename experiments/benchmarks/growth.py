@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import matplotlib
 from torch import Tensor
 
-from cllm4rec.cli import say
+from cllm4rec.commands.entry import say
 from cllm4rec.training.losses import multinomial_nll
 from experiments.benchmarks import item_loss, users
 from experiments.benchmarks.generated import N_BATCHES

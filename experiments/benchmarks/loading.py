@@ -21,12 +21,12 @@ import numpy as np
 import polars as pl
 
 from cllm4rec.data import storage
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.interactions import Interactions
-from cllm4rec.data.preparation import build_dataset
-from cllm4rec.models.cllm4rec import CLLM4Rec
-from cllm4rec.models.configs import CLLM4RecConfig
-from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
+from cllm4rec.training.run_folder import RunFolder
 from experiments.benchmarks.objectives import start_stage
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
 

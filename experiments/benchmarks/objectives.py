@@ -6,10 +6,10 @@ from accelerate import Accelerator
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.neural import NeuralRecommender
-from cllm4rec.models.rsllm import RSLLM
-from cllm4rec.models.sasrec import SASRec
+from cllm4rec.models.rsllm.recommender import RSLLM
+from cllm4rec.models.sequential.sasrec import SASRec
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import Objective
+from cllm4rec.training.objective import Objective
 
 NO_EPOCHS = TrainConfig(epochs=0)
 System = TypeVar("System", bound=NeuralRecommender)
@@ -22,8 +22,8 @@ def start_stage(
 
     RSLLM reads the item embeddings of an untrained SASRec.
     """
-    if isinstance(system, RSLLM) and system.given_first is None:
-        system.given_first = SASRec().fit(train, None, NO_EPOCHS)
+    if isinstance(system, RSLLM) and system.trained_base is None:
+        system.trained_base = SASRec().fit(train, None, NO_EPOCHS)
     system.fit(train, None, NO_EPOCHS, stage, accelerator=accelerator)
 
 

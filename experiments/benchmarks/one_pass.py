@@ -17,11 +17,10 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from cllm4rec.models.backbone import Backbone
-from cllm4rec.models.retrieval import score_blocks
-from cllm4rec.models.rsllm import RSLLM
+from cllm4rec.models.inner_product import score_blocks
+from cllm4rec.models.language.backbone import Backbone
+from cllm4rec.models.rsllm.recommender import RSLLM
 from cllm4rec.ranking import TopK
-from cllm4rec.text.ragged import Ragged
 from experiments.benchmarks.datasets import BEAUTY, read_dataset
 from experiments.benchmarks.measurement import side_by_side
 from experiments.benchmarks.objectives import start_stage
@@ -121,11 +120,8 @@ def prepare(model: RSLLM, settings: Settings, n: int) -> tuple[Tensor, Tensor, T
     train = read_dataset(BEAUTY, settings).train
     start_stage(model, train, "pretrain")
     writer = model.writer(train.items)
-    users = np.argsort(-np.diff(train.interactions.indptr), kind="stable")[
-        :n
-    ]  # those with the longest histories
-    events, lengths = train.interactions.histories(users)
-    tokens = writer.expand(Ragged(train.interactions.items[events], lengths)).last(PROMPT)
+    longest_first = np.argsort(-np.diff(train.interactions.indptr), kind="stable")
+    tokens = writer.expand(train.interactions.histories(longest_first[:n])).last(PROMPT)
     assert (tokens.lengths == PROMPT).all(), "all prompts are full"
     prompts = torch.from_numpy(tokens.values.reshape(n, PROMPT))
     answers = writer.answers_of(np.arange(train.n_items))

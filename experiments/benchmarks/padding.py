@@ -9,11 +9,13 @@ Prints the share of positions that are padding, for every stage of CLLM4Rec and 
 
 from accelerate import Accelerator
 
-from cllm4rec.models.cllm4rec import CLLM4Rec
-from cllm4rec.models.configs import CLLM4RecConfig, RSLLMConfig
-from cllm4rec.models.rsllm import RSLLM
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
+from cllm4rec.models.rsllm.config import RSLLMConfig
+from cllm4rec.models.rsllm.recommender import RSLLM
+from cllm4rec.training.batching import micro_batches, n_steps
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import Objective, micro_batches, n_steps
+from cllm4rec.training.objective import Objective
 from experiments.benchmarks.datasets import dataset_names, read_dataset
 from experiments.benchmarks.objectives import stage_objectives
 from experiments.benchmarks.results import Row, Settings, parse_settings, report

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cllm4rec.models.backbone import Backbone
-from cllm4rec.models.cllm4rec import CLLM4RecNet
-from cllm4rec.models.rsllm_net import RSLLMNet
-from cllm4rec.text.ragged import Batch
-from cllm4rec.training.loop import MicroBatches
+from cllm4rec.corpora.padding import Batch
+from cllm4rec.models.cllm4rec.net import CLLM4RecNet
+from cllm4rec.models.language.backbone import Backbone
+from cllm4rec.models.rsllm.net import RSLLMNet
+from cllm4rec.training.batching import MicroBatches
 
 
 def states_of(backbone: Backbone, tokens: Tensor, n_rows: int, table: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import polars
 import torch
 
-from cllm4rec.cli import say
+from cllm4rec.commands.entry import say
 from experiments.commands import argument_parser
 from experiments.report import markdown_table
 

@@ -17,10 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config
 
-from cllm4rec.models.cllm4rec import CLLM4RecNet
-from cllm4rec.models.configs import CLLM4RecConfig
-from cllm4rec.text.prompts import OF_CLLM4REC, training_texts
-from cllm4rec.training.loop import Course, MicroBatches
+from cllm4rec.corpora.prompts import OF_CLLM4REC, training_texts
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.net import CLLM4RecNet
+from cllm4rec.training.batching import MicroBatches
+from cllm4rec.training.loop import TrainingRun
 from experiments.benchmarks.backbones import save_backbone
 from experiments.benchmarks.generated import N_BATCHES, collaborative_run, train_epochs
 from experiments.benchmarks.measurement import extra_memory, side_by_side
@@ -48,7 +49,7 @@ def save_content(folder: Path, n_items: int) -> Path:
     return path
 
 
-def training_run(n_items: int, backbone: str, content: Path) -> tuple[Course, list[MicroBatches]]:
+def training_run(n_items: int, backbone: str, content: Path) -> tuple[TrainingRun, list[MicroBatches]]:
     """A training run and its batches, with the content table mapped from its file."""
 
     def initialise(net: CLLM4RecNet) -> None:

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cllm4rec.corpora.histories import fill, prompt_batch
+from cllm4rec.corpora.padding import Batch, batches_by_length
+from cllm4rec.corpora.prompts import Template
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.cllm4rec import TOKENS_AT_ONCE, CLLM4Rec
-from cllm4rec.models.configs import CLLM4RecConfig
-from cllm4rec.text.histories import fill, prompt_batch
-from cllm4rec.text.prompts import Template
-from cllm4rec.text.ragged import Batch, Ragged, batches_by_length
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.recommender import TOKENS_AT_ONCE, CLLM4Rec
 from experiments.benchmarks.datasets import dataset_names, read_dataset
 from experiments.benchmarks.measurement import extra_memory, side_by_side, synchronised
 from experiments.benchmarks.objectives import untrained
@@ -50,12 +50,10 @@ def prompts(model: CLLM4Rec, users: np.ndarray, train: Dataset) -> list[list[Bat
     template, batches = Template.compile("recommend", model.tokenizer), []
     for start in range(0, len(users), USERS_AT_ONCE):
         batch_users = users[start : start + USERS_AT_ONCE]
-        events, lengths = train.interactions.histories(batch_users)
-        items = Ragged(train.interactions.items[events], lengths).last(
-            model.net.backbone.context - template.n_fixed
-        )
+        histories = train.interactions.histories(batch_users)
+        items = histories.last(model.net.backbone.context - template.n_fixed)
         micro_batches = []
-        for rows in batches_by_length(lengths + template.n_fixed, TOKENS_AT_ONCE):
+        for rows in batches_by_length(histories.lengths + template.n_fixed, TOKENS_AT_ONCE):
             keep_user = np.ones(len(rows), dtype=bool)
             filled = fill(template, model.tokenizer, batch_users[rows], items.take(rows), keep_user)
             batch = prompt_batch(model.tokenizer, *filled)

@@ -22,12 +22,14 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.attention import written_out
-from cllm4rec.models.cllm4rec import CLLM4Rec
-from cllm4rec.models.configs import CLLM4RecConfig, RSLLMConfig
-from cllm4rec.models.rsllm import RSLLM
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
+from cllm4rec.models.language.attention import written_out
+from cllm4rec.models.rsllm.config import RSLLMConfig
+from cllm4rec.models.rsllm.recommender import RSLLM
+from cllm4rec.training.batching import MicroBatches, micro_batches, n_steps
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import Course, MicroBatches, micro_batches, n_steps
+from cllm4rec.training.loop import TrainingRun
 from experiments.benchmarks.datasets import BEAUTY, read_dataset
 from experiments.benchmarks.measurement import side_by_side
 from experiments.benchmarks.objectives import stage_objectives
@@ -65,7 +67,7 @@ class BF16Accelerator(Accelerator):
         return torch.autocast("cpu", torch.bfloat16)
 
 
-def loop_steps(course: Course, objective: str, steps: list[MicroBatches]) -> None:
+def loop_steps(course: TrainingRun, objective: str, steps: list[MicroBatches]) -> None:
     """Steps of the training loop."""
     course.net.train()
     for step in steps:
@@ -148,7 +150,7 @@ def plain_row(prepared_steps: PreparedSteps, repeats: int) -> Row:
     net, objective, steps = prepared_steps.net, prepared_steps.objective, prepared_steps.steps
     plain = prepared_steps.plain(net)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
-    course = Course(net, TrainConfig(learning_rate=LEARNING_RATE), Accelerator(cpu=True), None)
+    course = TrainingRun(net, TrainConfig(learning_rate=LEARNING_RATE), Accelerator(cpu=True), None)
     functions: dict[str, Callable[[], object]] = {
         "loop": partial(loop_steps, course, objective, steps),
         "plain": partial(plain_steps, plain, objective, steps, optimizer),
@@ -165,7 +167,7 @@ def bf16_row(prepared_steps: PreparedSteps, repeats: int, target: float, short: 
     functions: dict[str, Callable[[], object]] = {}
     for name, accelerator in (("bf16", BF16Accelerator), ("fp32", Accelerator)):
         net, config = copy.deepcopy(prepared_steps.net), TrainConfig(learning_rate=LEARNING_RATE)
-        course = Course(net, config, accelerator(cpu=True), None)
+        course = TrainingRun(net, config, accelerator(cpu=True), None)
         functions[name] = partial(loop_steps, course, objective, steps)
     times = side_by_side(functions, repeats)
     half, single = (f"{times[name] / len(steps) * 1e3:.0f} ms" for name in ("bf16", "fp32"))

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cllm4rec.models.retrieval import score_blocks
+from cllm4rec.models.inner_product import score_blocks
 from cllm4rec.ranking import TopK
 from cllm4rec.recommend import BATCH_SIZE
 from experiments.benchmarks.measurement import extra_memory, side_by_side

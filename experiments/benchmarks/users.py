@@ -13,10 +13,11 @@ from functools import partial
 
 import torch
 
-from cllm4rec.models.cllm4rec import CLLM4RecNet
-from cllm4rec.models.configs import CLLM4RecConfig
-from cllm4rec.training.loop import Course, MicroBatches
-from cllm4rec.training.rows import RowAdam
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.net import CLLM4RecNet
+from cllm4rec.training.batching import MicroBatches
+from cllm4rec.training.loop import TrainingRun
+from cllm4rec.training.row_adam import RowAdam
 from experiments.benchmarks.generated import N_BATCHES, collaborative_run
 from experiments.benchmarks.measurement import side_by_side
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
@@ -43,7 +44,7 @@ def age(adam: RowAdam) -> None:
 
 def training_run(
     n_users: int, sparse: bool = True, n_items: int = N_ITEMS
-) -> tuple[Course, list[MicroBatches]]:
+) -> tuple[TrainingRun, list[MicroBatches]]:
     """A training run and its batches; `sparse`: whether gradients hold only the users of the step."""
 
     def initialise(net: CLLM4RecNet) -> None:

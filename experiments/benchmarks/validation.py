@@ -9,10 +9,10 @@ Prints the minutes of all validations and their ratio to the training steps. Bot
 
 from accelerate import Accelerator
 
-from cllm4rec.models.cllm4rec import CLLM4Rec
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.models.neural import NeuralRecommender
-from cllm4rec.models.rsllm import RSLLM
-from cllm4rec.models.sasrec import SASRec
+from cllm4rec.models.rsllm.recommender import RSLLM
+from cllm4rec.models.sequential.sasrec import SASRec
 from experiments.benchmarks.datasets import dataset_names, read_dataset
 from experiments.benchmarks.objectives import start_stage
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
@@ -34,7 +34,7 @@ def main(settings: Settings) -> list[Row]:
             if stage == "finetune":
                 start_stage(system, dataset.train, "pretrain")
             config = system.config_class.training[stage]
-            dry_run = system.rehearse(
+            dry_run = system.dry_run(
                 dataset.train, dataset.validation, config, stage, accelerator, dataset.seen
             )
             step_seconds = dry_run.most_seconds - dry_run.validation_seconds

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.synthetic import taste_world
-from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.run_description import signed_text
+from cllm4rec.training.run_folder import RunFolder
 from tests.commands.events import ITEMS, title, write_csv, write_events
 from tests.support.commands import call
 

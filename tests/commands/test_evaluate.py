@@ -10,8 +10,8 @@ import pytest
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import PROTOCOL, measure
 from cllm4rec.models import load
-from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.run_description import signed_text
+from cllm4rec.training.run_folder import RunFolder
 from tests.commands.events import ITEMS, USERS
 from tests.support.commands import call, refusal
 

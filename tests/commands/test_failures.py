@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 
-from cllm4rec.failures import LostProcessError, line_of, lost_process
+from cllm4rec.commands.failures import LostProcessError, line_of, lost_process
 from tests.support.commands import call, launch
 
 

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from cllm4rec.models import SYSTEMS, system_settings
+from cllm4rec.models import SYSTEMS, system_config
 from tests.support.commands import COMMANDS, call
 
 FLAGS = {
@@ -38,7 +38,7 @@ def test_help_of_pretrain_names_the_settings_of_the_system(
         call("pretrain", "--system", system, "--help")
     assert ended.value.code == 0
     printed = capsys.readouterr().out
-    for name in (field.name for field in fields(system_settings(system))):
+    for name in (field.name for field in fields(system_config(system))):
         assert f"--{name.replace('_', '-')}" in printed
 
 

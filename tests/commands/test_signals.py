@@ -16,7 +16,7 @@ def began(process: subprocess.Popen[str]) -> bool:
     """Whether Python has begun to import the package, by its verbose log of imports."""
     assert process.stderr is not None
     return any(
-        "cllm4rec.interruption" in line and "import" in line for line in iter(process.stderr.readline, "")
+        "cllm4rec.commands.signals" in line and "import" in line for line in iter(process.stderr.readline, "")
     )
 
 
@@ -59,8 +59,8 @@ def test_a_signal_at_any_moment_ends_a_command_in_silence(
         time.sleep(0.1 + moment / 10)
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
-        modules = set(re.findall(r"/cllm4rec/(\w+)\.py", said))
-        early = modules <= {"__init__", "interruption"} and (
+        modules = set(re.findall(r"/cllm4rec/([\w/]+)\.py", said))
+        early = modules <= {"__init__", "commands/__init__", "commands/signals"} and (
             "KeyboardInterrupt" in said or process.returncode == -number
         )
         assert process.returncode in (0, 128 + number) or early, (moment, process.returncode, said)
@@ -76,7 +76,7 @@ def state():
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     return handlers, sys.excepthook, sys.unraisablehook
 before = state()
-import cllm4rec, cllm4rec.cli, cllm4rec.interruption, cllm4rec.pretrain, cllm4rec.recommend
+import cllm4rec, cllm4rec.commands.flags, cllm4rec.commands.signals, cllm4rec.pretrain, cllm4rec.recommend
 print(state() == before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.synthetic import shuffled_items, taste_world
-from cllm4rec.models import SYSTEMS, system_class, system_settings
+from cllm4rec.models import SYSTEMS, system_class, system_config
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.neural import NeuralRecommender
 from tests.support.systems import ONE_STAGE, fit, fitted, new_system, top_items
@@ -20,8 +20,8 @@ CHOOSING = [name for name in ONE_STAGE if system_class(name).grid]
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_the_table_of_systems_names_the_settings_of_each(name: str) -> None:
-    assert system_settings(name) is system_class(name).config_class
-    assert bool(system_settings(name).training) == issubclass(system_class(name), NeuralRecommender)
+    assert system_config(name) is system_class(name).config_class
+    assert bool(system_config(name).training) == issubclass(system_class(name), NeuralRecommender)
 
 
 def test_same_seed_gives_the_same_lists(name: str, model: Recommender) -> None:
@@ -81,7 +81,7 @@ def test_a_given_setting_is_kept_and_the_best_of_the_others_is_chosen(name: str)
     assert all(getattr(model.config, other) is not None for other in system.grid[0])
 
 
-@pytest.mark.parametrize("name", [name for name in SYSTEMS if system_settings(name).training])
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if system_config(name).training])
 def test_training_a_loaded_model_further_leaves_its_file_alone(name: str, tmp_path: Path) -> None:
     """Loaded weights are mapped pages of the file until they are written to."""
     fitted(name).save(tmp_path)

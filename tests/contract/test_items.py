@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.synthetic import checkerboard
 from cllm4rec.models import system_class
 from cllm4rec.models.base import Recommender

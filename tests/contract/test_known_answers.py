@@ -5,10 +5,11 @@ from functools import cache
 import numpy as np
 import pytest
 
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import checkerboard, shuffled_items, taste_world
-from cllm4rec.evaluation import PER_USER, measure
+from cllm4rec.evaluation import measure
+from cllm4rec.metrics import PER_USER
 from cllm4rec.models.base import Recommender
 from cllm4rec.training.config import TrainConfig
 from tests.support.systems import fit, new_system

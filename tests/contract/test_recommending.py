@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cllm4rec.models import retrieval
+from cllm4rec.models import inner_product as retrieval
 from cllm4rec.models.base import Recommender
 from tests.support.systems import top_items
 from tests.support.worlds import taste_dataset

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cllm4rec.text.tokenizer import ExtendedTokenizer
+from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from tests.support import histories
 from tests.support.tokenizers import N_ITEMS, N_USERS, load_tokenizer
 

@@ -4,10 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from cllm4rec.corpora.content import ContentCorpus, content_documents
+from cllm4rec.corpora.histories import HistoryCorpusOptions
+from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.text.content import ContentCorpus, content_documents
-from cllm4rec.text.histories import HistoryOptions
-from cllm4rec.text.tokenizer import ExtendedTokenizer
 from tests.support.histories import content_corpus, examples_of, whole_epoch
 
 
@@ -45,7 +45,7 @@ def test_every_text_makes_a_document_and_an_empty_one_makes_none(bpe: ExtendedTo
 def test_data_without_texts_has_no_documents_and_an_empty_corpus_no_passes(bpe: ExtendedTokenizer) -> None:
     bare = Dataset.from_frame(pl.DataFrame({"user_id": ["a"], "item_id": ["x"]}))
     assert content_documents(bare, bpe) == []
-    corpus = ContentCorpus([], bpe, HistoryOptions(context=30), 100)
+    corpus = ContentCorpus([], bpe, HistoryCorpusOptions(context=30), 100)
     assert corpus.selection(0).tolist() == corpus.selection(5).tolist() == []
     assert content_corpus(bpe, tokens_per_pass=0)[0].selection(0).tolist() == []
 
@@ -53,7 +53,7 @@ def test_data_without_texts_has_no_documents_and_an_empty_corpus_no_passes(bpe: 
 def test_a_document_is_its_written_prompt_its_words_and_the_end(bpe: ExtendedTokenizer) -> None:
     dataset = text_dataset()
     documents = content_documents(dataset, bpe)
-    corpus = ContentCorpus(documents, bpe, HistoryOptions(context=100), 10**9)
+    corpus = ContentCorpus(documents, bpe, HistoryCorpusOptions(context=100), 10**9)
     batch = corpus.batch(np.arange(len(documents)), 0)
     width = batch["tokens"].shape[1]
     prompts = {

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from cllm4rec.text import histories as histories_module
-from cllm4rec.text.histories import CollaborativeCorpus, HistoryOptions
-from cllm4rec.text.tokenizer import ExtendedTokenizer
+from cllm4rec.corpora import histories as histories_module
+from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions
+from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from tests.support.histories import KINDS, corpora, examples_of, histories, whole_epoch
 from tests.support.tokenizers import load_tokenizer
 
@@ -19,7 +19,9 @@ def test_the_batch_in_the_docstring_of_corpora() -> None:
     tokenizer = ExtendedTokenizer(words, 1000, 50, 60)
     three = tokenizer.encode_words(" has interacted with", after_id=True)
     assert len(three) == 3
-    corpus = CollaborativeCorpus(histories([[5, 3], [7]], n_items=60), tokenizer, HistoryOptions(context=20))
+    corpus = CollaborativeCorpus(
+        histories([[5, 3], [7]], n_items=60), tokenizer, HistoryCorpusOptions(context=20)
+    )
     tokenizer_user, tokenizer_item = tokenizer.user, tokenizer.item
     epoch = next(e for e in range(100) if corpus.batch(np.array([0, 1]), e)["targets"].tolist() == [3, 5, 7])
     batch = corpus.batch(np.array([0, 1]), epoch)
@@ -36,7 +38,7 @@ def test_the_batch_in_the_docstring_of_corpora() -> None:
 
 
 def test_an_id_that_occurs_twice_in_an_epoch_weighs_half_each_time(bpe: ExtendedTokenizer) -> None:
-    corpus = CollaborativeCorpus(histories([[5, 3], [3]]), bpe, HistoryOptions(context=20))
+    corpus = CollaborativeCorpus(histories([[5, 3], [3]]), bpe, HistoryCorpusOptions(context=20))
     batch = corpus.batch(np.array([0, 1]), 0)
     weights = dict(zip(batch["ids"].tolist(), batch["weights"].tolist(), strict=True))
     assert weights == {0: 1.0, 1: 1.0, bpe.n_users + 5: 1.0, bpe.n_users + 3: 0.5}

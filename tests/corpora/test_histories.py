@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cllm4rec.text.histories import CollaborativeCorpus, HistoryOptions, RecommendationCorpus
-from cllm4rec.text.tokenizer import ExtendedTokenizer
+from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions, RecommendationCorpus
+from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from tests.support.histories import corpora, examples_of, histories, random_histories, whole_epoch
 
 
@@ -25,7 +25,7 @@ def test_items_are_shuffled_anew_in_each_epoch_and_by_each_seed(bpe: ExtendedTok
 
 
 def test_every_order_of_items_is_equally_likely(bpe: ExtendedTokenizer) -> None:
-    corpus = CollaborativeCorpus(histories([[1, 2, 3]]), bpe, HistoryOptions(context=20))
+    corpus = CollaborativeCorpus(histories([[1, 2, 3]]), bpe, HistoryCorpusOptions(context=20))
     counts: dict[tuple[int, ...], int] = {}
     for epoch in range(1800):
         order = tuple(corpus.batch(np.array([0]), epoch)["targets"].tolist())
@@ -40,7 +40,7 @@ def test_every_item_of_a_collaborative_text_is_predicted_the_first_too(
     bpe: ExtendedTokenizer, order: str
 ) -> None:
     train = random_histories()
-    corpus = CollaborativeCorpus(train, bpe, HistoryOptions(context=200, order=order))
+    corpus = CollaborativeCorpus(train, bpe, HistoryCorpusOptions(context=200, order=order))
     prompt = bpe.encode_words(" has interacted with", after_id=True)
     for batch in whole_epoch(corpus, 0):
         after = batch["tokens"].flatten()[batch["read"] + 1]
@@ -101,7 +101,7 @@ def test_the_masked_items_are_a_random_share_and_the_others_are_shown(
     bpe: ExtendedTokenizer, mask_share: float
 ) -> None:
     train = random_histories()
-    corpus = RecommendationCorpus(train, bpe, HistoryOptions(context=500, mask_share=mask_share))
+    corpus = RecommendationCorpus(train, bpe, HistoryCorpusOptions(context=500, mask_share=mask_share))
     masked_before: dict[int, list[list[int]]] = {}
     for epoch in range(2):
         batch = corpus.batch(np.arange(len(corpus.users)), epoch)
@@ -119,7 +119,7 @@ def test_the_masked_items_are_a_random_share_and_the_others_are_shown(
 
 def test_in_time_order_a_suffix_of_random_length_is_masked(bpe: ExtendedTokenizer) -> None:
     train = random_histories()
-    corpus = RecommendationCorpus(train, bpe, HistoryOptions(context=500, mask_share=0.3, order="time"))
+    corpus = RecommendationCorpus(train, bpe, HistoryCorpusOptions(context=500, mask_share=0.3, order="time"))
     lengths: dict[int, set[int]] = {}
     for epoch in range(30):
         batch = corpus.batch(np.arange(len(corpus.users)), epoch)
@@ -138,7 +138,7 @@ def test_in_time_order_a_suffix_of_random_length_is_masked(bpe: ExtendedTokenize
 def test_a_user_with_one_item_keeps_the_user_token_and_that_item_is_the_target(
     bpe: ExtendedTokenizer, order: str, targets: str
 ) -> None:
-    options = HistoryOptions(context=40, order=order, user_dropping=1.0, targets=targets)
+    options = HistoryCorpusOptions(context=40, order=order, user_dropping=1.0, targets=targets)
     corpus = RecommendationCorpus(histories([[7], [1, 2, 3]]), bpe, options)
     single, several = examples_of(corpus.batch(np.array([0, 1]), 0), bpe)
     assert single["tokens"] == bpe.encode("user_0 has interacted with, user_0 will interact with")
@@ -149,7 +149,9 @@ def test_a_user_with_one_item_keeps_the_user_token_and_that_item_is_the_target(
 def test_what_finetuning_predicts_and_leaves_out_is_an_option(bpe: ExtendedTokenizer) -> None:
     train, rows = random_histories(), np.arange(60)
     made = {
-        targets: RecommendationCorpus(train, bpe, HistoryOptions(context=500, targets=targets)).batch(rows, 0)
+        targets: RecommendationCorpus(train, bpe, HistoryCorpusOptions(context=500, targets=targets)).batch(
+            rows, 0
+        )
         for targets in ("unseen", "masked", "all")
     }
     unseen, masked, everything = made["unseen"], made["masked"], made["all"]
@@ -162,7 +164,7 @@ def test_what_finetuning_predicts_and_leaves_out_is_an_option(bpe: ExtendedToken
         assert unseen["shown"][unseen["shown_rows"] == row].tolist() == shown
         assert set(unseen["targets"][unseen["rows"] == row].tolist()).isdisjoint(shown)
         predicted = everything["targets"][everything["rows"] == row].tolist()
-        user = RecommendationCorpus(train, bpe, HistoryOptions(context=500)).users[row]
+        user = RecommendationCorpus(train, bpe, HistoryCorpusOptions(context=500)).users[row]
         assert sorted(predicted) == sorted(train.history(user).tolist())
         pool = unseen["pool"][unseen["pool_rows"] == row]
         assert (unseen["tokens"].flatten()[pool] - bpe.item(0)).tolist() == shown

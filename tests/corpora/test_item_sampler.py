@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cllm4rec.text.sampling import ItemSampler
+from cllm4rec.corpora.item_sampler import ItemSampler
 from tests.support.skewed import N_ITEMS, skewed_interactions
 
 

@@ -4,13 +4,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cllm4rec.data.preparation import build_dataset
+from cllm4rec.corpora.content import content_documents
+from cllm4rec.corpora.histories import fill, prompt_batch
+from cllm4rec.corpora.prompts import OF_CLLM4REC, TEMPLATES, Template, training_texts
+from cllm4rec.corpora.tokenizer import ExtendedTokenizer
+from cllm4rec.data.build import build_dataset
+from cllm4rec.data.ragged import Ragged
 from cllm4rec.data.synthetic import taste_world
-from cllm4rec.text.content import content_documents
-from cllm4rec.text.histories import fill, prompt_batch
-from cllm4rec.text.prompts import OF_CLLM4REC, TEMPLATES, Template, training_texts
-from cllm4rec.text.ragged import Ragged
-from cllm4rec.text.tokenizer import ExtendedTokenizer
 
 
 def filled(
@@ -50,7 +50,7 @@ def test_a_prompt_and_its_text_are_what_encoding_both_together_gives(tokenizer: 
 
 def test_a_prompt_for_scoring_is_the_written_text(bpe: ExtendedTokenizer) -> None:
     template = Template.compile("recommend", bpe)
-    items = Ragged.of([np.array([3, 5]), np.array([], dtype=np.int64), np.array([9])])
+    items = Ragged.from_lists([np.array([3, 5]), np.array([], dtype=np.int64), np.array([9])])
     batch = prompt_batch(bpe, *fill(template, bpe, np.array([4, 6, 8]), items, np.array([True, True, False])))
     tokens = [row[mask].tolist() for row, mask in zip(batch["tokens"], batch["mask"], strict=True)]
     assert tokens[0] == bpe.encode("user_4 has interacted with item_3 item_5, user_4 will interact with")

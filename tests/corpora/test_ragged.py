@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from cllm4rec.text.ragged import Ragged, assemble, batches_by_length, cut_by_length
+from cllm4rec.corpora.padding import assemble, batches_by_length, cut_by_length
+from cllm4rec.data.ragged import Ragged
 
 
 def random_lists(seed: int, n: int = 30, longest: int = 7) -> list[np.ndarray]:
@@ -27,11 +28,11 @@ def as_lists(ragged: Ragged) -> list[list[int]]:
 def test_ragged_lists_do_what_plain_loops_do(seed: int) -> None:
     generator = np.random.default_rng(seed)
     lists = random_lists(seed)
-    ragged = Ragged.of(lists)
+    ragged = Ragged.from_lists(lists)
     plain_lists = [values.tolist() for values in lists]
     assert as_lists(ragged) == plain_lists
     assert ragged.rows.tolist() == [row for row, values in enumerate(plain_lists) for _ in values]
-    assert ragged.places.tolist() == [index for values in plain_lists for index in range(len(values))]
+    assert ragged.positions.tolist() == [index for values in plain_lists for index in range(len(values))]
     assert ragged.starts.tolist() == [sum(map(len, plain_lists[:row])) for row in range(len(plain_lists))]
     for n in (0, 1, 3, 100):
         assert as_lists(ragged.first(n)) == [values[:n] for values in plain_lists]
@@ -63,15 +64,15 @@ def test_ragged_constants_and_singles() -> None:
 
 
 def test_no_lists_at_all_are_a_ragged_too() -> None:
-    nothing = Ragged.of([])
-    assert nothing.starts.tolist() == nothing.places.tolist() == nothing.rows.tolist() == []
+    nothing = Ragged.from_lists([])
+    assert nothing.starts.tolist() == nothing.positions.tolist() == nothing.rows.tolist() == []
     assert nothing.first(3).values.tolist() == []
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_assembled_pieces_are_the_lists_joined_and_padded(seed: int) -> None:
     pieces = [random_lists(10 * seed + i, n=12, longest=i) for i in (1, 4, 0, 6)]
-    tokens, mask, indices = assemble([Ragged.of(piece) for piece in pieces])
+    tokens, mask, indices = assemble([Ragged.from_lists(piece) for piece in pieces])
     joined = [[value for piece in pieces for value in piece[row].tolist()] for row in range(12)]
     width = max(map(len, joined))
     assert tokens.tolist() == [values + [0] * (width - len(values)) for values in joined]
@@ -83,7 +84,7 @@ def test_assembled_pieces_are_the_lists_joined_and_padded(seed: int) -> None:
 
 def test_the_example_of_assemble() -> None:
     first, second = [np.array([1]), np.array([2])], [np.array([10, 11]), np.array([])]
-    tokens, mask, indices = assemble([Ragged.of(first), Ragged.of(second)])
+    tokens, mask, indices = assemble([Ragged.from_lists(first), Ragged.from_lists(second)])
     assert tokens.tolist() == [[1, 10, 11], [2, 0, 0]]
     assert mask.tolist() == [[True, True, True], [True, False, False]]
     assert [index.tolist() for index in indices] == [[0, 3], [1, 2]]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cllm4rec.text.tokenizer import ExtendedTokenizer, train_bpe
+from cllm4rec.corpora.tokenizer import ExtendedTokenizer, train_bpe
 from tests.support.tokenizers import N_ITEMS, N_USERS, SENTENCES, plain, running
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.preparation import build_dataset
 from tests.support.datasets import parts_by_ids, random_events
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cllm4rec.data.filters import Rules, k_core, latest_of_repeats
-from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.build import build_dataset
+from cllm4rec.data.filters import EventFilters, keep_k_core, latest_of_repeats
 from tests.support.datasets import event_frame, random_events
 
 
@@ -29,7 +29,7 @@ def test_the_core_is_the_fixed_point_of_dropping(seed: int, k: int) -> None:
     generator = np.random.default_rng(seed)
     cells = np.argwhere(generator.random((25, 20)) < 0.18)
     pairs = [(f"u{user}", f"i{item}") for user, item in cells.tolist()]
-    kept = k_core(event_frame(pairs), k)
+    kept = keep_k_core(event_frame(pairs), k)
     assert set(kept.rows()) == plain_core(pairs, k)
     assert len(kept) == len(set(kept.rows()))
 
@@ -38,7 +38,7 @@ def test_the_core_drops_what_only_the_drops_made_rare() -> None:
     """c is dropped, then u3, then d, then u4, then e and u5."""
     core = [("u1", "a"), ("u1", "b"), ("u2", "a"), ("u2", "b")]
     chain = [*core, ("u3", "c"), ("u3", "d"), ("u4", "d"), ("u4", "e"), ("u5", "e")]
-    kept = k_core(event_frame(chain), 2)
+    kept = keep_k_core(event_frame(chain), 2)
     assert kept.rows() == core
 
 
@@ -71,7 +71,7 @@ def test_every_rule_accounts_for_what_it_dropped() -> None:
         ("c", "w", None, 1),  # without a rating
     ]
     events = event_frame(rows, "rating", "timestamp")
-    dataset = build_dataset(events, min_rating=4, min_core=2, split="none")
+    dataset = build_dataset(events, min_rating=4, k_core=2, split="none")
     dropped = [(rule["users"], rule["items"], rule["events"]) for rule in dataset.about["rules"]]
     assert dropped == [(0, 0, 1), (1, 1, 2), (0, 1, 1)]
     assert sum(n_events for *_, n_events in dropped) + len(dataset.interactions) == len(events)
@@ -120,7 +120,7 @@ def test_a_core_holds_after_a_split_file_has_left_out_events() -> None:
     rows = [("u", "a"), ("u", "b"), ("w", "a"), ("w", "b"), ("v", "c"), ("v", "d"), ("w", "d")]
     events = event_frame(rows)
     table = events.filter(pl.col("item_id") != "c").with_columns(seed_0=pl.lit("t"))
-    dataset = build_dataset(events, min_core=2, split="f", split_table=table)
+    dataset = build_dataset(events, k_core=2, split="f", split_table=table)
     assert sorted(dataset.items["item_id"].to_list()) == ["a", "b"]
     assert sorted(dataset.users["user_id"].to_list()) == ["u", "w"]
     assert dataset.about["split"]["rows_without_events"] == 0
@@ -128,7 +128,7 @@ def test_a_core_holds_after_a_split_file_has_left_out_events() -> None:
 
 
 def test_an_account_reads_as_a_sentence() -> None:
-    rules = Rules(pl.DataFrame({"user_id": ["a", "b"], "item_id": ["x", "x"]}))
+    rules = EventFilters(pl.DataFrame({"user_id": ["a", "b"], "item_id": ["x", "x"]}))
     rules.apply("only a", lambda frame: frame.filter(pl.col("user_id") == "a"))
     assert str(rules.dropped[0]) == "only a: dropped 1 event, 1 user, 0 items"
 
@@ -138,4 +138,4 @@ def test_a_rating_filter_without_ratings_and_filters_that_leave_nothing_are_erro
     with pytest.raises(ValueError, match="needs a rating column"):
         build_dataset(events, min_rating=4)
     with pytest.raises(ValueError, match="nothing is left"):
-        build_dataset(events, min_core=1000)
+        build_dataset(events, k_core=1000)

@@ -4,16 +4,16 @@ import numpy as np
 import polars as pl
 import pytest
 
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.interactions import IdMap
-from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.ids import IdMap
 from tests.support.datasets import event_frame, random_events, same_dataset
 
 
 def test_ids_that_share_a_hash_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hash of the text's length alone gives the same dataset as the real hash."""
     events, series_hash = random_events(), pl.Series.hash
-    expected = build_dataset(events, min_core=2)
+    expected = build_dataset(events, k_core=2)
     seeds = []
 
     def colliding(texts: pl.Series, seed: int = 0) -> pl.Series:
@@ -21,7 +21,7 @@ def test_ids_that_share_a_hash_stay_apart(monkeypatch: pytest.MonkeyPatch) -> No
         return texts.str.len_bytes().cast(pl.UInt64) if seed == 0 else series_hash(texts, seed)
 
     monkeypatch.setattr(pl.Series, "hash", colliding)
-    found = build_dataset(events, min_core=2)
+    found = build_dataset(events, k_core=2)
     assert 1 in seeds
     assert (found.fingerprint, found.about) == (expected.fingerprint, expected.about)
 
@@ -33,8 +33,8 @@ def test_whole_numbers_and_their_texts_are_filtered_alike() -> None:
     events = pl.DataFrame({"user_id": users, "item_id": items, "timestamp": generator.integers(0, 9, 400)})
     as_text = events.with_columns(pl.col("user_id", "item_id").cast(pl.String))
     for split in ("random", "leave-last-out", "none"):
-        numbers = build_dataset(events, min_core=7, split=split)
-        texts = build_dataset(as_text, min_core=7, split=split)
+        numbers = build_dataset(events, k_core=7, split=split)
+        texts = build_dataset(as_text, k_core=7, split=split)
         assert 0 < len(numbers.interactions) < 400
         assert numbers.fingerprint == texts.fingerprint
         assert numbers.split_fingerprint == texts.split_fingerprint

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cllm4rec.data.preparation import build_dataset
-from cllm4rec.data.splits import visible
+from cllm4rec.data.build import build_dataset
+from cllm4rec.data.splits import input_events
 from cllm4rec.data.synthetic import taste_world
 
 
@@ -13,6 +13,6 @@ def test_in_splits_by_time_validation_events_are_input_at_test(split: str, newes
     dataset = build_dataset(world.events, world.items, split=split)
     n = dataset.about["n_events_by_part"] if "n_events_by_part" in dataset.about else None
     assert n is None or n["test"]
-    assert len(visible(dataset, "validation").interactions) == len(dataset.train.interactions)
+    assert len(input_events(dataset, "validation").interactions) == len(dataset.train.interactions)
     expected = dataset.only("train", "validation") if newest else dataset.train
-    assert visible(dataset, "test").fingerprint == expected.fingerprint
+    assert input_events(dataset, "test").fingerprint == expected.fingerprint

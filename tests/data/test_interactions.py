@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.interactions import Interactions
-from cllm4rec.data.preparation import build_dataset
 from tests.support.datasets import random_events
 
 
 def test_histories_of_several_users_equal_those_of_each() -> None:
     dataset = build_dataset(random_events(1)).train
     users = np.array([4, 0, 4, 29, 7])
-    events, lengths = dataset.interactions.histories(users)
-    pieces = np.split(dataset.interactions.items[events], np.cumsum(lengths)[:-1])
+    histories = dataset.interactions.histories(users)
+    pieces = np.split(histories.values, np.cumsum(histories.lengths)[:-1])
     for user, items in zip(users.tolist(), pieces, strict=True):
         np.testing.assert_array_equal(items, dataset.interactions.history(user))
     times = dataset.interactions.times

@@ -6,7 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cllm4rec.data.randomness import hash_ids, mix, permutation, uniform
+from cllm4rec.data.ids import hash_ids
+from cllm4rec.data.randomness import mix, permutation, uniform
 
 
 def test_mix_gives_known_values() -> None:

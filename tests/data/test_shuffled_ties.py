@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from cllm4rec import prepare
+from cllm4rec.data.build import build_dataset, shuffled_ties
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.preparation import build_dataset, shuffled_ties
 
 
 def tied() -> pl.DataFrame:

@@ -7,8 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cllm4rec.data.preparation import build_dataset
-from cllm4rec.data.randomness import hash_ids, mix
+from cllm4rec.data.build import build_dataset
+from cllm4rec.data.ids import hash_ids
+from cllm4rec.data.randomness import mix
 from cllm4rec.data.splits import RULES
 
 Row = dict[str, Any]

@@ -5,8 +5,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cllm4rec.data.preparation import build_dataset
-from cllm4rec.data.split_tables import read_split
+from cllm4rec.data.build import build_dataset
+from cllm4rec.data.readers.split_tables import read_split
 from cllm4rec.data.splits import RULES, assign_parts
 from tests.support.datasets import event_frame, parts_by_ids, random_events
 from tests.support.tables import written

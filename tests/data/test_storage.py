@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.manifest import write_manifest
-from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
+from cllm4rec.files.manifest import write_manifest
 from tests.support.datasets import random_events, same_dataset
 
 
@@ -32,7 +32,7 @@ def test_a_folder_round_trip_gives_the_same_dataset(tmp_path: Path) -> None:
         {"item_id": [f"i{i}" for i in range(25)], "title": [f"Title {i}" for i in range(25)], "brand": "é"}
     )
     users = pl.DataFrame({"user_id": ["u1"], "biography": ["likes\ntea"]})
-    dataset = build_dataset(random_events(8), items, users, min_core=2, seed=5)
+    dataset = build_dataset(random_events(8), items, users, k_core=2, seed=5)
     dataset.save(tmp_path / "data")
     loaded = Dataset.load(tmp_path / "data")
     assert same_dataset(dataset, loaded)

@@ -11,15 +11,16 @@ from accelerate import Accelerator
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config
 
-from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.synthetic import taste_world
-from cllm4rec.models.backbone import build_backbone
-from cllm4rec.models.cllm4rec import CLLM4Rec
-from cllm4rec.models.configs import BackboneConfig, CLLM4RecConfig
-from cllm4rec.models.rsllm import RSLLM
-from cllm4rec.models.sasrec import SASRec
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
+from cllm4rec.models.language.backbone import build_backbone
+from cllm4rec.models.language.config import BackboneConfig
+from cllm4rec.models.rsllm.recommender import RSLLM
+from cllm4rec.models.sequential.sasrec import SASRec
+from cllm4rec.training.batching import micro_batches
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import micro_batches
 from cllm4rec.training.losses import multinomial_nll
 from experiments.benchmarks import gpu, item_loss, one_pass, plain, top_k
 from experiments.benchmarks.backbones import save_backbone
@@ -81,7 +82,7 @@ def test_a_plain_step_trains_the_same_parameters_as_a_step_of_the_package(
     train, untrained = build_dataset(world.events, world.items).train, TrainConfig(epochs=0)
     model = system()
     if isinstance(model, RSLLM):
-        model.given_first = SASRec().fit(train, None, untrained)
+        model.trained_base = SASRec().fit(train, None, untrained)
     form = plain.PlainRSLLM if isinstance(model, RSLLM) else plain.PlainCLLM4Rec
     for stage in model.stages:
         model.fit(train, None, untrained, stage)
@@ -111,7 +112,7 @@ def test_the_floating_point_operations_of_a_step_are_counted_as_pytorch_does(
     world = taste_world(4, n_users=40, n_items=30, n_events=10)
     train, untrained = build_dataset(world.events, world.items).train, TrainConfig(epochs=0)
     config = GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=300)
-    backbone = gpu.save_backbone(tmp_path, train, config)
+    backbone = save_backbone(tmp_path, train.item_texts["title"], config)
     model = CLLM4Rec(CLLM4RecConfig(backbone=backbone, tune=tune, start="random"))
     for stage in model.stages:
         model.fit(train, None, untrained, stage)
@@ -137,8 +138,10 @@ def test_gpu_rows_are_measured_or_said_to_be_not_run(
     world = taste_world(4, n_users=40, n_items=30, n_events=10)
     train, given = build_dataset(world.events, world.items).train, Settings(tmp_path, True, tmp_path, 1)
     config = GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=300)
-    backbone = save_backbone(tmp_path / "backbone", train.item_texts["title"], config)
-    device = torch.device("cpu")
+    backbone, device = (
+        save_backbone(tmp_path / "backbone", train.item_texts["title"], config),
+        torch.device("cpu"),
+    )
     with torch.compiler.set_stance("force_eager"):
         rows = gpu.training(given, train, backbone, "full", Accelerator(cpu=True), gpu.gemm_rate(64, device))
     rows.append(gpu.scoring_row(train, backbone))

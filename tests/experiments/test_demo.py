@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.synthetic import Oracle, taste_world
 from cllm4rec.evaluation import measure
-from cllm4rec.models.cllm4rec import CLLM4Rec
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ class DiskEvents:
             owner = sys.modules.get(module)
             if owner is not None:
                 self._wrap(owner, kind, names, position)
-        folders = sys.modules.get("cllm4rec.data.folders")
+        folders = sys.modules.get("cllm4rec.files.folders")
         if folders is not None:
             self._wrap_exchange(folders)
         self._wrap_sync()

@@ -89,27 +89,28 @@ def import_everything() -> None:
     for name in COMMANDS:
         importlib.import_module(f"cllm4rec.{name}")
     for name in (
-        "stages",
+        "commands.stages",
         "data.synthetic",
-        "models.cllm4rec",
-        "models.rsllm",
-        "models.ease",
-        "models.sasrec",
+        "models.cllm4rec.recommender",
+        "models.rsllm.recommender",
+        "models.baselines.ease",
+        "models.sequential.sasrec",
     ):
         importlib.import_module(f"cllm4rec.{name}")
-    from cllm4rec.models import configs
+    from cllm4rec.models.language.config import BUILT_IN
+    from cllm4rec.models.sequential.config import SequentialConfig
 
-    configs.BUILT_IN["tiny"] = (1, 32)
-    stages = configs.SequentialConfig.training
+    BUILT_IN["tiny"] = (1, 32)
+    stages = SequentialConfig.training
     stages["pretrain"] = replace(stages["pretrain"], epochs=2, validate_every=1)
 
 
 def run_command(command: Sequence[str]) -> None:
     """Run a command in this process, as if typed."""
-    import cllm4rec.cli
+    import cllm4rec.commands.entry
 
     sys.argv = list(command)
     module: Any = importlib.import_module(f"cllm4rec.{command[0]}")
     if command[0] == "recommend" and "parts.parquet" in command:  # the writer of parts, as under a launcher
         module.n_launched = lambda: 2
-    cllm4rec.cli.run(module.main)
+    cllm4rec.commands.entry.run(module.main)

@@ -123,8 +123,8 @@ class Executor:
         resource.setrlimit(resource.RLIMIT_AS, (now + 4 * GIB, resource.RLIM_INFINITY))
 
     def _build(self) -> None:
+        from cllm4rec.commands.stages import StopRequest
         from cllm4rec.data.synthetic import taste_world
-        from cllm4rec.stages import StopRequest
 
         self.world.mkdir(parents=True)
         self._enter()
@@ -165,7 +165,7 @@ class Executor:
 
     def run(self, command: Sequence[str]) -> Outcome:
         """Run a command in this process, as if typed."""
-        from cllm4rec import cli
+        from cllm4rec.commands import flags as cli
 
         out, err, trace, status = io.StringIO(), io.StringIO(), "", 0
         logging.getLogger().handlers.clear()
@@ -294,7 +294,7 @@ class Executor:
         import pandas as pd
         import polars as pl
 
-        from cllm4rec.data.preparation import build_dataset
+        from cllm4rec.data.build import build_dataset
 
         columns = {name: [json.loads(cell) for cell in cells] for name, cells in example["columns"].items()}
         try:

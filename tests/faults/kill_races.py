@@ -117,7 +117,7 @@ def dataset_readers(world: World, n: int) -> list[str]:
     def made(name: str) -> Any:
         import polars as pl
 
-        from cllm4rec.data.preparation import build_dataset
+        from cllm4rec.data.build import build_dataset
 
         return build_dataset(
             pl.read_csv(world.inputs / f"{name}.csv"), pl.read_csv(world.inputs / f"{name}-items.csv")
@@ -166,7 +166,7 @@ def run_readers(world: World, n: int) -> list[str]:
 
     def write() -> None:
         from cllm4rec import models
-        from cllm4rec.training.checkpoint import RunFolder
+        from cllm4rec.training.run_folder import RunFolder
 
         kept = [models.load(run), models.load(run)]
         kept[0]._restore({name: array.copy() for name, array in kept[0]._arrays().items()})

@@ -18,9 +18,9 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
-from cllm4rec.data.manifest import file_record, write_manifest
+from cllm4rec.files.manifest import file_record, write_manifest
+from cllm4rec.training.resume import _sha256 as state_sha256
 from cllm4rec.training.run_description import _sha256 as run_sha256
-from cllm4rec.training.state import _sha256 as state_sha256
 
 Mutation = dict[str, Any]
 DEEP = "@deep@"  # replaced by 100,000 nested lists

@@ -6,11 +6,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cllm4rec.data import folders
-from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.synthetic import taste_world
-from cllm4rec.training.loop import Course
-from cllm4rec.training.state import Stopped
+from cllm4rec.files import folders
+from cllm4rec.training.loop import TrainingRun
+from cllm4rec.training.resume import Stopped
 from tests.support.commands import call
 from tests.support.damage import SYSTEMS
 
@@ -64,14 +64,14 @@ def stage(request: pytest.FixtureRequest, runs: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def interrupted(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run of SASRec that was stopped after its second epoch."""
-    after = Course.next_epoch
+    after = TrainingRun.next_epoch
 
-    def stop(course: Course) -> None:
+    def stop(course: TrainingRun) -> None:
         after(course)
         if course.at.epoch == 2:
             raise Stopped("for this test")
 
     with monkeypatch.context() as context, pytest.raises(SystemExit):
-        context.setattr(Course, "next_epoch", stop)
+        context.setattr(TrainingRun, "next_epoch", stop)
         call("pretrain", "--system", "sasrec", "--dataset", data, "--output", tmp_path / "run", "--epochs", 3)
     return tmp_path / "run"

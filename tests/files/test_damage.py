@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.manifest import MANIFEST, check_manifest
+from cllm4rec.files.manifest import MANIFEST, check_manifest
 from cllm4rec.models import load
 from cllm4rec.models.base import Recommender
-from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.training.run_folder import RunFolder
 from tests.support.commands import call
 from tests.support.damage import SYSTEMS, flips, header_length, resume
 from tests.support.tables import refused

@@ -6,9 +6,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cllm4rec.data import files
-from cllm4rec.data.files import check_file, remove_file, replace_file, write_table, write_text
-from cllm4rec.data.unfinished import unfinished, unfinished_name
+from cllm4rec.files import writing as files
+from cllm4rec.files.temporary import unfinished, unfinished_name
+from cllm4rec.files.writing import check_file, remove_file, replace_file, write_table, write_text
 from tests.support.folders import names
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cllm4rec.data import folders
-from cllm4rec.data.files import check_file, write_text
-from cllm4rec.data.folders import check_folder, read_folder, recover_folder, replace_folder
-from cllm4rec.data.manifest import check_manifest, write_manifest
-from cllm4rec.data.unfinished import OLD, unfinished_name
+from cllm4rec.files import folders
+from cllm4rec.files.folders import check_folder, read_folder, recover_folder, replace_folder
+from cllm4rec.files.manifest import check_manifest, write_manifest
+from cllm4rec.files.temporary import OLD, unfinished_name
+from cllm4rec.files.writing import check_file, write_text
 from tests.support.commands import call
 from tests.support.folders import MARKER, OTHER, fill, names
 from tests.support.tables import refused

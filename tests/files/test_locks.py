@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from cllm4rec.data.files import write_text
-from cllm4rec.data.locks import locked
+from cllm4rec.files.locks import locked
+from cllm4rec.files.writing import write_text
 from tests.support.commands import call
 from tests.support.folders import MARKER, fill, lock_holder, names
 from tests.support.tables import refused

@@ -5,8 +5,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cllm4rec.data.files import check_table_name, write_table, write_text
-from cllm4rec.data.formats import read_raw
+from cllm4rec.data.readers.formats import read_raw
+from cllm4rec.files.writing import check_table_name, write_table, write_text
 
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.jsonl"])

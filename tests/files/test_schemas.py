@@ -11,10 +11,10 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.manifest import MANIFEST, write_manifest
+from cllm4rec.files.manifest import MANIFEST, write_manifest
 from cllm4rec.models import load
-from cllm4rec.training.checkpoint import RunFolder
-from cllm4rec.training.state import StateFile
+from cllm4rec.training.resume import ResumeFile
+from cllm4rec.training.run_folder import RunFolder
 from tests.support.damage import load_stage, resume, sign_again
 from tests.support.tables import refused
 
@@ -225,5 +225,5 @@ def test_a_state_that_does_not_fit_is_one_line(
     tensors, described = load_file(state.path), state.described()
     assert described is not None
     change(tensors, described)
-    StateFile(state.path).save({name: torch.from_numpy(array) for name, array in tensors.items()}, described)
+    ResumeFile(state.path).save({name: torch.from_numpy(array) for name, array in tensors.items()}, described)
     assert need in refused(resume, interrupted)

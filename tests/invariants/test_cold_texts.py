@@ -6,8 +6,8 @@ from functools import cache
 import polars as pl
 import pytest
 
+from cllm4rec.corpora.content import content_documents
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.text.content import content_documents
 from tests.support.planted import (
     COLD,
     assert_the_same_is_learned,

@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from cllm4rec import finetune, pretrain
+from cllm4rec.corpora.content import content_documents
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.text.content import content_documents
 from tests.support.planted import (
     STAGE_OBJECTIVES,
     WORDS,

@@ -11,7 +11,7 @@ from cllm4rec import evaluate, pretrain, recommend
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import measure
 from cllm4rec.models.base import Recommender
-from cllm4rec.models.popularity import Popularity
+from cllm4rec.models.baselines.popularity import Popularity
 from tests.support.reviewed_books import reviewed_books
 
 

@@ -11,13 +11,13 @@ from transformers import GPT2Config, LlamaConfig, PreTrainedModel
 from transformers.models.auto import AutoModelForCausalLM
 
 from cllm4rec import evaluate, finetune, pretrain, recommend
+from cllm4rec.corpora.tokenizer import train_bpe
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.manifest import MANIFEST, file_record
-from cllm4rec.models.backbone import check_backbone, load_backbone
-from cllm4rec.models.configs import BackboneConfig
-from cllm4rec.text.tokenizer import train_bpe
-from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.files.manifest import MANIFEST, file_record
+from cllm4rec.models.language.backbone import check_backbone, load_backbone
+from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.training.run_description import signed_text
+from cllm4rec.training.run_folder import RunFolder
 from tests.support.worlds import taste_dataset
 
 ARCHITECTURES = ("gpt2", "llama")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cllm4rec import cli, evaluate, finetune, prepare, pretrain, recommend
+from cllm4rec import evaluate, finetune, prepare, pretrain, recommend
+from cllm4rec.commands import flags as cli
 
 COMMANDS = {
     "prepare": prepare,

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from cllm4rec.data.manifest import write_manifest
+from cllm4rec.files.manifest import write_manifest
 from cllm4rec.models import system_class
 from cllm4rec.models.base import Recommender
-from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.training.run_folder import RunFolder
 from tests.support.commands import call
 
 SYSTEMS = ("ease", "itemknn", "popularity", "sasrec", "cllm4rec", "rsllm")

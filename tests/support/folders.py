@@ -4,14 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cllm4rec.data.folders import replace_folder
+from cllm4rec.files.folders import replace_folder
 
 MARKER, OTHER = "part-00000.parquet", "part-00001.parquet"
 HOLD = """
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from cllm4rec.data.locks import locked
+from cllm4rec.files.locks import locked
 with ExitStack() as stack:
     for path in sys.argv[1:]:
         stack.enter_context(locked(Path(path)))

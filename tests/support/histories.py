@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from cllm4rec.corpora.base import Corpus
+from cllm4rec.corpora.content import ContentCorpus, Document
+from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions, RecommendationCorpus
+from cllm4rec.corpora.padding import Batch
+from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from cllm4rec.data.interactions import Interactions
-from cllm4rec.text.content import ContentCorpus, Document
-from cllm4rec.text.corpora import Corpus
-from cllm4rec.text.histories import CollaborativeCorpus, HistoryOptions, RecommendationCorpus
-from cllm4rec.text.ragged import Batch
-from cllm4rec.text.tokenizer import ExtendedTokenizer
 
 N_USERS, N_ITEMS = 100, 200
 KINDS = ("collaborative", "recommendation", "content")
@@ -65,13 +65,13 @@ def content_corpus(
         user = int(generator.integers(N_USERS)) if has_user else -1
         item = int(generator.integers(N_ITEMS)) if has_item else -1
         documents.append((kind, field, user, item, words))
-    given = HistoryOptions(**({"context": 64} | options))
+    given = HistoryCorpusOptions(**({"context": 64} | options))
     return ContentCorpus(documents, tokenizer, given, tokens_per_pass), documents
 
 
 def corpora(tokenizer: ExtendedTokenizer, **options: Any) -> dict[str, Any]:
     """A corpus of each kind, over the same users and items."""
-    given = HistoryOptions(**({"context": 32} | options))
+    given = HistoryCorpusOptions(**({"context": 32} | options))
     train = random_histories()
     return {
         "collaborative": CollaborativeCorpus(train, tokenizer, given),

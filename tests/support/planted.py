@@ -10,9 +10,9 @@ from transformers import PreTrainedTokenizerFast
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import TasteWorld, taste_world
-from cllm4rec.models import backbone
-from cllm4rec.models.cllm4rec import CLLM4Rec
-from cllm4rec.models.configs import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
+from cllm4rec.models.language import backbone
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import EpochRecord
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions, RecommendationCorpus
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.cllm4rec import CLLM4Rec
-from cllm4rec.text.histories import CollaborativeCorpus, HistoryOptions, RecommendationCorpus
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from tests.support.systems import QUICK, fit_stages
 from tests.support.worlds import taste_dataset
 
@@ -28,7 +28,7 @@ def recommendation_corpus(**options: Any) -> RecommendationCorpus:
     return RecommendationCorpus(
         small_dataset().train.interactions,
         trained_model().tokenizer,
-        HistoryOptions(**{"context": 1024, **options}),
+        HistoryCorpusOptions(**{"context": 1024, **options}),
     )
 
 

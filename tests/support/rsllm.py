@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from cllm4rec.corpora.rsllm_prompts import PromptWriter
+from cllm4rec.corpora.tokenizer import ExtendedTokenizer, train_bpe
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.configs import RSLLMConfig, SASRecConfig
-from cllm4rec.models.rsllm import RSLLM
-from cllm4rec.models.sasrec import SASRec
-from cllm4rec.text.ragged import Ragged
-from cllm4rec.text.tokenizer import ExtendedTokenizer, train_bpe
-from cllm4rec.text.unified import ItemWriter
+from cllm4rec.data.ragged import Ragged
+from cllm4rec.models.rsllm.config import RSLLMConfig
+from cllm4rec.models.rsllm.recommender import RSLLM
+from cllm4rec.models.sequential.config import SASRecConfig
+from cllm4rec.models.sequential.sasrec import SASRec
 from cllm4rec.training.config import TrainConfig
 from tests.support.systems import fit_stages
 from tests.support.worlds import taste_dataset
@@ -29,12 +30,12 @@ def tokenizer() -> ExtendedTokenizer:
     return ExtendedTokenizer(words, len(words), 0, len(TITLES))
 
 
-def writer(form: str = "unified", title_words: int = 8) -> ItemWriter:
-    return ItemWriter(tokenizer(), TITLES, form, title_words)
+def writer(form: str = "unified", title_words: int = 8) -> PromptWriter:
+    return PromptWriter(tokenizer(), TITLES, form, title_words)
 
 
 def ragged(*lists: list[int]) -> Ragged:
-    return Ragged.of([np.array(numbers, dtype=np.int64) for numbers in lists])
+    return Ragged.from_lists([np.array(numbers, dtype=np.int64) for numbers in lists])
 
 
 def tokens_of(text: str) -> list[int]:
@@ -56,7 +57,7 @@ def sasrec() -> SASRec:
 def untrained(**settings: Any) -> RSLLM:
     """An unfitted RSLLM whose sequential recommender is `sasrec()`."""
     model = RSLLM(RSLLMConfig(**{"dropout": 0.0, "title_words": 4, **settings}))
-    model.given_first = sasrec()
+    model.trained_base = sasrec()
     return model
 
 

@@ -10,7 +10,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import SYSTEMS, system_class
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.neural import NeuralRecommender
-from cllm4rec.models.one_stage import OneStage
+from cllm4rec.models.one_stage import OneStageRecommender
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import EpochRecord
 from tests.support.worlds import taste_dataset
@@ -24,7 +24,7 @@ SETTINGS = {  # fixed, so that nothing is searched; a system that is not named h
     "rsllm": {"dropout": 0.1, "title_words": 4},
 }
 QUICK = TrainConfig(epochs=2, batch_size=16, warmup_steps=5)
-ONE_STAGE = [name for name in SYSTEMS if issubclass(system_class(name), OneStage)]
+ONE_STAGE = [name for name in SYSTEMS if issubclass(system_class(name), OneStageRecommender)]
 Model = TypeVar("Model", bound=NeuralRecommender)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from cllm4rec.text.tokenizer import ExtendedTokenizer, train_bpe
+from cllm4rec.corpora.tokenizer import ExtendedTokenizer, train_bpe
 
 N_USERS, N_ITEMS = 10, 20
 SENTENCES = [

@@ -2,8 +2,8 @@
 
 from functools import cache
 
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.training.config import TrainConfig
 

@@ -6,9 +6,9 @@ from functools import cache
 import numpy as np
 import polars as pl
 
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.interactions import Interactions
-from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
 
 

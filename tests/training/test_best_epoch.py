@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from cllm4rec.models import neural
-from cllm4rec.models.cllm4rec import CLLM4Rec
-from cllm4rec.models.configs import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import EpochRecord
 from tests.support.training import QUICK, small_dataset
 
 
-class Course:
+class TrainingRun:
     """A fit with given validation metrics, and its table after each epoch and whenever weights are kept."""
 
     def __init__(
@@ -43,7 +43,7 @@ class Course:
 
 
 def test_the_best_epoch_is_served_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    course = Course([0.1, 0.5, 0.3, 0.2], QUICK, monkeypatch)
+    course = TrainingRun([0.1, 0.5, 0.3, 0.2], QUICK, monkeypatch)
     assert [record.best for record in course.records] == [True, True, False, False]
     assert [record.validation for record in course.records] == [0.1, 0.5, 0.3, 0.2]
     assert len(course.kept) == 2
@@ -53,7 +53,7 @@ def test_the_best_epoch_is_served_not_the_last(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_equal_later_epoch_does_not_replace_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
-    course = Course([0.5, 0.5, 0.5, 0.5], QUICK, monkeypatch)
+    course = TrainingRun([0.5, 0.5, 0.5, 0.5], QUICK, monkeypatch)
     assert torch.equal(course.table, course.after_epoch[0])
 
 
@@ -62,7 +62,7 @@ def test_patience_counts_epochs_without_improvement(
     patience: int, n_epochs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     qualities = [0.2, 0.3, 0.1, 0.1, 0.4, 0.1, 0.1, 0.1]
-    course = Course(qualities, replace(QUICK, epochs=20, patience=patience), monkeypatch)
+    course = TrainingRun(qualities, replace(QUICK, epochs=20, patience=patience), monkeypatch)
     assert len(course.records) == n_epochs
     best = int(np.argmax(qualities[:n_epochs]))
     assert torch.equal(course.table, course.after_epoch[best])
@@ -70,25 +70,27 @@ def test_patience_counts_epochs_without_improvement(
 
 def test_epochs_that_are_not_validated_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validated: the first epoch, every third epoch after it, and the last. Patience counts epochs."""
-    course = Course([0.2, 0.3, 0.1, 0.1], replace(QUICK, epochs=9, patience=5, validate_every=3), monkeypatch)
+    course = TrainingRun(
+        [0.2, 0.3, 0.1, 0.1], replace(QUICK, epochs=9, patience=5, validate_every=3), monkeypatch
+    )
     validated = [record.epoch for record in course.records if record.validation is not None]
     assert (validated, len(course.records)) == ([0, 3, 6, 8], 9)
     assert [record.epoch for record in course.records if record.best] == [0, 3]
     assert torch.equal(course.table, course.after_epoch[3])
     assert len(course.kept) == 2
     config = replace(QUICK, epochs=50, patience=5, validate_every=3)
-    patient = Course([0.2, 0.3, 0.1, 0.1], config, monkeypatch)
+    patient = TrainingRun([0.2, 0.3, 0.1, 0.1], config, monkeypatch)
     assert [record.epoch for record in patient.records] == list(range(10)), "six epochs after the best"
 
 
 def test_epochs_end_training_where_patience_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    course = Course([0.1, 0.2, 0.3, 0.4, 0.5], replace(QUICK, epochs=5), monkeypatch)
+    course = TrainingRun([0.1, 0.2, 0.3, 0.4, 0.5], replace(QUICK, epochs=5), monkeypatch)
     assert [record.epoch for record in course.records] == [0, 1, 2, 3, 4]
 
 
 def test_max_minutes_stop_training_and_what_was_learned_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(QUICK, epochs=1000, patience=1000, max_minutes=1e-9)
-    course = Course([0.1] * 1000, config, monkeypatch)
+    course = TrainingRun([0.1] * 1000, config, monkeypatch)
     assert len(course.records) == 1
     assert len(course.kept) == 1
     assert torch.equal(course.table, course.kept[0])
@@ -104,7 +106,7 @@ def test_max_minutes_stop_within_the_warm_up_too() -> None:
 
 
 def test_without_validation_the_last_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    course = Course(None, QUICK, monkeypatch)
+    course = TrainingRun(None, QUICK, monkeypatch)
     assert len(course.records) == QUICK.epochs
     assert all(record.validation is None and not record.best for record in course.records)
     assert torch.equal(course.table, course.after_epoch[-1])

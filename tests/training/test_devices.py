@@ -8,8 +8,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
-from cllm4rec.models import neural
-from cllm4rec.models.neural import make_accelerator, on_gpu, own_precision
+from cllm4rec.training import device
+from cllm4rec.training.device import default_precision, make_accelerator, on_gpu
 
 
 @pytest.fixture
@@ -19,11 +19,11 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def accelerator(**given: Any) -> SimpleNamespace:
         arguments.update(given)
-        from_environment = neural.os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        from_environment = device.os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         precision = given["mixed_precision"] or from_environment
         return SimpleNamespace(distributed_type=DistributedType.NO, mixed_precision=precision)
 
-    monkeypatch.setattr(neural, "Accelerator", accelerator)
+    monkeypatch.setattr(device, "Accelerator", accelerator)
     for name in ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_USE_CPU"):
         monkeypatch.delenv(name, raising=False)
     return arguments
@@ -42,7 +42,7 @@ def test_a_gpu_trains_in_bf16_where_its_hardware_has_it(
     in_hardware: bool, expected: str, requested: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpu(monkeypatch, in_hardware)
-    assert make_accelerator().mixed_precision == own_precision() == expected
+    assert make_accelerator().mixed_precision == default_precision() == expected
 
 
 @pytest.mark.parametrize("given", ["no", "bf16"])
@@ -62,7 +62,7 @@ def test_a_requested_cpu_is_not_a_gpu(requested: dict[str, Any], monkeypatch: py
     assert on_gpu()
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     assert not on_gpu()
-    assert make_accelerator().mixed_precision == own_precision() == "no"
+    assert make_accelerator().mixed_precision == default_precision() == "no"
 
 
 def test_a_gpu_without_double_precision_is_not_used(

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from cllm4rec import pretrain
-from cllm4rec.models.neural import make_accelerator
-from cllm4rec.text.corpora import Corpus
-from cllm4rec.text.ragged import Batch
+from cllm4rec.corpora.base import Corpus
+from cllm4rec.corpora.padding import Batch
 from cllm4rec.training import loop
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import Objective
+from cllm4rec.training.device import make_accelerator
+from cllm4rec.training.objective import Objective
 from tests.support.reviewed_books import reviewed_books
 
 

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from cllm4rec.text.corpora import Corpus
-from cllm4rec.text.ragged import Batch
+from cllm4rec.corpora.base import Corpus
+from cllm4rec.corpora.padding import Batch
 from cllm4rec.training import loop
+from cllm4rec.training.batching import grouped_by_length
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import Objective, grouped_by_length
-from cllm4rec.training.rehearsal import TIMED_STEPS, _typical_steps
+from cllm4rec.training.dry_run import TIMED_STEPS, _typical_steps
+from cllm4rec.training.objective import Objective
 
 
 class LengthsAlone(Corpus):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from cllm4rec.corpora.padding import cut_by_length
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.cllm4rec import CLLM4Rec
-from cllm4rec.models.configs import CLLM4RecConfig
-from cllm4rec.text.ragged import cut_by_length
-from cllm4rec.training import loop
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
+from cllm4rec.training import batching
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import EpochRecord
 from tests.support.training import QUICK, small_dataset
@@ -54,7 +54,7 @@ def test_a_batch_computed_in_two_groups_is_the_same_batch(
 
     config = TrainConfig(epochs=1, batch_size=16, warmup_steps=2)
     for cut in (counted, whole):
-        monkeypatch.setattr(loop, "cut_by_length", cut)
+        monkeypatch.setattr(batching, "cut_by_length", cut)
         model = CLLM4Rec(CLLM4RecConfig(content_warmup=0))
         model.fit(small_dataset().train, None, config, "pretrain")
         if stage == "finetune":

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cllm4rec.training import losses
+from cllm4rec.training import blocked_nll
 from cllm4rec.training.losses import multinomial_nll, pull
 
 N_ROWS, N_CLASSES, WIDTH = 9, 11, 5
@@ -57,8 +57,8 @@ def dense_nll(
 def test_multinomial_nll_and_gradients_equal_a_dense_float64_reference(
     shown: bool, rows_at_once: int, fewest_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", rows_at_once * N_CLASSES)
-    monkeypatch.setattr(losses, "FEWEST_ROWS", fewest_rows)
+    monkeypatch.setattr(blocked_nll, "LOGITS_AT_ONCE", rows_at_once * N_CLASSES)
+    monkeypatch.setattr(blocked_nll, "FEWEST_ROWS", fewest_rows)
     exact = example(shown)
     for name in ("states", "classes"):
         exact[name].requires_grad_(True)
@@ -85,8 +85,8 @@ def test_under_autocast_products_alone_are_rounded(
 
     States that are sure of their targets still have a loss and a gradient near zero: p - 1 is rounded, not p.
     """
-    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 3 * N_CLASSES)
-    monkeypatch.setattr(losses, "FEWEST_ROWS", fewest_rows)
+    monkeypatch.setattr(blocked_nll, "LOGITS_AT_ONCE", 3 * N_CLASSES)
+    monkeypatch.setattr(blocked_nll, "FEWEST_ROWS", fewest_rows)
     generator = torch.Generator().manual_seed(0)
     classes = torch.randn(N_CLASSES, 64, generator=generator).bfloat16()
     rows, targets = torch.arange(N_ROWS), torch.randint(N_CLASSES, (N_ROWS,), generator=generator)
@@ -124,7 +124,7 @@ def test_multinomial_nll_by_hand() -> None:
 def test_a_state_without_targets_adds_nothing_though_all_classes_are_left_out(
     n_rows: int, logits_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", logits_at_once)
+    monkeypatch.setattr(blocked_nll, "LOGITS_AT_ONCE", logits_at_once)
     states, classes = torch.ones(n_rows, 4, requires_grad=True), torch.randn(2, 4, requires_grad=True)
     none = torch.zeros(0, dtype=torch.int64)
     everything = {

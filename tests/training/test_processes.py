@@ -40,7 +40,7 @@ from safetensors.torch import save_file
 
 from cllm4rec import evaluate, finetune, pretrain, recommend
 from cllm4rec.training import loop
-from cllm4rec.training.optimizers import Optimizer
+from cllm4rec.training.optimizer import Optimizer
 
 torch.set_num_threads(1)
 torch.Tensor.float = torch.Tensor.double
@@ -57,12 +57,12 @@ def counted(optimizer, rate):
     step(optimizer, rate)
     state["step"] += 1
     if state["step"] % 50 == 0:
-        optimizer.catch_up()  # which rows are behind depends on who reads what
+        optimizer.apply_missed_steps()  # which rows are behind depends on who reads what
         note()
 
 def noted(net, *arguments):
     state["net"] = net.double()
-    loop.Course.take_best = lambda course: None
+    loop.TrainingRun.take_best = lambda course: None
     train(net, *arguments)
     note()
     on_best = arguments[4]

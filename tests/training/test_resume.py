@@ -12,14 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.synthetic import taste_world
-from cllm4rec.models.cllm4rec import CLLM4Rec
-from cllm4rec.models.configs import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.training import loop
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.meter import EpochRecord
-from cllm4rec.training.state import StateFile, Stopped
+from cllm4rec.training.progress import EpochRecord
+from cllm4rec.training.resume import ResumeFile, Stopped
 from tests.faults.digests import without_clock
 from tests.support.interruption import StopAfter
 
@@ -61,7 +61,7 @@ def test_a_stop_after_any_step_changes_nothing(
 ) -> None:
     stage, expected, records, n_steps = uninterrupted
     assert n_steps > 40
-    state, seen = StateFile(tmp_path / "state.safetensors"), []
+    state, seen = ResumeFile(tmp_path / "state.safetensors"), []
     with pytest.raises(Stopped):
         model_before(stage).fit(
             DATASET.train,
@@ -86,7 +86,7 @@ def test_many_stops_change_nothing(
     uninterrupted: tuple[str, dict[str, np.ndarray], list[EpochRecord], int], tmp_path: Path
 ) -> None:
     stage, expected, records, _ = uninterrupted
-    state, seen, stops = StateFile(tmp_path / "state.safetensors"), [], 0
+    state, seen, stops = ResumeFile(tmp_path / "state.safetensors"), [], 0
     while True:
         model = model_before(stage)
         try:
@@ -112,10 +112,10 @@ def test_the_state_within_an_epoch_is_saved_when_it_is_due(
 ) -> None:
     """Training that is killed within an epoch resumes from the middle of it."""
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
-    state, saved = StateFile(tmp_path / "state.safetensors"), []
-    write = StateFile.write
+    state, saved = ResumeFile(tmp_path / "state.safetensors"), []
+    write = ResumeFile.write
 
-    def noting(self: StateFile, *arguments: Any) -> None:
+    def noting(self: ResumeFile, *arguments: Any) -> None:
         write(self, *arguments)
         described = self.described()
         assert described is not None
@@ -123,11 +123,11 @@ def test_the_state_within_an_epoch_is_saved_when_it_is_due(
         if len(saved) == 5:
             raise MemoryError("killed")
 
-    monkeypatch.setattr(StateFile, "write", noting)
+    monkeypatch.setattr(ResumeFile, "write", noting)
     with pytest.raises(MemoryError):
         CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
     assert saved == [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4)]
-    monkeypatch.setattr(StateFile, "write", write)
+    monkeypatch.setattr(ResumeFile, "write", write)
     resumed = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
     expected = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG)._arrays()
     assert all(np.array_equal(array, expected[name]) for name, array in resumed._arrays().items())
@@ -135,7 +135,7 @@ def test_the_state_within_an_epoch_is_saved_when_it_is_due(
 
 def test_a_state_after_the_last_epoch_ends_at_once_with_the_best_weights(tmp_path: Path) -> None:
     """A kill between the last save and the end: nothing is trained again, and the best epoch is served."""
-    state, records = StateFile(tmp_path / "state.safetensors"), []
+    state, records = ResumeFile(tmp_path / "state.safetensors"), []
     first = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, on_epoch=records.append, state=state)
     assert records and state.path.is_file(), "the caller that created the file removes it"
     again: list[EpochRecord] = []
@@ -144,7 +144,7 @@ def test_a_state_after_the_last_epoch_ends_at_once_with_the_best_weights(tmp_pat
     assert all(np.array_equal(array, first._arrays()[name]) for name, array in second._arrays().items())
 
 
-def set_progress(state: StateFile, **changes: Any) -> None:
+def set_progress(state: ResumeFile, **changes: Any) -> None:
     """Change the progress in a state."""
     described = state.described()
     assert described is not None
@@ -153,7 +153,7 @@ def set_progress(state: StateFile, **changes: Any) -> None:
 
 
 def test_time_spent_before_a_stop_counts(tmp_path: Path) -> None:
-    state, records = StateFile(tmp_path / "state.safetensors"), []
+    state, records = ResumeFile(tmp_path / "state.safetensors"), []
     with pytest.raises(Stopped):
         CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(3))
     set_progress(state, seconds=3600.0)
@@ -167,7 +167,7 @@ def test_time_spent_before_a_stop_counts(tmp_path: Path) -> None:
 
 def test_a_stop_in_the_step_in_which_the_time_runs_out_loses_nothing(tmp_path: Path) -> None:
     """The shortened epoch is validated and kept, as without the stop."""
-    config, state = replace(CONFIG, max_minutes=1e-9), StateFile(tmp_path / "state.safetensors")
+    config, state = replace(CONFIG, max_minutes=1e-9), ResumeFile(tmp_path / "state.safetensors")
     expected: list[EpochRecord] = []
     whole = CLLM4Rec().fit(DATASET.train, DATASET.validation, config, on_epoch=expected.append)
     with pytest.raises(Stopped):
@@ -185,11 +185,11 @@ def test_a_stop_requested_before_validation_takes_effect_before_it(
 ) -> None:
     """Validation may take long: the epoch's steps are saved, and training resumes with validation."""
     steps: list[str] = []
-    step = loop.Course.step
+    step = loop.TrainingRun.step
     monkeypatch.setattr(
-        loop.Course, "step", lambda self, *arguments: (steps.append("step"), step(self, *arguments))[1]
+        loop.TrainingRun, "step", lambda self, *arguments: (steps.append("step"), step(self, *arguments))[1]
     )
-    state, records = StateFile(tmp_path / "state.safetensors"), []
+    state, records = ResumeFile(tmp_path / "state.safetensors"), []
     config = replace(CONFIG, epochs=1)
     CLLM4Rec(CLLM4RecConfig(content_ratio=0)).fit(DATASET.train, DATASET.validation, config)
     n_steps = len(steps)
@@ -212,7 +212,7 @@ def test_a_stop_requested_before_validation_takes_effect_before_it(
 
 
 def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
-    state = StateFile(tmp_path / "state.safetensors")
+    state = ResumeFile(tmp_path / "state.safetensors")
     with pytest.raises(Stopped):
         CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(2))
     described = state.described() or {}
@@ -222,7 +222,7 @@ def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_state_that_lacks_a_weight_is_refused(tmp_path: Path) -> None:
-    state = StateFile(tmp_path / "state.safetensors")
+    state = ResumeFile(tmp_path / "state.safetensors")
     with pytest.raises(Stopped):
         CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(2))
     kept = {name: t for name, t in load_file(state.path).items() if name != "now.content.users.weight"}
@@ -232,7 +232,7 @@ def test_a_state_that_lacks_a_weight_is_refused(tmp_path: Path) -> None:
 
 
 def test_training_that_diverges_leaves_no_state_that_would_lead_there_again(tmp_path: Path) -> None:
-    state = StateFile(tmp_path / "state.safetensors")
+    state = ResumeFile(tmp_path / "state.safetensors")
     config = replace(CONFIG, learning_rate=1e30, warmup_steps=0)
     with pytest.raises(ValueError, match="training diverged"):
         CLLM4Rec().fit(DATASET.train, DATASET.validation, config, state=state)
@@ -240,7 +240,7 @@ def test_training_that_diverges_leaves_no_state_that_would_lead_there_again(tmp_
 
 
 def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
-    state = StateFile(tmp_path / "state.safetensors", {"training": {"seed": 0}})
+    state = ResumeFile(tmp_path / "state.safetensors", {"training": {"seed": 0}})
     with pytest.raises(Stopped):
         CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(2))
     with pytest.raises(ValueError, match="training is not as it was"):
@@ -254,7 +254,7 @@ def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0, 7, 200, 5000])
 def test_a_damaged_state_is_refused_in_one_line(keep: int, tmp_path: Path) -> None:
-    state = StateFile(tmp_path / "state.safetensors")
+    state = ResumeFile(tmp_path / "state.safetensors")
     with pytest.raises(Stopped):
         CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(2))
     state.path.write_bytes(state.path.read_bytes()[:keep])

@@ -13,12 +13,12 @@ import pytest
 from accelerate import Accelerator
 
 from cllm4rec import finetune, pretrain
-from cllm4rec.data.files import write_text
-from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.synthetic import taste_world
+from cllm4rec.files.writing import write_text
 from cllm4rec.models import load
-from cllm4rec.training.checkpoint import RunFolder
 from cllm4rec.training.run_description import signed_text
+from cllm4rec.training.run_folder import RunFolder
 from tests.faults.digests import without_clock
 from tests.support.commands import call, refusal, start
 from tests.support.interruption import StopAfter
@@ -159,7 +159,7 @@ def test_three_kills_at_random_moments_change_nothing(
 def interrupted(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A run whose pretraining was stopped in its second epoch."""
     with monkeypatch.context() as patch:
-        patch.setattr("cllm4rec.stages.StopRequest.__call__", StopAfter(20).__call__)
+        patch.setattr("cllm4rec.commands.stages.StopRequest.__call__", StopAfter(20).__call__)
         with pytest.raises(SystemExit):
             pretrain.main(flags("pretrain", data, tmp_path / "run"))
     yield tmp_path / "run"
@@ -190,7 +190,7 @@ def test_a_run_resumes_in_its_first_precision(
     message = refusal("pretrain", *resume_flags("pretrain", interrupted))
     assert message.endswith("began in precision no, not bf16: set ACCELERATE_MIXED_PRECISION=no")
     with monkeypatch.context() as patch, caplog.at_level("INFO"), pytest.raises(SystemExit):
-        patch.setattr("cllm4rec.stages.StopRequest.__call__", StopAfter(2).__call__)
+        patch.setattr("cllm4rec.commands.stages.StopRequest.__call__", StopAfter(2).__call__)
         pretrain.main(flags("pretrain", data, interrupted.with_name("half")))
     assert "go on with: ACCELERATE_MIXED_PRECISION=bf16 python -m cllm4rec.pretrain" in caplog.text
 
@@ -247,7 +247,7 @@ def test_weights_lost_after_an_interruption_are_written_again(
     data: Path, whole: Path, tmp_path: Path
 ) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr("cllm4rec.stages.StopRequest.__call__", StopAfter(60).__call__)
+        patch.setattr("cllm4rec.commands.stages.StopRequest.__call__", StopAfter(60).__call__)
         pretrain.main(flags("pretrain", data, tmp_path / "run"))
     shutil.rmtree(tmp_path / "run" / "pretrain")
     pretrain.main(resume_flags("pretrain", tmp_path / "run"))

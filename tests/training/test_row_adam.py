@@ -10,21 +10,21 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.synthetic import taste_world
-from cllm4rec.models.cllm4rec import CLLM4Rec
-from cllm4rec.models.configs import CLLM4RecConfig
-from cllm4rec.models.tables import IDTable
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.id_embeddings import IDEmbeddings
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.optimizers import Optimizer
-from cllm4rec.training.rows import RowAdam, RowTable, coalesced
+from cllm4rec.training.optimizer import Optimizer
+from cllm4rec.training.row_adam import EmbeddingTable, RowAdam, coalesced
 
 N_ROWS, WIDTH, STEPS = 40, 6, 600
 
 
-def table_of(weights: Tensor) -> RowTable:
+def table_of(weights: Tensor) -> EmbeddingTable:
     """A table with row-sparse gradients."""
-    table = RowTable(*weights.shape)
+    table = EmbeddingTable(*weights.shape)
     table.sparse = True
     with torch.no_grad():
         table.weight.copy_(weights)
@@ -53,7 +53,7 @@ def reads(seed: int) -> list[tuple[Tensor, Tensor]]:
 class TableNet(nn.Module):
     """A network that is a table."""
 
-    def __init__(self, table: RowTable) -> None:
+    def __init__(self, table: EmbeddingTable) -> None:
         super().__init__()
         self.table = table
 
@@ -67,7 +67,7 @@ def test_rows_move_as_under_dense_adam(
     size: float, rows_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Gradients of any size, down to epsilon. The tolerance is the rounding error of float32."""
-    monkeypatch.setattr("cllm4rec.training.rows.ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr("cllm4rec.training.row_adam.ROWS_AT_ONCE", rows_at_once)
     weights = torch.randn(N_ROWS, WIDTH, generator=torch.Generator().manual_seed(1))
     table, dense = table_of(weights), nn.Parameter(weights.double())
     row_adam, dense_adam = RowAdam(table), torch.optim.AdamW([dense], weight_decay=0.0)
@@ -84,7 +84,7 @@ def test_rows_move_as_under_dense_adam(
         tolerance = 3e-4 * rate_of(99) * 10
         torch.testing.assert_close(table.weight[rows].double(), dense[rows], rtol=0, atol=tolerance)
     assert (row_adam.done < STEPS).sum() > N_ROWS / 2, "most rows have missed steps"
-    row_adam.catch_up()
+    row_adam.apply_missed_steps()
     assert (dense - weights).abs().max() > 0.1
     torch.testing.assert_close(table.weight.double(), dense, rtol=0, atol=3e-5)
 
@@ -132,7 +132,7 @@ def test_two_processes_that_read_other_rows_keep_the_same_table() -> None:
         row_adam.step(rate_of(step))
         alone.weight.grad = None
     for adam in (row_adam, *(optimizer.rows["table"] for optimizer in optimizers)):
-        adam.catch_up()
+        adam.apply_missed_steps()
     assert torch.equal(shared[0].weight, shared[1].weight)
     torch.testing.assert_close(shared[0].weight, alone.weight, rtol=0, atol=1e-6)
 
@@ -140,7 +140,7 @@ def test_two_processes_that_read_other_rows_keep_the_same_table() -> None:
 def test_tables_of_several_processes_start_as_that_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Initial tables computed on different processors may differ by rounding."""
     table, first = table_of(torch.zeros(N_ROWS, WIDTH)), torch.randn(N_ROWS, WIDTH)
-    monkeypatch.setattr("cllm4rec.training.optimizers.broadcast", lambda weights: weights.copy_(first))
+    monkeypatch.setattr("cllm4rec.training.optimizer.broadcast", lambda weights: weights.copy_(first))
     Optimizer(TableNet(table), SimpleNamespace(num_processes=2))
     assert torch.equal(table.weight, first)
 
@@ -150,7 +150,7 @@ def test_a_loaded_state_resumes_bit_for_bit() -> None:
     table = table_of(weights)
     adam = RowAdam(table)
 
-    def make(table: RowTable, adam: RowAdam, steps: range) -> None:
+    def make(table: EmbeddingTable, adam: RowAdam, steps: range) -> None:
         for step in steps:
             rows, slopes = reads(3)[step]
             (table(rows) * slopes).sum().backward()  # type: ignore[no-untyped-call]
@@ -165,8 +165,8 @@ def test_a_loaded_state_resumes_bit_for_bit() -> None:
     other = RowAdam(again)
     other.load(saved)
     make(again, other, range(20, 40))
-    adam.catch_up()
-    other.catch_up()
+    adam.apply_missed_steps()
+    other.apply_missed_steps()
     assert torch.equal(table.weight, again.weight)
 
 
@@ -185,9 +185,9 @@ def test_a_sum_of_two_gradients_has_each_row_once_in_either_order() -> None:
 
 
 def dense_tables(made: Callable[..., None]) -> Callable[..., None]:
-    """IDTable.__init__ that leaves all gradients dense."""
+    """IDEmbeddings.__init__ that leaves all gradients dense."""
 
-    def init(self: IDTable, *arguments: Any, **named: Any) -> None:
+    def init(self: IDEmbeddings, *arguments: Any, **named: Any) -> None:
         made(self, *arguments, **named)
         self.users.sparse = False
 
@@ -201,7 +201,7 @@ def test_training_gives_what_dense_adam_gives(monkeypatch: pytest.MonkeyPatch) -
     found = []
     for sparse in (True, False):
         if not sparse:
-            monkeypatch.setattr(IDTable, "__init__", dense_tables(IDTable.__init__))
+            monkeypatch.setattr(IDEmbeddings, "__init__", dense_tables(IDEmbeddings.__init__))
         model = CLLM4Rec(CLLM4RecConfig(start="random", content_warmup=0))
         model.fit(dataset.train, None, TrainConfig(epochs=2, batch_size=4, warmup_steps=5))
         assert model.net.collaborative.users.sparse == sparse

@@ -13,10 +13,10 @@ import pytest
 from cllm4rec import pretrain
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import load
-from cllm4rec.models.configs import CLLM4RecConfig
-from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import EpochRecord
+from cllm4rec.training.run_folder import RunFolder
 from tests.support.training import small_dataset
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cllm4rec.text.sampling import ItemSampler
+from cllm4rec.corpora.item_sampler import ItemSampler
 from cllm4rec.training.losses import DrawnClasses, multinomial_nll, sampled_nll
 from tests.support.skewed import N_ITEMS, skewed_interactions
 

@@ -27,13 +27,14 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim import AdamW
 
-from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.synthetic import taste_world
-from cllm4rec.models.cllm4rec import CLLM4Rec
-from cllm4rec.models.configs import CLLM4RecConfig
-from cllm4rec.models.neural import PRECISIONS
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
+from cllm4rec.training.batching import micro_batches, n_steps
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import Objective, micro_batches, n_steps
+from cllm4rec.training.device import PRECISIONS
+from cllm4rec.training.objective import Objective
 
 N_PROCESSES = 2
 STEPS = 4  # of each objective

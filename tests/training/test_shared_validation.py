@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.preparation import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.evaluation import measure
 from tests.support.commands import run_launched

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.readers import event_table, item_table, read_events, user_table
+from cllm4rec.data.readers.tables import read_event_table, read_events, read_item_table, read_user_table
 from tests.support.event_files import prepare_dataset
 from tests.support.tables import json_lines, refused, written
 
@@ -29,7 +29,7 @@ def test_columns_may_be_named(tmp_path: Path) -> None:
 def test_a_column_is_taken_once(tmp_path: Path) -> None:
     """Named for one purpose, a column is not found for another too."""
     (tmp_path / "e.csv").write_text("user_id,item_id,score\nu,a,5\n")
-    taken = event_table(tmp_path / "e.csv", {"position": "score"}).taken
+    taken = read_event_table(tmp_path / "e.csv", {"position": "score"}).taken
     assert taken == {"user_id": "user_id", "item_id": "item_id", "position": "score"}
 
 
@@ -55,15 +55,15 @@ def test_columns_that_are_not_read_are_named_by_every_reader(kind: str, tmp_path
             "polars": lambda: table,
             "arrow": table.to_arrow,
         }[kind]()
-    found = event_table(source)
+    found = read_event_table(source)
     assert found.unread == ("asin", "images", "helpful vote")
     assert found.account() == [
         "user_id from user, item_id from parent_asin",
         "columns not read: asin, images, helpful vote",
         "columns that could be read instead, by name: asin for item_id",
     ]
-    assert item_table(source).unread == ("user", "asin", "images", "helpful vote")
-    assert user_table(source).unread == ("asin", "parent_asin", "images", "helpful vote")
+    assert read_item_table(source).unread == ("user", "asin", "images", "helpful vote")
+    assert read_user_table(source).unread == ("asin", "parent_asin", "images", "helpful vote")
 
 
 @pytest.mark.parametrize("cell", ["1.5", "inf", "1e300", "x"])

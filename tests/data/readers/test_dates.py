@@ -7,8 +7,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cllm4rec.data.dates import FORMS, PLAIN_FORMS
-from cllm4rec.data.readers import event_table, read_events
+from cllm4rec.data.readers.dates import FORMS, PLAIN_FORMS
+from cllm4rec.data.readers.tables import read_event_table, read_events
 from tests.support.event_files import single_user_file
 from tests.support.tables import refused, written
 
@@ -101,7 +101,7 @@ def test_a_number_above_twelve_says_for_the_column_which_is_the_day(
     "cells", [("01/02/2024", "02/01/2024"), ("31/01/2024", "01/31/2024"), ("01.02.2024 10:00", "5")]
 )
 def test_day_and_month_that_cannot_be_told_apart_are_refused(cells: tuple[str, ...], tmp_path: Path) -> None:
-    message = refused(event_table, single_user_file(tmp_path, "timestamp", *cells))
+    message = refused(read_event_table, single_user_file(tmp_path, "timestamp", *cells))
     assert f"line 2, column timestamp: {cells[0]!r}: day and month cannot be told apart" in message
     assert "write dates as 2024-01-31" in message
 
@@ -115,7 +115,7 @@ def test_day_and_month_that_cannot_be_told_apart_are_refused(cells: tuple[str, .
     ],
 )  # fmt: skip
 def test_invalid_dates_are_refused(cell: str, tmp_path: Path) -> None:
-    message = refused(event_table, single_user_file(tmp_path, "timestamp", "5", cell))
+    message = refused(read_event_table, single_user_file(tmp_path, "timestamp", "5", cell))
     assert f"line 3, column timestamp: {cell!r}: seconds, milliseconds or a date" in message
 
 
@@ -180,7 +180,7 @@ def test_the_unit_of_a_number_depends_on_its_size(
     else:
         cells = pl.Series([number, None], dtype=pl.Int64 if dtype == "int" else pl.Float64)
         frame = pl.DataFrame({"user_id": [1, 1], "item_id": [1, 2], "timestamp": cells})
-        assert event_table(frame).frame["timestamp"].to_list() == [seconds, None]
+        assert read_event_table(frame).frame["timestamp"].to_list() == [seconds, None]
 
 
 def test_nanoseconds_are_exact_and_numbers_are_dates_only_if_all_are(tmp_path: Path) -> None:
@@ -193,5 +193,5 @@ def test_nanoseconds_are_exact_and_numbers_are_dates_only_if_all_are(tmp_path: P
 def test_digits_of_other_scripts_are_no_digits(cell: str) -> None:
     for name in ("timestamp", "time"):
         assert f"row 1, column {name}" in refused(
-            event_table, pl.DataFrame({"user_id": [1], "item_id": [1], name: [cell]})
+            read_event_table, pl.DataFrame({"user_id": [1], "item_id": [1], name: [cell]})
         )

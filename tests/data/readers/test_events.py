@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.readers import read_events, read_items
+from cllm4rec.data.readers.tables import read_events, read_items
 from tests.support.tables import json_lines, written
 
 EVENT_COLUMNS = ["user_id", "item_id", "rating", "timestamp"]

@@ -6,9 +6,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cllm4rec.data import formats
-from cllm4rec.data.memory import out_of_memory
-from cllm4rec.data.readers import read_events
+from cllm4rec.data.readers import formats
+from cllm4rec.data.readers.tables import read_events
+from cllm4rec.files.memory import out_of_memory
 from tests.support.tables import refused, written
 
 

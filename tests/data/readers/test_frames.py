@@ -12,8 +12,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.preparation import build_dataset
 from tests.support.tables import refused
 
 CELLS = {

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cllm4rec.data.formats import TableFile, read_raw
-from cllm4rec.data.readers import read_events, read_items, read_users
-from cllm4rec.data.split_tables import read_split
+from cllm4rec.data.readers.formats import TableFile, read_raw
+from cllm4rec.data.readers.split_tables import read_split
+from cllm4rec.data.readers.tables import read_events, read_items, read_users
 from tests.support.event_files import dataset_events, prepare_dataset
 from tests.support.tables import refused, written
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.preparation import build_dataset
-from cllm4rec.data.readers import read_events
-from cllm4rec.data.split_tables import read_split
+from cllm4rec.data.readers.split_tables import read_split
+from cllm4rec.data.readers.tables import read_events
 from tests.support.event_files import prepare_dataset
 from tests.support.tables import refused, written
 

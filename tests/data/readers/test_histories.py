@@ -9,8 +9,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from cllm4rec.data.preparation import build_dataset
-from cllm4rec.data.readers import event_table
+from cllm4rec.data.build import build_dataset
+from cllm4rec.data.readers.tables import read_event_table
 from tests.support.event_files import dataset_events
 from tests.support.tables import refused, written
 
@@ -33,7 +33,7 @@ HISTORY = [("u", "a", 0), ("u", "b", 1), ("u", "c", 2), ("v", "a", 3)]
     ],
 )
 def test_a_history_gives_events_before_the_target(name: str, content: str, tmp_path: Path) -> None:
-    found = event_table(written(tmp_path / name, content))
+    found = read_event_table(written(tmp_path / name, content))
     assert found.frame.select("user_id", "item_id", "position").rows() == HISTORY
     assert found.n_from_histories == 2
     assert found.unread == ()
@@ -49,7 +49,7 @@ def test_histories_of_typed_tables(frame: Any, tmp_path: Path) -> None:
         source = tmp_path / "e.parquet"
     else:
         source = frame(columns)
-    found = event_table(source)
+    found = read_event_table(source)
     assert found.frame.rows() == [(1, 1, 0), (1, 2, 1), (1, 3, 2), (1, 4, 3), (2, 1, 4)]
     assert found.frame.schema["item_id"] == pl.Int64
 
@@ -58,7 +58,7 @@ def test_items_of_a_history_that_have_a_row_are_not_repeated_and_rows_are_ordere
     tmp_path: Path,
 ) -> None:
     content = "user_id,parent_asin,rating,timestamp,history\nu,c,5,30,x a b\nu,b,4,20,x a\nu,a,3,10,x\n"
-    found = event_table(written(tmp_path / "e.csv", content))
+    found = read_event_table(written(tmp_path / "e.csv", content))
     assert found.frame.rows() == [
         ("u", "x", None, None, 0),
         ("u", "a", 3.0, 10, 1),
@@ -83,7 +83,7 @@ def test_amazon_with_histories(tmp_path: Path) -> None:
 
 
 def test_a_history_without_a_target_is_a_sequence(tmp_path: Path) -> None:
-    found = event_table(written(tmp_path / "e.csv", "user_id,history\nu,a b c\n"))
+    found = read_event_table(written(tmp_path / "e.csv", "user_id,history\nu,a b c\n"))
     assert found.frame.rows() == [("u", "a", 0), ("u", "b", 1), ("u", "c", 2)]
     assert found.taken["item_ids"] == "history"
 
@@ -91,12 +91,12 @@ def test_a_history_without_a_target_is_a_sequence(tmp_path: Path) -> None:
 @pytest.mark.parametrize("history", [["x", None], ["x", " "], [1.5], [["x"]], [True]])
 def test_a_history_that_holds_something_else_is_refused_by_row(history: Any) -> None:
     frame = pd.DataFrame({"user_id": ["u", "u"], "item_id": ["a", "b"], "history": [["x"], history]})
-    assert "the events, row 2, column history" in refused(event_table, frame)
+    assert "the events, row 2, column history" in refused(read_event_table, frame)
 
 
 def test_a_number_is_no_history() -> None:
     frame = pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "history": [5]})
-    found = event_table(frame)
+    found = read_event_table(frame)
     assert (found.frame.rows(), found.unread) == ([("u", "a")], ("history",))
 
 
@@ -123,7 +123,7 @@ def test_counts_and_texts_are_no_histories(cells: list[str | None], kind: str, t
         table.write_parquet(source)
     else:
         source = pd.DataFrame(table.to_dicts()) if kind == "pandas" else table
-    found = event_table(source)
+    found = read_event_table(source)
     assert found.frame.rows() == [("u", "1", 1), ("u", "i2", 2), ("v", "i1", 3)]
     assert (found.unread, found.n_from_histories) == (("history",), 0)
     assert found.account()[-2:] == [
@@ -145,26 +145,26 @@ def test_a_history_is_split_by_the_separator_that_gives_target_items(
     if name == "e.tsv":
         source = tmp_path / name
         table.write_csv(source, separator="\t")
-    assert event_table(source).frame.select("user_id", "item_id").rows() == [
+    assert read_event_table(source).frame.select("user_id", "item_id").rows() == [
         ("u", "a"), ("u", "b"), ("u", "c"), ("v", "a"), ("v", "b"), ("w", "a"),
     ]  # fmt: skip
 
 
 def test_ids_may_hold_a_comma_or_a_space() -> None:
     frame = pl.DataFrame({"user_id": ["u", "v"], "item_id": ["c", "x,y"], "history": ["x,y b", None]})
-    assert event_table(frame).frame["item_id"].to_list() == ["x,y", "b", "c", "x,y"]
+    assert read_event_table(frame).frame["item_id"].to_list() == ["x,y", "b", "c", "x,y"]
     frame = pl.DataFrame(
         {"user_id": ["u", "v"], "item_id": ["Heat", "Toy Story"], "history": ["Toy Story|Up", ""]}
     )
-    assert event_table(frame).frame["item_id"].to_list() == ["Toy Story", "Up", "Heat", "Toy Story"]
+    assert read_event_table(frame).frame["item_id"].to_list() == ["Toy Story", "Up", "Heat", "Toy Story"]
 
 
 def test_a_column_that_is_named_is_a_history_whatever_it_holds() -> None:
     names = {"item_ids": "history"}
     frame = pl.DataFrame({"user_id": ["u"], "item_id": ["c"], "history": ["a b"]})
-    assert event_table(frame).frame.rows() == [("u", "c")]
-    assert event_table(frame, names).frame["item_id"].to_list() == ["a", "b", "c"]
+    assert read_event_table(frame).frame.rows() == [("u", "c")]
+    assert read_event_table(frame, names).frame["item_id"].to_list() == ["a", "b", "c"]
     numbers = pl.DataFrame({"user_id": ["u"], "item_id": ["c"], "history": ["1"]})
-    assert event_table(numbers, names).frame["item_id"].to_list() == ["1", "c"]
-    message = refused(event_table, frame.with_columns(history=pl.lit("a,b")), names)
+    assert read_event_table(numbers, names).frame["item_id"].to_list() == ["1", "c"]
+    message = refused(read_event_table, frame.with_columns(history=pl.lit("a,b")), names)
     assert "the events, row 1, column history: 'a,b': item ids with spaces between are needed" in message

@@ -7,8 +7,8 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from cllm4rec.data.preparation import build_dataset
-from cllm4rec.data.readers import event_table, item_table
+from cllm4rec.data.build import build_dataset
+from cllm4rec.data.readers.tables import read_event_table, read_item_table
 from tests.support.event_files import dataset_events, prepare_dataset
 from tests.support.tables import refused, written
 
@@ -51,8 +51,8 @@ def test_rows_without_a_user_or_an_item_are_dropped_and_counted(
 
 def test_a_row_below_dropped_ones_is_still_named_by_its_line(tmp_path: Path) -> None:
     path = written(tmp_path / "e.csv", "user_id,item_id,rating\n,a,5\n\nu,b,4\nv, ,3\nv,c,good\n")
-    assert "line 6, column rating: 'good'" in refused(event_table, path, drop_incomplete=True)
-    assert "line 2, column user_id: an empty cell" in refused(event_table, path)
+    assert "line 6, column rating: 'good'" in refused(read_event_table, path, drop_incomplete=True)
+    assert "line 2, column user_id: an empty cell" in refused(read_event_table, path)
 
 
 def test_rows_of_items_and_users_without_an_id_and_sequences_without_items_are_dropped_too(
@@ -61,8 +61,8 @@ def test_rows_of_items_and_users_without_an_id_and_sequences_without_items_are_d
     events = written(tmp_path / "e.csv", "user_id,item_ids\nu,a b\nv,\n,c\n")
     items = written(tmp_path / "i.csv", "item_id,title\na,A\n,B\n")
     users = written(tmp_path / "u.csv", "user_id,bio\n,x\n ,y\nu,z\n")
-    assert "line 4, column user_id" in refused(event_table, events)
-    assert "line 3, column item_id" in refused(item_table, items)
+    assert "line 4, column user_id" in refused(read_event_table, events)
+    assert "line 3, column item_id" in refused(read_item_table, items)
     dataset = prepare_dataset(
         tmp_path, "--interactions", events, "--items", items, "--users", users, "--drop-incomplete"
     )

@@ -8,9 +8,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cllm4rec.data.preparation import build_dataset
-from cllm4rec.data.readers import read_events, read_items, read_users
-from cllm4rec.data.split_tables import read_split
+from cllm4rec.data.build import build_dataset
+from cllm4rec.data.readers.split_tables import read_split
+from cllm4rec.data.readers.tables import read_events, read_items, read_users
 from tests.support.tables import json_lines, refused, written
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cllm4rec.data.matching import unmet_ids
-from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.build import build_dataset
+from cllm4rec.data.unmatched import unmet_ids
 from tests.support.event_files import prepare_dataset
 from tests.support.tables import refused, written
 

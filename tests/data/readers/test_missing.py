@@ -13,8 +13,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from cllm4rec.data.missing import is_missing
-from cllm4rec.data.readers import event_table, item_table, read_events, read_items
+from cllm4rec.data.readers.missing import is_missing
+from cllm4rec.data.readers.tables import read_event_table, read_events, read_item_table, read_items
 from tests.support.tables import json_lines, written
 
 NAN = float("nan")
@@ -27,7 +27,7 @@ def test_what_is_missing(value: Any) -> None:
     of_polars, of_pandas = pl.Series([value, "a"], dtype=pl.Object), pd.Series([value, "a"], dtype=object)
     for frame, cells in ((pl.DataFrame, of_polars), (pd.DataFrame, of_pandas)):
         table = frame({"item_id": ["x", "y"], "title": cells, "brand": cells, "year": cells})
-        assert item_table(table).frame.rows() == [("x", "", "", ""), ("y", "a", "a", "a")]
+        assert read_item_table(table).frame.rows() == [("x", "", "", ""), ("y", "a", "a", "a")]
 
 
 @pytest.mark.parametrize("value", [0, 0.0, "", "nan", False, "None", [], datetime.date(2024, 1, 1)], ids=repr)
@@ -93,7 +93,7 @@ FRAMES: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("kind", FRAMES)
 def test_a_missing_value_of_a_frame_is_empty_and_whole_numbers_stay_whole(kind: str) -> None:
-    rows = item_table(FRAMES[kind]()).frame.select("item_id", "title", "categories", "year").rows()
+    rows = read_item_table(FRAMES[kind]()).frame.select("item_id", "title", "categories", "year").rows()
     assert rows == EXPECTED
 
 
@@ -107,7 +107,7 @@ def test_whole_numbers_among_fractions_and_in_lists_stay_whole() -> None:
         }
     )
     expected = [(1, "1", "1.0", "1999"), (2, "2.5", "x", "2000.5"), (3, "", "", "")]
-    assert item_table(frame).frame.rows() == expected
+    assert read_item_table(frame).frame.rows() == expected
 
 
 def test_a_year_that_pandas_wrote_as_a_float_is_a_whole_number(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_words_for_missing_numbers_are_empty_ratings_times_and_positions(
 ])  # fmt: skip
 def test_a_missing_id_is_refused_by_row(frame: Any, row: int) -> None:
     with pytest.raises(ValueError, match=f"the events, row {row}, column user_id: .*: an id is needed"):
-        event_table(frame)
+        read_event_table(frame)
 
 
 def test_nan_ratings_and_times_of_frames_are_empty() -> None:
@@ -168,7 +168,7 @@ def test_nan_ratings_and_times_of_frames_are_empty() -> None:
     }
     columns["review_text"] = ["x", None]
     for frame in (pd.DataFrame(columns), pl.DataFrame(columns), pa.table(columns)):
-        assert event_table(frame).frame.rows() == [(1, 1, 4.0, 5, "x"), (1, 2, None, None, "")]
+        assert read_event_table(frame).frame.rows() == [(1, 1, 4.0, 5, "x"), (1, 2, None, None, "")]
 
 
 @pytest.mark.parametrize(
@@ -192,8 +192,8 @@ def test_large_whole_numbers_in_a_column_with_nan_stay_exact(tmp_path: Path) -> 
     complete = {"user_id": large, "item_id": "x", "position": 1}
     incomplete = {"user_id": 5, "item_id": NAN, "position": NAN}
     path = written(tmp_path / "e.jsonl", json_lines(complete, incomplete))
-    table = event_table(path, drop_incomplete=True)
+    table = read_event_table(path, drop_incomplete=True)
     assert table.frame.rows() == [(large, "x", 1)]
     users = pl.Series([str(10**30), "7"]).cast(pl.Decimal(38, 0))
     decimals = pl.DataFrame({"user_id": users, "item_id": [1, 2]})
-    assert event_table(decimals).frame["user_id"].to_list() == [str(10**30), "7"]
+    assert read_event_table(decimals).frame["user_id"].to_list() == [str(10**30), "7"]

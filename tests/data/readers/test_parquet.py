@@ -6,8 +6,8 @@ from pathlib import Path
 
 import polars as pl
 
-from cllm4rec.data.formats import read_raw
-from cllm4rec.data.readers import read_events, read_items
+from cllm4rec.data.readers.formats import read_raw
+from cllm4rec.data.readers.tables import read_events, read_items
 from tests.support.tables import refused
 
 

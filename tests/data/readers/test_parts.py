@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cllm4rec.data.readers import read_events
+from cllm4rec.data.readers.tables import read_events
 from tests.support.tables import refused, written
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.build import build_dataset
 from tests.support.event_files import prepare_dataset
 from tests.support.tables import refused, written
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cllm4rec.data.readers import event_table, read_events, read_items, read_users
+from cllm4rec.data.readers.tables import read_event_table, read_events, read_items, read_users
 from tests.support.tables import json_lines, refused, written
 
 
@@ -203,7 +203,7 @@ def test_a_rating_without_a_user_is_refused_or_dropped_and_counted(tmp_path: Pat
     assert f"{path}, line {line}, column user_id: an empty cell: an id is needed" in refused(
         read_events, path
     )
-    table = event_table(path, drop_incomplete=True)
+    table = read_event_table(path, drop_incomplete=True)
     assert table.frame.select("user_id", "item_id", "rating").rows() == [("1488844", "1", 3.0)]
     assert table.incomplete["events"] == 1
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cllm4rec.data.formats import TableFile
-from cllm4rec.data.readers import read_events, read_items
+from cllm4rec.data.readers.formats import TableFile
+from cllm4rec.data.readers.tables import read_events, read_items
 from tests.support.tables import refused, written
 
 

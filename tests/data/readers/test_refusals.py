@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cllm4rec.data.formats import read_raw
-from cllm4rec.data.readers import read_events, read_items
+from cllm4rec.data.readers.formats import read_raw
+from cllm4rec.data.readers.tables import read_events, read_items
 from tests.support.tables import json_lines, refused, written
 
 

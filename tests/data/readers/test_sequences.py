@@ -5,9 +5,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cllm4rec.data.formats import TableFile
-from cllm4rec.data.readers import event_table, read_events, read_items
-from cllm4rec.data.split_tables import parts_table
+from cllm4rec.data.readers.formats import TableFile
+from cllm4rec.data.readers.split_tables import parts_table
+from cllm4rec.data.readers.tables import read_event_table, read_events, read_items
 from tests.support.event_files import dataset_events, prepare_dataset
 from tests.support.tables import json_lines, refused, written
 
@@ -33,11 +33,11 @@ def test_a_user_with_a_sequence_in_a_row_has_an_event_for_each_item_in_order(tmp
 def test_sequences_with_another_separator_are_refused(cell: str, tmp_path: Path) -> None:
     path = written(tmp_path / "e.tsv", f"user_id\titem_ids\nu\t{cell}\nv\tc\n")
     assert f"line 2, column item_ids: {cell!r}: item ids with spaces between are needed" in refused(
-        event_table, path
+        read_event_table, path
     )
     rows = pl.DataFrame({"history_items": [cell], "target_item": ["c"], "split": ["test"]})
     assert "the split, row 1, column history_items" in refused(parts_table, rows)
-    assert event_table(written(path, "user_id\titem_ids\nu\tx,y b\n")).frame["item_id"].to_list() == [
+    assert read_event_table(written(path, "user_id\titem_ids\nu\tx,y b\n")).frame["item_id"].to_list() == [
         "x,y",
         "b",
     ]

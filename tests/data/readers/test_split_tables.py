@@ -5,8 +5,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cllm4rec.data.preparation import build_dataset
-from cllm4rec.data.split_tables import parts_table
+from cllm4rec.data.build import build_dataset
+from cllm4rec.data.readers.split_tables import parts_table
 from tests.support.event_files import prepare_dataset
 from tests.support.tables import json_lines, written
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cllm4rec.data.formats import TableFile
-from cllm4rec.data.readers import read_events, read_items, read_users
-from cllm4rec.data.split_tables import read_split
-from cllm4rec.data.text_tables import TextTable
+from cllm4rec.data.readers.formats import TableFile
+from cllm4rec.data.readers.split_tables import read_split
+from cllm4rec.data.readers.tables import read_events, read_items, read_users
+from cllm4rec.data.readers.text import TextTable
 from tests.support.tables import refused, written
 
 

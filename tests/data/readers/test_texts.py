@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.readers import read_items, read_users
+from cllm4rec.data.readers.tables import read_items, read_users
 from tests.support.tables import json_lines, written
 
 

@@ -10,8 +10,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from cllm4rec.data.preparation import build_dataset
-from cllm4rec.data.readers import event_table
+from cllm4rec.data.build import build_dataset
+from cllm4rec.data.readers.tables import read_event_table
 from tests.support.event_files import single_user_file
 from tests.support.tables import refused
 
@@ -31,7 +31,7 @@ DAY = 1706659200  # 2024-01-31
     "date", ["2024-01-31", "20240131", "31/01/2024", "31-Jan-2024", "2024-01-31 00:00:00"]
 )
 def test_a_date_and_a_time_of_day_are_joined(date: str, clock: str, seconds: int, tmp_path: Path) -> None:
-    found = event_table(single_user_file(tmp_path, "date|time", f"{date}|{clock}", f"{date}|"))
+    found = read_event_table(single_user_file(tmp_path, "date|time", f"{date}|{clock}", f"{date}|"))
     assert found.frame["timestamp"].to_list() == [DAY + seconds, DAY]
     assert found.taken["timestamp"] == "date + time"
     assert found.unread == ()
@@ -39,13 +39,13 @@ def test_a_date_and_a_time_of_day_are_joined(date: str, clock: str, seconds: int
 
 def test_a_date_and_a_time_of_day_may_be_named(tmp_path: Path) -> None:
     path = single_user_file(tmp_path, "day|clock|time", "2024-01-31|0900|5")
-    found = event_table(path, {"timestamp": "day+clock"})
+    found = read_event_table(path, {"timestamp": "day+clock"})
     assert (found.frame["timestamp"].to_list(), found.unread) == ([DAY + 9 * 3600], ("time",))
     assert "'timestamp' cannot be taken from a column 'day+hour'" in refused(
-        event_table, path, names={"timestamp": "day+hour"}
+        read_event_table, path, names={"timestamp": "day+hour"}
     )
     assert "column day: '2024-01-31': a column of times of day" in refused(
-        event_table, path, names={"timestamp": "clock+day"}
+        read_event_table, path, names={"timestamp": "clock+day"}
     )
 
 
@@ -79,22 +79,22 @@ def test_dates_and_times_of_day_of_typed_tables_are_joined(kind: str, frame: Any
     if frame == "parquet":
         pl.DataFrame(columns).write_parquet(tmp_path / "e.parquet")
         source = tmp_path / "e.parquet"
-    found = event_table(source)
+    found = read_event_table(source)
     assert found.frame["timestamp"].to_list() == [DAY + 9 * 3600, DAY, None]
     assert found.taken["timestamp"] == "date + time"
 
 
 @pytest.mark.parametrize("cells", [("09:00", "10:00"), ("0900", "1800"), ("9:00 PM", "")])
 def test_a_time_of_day_without_a_date_is_refused(cells: tuple[str, ...], tmp_path: Path) -> None:
-    message = refused(event_table, single_user_file(tmp_path, "time", *cells))
+    message = refused(read_event_table, single_user_file(tmp_path, "time", *cells))
     assert f"line 2, column time: {cells[0]!r}: a time of day needs a column of dates" in message
     frame = pl.DataFrame({"user_id": [1], "item_id": [1], "time": [datetime.time(9)]})
-    assert "the events, row 1, column time" in refused(event_table, frame)
+    assert "the events, row 1, column time" in refused(read_event_table, frame)
 
 
 def test_a_time_of_day_in_a_row_without_a_date_is_not_used(tmp_path: Path) -> None:
     path = single_user_file(tmp_path, "date|time", "2024-01-31|09:00", "|11:00")
-    assert event_table(path).frame["timestamp"].to_list() == [DAY + 9 * 3600, None]
+    assert read_event_table(path).frame["timestamp"].to_list() == [DAY + 9 * 3600, None]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_time_of_day_in_a_row_without_a_date_is_not_used(tmp_path: Path) -> No
 def test_a_second_column_of_equal_times_changes_nothing(
     header: str, rows: list[str], taken: str, seconds: int, tmp_path: Path
 ) -> None:
-    found = event_table(single_user_file(tmp_path, header, *rows))
+    found = read_event_table(single_user_file(tmp_path, header, *rows))
     assert (found.frame["timestamp"].to_list(), found.taken["timestamp"]) == ([seconds], taken)
     assert set(found.unread) == set(header.split("|")) - set(taken.split(" + "))
 
@@ -141,19 +141,19 @@ def test_columns_that_could_both_be_the_time_and_differ_are_refused_by_name(
     header: str, rows: list[str], ways: str, tmp_path: Path
 ) -> None:
     path = single_user_file(tmp_path, header, *rows)
-    message = refused(event_table, path)
+    message = refused(read_event_table, path)
     assert "may each be the time of an event, and differ in line" in message
     assert f"name the right one (--columns {ways})" in message
     name = ways.rsplit("=", 1)[1]
-    assert event_table(path, {"timestamp": name}).taken["timestamp"] == name.replace("+", " + ")
+    assert read_event_table(path, {"timestamp": name}).taken["timestamp"] == name.replace("+", " + ")
 
 
 def test_the_first_column_has_to_be_read(tmp_path: Path) -> None:
     message = refused(
-        event_table, single_user_file(tmp_path, "timestamp|date", "soon|2024-01-31", "5|2024-01-31")
+        read_event_table, single_user_file(tmp_path, "timestamp|date", "soon|2024-01-31", "5|2024-01-31")
     )
     assert "line 2, column timestamp: 'soon'" in message
-    message = refused(event_table, single_user_file(tmp_path, "date|time", "01/02/2024|09:00"))
+    message = refused(read_event_table, single_user_file(tmp_path, "date|time", "01/02/2024|09:00"))
     assert "column date: '01/02/2024': day and month cannot be told apart" in message
 
 
@@ -180,11 +180,11 @@ def test_the_first_column_has_to_be_read(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_times_of_pandas(cells: Any, seconds: list[int | None]) -> None:
     frame = pd.DataFrame({"user_id": 1, "item_id": range(len(seconds)), "timestamp": cells})
-    assert event_table(frame).frame["timestamp"].to_list() == seconds
+    assert read_event_table(frame).frame["timestamp"].to_list() == seconds
 
 
 def test_a_boolean_and_a_number_of_64_bits_are_no_times() -> None:
     for cells in ([True], pl.Series([2**64 - 1], dtype=pl.UInt64), [{"a": 1}]):
         assert "row 1, column timestamp" in refused(
-            event_table, pl.DataFrame({"user_id": [1], "item_id": [1], "timestamp": cells})
+            read_event_table, pl.DataFrame({"user_id": [1], "item_id": [1], "timestamp": cells})
         )

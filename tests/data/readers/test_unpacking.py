@@ -8,9 +8,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cllm4rec.data import unpacking
-from cllm4rec.data.formats import TableFile
-from cllm4rec.data.readers import read_events
+from cllm4rec.data.readers import decompression as unpacking
+from cllm4rec.data.readers.formats import TableFile
+from cllm4rec.data.readers.tables import read_events
 from tests.support.event_files import prepare_dataset
 from tests.support.tables import refused, written
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from cllm4rec.models.cllm4rec import CLLM4Rec
-from cllm4rec.text.content import content_documents
-from cllm4rec.text.histories import CollaborativeCorpus, RecommendationCorpus
+from cllm4rec.corpora.content import content_documents
+from cllm4rec.corpora.histories import CollaborativeCorpus, RecommendationCorpus
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from tests.support.released_defects import items_of, small_dataset, trained_model
 from tests.support.systems import QUICK
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cllm4rec.models import backbone
-from cllm4rec.text.content import ContentCorpus, content_documents
-from cllm4rec.text.histories import CollaborativeCorpus, HistoryOptions
-from cllm4rec.text.prompts import Template
+from cllm4rec.corpora.content import ContentCorpus, content_documents
+from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions
+from cllm4rec.corpora.prompts import Template
+from cllm4rec.models.language import backbone
 from tests.support.released_defects import (
     histories,
     items_of,
@@ -107,7 +107,9 @@ def test_items_are_reordered_and_examples_shuffled_in_pretraining() -> None:
 
 def test_documents_are_shuffled_in_content_passes() -> None:
     documents = content_documents(small_dataset().train, trained_model().tokenizer)
-    corpus = ContentCorpus(documents, trained_model().tokenizer, HistoryOptions(1024), tokens_per_pass=10**9)
+    corpus = ContentCorpus(
+        documents, trained_model().tokenizer, HistoryCorpusOptions(1024), tokens_per_pass=10**9
+    )
     order, next_order = corpus.selection(0), corpus.selection(1)
     assert not np.array_equal(order, next_order)
     np.testing.assert_array_equal(np.sort(order), np.sort(next_order))
@@ -154,7 +156,7 @@ def test_padding_token_gets_no_gradient() -> None:
 # 11: the first item of every main text was never predicted
 @pytest.mark.parametrize("user_dropping", [0.0, 1.0])
 def test_first_item_of_every_main_text_is_predicted(user_dropping: float) -> None:
-    options = HistoryOptions(1024, user_dropping=user_dropping)
+    options = HistoryCorpusOptions(1024, user_dropping=user_dropping)
     corpus = CollaborativeCorpus(small_dataset().train.interactions, trained_model().tokenizer, options)
     examples = corpus.selection(0)
     batch = corpus.batch(examples, epoch=0)
@@ -176,7 +178,9 @@ def test_first_item_of_every_main_text_is_predicted(user_dropping: float) -> Non
 def test_first_word_and_the_end_of_every_text_are_predicted(user_dropping: float) -> None:
     tokenizer = trained_model().tokenizer
     documents = content_documents(small_dataset().train, tokenizer)
-    corpus = ContentCorpus(documents, tokenizer, HistoryOptions(1024, user_dropping=user_dropping), 10**9)
+    corpus = ContentCorpus(
+        documents, tokenizer, HistoryCorpusOptions(1024, user_dropping=user_dropping), 10**9
+    )
     examples = corpus.selection(0)[:64]
     batch = corpus.batch(examples, epoch=0)
     width = batch["tokens"].shape[1]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from cllm4rec.corpora.histories import HistoryCorpusOptions, RecommendationCorpus
 from cllm4rec.data.interactions import Interactions
-from cllm4rec.text.histories import HistoryOptions, RecommendationCorpus
 from tests.support.released_defects import (
     by_row,
     histories,
@@ -73,7 +73,9 @@ def test_a_user_with_one_training_item_learns_from_the_user_token_alone() -> Non
     train = Interactions(
         np.array([0, 1, 1]), np.array([4, 5, 6]), small_dataset().n_users, small_dataset().n_items
     )
-    corpus = RecommendationCorpus(train, trained_model().tokenizer, HistoryOptions(1024, user_dropping=1.0))
+    corpus = RecommendationCorpus(
+        train, trained_model().tokenizer, HistoryCorpusOptions(1024, user_dropping=1.0)
+    )
     batch = corpus.batch(np.array([0, 1]), epoch=0)
     assert items_of(batch["tokens"][0]) == []
     assert (batch["tokens"][0] == trained_model().tokenizer.user(0)).any()

@@ -17,10 +17,10 @@ import torch
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import measure
 from cllm4rec.models import neural
-from cllm4rec.models.cllm4rec import CLLM4Rec
-from cllm4rec.models.configs import CLLM4RecConfig
-from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.training.loop import EpochRecord
+from cllm4rec.training.run_folder import RunFolder
 from tests.support.released_defects import small_dataset, trained_model
 from tests.support.systems import QUICK
 

@@ -8,9 +8,9 @@ import pytest
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.evaluation import measure
-from cllm4rec.models.configs import EASEConfig, ItemKNNConfig
-from cllm4rec.models.ease import EASE
-from cllm4rec.models.itemknn import ItemKNN
+from cllm4rec.models.baselines.config import EASEConfig, ItemKNNConfig
+from cllm4rec.models.baselines.ease import EASE
+from cllm4rec.models.baselines.itemknn import ItemKNN
 from tests.support.worlds import cycle_dataset
 
 

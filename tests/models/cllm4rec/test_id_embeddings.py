@@ -2,13 +2,13 @@
 
 import torch
 
-from cllm4rec.models.tables import IDTable
+from cllm4rec.models.cllm4rec.id_embeddings import IDEmbeddings
 
 
 def test_a_table_of_ids_reads_users_and_items_in_any_order() -> None:
     generator = torch.Generator().manual_seed(0)
     whole = torch.randn(12, 3, generator=generator)
-    table = IDTable(5, 7, 3)
+    table = IDEmbeddings(5, 7, 3)
     table.fill(whole)
     assert torch.equal(table.whole(), whole)
     dense = whole.clone().requires_grad_()

@@ -10,10 +10,10 @@ import scipy.sparse as sp
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import checkerboard
-from cllm4rec.models import starts
-from cllm4rec.models.cllm4rec import CLLM4Rec
-from cllm4rec.models.configs import CLLM4RecConfig
-from cllm4rec.models.starts import event_factors
+from cllm4rec.models.cllm4rec import initialisation as starts
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.initialisation import als_factors
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.training.config import TrainConfig
 from tests.support.backbones import save_backbone
 from tests.support.worlds import taste_dataset
@@ -57,7 +57,7 @@ def test_a_few_gradient_steps_come_close_and_more_come_closer(monkeypatch: pytes
 def test_summed_items_of_a_history_score_what_similar_users_took() -> None:
     """Even users take even items: inner products are largest with items of the same parity, for all users."""
     events = Dataset.from_frame(checkerboard(60, 40)).interactions
-    factors = event_factors(events, 16, seed=0)
+    factors = als_factors(events, 16, seed=0)
     assert factors.shape == (60 + 40, 16) and np.isfinite(factors).all()
     users, items = factors[:60], factors[60:]
     same = events.matrix.toarray() > 0
@@ -71,7 +71,7 @@ def test_the_smallest_data_has_factors(n_users: int, n_items: int) -> None:
         {"user_id": f"u{user}", "item_id": f"i{item}"} for user in range(n_users) for item in range(n_items)
     ]
     events = Dataset.from_frame(pl.DataFrame(rows)).interactions
-    factors = event_factors(events, 8, seed=0)
+    factors = als_factors(events, 8, seed=0)
     assert factors.shape == (n_users + n_items, 1) and np.isfinite(factors).all()
 
 

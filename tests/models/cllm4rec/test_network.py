@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cllm4rec.models.cllm4rec import CLLM4Rec
-from cllm4rec.text.histories import HistoryOptions, RecommendationCorpus, fill, prompt_batch
-from cllm4rec.text.prompts import Template
-from cllm4rec.text.ragged import Batch, Ragged
+from cllm4rec.corpora.histories import HistoryCorpusOptions, RecommendationCorpus, fill, prompt_batch
+from cllm4rec.corpora.padding import Batch
+from cllm4rec.corpora.prompts import Template
+from cllm4rec.data.ragged import Ragged
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.training.config import TrainConfig
 from tests.support.training import small_dataset
 
@@ -33,7 +34,7 @@ def rough_model() -> CLLM4Rec:
 def recommendation_batch(histories: list[list[int]]) -> Batch:
     """A prompt for each history, of users 0, 1, ..."""
     model = rough_model()
-    items = Ragged.of([np.array(history, dtype=np.int64) for history in histories])
+    items = Ragged.from_lists([np.array(history, dtype=np.int64) for history in histories])
     users = np.arange(len(histories))
     template = Template.compile("recommend", model.tokenizer)
     return prompt_batch(
@@ -118,7 +119,7 @@ def test_ids_read_the_table_that_is_given_and_words_do_not() -> None:
 
 def test_mutual_weights_of_an_epoch_sum_to_one_for_each_id_that_occurs() -> None:
     model, train = rough_model(), small_dataset().train.interactions
-    corpus = RecommendationCorpus(train, model.tokenizer, HistoryOptions(1024, user_dropping=0.3))
+    corpus = RecommendationCorpus(train, model.tokenizer, HistoryCorpusOptions(1024, user_dropping=0.3))
     total, selection = torch.zeros(train.n_users + train.n_items), corpus.selection(3)
     for start in range(0, len(selection), 7):
         batch = corpus.batch(selection[start : start + 7], 3)

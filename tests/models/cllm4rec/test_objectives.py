@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cllm4rec.models.cllm4rec import CLLM4RecNet
-from cllm4rec.text.content import ContentCorpus, content_documents
-from cllm4rec.text.histories import CollaborativeCorpus, HistoryOptions, RecommendationCorpus
-from cllm4rec.text.ragged import Batch
-from cllm4rec.text.tokenizer import ExtendedTokenizer
+from cllm4rec.corpora.content import ContentCorpus, content_documents
+from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions, RecommendationCorpus
+from cllm4rec.corpora.padding import Batch
+from cllm4rec.corpora.tokenizer import ExtendedTokenizer
+from cllm4rec.models.cllm4rec.net import CLLM4RecNet
 from tests.support.llama import MUTUAL, PRIOR, llama_network, normalised_mean
 from tests.support.reviewed_books import reviewed_books
 
@@ -21,7 +21,7 @@ from tests.support.reviewed_books import reviewed_books
 def batch_of(objective: str, tokenizer: ExtendedTokenizer, targets: str = "unseen") -> Batch:
     """A batch of real examples, some without their user token, with different mutual weights."""
     train = reviewed_books().train
-    options = HistoryOptions(128, user_dropping=0.3, mask_share=0.5, targets=targets, seed=2)
+    options = HistoryCorpusOptions(128, user_dropping=0.3, mask_share=0.5, targets=targets, seed=2)
     if objective == "content":
         documents = content_documents(train, tokenizer)
         batch = ContentCorpus(documents, tokenizer, options, 10**6).batch(np.arange(0, len(documents), 3), 0)

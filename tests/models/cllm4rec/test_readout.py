@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from cllm4rec.models.cllm4rec import CLLM4RecNet
-from cllm4rec.text.histories import fill, prompt_batch
-from cllm4rec.text.prompts import Template
-from cllm4rec.text.ragged import Batch, Ragged
-from cllm4rec.text.tokenizer import ExtendedTokenizer
+from cllm4rec.corpora.histories import fill, prompt_batch
+from cllm4rec.corpora.padding import Batch
+from cllm4rec.corpora.prompts import Template
+from cllm4rec.corpora.tokenizer import ExtendedTokenizer
+from cllm4rec.data.ragged import Ragged
+from cllm4rec.models.cllm4rec.net import CLLM4RecNet
 from tests.support.llama import llama_network, normalised_mean
 
 HISTORIES: list[list[int]] = [[3, 1, 12], [], [5], [0, 2, 4, 6, 8, 10, 11], [], [7, 9]]
@@ -20,7 +21,7 @@ KEEPS_USER = np.array([True, True, False, True, True, False])
 
 def history_batch(tokenizer: ExtendedTokenizer) -> Batch:
     """Prompts of many lengths, two of them without items and two without their user token."""
-    items = Ragged.of([np.array(history, dtype=np.int64) for history in HISTORIES])
+    items = Ragged.from_lists([np.array(history, dtype=np.int64) for history in HISTORIES])
     template = Template.compile("recommend", tokenizer)
     return prompt_batch(tokenizer, *fill(template, tokenizer, np.arange(len(HISTORIES)), items, KEEPS_USER))
 

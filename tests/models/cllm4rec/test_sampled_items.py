@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.synthetic import taste_world
-from cllm4rec.models.cllm4rec import CLLM4Rec
-from cllm4rec.models.configs import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.training.config import TrainConfig
 from tests.support.skewed import N_ITEMS
 

@@ -9,9 +9,9 @@ from transformers import FalconConfig, MistralConfig
 from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.models.auto import AutoModelForCausalLM
 
-from cllm4rec.models.attention import ATTENTION, SHORT, attention, written_out
-from cllm4rec.models.backbone import load_backbone
-from cllm4rec.models.configs import BackboneConfig
+from cllm4rec.models.language.attention import ATTENTION, SHORT, attention, written_out
+from cllm4rec.models.language.backbone import load_backbone
+from cllm4rec.models.language.config import BackboneConfig
 from tests.support.backbones import save_backbone
 
 

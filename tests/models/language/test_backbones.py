@@ -11,14 +11,15 @@ import torch
 from safetensors import safe_open
 from transformers.models.auto import AutoModelForCausalLM
 
-from cllm4rec.data.preparation import build_dataset
+from cllm4rec.corpora.prompts import Template
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.evaluation import measure
-from cllm4rec.models.backbone import load_backbone
-from cllm4rec.models.cllm4rec import CLLM4Rec
-from cllm4rec.models.configs import BackboneConfig, CLLM4RecConfig
-from cllm4rec.models.popularity import Popularity
-from cllm4rec.text.prompts import Template
+from cllm4rec.models.baselines.popularity import Popularity
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
+from cllm4rec.models.language.backbone import load_backbone
+from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import EpochRecord
 from tests.support.backbones import ARCHITECTURES, fingerprint, save_backbone, small_dataset

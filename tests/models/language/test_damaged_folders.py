@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from cllm4rec.data.manifest import write_manifest
+from cllm4rec.files.manifest import write_manifest
 from cllm4rec.models import load
-from cllm4rec.models.backbone import load_backbone
-from cllm4rec.models.configs import BackboneConfig
+from cllm4rec.models.language.backbone import load_backbone
+from cllm4rec.models.language.config import BackboneConfig
 from tests.support.backbones import refusal, refused, run_command, set_values, sign_run
 
 

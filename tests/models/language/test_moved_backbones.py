@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizer
 
 from cllm4rec.models import load
-from cllm4rec.models.backbone import load_backbone
-from cllm4rec.models.configs import BackboneConfig
-from cllm4rec.models.fingerprints import config_sha256, tokenizer_sha256
+from cllm4rec.models.language.backbone import load_backbone
+from cllm4rec.models.language.config import BackboneConfig
+from cllm4rec.models.language.fingerprints import config_sha256, tokenizer_sha256
 from cllm4rec.training import loop
-from cllm4rec.training.state import Stopped
+from cllm4rec.training.resume import Stopped
 from tests.support.backbones import (
     edit,
     fingerprint,
@@ -199,10 +199,10 @@ def test_an_interrupted_run_is_resumed_with_a_backbone_that_moved(
     def stop(*_: Any) -> None:
         raise Stopped
 
-    take_best = loop.Course.take_best
+    take_best = loop.TrainingRun.take_best
     whole = pretrained_run(data, folder, tmp_path / "whole", "--epochs", 2)
     monkeypatch.setattr(
-        loop.Course, "take_best", lambda course: take_best(course) if course.at.epoch < 2 else stop()
+        loop.TrainingRun, "take_best", lambda course: take_best(course) if course.at.epoch < 2 else stop()
     )
     with pytest.raises((Stopped, SystemExit)):
         pretrained_run(data, folder, tmp_path / "run", "--epochs", 2)

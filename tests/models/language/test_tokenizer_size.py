@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
-from cllm4rec.models.backbone import load_backbone
-from cllm4rec.models.configs import BackboneConfig
+from cllm4rec.models.language.backbone import load_backbone
+from cllm4rec.models.language.config import BackboneConfig
 from tests.support.backbones import refusal, refused, run_command, set_values
 
 

@@ -8,8 +8,8 @@ from transformers.models.auto import AutoModelForSeq2SeqLM
 from transformers.models.bart import BartForConditionalGeneration
 from transformers.models.bert import BertForMaskedLM
 
-from cllm4rec.models.backbone import check_backbone
-from cllm4rec.models.configs import BackboneConfig
+from cllm4rec.models.language.backbone import check_backbone
+from cllm4rec.models.language.config import BackboneConfig
 from tests.support.backbones import ARCHITECTURES, refusal, refused, save_backbone, set_values
 
 

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from cllm4rec.models.architecture import check_architecture, weight_shapes
-from cllm4rec.models.backbone import RUN_PREFIX, Backbone, load_backbone
-from cllm4rec.models.configs import BackboneConfig
+from cllm4rec.models.language.architecture import check_architecture, weight_shapes
+from cllm4rec.models.language.backbone import RUN_PREFIX, Backbone, load_backbone
+from cllm4rec.models.language.config import BackboneConfig
 from tests.support.backbones import fingerprint, refusal, refused, set_values
 
 

@@ -5,13 +5,13 @@ import polars as pl
 import pytest
 import torch
 
-from cllm4rec.data.preparation import build_dataset
+from cllm4rec.data.build import build_dataset
+from cllm4rec.data.ragged import Ragged
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.evaluation import measure
-from cllm4rec.models.answers import generate, likelihoods
-from cllm4rec.models.configs import RSLLMConfig
-from cllm4rec.models.rsllm import RSLLM
-from cllm4rec.text.ragged import Ragged
+from cllm4rec.models.rsllm.config import RSLLMConfig
+from cllm4rec.models.rsllm.generation import generate, likelihoods
+from cllm4rec.models.rsllm.recommender import RSLLM
 from cllm4rec.training.config import TrainConfig
 from tests.support.rsllm import sasrec, small_dataset, trained, untrained
 from tests.support.worlds import cycle_dataset
@@ -31,7 +31,7 @@ def test_certain_answers_are_given() -> None:
 def test_likelihoods_are_those_of_each_answer_read_whole() -> None:
     model, dataset = trained(candidates=5), small_dataset()
     writer, table = model.writer(dataset.items), model.net.projected().detach()
-    prompts, _ = writer.fill(Ragged.of([dataset.train.interactions.history(2)]), 500)
+    prompts, _ = writer.fill(Ragged.from_lists([dataset.train.interactions.history(2)]), 500)
     prompt = torch.from_numpy(prompts.tokens[0])
     answers = [torch.from_numpy(tokens) for tokens in writer.answers_of(np.arange(7))]
     answers.append(answers[0][-1:])  # of an item without a title: the end token alone
@@ -48,7 +48,9 @@ def test_likelihoods_are_those_of_each_answer_read_whole() -> None:
 def test_generation_takes_the_most_likely_token_each_time() -> None:
     model, dataset = trained(), small_dataset()
     table = model.net.projected().detach()
-    prompts, _ = model.writer(dataset.items).fill(Ragged.of([dataset.train.interactions.history(4)]), 500)
+    prompts, _ = model.writer(dataset.items).fill(
+        Ragged.from_lists([dataset.train.interactions.history(4)]), 500
+    )
     prompt = torch.from_numpy(prompts.tokens[0])
     with torch.no_grad():
         found = generate(model.net.backbone, prompt, model.tokenizer.end, 6, table)
@@ -64,7 +66,7 @@ def test_generation_takes_the_most_likely_token_each_time() -> None:
 
 
 def test_an_answer_that_names_no_candidate_is_not_valid(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cllm4rec.models import rsllm
+    from cllm4rec.models.rsllm import recommender as rsllm
 
     model, dataset = trained(), small_dataset()
     right = model.writer(dataset.items).answers_of(np.array([9]))[0][:-1].tolist()
@@ -87,7 +89,7 @@ def test_an_item_without_a_title_is_no_answer_in_words(monkeypatch: pytest.Monke
     shown = np.array([[*numbers, 5, 6]])
     assert model.choose(np.array([0]), shown, dataset.train, "likelihood")[0] >= 2
     assert model.choose(np.array([0]), shown[:, :2], dataset.train, "likelihood").tolist() == [-1]
-    monkeypatch.setattr("cllm4rec.models.rsllm.generate", lambda *rest: [])
+    monkeypatch.setattr("cllm4rec.models.rsllm.recommender.generate", lambda *rest: [])
     assert model.choose(np.array([0]), shown, dataset.train, "generation").tolist() == [-1]
 
 

@@ -12,14 +12,14 @@ import polars as pl
 import pytest
 
 from cllm4rec import evaluate, finetune, pretrain, recommend
-from cllm4rec.data.preparation import build_dataset
+from cllm4rec.commands.options import with_whole_paths
+from cllm4rec.data.build import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models import load
-from cllm4rec.models.configs import RSLLMConfig
-from cllm4rec.models.rsllm import RSLLM
-from cllm4rec.models.sasrec import SASRec
-from cllm4rec.options import with_whole_paths
-from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec.models.rsllm.config import RSLLMConfig
+from cllm4rec.models.rsllm.recommender import RSLLM
+from cllm4rec.models.sequential.sasrec import SASRec
+from cllm4rec.training.run_folder import RunFolder
 from tests.support.rsllm import small_dataset
 from tests.support.worlds import taste_dataset
 

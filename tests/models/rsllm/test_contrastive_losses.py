@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from cllm4rec.data.candidates import title_groups
-from cllm4rec.models.configs import FORMS
-from cllm4rec.models.rsllm_net import mean_states
-from cllm4rec.training import losses
+from cllm4rec.models.rsllm.config import FORMS
+from cllm4rec.models.rsllm.net import mean_states
+from cllm4rec.training import blocked_nll
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.losses import item_contrast, user_contrast
 from tests.support.rsllm import QUICK, sasrec, small_dataset, untrained
@@ -20,8 +20,8 @@ from tests.support.rsllm import QUICK, sasrec, small_dataset, untrained
 def test_the_user_contrast_and_its_gradients_equal_a_dense_float64_reference(
     rows_at_once: int, fewest_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", rows_at_once * 12)
-    monkeypatch.setattr(losses, "FEWEST_ROWS", fewest_rows)
+    monkeypatch.setattr(blocked_nll, "LOGITS_AT_ONCE", rows_at_once * 12)
+    monkeypatch.setattr(blocked_nll, "FEWEST_ROWS", fewest_rows)
     generator = torch.Generator().manual_seed(0)
     states, projected = (torch.randn(n, 5, generator=generator, dtype=torch.float64) for n in (8, 20))
     targets, hard = (torch.randint(20, shape, generator=generator) for shape in ((8,), (8, 3)))

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from cllm4rec.corpora.rsllm import AnswerCorpus, ContrastiveCorpus, RSLLMCorpusOptions
 from cllm4rec.data.candidates import title_groups
 from cllm4rec.data.interactions import Interactions
-from cllm4rec.text.behaviour import BehaviourCorpus, BehaviourOptions, ContrastCorpus
 from tests.support.rsllm import TITLES, ragged, tokenizer, tokens_of, writer
 
 
@@ -20,13 +20,13 @@ def groups() -> np.ndarray:
     return title_groups(pl.DataFrame({"title": TITLES}))
 
 
-def contrast(hard: int = 0, **options: Any) -> ContrastCorpus:
-    settings = BehaviourOptions(**{"context": 200, "length": 10, "negatives": 100, **options})
-    return ContrastCorpus(events(), writer(), groups(), settings, np.tile(np.arange(hard), (3, 1)))
+def contrast(hard: int = 0, **options: Any) -> ContrastiveCorpus:
+    settings = RSLLMCorpusOptions(**{"context": 200, "length": 10, "negatives": 100, **options})
+    return ContrastiveCorpus(events(), writer(), groups(), settings, np.tile(np.arange(hard), (3, 1)))
 
 
 def test_stage_1_predicts_the_tokens_of_a_title_and_the_end_token_from_the_items_before() -> None:
-    corpus = BehaviourCorpus(events(), writer("text"), groups(), BehaviourOptions(200, 10))
+    corpus = AnswerCorpus(events(), writer("text"), groups(), RSLLMCorpusOptions(200, 10))
     assert corpus.users.tolist() == [0, 2], "a single item answers nothing"
     batch = corpus.batch(np.array([1]), 0)
     answers = [*tokens_of(TITLES[1]), tokenizer().end]

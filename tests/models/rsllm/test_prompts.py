@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 from transformers import AutoTokenizer
 
+from cllm4rec.corpora.rsllm_prompts import PromptWriter
+from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from cllm4rec.data.candidates import title_groups
-from cllm4rec.models.configs import FORMS
-from cllm4rec.text.tokenizer import ExtendedTokenizer
-from cllm4rec.text.unified import ItemWriter
+from cllm4rec.models.rsllm.config import FORMS
 from tests.support.rsllm import TITLES, ragged, tokenizer, tokens_of, writer
 
 
@@ -106,7 +106,7 @@ def test_items_that_share_a_title_are_grouped() -> None:
 
 
 def test_a_title_without_spaces_is_cut_too() -> None:
-    writer = ItemWriter(tokenizer(), ["x" * 4000, "a b"], "unified", 2)
+    writer = PromptWriter(tokenizer(), ["x" * 4000, "a b"], "unified", 2)
     assert writer.titles.lengths.tolist()[0] == 16
     assert writer.titles.lengths.tolist()[1] < 16
 
@@ -114,6 +114,6 @@ def test_a_title_without_spaces_is_cut_too() -> None:
 def test_titles_in_the_real_gpt2_tokenizer(shared: Path) -> None:
     words = AutoTokenizer.from_pretrained(shared / "backbones" / "gpt2-tokenizer", trust_remote_code=False)
     extended = ExtendedTokenizer(words, len(words), 0, 2)
-    prompts, _ = ItemWriter(extended, ["The Lamp", "A Door"], "unified", 8).fill(ragged([0, 1]), 100)
+    prompts, _ = PromptWriter(extended, ["The Lamp", "A Door"], "unified", 8).fill(ragged([0, 1]), 100)
     text = extended.decode(prompts.tokens[0].tolist())
     assert text == "A user chose these items, the oldest first: The Lamp item_0 A Door item_1 and chose next:"

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cllm4rec import finetune, pretrain, stages
-from cllm4rec.training.checkpoint import RunFolder
+from cllm4rec import finetune, pretrain
+from cllm4rec.commands import stages
+from cllm4rec.training.run_folder import RunFolder
 
 
 @contextmanager

@@ -9,14 +9,15 @@ import polars as pl
 import pytest
 import torch
 
-from cllm4rec.data.preparation import build_dataset
-from cllm4rec.models import backbone, system_class
-from cllm4rec.models.configs import RSLLMConfig
-from cllm4rec.models.popularity import Popularity
-from cllm4rec.models.rsllm import RSLLM
-from cllm4rec.models.sasrec import SASRec
-from cllm4rec.text.corpora import as_tensors
-from cllm4rec.text.ragged import Ragged
+from cllm4rec.corpora.base import as_tensors
+from cllm4rec.data.build import build_dataset
+from cllm4rec.data.ragged import Ragged
+from cllm4rec.models import system_class
+from cllm4rec.models.baselines.popularity import Popularity
+from cllm4rec.models.language import backbone
+from cllm4rec.models.rsllm.config import RSLLMConfig
+from cllm4rec.models.rsllm.recommender import RSLLM
+from cllm4rec.models.sequential.sasrec import SASRec
 from cllm4rec.training.config import TrainConfig
 from tests.support.rsllm import QUICK, sasrec, small_dataset, trained, untrained
 from tests.support.systems import fit_stages, recall_at_1
@@ -34,10 +35,10 @@ def test_the_next_item_of_a_cycle_is_certain() -> None:
 
 def test_the_embeddings_of_gru4rec_are_used() -> None:
     model = RSLLM(RSLLMConfig(sequential="gru4rec", title_words=4))
-    assert model.first == "gru4rec"
-    model.given_first = system_class("gru4rec")().fit(small_dataset().train, None, QUICK)
+    assert model.base_system == "gru4rec"
+    model.trained_base = system_class("gru4rec")().fit(small_dataset().train, None, QUICK)
     fit_stages(model, small_dataset(), QUICK)
-    assert model.net.items.shape == model.given_first.net.items.shape
+    assert model.net.items.shape == model.trained_base.net.items.shape
     assert np.isfinite(model.score(np.arange(5), small_dataset().train)).all()
 
 
@@ -49,8 +50,8 @@ def test_the_state_of_a_history_does_not_depend_on_the_candidates(n: int) -> Non
     named = generator.permutation(dataset.n_items)[:n] if n else None
 
     def state(candidates: np.ndarray | None) -> torch.Tensor:
-        shown = None if candidates is None else Ragged.of([candidates])
-        prompts, _ = writer.fill(Ragged.of([history]), 1000, shown)
+        shown = None if candidates is None else Ragged.from_lists([candidates])
+        prompts, _ = writer.fill(Ragged.from_lists([history]), 1000, shown)
         with torch.no_grad():
             tokens, mask = torch.from_numpy(prompts.tokens), torch.from_numpy(prompts.mask)
             states = model.net.backbone(tokens, mask, table)
@@ -83,7 +84,7 @@ def test_scores_are_products_of_the_state_at_the_history_and_the_projected_items
     model, dataset = trained(), small_dataset()
     history = dataset.train.interactions.history(5)
     # with the question, which changes nothing
-    prompts, _ = model.writer(dataset.items).fill(Ragged.of([history[-20:]]), 1000)
+    prompts, _ = model.writer(dataset.items).fill(Ragged.from_lists([history[-20:]]), 1000)
     batch = as_tensors(tokens=prompts.tokens, mask=prompts.mask)
     with torch.no_grad():
         table = model.net.projected()

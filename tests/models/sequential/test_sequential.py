@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from cllm4rec.corpora.next_item import NextItemCorpus, next_item_inputs
 from cllm4rec.data.interactions import Interactions
-from cllm4rec.models.gru4rec import GRU4Rec
-from cllm4rec.models.popularity import Popularity
-from cllm4rec.models.sequential import SequentialRecommender
-from cllm4rec.text.ragged import Ragged
-from cllm4rec.text.sequences import SequenceCorpus, sequence_batch
+from cllm4rec.data.ragged import Ragged
+from cllm4rec.models.baselines.popularity import Popularity
+from cllm4rec.models.sequential.base import SequentialRecommender
+from cllm4rec.models.sequential.gru4rec import GRU4Rec
 from cllm4rec.training.config import TrainConfig
 from tests.support.systems import new_system, recall_at_1
 from tests.support.worlds import cycle_dataset
@@ -66,7 +66,7 @@ def test_a_short_history_scores_the_same_in_a_batch_with_a_long_one(name: str) -
 
 def test_every_item_but_the_first_is_predicted_from_those_before_it() -> None:
     interactions = Interactions(np.array([0, 0, 0, 1, 2, 2]), np.array([5, 3, 4, 1, 2, 0]), 3, 6)
-    corpus = SequenceCorpus(interactions, length=50, seed=0)
+    corpus = NextItemCorpus(interactions, length=50, seed=0)
     assert corpus.users.tolist() == [0, 2], "a single item predicts nothing"
     batch = corpus.batch(np.array([0, 1]), epoch=0)
     assert batch["tokens"].tolist() == [[5, 3], [2, 0]]
@@ -74,13 +74,13 @@ def test_every_item_but_the_first_is_predicted_from_those_before_it() -> None:
     assert batch["ages"].tolist() == [[1, 0], [0, 0]]
     assert batch["read"].tolist() == [0, 1, 2]
     assert batch["targets"].tolist() == [3, 4, 0]
-    newest = SequenceCorpus(interactions, length=1, seed=0).batch(np.array([0]), epoch=0)
+    newest = NextItemCorpus(interactions, length=1, seed=0).batch(np.array([0]), epoch=0)
     assert (newest["tokens"].tolist(), newest["targets"].tolist()) == ([[3]], [4])
 
 
 def test_gru4rec_computes_in_the_dtype_of_its_weights_under_autocast() -> None:
     model = GRU4Rec().fit(cycle_dataset().train, None, TrainConfig(epochs=0))
-    batch = sequence_batch(Ragged.of([np.array([1, 2, 3])]))
+    batch = next_item_inputs(Ragged.from_lists([np.array([1, 2, 3])]))
     found = []
     model.net.recurrent.register_forward_hook(lambda module, inputs, states: found.append(states[0]))
     with torch.no_grad():

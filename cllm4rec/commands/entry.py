@@ -1,0 +1,90 @@
+"""Running a command: one-line errors, streams, exit status."""
+
+import ctypes
+import io
+import logging
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+
+from cllm4rec.commands.failures import line_of, lost_process
+from cllm4rec.commands.signals import ignore
+
+log = logging.getLogger("cllm4rec")
+
+
+def say(line: str = "") -> None:
+    """A line of a command's result, on standard output."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def n_launched() -> int:
+    """Processes that torchrun or `accelerate launch` started, this one among them."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
+def is_main_process() -> bool:
+    """Whether this is the first, or the only, process that was launched."""
+    return int(os.environ.get("RANK") or 0) == 0
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+    """Run a command: a user's mistake ends in one line on standard error and exit status 2."""
+    try:
+        _run(main)
+    finally:
+        ignore()
+
+
+def _run(main: Callable[[Sequence[str]], None]) -> None:
+    _prepare_streams()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name in ("httpx", "huggingface_hub"):  # they report each request, and each try of one
+        logging.getLogger(name).setLevel(logging.ERROR)
+    _keep_memory()
+    try:
+        main(sys.argv[1:])
+        _part()
+    except SystemExit:  # stopped by a signal, all processes together
+        _part()
+        raise
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        sys.stderr.close()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BaseException as error:
+        line = line_of(error)
+        if line is None:
+            raise
+        sys.stderr.write(f"error: {line}\n")
+        if lost_process(error):  # whose group cannot be left in good order any more
+            sys.stderr.flush()
+            os._exit(2)
+        sys.exit(2)
+
+
+def _prepare_streams() -> None:
+    """Standard output may be closed, or not have all characters: neither costs the result."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _part() -> None:
+    """Leave the group of processes, if there is one: its threads may abort a process that exits while they run."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _keep_memory() -> None:
+    """Tell glibc to keep freed memory: a training step frees and takes the same blocks, and giving them back to the
+    system in between costs up to half of the time."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 2**31 - 1)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD

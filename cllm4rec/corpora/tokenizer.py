@@ -1,0 +1,167 @@
+"""Words of any Hugging Face tokenizer, and one atomic token for each user and each item.
+
+Token numbers (CLLM4Rec's released code): word w -> w, user i -> n_words + i, item j -> n_words + n_users + j.
+IDs never enter the fast tokenizer: corpora place them by arithmetic; `ExtendedTokenizer.encode` does it for people.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from cllm4rec.messages import shorten
+
+END = "<|end|>"
+LONGEST_REASON = 200  # characters of a library's error
+_ID = re.compile(r"\s?\b(user|item)_(\d+)\b")
+
+
+@contextmanager
+def library_errors(message: str, advice: str = "") -> Iterator[None]:
+    """Whatever libraries raise of a file that they cannot read, panics of the tokenizers included, as one line.
+
+    Raises:
+        ValueError: `message`, the library's reason and `advice`.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:  # a panic is no Exception
+        if "allocate memory" in str(error):
+            raise MemoryError(str(error)) from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{message}: {shorten(reason, LONGEST_REASON)}{advice}") from error
+
+
+def train_bpe(texts: Iterable[str], vocabulary: int = 4096) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of at most `vocabulary` pieces, learned from the texts (training texts only: see leakage).
+
+    Every text can be encoded; token 0 is the end token.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END)
+
+
+def end_token(words: PreTrainedTokenizerBase) -> int:
+    """The token that ends a text.
+
+    Raises:
+        ValueError: the tokenizer has none.
+    """
+    if words.eos_token_id is None:
+        raise ValueError("the backbone's tokenizer has no end token (eos_token): set one in its folder")
+    return int(words.eos_token_id)
+
+
+@dataclass(frozen=True)
+class ExtendedTokenizer:
+    """A tokenizer of words with n_users + n_items further tokens.
+
+    Attributes:
+        words: the tokenizer of words.
+        n_words: rows of the backbone's word table (at least the tokenizer's size).
+        n_users, n_items: IDs behind the words.
+    """
+
+    words: PreTrainedTokenizerBase
+    n_words: int
+    n_users: int
+    n_items: int
+
+    def __len__(self) -> int:
+        return self.n_words + self.n_users + self.n_items
+
+    def user(self, number: int) -> int:
+        """Token of a user."""
+        return self._checked("user", number, self.n_users) + self.n_words
+
+    def item(self, number: int) -> int:
+        """Token of an item."""
+        return self._checked("item", number, self.n_items) + self.n_words + self.n_users
+
+    @property
+    def end(self) -> int:
+        """The token that ends a text."""
+        return end_token(self.words)
+
+    @cached_property
+    def _adds_space(self) -> bool:
+        """Whether the tokenizer itself puts the space before a text's first word (SentencePiece does, GPT-2 does not)."""
+        return self._plain("a a") == 2 * self._plain("a")
+
+    def _plain(self, text: str) -> list[int]:
+        return self._tokens([text])[0]
+
+    def _tokens(self, texts: list[str]) -> list[list[int]]:
+        """Tokens of texts, without those that the tokenizer puts around a text.
+
+        Raises:
+            ValueError: the tokenizer fails.
+        """
+        with library_errors("the backbone's tokenizer cannot read a text"):
+            tokens: list[list[int]] = self.words(texts, add_special_tokens=False)["input_ids"]
+        return tokens
+
+    def encode_words(self, text: str, after_id: bool = False) -> list[int]:
+        """Tokens of plain words. `after_id` says that an ID token stands before them; whether a space belongs between
+        the two follows from the text itself (" has ..." against ", ...")."""
+        spaced, text = text[:1].isspace(), text.strip()
+        if not text or not after_id:
+            return self._plain(text)
+        if not self._adds_space:
+            return self._plain(" " + text if spaced else text)
+        return self._plain(text) if spaced else self._plain("a" + text)[len(self._plain("a")) :]
+
+    def encode_texts(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Tokens of many texts that follow a prompt (a space is due), int64 arrays; an empty text gives an empty array."""
+        if not texts:
+            return []
+        prepared = [text.strip() for text in texts]
+        spaced = prepared if self._adds_space else [" " + text if text else "" for text in prepared]
+        return [np.array(ids, dtype=np.int64) for ids in self._tokens(spaced)]
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a text in which `user_3` and `item_7` are single tokens, without stray space tokens."""
+        ids: list[int] = []
+        position = 0
+        for match in _ID.finditer(text):
+            ids += self.encode_words(text[position : match.start()], after_id=position > 0)
+            ids.append(self.user(int(match[2])) if match[1] == "user" else self.item(int(match[2])))
+            position = match.end()
+        return ids + self.encode_words(text[position:], after_id=position > 0)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of tokens, IDs as user_3 and item_7, single spaces between the parts."""
+        parts: list[str] = []
+        run: list[int] = []
+        for token in [*ids, None]:
+            if token is not None and token < self.n_words:
+                run.append(int(token))
+                continue
+            if run:
+                parts.append(str(self.words.decode(run)).strip())
+                run = []
+            if token is not None:
+                number = self._checked("token", int(token), len(self)) - self.n_words
+                parts.append(f"user_{number}" if number < self.n_users else f"item_{number - self.n_users}")
+        return " ".join(parts)
+
+    def _checked(self, kind: str, number: int, n: int) -> int:
+        if not 0 <= number < n:
+            raise ValueError(f"{kind} number {number} is out of range: there are {n} {kind}s")
+        return number
