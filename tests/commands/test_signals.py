@@ -76,7 +76,7 @@ def state():
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     return handlers, sys.excepthook, sys.unraisablehook
 before = state()
-import cllm4rec, cllm4rec.commands.flags, cllm4rec.commands.signals, cllm4rec.pretrain, cllm4rec.recommend
+import cllm4rec, cllm4rec.commands.entry, cllm4rec.commands.signals, cllm4rec.pretrain, cllm4rec.recommend
 print(state() == before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

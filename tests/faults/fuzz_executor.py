@@ -165,7 +165,7 @@ class Executor:
 
     def run(self, command: Sequence[str]) -> Outcome:
         """Run a command in this process, as if typed."""
-        from cllm4rec.commands import flags as cli
+        from cllm4rec.commands import entry
 
         out, err, trace, status = io.StringIO(), io.StringIO(), "", 0
         logging.getLogger().handlers.clear()
@@ -176,7 +176,7 @@ class Executor:
         before = _memory("VmRSS")
         with redirect_stdout(out), redirect_stderr(err):
             try:
-                cli.run(importlib.import_module(f"cllm4rec.{command[0]}").main)
+                entry.run(importlib.import_module(f"cllm4rec.{command[0]}").main)
             except SystemExit as ended:
                 status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
             except BaseException as error:

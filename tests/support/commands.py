@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cllm4rec import evaluate, finetune, prepare, pretrain, recommend
-from cllm4rec.commands import flags as cli
+from cllm4rec.commands import entry
 
 COMMANDS = {
     "prepare": prepare,
@@ -27,7 +27,7 @@ def call(command: str, *arguments: object) -> None:
 
 
 def refusal(command: str, *arguments: object) -> str:
-    """The one line that refuses a command: the text of the error that `cli.run` prints."""
+    """The one line that refuses a command: the text of the error that `entry.run` prints."""
     with pytest.raises(ValueError) as caught:
         call(command, *arguments)
     assert "\n" not in str(caught.value)
@@ -40,7 +40,7 @@ def refusal_line(
     """The one line on standard error that a refused command ends in, run in this process."""
     monkeypatch.setattr(sys, "argv", [command, *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
-        cli.run(COMMANDS[command].main)
+        entry.run(COMMANDS[command].main)
     assert ended.value.code == 2
     line = capsys.readouterr().err.strip()
     assert line.startswith("error: ")

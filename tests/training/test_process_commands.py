@@ -65,7 +65,7 @@ def test_two_processes_and_two_micro_batches_give_the_same_lists(runs: Path, une
 def test_the_tables_of_two_processes_together_are_that_of_one(batch_size: int, runs: Path) -> None:
     """With one batch for all users, a process writes an empty table."""
     program = runs / f"recommend{batch_size}.py"
-    imports = "from cllm4rec import recommend\nfrom cllm4rec.commands.flags import run\n"
+    imports = "from cllm4rec import recommend\nfrom cllm4rec.commands.entry import run\n"
     program.write_text(f"{imports}recommend.BATCH_SIZE = {batch_size}\nrun(recommend.main)\n")
     inputs = ["--run", runs / "one", "--all", "--output"]
     run_launched(1, program, *inputs, runs / f"one{batch_size}.parquet")
