@@ -13,7 +13,7 @@ from cllm4rec.commands.flags import flag_value, parse
 from cllm4rec.data.build import build_dataset
 from cllm4rec.data.column_names import EVENT_COLUMNS, ITEM_COLUMNS, USER_COLUMNS
 from cllm4rec.data.dataset import PARTS, Dataset
-from cllm4rec.data.filters import Dropped
+from cllm4rec.data.description import DatasetDescription
 from cllm4rec.data.readers.formats import TableFile
 from cllm4rec.data.readers.split_tables import SplitTable, parts_table
 from cllm4rec.data.readers.tables import (
@@ -155,8 +155,10 @@ def _prepare(options: PrepareOptions) -> None:
         if unread := parts.unread(options.split_column or f"seed_{options.seed}"):
             say(f"{Path(parts.raw.name).name}: columns not read: {join_names(unread)}")
         _say_incomplete(parts.raw.name, parts.incomplete)
-    _say_account(dataset)
-    if items is not None and not dataset.about["texts"]:
+    description = dataset.description
+    assert description is not None, "build_dataset describes its dataset"
+    _say_description(dataset, description)
+    if items is not None and not description.texts:
         say(
             f"{Path(items.name).name}: no column of texts (--item-columns names one that is called otherwise)"
         )
@@ -259,35 +261,35 @@ def _say_incomplete(name: str, incomplete: Mapping[str, int]) -> None:
         say(f"{Path(name).name}: dropped {counted(incomplete['events'], 'row')} without an id")
 
 
-def _say_account(dataset: Dataset) -> None:
+def _say_description(dataset: Dataset, description: DatasetDescription) -> None:
     """What was read, dropped and left."""
-    about = dataset.about
-    for rule in about["rules"]:
-        say(str(Dropped(**rule)))
-    for name, counts in about["tables"].items():
+    for report in description.rules:
+        say(str(report))
+    for name, table in description.tables.items():
         repeated, idle = (
-            f"{counts['repeated_rows']:,} (the first is kept)",
-            f"{counts['rows_without_events']:,} (left out)",
+            f"{table.repeated_rows:,} (the first is kept)",
+            f"{table.rows_without_events:,} (left out)",
         )
-        rowless = f"{name} with events and no row: {counts['without_a_row']:,}"
+        rowless = f"{name} with events and no row: {table.without_a_row:,}"
         say(f"{name}: rows that repeat an id: {repeated}; rows without events: {idle}; {rowless}")
-    for warning in about["warnings"]:
+    for warning in description.warnings:
         say(f"warning: {warning}")
-    for name, count in about["texts"].items():
+    for name, count in description.texts.items():
         say(f"{name}: a text for {count:,} of {dataset.n_items:,} items")
-    if about["n_items_without_text"]:
-        say(f"items without any text: {about['n_items_without_text']:,}")
-    split = about["split"]
+    if description.n_items_without_text:
+        say(f"items without any text: {description.n_items_without_text:,}")
+    split = description.split
     counts = np.bincount(dataset.part, minlength=len(PARTS))
     parts = [f"{n:,} {name}" for n, name in zip(counts, PARTS, strict=True) if n or name != "history"]
-    say(f"split {split['method']}: {', '.join(parts)} events")
-    say(f"  {split['rule']}")
-    if "shuffle_ties" in split:
-        say(f"  events of a user at one time stand in random order (seed {split['shuffle_ties']})")
-    if split.get("rows_without_events"):
-        say(f"rows of the split file without an event: {split['rows_without_events']:,}")
-    if split["method"] in ("random", "leave-last-out") and about["n_users_below_3_events"]:
-        say(f"users with fewer than 3 events, who stay whole in train: {about['n_users_below_3_events']:,}")
+    say(f"split {split.method}: {', '.join(parts)} events")
+    say(f"  {split.rule}")
+    if split.shuffle_ties is not None:
+        say(f"  events of a user at one time stand in random order (seed {split.shuffle_ties})")
+    if split.rows_without_events:
+        say(f"rows of the split file without an event: {split.rows_without_events:,}")
+    n_short = description.n_users_below_3_events
+    if split.method in ("random", "leave-last-out") and n_short:
+        say(f"users with fewer than 3 events, who stay whole in train: {n_short:,}")
 
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ import polars as pl
 
 from cllm4rec.commands.entry import say
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.synthetic import Oracle, taste_world
+from cllm4rec.data.synthetic import taste_world
 from cllm4rec.evaluation import measure
 from experiments.commands import run_command
 from experiments.curves import draw
+from experiments.oracle import Oracle
 from experiments.report import markdown_table
 
 SYSTEMS = ("cllm4rec", "ease", "itemknn", "popularity")

@@ -23,12 +23,12 @@ def test_candidates_hold_the_target_once_and_nothing_known_and_no_title_twice() 
     groups = np.arange(50)
     groups[30:40] = np.arange(10)  # ten pairs of one title
     for row in range(200):
-        target, known = int(generator.integers(50)), generator.integers(0, 50, 8)
-        known = known[groups[known] != groups[target]]
-        drawn = draw_candidates(target, known, groups, 12, 1, row)
+        target, excluded = int(generator.integers(50)), generator.integers(0, 50, 8)
+        excluded = excluded[groups[excluded] != groups[target]]
+        drawn = draw_candidates(target, excluded, groups, 12, 1, row)
         assert (drawn == target).sum() == 1
         assert len(set(groups[drawn].tolist())) == 12
-        assert not set(drawn.tolist()) & set(known.tolist())
+        assert not set(drawn.tolist()) & set(excluded.tolist())
 
 
 def test_candidates_are_drawn_evenly_and_the_target_is_at_any_index() -> None:
@@ -58,7 +58,7 @@ def test_a_small_catalogue_is_used_up_and_then_refused() -> None:
 
 
 class FixedChoice:
-    """A system that chooses by a given function of users and candidates."""
+    """A system that chooses by a function of users and candidates, and scores nothing."""
 
     def __init__(self, choice: Any) -> None:
         self.choice = choice
@@ -69,6 +69,9 @@ class FixedChoice:
     ) -> np.ndarray:
         self.asked.append(candidates)
         return np.asarray(self.choice(users, candidates))
+
+    def score(self, users: np.ndarray, seen: Dataset) -> np.ndarray:
+        raise NotImplementedError
 
 
 def small_dataset() -> Dataset:
@@ -89,13 +92,13 @@ def test_hit_ratio_valid_ratio_and_standard_error_by_hand() -> None:
 
     def choice(users: np.ndarray, candidates: np.ndarray) -> list[int]:
         """Right for every fourth user, no answer for every third of the others, wrong for the rest."""
-        found = []
+        columns = []
         for user, row in zip(users.tolist(), candidates, strict=True):
             right = row.tolist().index(target[user])
-            found.append(right if user % 4 == 0 else -1 if user % 3 == 0 else (right + 1) % len(row))
-        return found
+            columns.append(right if user % 4 == 0 else -1 if user % 3 == 0 else (right + 1) % len(row))
+        return columns
 
-    result = measure(FixedChoice(choice), dataset.train, dataset.test, candidates=6, draws=3)  # type: ignore[arg-type]
+    result = measure(FixedChoice(choice), dataset.train, dataset.test, candidates=6, draws=3)
     hits = np.array([float(user % 4 == 0) for user in result.users])
     valid = np.array([float(user % 4 == 0 or user % 3 != 0) for user in result.users])
     assert result.metrics["hit_ratio@1"] == pytest.approx(hits.mean())
@@ -109,7 +112,7 @@ def test_draws_differ_and_are_the_same_for_every_system_of_a_seed() -> None:
     models = [FixedChoice(lambda users, candidates: np.zeros(len(users), dtype=int)) for _ in range(3)]
     for model, seed in zip(models, (0, 0, 1), strict=True):
         both = dataset.only("train", "validation")
-        measure(model, dataset.train, dataset.test, both, candidates=6, draws=2, seed=seed)  # type: ignore[arg-type]
+        measure(model, dataset.train, dataset.test, both, candidates=6, draws=2, seed=seed)
     first, again, other = (by_draw(model, 2) for model in models)
     np.testing.assert_array_equal(first, again)
     assert (first[0] != first[1]).any()
@@ -126,7 +129,7 @@ def test_only_the_users_asked_for_are_measured() -> None:
     dataset = small_dataset()
     model = FixedChoice(lambda users, candidates: np.zeros(len(users), dtype=int))
     users = np.array([4, 7, 9])
-    result = measure(model, dataset.train, dataset.test, users=users, candidates=5, draws=1)  # type: ignore[arg-type]
+    result = measure(model, dataset.train, dataset.test, users=users, candidates=5, draws=1)
     assert result.users.tolist() == [4, 7, 9]
     assert len(model.asked[0]) == 3
 
@@ -134,7 +137,7 @@ def test_only_the_users_asked_for_are_measured() -> None:
 def test_a_choice_without_scores_is_at_chance() -> None:
     dataset = small_dataset()
     model = FixedChoice(lambda users, candidates: candidates.argmin(1))
-    result = measure(model, dataset.train, dataset.test, candidates=5, draws=20)  # type: ignore[arg-type]
+    result = measure(model, dataset.train, dataset.test, candidates=5, draws=20)
     assert abs(result.metrics["hit_ratio@1"] - 0.2) < 4 * result.metrics["standard_error"] + 0.02
 
 
@@ -154,7 +157,7 @@ def test_choice_by_scores_takes_the_best_of_the_candidates() -> None:
 def test_what_cannot_be_measured_is_refused(candidates: int, draws: int) -> None:
     dataset = small_dataset()
     with pytest.raises(ValueError, match="cannot be measured"):
-        measure(FixedChoice(None), dataset.train, dataset.test, candidates=candidates, draws=draws)  # type: ignore[arg-type]
+        measure(FixedChoice(None), dataset.train, dataset.test, candidates=candidates, draws=draws)
 
 
 def test_evaluate_prints_its_input_events_and_takes_candidates(
@@ -165,23 +168,23 @@ def test_evaluate_prints_its_input_events_and_takes_candidates(
     pretrain.main(["--system", "popularity", "--dataset", data, "--output", run])
     dataset = Dataset.load(tmp_path / "data")
     capsys.readouterr()
-    given = ["--run", run, "--json", str(tmp_path / "r.json")]
-    for part, said in (("test", "training and validation"), ("validation", "training")):
-        evaluate.main([*given, "--split", part])
-        assert f"input: {said} events" in capsys.readouterr().out
-        assert json.loads((tmp_path / "r.json").read_text())["input"] == said
+    flags = ["--run", run, "--json", str(tmp_path / "r.json")]
+    for part, input_parts in (("test", "training and validation"), ("validation", "training")):
+        evaluate.main([*flags, "--split", part])
+        assert f"input: {input_parts} events" in capsys.readouterr().out
+        assert json.loads((tmp_path / "r.json").read_text())["input"] == input_parts
     evaluate.main(
-        [*given, "--candidates", "8", "--draws", "3", "--seed", "5", "--per-user", str(tmp_path / "u.csv")]
+        [*flags, "--candidates", "8", "--draws", "3", "--seed", "5", "--per-user", str(tmp_path / "u.csv")]
     )
     printed = capsys.readouterr().out
     assert "among 8 candidates" in printed
     assert "3 draws of them averaged (seed 5)" in printed
     assert "standard_error" in printed
     rows = pl.read_csv(tmp_path / "u.csv")
-    found = json.loads((tmp_path / "r.json").read_text())["metrics"]
-    assert rows["hit_ratio@1"].mean() == pytest.approx(found["hit_ratio@1"])
+    metrics = json.loads((tmp_path / "r.json").read_text())["metrics"]
+    assert rows["hit_ratio@1"].mean() == pytest.approx(metrics["hit_ratio@1"])
     assert len(rows) == len(dataset.test.interactions)
     with pytest.raises(ValueError, match="--candidates"):
-        evaluate.main([*given, "--by", "likelihood"])
+        evaluate.main([*flags, "--by", "likelihood"])
     with pytest.raises(ValueError, match="popularity chooses by scores"):
-        evaluate.main([*given, "--by", "likelihood", "--candidates", "8"])
+        evaluate.main([*flags, "--by", "likelihood", "--candidates", "8"])

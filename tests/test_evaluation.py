@@ -12,7 +12,7 @@ from tests.support.rankings import final_ranking
 
 
 class FixedScores:
-    """A system with given scores, (n_users, n_items)."""
+    """A system with fixed scores, (n_users, n_items)."""
 
     def __init__(self, scores: np.ndarray) -> None:
         self.scores = scores
@@ -38,31 +38,33 @@ def random_dataset(seed: int, n_users: int = 40, n_items: int = 90) -> Dataset:
 
 def items_by_user(dataset: Dataset) -> dict[int, list[int]]:
     """The items of each user that has any, in plain Python."""
-    taken: dict[int, list[int]] = {}
+    items_of: dict[int, list[int]] = {}
     for user, item in zip(
         dataset.interactions.users.tolist(), dataset.interactions.items.tolist(), strict=True
     ):
-        taken.setdefault(user, []).append(item)
-    return taken
+        items_of.setdefault(user, []).append(item)
+    return items_of
 
 
-def plain_metrics(ranking: list[int], wanted: list[int]) -> dict[str, float]:
+def plain_metrics(ranking: list[int], relevant: list[int]) -> dict[str, float]:
     """The metrics by their definitions, from a list of items and a list of held-out items."""
 
     def gain_at(k: int) -> float:
-        ideal = sum(1 / math.log2(rank + 2) for rank in range(min(k, len(wanted))))
-        return sum(1 / math.log2(rank + 2) for rank, item in enumerate(ranking[:k]) if item in wanted) / ideal
+        ideal = sum(1 / math.log2(rank + 2) for rank in range(min(k, len(relevant))))
+        return (
+            sum(1 / math.log2(rank + 2) for rank, item in enumerate(ranking[:k]) if item in relevant) / ideal
+        )
 
     def share_at(k: int) -> float:
-        return len(set(ranking[:k]) & set(wanted)) / min(k, len(wanted))
+        return len(set(ranking[:k]) & set(relevant)) / min(k, len(relevant))
 
     return {
         "recall@20": share_at(20),
         "recall@40": share_at(40),
         "ndcg@100": gain_at(100),
-        "hit_rate@10": 1.0 if set(ranking[:10]) & set(wanted) else 0.0,
+        "hit_rate@10": 1.0 if set(ranking[:10]) & set(relevant) else 0.0,
         "ndcg@10": gain_at(10),
-        "mrr": max(1 / (rank + 1) for rank, item in enumerate(ranking) if item in wanted),
+        "mrr": max(1 / (rank + 1) for rank, item in enumerate(ranking) if item in relevant),
     }
 
 
@@ -107,14 +109,14 @@ def test_measure_equals_plain_sorting(n_items: int, levels: int | None, masked: 
     seen, held_out = dataset.train, dataset.test
     known = dataset.only("train", "validation") if masked == "train and validation" else dataset.train
     result = measure(FixedScores(scores), seen, held_out, None if masked == "train" else known, batch_size=7)
-    wanted, hidden = items_by_user(held_out), items_by_user(known)
-    assert result.users.tolist() == sorted(wanted)
-    assert len(wanted) < dataset.n_users
+    relevant, hidden = items_by_user(held_out), items_by_user(known)
+    assert result.users.tolist() == sorted(relevant)
+    assert len(relevant) < dataset.n_users
     shown: set[int] = set()
-    for row, user in enumerate(sorted(wanted)):
+    for row, user in enumerate(sorted(relevant)):
         ranking = final_ranking(scores[user], hidden.get(user, []), dataset.tie_order)
         shown |= set(ranking[:20])
-        for name, value in plain_metrics(ranking, wanted[user]).items():
+        for name, value in plain_metrics(ranking, relevant[user]).items():
             assert result.per_user[name][row] == pytest.approx(value, abs=1e-12), (name, user)
     for name, values in result.per_user.items():
         assert result.metrics[name] == pytest.approx(values.mean(), abs=1e-12)
@@ -129,18 +131,18 @@ def test_measure_equals_ranx(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = random_dataset(3, n_items=160)
     scores = np.floor(np.random.default_rng(3).random((dataset.n_users, 160)) * 12)
     result = measure(FixedScores(scores), dataset.train, dataset.test)
-    hidden, wanted = items_by_user(dataset.train), items_by_user(dataset.test)
+    hidden, relevant = items_by_user(dataset.train), items_by_user(dataset.test)
     qrels, run = {}, {}
     for user in result.users.tolist():
         ranking = final_ranking(scores[user], hidden.get(user, []), dataset.tie_order)
         run[f"{user:04d}"] = {str(item): float(len(ranking) - rank) for rank, item in enumerate(ranking)}
-        qrels[f"{user:04d}"] = {str(item): 1 for item in wanted[user]}
+        qrels[f"{user:04d}"] = {str(item): 1 for item in relevant[user]}
     names = ["ndcg@100", "ndcg@10", "mrr", "hit_rate@10"]
     recalls = {"recall@20": 20, "recall@40": 40}
     expected = ranx.evaluate(ranx.Qrels(qrels), ranx.Run(run), [*names, *recalls], return_mean=False)
     for name in names:
         np.testing.assert_allclose(result.per_user[name], expected[name], atol=1e-9, err_msg=name)
-    n = np.array([len(wanted[user]) for user in result.users.tolist()])
+    n = np.array([len(relevant[user]) for user in result.users.tolist()])
     assert (n > 20).any()
     for name, k in recalls.items():
         converted = result.per_user[name] * np.minimum(k, n) / n
@@ -177,12 +179,12 @@ def test_nobody_with_held_out_items_is_an_error() -> None:
 
 def test_a_perfect_system_has_one_everywhere_and_the_worst_next_to_nothing() -> None:
     dataset = random_dataset(2, n_items=160)
-    wanted = dataset.test.interactions.matrix.toarray()
-    best = measure(FixedScores(wanted), dataset.train, dataset.test).metrics
+    relevant = dataset.test.interactions.matrix.toarray()
+    best = measure(FixedScores(relevant), dataset.train, dataset.test).metrics
     assert {name: best[name] for name in best if name != "coverage@20"} == pytest.approx(
         {"recall@20": 1.0, "recall@40": 1.0, "ndcg@100": 1.0, "hit_rate@10": 1.0, "ndcg@10": 1.0, "mrr": 1.0}
     )
-    assert measure(FixedScores(-wanted), dataset.train, dataset.test).metrics["recall@20"] < 0.05
+    assert measure(FixedScores(-relevant), dataset.train, dataset.test).metrics["recall@20"] < 0.05
 
 
 def test_equal_scores_do_not_favour_popular_items() -> None:
@@ -195,11 +197,13 @@ def test_equal_scores_do_not_favour_popular_items() -> None:
             part = "test" if index == 0 else "train"
             events.append({"user_id": user, "item_id": f"{item:03d}", "part": part})
     dataset = Dataset.from_frame(pl.DataFrame(events))
-    found = measure(FixedScores(np.zeros((dataset.n_users, dataset.n_items))), dataset.train, dataset.test)
+    by_tie_order = measure(
+        FixedScores(np.zeros((dataset.n_users, dataset.n_items))), dataset.train, dataset.test
+    )
     popularity = np.tile(dataset.train.interactions.matrix.sum(0), (dataset.n_users, 1))
     by_popularity = measure(FixedScores(popularity), dataset.train, dataset.test)
     assert by_popularity.metrics["recall@20"] > 0.3
-    assert found.metrics["recall@20"] < 0.2
+    assert by_tie_order.metrics["recall@20"] < 0.2
 
 
 def test_scores_that_are_not_numbers_are_refused() -> None:

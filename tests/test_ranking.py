@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cllm4rec.evaluation import (
-    rank_of,
-)
+from cllm4rec.evaluation import rank_of
 from cllm4rec.ranking import TopK, top_k
 from tests.support.rankings import final_ranking
 

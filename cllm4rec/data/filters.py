@@ -1,46 +1,34 @@
-"""EventFilters that drop events before anything is learned. Each says what it dropped."""
+"""Filters of events, applied before anything is learned. Each reports what it dropped."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import polars as pl
 
+from cllm4rec.data.description import FilterReport
 from cllm4rec.data.ids import codes, pair_codes, repeated, with_categories
-from cllm4rec.messages import counted
 
-ORDER = ("position", "timestamp")  # what a user's events are ordered by
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """What one rule took away."""
-
-    rule: str
-    users: int
-    items: int
-    events: int
-
-    def __str__(self) -> str:
-        numbers = (counted(self.events, "event"), counted(self.users, "user"), counted(self.items, "item"))
-        return f"{self.rule}: dropped {', '.join(numbers)}"
+ORDER = ("position", "timestamp")  # columns that order a user's events
 
 
 class EventFilters:
-    """Applies rules to a table of events and keeps the account of what each dropped.
+    """Filters a table of events and reports what each filter dropped.
 
-    In `events`, ids that are text stand as categories.
+    Attributes:
+        events: the events that are left; text ids are categories.
+        reports: one report per filter, in the order of application.
     """
 
     def __init__(self, events: pl.DataFrame) -> None:
         self.events = with_categories(events)
-        self.dropped: list[Dropped] = []
+        self.reports: list[FilterReport] = []
 
     def apply(self, rule: str, keep: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+        """Replace the events by `keep(events)`; `rule` names the filter in the report."""
         before, self.events = self.events, keep(self.events)
-        self.dropped.append(
-            Dropped(
+        self.reports.append(
+            FilterReport(
                 rule,
                 before["user_id"].n_unique() - self.events["user_id"].n_unique(),
                 before["item_id"].n_unique() - self.events["item_id"].n_unique(),
@@ -48,46 +36,47 @@ class EventFilters:
             )
         )
 
-    def account(self) -> list[dict[str, Any]]:
-        return [asdict(one) for one in self.dropped]
-
 
 def latest_of_repeats(events: pl.DataFrame) -> pl.DataFrame:
-    """One event for each pair of user and item: the latest by position, then timestamp, then row.
+    """One event per pair of user and item: the latest by position, then timestamp, then row.
 
     An event without a position or timestamp counts as the earliest.
     """
-    return _one_of_repeats(events, ORDER, "last")
+    return _without_repeats(events, ORDER, "last")
 
 
 def first_of_repeats(events: pl.DataFrame, order: tuple[str, ...] = ORDER) -> pl.DataFrame:
-    """One event for each pair of user and item: the first by the columns of `order`, then row; empty cells come first."""
-    return _one_of_repeats(events, order, "first")
+    """One event per pair of user and item: the first by the columns of `order`, then row.
+
+    Empty cells come first.
+    """
+    return _without_repeats(events, order, "first")
 
 
-def _one_of_repeats(
+def _without_repeats(
     events: pl.DataFrame, order: tuple[str, ...], keep: Literal["first", "last"]
 ) -> pl.DataFrame:
     pairs = pair_codes(events)
     several = repeated(pairs)
     if not several.any():
         return events
-    there = [name for name in order if name in events.columns]
+    order_columns = [name for name in order if name in events.columns]
     repeats = (
         events.with_columns(pl.Series("_pair", pairs))
-        .select(*there, "_pair")
+        .select(*order_columns, "_pair")
         .with_row_index("_row")
         .filter(several)
     )
-    ordered = repeats.sort(there, nulls_last=False, maintain_order=True) if there else repeats
-    stays = ~several.to_numpy()
-    stays[ordered.unique("_pair", keep=keep, maintain_order=True)["_row"].to_numpy()] = True
-    return events.filter(pl.Series(stays))
+    if order_columns:
+        repeats = repeats.sort(order_columns, nulls_last=False, maintain_order=True)
+    kept = ~several.to_numpy()
+    kept[repeats.unique("_pair", keep=keep, maintain_order=True)["_row"].to_numpy()] = True
+    return events.filter(pl.Series(kept))
 
 
 def keep_k_core(events: pl.DataFrame, k: int) -> pl.DataFrame:
-    """Drop users and items with fewer than k events, again and again until none is left to drop."""
+    """Drop users and items with fewer than k events, until all that are left have k."""
     users, items, rows = codes(events["user_id"]), codes(events["item_id"]), np.arange(len(events))
-    while not (often := (np.bincount(users)[users] >= k) & (np.bincount(items)[items] >= k)).all():
-        users, items, rows = users[often], items[often], rows[often]
+    while not (frequent := (np.bincount(users)[users] >= k) & (np.bincount(items)[items] >= k)).all():
+        users, items, rows = users[frequent], items[frequent], rows[frequent]
     return events[rows] if len(rows) < len(events) else events

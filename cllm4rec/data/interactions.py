@@ -1,4 +1,4 @@
-"""Who took what, in numbers: users, items, times and the review of each event."""
+"""Events as arrays: user and item numbers, times and reviews."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +17,9 @@ class Interactions:
     Attributes:
         users: int64 (n,), ascending.
         items: int64 (n,).
-        n_users, n_items: sizes of the two sets; users and items without an event count.
-        times: int64 (n,) in seconds, or None where the data has none. The row order is the order in time either way.
-        reviews: text of each event (n,), "" for none, or None where the data has none.
+        n_users, n_items: numbers of users and items, those without an event included.
+        times: int64 (n,) in seconds; None where the data has none. Rows of a user are in time order anyway.
+        reviews: one text per event (n,), "" for none; None where the data has none.
     """
 
     users: np.ndarray
@@ -30,10 +30,10 @@ class Interactions:
     reviews: pl.Series | None = None
 
     def __post_init__(self) -> None:
-        for what, numbers, n in (("user", self.users, self.n_users), ("item", self.items, self.n_items)):
+        for kind, numbers, n in (("user", self.users, self.n_users), ("item", self.items, self.n_items)):
             if len(numbers) and not (0 <= numbers.min() and numbers.max() < n):
                 worst = numbers.max() if numbers.max() >= n else numbers.min()
-                raise ValueError(f"{what} number {worst} is out of range: there are {n} {what}s")
+                raise ValueError(f"{kind} number {worst} is out of range: there are {n} {kind}s")
         if (np.diff(self.users) < 0).any():
             raise ValueError("events are not sorted by user: sort them by user and time first")
 
@@ -55,13 +55,18 @@ class Interactions:
         return matrix
 
     def decayed(self, decay: float) -> sp.csr_matrix:
-        """Float32 matrix (n_users, n_items): decay ** (how many events of the user came after), of the newest if repeated."""
-        ages = self.indptr[self.users + 1] - 1 - np.arange(len(self))
+        """Float32 matrix (n_users, n_items) of weights that decay with age.
+
+        The weight is decay ** (number of later events of the user). Of repeated events the newest counts.
+        """
+        ages = (
+            self.indptr[self.users + 1] - 1 - np.arange(len(self))
+        )  # (n,) number of later events of the user
         weights = np.power(decay, ages, dtype=np.float32)
-        order = np.lexsort((-weights, self.items, self.users))
-        first = np.ones(len(self), dtype=bool)
-        first[1:] = (np.diff(self.users[order]) != 0) | (np.diff(self.items[order]) != 0)
-        kept = order[first]
+        order = np.lexsort((-weights, self.items, self.users))  # by user, item, then newest first
+        newest = np.ones(len(self), dtype=bool)
+        newest[1:] = (np.diff(self.users[order]) != 0) | (np.diff(self.items[order]) != 0)
+        kept = order[newest]
         cells = (weights[kept], (self.users[kept], self.items[kept]))
         return sp.csr_matrix(cells, shape=(self.n_users, self.n_items))
 
@@ -70,13 +75,14 @@ class Interactions:
         return self.items[self.indptr[user] : self.indptr[user + 1]]
 
     def histories(self, users: np.ndarray) -> Ragged:
-        """Items of several users (B,), one row per user, in time order."""
+        """Items of users (B,), one row per user, in time order."""
         starts, lengths = self.indptr[users], self.indptr[users + 1] - self.indptr[users]
-        offsets = np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
+        # Index of an event = its index in the result + (start of its user here - start of its row there).
+        offsets = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
         return Ragged(self.items[np.arange(lengths.sum()) + offsets], lengths)
 
     def select(self, keep: np.ndarray) -> "Interactions":
-        """The events where the mask `keep` (n,) holds; users and items stay numbered as they are."""
+        """The events where the mask `keep` (n,) is True; the numbers of users and items stay."""
         return Interactions(
             self.users[keep],
             self.items[keep],

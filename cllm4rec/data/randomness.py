@@ -1,7 +1,7 @@
 """Randomness as a function: the same (seed, epoch, example, ...) gives the same numbers everywhere.
 
-Nothing here has a state, so a shuffled history does not depend on the batch, the worker or the rank that asks for it,
-nor on what was drawn before. Hashes of external ids do not depend on the numbering of users and items.
+Nothing here has a state. A shuffled history depends neither on the batch, the worker or the process that
+draws it, nor on earlier draws. Hashes of external ids do not depend on the numbering of users and items.
 """
 
 import numpy as np
@@ -22,28 +22,28 @@ def _scramble(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def mix(*parts: int | np.ndarray) -> np.ndarray:
+def mix(*keys: int | np.ndarray) -> np.ndarray:
     """Hash whole numbers together, element by element.
 
     Args:
-        parts: integers and integer arrays that broadcast against each other; their order matters.
+        keys: integers and integer arrays that broadcast against each other; their order matters.
 
     Returns:
         uint64 array of the broadcast shape, uniform over 64 bits.
     """
     state = np.zeros(1, dtype=np.uint64)
     with np.errstate(over="ignore"):
-        for part in parts:
-            number = np.asarray(part).astype(np.int64).astype(np.uint64)
+        for key in keys:
+            number = np.asarray(key).astype(np.int64).astype(np.uint64)
             state = _scramble((state ^ number) + _GOLDEN)
     return state
 
 
-def uniform(*parts: int | np.ndarray) -> np.ndarray:
-    """Numbers in [0, 1) from `mix(*parts)`, float64 of the broadcast shape."""
-    return (mix(*parts) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+def uniform(*keys: int | np.ndarray) -> np.ndarray:
+    """Numbers in [0, 1) from `mix(*keys)`, float64 of the broadcast shape."""
+    return (mix(*keys) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def permutation(n: int, *parts: int) -> np.ndarray:
-    """The numbers 0 .. n-1 in an order that depends on `parts` alone, int64 (n,)."""
-    return np.argsort(mix(*parts, np.arange(n)), kind="stable")
+def permutation(n: int, *keys: int) -> np.ndarray:
+    """The numbers 0 .. n-1 in an order that depends on `keys` alone, int64 (n,)."""
+    return np.argsort(mix(*keys, np.arange(n)), kind="stable")

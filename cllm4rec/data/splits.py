@@ -1,12 +1,15 @@
-"""Which events are learned from, which choose the settings, which are reported once."""
+"""Train, validation and test: the split of events by a rule or by a file."""
+
+import logging
 
 import numpy as np
 import polars as pl
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.ids import hash_ids
 from cllm4rec.data.randomness import mix
 from cllm4rec.data.readers.split_tables import SplitTable
+
+log = logging.getLogger("cllm4rec")
 
 RULES = {
     "random": "per user at random: max(1, round(0.1 n)) events to test and as many to validation; "
@@ -20,15 +23,16 @@ RULES = {
     "none": "all events are train: nothing is held out, nothing is evaluated; "
     "of repeats the latest event stays, with its rating",
 }
-FILE_RULE = "parts as the file gives them; events it does not name are left out; of repeats the latest event stays, with its rating"
-HELD_OUT_RULE = (
-    "each row of the file is a user: its history is input only, its target is validation or test; all other users are train; "
-    "of repeats the latest event stays"
+FILE_RULE = (
+    "parts as the file gives them; events it does not name are left out; "
+    "of repeats the latest event stays, with its rating"
 )
-IN_TIME = (
-    "leave-last-out",
-    "time",
-)  # of repeats the first stays: the latest would take events out of the past
+HELD_OUT_RULE = (
+    "each row of the file is a user: its history is input only, its target is validation or test; "
+    "all other users are train; of repeats the latest event stays"
+)
+# Splits in time keep the first of repeated events: keeping the latest would take events out of the past.
+IN_TIME = ("leave-last-out", "time")
 
 
 def assign_parts(dataset: Dataset, method: str, seed: int = 0) -> np.ndarray:
@@ -37,67 +41,94 @@ def assign_parts(dataset: Dataset, method: str, seed: int = 0) -> np.ndarray:
     Args:
         dataset: its events in time order within each user.
         method: a key of `RULES`.
-        seed: of the random split. An event's place depends on (seed, user id, item id) alone, so neither the order of
-            the rows nor the other users move it.
+        seed: of the random split. The part of an event depends on the seed and on hashes of the ids of the
+            user's events, not on the order of the rows or on other users.
 
     Raises:
-        ValueError: `method` needs an order in time and the data has none.
+        ValueError: `method` is unknown, or needs an order in time and the data has none.
     """
     events = dataset.interactions
     if method == "none":
         return np.zeros(len(events), dtype=np.uint8)
-    n = np.diff(events.indptr)[events.users]  # events of each event's user
+    n = np.diff(events.indptr)[events.users]  # (n_events,) number of events of each event's user
     if method == "random":
-        ids = (
-            hash_ids(dataset.users["user_id"])[events.users],
-            hash_ids(dataset.items["item_id"])[events.items],
-        )
-        order = np.lexsort((mix(seed, *ids), events.users))
-        place = np.empty(len(events), dtype=np.int64)  # in a random order of the user's own events
-        place[order] = np.arange(len(events)) - events.indptr[events.users]
-        n_held = np.maximum(1, np.rint(0.1 * n).astype(np.int64))
-        return _by_place(place, n_held, n)
+        rank = _random_rank(dataset, seed)
+        return _parts_by_rank(rank, np.maximum(1, np.rint(0.1 * n).astype(np.int64)), n)
     if method == "leave-last-out":
-        from_end = events.indptr[events.users + 1] - 1 - np.arange(len(events))
-        return _by_place(from_end, np.ones(len(events), dtype=np.int64), n)
+        rank = events.indptr[events.users + 1] - 1 - np.arange(len(events))  # 0 is the user's last event
+        return _parts_by_rank(rank, np.ones(len(events), dtype=np.int64), n)
     if method == "time":
         if events.times is None:
-            raise ValueError("--split time needs a timestamp column in the interactions")
-        return _global_time(events.times)
+            raise ValueError("`split` time needs a timestamp column in the interactions")
+        return _parts_by_time(events.times)
     raise ValueError(f"split {method!r} is unknown: take one of {', '.join(RULES)} or a file")
 
 
-def input_events(dataset: Dataset, part: str) -> Dataset:
-    """What a model may look at to find the events of a held-out part: training events and histories, and in splits in time
-    the validation events too when it is test, as they came before it."""
-    in_time = dataset.about.get("split", {}).get("method") in IN_TIME
-    return dataset.only("train", "validation", "history") if in_time and part == "test" else dataset.seen
+def _random_rank(dataset: Dataset, seed: int) -> np.ndarray:
+    """Rank of each event in a random order of its user's events, int64 (n_events,)."""
+    events = dataset.interactions
+    key = mix(seed, dataset.user_ids.hashes[events.users], dataset.item_ids.hashes[events.items])
+    order = np.lexsort((key, events.users))
+    rank = np.empty(len(events), dtype=np.int64)
+    rank[order] = np.arange(len(events)) - events.indptr[events.users]
+    return rank
 
 
-def _by_place(place: np.ndarray, n_held: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """The first n_held places to test, the next n_held to validation, for users with at least three events."""
-    part = np.zeros(len(place), dtype=np.uint8)
-    part[place < 2 * n_held] = 1
-    part[place < n_held] = 2
+def _parts_by_rank(rank: np.ndarray, n_held_out: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """The first n_held_out ranks of a user are test, the next n_held_out validation.
+
+    Args:
+        rank: (n_events,) rank of each event among its user's events.
+        n_held_out: (n_events,) number of test events of the event's user.
+        n: (n_events,) number of events of the event's user; with fewer than three, all are train.
+    """
+    part = np.zeros(len(rank), dtype=np.uint8)
+    part[rank < 2 * n_held_out] = 1
+    part[rank < n_held_out] = 2
     part[n < 3] = 0
     return part
 
 
-def _global_time(times: np.ndarray) -> np.ndarray:
+def _parts_by_time(times: np.ndarray) -> np.ndarray:
+    """Part of each event by two points in time, the quantiles 0.8 and 0.9 of `times` (n_events,)."""
     ordered = np.sort(times)
     validation_from, test_from = ordered[int(0.8 * len(times))], ordered[int(0.9 * len(times))]
     if validation_from == test_from or validation_from == ordered[0]:
-        raise ValueError("--split time: too many events share one timestamp to cut off 10 % twice")
+        raise ValueError("`split` time: too many events share one timestamp to cut off 10 % twice")
     return ((times >= validation_from).astype(np.uint8) + (times >= test_from)).astype(np.uint8)
 
 
+def input_events(dataset: Dataset, part: str) -> Dataset:
+    """The events that a model may read to predict the events of a held-out part.
+
+    These are training events and histories. In a split in time, validation events precede test events and
+    are input at test too. In other splits they are not. Parts that a file or a table gives count as not in
+    time; so do those of a dataset without a description, which is logged.
+
+    Args:
+        dataset: with all its parts.
+        part: "validation" or "test".
+    """
+    if part != "test":
+        return dataset.seen
+    if dataset.description is None:
+        if len(dataset.validation.interactions):
+            log.warning(
+                "the dataset does not say how it was split: validation events are no input at test. "
+                "If they precede the test events, make the dataset with build_dataset and a `split` in time"
+            )
+        return dataset.seen
+    in_time = dataset.description.split.method in IN_TIME
+    return dataset.only("train", "validation", "history") if in_time else dataset.seen
+
+
 def read_parts(events: pl.DataFrame, table: SplitTable, column: str) -> pl.DataFrame:
-    """Events with the `part` that a split table gives them; events it does not name are left out.
+    """The events that a split table names, with their `part`.
 
     Args:
         events: `user_id`, `item_id`, ...
         table: `user_id`, `item_id` and `column`, whose values are keys of `PART_NAMES`.
-        column: which column holds the parts.
+        column: holds the parts.
 
     Raises:
         ValueError: the column is missing or holds something else.

@@ -1,15 +1,16 @@
-"""The folder of a dataset: events.parquet, users.parquet, items.parquet, dataset.json and a manifest of their hashes."""
+"""The folder of a dataset: {events,users,items}.parquet, dataset.json and a manifest of hashes."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 from typing_extensions import TypedDict
 
 from cllm4rec.data.column_names import ITEM_TEXTS, USER_TEXTS
+from cllm4rec.data.description import DESCRIPTION_KEYS, DatasetDescription
 from cllm4rec.files.damage import reading
 from cllm4rec.files.folders import read_folder, replace_folder
 from cllm4rec.files.manifest import check_manifest, write_manifest
@@ -18,60 +19,25 @@ from cllm4rec.messages import error_line
 
 FORMAT_VERSION = 2
 PARTS = ("train", "validation", "test", "history")
-TIE_ORDER = ".tie_order"  # column of items.parquet: takes seconds to compute for a million items
+# Column of items.parquet with the cached tie order: computing it for a million items takes seconds.
+TIE_ORDER = ".tie_order"
 MARKER = "dataset.json"
 
 
-class RuleAccount(TypedDict):
-    """What one rule dropped."""
+class _AnyKeys(TypedDict):
+    """dataset.json before its keys are checked."""
 
-    __pydantic_config__ = STRICT  # type: ignore[misc]
+    __pydantic_config__ = STRICT | {"extra": "allow"}  # type: ignore[misc]
 
-    rule: str
-    users: int
-    items: int
-    events: int
+    format_version: int
 
 
-class TableAccount(TypedDict):
-    """How the rows of the items or users table meet the ids with events."""
+@dataclass(frozen=True)
+class DatasetCounts:
+    """The keys of dataset.json that every dataset has, whether `build_dataset` made it or not."""
 
-    __pydantic_config__ = STRICT  # type: ignore[misc]
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
-    repeated_rows: int
-    rows_without_events: int
-    without_a_row: int
-
-
-class SplitAccount(TypedDict):
-    """How the events were cut into parts."""
-
-    __pydantic_config__ = STRICT  # type: ignore[misc]
-
-    method: str
-    rule: str
-    seed: int
-    column: NotRequired[str]
-    shuffle_ties: NotRequired[int]
-    rows_without_events: NotRequired[int]
-    n_validation_rows: NotRequired[int]
-    n_test_rows: NotRequired[int]
-
-
-class DatasetAccount(TypedDict):
-    """dataset.json. A dataset that `build_dataset` did not make has no account of columns, rules, tables and split."""
-
-    __pydantic_config__ = STRICT  # type: ignore[misc]
-
-    columns: NotRequired[dict[str, dict[str, str]]]
-    columns_not_read: NotRequired[dict[str, str]]
-    rules: NotRequired[list[RuleAccount]]
-    tables: NotRequired[dict[str, TableAccount]]
-    texts: NotRequired[dict[str, int]]
-    n_items_without_text: NotRequired[int]
-    n_users_below_3_events: NotRequired[int]
-    split: NotRequired[SplitAccount]
-    warnings: NotRequired[list[str]]
     format_version: int
     n_users: int
     n_items: int
@@ -83,21 +49,23 @@ class DatasetAccount(TypedDict):
 
 @dataclass(frozen=True)
 class StoredTables:
-    """The tables of a dataset as they are stored.
+    """The content of a dataset folder.
 
     Attributes:
         events: user and item numbers, part; timestamp and review_text where the data has them.
         users: `user_id` and text columns.
         items: `item_id` and text columns.
         tie_order: int64 (n_items,).
-        about: the content of dataset.json.
+        description: how the dataset was prepared; None if `build_dataset` did not make it.
+        counts: sizes and hashes.
     """
 
     events: pl.DataFrame
     users: pl.DataFrame
     items: pl.DataFrame
     tie_order: np.ndarray
-    about: dict[str, Any]
+    description: DatasetDescription | None
+    counts: DatasetCounts
 
 
 def save_tables(folder: Path, tables: StoredTables) -> None:
@@ -106,12 +74,12 @@ def save_tables(folder: Path, tables: StoredTables) -> None:
     Raises:
         ValueError: the folder is something else, or cannot be written.
     """
-    about = checked(tables.about | {"format_version": FORMAT_VERSION}, DatasetAccount, MARKER)
+    described = {} if tables.description is None else tables.description.to_json()
     with replace_folder(folder, MARKER) as new:
         tables.events.write_parquet(new / "events.parquet")
         tables.users.write_parquet(new / "users.parquet")
         tables.items.with_columns(pl.Series(TIE_ORDER, tables.tie_order)).write_parquet(new / "items.parquet")
-        (new / MARKER).write_text(json_text(about), encoding="utf-8")
+        (new / MARKER).write_text(json_text(described | asdict(tables.counts)), encoding="utf-8")
         write_manifest(new)
 
 
@@ -129,64 +97,84 @@ def _load_tables(folder: Path) -> StoredTables:
         raise ValueError(f"{folder} is not a dataset folder (no {MARKER}): make one with cllm4rec.prepare")
     with reading(folder, "prepare the dataset again"):
         check_version(folder / MARKER, FORMAT_VERSION)
-        with ThreadPoolExecutor(1) as pool:  # hashes files while they are decoded
+        with ThreadPoolExecutor(1) as pool:  # hashes the files while they are decoded
             check = pool.submit(check_manifest, folder, whole=True)
             try:
-                about: dict[str, Any] = read_json(folder / MARKER, DatasetAccount)
+                description, counts = _read_description(folder / MARKER)
                 events, users, items = (
                     pl.read_parquet(folder / f"{name}.parquet") for name in ("events", "users", "items")
                 )
             finally:
-                check.result()  # its error names the damaged file, before that of the decoder
-        numbers = {"user": pl.Int64, "item": pl.Int64, "part": pl.UInt8}
-        check_columns("events.parquet", events, numbers, {"timestamp": pl.Int64, "review_text": pl.String})
-        check_columns("users.parquet", users, {"user_id": None}, dict.fromkeys(USER_TEXTS, pl.String))
-        check_columns(
-            "items.parquet",
-            items,
-            {"item_id": None, TIE_ORDER: pl.Int64},
-            dict.fromkeys(ITEM_TEXTS, pl.String),
-        )
-        _check_numbers(events, items[TIE_ORDER])
-        for what, table in (("n_users", users), ("n_items", items), ("n_events", events)):
-            if about[what] != len(table):
-                raise ValueError(f"{MARKER}: {what} is {about[what]:,}, and there are {len(table):,} rows")
-        return StoredTables(
-            events, users, items.drop(TIE_ORDER), items[TIE_ORDER].to_numpy(writable=True), about
-        )
+                check.result()  # its error names the damaged file, and precedes the decoder's
+        tie_order = _check_tables(events, users, items, counts)
+        return StoredTables(events, users, items.drop(TIE_ORDER), tie_order, description, counts)
+
+
+def _read_description(path: Path) -> tuple[DatasetDescription | None, DatasetCounts]:
+    """Read dataset.json, one object with the keys of both."""
+    content = dict(read_json(path, _AnyKeys))
+    described = {name: content.pop(name) for name in DESCRIPTION_KEYS if name in content}
+    description = checked(described, DatasetDescription, path.name) if described else None
+    return description, checked(content, DatasetCounts, path.name)
+
+
+def _check_tables(
+    events: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame, counts: DatasetCounts
+) -> np.ndarray:
+    """The tie order; raises ValueError unless the tables have the right columns, values and lengths."""
+    numbers = {"user": pl.Int64, "item": pl.Int64, "part": pl.UInt8}
+    check_columns("events.parquet", events, numbers, {"timestamp": pl.Int64, "review_text": pl.String})
+    check_columns("users.parquet", users, {"user_id": None}, dict.fromkeys(USER_TEXTS, pl.String))
+    needed = {"item_id": None, TIE_ORDER: pl.Int64}
+    check_columns("items.parquet", items, needed, dict.fromkeys(ITEM_TEXTS, pl.String))
+    _check_parts(events["part"].to_numpy())
+    tie_order = items[TIE_ORDER].to_numpy(writable=True)
+    _check_tie_order(tie_order)
+    sizes = (
+        ("n_users", counts.n_users, users),
+        ("n_items", counts.n_items, items),
+        ("n_events", counts.n_events, events),
+    )
+    for key, n, table in sizes:
+        if n != len(table):
+            raise ValueError(f"{MARKER}: {key} is {n:,}, and there are {len(table):,} rows")
+    return tie_order
 
 
 def check_columns(name: str, table: pl.DataFrame, needed: dict[str, Any], optional: dict[str, Any]) -> None:
-    """Raise ValueError unless a table has the columns it needs, no others, of the right types and without empty cells.
+    """Raise ValueError unless a table has the right columns, of the right types, without empty cells.
 
     Args:
         name: of its file, for errors.
         table: the table.
-        needed: name -> data type of the columns that have to be there; None for ids, which are text or int64.
-        optional: likewise, of columns that may be missing.
+        needed: name -> data type of the required columns; None for ids, which are text or int64.
+        optional: name -> data type of the columns that may be missing.
     """
-    kinds = needed | optional
-    missing, odd = needed.keys() - set(table.columns), set(table.columns) - kinds.keys()
-    if missing or odd:
-        column = min(missing or odd)
+    types = needed | optional
+    missing, unknown = needed.keys() - set(table.columns), set(table.columns) - types.keys()
+    if missing or unknown:
+        column = min(missing or unknown)
         raise ValueError(
             f"{name} has {'no column' if missing else 'an unknown column'} {error_line(ValueError(column))}"
         )
-    for column, found in table.schema.items():
-        right = (pl.String, pl.Int64) if kinds[column] is None else (kinds[column],)
-        if found not in right:
-            raise ValueError(f"{name}: column {column} holds {found}, not {' or '.join(map(str, right))}")
+    for column, data_type in table.schema.items():
+        allowed = (pl.String, pl.Int64) if types[column] is None else (types[column],)
+        if data_type not in allowed:
+            raise ValueError(
+                f"{name}: column {column} holds {data_type}, not {' or '.join(map(str, allowed))}"
+            )
         if table[column].null_count():
             raise ValueError(f"{name}: column {column} has empty cells")
 
 
-def _check_numbers(events: pl.DataFrame, ties: pl.Series) -> None:
-    """Raise ValueError if a part or the order of ties is not one; users and items are checked as `Interactions`."""
-    parts = events["part"].to_numpy()
-    if parts.max(initial=0) >= len(PARTS):
-        raise ValueError(f"events.parquet: part {parts.max()} is unknown: there are {len(PARTS)}")
-    order = ties.to_numpy()
-    if len(order) and (
-        order.min() < 0 or order.max() >= len(order) or not np.bincount(order, minlength=len(order)).all()
-    ):
+def _check_parts(part: np.ndarray) -> None:
+    """Raise ValueError unless each number (n_events,) is an index of `PARTS`."""
+    if part.max(initial=0) >= len(PARTS):
+        raise ValueError(f"events.parquet: part {part.max()} is unknown: there are {len(PARTS)}")
+
+
+def _check_tie_order(order: np.ndarray) -> None:
+    """Raise ValueError unless `order` (n_items,) is a permutation of 0 .. n_items - 1."""
+    n = len(order)
+    if n and (order.min() < 0 or order.max() >= n or not np.bincount(order, minlength=n).all()):
         raise ValueError(f"items.parquet: column {TIE_ORDER} is not a permutation")

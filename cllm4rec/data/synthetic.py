@@ -1,13 +1,11 @@
-"""Small worlds whose right answers are known: for tests, for the demonstration, and to see what a change is worth."""
+"""Synthetic datasets with a known ground truth, for tests and the demonstration."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from cllm4rec.data.dataset import Dataset
-
-GENRES = {  # genre -> words of its titles and texts
+GENRES = {  # genre -> words of its titles and reviews
     "mystery": "Shadow Detective Clue Harbour Alibi Fog Witness Cellar Lantern Whisper Poison Manor",
     "romance": "Heart Summer Letter Kiss Promise Rose Wedding Dance Moonlight Longing Garden Embrace",
     "space": "Orbit Star Comet Galaxy Rocket Nebula Colony Signal Gravity Eclipse Pilot Horizon",
@@ -24,13 +22,13 @@ BLAME = "slow dull confusing thin tedious".split()
 
 @dataclass(frozen=True)
 class TasteWorld:
-    """Users with tastes, items with titles and descriptions, reviews that reflect both.
+    """Users with tastes, items with titles and descriptions, and reviews that reflect both.
 
     Attributes:
         events: user_id, item_id, rating, timestamp, review_text.
         items: item_id, title, description, categories.
-        preference: float64 (n_users, n_items), log-probability with which a user takes an item: the oracle's scores.
-        user_ids, item_ids: what its rows and columns stand for.
+        preference: float64 (n_users, n_items), log-probability with which a user takes an item.
+        user_ids, item_ids: ids of its rows and columns.
     """
 
     events: pl.DataFrame
@@ -41,10 +39,16 @@ class TasteWorld:
 
 
 def taste_world(seed: int = 0, n_users: int = 500, n_items: int = 300, n_events: int = 24) -> TasteWorld:
-    """A bookshop: every book mixes two genres, every reader likes a few; books are taken in proportion to exp(liking).
+    """A bookshop: every book mixes two genres, every reader likes a few.
 
-    liking = strength * <reader's tastes, book's genres> + the book's popularity; n_events is a reader's mean number of
-    books (geometric around it, at least 5). The same seed gives the same world.
+    A reader takes books without replacement in proportion to exp(liking), where
+    liking = 6 <tastes of the reader, genres of the book> + popularity of the book.
+
+    Args:
+        seed: determines the world.
+        n_users, n_items: numbers of readers and books.
+        n_events: mean number of books per reader. The number is 5 plus a geometric variable, at most
+            n_items // 3.
     """
     generator = np.random.default_rng(seed)
     names = list(GENRES)
@@ -58,76 +62,64 @@ def taste_world(seed: int = 0, n_users: int = 500, n_items: int = 300, n_events:
     liking = 6.0 * tastes @ genres.T + generator.normal(0.0, 0.9, n_items)  # (n_users, n_items)
     preference = liking - np.log(np.exp(liking).sum(1, keepdims=True))
     counts = np.clip(5 + generator.geometric(1 / max(1, n_events - 5), n_users), 5, n_items // 3)
-    drawn = np.argsort(-(preference + generator.gumbel(size=preference.shape)), axis=1)  # without replacement
+    # Gumbel top-k: sorting perturbed log-probabilities samples without replacement.
+    drawn = np.argsort(-(preference + generator.gumbel(size=preference.shape)), axis=1)  # (n_users, n_items)
     users = np.repeat(np.arange(n_users), counts)
     items = np.concatenate([drawn[user, :count] for user, count in enumerate(counts)])
     user_ids = [f"reader-{number:04d}" for number in generator.permutation(n_users)]
     item_ids = [f"book-{number:04d}" for number in generator.permutation(n_items)]
     titles, descriptions = _describe(main, side, generator)
-    match = (tastes[users] * genres[items]).sum(1)
+    match = (tastes[users] * genres[items]).sum(1)  # (n_events,)
+    ratings = np.clip(np.rint(3.0 + 3.0 * match + generator.normal(0, 0.7, len(users))), 1, 5)
     events = pl.DataFrame(
         {
             "user_id": [user_ids[user] for user in users],
             "item_id": [item_ids[item] for item in items],
-            "rating": np.clip(np.rint(3.0 + 3.0 * match + generator.normal(0, 0.7, len(users))), 1, 5).astype(
-                int
-            ),
+            "rating": ratings.astype(int),
             "timestamp": 1_600_000_000 + generator.integers(0, 50_000_000, len(users)),
             "review_text": [
-                _review(titles[item], names[main[item]], match[row], generator)
-                for row, item in enumerate(items)
+                _review(titles[item], names[main[item]], match[event], generator)
+                for event, item in enumerate(items)
             ],
         }
     )
     table = {"item_id": item_ids, "title": titles, "description": descriptions}
-    table["categories"] = [f"{names[a]}, {names[b]}" for a, b in zip(main, side, strict=True)]
+    table["categories"] = [
+        f"{names[main_genre]}, {names[side_genre]}" for main_genre, side_genre in zip(main, side, strict=True)
+    ]
     return TasteWorld(events.sort("timestamp"), pl.DataFrame(table), preference, user_ids, item_ids)
 
 
 def _describe(
     main: np.ndarray, side: np.ndarray, generator: np.random.Generator
 ) -> tuple[list[str], list[str]]:
+    """Titles and descriptions of books by their main and side genres, both (n_items,)."""
     words = [text.split() for text in GENRES.values()]
     names = list(GENRES)
     titles, descriptions = [], []
-    for a, b in zip(main, side, strict=True):
-        first, second, third = generator.choice(words[a], 3, replace=False)
-        other = generator.choice(words[b])
-        titles.append(
-            f"The {generator.choice(FILLERS)} {first} and the {second if generator.random() < 0.6 else other}"
-        )
-        descriptions.append(
-            f"A book of {names[a]} with a touch of {names[b]}: {first}, {second}, {third} and {other}.".lower()
-        )
+    for main_genre, side_genre in zip(main, side, strict=True):
+        first, second, third = generator.choice(words[main_genre], 3, replace=False)
+        other = generator.choice(words[side_genre])
+        filler, last = generator.choice(FILLERS), second if generator.random() < 0.6 else other
+        titles.append(f"The {filler} {first} and the {last}")
+        description = f"A book of {names[main_genre]} with a touch of {names[side_genre]}: "
+        descriptions.append((description + f"{first}, {second}, {third} and {other}.").lower())
     return titles, descriptions
 
 
 def _review(title: str, genre: str, match: float, generator: np.random.Generator) -> str:
+    """A review, the likelier to praise the better taste and genres match."""
     word = generator.choice(GENRES[genre].split()).lower()
     if generator.random() < 0.25 + 0.7 * min(1.0, match * 1.5):
         return f"{generator.choice(PRAISE)} {genre}, I loved the {word} in {title}"
     return f"{generator.choice(BLAME)}, too much {genre} and too little {word} for me"
 
 
-class Oracle:
-    """Scores by the probabilities that made a world: what no system can beat but by luck."""
-
-    name = "oracle"
-
-    def __init__(self, world: TasteWorld) -> None:
-        self.world = world
-        self.user_row = {name: row for row, name in enumerate(world.user_ids)}
-        self.item_column = {name: column for column, name in enumerate(world.item_ids)}
-
-    def score(self, users: np.ndarray, seen: Dataset) -> np.ndarray:
-        """Log-probabilities, float64 (B, n_items)."""
-        rows = [self.user_row[name] for name in seen.user_ids.names(users).to_list()]
-        columns = [self.item_column[name] for name in seen.item_ids.ids.to_list()]
-        return self.world.preference[np.ix_(rows, columns)]
-
-
 def checkerboard(n_users: int = 60, n_items: int = 40) -> pl.DataFrame:
-    """Even users take even items, odd users odd items, each all but a few; what is held out is certain up to its order."""
+    """Events in which even users take all even items and odd users all odd items.
+
+    Held-out items are predictable up to their order.
+    """
     return pl.DataFrame(
         [
             {"user_id": f"u{user}", "item_id": f"i{item}", "timestamp": 1000 * user + item}
@@ -139,9 +131,9 @@ def checkerboard(n_users: int = 60, n_items: int = 40) -> pl.DataFrame:
 
 
 def shuffled_items(events: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
-    """The events with every item replaced by a random one: each system must be at chance.
+    """The events with every item replaced by a random one, a control on which every system is at chance.
 
-    Items are drawn evenly, so that not even popularity is left to learn; a user's repeats are dropped.
+    Items are drawn uniformly, so that popularity cannot be learned either. A user's repeats are dropped.
     """
     generator = np.random.default_rng(seed)
     catalogue = events["item_id"].unique().sort()

@@ -1,4 +1,4 @@
-"""Warnings where the ids of two tables do not meet: an example of each side, and how they differ."""
+"""Warnings where the ids of two tables do not match: an example of each side, and how they differ."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,9 @@ import polars as pl
 
 from cllm4rec.messages import printable
 
-DIFFERENCES: dict[str, Callable[[pl.Expr], pl.Expr]] = {  # how ids may differ -> what makes them equal
+DIFFERENCES: dict[
+    str, Callable[[pl.Expr], pl.Expr]
+] = {  # difference in writing -> normalisation that removes it
     "surrounding spaces": lambda ids: ids.str.strip_chars(),
     "leading zeros": lambda ids: ids.str.replace(r"^(-?)0+(\d)", "${1}${2}"),
     "a fraction .0": lambda ids: ids.str.replace(r"^(-?\d+)\.0+$", "${1}"),
@@ -15,52 +17,68 @@ DIFFERENCES: dict[str, Callable[[pl.Expr], pl.Expr]] = {  # how ids may differ -
 }
 
 
-def unmet_ids(ids: pl.Series, rows: pl.Series, kind: str, name: str) -> list[str]:
-    """A warning where no id has a row, or where under half have one and a difference in writing is the cause.
+def unmatched_ids(event_ids: pl.Series, table_ids: pl.Series, kind: str, name: str) -> list[str]:
+    """A warning where no id of the events has a row in a table.
+
+    Also where under half have one and a difference in writing is the cause.
 
     Args:
-        ids: of the events, int64 or text.
-        rows: ids of the other table.
+        event_ids: of the events, int64 or text.
+        table_ids: of the table.
         kind: "user" or "item".
-        name: of the other table.
+        name: of the table.
 
     Returns:
-        one line, or none.
+        One line, or none.
     """
-    ids, rows = (series.unique().cast(pl.String).alias("id") for series in (ids, rows))
-    met = ids.is_in(rows.implode())
-    if not len(ids) or not len(rows) or 2 * int(met.sum()) >= len(ids):
+    event_ids, table_ids = (ids.unique().cast(pl.String).alias("id") for ids in (event_ids, table_ids))
+    has_row = event_ids.is_in(table_ids.implode())
+    if not len(event_ids) or not len(table_ids) or 2 * int(has_row.sum()) >= len(event_ids):
         return []
-    left, right = (
-        ids.filter(~met).sort().to_frame(),
-        rows.filter(~rows.is_in(ids.implode())).sort().to_frame(),
+    without_row = event_ids.filter(~has_row).sort().to_frame()
+    without_event = table_ids.filter(~table_ids.is_in(event_ids.implode())).sort().to_frame()
+    example, difference = _commonest_difference(without_row, without_event)
+    if example is None and has_row.any():
+        return []
+    n, of = len(event_ids), f"{kind}s of the events"
+    share = f"{len(without_row):,} of {n:,}" if has_row.any() else f"none of the {n:,}"
+    verb = "have no row" if has_row.any() else "has a row"
+    event_id, table_id = example or (without_row["id"][0], without_event["id"][0])
+    advice = (
+        f"they differ in {difference}; write both alike"
+        if example
+        else "take care that both use the same ids"
     )
-    pair, cause = _difference(left, right)
-    if pair is None and met.any():
-        return []
-    share = f"{len(left):,} of {len(ids):,} {kind}s" if met.any() else f"none of the {len(ids):,} {kind}s"
-    ours, theirs = pair or (left["id"][0], right["id"][0])
-    verb = "have no row" if met.any() else "has a row"
-    why = f"they differ in {cause}; write both alike" if pair else "take care that both use the same ids"
     return [
-        f"{share} of the events {verb} in {name}: {printable(repr(ours))} in the events, {printable(repr(theirs))} there: {why}"
+        f"{share} {of} {verb} in {name}: {printable(repr(event_id))} in the events, "
+        f"{printable(repr(table_id))} there: {advice}"
     ]
 
 
-def _difference(left: pl.DataFrame, right: pl.DataFrame) -> tuple[tuple[str, str] | None, str]:
-    """The difference that most ids without a row share with a row, with an example; None where there is none."""
-    keys = {name: equal(pl.col("id")) for name, equal in DIFFERENCES.items()}
-    together = pl.col("id")
-    for equal in DIFFERENCES.values():
-        together = equal(together)
-    keys["more than one of these: " + ", ".join(DIFFERENCES)] = together
-    most, pair, cause = 0, None, ""
+def _commonest_difference(
+    without_row: pl.DataFrame, without_event: pl.DataFrame
+) -> tuple[tuple[str, str] | None, str]:
+    """The difference whose removal matches most ids, with an example.
+
+    Args:
+        without_row: column `id`, ids of the events.
+        without_event: column `id`, ids of the table.
+
+    Returns:
+        An id of each side and the name of the difference; (None, "") where no removal matches any.
+    """
+    keys = {name: normalise(pl.col("id")) for name, normalise in DIFFERENCES.items()}
+    all_removed = pl.col("id")
+    for normalise in DIFFERENCES.values():
+        all_removed = normalise(all_removed)
+    keys["more than one of these: " + ", ".join(DIFFERENCES)] = all_removed
+    most, example, difference = 0, None, ""
     for name, key in keys.items():
-        sides = [
-            side.with_columns(key.alias("key")).unique("key", keep="first", maintain_order=True)
-            for side in (left, right)
-        ]
-        pairs = sides[0].join(sides[1], on="key", how="inner", maintain_order="left")
+        event_side, table_side = (
+            ids.with_columns(key.alias("key")).unique("key", keep="first", maintain_order=True)
+            for ids in (without_row, without_event)
+        )
+        pairs = event_side.join(table_side, on="key", how="inner", maintain_order="left")
         if len(pairs) > most:
-            most, pair, cause = len(pairs), (pairs["id"][0], pairs["id_right"][0]), name
-    return pair, cause
+            most, example, difference = len(pairs), (pairs["id"][0], pairs["id_right"][0]), name
+    return example, difference

@@ -127,6 +127,7 @@ def load(
             model.item_ids.ids
         )
         noted = folder.about["dataset"]["split_sha256"]
-        if not alike or train.about.get("split_sha256", noted) != noted:
+        stored = train.stored_hashes
+        if not alike or (stored is not None and stored.split_sha256 != noted):
             raise ValueError(f"{run} was trained on other data or another split: train it on this dataset")
     return model

@@ -61,8 +61,7 @@ class RunFolder:
             "preset": None,
             "dataset": {
                 "path": os.path.realpath(dataset_path),
-                "data_sha256": dataset.about.get("data_sha256", dataset.fingerprint),
-                "split_sha256": dataset.about.get("split_sha256", dataset.split_fingerprint),
+                **asdict(dataset.hashes),
             },
             "versions": {
                 "cllm4rec": importlib.metadata.version("cllm4rec"),
@@ -273,8 +272,8 @@ class RunFolder:
                 f"the run's dataset was in {noted['path']} and is not there: say where with --dataset"
             )
         dataset = Dataset.load(path or noted["path"])
-        for what in ("data_sha256", "split_sha256"):
-            if dataset.about[what] != noted[what]:
+        for what, sha256 in asdict(dataset.hashes).items():
+            if sha256 != noted[what]:
                 raise ValueError(
                     f"{path or noted['path']}: {what} differs from that of the run: the dataset was prepared anew since; "
                     "train again, or give the old one with --dataset"

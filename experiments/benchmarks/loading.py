@@ -43,7 +43,7 @@ def make_dataset(folder: Path, n_events: int) -> None:
     user_ids = pl.DataFrame({"user_id": [f"user {i}" for i in range(n_users)]})
     item_ids = pl.DataFrame({"item_id": [f"item {i}" for i in range(n_items)]})
     part, ties = generator.integers(0, 3, n_events).astype(np.uint8), generator.permutation(n_items)
-    Dataset(events, user_ids, item_ids, part, ties=ties).save(folder)
+    Dataset(events, user_ids, item_ids, part, stored_tie_order=ties).save(folder)
 
 
 def make_run(folder: Path, n: int) -> Path:

@@ -10,6 +10,7 @@ import pytest
 from cllm4rec.data.dataset import Dataset
 from tests.commands.events import write_events
 from tests.support.commands import call, refusal, stage_settings
+from tests.support.datasets import description_of
 
 
 def test_a_config_file_fills_flags_and_typed_flags_win(workspace: Path, tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_a_config_file_names_the_preset_of_preparing(tmp_path: Path) -> None:
     config.write_text("preset: paper\nk_core: 0\n")
     flags = ("--interactions", tmp_path / "events.csv", "--output", tmp_path / "data")
     call("prepare", *flags, "--config", config)
-    rules = [rule["rule"] for rule in Dataset.load(tmp_path / "data").about["rules"]]
+    rules = [report.rule for report in description_of(Dataset.load(tmp_path / "data")).rules]
     assert "rating > 3" in rules
 
 

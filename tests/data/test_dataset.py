@@ -25,10 +25,10 @@ def test_reviews_travel_with_their_event_through_sorting_splitting_and_the_folde
     dataset = build_dataset(random_events(6).sample(fraction=1, shuffle=True, seed=0))
     dataset.save(tmp_path / "data")
     for whole in (dataset, Dataset.load(tmp_path / "data")):
-        for part in (whole, whole.train, whole.validation, whole.test):
-            events = part.interactions
+        for subset in (whole, whole.train, whole.validation, whole.test):
+            events = subset.interactions
             assert events.reviews is not None
-            users, items = part.user_ids.names(events.users), part.item_ids.names(events.items)
+            users, items = subset.user_ids.names(events.users), subset.item_ids.names(events.items)
             expected = [f"{user} on {item}" for user, item in zip(users, items, strict=True)]
             assert events.reviews.to_list() == expected
             assert len(events) > 0
@@ -54,7 +54,7 @@ def test_parts_keep_all_users_and_items_and_only_the_events_of_the_part() -> Non
     assert set(together.part.tolist()) == {0, 2}
     assert len(together.interactions) == len(dataset.train.interactions) + len(dataset.test.interactions)
     assert len(dataset.only().interactions) == 0
-    pairs = [set(parts_by_ids(part)) for part in (dataset.train, dataset.validation, dataset.test)]
+    pairs = [set(parts_by_ids(subset)) for subset in (dataset.train, dataset.validation, dataset.test)]
     assert set.union(*pairs) == set(parts_by_ids(dataset))
     assert sum(map(len, pairs)) == len(dataset.interactions)
 
@@ -70,8 +70,8 @@ def test_the_part_history_is_seen_and_not_learned_from(tmp_path: Path) -> None:
         assert copy.item_ids.names(copy.train.interactions.items).to_list() == ["w"]
     about = json.loads((tmp_path / "data" / "dataset.json").read_text())
     assert about["n_events_by_part"] == {"train": 1, "validation": 1, "test": 1, "history": 1}
-    for words in (["t", "h", "val", "e"], parts):
-        table = events.select("user_id", "item_id", seed_0=pl.Series(words))
+    for names in (["t", "h", "val", "e"], parts):
+        table = events.select("user_id", "item_id", seed_0=pl.Series(names))
         assert build_dataset(events, split="f", split_table=table).part.tolist() == [0, 3, 1, 2]
     with pytest.raises(ValueError, match="part 'later' is unknown"):
         Dataset.from_frame(events.with_columns(part=pl.lit("later")))

@@ -6,7 +6,7 @@ import pytest
 
 from cllm4rec.data.build import build_dataset
 from cllm4rec.data.filters import EventFilters, keep_k_core, latest_of_repeats
-from tests.support.datasets import event_frame, random_events
+from tests.support.datasets import description_of, event_frame, random_events
 
 
 def plain_core(pairs: list[tuple[str, str]], k: int) -> set[tuple[str, str]]:
@@ -72,10 +72,10 @@ def test_every_rule_accounts_for_what_it_dropped() -> None:
     ]
     events = event_frame(rows, "rating", "timestamp")
     dataset = build_dataset(events, min_rating=4, k_core=2, split="none")
-    dropped = [(rule["users"], rule["items"], rule["events"]) for rule in dataset.about["rules"]]
+    dropped = [(report.users, report.items, report.events) for report in description_of(dataset).rules]
     assert dropped == [(0, 0, 1), (1, 1, 2), (0, 1, 1)]
     assert sum(n_events for *_, n_events in dropped) + len(dataset.interactions) == len(events)
-    assert [rule["rule"] for rule in dataset.about["rules"]] == [
+    assert [report.rule for report in description_of(dataset).rules] == [
         "latest of repeated events of a user and an item",
         "rating >= 4",
         "2-core",
@@ -103,9 +103,9 @@ def test_the_rating_that_counts_is_that_of_the_event_that_stays(split: str, left
         names = dataset.item_ids.names(dataset.interactions.items).to_list()
         assert [name for name in sorted(names) if name in "ab"] == left
         assert ("c" in names) == (split != "leave-last-out")
-        assert [rule["rule"].split()[0] for rule in dataset.about["rules"]][-1] == "rating"
-        assert "of repeats the" in dataset.about["split"]["rule"]
-        assert "with its rating" in dataset.about["split"]["rule"]
+        assert [report.rule.split()[0] for report in description_of(dataset).rules][-1] == "rating"
+        assert "of repeats the" in description_of(dataset).split.rule
+        assert "with its rating" in description_of(dataset).split.rule
 
 
 def test_a_latest_event_without_a_rating_is_not_liked() -> None:
@@ -123,14 +123,17 @@ def test_a_core_holds_after_a_split_file_has_left_out_events() -> None:
     dataset = build_dataset(events, k_core=2, split="f", split_table=table)
     assert sorted(dataset.items["item_id"].to_list()) == ["a", "b"]
     assert sorted(dataset.users["user_id"].to_list()) == ["u", "w"]
-    assert dataset.about["split"]["rows_without_events"] == 0
-    assert [rule["rule"] for rule in dataset.about["rules"]][1:] == ["named in column seed_0 of f", "2-core"]
+    assert description_of(dataset).split.rows_without_events == 0
+    assert [report.rule for report in description_of(dataset).rules][1:] == [
+        "named in column seed_0 of f",
+        "2-core",
+    ]
 
 
 def test_an_account_reads_as_a_sentence() -> None:
     rules = EventFilters(pl.DataFrame({"user_id": ["a", "b"], "item_id": ["x", "x"]}))
     rules.apply("only a", lambda frame: frame.filter(pl.col("user_id") == "a"))
-    assert str(rules.dropped[0]) == "only a: dropped 1 event, 1 user, 0 items"
+    assert str(rules.reports[0]) == "only a: dropped 1 event, 1 user, 0 items"
 
 
 def test_a_rating_filter_without_ratings_and_filters_that_leave_nothing_are_errors() -> None:

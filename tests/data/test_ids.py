@@ -1,12 +1,14 @@
 """Ids: look-up by text, numbers that depend on ids alone, hashes that collide."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import polars as pl
 import pytest
 
 from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.ids import IdMap
+from cllm4rec.data.ids import IdMap, hash_column, hash_ids
 from tests.support.datasets import event_frame, random_events, same_dataset
 
 
@@ -21,9 +23,9 @@ def test_ids_that_share_a_hash_stay_apart(monkeypatch: pytest.MonkeyPatch) -> No
         return texts.str.len_bytes().cast(pl.UInt64) if seed == 0 else series_hash(texts, seed)
 
     monkeypatch.setattr(pl.Series, "hash", colliding)
-    found = build_dataset(events, k_core=2)
+    collided = build_dataset(events, k_core=2)
     assert 1 in seeds
-    assert (found.fingerprint, found.about) == (expected.fingerprint, expected.about)
+    assert (collided.fingerprint, collided.description) == (expected.fingerprint, expected.description)
 
 
 def test_whole_numbers_and_their_texts_are_filtered_alike() -> None:
@@ -38,7 +40,7 @@ def test_whole_numbers_and_their_texts_are_filtered_alike() -> None:
         assert 0 < len(numbers.interactions) < 400
         assert numbers.fingerprint == texts.fingerprint
         assert numbers.split_fingerprint == texts.split_fingerprint
-        assert numbers.about == texts.about
+        assert numbers.description == texts.description
         assert (numbers.users["user_id"].dtype, texts.users["user_id"].dtype) == (pl.Int64, pl.String)
 
 
@@ -59,6 +61,35 @@ def test_ids_are_found_with_and_without_a_dictionary_of_all(n_asked: int) -> Non
     expected = {"7": 2, "nobody": -1, "é": 4, "007": 1}
     assert IdMap(ids).find(asked).tolist() == [expected[text] for text in asked]
     assert IdMap(pl.Series([5, 7, 12])).find([12, "5", 6][:n_asked]).tolist() == [2, 0, -1][:n_asked]
+
+
+def test_hashes_are_those_of_the_ids_in_their_order() -> None:
+    """Texts, categories and whole numbers, each distinct id hashed once."""
+    for ids in (pl.Series(["b", "a", "é", "b", "a"]), pl.Series([7, -3, 7, 10**12])):
+        expected = hash_ids(ids.to_list())
+        for column in (ids, ids.cast(pl.String), ids.cast(pl.String).cast(pl.Categorical)):
+            np.testing.assert_array_equal(hash_column(column), expected)
+            np.testing.assert_array_equal(IdMap(column).hashes, expected)
+        ordered = IdMap.ordered_by_hash(ids)
+        np.testing.assert_array_equal(ordered.hashes, np.unique(expected))
+        np.testing.assert_array_equal(ordered.hashes, hash_ids(ordered.ids))
+    assert len(hash_column(pl.Series([], dtype=pl.String))) == 0
+
+
+def test_an_id_is_hashed_once_for_a_dataset_and_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+
+    def counting(column: Iterable[object]) -> np.ndarray:
+        names = list(column)
+        hashed.extend(map(str, names))
+        return hash_ids(names)
+
+    monkeypatch.setattr("cllm4rec.data.ids.hash_ids", counting)
+    dataset = build_dataset(random_events(), split="random")
+    for subset in (dataset, dataset.train, dataset.only("train", "test"), dataset.seen):
+        assert len(subset.tie_order) == dataset.n_items
+    ids = [*dataset.users["user_id"], *dataset.items["item_id"]]
+    assert sorted(hashed) == sorted(ids)
 
 
 def test_an_index_without_an_item_has_no_name() -> None:

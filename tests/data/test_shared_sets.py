@@ -1,6 +1,7 @@
 """Public datasets of the shared folder, prepared: their sizes are those of their README."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.readers.split_tables import read_split
 from cllm4rec.data.readers.tables import read_events, read_items
-from tests.support.datasets import parts_by_ids, prepared, size
+from tests.support.datasets import description_of, parts_by_ids, prepared, size
 
 SETS = {  # folder -> users, items, events, titles
     "amazon-beauty-p5": (22_363, 12_101, 198_502, 12_094),
@@ -64,7 +65,7 @@ def test_every_set_has_its_known_size_and_its_split(shared: Path, tmp_path: Path
     assert size(dataset) == (filtered or tuple(size_of_set))
     assert is_protocol_a(dataset)
     if filtered is None:
-        assert dataset.about["texts"]["title"] == titles
+        assert description_of(dataset).texts["title"] == titles
 
 
 @pytest.mark.parametrize("name", ["amazon-beauty-p5", "ml-100k", "amazon-musical-5core"])
@@ -73,7 +74,7 @@ def test_the_smaller_sets_prepare_by_every_rule(shared: Path, tmp_path: Path, na
     for split in ("random", "leave-last-out", "time", "none"):
         dataset = prepared_set(shared / "data" / name, tmp_path / "data", "--split", split)
         assert size(dataset) == tuple(size_of_set)
-        assert dataset.about["texts"]["title"] == titles
+        assert description_of(dataset).texts["title"] == titles
         held = (len(dataset.validation.interactions), len(dataset.test.interactions))
         if split == "leave-last-out":
             assert held == (size_of_set[0], size_of_set[0])
@@ -82,7 +83,7 @@ def test_the_smaller_sets_prepare_by_every_rule(shared: Path, tmp_path: Path, na
         if split == "time":
             assert all(0.08 < n / size_of_set[2] < 0.12 for n in held)
     unmatched = {"repeated_rows": 0, "rows_without_events": 0, "without_a_row": 0}
-    assert dataset.about["tables"]["items"] == unmatched
+    assert asdict(description_of(dataset).tables["items"]) == unmatched
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ def test_lastfm_with_the_held_out_rows_of_llara(shared: Path, tmp_path: Path) ->
     flags = ("--items", folder / "items.tsv.gz", "--split", folder / "heldout.tsv.gz")
     dataset = prepared(folder / "train_sequences.tsv.gz", tmp_path / "data", *flags)
     rows = pl.read_csv(folder / "heldout.tsv.gz", separator="\t", infer_schema=False)
-    assert dataset.n_items == dataset.about["texts"]["title"] == 4_606
+    assert dataset.n_items == description_of(dataset).texts["title"] == 4_606
     assert n_users_by_part(dataset) == [976, 122, 122]
     assert dataset.n_users == 976 + 122 + 122
     number = pl.int_range(1, pl.len() + 1).over("split").cast(pl.String)
@@ -142,8 +143,8 @@ def test_movielens_100k_filtered_as_in_the_papers_has_the_known_size(shared: Pat
     items = read_items(shared / "data" / "ml-100k" / "items.tsv.gz")
     dataset = build_dataset(events, items, min_rating=4, k_core=5)
     assert size(dataset) == (938, 1_008, 54_413)
-    assert dataset.about["texts"]["title"] == 1008
-    assert sum(rule["events"] for rule in dataset.about["rules"]) == 100_000 - 54_413
+    assert description_of(dataset).texts["title"] == 1008
+    assert sum(report.events for report in description_of(dataset).rules) == 100_000 - 54_413
     title = dict(zip(dataset.items["item_id"].to_list(), dataset.items["title"].to_list(), strict=True))["1"]
     assert title == "Toy Story (1995)"
 
@@ -154,6 +155,6 @@ def test_movielens_100k_takes_the_parts_of_a_split_file(shared: Path) -> None:
     split = str(folder / "split_A.tsv.gz")
     dataset = build_dataset(events, min_rating=4, k_core=5, split=split, split_table=table)
     assert size(dataset) == (938, 1_008, 54_413)
-    assert dataset.about["rules"][-1]["events"] == 0
+    assert description_of(dataset).rules[-1].events == 0
     rows = table.select("user_id", "item_id", "seed_0").rows()
     assert parts_by_ids(dataset) == {(user, item): "tve".index(part) for user, item, part in rows}

@@ -8,6 +8,7 @@ import pytest
 from cllm4rec import prepare
 from cllm4rec.data.build import build_dataset, shuffled_ties
 from cllm4rec.data.dataset import Dataset
+from tests.support.datasets import description_of
 
 
 def tied() -> pl.DataFrame:
@@ -75,13 +76,13 @@ def test_the_split_follows_the_shuffled_order_and_the_dataset_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tied().write_csv(tmp_path / "events.csv")
-    given = ["--interactions", str(tmp_path / "events.csv"), "--split", "leave-last-out"]
-    prepare.main([*given, "--output", str(tmp_path / "plain")])
+    flags = ["--interactions", str(tmp_path / "events.csv"), "--split", "leave-last-out"]
+    prepare.main([*flags, "--output", str(tmp_path / "plain")])
     capsys.readouterr()
-    prepare.main([*given, "--output", str(tmp_path / "shuffled"), "--shuffle-ties", "0"])
+    prepare.main([*flags, "--output", str(tmp_path / "shuffled"), "--shuffle-ties", "0"])
     assert "random order (seed 0)" in capsys.readouterr().out
     plain, shuffled = Dataset.load(tmp_path / "plain"), Dataset.load(tmp_path / "shuffled")
-    assert shuffled.about["split"]["shuffle_ties"] == 0
+    assert description_of(shuffled).split.shuffle_ties == 0
     expected = shuffled_ties(tied(), 0)
     for user in range(shuffled.n_users):
         name = str(shuffled.user_ids.ids[user])
@@ -92,5 +93,5 @@ def test_the_split_follows_the_shuffled_order_and_the_dataset_says_so(
 
 def test_ties_need_times() -> None:
     for events in (tied().drop("timestamp"), tied().with_columns(timestamp=pl.lit(None, dtype=pl.Int64))):
-        with pytest.raises(ValueError, match="--shuffle-ties needs a timestamp column"):
+        with pytest.raises(ValueError, match="`shuffle_ties` needs a timestamp column"):
             build_dataset(events, shuffle_ties=0)

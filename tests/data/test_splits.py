@@ -6,9 +6,10 @@ import polars as pl
 import pytest
 
 from cllm4rec.data.build import build_dataset
+from cllm4rec.data.description import SplitDescription
 from cllm4rec.data.readers.split_tables import read_split
 from cllm4rec.data.splits import RULES, assign_parts
-from tests.support.datasets import event_frame, parts_by_ids, random_events
+from tests.support.datasets import description_of, event_frame, parts_by_ids, random_events
 from tests.support.tables import written
 
 
@@ -105,7 +106,7 @@ def test_none_holds_nothing_out() -> None:
 
 @pytest.mark.parametrize("split", ["leave-last-out", "time"])
 def test_splits_in_time_without_times_are_an_error(split: str) -> None:
-    with pytest.raises(ValueError, match=f"--split {split}"):
+    with pytest.raises(ValueError, match=f"`split` {split}"):
         build_dataset(random_events().drop("timestamp"), split=split)
 
 
@@ -120,8 +121,8 @@ def test_an_unknown_split_is_an_error_that_names_the_known_ones() -> None:
 
 
 def test_the_dataset_says_how_it_was_split() -> None:
-    about = build_dataset(random_events(), split="random", seed=3).about
-    assert about["split"] == {"method": "random", "seed": 3, "rule": RULES["random"]}
+    split = description_of(build_dataset(random_events(), split="random", seed=3)).split
+    assert split == SplitDescription(method="random", seed=3, rule=RULES["random"])
 
 
 def test_a_split_table_gives_the_parts_by_letter_and_by_word(tmp_path: Path) -> None:
@@ -137,10 +138,10 @@ def test_a_split_table_gives_the_parts_by_letter_and_by_word(tmp_path: Path) -> 
         ("1", "2"): 1,
         ("1", "3"): 2,
     }  # item 4 has no row: left out
-    words = build_dataset(events, split=str(path), split_table=read_split(path), split_column="split")
-    assert parts_by_ids(words) == {("1", "01"): 2, ("1", "2"): 1, ("1", "3"): 0}
-    assert words.about["rules"][-1]["rule"] == "named in column split of parts.tsv"
-    assert words.about["rules"][-1]["events"] == 1
+    by_name = build_dataset(events, split=str(path), split_table=read_split(path), split_column="split")
+    assert parts_by_ids(by_name) == {("1", "01"): 2, ("1", "2"): 1, ("1", "3"): 0}
+    assert description_of(by_name).rules[-1].rule == "named in column split of parts.tsv"
+    assert description_of(by_name).rules[-1].events == 1
 
 
 def test_a_split_table_of_text_meets_integer_ids() -> None:

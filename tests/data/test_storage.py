@@ -10,20 +10,21 @@ import pytest
 
 from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.description import DatasetHashes
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.files.manifest import write_manifest
-from tests.support.datasets import random_events, same_dataset
+from tests.support.datasets import description_of, random_events, same_dataset
 
 
 def test_the_tie_order_is_stored_and_computed_alike(tmp_path: Path) -> None:
     dataset = build_dataset(taste_world(1, n_users=20, n_items=50, n_events=8).events)
     dataset.save(tmp_path / "data")
     loaded = Dataset.load(tmp_path / "data")
-    assert loaded.ties is not None
-    for part in (loaded, loaded.train, loaded.only("train", "test")):
-        np.testing.assert_array_equal(part.tie_order, dataset.tie_order)
+    assert loaded.stored_tie_order is not None
+    for subset in (loaded, loaded.train, loaded.only("train", "test")):
+        np.testing.assert_array_equal(subset.tie_order, dataset.tie_order)
     assert loaded.items.equals(dataset.items)
-    np.testing.assert_array_equal(replace(loaded, ties=None).tie_order, dataset.tie_order)
+    np.testing.assert_array_equal(replace(loaded, stored_tie_order=None).tie_order, dataset.tie_order)
     assert loaded.fingerprint == dataset.fingerprint
 
 
@@ -40,8 +41,9 @@ def test_a_folder_round_trip_gives_the_same_dataset(tmp_path: Path) -> None:
     assert loaded.split_fingerprint == dataset.split_fingerprint
     assert loaded.item_texts == dataset.item_texts
     assert loaded.user_texts == dataset.user_texts
-    assert {name: loaded.about[name] for name in dataset.about} == dataset.about
-    assert loaded.about["data_sha256"] == dataset.fingerprint
+    assert loaded.description == dataset.description
+    assert loaded.description is not None
+    assert loaded.stored_hashes == DatasetHashes(dataset.fingerprint, dataset.split_fingerprint)
     loaded.save(tmp_path / "again")
     assert same_dataset(dataset, Dataset.load(tmp_path / "again"))
     first, second = (tmp_path / name / "dataset.json" for name in ("data", "again"))
@@ -51,8 +53,8 @@ def test_a_folder_round_trip_gives_the_same_dataset(tmp_path: Path) -> None:
 def test_the_counts_in_the_folder_are_those_of_the_events_saved(tmp_path: Path) -> None:
     dataset = build_dataset(random_events(8))
     dataset.save(tmp_path / "data")
-    for name, part in (("fresh", dataset.train), ("loaded", Dataset.load(tmp_path / "data").train)):
-        part.save(tmp_path / name)
+    for name, subset in (("fresh", dataset.train), ("loaded", Dataset.load(tmp_path / "data").train)):
+        subset.save(tmp_path / name)
         about = json.loads((tmp_path / name / "dataset.json").read_text())
         n = len(dataset.train.interactions)
         assert about["n_events"] == n
@@ -109,7 +111,7 @@ def test_a_folder_that_holds_a_foreign_file_is_not_replaced(tmp_path: Path) -> N
 
 def test_a_save_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     dataset = build_dataset(random_events(1))
-    unwritable = replace(dataset, about={"thing": object()})
+    unwritable = replace(dataset, description=replace(description_of(dataset), warnings=(object(),)))
     with pytest.raises(TypeError):
         unwritable.save(tmp_path / "data")
     assert list(tmp_path.iterdir()) == []

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from cllm4rec.data.build import build_dataset
-from cllm4rec.data.synthetic import Oracle, taste_world
+from cllm4rec.data.synthetic import taste_world
 from cllm4rec.evaluation import measure
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
+from experiments.oracle import Oracle
 
 
 @pytest.mark.slow

@@ -284,7 +284,7 @@ class Executor:
 
         try:
             dataset = Dataset.load(self.scratch / name)
-            same = replace(dataset).fingerprint == dataset.about["data_sha256"]
+            same = replace(dataset).fingerprint == dataset.hashes.data_sha256
         except Exception as error:
             return f"what was prepared does not load: {_where(error)}"
         return None if same else "what was prepared loads as other data"

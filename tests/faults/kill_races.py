@@ -144,7 +144,7 @@ def dataset_readers(world: World, n: int) -> list[str]:
             except Exception as error:
                 wrong.append(f"load {number}: {type(error).__name__}: {str(error)[:300]}")
                 continue
-            if found not in expected or found != dataset.about["data_sha256"]:
+            if found not in expected or found != dataset.hashes.data_sha256:
                 wrong.append(f"load {number}: a mixture")
         return wrong
 

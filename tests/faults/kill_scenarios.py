@@ -232,7 +232,7 @@ def readable(folder: Path, scenario: Scenario) -> list[str]:
             try:
                 if scenario.command[0] == "prepare":
                     dataset = Dataset.load(folder / name)
-                    same = dataset.about["data_sha256"] == dataset.fingerprint
+                    same = dataset.hashes.data_sha256 == dataset.fingerprint
                     answers.append("ok" if same else "a mixture: data_sha256 is not that of the data")
                 elif scenario.command[0] in ("pretrain", "finetune"):
                     models.load(folder / name)

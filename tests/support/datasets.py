@@ -8,6 +8,7 @@ import polars as pl
 
 from cllm4rec import prepare
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.description import DatasetDescription
 
 
 def event_frame(rows: Sequence[tuple[object, ...]], *columns: str) -> pl.DataFrame:
@@ -40,13 +41,19 @@ def parts_by_ids(dataset: Dataset) -> dict[tuple[object, object], int]:
     return dict(zip(zip(users, items, strict=True), dataset.part.tolist(), strict=True))
 
 
+def description_of(dataset: Dataset) -> DatasetDescription:
+    """The description of a dataset that `build_dataset` made."""
+    assert dataset.description is not None
+    return dataset.description
+
+
 def size(dataset: Dataset) -> tuple[int, int, int]:
     """Numbers of users, items and events."""
     return dataset.n_users, dataset.n_items, len(dataset.interactions)
 
 
 def same_dataset(first: Dataset, second: Dataset) -> bool:
-    """Whether two datasets are equal in all but `about`, types included."""
+    """Whether two datasets are equal in all but their description, types included."""
     a, b = first.interactions, second.interactions
     return (
         first.users.equals(second.users)

@@ -112,12 +112,12 @@ def test_an_unknown_format_version_is_refused_clearly(copied: Path) -> None:
 
 def test_a_dataset_prepared_anew_is_refused_clearly(copied: Path, tmp_path: Path) -> None:
     dataset = small_dataset()
-    resplit = replace(dataset, part=np.roll(dataset.part, 1), about={})
+    resplit = replace(dataset, part=np.roll(dataset.part, 1))
     resplit.save(tmp_path / "other")
     with pytest.raises(ValueError, match="split_sha256 differs.*prepared anew"):
         RunFolder.open(copied).dataset(tmp_path / "other")
     fewer = dataset.interactions.select(np.arange(len(dataset.part)) != 5)
-    replace(dataset, interactions=fewer, part=np.delete(dataset.part, 5), about={}).save(tmp_path / "fewer")
+    replace(dataset, interactions=fewer, part=np.delete(dataset.part, 5)).save(tmp_path / "fewer")
     with pytest.raises(ValueError, match="data_sha256 differs.*prepared anew"):
         RunFolder.open(copied).dataset(tmp_path / "fewer")
 

@@ -8,7 +8,9 @@ import polars as pl
 import pytest
 
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.description import TableReport
 from cllm4rec.data.readers.tables import read_event_table, read_events, read_item_table, read_user_table
+from tests.support.datasets import description_of
 from tests.support.event_files import prepare_dataset
 from tests.support.tables import json_lines, refused, written
 
@@ -87,7 +89,7 @@ def test_prepare_takes_names_and_a_separator_and_says_what_it_took(
     flags = ["--interactions", events, "--items", items, "--users", users, "--separator", ";"]
     names = ["--columns", "user_id=buyer,item_id=sku,timestamp=when"]
     names += ["--item-columns", "item_id=sku,title=label", "--user-columns", "user_id=buyer,biography=about"]
-    about = prepare_dataset(tmp_path, *flags, *names).about
+    description = description_of(prepare_dataset(tmp_path, *flags, *names))
     printed = capsys.readouterr().out
     assert "e.csv: user_id from buyer, item_id from sku, timestamp from when" in printed
     assert "i.csv: item_id from sku, title from label" in printed
@@ -95,9 +97,9 @@ def test_prepare_takes_names_and_a_separator_and_says_what_it_took(
     assert f"items: {rows}; items with events and no row: 10" in printed
     assert "title: a text for 1 of 12 items" in printed
     assert "items without any text: 11" in printed
-    assert about["columns"]["interactions"] == {"user_id": "buyer", "item_id": "sku", "timestamp": "when"}
-    assert about["tables"]["items"] == {"repeated_rows": 1, "rows_without_events": 1, "without_a_row": 10}
-    assert about["tables"]["users"] == {"repeated_rows": 0, "rows_without_events": 1, "without_a_row": 2}
+    assert description.columns["interactions"] == {"user_id": "buyer", "item_id": "sku", "timestamp": "when"}
+    assert description.tables["items"] == TableReport(1, rows_without_events=1, without_a_row=10)
+    assert description.tables["users"] == TableReport(0, rows_without_events=1, without_a_row=2)
     for flag, words in (
         ("user=buyer", "user_id, item_id"),
         ("user_id", "OUR_NAME=COLUMN"),

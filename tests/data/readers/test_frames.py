@@ -136,4 +136,4 @@ def test_a_missing_id_of_a_frame_is_refused_with_advice_for_every_call() -> None
     words += "as prepare --drop-incomplete and build_dataset(drop_incomplete=True) do"
     for call in (Dataset.from_frame, dataset.with_histories, build_dataset):
         assert words in refused(call, frame)
-    assert "columns_not_read" not in dataset.about
+    assert dataset.description is None

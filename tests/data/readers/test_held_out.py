@@ -9,6 +9,7 @@ from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.readers.split_tables import read_split
 from cllm4rec.data.readers.tables import read_events
+from tests.support.datasets import description_of
 from tests.support.event_files import prepare_dataset
 from tests.support.tables import refused, written
 
@@ -40,7 +41,8 @@ def test_held_out_rows_of_named_users(tmp_path: Path) -> None:
         "of 1 on 2",
         "of 1 on 0",
     ]
-    assert dataset.about["split"]["n_validation_rows"] == dataset.about["split"]["n_test_rows"] == 1
+    split = description_of(dataset).split
+    assert split.n_validation_rows == split.n_test_rows == 1
     for more in (["--min-rating", "3"], ["--k-core", "2"], ["--preset", "paper"]):
         assert "held-out rows are exact" in refused(prepare_dataset, tmp_path, *flags, *more)
 

@@ -1,5 +1,6 @@
 """Rows without the id of a user or an item: refused, or dropped and counted."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from cllm4rec.data.build import build_dataset
 from cllm4rec.data.readers.tables import read_event_table, read_item_table
+from tests.support.datasets import description_of
 from tests.support.event_files import dataset_events, prepare_dataset
 from tests.support.tables import refused, written
 
@@ -43,7 +45,7 @@ def test_rows_without_a_user_or_an_item_are_dropped_and_counted(
         (3 if name != "e.csv" else "3", "c"),
     ]
     rule = {"rule": "events without a user or item id", "users": 1, "items": 1, "events": 3}
-    assert dataset.about["rules"][0] == rule
+    assert asdict(description_of(dataset).rules[0]) == rule
     if name != "pandas":
         prepare_dataset(tmp_path, "--interactions", source, "--drop-incomplete")
         assert "events without a user or item id: dropped 3 events, 1 user, 1 item" in capsys.readouterr().out

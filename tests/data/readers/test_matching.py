@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 
 from cllm4rec.data.build import build_dataset
-from cllm4rec.data.unmatched import unmet_ids
+from cllm4rec.data.unmatched import unmatched_ids
+from tests.support.datasets import description_of
 from tests.support.event_files import prepare_dataset
 from tests.support.tables import refused, written
 
@@ -29,7 +30,7 @@ def test_ids_without_a_row_give_a_warning_with_an_example_and_the_cause(
     events = pl.DataFrame({"user_id": event_ids, "item_id": event_ids})
     items = pl.DataFrame({"item_id": table_ids, "title": ["T", "S"]})
     users = pl.DataFrame({"user_id": table_ids})
-    warnings = build_dataset(events, items, users).about["warnings"]
+    warnings = description_of(build_dataset(events, items, users)).warnings
     for kind, line in zip(("item", "user"), warnings, strict=True):
         assert (
             f"none of the 2 {kind}s of the events has a row in the {kind}s: {event_ids[0]!r} in the events"
@@ -41,8 +42,8 @@ def test_ids_without_a_row_give_a_warning_with_an_example_and_the_cause(
 def test_whole_numbers_equal_their_texts_and_half_of_the_rows_suffice() -> None:
     events = pl.DataFrame({"user_id": [1, 2, 3], "item_id": [7, 8, 9]})
     for items in (["7", "8"], ["8", "9", "07"], ["7", "10", "11"]):
-        assert build_dataset(events, pl.DataFrame({"item_id": items})).about["warnings"] == []
-    (line,) = build_dataset(events, pl.DataFrame({"item_id": ["7", "08", "09"]})).about["warnings"]
+        assert description_of(build_dataset(events, pl.DataFrame({"item_id": items}))).warnings == ()
+    (line,) = description_of(build_dataset(events, pl.DataFrame({"item_id": ["7", "08", "09"]}))).warnings
     assert line == (
         "2 of 3 items of the events have no row in the items: '8' in the events, '08' there: "
         "they differ in leading zeros; write both alike"
@@ -63,6 +64,6 @@ def test_split_files_with_other_ids_give_a_warning(
 
 
 def test_an_example_is_short_and_in_one_line() -> None:
-    (line,) = unmet_ids(pl.Series(["a\n" * 500]), pl.Series(["b"]), "item", "i.csv")
+    (line,) = unmatched_ids(pl.Series(["a\n" * 500]), pl.Series(["b"]), "item", "i.csv")
     assert line.isprintable()
     assert len(line) < 300

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cllm4rec.data.build import build_dataset
+from tests.support.datasets import description_of
 from tests.support.event_files import prepare_dataset
 from tests.support.tables import refused, written
 
@@ -17,7 +18,7 @@ def test_users_with_fewer_than_three_events_are_counted_and_stay_in_train(
     path = written(tmp_path / "e.csv", "user_id,item_id,timestamp\n" + rows)
     dataset = prepare_dataset(tmp_path, "--interactions", path, "--split", "leave-last-out")
     assert "users with fewer than 3 events, who stay whole in train: 2" in capsys.readouterr().out
-    assert dataset.about["n_users_below_3_events"] == 2
+    assert description_of(dataset).n_users_below_3_events == 2
     short = dataset.interactions.users != dataset.user_ids.index(["cid"])[0]
     assert dataset.part[short].tolist() == [0, 0, 0]
 

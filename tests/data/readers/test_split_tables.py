@@ -7,6 +7,7 @@ import pytest
 
 from cllm4rec.data.build import build_dataset
 from cllm4rec.data.readers.split_tables import parts_table
+from tests.support.datasets import description_of
 from tests.support.event_files import prepare_dataset
 from tests.support.tables import json_lines, written
 
@@ -49,7 +50,7 @@ def test_rows_of_a_split_file_without_an_event_are_counted(tmp_path: Path) -> No
         split="s.tsv",
         split_table=tmp_path / "s.tsv",
     )
-    assert dataset.about["split"]["rows_without_events"] == 2
+    assert description_of(dataset).split.rows_without_events == 2
     assert len(dataset.interactions) == 1
 
 
