@@ -1,8 +1,9 @@
-"""Wording of error messages and reports: counts, names and shortened values in one line."""
+"""Wording of error messages and reports: counts, names and shortened values, each in one line."""
 
 from collections.abc import Iterable
 
-MOST_SHOWN = 80  # characters of a value in an error
+MAX_VALUE_CHARACTERS = 80  # of a value in an error
+MAX_NAMES = 20  # in a list of columns
 
 
 def counted(number: int, noun: str) -> str:
@@ -10,28 +11,26 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def shorten(text: str, most: int = MOST_SHOWN) -> str:
-    return text if len(text) <= most else text[: most - 3] + "..."
+def shorten(text: str, max_characters: int = MAX_VALUE_CHARACTERS) -> str:
+    """The text, cut to `max_characters` with `...` at its end if it is longer."""
+    return text if len(text) <= max_characters else text[: max_characters - 3] + "..."
 
 
 def printable(name: str) -> str:
-    """A column's name as it is, or quoted where it would not read as a part of one line."""
+    """A column's name; quoted and escaped if it is empty or holds characters that cannot be printed."""
     return shorten(name) if name.isprintable() and name else shorten(repr(name))
 
 
 def join_names(names: Iterable[str]) -> str:
-    """Column names for an error: the first twenty."""
+    """Column names separated by commas: the first `MAX_NAMES`, then the number of the others."""
     names = list(names)
-    more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
-    return ", ".join(map(printable, names[:20])) + more
+    n_more = len(names) - MAX_NAMES
+    return ", ".join(map(printable, names[:MAX_NAMES])) + (f" and {n_more:,} more" if n_more > 0 else "")
 
 
 def error_line(error: BaseException) -> str:
-    """What an error says, in one short line."""
+    """The first line of an error's text, shortened, with unprintable characters escaped."""
     lines = str(getattr(error, "strerror", None) or error).splitlines()
-    line = (
-        "".join(char if char.isprintable() else repr(char)[1:-1] for char in lines[0])
-        if lines
-        else type(error).__name__
-    )
-    return shorten(line)
+    if not lines:
+        return type(error).__name__
+    return shorten("".join(char if char.isprintable() else repr(char)[1:-1] for char in lines[0]))

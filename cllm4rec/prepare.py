@@ -14,11 +14,10 @@ from cllm4rec.data.build import build_dataset
 from cllm4rec.data.column_names import EVENT_COLUMNS, ITEM_COLUMNS, USER_COLUMNS
 from cllm4rec.data.dataset import PARTS, Dataset
 from cllm4rec.data.description import DatasetDescription
-from cllm4rec.data.readers.formats import TableFile
-from cllm4rec.data.readers.split_tables import SplitTable, parts_table
+from cllm4rec.data.readers.source import TableFile
+from cllm4rec.data.readers.split_tables import SplitTable, read_split_table
 from cllm4rec.data.readers.tables import (
     CheckedTable,
-    column_names,
     read_event_table,
     read_item_table,
     read_user_table,
@@ -199,13 +198,25 @@ def _read_tables(options: PrepareOptions) -> tuple[CheckedTable, CheckedTable | 
     return events, items, users
 
 
+def column_names(text: str | None, flag: str, columns: Sequence[str]) -> dict[str, str]:
+    """Parse `user_id=buyer,item_id=sku`: column of this package -> column of the file."""
+    names: dict[str, str] = {}
+    for pair in (text or "").split(",") if text is not None else ():
+        name, _, source_column = pair.strip().partition("=")
+        if not source_column or name not in columns or name in names:
+            expected = f"each OUR_NAME once, of {', '.join(columns)}"
+            raise ValueError(f"{flag} {pair!r}: write OUR_NAME=COLUMN_OF_THE_FILE,..., {expected}")
+        names[name] = source_column
+    return names
+
+
 def _parts(options: PrepareOptions) -> SplitTable:
     split = options.split
     if not Path(split).exists():
         raise ValueError(
             f"--split {split}: there is no such file, and no rule of that name: take one of {', '.join(RULES)}"
         )
-    return parts_table(_file(split, options, {}), drop_incomplete=options.drop_incomplete)
+    return read_split_table(_file(split, options, {}), drop_incomplete=options.drop_incomplete)
 
 
 def _file(path: str, options: PrepareOptions, names: Mapping[str, str], sequences: bool = False) -> TableFile:
@@ -250,7 +261,7 @@ def _check_layout(options: PrepareOptions, columns: Mapping[str, Mapping[str, st
 
 def _say_columns(table: CheckedTable, events: CheckedTable) -> None:
     """What was read from which column, what was not, and which rows were left out."""
-    for line in table.account():
+    for line in table.report():
         say(f"{Path(table.name).name}: {line}")
     if table is not events:
         _say_incomplete(table.name, table.incomplete)

@@ -14,7 +14,7 @@ from cllm4rec.data.filters import ORDER, EventFilters, first_of_repeats, keep_k_
 from cllm4rec.data.held_out import add_held_out_rows
 from cllm4rec.data.ids import hash_column
 from cllm4rec.data.randomness import check_seed, mix
-from cllm4rec.data.readers.split_tables import SplitTable, parts_table
+from cllm4rec.data.readers.split_tables import SplitTable, read_split_table
 from cllm4rec.data.readers.tables import CheckedTable, read_event_table, read_item_table, read_user_table
 from cllm4rec.data.splits import FILE_RULE, IN_TIME, RULES, assign_parts, read_parts
 from cllm4rec.data.unmatched import unmatched_ids
@@ -48,7 +48,7 @@ def build_dataset(
         k_core: keep users and items with at least this many events, to a fixed point; 0 keeps all.
         split: a key of `splits.RULES`, or the name of the file that `split_table` came from.
         split_table: parts of the events or held-out rows, in place of a rule: a frame, or the result of
-            `readers.parts_table`.
+            `readers.read_split_table`.
         split_column: its column of parts; `seed_{seed}` if not given.
         seed: of the random split.
         shuffle_ties: seed of a random order of a user's simultaneous events; None keeps the data's order.
@@ -63,7 +63,7 @@ def build_dataset(
     table = read_event_table(events, drop_incomplete=drop_incomplete)
     item_table = None if items is None else read_item_table(items, drop_incomplete=drop_incomplete)
     user_table = None if users is None else read_user_table(users, drop_incomplete=drop_incomplete)
-    parts = None if split_table is None else parts_table(split_table, drop_incomplete=drop_incomplete)
+    parts = None if split_table is None else read_split_table(split_table, drop_incomplete=drop_incomplete)
     _check(table.frame, min_rating, k_core, split, parts)
     filters = _drop_repeats(table, split if parts is None else None, shuffle_ties)
     described = SplitDescription(
@@ -182,7 +182,7 @@ def _description(
         )
     ]
     return DatasetDescription(
-        columns={name: table.taken for name, table in read.items()},
+        columns={name: table.mapping for name, table in read.items()},
         columns_not_read={name: join_names(table.unread) for name, table in read.items() if table.unread},
         rules=tuple(filters.reports),
         tables={name: _table_report(read[name], column) for name, column in ids.items()},

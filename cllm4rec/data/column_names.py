@@ -1,47 +1,70 @@
-"""Names of columns, and the names by which they are found in tables."""
+"""The columns of the package's tables. A new text column of items or users is one line of `COLUMNS`."""
 
-ALIASES = {  # a column of this package <- names under which it is found, the first present one wins
-    "user_id": ("user_id", "user", "userId", "userid", "customer_id", "reviewerID"),
-    "item_id": (
+from dataclasses import dataclass
+
+EVENTS, ITEMS, USERS = "events", "items", "users"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of one or more tables.
+
+    Attributes:
+        name: the name in this package.
+        tables: the tables that may have it.
+        source_names: further names that input tables may give it. The first name present is read.
+        joiner: separates the texts of a list in one cell; None if the column holds no text.
+        replacement: a regular expression and what replaces its matches in each text.
+    """
+
+    name: str
+    tables: tuple[str, ...]
+    source_names: tuple[str, ...] = ()
+    joiner: str | None = None
+    replacement: tuple[str, str] | None = None
+
+
+# In each table the id is first; the order of the others is the order in datasets and documents.
+COLUMNS = (
+    Column("user_id", (EVENTS, USERS), ("user", "userId", "userid", "customer_id", "reviewerID")),
+    Column(
         "item_id",
-        "item",
-        "itemId",
-        "itemid",
-        "movieId",
-        "movie_id",
-        "product_id",
-        "business_id",
-        "parent_asin",
-        "asin",
+        (EVENTS, ITEMS),
+        (
+            *("item", "itemId", "itemid", "movieId", "movie_id"),
+            *("product_id", "business_id", "parent_asin", "asin"),
+        ),
     ),
-    "item_ids": ("item_ids", "item_id_list", "history"),
-    "rating": ("rating", "overall", "stars", "score"),
-    "timestamp": ("timestamp", "time", "unixReviewTime", "date"),
-    "review_text": ("review_text", "review", "reviewText", "text"),
-    "title": ("title", "name", "item_name", "movie_title"),
-    "categories": ("categories", "category", "genres", "genre", "class"),
-    "brand": ("brand", "store"),
-    "year": ("year", "release_year"),
-    "biography": ("biography", "bio"),
-}
+    Column("item_ids", (EVENTS,), ("item_id_list", "history")),
+    Column("rating", (EVENTS,), ("overall", "stars", "score")),
+    Column("timestamp", (EVENTS,), ("time", "unixReviewTime", "date")),
+    Column("position", (EVENTS,)),
+    Column("review_text", (EVENTS,), ("review", "reviewText", "text"), joiner=" "),
+    Column("title", (ITEMS,), ("name", "item_name", "movie_title"), joiner=" "),
+    Column("description", (ITEMS,), joiner=" "),
+    Column(
+        "categories",
+        (ITEMS,),
+        ("category", "genres", "genre", "class"),
+        joiner=", ",
+        replacement=(r"\|", ", "),  # MovieLens writes Comedy|Drama
+    ),
+    Column("brand", (ITEMS,), ("store",), joiner=" "),
+    Column(
+        "year",
+        (ITEMS,),
+        ("release_year",),
+        joiner=" ",
+        replacement=(r"^(\d+)\.0+$", "${1}"),  # pandas writes 1999.0 if a year is missing
+    ),
+    Column("biography", (USERS,), ("bio",), joiner=" "),
+)
 
+ALIASES = {column.name: (column.name, *column.source_names) for column in COLUMNS}
+JOINERS = {column.name: column.joiner for column in COLUMNS}
+REPLACEMENTS = {column.name: column.replacement for column in COLUMNS if column.replacement is not None}
 
-EVENT_COLUMNS = ("user_id", "item_id", "item_ids", "rating", "timestamp", "position", "review_text")
-
-
-ITEM_COLUMNS = ("item_id", "title", "description", "categories", "brand", "year")
-
-
-USER_COLUMNS = ("user_id", "biography")
-
-
-ITEM_TEXTS = (
-    "title",
-    "description",
-    "categories",
-    "brand",
-    "year",
-)  # columns of the items table that are text
-
-
-USER_TEXTS = ("biography",)  # columns of the users table that are text
+EVENT_COLUMNS, ITEM_COLUMNS, USER_COLUMNS = (
+    tuple(column.name for column in COLUMNS if table in column.tables) for table in (EVENTS, ITEMS, USERS)
+)
+ITEM_TEXTS, USER_TEXTS = ITEM_COLUMNS[1:], USER_COLUMNS[1:]

@@ -12,7 +12,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models import load
 from tests.commands.events import ITEMS, USERS, write_csv
-from tests.support.commands import call
+from tests.support.commands import call, refusal
 
 
 def test_prepare_prints_what_it_dropped_and_kept(
@@ -24,6 +24,21 @@ def test_prepare_prints_what_it_dropped_and_kept(
     assert f"{len(USERS)} users, {len(ITEMS)} items, {12 * len(USERS)} events" in printed
     assert "train" in printed
     assert "validation" in printed
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ("user=buyer", "user_id, item_id"),
+        ("user_id", "OUR_NAME=COLUMN"),
+        ("user_id=a,user_id=b", "once"),
+    ],
+)
+def test_names_of_columns_are_pairs_of_known_columns(
+    workspace: Path, tmp_path: Path, names: str, words: str
+) -> None:
+    flags = ("--interactions", workspace / "events.csv", "--output", tmp_path / "data")
+    assert words in refusal("prepare", *flags, "--columns", names)
 
 
 def test_prepare_keeps_ids_as_they_are(workspace: Path) -> None:

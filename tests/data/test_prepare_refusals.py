@@ -13,8 +13,9 @@ from tests.support.datasets import prepared
 from tests.support.tables import EVENTS_CSV, json_lines, refused, written
 
 GZIP_REFUSAL = "cannot be read as csv: it is compressed by gzip: let its name end in .gz"
-UTF_16_REFUSAL = "line 1: a zero byte: not UTF-8 text (if it is UTF-16, give --encoding utf-16-le)"
-RATING_REFUSAL = "line 2, column rating: 'good': a number is needed (1 such row)"
+UTF_16_REFUSAL = "line 1: not UTF-8 text, it holds a zero byte: if it is UTF-16, give --encoding utf-16-le"
+RATING_REFUSAL = "line 2, column rating: 'good': expected a number (1 such row)"
+WHOLE_REFUSAL = "line 2, column position: '0.5': expected a whole number"
 DATE_REFUSAL = "line 2, column timestamp: '01.02.2024': day and month"
 
 
@@ -34,7 +35,7 @@ def refused_by_prepare(events: Path, *flags: object) -> str:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("e.csv", "user_id,thing\n1,2\n", "no column for item_id: looked for item_id, item"),
+        ("e.csv", "user_id,thing\n1,2\n", "no column for item_id: searched for item_id, item"),
         ("e.csv", "user_id,item_id\n1,2\n1\n", "line 3: 1 cells where the header has 2"),
         ("e.csv", "user_id,item_id\n1,2\n1,2,3\n", "line 3: 3 cells where the header has 2"),
         ("e.jsonl", '{"user_id":1,"item_id":1}\n{"user_id":1,\n', "line 2: cannot be read as JSON"),
@@ -62,13 +63,13 @@ def refused_by_prepare(events: Path, *flags: object) -> str:
         ("e.parquet", "PAR1 and then nothing", "cannot be read as parquet"),
         ("e.csv", EVENTS_CSV.replace(",", ";"), "give --separator ';'"),
         ("e.tsv", EVENTS_CSV, "give --separator ','"),
-        ("e.xlsx", "PK", "unknown kind of file"),
-        ("e.csv", "user_id,item_id\n1,\n", "line 2, column item_id: an empty cell: an id is needed"),
-        ("e.csv", "user_id,item_id\n1,  \n", "line 2, column item_id: '  ': an id is needed"),
+        ("e.xlsx", "PK", "unknown file format"),
+        ("e.csv", "user_id,item_id\n1,\n", "line 2, column item_id: an empty cell: expected an id"),
+        ("e.csv", "user_id,item_id\n1,  \n", "line 2, column item_id: '  ': expected an id"),
         ("e.csv", "user_id,item_id,timestamp\n1,2,1e300\n", "line 2, column timestamp: '1e300'"),
         ("e.csv", "user_id,item_id,timestamp\n1,2,01.02.2024\n", DATE_REFUSAL),
         ("e.csv", "user_id,item_id,timestamp\n1,2,31.12.24\n", "line 2, column timestamp: '31.12.24'"),
-        ("e.csv", "user_id,item_id,position\n1,2,0.5\n", "line 2, column position: '0.5': a whole number"),
+        ("e.csv", "user_id,item_id,position\n1,2,0.5\n", WHOLE_REFUSAL),
     ],
 )  # fmt: skip
 def test_an_unreadable_table_ends_in_one_line_and_leaves_no_output(
@@ -86,7 +87,7 @@ def test_folders_missing_files_and_files_without_permission_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "e.csv").mkdir()
-    assert "a folder without parts of a table" in refused_by_prepare(tmp_path / "e.csv")
+    assert "the folder holds no table" in refused_by_prepare(tmp_path / "e.csv")
     assert "there is no such file" in refused_by_prepare(tmp_path / "none.csv")
     good = written(tmp_path / "good.csv", EVENTS_CSV)
     assert "there is no such file" in refused_by_prepare(good, "--items", tmp_path / "none.csv")

@@ -155,7 +155,7 @@ def test_a_split_table_without_the_column_or_with_other_values_is_an_error() -> 
     table = pl.DataFrame(
         {"user_id": ["1", "1"], "item_id": ["6", "5"], "seed_0": ["e", "x"], "seed_1": ["e", None]}
     )
-    with pytest.raises(ValueError, match=r"no column 'seed_7': choose one of seed_0, seed_1"):
+    with pytest.raises(ValueError, match=r"no column 'seed_7': choose a `split_column` of seed_0, seed_1"):
         build_dataset(events, split="f.tsv", split_table=table, seed=7)
     with pytest.raises(ValueError, match="the split, row 2, column seed_0: 'x'"):
         build_dataset(events, split="f.tsv", split_table=table)

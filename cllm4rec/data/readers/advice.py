@@ -1,66 +1,69 @@
-"""How else a file of text may be read: advice for the end of an error, told from its first lines."""
+"""Advice for the end of an error: how else the text of a file may be read, by its first lines."""
 
 import re
 from collections.abc import Sequence
 
-USER_NAMES = ("user", "user_id", "userid", "uid")  # names that a header begins with
-NO_HEADER = {  # which table it is -> how to read it if its first row is data
-    "the events": "give --no-header, and columns by number (--columns user_id=1,item_id=2)",
-    "the items": "give --no-header, and columns by number (--item-columns item_id=1,title=2)",
-    "the users": "give --no-header, and columns by number (--user-columns user_id=1)",
+USER_COLUMN_NAMES = ("user", "user_id", "userid", "uid")  # a header may begin with them
+# Content of the table -> how to read it if its first row is data.
+NO_HEADER_ADVICE = {
+    "the events": "give `header=False`, and columns by number (`columns` user_id=1,item_id=2)",
+    "the items": "give `header=False`, and columns by number (`item_columns` item_id=1,title=2)",
+    "the users": "give `header=False`, and columns by number (`user_columns` user_id=1)",
     "the split": "write a header",
 }
-FIRST_LINES = 20
-_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+MAX_LINES = 20
+QUOTED_TEXT = re.compile(r'"(?:[^"]|"")*"')
 _SEPARATORS = ("::", "\t", ";", "|", ",", " ")
-_IDS = re.compile(r"[\w-]+([ \t,]+[\w-]+)+[ \t,]*")
+_LINE_OF_IDS = re.compile(r"[\w-]+([ \t,]+[\w-]+)+[ \t,]*")
 
 
 def first_lines(beginning: bytes) -> list[str]:
-    """The first lines that are not blank; the last, which may be cut, only if there is no other."""
-    *whole, last = beginning.decode(errors="replace").splitlines() or [""]
-    return [line for line in whole or [last] if line.strip()][:FIRST_LINES]
+    """The first lines that are not blank. The last line may be cut: it is left out if there are others."""
+    *complete, last = beginning.decode(errors="replace").splitlines() or [""]
+    return [line for line in complete or [last] if line.strip()][:MAX_LINES]
 
 
-def sequence_way(lines: Sequence[str], name: str, holds: str) -> str | None:
-    """How to read lines of a user and the items in order; None if they are something else.
+def sequences_advice(lines: Sequence[str], name: str, content: str) -> str | None:
+    """How to read lines that each seem to be a user and the items in order; None for other lines.
 
     Args:
         lines: the first lines of the file that are not blank.
-        name: the file's name, which may make commas separators.
-        holds: which table it is; only events are read so.
+        name: the file's name; in .csv files commas separate the ids without an option.
+        content: of the table. Only events are read so.
     """
-    if holds != "the events" or not lines:
+    if content != "the events" or not lines:
         return None
     ids = [line.replace(",", " ").split() for line in lines]
-    users = [words[0] for words in ids if words]
-    if not all(map(_IDS.fullmatch, lines)) or not any(len(words) > 2 for words in ids):
+    users = [line_ids[0] for line_ids in ids if line_ids]
+    if not all(map(_LINE_OF_IDS.fullmatch, lines)) or not any(len(line_ids) > 2 for line_ids in ids):
         return None
-    if users[0].lower() in USER_NAMES or len(set(users)) < len(users):
+    if users[0].lower() in USER_COLUMN_NAMES or len(set(users)) < len(users):
         return None
-    commas = any("," in line for line in lines) and not name.lower().removesuffix(".gz").endswith(".csv")
-    flags = "--sequences --separator ','" if commas else "--sequences"
-    return f"{flags} if each line is a user and the items in order"
+    is_csv = name.lower().removesuffix(".gz").endswith(".csv")
+    needs_separator = any("," in line for line in lines) and not is_csv
+    options = "`sequences` and `separator` ','" if needs_separator else "`sequences`"
+    return f"{options} if each line is a user and the items in order"
 
 
-def likely_way(beginning: bytes, name: str, holds: str) -> str | None:
-    """How to read a file whose name does not say its kind; None if it does not begin as text does.
+def format_advice(beginning: bytes, name: str, content: str) -> str | None:
+    """How to read a file whose name tells no format; None if it does not begin as text does.
 
     Args:
         beginning: its first bytes.
         name: its name.
-        holds: which table it is, a key of `NO_HEADER`.
+        content: of the table, a key of `NO_HEADER_ADVICE`.
     """
     lines = first_lines(beginning)
     if not lines or "\0" in beginning.decode("latin-1"):
         return None
-    counts = {one: [_QUOTED.sub("", line).count(one) for line in lines] for one in _SEPARATORS}
-    even = [one for one in _SEPARATORS if counts[one][0] and len(set(counts[one])) == 1]
-    table = None
-    if even:
-        table = (
-            "rename it ratings.dat" if even[0] == "::" else f"give --separator {even[0]!r} if it is a table"
-        )
-    sequences = sequence_way(lines, name, holds)
-    ways = [way for way in (table, sequences and f"give {sequences}") if way]
+    ways = []
+    for separator in _SEPARATORS:
+        counts = {QUOTED_TEXT.sub("", line).count(separator) for line in lines}
+        if len(counts) == 1 and counts != {0}:
+            table = f"give `separator` {separator!r} if it is a table"
+            ways.append("rename it ratings.dat" if separator == "::" else table)
+            break
+    sequences = sequences_advice(lines, name, content)
+    if sequences is not None:
+        ways.append(f"give {sequences}")
     return ", or ".join(ways) or None

@@ -1,4 +1,4 @@
-"""Bytes of files: gzip is unpacked up to a limit, text becomes UTF-8."""
+"""The bytes of files: gzip is unpacked up to a limit, text is converted to UTF-8."""
 
 import codecs
 import gzip
@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-GIB = 2**30
-RATIO = 100  # a file may unpack to this many times its size, if no limit is given
-BLOCK = 2**20
-FIRST_RECORD = 2**26  # bytes; the first record of a file ends within them
-BLANK_LINES = 2**16  # so many in a row are in no table
-ARCHIVES = {  # first bytes -> what the file is, what to do
+BYTES_PER_GIB = 2**30
+MAX_COMPRESSION_RATIO = 100  # unpacked size / file size, if no limit is given
+BYTES_AT_ONCE = 2**20
+MAX_RECORD_BYTES = 2**26
+MAX_BLANK_LINES = 2**16  # in a row
+UTF8_MARK = b"\xef\xbb\xbf"
+# First bytes of a file that is not plain text -> advice.
+OTHER_CONTENT = {
     b"\x1f\x8b": "it is compressed by gzip: let its name end in .gz",
     b"PK\x03\x04": "it is a zip archive or a spreadsheet: unpack it, or save it as .csv",
     b"BZh": "it is compressed by bzip2: unpack it, or compress it by gzip",
@@ -23,46 +25,50 @@ ARCHIVES = {  # first bytes -> what the file is, what to do
     b"7z\xbc\xaf\x27\x1c": "it is a 7z archive: unpack it",
     b"PAR1": "it is Parquet: let its name end in .parquet",
 }
-_LINE = re.compile(rb"\S[^\n]*\n?")
-_BLANK = re.compile(rb"\n\s*\n")
-MARKS = {  # the longer mark first: UTF-32's begins with UTF-16's
+# UTF-32 comes first: its little-endian mark begins with that of UTF-16.
+BYTE_ORDER_MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_NONBLANK_LINE = re.compile(rb"\S[^\n]*\n?")
+_BLANK_LINE = re.compile(rb"\n\s*\n")
 
 
 class Allowance:
-    """The bytes that the compressed files of one table may unpack to.
+    """The number of bytes that the compressed files of one table may unpack to.
 
     Args:
-        packed: size of the files in bytes.
-        gib: the limit in GiB; None: `RATIO` times the size, and at least 1 GiB.
+        n_packed: size of the files in bytes.
+        gib: the limit in GiB. None: `MAX_COMPRESSION_RATIO` times the size, and at least 1 GiB.
+
+    Raises:
+        ValueError: `gib` is not a finite number above 0.
     """
 
-    def __init__(self, packed: int, gib: float | None) -> None:
+    def __init__(self, n_packed: int, gib: float | None) -> None:
         if gib is not None and not (math.isfinite(gib) and gib > 0):
-            raise ValueError(f"--max-unpacked-gib {gib}: a number above 0 is needed")
-        self.limit = max(GIB, RATIO * packed) if gib is None else int(gib * GIB)
-        self.left = self.limit
+            raise ValueError(f"`max_unpacked_gib` is {gib}: expected a number above 0")
+        default = max(BYTES_PER_GIB, MAX_COMPRESSION_RATIO * n_packed)
+        self.limit = default if gib is None else int(gib * BYTES_PER_GIB)
+        self.n_left = self.limit
 
     def take(self, n_bytes: int, name: str) -> None:
-        """Count bytes of a file.
+        """Count unpacked bytes of a file.
 
         Raises:
-            ValueError: the limit is passed.
+            ValueError: the limit is exceeded.
         """
-        self.left -= n_bytes
-        if self.left < 0:
-            limit = f"{self.limit / GIB:.3g} GiB"
-            raise ValueError(
-                f"{name}: it unpacks to more than {limit}: if it is no mistake, give --max-unpacked-gib"
-            )
+        self.n_left -= n_bytes
+        if self.n_left < 0:
+            limit = f"{self.limit / BYTES_PER_GIB:.3g} GiB"
+            way_out = "if this is intended, give a larger `max_unpacked_gib`"
+            raise ValueError(f"{name}: it unpacks to more than {limit}: {way_out}")
 
 
-class _Unpacked(io.RawIOBase):
-    """The content of a gzip file, counted."""
+class _CountedGzip(io.RawIOBase):
+    """The unpacked content of a gzip file; its bytes are taken from an allowance."""
 
     def __init__(self, path: Path, allowance: Allowance) -> None:
         packed = cast(io.BufferedReader, path.open("rb"))
@@ -78,101 +84,109 @@ class _Unpacked(io.RawIOBase):
         except gzip.BadGzipFile as error:
             if not self.is_gzip:
                 raise
-            raise OSError(
-                "bytes that are not gzip follow the compressed ones: the file is damaged"
-            ) from error
+            raise OSError("bytes after the compressed data are not gzip: the file is damaged") from error
         self.allowance.take(n, self.name)
         return n
 
 
+def has_gzip_name(path: Path) -> bool:
+    """Whether the name ends in .gz."""
+    return path.name.lower().endswith(".gz")
+
+
 def open_unpacked(path: Path, allowance: Allowance) -> BinaryIO:
-    """The file's bytes, decompressed where its name ends in .gz.
+    """Open a file; it is decompressed if its name ends in .gz.
 
     Raises:
-        OSError: it is compressed in another way, or cannot be read.
+        OSError: it cannot be read, or is compressed in another way.
     """
-    if path.name.lower().endswith(".gz"):
-        return io.BufferedReader(_Unpacked(path, allowance), BLOCK)
+    if has_gzip_name(path):
+        return io.BufferedReader(_CountedGzip(path, allowance), BYTES_AT_ONCE)
     file = cast(io.BufferedReader, path.open("rb"))
-    first = file.peek(8)[:8]
-    way = next((way for mark, way in ARCHIVES.items() if first.startswith(mark)), None)
-    if way is not None:
-        raise OSError(way)
+    beginning = file.peek(8)[:8]
+    advice = next((text for mark, text in OTHER_CONTENT.items() if beginning.startswith(mark)), None)
+    if advice is not None:
+        raise OSError(advice)
     return file
 
 
-def unpacked(path: Path, allowance: Allowance, text: bool = False) -> bytes:
-    """The whole content of a file; text whose first line never seems to end is refused early."""
+def read_unpacked(path: Path, allowance: Allowance, is_text: bool = False) -> bytes:
+    """The whole content of a file.
+
+    Raises:
+        ValueError: `is_text`, and no line of a compressed file ends in its first `MAX_RECORD_BYTES`.
+    """
     with open_unpacked(path, allowance) as file:
-        if not path.name.lower().endswith(".gz"):
+        if not has_gzip_name(path):
             return file.read()
-        content = io.BytesIO()  # its value is given without a copy
-        while block := file.read(16 * BLOCK):
+        content = io.BytesIO()  # its value is returned without a copy
+        while block := file.read(16 * BYTES_AT_ONCE):
             content.write(block)
-            if text and content.tell() == FIRST_RECORD and not _line_ends(content.getvalue()):
-                raise ValueError(
-                    f"{path}: no line of text ends in its first {FIRST_RECORD >> 20} MiB: it is not a table"
-                )
+            if is_text and content.tell() == MAX_RECORD_BYTES and not _has_line_end(content.getvalue()):
+                limit = f"{MAX_RECORD_BYTES >> 20} MiB"
+                raise ValueError(f"{path}: no line of text ends in its first {limit}: it is not a table")
         return content.getvalue()
 
 
-def _line_ends(data: bytes) -> bool:
+def _has_line_end(data: bytes) -> bool:
     content = data.lstrip(b"\r\n \t\0")
     return b"\n" in content or b"\r" in content
 
 
-def text_of(path: Path, allowance: Allowance, encoding: str | None) -> bytes:
-    """The text of a file as UTF-8; its lines end in \\n or \\r\\n.
+def read_text(path: Path, allowance: Allowance, encoding: str | None) -> bytes:
+    r"""The text of a file as UTF-8; its lines end in \n or \r\n.
 
     Args:
         path: the file.
-        allowance: what it may unpack to.
-        encoding: of text that is neither UTF-8 nor marked at its beginning.
+        allowance: limits the unpacked size.
+        encoding: of text that is not UTF-8 and has no byte order mark.
 
     Raises:
-        ValueError: it is not text of that encoding.
+        ValueError: it is not text of that encoding, or is too large.
     """
-    data = recoded(unpacked(path, allowance, text=True), str(path), encoding)
+    data = to_utf8(read_unpacked(path, allowance, is_text=True), str(path), encoding)
     if b"\0" in data:
         line = data.count(b"\n", 0, data.index(b"\0")) + 1
-        raise ValueError(
-            f"{path}, line {line}: a zero byte: not UTF-8 text (if it is UTF-16, give --encoding utf-16-le)"
-        )
-    returns = b"\r" in data
-    if returns and b"\n" not in data:  # as on old Macs
+        way_out = "if it is UTF-16, give `encoding` utf-16-le"
+        raise ValueError(f"{path}, line {line}: not UTF-8 text, it holds a zero byte: {way_out}")
+    has_returns = b"\r" in data
+    if has_returns and b"\n" not in data:  # line ends of old Macs
         return data.replace(b"\r", b"\n")
-    for end in (b"\n", b"\r\n") if returns else (b"\n",):
-        position = data.find(end * BLANK_LINES)
-        if position >= 0:
-            raise ValueError(_blank_lines(str(path), data.count(b"\n", 0, position) + 1))
+    for line_end in (b"\n", b"\r\n") if has_returns else (b"\n",):
+        offset = data.find(line_end * MAX_BLANK_LINES)
+        if offset >= 0:
+            raise ValueError(_blank_lines_error(str(path), data.count(b"\n", 0, offset) + 1))
     return data
 
 
-def recoded(data: bytes, name: str, encoding: str | None) -> bytes:
-    """Text as UTF-8. Text that is so already is given back as it is, and without an encoding or a mark any.
+def to_utf8(data: bytes, name: str, encoding: str | None) -> bytes:
+    """Text as UTF-8.
+
+    Bytes that are UTF-8 already are returned as they are. So are all bytes without a byte order mark
+    if no encoding is given.
 
     Raises:
-        ValueError: there is no such encoding, or the text is not of it.
+        ValueError: the encoding does not exist, or the text is not of it.
     """
     if encoding is not None:
         _check_encoding(encoding)
-    marked = marked_encoding(data)
-    if marked is None and (encoding is None or _is_utf8(data)):
+    mark_encoding = encoding_of_mark(data)
+    if mark_encoding is None and (encoding is None or _is_utf8(data)):
         return data
     try:
-        return data.decode(marked or encoding or "").encode()
+        return data.decode(mark_encoding or encoding or "").encode()
     except UnicodeError as error:
         line = data.count(b"\n", 0, error.start) + 1 if isinstance(error, UnicodeDecodeError) else 1
-        raise ValueError(
-            f"{name}, line {line}: neither UTF-8 nor {marked or encoding} text: give its --encoding"
-        ) from error
+        expected = f"neither UTF-8 nor {mark_encoding or encoding} text"
+        raise ValueError(f"{name}, line {line}: {expected}: give its `encoding`") from error
 
 
 def _check_encoding(encoding: str) -> None:
     try:
         b"a".decode(encoding, "ignore")
     except (LookupError, UnicodeError) as error:
-        raise ValueError(f"--encoding {encoding}: there is no such encoding of text") from error
+        message = f"`encoding` {encoding}: there is no such encoding of text: give latin-1, cp1252, ..."
+        raise ValueError(message) from error
 
 
 def _is_utf8(data: bytes) -> bool:
@@ -180,59 +194,60 @@ def _is_utf8(data: bytes) -> bool:
         data.decode()
     except UnicodeDecodeError:
         return False
-    return b"\0" not in data  # as in UTF-16
+    return b"\0" not in data  # UTF-16 has zero bytes
 
 
-def marked_encoding(beginning: bytes) -> str | None:
-    """The encoding that a byte order mark says; None without one, and for UTF-8."""
-    return next((encoding for mark, encoding in MARKS.items() if beginning.startswith(mark)), None)
+def encoding_of_mark(beginning: bytes) -> str | None:
+    """The encoding named by a byte order mark; None without a mark, and for UTF-8."""
+    marks = BYTE_ORDER_MARKS.items()
+    return next((encoding for mark, encoding in marks if beginning.startswith(mark)), None)
 
 
-def lines_of(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, each with its number from 1; spaces at its ends may be left out.
+def nonblank_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, with their numbers from 1; surrounding spaces may be missing.
 
     Raises:
-        ValueError: a line is too long for a record, or too many in a row are blank.
+        ValueError: a line is longer than a record, or more than `MAX_BLANK_LINES` in a row are blank.
     """
     number, n_blank = 1, 0
-    for chunk in _whole_lines(file, name):
-        if n_blank == 0 and chunk[:1].strip() and not _BLANK.search(chunk):
+    for chunk in _chunks_of_lines(file, name):
+        if n_blank == 0 and chunk[:1].strip() and not _BLANK_LINE.search(chunk):
             lines = chunk.split(b"\n")
             yield from enumerate(lines[: len(lines) - (not lines[-1])], number)
             number += len(lines) - 1
             continue
         end = 0
-        for line in _LINE.finditer(chunk):
+        for line in _NONBLANK_LINE.finditer(chunk):
             start = line.start()
             if start != end or n_blank:
-                skipped = chunk.count(b"\n", end, start)
-                n_blank, number = n_blank + skipped, number + skipped
-                if n_blank > BLANK_LINES:
-                    raise ValueError(_blank_lines(name, number - n_blank))
+                n_skipped = chunk.count(b"\n", end, start)
+                n_blank, number = n_blank + n_skipped, number + n_skipped
+                if n_blank > MAX_BLANK_LINES:
+                    raise ValueError(_blank_lines_error(name, number - n_blank))
             yield number, line.group()
             n_blank, number, end = 0, number + 1, line.end()
-        skipped = chunk.count(b"\n", end)
-        n_blank, number = n_blank + skipped, number + skipped
-        if n_blank > BLANK_LINES:
-            raise ValueError(_blank_lines(name, number - n_blank))
+        n_skipped = chunk.count(b"\n", end)
+        n_blank, number = n_blank + n_skipped, number + n_skipped
+        if n_blank > MAX_BLANK_LINES:
+            raise ValueError(_blank_lines_error(name, number - n_blank))
 
 
-def _whole_lines(file: BinaryIO, name: str) -> Iterator[bytes]:
-    """The content in pieces that each end where a line ends."""
-    parts: list[bytes] = []
-    while block := file.read(BLOCK):
+def _chunks_of_lines(file: BinaryIO, name: str) -> Iterator[bytes]:
+    """The content in chunks that end at line ends."""
+    pending: list[bytes] = []
+    while block := file.read(BYTES_AT_ONCE):
         end = block.rfind(b"\n") + 1
         if end:
-            yield b"".join([*parts, block[:end]])
-            parts = [block[end:]]
-        else:
-            parts.append(block)
-            if len(parts) > FIRST_RECORD // BLOCK and not b"".join(parts[:2]).lstrip().startswith(
-                (b"{", b"[")
-            ):
-                raise ValueError(f"{name}: a line of more than {FIRST_RECORD >> 20} MiB: it holds no JSON")
-    yield b"".join(parts)
+            yield b"".join([*pending, block[:end]])
+            pending = [block[end:]]
+            continue
+        pending.append(block)
+        is_long = len(pending) > MAX_RECORD_BYTES // BYTES_AT_ONCE
+        if is_long and not b"".join(pending[:2]).lstrip().startswith((b"{", b"[")):
+            limit = f"{MAX_RECORD_BYTES >> 20} MiB"
+            raise ValueError(f"{name}: a line of more than {limit}: it holds no JSON")
+    yield b"".join(pending)
 
 
-def _blank_lines(name: str, line: int) -> str:
-    return f"{name}, line {line}: more than {BLANK_LINES:,} blank lines follow: it is not a table"
+def _blank_lines_error(name: str, line: int) -> str:
+    return f"{name}, line {line}: more than {MAX_BLANK_LINES:,} blank lines follow: it is not a table"

@@ -1,43 +1,78 @@
-"""Files -> tables as they stand in them: TSV, CSV, JSON lines, Parquet, RecBole's and MovieLens' files, plain or gzip."""
+"""File formats. A new format is one module with a reader, and one line of `FORMATS`.
 
-import io
-import re
+A reader takes a `SourceFile` (the file, the user's options, the wanted columns, the size limit) and
+returns a `RawTable` (the cells as they are, and where each row is for errors). A typed reader keeps at
+least the wanted columns; cells may be numbers, dates and lists. A reader of text keeps each cell as
+text, so that the id 007 stays 007. Errors are ValueError with the file's name, or any of `UNREADABLE`.
+
+`FORMATS` is searched in order. The first format that recognises a file reads it.
+"""
+
 import zlib
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import polars as pl
 
-from cllm4rec.data.readers.advice import first_lines, likely_way, sequence_way
-from cllm4rec.data.readers.decompression import Allowance, marked_encoding, open_unpacked, recoded, text_of
+from cllm4rec.data.readers.advice import format_advice
+from cllm4rec.data.readers.decompression import Allowance
+from cllm4rec.data.readers.delimited import is_delimited, read_delimited
 from cllm4rec.data.readers.json_lines import read_json
-from cllm4rec.data.readers.layouts import is_blocks, read_blocks, read_sequences
-from cllm4rec.data.readers.multifile import joined_parts, part_files
+from cllm4rec.data.readers.movielens import is_movielens, read_movielens
+from cllm4rec.data.readers.multifile import concatenate_tables, table_files
+from cllm4rec.data.readers.netflix import is_netflix, read_netflix
 from cllm4rec.data.readers.parquet import read_parquet
 from cllm4rec.data.readers.raw import RawTable
-from cllm4rec.data.readers.text import TextTable, distinct, stated_separator
+from cllm4rec.data.readers.recbole import read_recbole
+from cllm4rec.data.readers.sequences import is_sequences, read_sequences
+from cllm4rec.data.readers.source import Source, SourceFile, TableFile, WantedColumns, file_suffix
 from cllm4rec.files.memory import NO_MEMORY, out_of_memory
 from cllm4rec.messages import error_line
 
-SEPARATORS = {"tsv": "\t", "csv": ",", "inter": "\t", "item": "\t", "user": "\t"}
-ATOMIC = ("inter", "item", "user")  # RecBole's files, which write name:type in the header
-TYPED = ("jsonl", "json", "parquet")
-KINDS = ".tsv, .csv, .jsonl, .json, .parquet, .inter, .item or .user (.gz may follow)"
-MOVIELENS_GENRES = (
-    "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical Mystery "
-    "Romance Sci-Fi Thriller War Western"
-).split()
-_RATINGS = ("user_id", "item_id", "rating", "timestamp")
-MOVIELENS = {  # whole name of a file -> separator, columns (the files have no header)
-    r"ratings\.dat": ("::", _RATINGS),
-    r"movies\.dat": ("::", ("item_id", "title", "categories")),
-    r"users\.dat": ("::", ("user_id", "gender", "age", "occupation", "zip_code")),
-    r"u\.data|u[1-5ab]\.(base|test)": ("\t", _RATINGS),
-    r"u\.item": ("|", ("item_id", "title", "release_date", "video_release_date", "url", *MOVIELENS_GENRES)),
-    r"u\.user": ("|", ("user_id", "age", "gender", "occupation", "zip_code")),
-}
+
+class Content(Enum):
+    """What the files of a format hold."""
+
+    COLUMNS = "typed columns, in binary"  # files of one folder have the same columns
+    RECORDS = "typed records"  # a record may lack columns, and so may a file of a folder
+    NAMED_TEXT = "cells of text in columns that the format names"
+    TEXT = "cells of text"  # the options `header` and `sequences` say how to read it
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format.
+
+    Attributes:
+        suffixes: endings of the names of such files, lower case, without the dot; .gz may follow.
+        content: typed or text.
+        recognise: whether the format is that of a file; None: the suffix tells.
+        read: the reader.
+    """
+
+    suffixes: tuple[str, ...]
+    content: Content
+    recognise: Callable[[SourceFile], bool] | None
+    read: Callable[[SourceFile], RawTable]
+
+    def matches(self, file: SourceFile) -> bool:
+        """Whether the format is that of a file."""
+        return file.suffix in self.suffixes if self.recognise is None else self.recognise(file)
+
+
+FORMATS = (
+    Format(("parquet",), Content.COLUMNS, None, read_parquet),
+    Format(("json", "jsonl"), Content.RECORDS, None, read_json),
+    Format((), Content.NAMED_TEXT, is_movielens, read_movielens),  # by whole name: u.item is not RecBole's
+    Format((), Content.TEXT, is_sequences, read_sequences),  # by option
+    Format((), Content.TEXT, is_netflix, read_netflix),  # by the first lines
+    Format(("inter", "item", "user"), Content.TEXT, None, read_recbole),
+    Format(("tsv", "csv"), Content.TEXT, is_delimited, read_delimited),
+)
+
+# Errors of a damaged file, other than ValueError.
 UNREADABLE = (
     OSError,
     EOFError,
@@ -46,176 +81,87 @@ UNREADABLE = (
     pl.exceptions.PolarsError,
     pl.exceptions.PanicException,
 )
-BEGINNING = 2**16  # bytes that are looked at in a file whose name does not say its kind
-
-
-@dataclass(frozen=True)
-class TableFile:
-    """A file, or a folder of parts, with what its name does not say about it.
-
-    Attributes:
-        path: where it is.
-        separator: one character between the cells of a text table; None: as the name says.
-        header: the first row of a text table holds the names of the columns; False: they are called 1, 2, ...
-        sequences: each line of text is a user and the items in order.
-        escape: a character after which the next has no special meaning in a text table.
-        encoding: of text that is not UTF-8 and has no byte order mark.
-        max_unpacked_gib: what compressed data may unpack to; None: 100 times its size, and at least 1 GiB.
-        holds: which table it is, for advice in errors: the events, the items, the users or the split.
-    """
-
-    path: str | Path
-    separator: str | None = None
-    header: bool = True
-    sequences: bool = False
-    escape: str | None = None
-    encoding: str | None = None
-    max_unpacked_gib: float | None = None
-    holds: str = "the events"
-
-
-Source = str | Path | TableFile
 
 
 def read_raw(
-    source: Source, wanted: Mapping[str, str | None] | None = None, id_names: Sequence[str] = ()
+    source: Source, wanted_columns: WantedColumns | None = None, id_columns: Sequence[str] = ()
 ) -> RawTable:
-    """Read a file, or the parts in a folder; the kind follows from the name.
-
-    Text tables keep each cell as text, so that the id 007 stays 007; JSON and Parquet keep their types.
+    """Read a file, or the part files in a folder.
 
     Args:
-        source: the file.
-        wanted: the columns to keep of JSON and Parquet -> what to put between the texts of a list (None: leave lists be).
-            All columns if not given.
-        id_names: names of the column that the keys of one JSON object are; it is called by the first.
+        source: the file or folder.
+        wanted_columns: columns to keep of typed files -> joiner of their lists (None: keep lists); None: all.
+        id_columns: names of the table's id column. The keys of a keyed JSON object get the first one.
 
     Raises:
-        ValueError: there is no such file, it is of another kind, or it cannot be read; the message names file and line.
+        ValueError: there is no such file, its format is unknown, or it cannot be read; the message names
+            file and line.
     """
-    source = source if isinstance(source, TableFile) else TableFile(source)
-    path = Path(source.path)
-    if source.sequences and not source.header:
-        raise ValueError("--sequences reads lines without columns: leave out --no-header and --columns")
+    options = source if isinstance(source, TableFile) else TableFile(source)
+    path = Path(options.path)
+    if options.sequences and not options.header:
+        raise ValueError("`sequences` reads lines without columns: leave out `header=False` and `columns`")
     try:
         if not path.is_dir():
             if not path.is_file():
                 raise ValueError(f"{path}: there is no such file")
-            return _read(
-                path, source, wanted, id_names, Allowance(path.stat().st_size, source.max_unpacked_gib)
-            )
-        files = part_files(path)
-        allowance = Allowance(sum(file.stat().st_size for file in files), source.max_unpacked_gib)
-        if _kind(files[0]) != "parquet":  # a text file without a byte is a part without a row
-            files = [file for file in files if file.stat().st_size] or files
-        parts = [_read(file, source, wanted, id_names, allowance) for file in files]
-        return joined_parts(path, parts, typed=_kind(files[0]) not in ("jsonl", "json"))
+            allowance = Allowance(path.stat().st_size, options.max_unpacked_gib)
+            return _read(_source_file(path, options, allowance, wanted_columns, id_columns))
+        paths = table_files(path)
+        content = _content_of_suffix(file_suffix(paths[0]))
+        allowance = Allowance(sum(file.stat().st_size for file in paths), options.max_unpacked_gib)
+        if content is not Content.COLUMNS:  # an empty text file has no rows
+            paths = [file for file in paths if file.stat().st_size] or paths
+        tables = [_read(_source_file(file, options, allowance, wanted_columns, id_columns)) for file in paths]
+        return concatenate_tables(path, tables, same_columns=content is not Content.RECORDS)
     except (OSError, MemoryError) as error:
         raise ValueError(f"{path}: {NO_MEMORY if out_of_memory(error) else error_line(error)}") from error
 
 
-def _kind(path: Path) -> str:
-    return path.name.lower().removesuffix(".gz").rsplit(".", 1)[-1]
+def _content_of_suffix(suffix: str) -> Content | None:
+    """The content of files with a suffix; None if no format has it."""
+    return next((entry.content for entry in FORMATS if suffix in entry.suffixes), None)
 
 
-def _read(
+def _source_file(
     path: Path,
-    source: TableFile,
-    wanted: Mapping[str, str | None] | None,
-    id_names: Sequence[str],
+    options: TableFile,
     allowance: Allowance,
-) -> RawTable:
-    """A file that is not a folder."""
-    kind, name = _kind(path), path.name.lower().removesuffix(".gz")
-    movielens = next((known for pattern, known in MOVIELENS.items() if re.fullmatch(pattern, name)), None)
-    if (movielens or kind in TYPED) and (source.sequences or not source.header):
-        flag = "--sequences" if source.sequences else "--no-header"
-        raise ValueError(f"{path}: the columns of such a file have names already: leave out {flag}")
-    try:
-        if kind == "parquet":
-            return read_parquet(path, wanted, allowance)
-        if kind in TYPED:
-            way = sequence_way(first_lines(_beginning(path, source)), str(path), source.holds)
-            if way is not None:
-                raise ValueError(f"{path}: it holds no JSON: name it .txt, and give {way}")
-            with _json_file(path, source.encoding, allowance) as file:
-                return read_json(file, str(path), wanted, id_names)
-        if movielens is None and kind not in SEPARATORS and source.separator is None and not source.sequences:
-            _check_beginning(path, source)
-        data = text_of(path, allowance, "latin-1" if movielens else source.encoding)
-        if not data.removeprefix(b"\xef\xbb\xbf").strip():
-            raise ValueError(f"{path}: cannot be read as {kind}: the file is empty")
-        if movielens is not None:
-            return _movielens(data, str(path), movielens[0], list(movielens[1]))
-        return _text(data, path, source, wanted)
-    except UNREADABLE as error:
-        reason = NO_MEMORY if out_of_memory(error) else f"cannot be read as {kind}: {error_line(error)}"
-        raise ValueError(f"{path}: {reason}") from error
-
-
-def _json_file(path: Path, encoding: str | None, allowance: Allowance) -> BinaryIO:
-    """The text of a JSON file as UTF-8."""
-    file = cast(io.BufferedReader, open_unpacked(path, allowance))
-    if encoding is None and marked_encoding(file.peek(4)) is None:
-        return file
-    with file:
-        return io.BytesIO(recoded(file.read(), str(path), encoding))
-
-
-def _beginning(path: Path, source: TableFile) -> bytes:
-    """The first bytes of a file, as UTF-8 where a mark says the encoding."""
-    with open_unpacked(path, Allowance(path.stat().st_size, source.max_unpacked_gib)) as file:
-        beginning = file.read(BEGINNING)
-    encoding = marked_encoding(beginning)
-    if encoding is not None:
-        beginning = beginning.decode(encoding, "ignore").encode()
-    return beginning
-
-
-def _check_beginning(path: Path, source: TableFile) -> None:
-    """Raise ValueError unless a file whose name says nothing says itself how it is to be read."""
-    beginning = _beginning(path, source)
-    if not is_blocks(beginning) and stated_separator(beginning) is None:
-        way = likely_way(beginning, str(path), source.holds) or "give --separator for a table of text"
-        raise ValueError(f"{path}: unknown kind of file: name it {KINDS}, or {way}")
-
-
-def _text(data: bytes, path: Path, source: TableFile, wanted: Collection[str] | None) -> RawTable:
-    """A text table, or text in one of the other layouts."""
-    kind, name = _kind(path), str(path)
-    if source.sequences:
-        return read_sequences(data, name, " \t" + ("," if kind == "csv" else "") + (source.separator or ""))
-    stated = stated_separator(data)
-    if stated is not None and source.separator not in (None, stated):
-        contradiction = f"its first line says sep={stated}, and --separator says {source.separator!r}"
-        raise ValueError(f"{path}: {contradiction}: remove that line, or leave out the flag")
-    if source.separator in (None, ",") and source.header and is_blocks(data):
-        return read_blocks(data, name)
-    separator = source.separator or stated or SEPARATORS[kind]
-    table = TextTable(
-        data,
-        name,
-        separator,
-        kind == "csv",
-        numbered=not source.header,
-        escape=source.escape,
-        holds=source.holds,
+    wanted_columns: WantedColumns | None,
+    id_columns: Sequence[str],
+) -> SourceFile:
+    """What a reader is given."""
+    is_text = (
+        _content_of_suffix(file_suffix(path)) is Content.TEXT
+        or options.separator is not None
+        or options.sequences
     )
-    raw = table.raw(None if kind in ATOMIC else wanted)
-    if kind in ATOMIC and source.header:  # name:type
-        names = distinct([column.split(":", 1)[0] for column in raw.columns], name)
-        raw = replace(raw, frame=raw.frame.rename(dict(zip(raw.columns, names, strict=True))), columns=names)
-    return raw
+    return SourceFile(path, options, allowance, wanted_columns, id_columns, is_text)
 
 
-def _movielens(data: bytes, name: str, separator: str, columns: list[str]) -> RawTable:
-    """A file of MovieLens, which has no header."""
-    if len(separator) > 1:
-        data, separator = data.replace(separator.encode(), b"\x1f"), "\x1f"
-    raw = TextTable(data, name, separator, quoted=False, header=columns).raw()
-    if "Western" not in columns:
-        return raw
-    genres = [pl.when(pl.col(genre) == "1").then(pl.lit(genre)) for genre in MOVIELENS_GENRES]
-    texts = raw.frame.select(pl.concat_list(genres).list.drop_nulls().list.join(", ").alias("categories"))
-    kept = [column for column in columns if column not in MOVIELENS_GENRES]
-    return RawTable(raw.frame.select(kept).hstack(texts), name, [*kept, "categories"], raw.where)
+def _read(file: SourceFile) -> RawTable:
+    """Read one file.
+
+    Raises:
+        ValueError: its format is unknown, the options do not fit it, or it is damaged.
+    """
+    try:
+        file_format = next((entry for entry in FORMATS if entry.matches(file)), None)
+        if file_format is None:
+            raise ValueError(f"{file.path}: unknown file format: {_naming_advice(file)}")
+        if file_format.content is not Content.TEXT and (file.options.sequences or not file.options.header):
+            option = "sequences" if file.options.sequences else "header=False"
+            raise ValueError(f"{file.path}: the columns of such a file have names: leave out `{option}`")
+        return file_format.read(file)
+    except UNREADABLE as error:
+        is_memory = out_of_memory(error)
+        reason = NO_MEMORY if is_memory else f"cannot be read as {file.suffix}: {error_line(error)}"
+        raise ValueError(f"{file.path}: {reason}") from error
+
+
+def _naming_advice(file: SourceFile) -> str:
+    """How to name or read a file whose format is unknown."""
+    suffixes = [f".{suffix}" for entry in reversed(FORMATS) for suffix in entry.suffixes]
+    names = f"{', '.join(suffixes[:-1])} or {suffixes[-1]} (.gz may follow)"
+    advice = format_advice(file.beginning, file.name, file.options.content)
+    return f"name it {names}, or {advice or 'give `separator` for a text table'}"

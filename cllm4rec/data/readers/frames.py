@@ -1,64 +1,69 @@
-"""Frames in memory -> Polars: pandas, Arrow, Polars itself. Neither pandas nor Arrow is imported."""
+"""Tables in memory: pandas, Arrow and Polars. Neither pandas nor Arrow is imported."""
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from cllm4rec.data.readers.raw import RawTable, row_number, series_of
+from cllm4rec.data.readers.raw import RawTable, row_number, to_series
 from cllm4rec.messages import printable
 
+POLARS_DTYPES = {"M": "datetime64[us]", "m": "timedelta64[us]"}  # NumPy kind -> a resolution of Polars
 
-def raw_frame(frame: Any, name: str, wanted: set[str] | None = None) -> RawTable:
+
+def raw_frame(frame: Any, name: str, columns: Collection[str] | None = None) -> RawTable:
     """A frame as a raw table.
 
     Args:
-        frame: a pandas, Polars or Arrow table; pandas' missing values (NaN, NaT, NA) are empty cells.
+        frame: a pandas, Polars or Arrow table. Missing values of pandas (NaN, NaT, NA) become null.
         name: what it is, for errors: "the events".
-        wanted: the columns to keep, all if not given.
+        columns: the columns to keep; None: all.
 
     Raises:
-        ValueError: it is something else, or has two columns of one name.
+        ValueError: it is something else, or two columns have the same name.
     """
     if type(frame).__module__.split(".")[0] == "pandas" and hasattr(frame, "columns"):
-        frame = _from_pandas(frame, name, wanted)
+        frame = _from_pandas(frame, name, columns)
     elif isinstance(frame, pl.LazyFrame):
         frame = frame.collect()
     elif not isinstance(frame, pl.DataFrame):
         if not hasattr(frame, "__arrow_c_stream__"):
-            raise ValueError(f"{name}: a pandas, Polars or Arrow table is needed, not {type(frame).__name__}")
+            expected = "expected a pandas, Polars or Arrow table"
+            raise ValueError(f"{name}: {expected}, not {type(frame).__name__}")
         try:
             frame = pl.DataFrame(frame)
         except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
             raise ValueError(f"{name}: cannot be read as a table: {str(error).splitlines()[0]}") from error
-    kept = [column for column in frame.columns if wanted is None or column in wanted]
+    kept = [column for column in frame.columns if columns is None or column in columns]
     return RawTable(frame.select(kept), name, frame.columns, row_number)
 
 
-def _from_pandas(frame: Any, name: str, wanted: set[str] | None) -> pl.DataFrame:
+def _from_pandas(frame: Any, name: str, columns: Collection[str] | None) -> pl.DataFrame:
+    """A frame of pandas; columns that are not kept are null."""
     names = [str(column) for column in frame.columns]
-    twice = next((name for name, n in Counter(names).items() if n > 1), None)
-    if twice is not None:
-        raise ValueError(f"{name}: there are two columns {printable(twice)}: rename one")
-    columns = {}
-    for place, column in enumerate(names):
-        keep = wanted is None or column in wanted
-        columns[column] = (
-            _pandas_column(frame.iloc[:, place]) if keep else pl.Series([None] * len(frame), dtype=pl.Null)
-        )
-    return pl.DataFrame(columns)
+    repeated = next((column for column, n in Counter(names).items() if n > 1), None)
+    if repeated is not None:
+        raise ValueError(f"{name}: there are two columns {printable(repeated)}: rename one")
+    series = {}
+    for index, column in enumerate(names):
+        if columns is None or column in columns:
+            series[column] = _from_pandas_column(frame.iloc[:, index])
+        else:
+            series[column] = pl.Series([None] * len(frame), dtype=pl.Null)
+    return pl.DataFrame(series)
 
 
-def _pandas_column(column: Any) -> pl.Series:
-    """A column of pandas; which of its values are missing is for pandas to say."""
-    missing = column.isna().to_numpy(dtype=bool)
+def _from_pandas_column(column: Any) -> pl.Series:
+    """A column of pandas; pandas itself tells which values are missing."""
+    is_missing = column.isna().to_numpy(dtype=bool)
     if type(column.dtype).__name__ == "DatetimeTZDtype":
         column = column.dt.tz_convert("UTC").dt.tz_localize(None)
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iufMm":
         values = column.to_numpy()
-        units = {"M": "datetime64[us]", "m": "timedelta64[us]"}
-        series = pl.Series(values.astype(units.get(column.dtype.kind, values.dtype)))
-        return series.to_frame("one").select(pl.when(pl.Series(~missing)).then("one"))["one"]
-    cells = [None if gone else value for value, gone in zip(column.tolist(), missing.tolist(), strict=True)]
-    return series_of([value.item() if isinstance(value, np.generic) else value for value in cells])
+        series = pl.Series(values.astype(POLARS_DTYPES.get(column.dtype.kind, values.dtype)))
+        return series.to_frame("cells").select(pl.when(pl.Series(~is_missing)).then("cells"))["cells"]
+    cells = zip(column.tolist(), is_missing.tolist(), strict=True)
+    values = [None if missing else value for value, missing in cells]
+    return to_series([value.item() if isinstance(value, np.generic) else value for value in values])

@@ -1,38 +1,40 @@
-"""Rows without a user or an item: dropped and counted where that is asked for."""
+"""Rows without a user or item id: dropped and counted if the caller asks for it."""
 
 from dataclasses import replace
 
 import polars as pl
 
-from cllm4rec.data.readers.columns import missing_ids
-from cllm4rec.data.readers.missing import present
+from cllm4rec.data.readers.columns import is_missing_id
+from cllm4rec.data.readers.missing import with_nulls
 from cllm4rec.data.readers.raw import RawTable
 
 
-def complete_rows(raw: RawTable, columns: list[str], drop: bool) -> tuple[RawTable, dict[str, int]]:
-    """The rows that have an id in all columns, if the others should be dropped.
+def drop_incomplete_rows(raw: RawTable, columns: list[str], drop: bool) -> tuple[RawTable, dict[str, int]]:
+    """Drop the rows that lack an id in any of the columns.
 
     Args:
         raw: the table.
-        columns: of ids or of sequences; the first is the users' or, alone, that of any table.
-        drop: drop rows without an id; if not, all rows stay and are refused later.
+        columns: columns of ids or of sequences. The first is that of users, or the only one.
+        drop: drop such rows. Otherwise all rows are kept, to be refused later.
 
     Returns:
-        the table, and how many `events`, `users` and `items` were dropped; empty if none.
+        the table, and the numbers of `events`, `users` and `items` dropped; empty if none.
     """
-    cells = [present(raw.frame[column]) for column in columns]
-    missing = [missing_ids(series) for series in cells]
-    gone = missing[0] | missing[-1]
-    if not drop or not gone.any():
+    cells = [with_nulls(raw.frame[column]) for column in columns]
+    missing = [is_missing_id(series) for series in cells]
+    is_incomplete = missing[0] | missing[-1]
+    if not drop or not is_incomplete.any():
         return raw, {}
-    rows = (~gone).arg_true()
-    lost = [_n_lost(series, absent, gone) for series, absent in zip(cells, missing, strict=True)]
-    kept = replace(raw, frame=raw.frame.filter(~gone), where=lambda row: raw.where(int(rows[row])))
-    return kept, {"events": int(gone.sum()), "users": lost[0], "items": lost[-1]}
+    kept_rows = (~is_incomplete).arg_true()
+    n_lost = [_n_lost(series, absent, is_incomplete) for series, absent in zip(cells, missing, strict=True)]
+    kept = replace(
+        raw, frame=raw.frame.filter(~is_incomplete), locate=lambda row: raw.locate(int(kept_rows[row]))
+    )
+    return kept, {"events": int(is_incomplete.sum()), "users": n_lost[0], "items": n_lost[-1]}
 
 
-def _n_lost(cells: pl.Series, missing: pl.Series, gone: pl.Series) -> int:
-    """How many ids occur in dropped rows alone; a sequence counts as one."""
-    as_text = cells.dtype == pl.Object or cells.dtype.is_nested()
-    texts = pl.Series([None if value is None else str(value) for value in cells]) if as_text else cells
-    return texts.filter(~missing).n_unique() - texts.filter(~gone).n_unique()
+def _n_lost(cells: pl.Series, is_missing: pl.Series, is_dropped: pl.Series) -> int:
+    """The number of distinct ids that occur in dropped rows only; a sequence counts as one id."""
+    if cells.dtype == pl.Object or cells.dtype.is_nested():
+        cells = pl.Series([None if value is None else str(value) for value in cells])
+    return cells.filter(~is_missing).n_unique() - cells.filter(~is_dropped).n_unique()

@@ -1,4 +1,4 @@
-"""Which cells are missing: decided here alone, for every reader and every kind of column."""
+"""Missing values: one rule for every reader and every type of column."""
 
 import decimal
 import math
@@ -7,25 +7,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from cllm4rec.data.readers.raw import series_of
+from cllm4rec.data.readers.raw import MAX_EXACT_INTEGER, to_series
 
-NULL = r"\N"  # a missing cell as MySQL, PostgreSQL, Hive and IMDb write it
-WORDS = (
-    "nan",
-    "-nan",
-    "null",
-    "none",
-    "nil",
-    "na",
-    "n/a",
-    "#n/a",
-    "<na>",
-    "nat",
-)  # missing numbers and times, any case
+DATABASE_NULL = r"\N"  # written by MySQL, PostgreSQL, Hive and IMDb
+# Missing numbers and times as text, in lower case.
+MISSING_WORDS = ("nan", "-nan", "null", "none", "nil", "na", "n/a", "#n/a", "<na>", "nat")
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a Python value stands for none: None, NaN of any type, NaT, pandas' NA."""
+    """Whether a Python value is None, NaN of any type, NaT or pandas' NA."""
     if value is None:
         return True
     if isinstance(value, float | np.floating):
@@ -37,14 +27,14 @@ def is_missing(value: Any) -> bool:
     return type(value).__name__ in ("NAType", "NaTType") and type(value).__module__.startswith("pandas")
 
 
-def present(series: pl.Series) -> pl.Series:
-    """The column with null where a cell is missing.
+def with_nulls(series: pl.Series) -> pl.Series:
+    """The column with null in missing cells.
 
-    Python's objects become text or numbers where all of them are alike: whole numbers beside a NaN are whole numbers.
-    Decimal numbers become whole numbers or floats, categories become text.
+    Python objects become text or numbers if all of them are alike; NaN does not make floats of whole
+    numbers. Decimal numbers become whole numbers or floats, categories become text.
     """
     if series.dtype == pl.Object:
-        series = series_of([plain(value) for value in series.to_list()])
+        series = to_series([to_python(value) for value in series.to_list()])
     elif series.dtype in (pl.Categorical, pl.Enum):
         series = series.cast(pl.String)
     elif series.dtype.is_decimal():
@@ -52,17 +42,17 @@ def present(series: pl.Series) -> pl.Series:
     if series.dtype.is_float():
         return series.fill_nan(None)
     if series.dtype == pl.String:
-        null = series == NULL
-        return series.set(null, None) if null.any() else series
+        is_null = series == DATABASE_NULL
+        return series.set(is_null, None) if is_null.any() else series
     return series
 
 
-def plain(value: Any) -> Any:
-    """A value of NumPy or a decimal number as a number of Python, sequences as lists, None where it is missing."""
+def to_python(value: Any) -> Any:
+    """A NumPy value or decimal number as a Python number, a sequence as a list, a missing value as None."""
     if isinstance(value, np.ndarray | tuple | pl.Series):
         value = list(value)
     if isinstance(value, list):
-        return [plain(part) for part in value]
+        return [to_python(element) for element in value]
     if is_missing(value):
         return None
     if isinstance(value, decimal.Decimal):
@@ -71,26 +61,23 @@ def plain(value: Any) -> Any:
 
 
 def number_text(number: int | float) -> str:
-    """A number as text; a whole one without a fraction."""
-    return (
-        str(int(number))
-        if isinstance(number, float) and number.is_integer() and abs(number) <= 2**53
-        else str(number)
-    )
+    """A number as text; a whole number has no fraction."""
+    is_whole = isinstance(number, float) and number.is_integer() and abs(number) <= MAX_EXACT_INTEGER
+    return str(int(number)) if is_whole else str(number)
 
 
-def without_words(texts: pl.Series) -> pl.Series:
-    """Texts that should be numbers or times, null where one is a word for a missing value."""
-    words = texts.filter(texts.str.contains(r"^(?:-?[Nn]|[<#])")).unique()
-    missing = words.filter(words.str.to_lowercase().is_in(WORDS))
+def without_missing_words(texts: pl.Series) -> pl.Series:
+    """Numbers or times as text, with null where a word says that the value is missing."""
+    candidates = texts.filter(texts.str.contains(r"^(?:-?[Nn]|[<#])")).unique()
+    missing = candidates.filter(candidates.str.to_lowercase().is_in(MISSING_WORDS))
     return texts.set(texts.is_in(missing.implode()), None) if len(missing) else texts
 
 
 def _without_decimals(series: pl.Series) -> pl.Series:
-    """Int64 where all are whole and fit, text where one is too large for that, else Float64."""
+    """Decimals as Int64 if all are whole, as text if one of those is too large, else as Float64."""
     floats = series.cast(pl.Float64)
     if not (floats == floats.floor()).all():
         return floats
     digits = series.cast(pl.String).str.replace(r"\.0*$", "")
-    whole = digits.cast(pl.Int64, strict=False)
-    return digits if whole.null_count() > series.null_count() else whole
+    integers = digits.cast(pl.Int64, strict=False)
+    return digits if integers.null_count() > series.null_count() else integers

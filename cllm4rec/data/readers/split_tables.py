@@ -1,125 +1,119 @@
-"""Tables of parts and of held-out rows: which events are train, validation and test."""
+"""Split files: the part of each event (train, validation, test, history), or held-out rows."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 
-from cllm4rec.data.readers.columns import id_lists, ids, texts
-from cllm4rec.data.readers.formats import Source
-from cllm4rec.data.readers.incomplete import complete_rows
+from cllm4rec.data.readers.columns import id_column, id_list_column, text_column
+from cllm4rec.data.readers.incomplete import drop_incomplete_rows
 from cllm4rec.data.readers.raw import RawTable
-from cllm4rec.data.readers.tables import WAY_OUT, find_columns, need_column, raw_table
+from cllm4rec.data.readers.source import Source
+from cllm4rec.data.readers.tables import MISSING_ID_ADVICE, find_columns, raw_table, require_column
 from cllm4rec.messages import join_names
 
-HELD_OUT_COLUMNS = (
-    "user_id",
-    "history_items",
-    "target_item",
-    "split",
-)  # a user in a row: what came before, what to find
-PART_NAMES = {  # how a split file may say it -> the part
+HELD_OUT_COLUMNS = ("user_id", "history_items", "target_item", "split")  # one row for each user
+PART_NAMES = {  # in a split file -> part
     **dict.fromkeys(("t", "train"), "train"),
     **dict.fromkeys(("v", "val", "valid", "validation"), "validation"),
     **dict.fromkeys(("e", "test"), "test"),
     **dict.fromkeys(("h", "history"), "history"),
 }
+EXPECTED_PART = "expected t, v, e, h or train, validation, test, history"
 
 
 @dataclass(frozen=True)
 class SplitTable:
-    """A split file: `user_id`, `item_id` and columns of parts as text; or held-out rows, the `HELD_OUT_COLUMNS`.
+    """A split file.
 
     Attributes:
-        frame: the columns, checked.
-        raw: the table it came from, with the same rows.
-        taken: this package's name of each column -> its name there.
-        incomplete: how many rows were dropped because they have no user or item id, as `CheckedTable` counts them.
+        frame: `user_id`, `item_id` and columns of parts as text; or the `HELD_OUT_COLUMNS`. It is checked.
+        raw: the source, with the same rows.
+        mapping: column of this package -> column of the source.
+        incomplete: numbers of rows dropped since they lack an id, as in `CheckedTable`.
     """
 
     frame: pl.DataFrame
     raw: RawTable
-    taken: dict[str, str]
+    mapping: dict[str, str]
     incomplete: dict[str, int] = field(default_factory=dict)
 
     @property
     def held_out(self) -> bool:
+        """Whether the rows are held-out rows."""
         return "target_item" in self.frame.columns
 
     def unread(self, column: str) -> list[str]:
-        """The columns that are not read where one of the columns holds the parts."""
+        """The source's columns that are not read if `column` holds the parts."""
         read = self.frame.columns if self.held_out else ("user_id", "item_id", column)
-        names = dict(zip(self.taken.values(), self.taken, strict=True))
-        return [name for name in self.raw.columns if names.get(name, name) not in read]
+        columns = {source_column: name for name, source_column in self.mapping.items()}
+        return [name for name in self.raw.columns if columns.get(name, name) not in read]
 
     def parts(self, column: str) -> pl.Series:
         """The part of each row by one of the columns.
 
         Raises:
-            ValueError: the column is missing or holds something else.
+            ValueError: there is no such column, or a cell is no part, or one event is in two parts.
         """
         if column not in self.frame.columns:
             others = join_names(name for name in self.frame.columns if name not in ("user_id", "item_id"))
-            raise ValueError(
-                f"{self.raw.name} has no column {column!r}: choose one of {others} (--split-column)"
-            )
+            raise ValueError(f"{self.raw.name} has no column {column!r}: choose a `split_column` of {others}")
         names = self.frame[column]
-        self.raw.refuse(
-            column, ~names.is_in(list(PART_NAMES)), "t, v, e, h or train, validation, test, history is needed"
-        )
+        self.raw.refuse(column, ~names.is_in(list(PART_NAMES)), EXPECTED_PART)
         parts = names.replace_strict(PART_NAMES, return_dtype=pl.String)
-        pair = self.frame.select(
-            pl.struct(pl.col("user_id", "item_id").cast(pl.String)).alias("pair"), parts.alias("part")
-        )
-        several = pair.select(pl.col("part").n_unique().over("pair") > 1).to_series()
-        self.raw.refuse(column, several, "one part for a user and an item is needed")
+        event = pl.struct(pl.col("user_id", "item_id").cast(pl.String)).alias("event")
+        events = self.frame.select(event, parts.alias("part"))
+        in_two_parts = events.select(pl.col("part").n_unique().over("event") > 1).to_series()
+        self.raw.refuse(column, in_two_parts, "expected one part for a user and an item")
         return parts
 
 
 def read_split(path: Source, separator: str | None = None) -> pl.DataFrame:
-    """The table of a split file, as `SplitTable` holds it."""
-    return parts_table(path, separator).frame
+    """The table of a split file, as `SplitTable.frame`."""
+    return read_split_table(path, separator).frame
 
 
-def parts_table(source: Any, separator: str | None = None, drop_incomplete: bool = False) -> SplitTable:
-    """A split from a file or frame, or a `SplitTable`, which is given back.
+def read_split_table(source: Any, separator: str | None = None, drop_incomplete: bool = False) -> SplitTable:
+    """A split from a file, a frame or a `SplitTable`, which is returned as it is.
 
     Args:
-        source, separator: as `readers.read_events` takes them, and frames.
+        source, separator: as in `read_event_table`.
         drop_incomplete: drop rows whose user or item id is missing, instead of refusing them.
 
     Raises:
-        ValueError: a needed column is missing, or a cell holds what it may not.
+        ValueError: a required column is missing, or a cell is wrong.
     """
     if isinstance(source, SplitTable):
         return source
     raw = raw_table(source, "the split", None, separator=separator)
     if {"history_items", "target_item"} & set(raw.columns):
-        return _held_out_rows(raw, drop_incomplete)
-    taken = find_columns(raw, ("user_id", "item_id"))
-    for ours in ("user_id", "item_id"):
-        need_column(raw, taken, ours)
-    raw, incomplete = complete_rows(raw, [taken["user_id"], taken["item_id"]], drop_incomplete)
-    others = [column for column in raw.frame.columns if column not in (*taken.values(), "user_id", "item_id")]
-    columns = {ours: ids(raw, theirs, WAY_OUT) for ours, theirs in taken.items()} | {
-        name: texts(raw, name) for name in others
-    }
-    return SplitTable(pl.DataFrame(columns), raw, taken, incomplete)
-
-
-def _held_out_rows(raw: RawTable, drop_incomplete: bool) -> SplitTable:
-    taken = find_columns(raw, HELD_OUT_COLUMNS)
-    for ours in HELD_OUT_COLUMNS[1:]:
-        need_column(raw, taken, ours)
-    needed = [taken[ours] for ours in ("user_id", "target_item") if ours in taken]
-    raw, incomplete = complete_rows(raw, needed, drop_incomplete)
+        return _held_out_table(raw, drop_incomplete)
+    mapping = find_columns(raw, ("user_id", "item_id"))
+    for column in ("user_id", "item_id"):
+        require_column(raw, mapping, column)
+    raw, incomplete = drop_incomplete_rows(raw, [mapping["user_id"], mapping["item_id"]], drop_incomplete)
+    read = {*mapping.values(), "user_id", "item_id"}
     columns = {
-        "history_items": id_lists(raw, "history_items"),
-        "target_item": ids(raw, "target_item", WAY_OUT),
+        column: id_column(raw, source_column, MISSING_ID_ADVICE) for column, source_column in mapping.items()
+    } | {name: text_column(raw, name) for name in raw.frame.columns if name not in read}
+    return SplitTable(pl.DataFrame(columns), raw, mapping, incomplete)
+
+
+def _held_out_table(raw: RawTable, drop_incomplete: bool) -> SplitTable:
+    """Held-out rows: a user's history and the target item; without `user_id` each row is a new user."""
+    mapping = find_columns(raw, HELD_OUT_COLUMNS)
+    for column in HELD_OUT_COLUMNS[1:]:
+        require_column(raw, mapping, column)
+    id_columns = [mapping[column] for column in ("user_id", "target_item") if column in mapping]
+    raw, incomplete = drop_incomplete_rows(raw, id_columns, drop_incomplete)
+    columns = {
+        "history_items": id_list_column(raw, "history_items"),
+        "target_item": id_column(raw, "target_item", MISSING_ID_ADVICE),
     }
-    split = texts(raw, "split").replace(PART_NAMES)
-    raw.refuse("split", ~split.is_in(["validation", "test"]), "val or test is needed")
-    if "user_id" in taken:
-        columns["user_id"] = ids(raw, taken["user_id"], WAY_OUT)
-        raw.refuse(taken["user_id"], ~columns["user_id"].is_first_distinct(), "one row a user is needed")
-    return SplitTable(pl.DataFrame(columns | {"split": split}), raw, taken, incomplete)
+    split = text_column(raw, "split").replace(PART_NAMES)
+    raw.refuse("split", ~split.is_in(["validation", "test"]), "expected val or test")
+    if "user_id" in mapping:
+        columns["user_id"] = id_column(raw, mapping["user_id"], MISSING_ID_ADVICE)
+        is_repeated = ~columns["user_id"].is_first_distinct()
+        raw.refuse(mapping["user_id"], is_repeated, "expected one row for each user")
+    return SplitTable(pl.DataFrame(columns | {"split": split}), raw, mapping, incomplete)

@@ -1,4 +1,4 @@
-"""Tables of events, items and users from files and frames: their columns found, checked and brought to one form."""
+"""Tables of events, items and users from files and frames: columns are found, checked and converted."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -6,302 +6,290 @@ from typing import Any
 
 import polars as pl
 
-from cllm4rec.data.column_names import ALIASES, EVENT_COLUMNS, ITEM_COLUMNS, USER_COLUMNS
-from cllm4rec.data.readers.columns import id_lists, ids, numbers, texts
-from cllm4rec.data.readers.formats import Source, TableFile, read_raw
+from cllm4rec.data.column_names import (
+    ALIASES,
+    EVENT_COLUMNS,
+    ITEM_COLUMNS,
+    JOINERS,
+    REPLACEMENTS,
+    USER_COLUMNS,
+)
+from cllm4rec.data.readers.columns import id_column, id_list_column, number_column, text_column
+from cllm4rec.data.readers.formats import read_raw
 from cllm4rec.data.readers.frames import raw_frame
-from cllm4rec.data.readers.incomplete import complete_rows
+from cllm4rec.data.readers.histories import history_column, with_history_events
+from cllm4rec.data.readers.incomplete import drop_incomplete_rows
 from cllm4rec.data.readers.raw import RawTable
-from cllm4rec.data.readers.sequences import history_lists, with_histories
+from cllm4rec.data.readers.source import Source, TableFile
 from cllm4rec.data.readers.times import event_times, joined_times
 from cllm4rec.messages import counted, join_names, printable
 
-WAY_OUT = ": leave such rows out, as prepare --drop-incomplete and build_dataset(drop_incomplete=True) do"
+MISSING_ID_ADVICE = ": leave such rows out (build_dataset and prepare do so with `drop_incomplete`)"
+Names = Mapping[str, str]  # column of this package -> column of the source
 
 
 @dataclass(frozen=True)
 class CheckedTable:
-    """A table in this package's form.
+    """A table whose columns are found, checked and converted.
 
     Attributes:
-        frame: columns under this package's names, checked.
-        name: of the file or frame it came from.
-        taken: this package's name of each column -> its name there; "date + time" where two columns were joined.
-        unread: names of the columns that were not read.
-        incomplete: how many `events`, `users` and `items` were dropped because a row has no id; empty if none.
-        n_from_histories: events that come from histories beside a target and have no row.
+        frame: columns under this package's names.
+        name: the source file or frame.
+        mapping: column of this package -> column of the source; "date + time" if two were joined.
+        unread: columns of the source that were not read.
+        incomplete: numbers of `events`, `users` and `items` dropped since a row lacks an id; empty if none.
+        n_from_histories: events without a row, which come from histories of targets.
     """
 
     frame: pl.DataFrame
     name: str
-    taken: dict[str, str]
+    mapping: dict[str, str]
     unread: tuple[str, ...] = ()
     incomplete: dict[str, int] = field(default_factory=dict)
     n_from_histories: int = 0
 
-    def account(self) -> list[str]:
-        """What was read under another name and what was not read, a line each."""
+    def report(self) -> list[str]:
+        """Lines about columns under other names, columns that were not read, and histories."""
         renamed = [
-            f"{ours} from {printable(theirs)}" for ours, theirs in self.taken.items() if ours != theirs
+            f"{column} from {printable(source_column)}"
+            for column, source_column in self.mapping.items()
+            if column != source_column
         ]
         lines = [", ".join(renamed)] if renamed else []
         if self.unread:
             lines.append(f"columns not read: {join_names(self.unread)}")
-        looked = dict.fromkeys(
-            (*self.taken, *(("item_ids",) if {"user_id", "item_id"} <= self.taken.keys() else ()))
-        )
-        rivals = [
-            f"{printable(name)} for {ours}"
-            for ours in looked
-            for name in ALIASES.get(ours, ())
+        has_targets = {"user_id", "item_id"} <= self.mapping.keys()
+        searched = dict.fromkeys((*self.mapping, *(("item_ids",) if has_targets else ())))
+        alternatives = [
+            f"{printable(name)} for {column}"
+            for column in searched
+            for name in ALIASES.get(column, ())
             if name in self.unread
         ]
-        if rivals:
-            lines.append(f"columns that could be read instead, by name: {', '.join(rivals)}")
+        if alternatives:
+            lines.append(f"columns that could be read instead, by name: {', '.join(alternatives)}")
         if self.n_from_histories:
-            lines.append(
-                f"histories: {counted(self.n_from_histories, 'event')} without a row, rating and time"
-            )
+            n_events = counted(self.n_from_histories, "event")
+            lines.append(f"histories: {n_events} without a row, rating and time")
         return lines
 
 
-def read_events(
-    path: Source, names: Mapping[str, str] | None = None, separator: str | None = None
-) -> pl.DataFrame:
-    """Events of a file: `user_id`, `item_id` and those of rating, timestamp, position and review_text that are there.
+def read_events(path: Source, names: Names | None = None, separator: str | None = None) -> pl.DataFrame:
+    """Events of a file: `user_id`, `item_id`, and those of the other `EVENT_COLUMNS` that it has.
 
-    Ids are text, or int64 where a typed file has whole numbers; ratings become float64, timestamps int64 seconds,
-    positions int64. A row may also be a user's sequence (`item_ids`, spaces between): one event an item then.
+    Ids are text, or int64 if a typed file has whole numbers. Ratings become float64, timestamps int64
+    seconds, positions int64. A row may also be a user's sequence (`item_ids`): it gives an event for
+    each item.
 
     Args:
-        path: a file, or a `TableFile`, which says more than its name.
-        names: this package's name of a column -> its name in the file, where it is not one of `ALIASES`.
-        separator: of a text table, if not the one its name says.
+        path: a file, or a `TableFile` with options.
+        names: column of this package -> column of the file, if it is none of the `ALIASES`.
+        separator: of a text table, if it is not the one that the name tells.
 
     Raises:
-        ValueError: a needed column is missing, an id is empty or a number is not one; the message names file, line, column.
+        ValueError: a required column is missing, an id is empty or a number is wrong; the message names
+            file, line and column.
     """
     return read_event_table(path, names, separator).frame
 
 
-def read_items(
-    path: Source, names: Mapping[str, str] | None = None, separator: str | None = None
-) -> pl.DataFrame:
-    """Items of a file: `item_id` and the text columns that are there, texts "" where empty."""
+def read_items(path: Source, names: Names | None = None, separator: str | None = None) -> pl.DataFrame:
+    """Items of a file: `item_id` and the text columns that it has; "" for missing texts."""
     return read_item_table(path, names, separator).frame
 
 
-def read_users(
-    path: Source, names: Mapping[str, str] | None = None, separator: str | None = None
-) -> pl.DataFrame:
-    """Users of a file: `user_id` and the text columns that are there, texts "" where empty."""
+def read_users(path: Source, names: Names | None = None, separator: str | None = None) -> pl.DataFrame:
+    """Users of a file: `user_id` and the text columns that it has; "" for missing texts."""
     return read_user_table(path, names, separator).frame
 
 
 def read_event_table(
     source: Any,
-    names: Mapping[str, str] | None = None,
+    names: Names | None = None,
     separator: str | None = None,
     also: Sequence[str] = (),
     drop_incomplete: bool = False,
 ) -> CheckedTable:
-    """Events of a file, of a pandas, Polars or Arrow table, or of a `CheckedTable`, which is given back.
+    """Events of a file, of a pandas, Polars or Arrow table, or of a `CheckedTable`, which is returned.
 
     Args:
-        source, names, separator: as `read_events` takes them.
-        also: further columns to take as text.
+        source, names, separator: as in `read_events`.
+        also: further columns to read as text.
         drop_incomplete: drop rows whose user or item id is missing, instead of refusing them.
+
+    Raises:
+        ValueError: as `read_events`.
     """
     if isinstance(source, CheckedTable):
         return source
     wanted = (*EVENT_COLUMNS, *also)
     raw = raw_table(source, "the events", wanted, names, separator)
-    taken = _event_columns(raw, wanted, names)
-    sequences = "item_id" not in taken
-    raw, incomplete = complete_rows(
-        raw, [taken["user_id"], taken["item_ids" if sequences else "item_id"]], drop_incomplete
-    )
-    columns = {}
-    for ours, theirs in list(taken.items()):
-        if ours in ("user_id", "item_id"):
-            columns[ours] = ids(raw, theirs, WAY_OUT)
-        elif ours == "item_ids":
-            lists = (
-                id_lists(raw, theirs)
-                if sequences
-                else history_lists(raw, theirs, columns["item_id"], ours in (names or {}))
-            )
-            if lists is None:
-                del taken[ours]
-            else:
-                columns[ours] = lists
-        elif ours in ("rating", "position"):
-            columns[ours] = numbers(raw, theirs, whole=ours == "position")
-        elif ours == "timestamp":
-            columns[ours], taken[ours] = _times(raw, theirs, taken, names)
-        else:
-            columns[ours] = texts(raw, theirs)
-    frame = pl.DataFrame(columns)
-    n = len(frame)
-    if sequences:
+    mapping = find_columns(raw, wanted, names)
+    require_column(raw, mapping, "user_id")
+    if "item_ids" not in mapping:
+        require_column(raw, mapping, "item_id")
+    is_sequence = "item_id" not in mapping
+    id_columns = [mapping["user_id"], mapping["item_ids" if is_sequence else "item_id"]]
+    raw, incomplete = drop_incomplete_rows(raw, id_columns, drop_incomplete)
+    frame, mapping = _convert_events(raw, mapping, names or {})
+    n_rows = len(frame)
+    if is_sequence:
         order = pl.int_ranges(pl.col("item_ids").list.len(), dtype=pl.Int64).alias("position")
         frame = frame.with_columns(order).explode("item_ids", "position").rename({"item_ids": "item_id"})
-    elif "item_ids" in taken:
-        frame = with_histories(frame)
-    return CheckedTable(
-        frame, raw.name, taken, _unread(raw, taken), incomplete, 0 if sequences else len(frame) - n
-    )
+    elif "item_ids" in mapping:
+        frame = with_history_events(frame)
+    n_from_histories = 0 if is_sequence else len(frame) - n_rows
+    return CheckedTable(frame, raw.name, mapping, _unread(raw, mapping), incomplete, n_from_histories)
+
+
+def _convert_events(
+    raw: RawTable, mapping: Mapping[str, str], names: Names
+) -> tuple[pl.DataFrame, dict[str, str]]:
+    """The columns of events, and the mapping without columns that hold something else."""
+    columns: dict[str, pl.Series] = {}
+    read = dict(mapping)
+    for column, source_column in mapping.items():
+        if column in ("user_id", "item_id"):
+            columns[column] = id_column(raw, source_column, MISSING_ID_ADVICE)
+        elif column == "item_ids" and "item_id" not in mapping:
+            columns[column] = id_list_column(raw, source_column)
+        elif column == "item_ids":
+            histories = history_column(raw, source_column, columns["item_id"], named=column in names)
+            if histories is None:
+                del read[column]
+            else:
+                columns[column] = histories
+        elif column in ("rating", "position"):
+            columns[column] = number_column(raw, source_column, whole=column == "position")
+        elif column == "timestamp":
+            columns[column], read[column] = _times(raw, source_column, mapping, names)
+        else:
+            columns[column] = text_column(raw, source_column)
+    return pl.DataFrame(columns), read
 
 
 def read_item_table(
-    source: Any,
-    names: Mapping[str, str] | None = None,
-    separator: str | None = None,
-    drop_incomplete: bool = False,
+    source: Any, names: Names | None = None, separator: str | None = None, drop_incomplete: bool = False
 ) -> CheckedTable:
-    """Items of a file or frame, as `read_event_table` takes them."""
-    return _text_table(source, "the items", ITEM_COLUMNS, names, separator, drop_incomplete)
+    """Items of a file or frame; the arguments are those of `read_event_table`."""
+    return _read_texts(source, "the items", ITEM_COLUMNS, names, separator, drop_incomplete)
 
 
 def read_user_table(
-    source: Any,
-    names: Mapping[str, str] | None = None,
-    separator: str | None = None,
-    drop_incomplete: bool = False,
+    source: Any, names: Names | None = None, separator: str | None = None, drop_incomplete: bool = False
 ) -> CheckedTable:
-    """Users of a file or frame, as `read_event_table` takes them."""
-    return _text_table(source, "the users", USER_COLUMNS, names, separator, drop_incomplete)
+    """Users of a file or frame; the arguments are those of `read_event_table`."""
+    return _read_texts(source, "the users", USER_COLUMNS, names, separator, drop_incomplete)
 
 
-def _text_table(
+def _read_texts(
     source: Any,
-    what: str,
+    content: str,
     wanted: tuple[str, ...],
-    names: Mapping[str, str] | None,
+    names: Names | None,
     separator: str | None,
     drop_incomplete: bool,
 ) -> CheckedTable:
+    """A table of an id, the first of the wanted columns, and texts."""
     if isinstance(source, CheckedTable):
         return source
-    raw = raw_table(source, what, wanted, names, separator)
-    taken = find_columns(raw, wanted, names)
-    need_column(raw, taken, wanted[0])
-    raw, incomplete = complete_rows(raw, [taken[wanted[0]]], drop_incomplete)
-    columns = {
-        ours: texts(raw, theirs, _between(ours) or " ") if ours != wanted[0] else ids(raw, theirs, WAY_OUT)
-        for ours, theirs in taken.items()
-    }
-    if "year" in columns:  # pandas writes 1999.0 where a year is missing
-        columns["year"] = columns["year"].str.replace(r"^(\d+)\.0+$", "${1}")
-    if "categories" in columns:
-        columns["categories"] = columns["categories"].str.replace_all("|", ", ", literal=True)
-    return CheckedTable(pl.DataFrame(columns), raw.name, taken, _unread(raw, taken), incomplete)
-
-
-def _event_columns(raw: RawTable, wanted: Sequence[str], names: Mapping[str, str] | None) -> dict[str, str]:
-    """This package's name -> the table's of a table of events or of sequences."""
-    taken = find_columns(raw, wanted, names)
-    need_column(raw, taken, "user_id")
-    if "item_ids" not in taken:
-        need_column(raw, taken, "item_id")
-    return taken
+    raw = raw_table(source, content, wanted, names, separator)
+    mapping = find_columns(raw, wanted, names)
+    id_name = wanted[0]
+    require_column(raw, mapping, id_name)
+    raw, incomplete = drop_incomplete_rows(raw, [mapping[id_name]], drop_incomplete)
+    columns = {}
+    for column, source_column in mapping.items():
+        if column == id_name:
+            columns[column] = id_column(raw, source_column, MISSING_ID_ADVICE)
+            continue
+        texts = text_column(raw, source_column, JOINERS[column] or " ")
+        if column in REPLACEMENTS:
+            texts = texts.str.replace_all(*REPLACEMENTS[column])
+        columns[column] = texts
+    return CheckedTable(pl.DataFrame(columns), raw.name, mapping, _unread(raw, mapping), incomplete)
 
 
 def _times(
-    raw: RawTable, theirs: str, taken: dict[str, str], names: Mapping[str, str] | None
+    raw: RawTable, source_column: str, mapping: Mapping[str, str], names: Names
 ) -> tuple[pl.Series, str]:
-    """Seconds of each event and the name of the column, or columns, that they came from."""
-    columns = [theirs]
-    if "timestamp" not in (names or {}):
-        others = {column for ours, column in taken.items() if ours != "timestamp"}
+    """Seconds of each event, and the column or columns that they came from."""
+    columns = [source_column]
+    if "timestamp" not in names:
+        others = {other for column, other in mapping.items() if column != "timestamp"}
         columns = [name for name in ALIASES["timestamp"] if name in raw.columns and name not in others]
-    elif theirs not in raw.columns:
-        date, clock = theirs.split("+")
+    elif source_column not in raw.columns:
+        date, clock = source_column.split("+")
         return joined_times(raw, date, clock), f"{date} + {clock}"
     times, read = event_times(raw, columns)
     return times, " + ".join(read)
 
 
-def _unread(raw: RawTable, taken: Mapping[str, str]) -> tuple[str, ...]:
+def _unread(raw: RawTable, mapping: Mapping[str, str]) -> tuple[str, ...]:
     """The columns that were not read."""
-    read = set(taken.values()) | set(taken.get("timestamp", "").split(" + "))
+    read = set(mapping.values()) | set(mapping.get("timestamp", "").split(" + "))
     return tuple(name for name in raw.columns if name not in read)
-
-
-def column_names(text: str | None, flag: str, ours: Sequence[str]) -> dict[str, str]:
-    """`user_id=buyer,item_id=sku` as a dict.
-
-    Args:
-        text: what was typed, or None.
-        flag: the flag it was typed at, for errors.
-        ours: the names that may stand before the `=`.
-    """
-    names: dict[str, str] = {}
-    for pair in (text or "").split(",") if text is not None else ():
-        name, equals, theirs = pair.strip().partition("=")
-        if not (equals and theirs):
-            raise ValueError(f"{flag} {pair!r}: write it as OUR_NAME=COLUMN_OF_THE_FILE, with commas between")
-        if name not in ours or name in names:
-            raise ValueError(f"{flag} {pair!r}: {name!r} may be, once, one of {', '.join(ours)}")
-        names[name] = theirs
-    return names
 
 
 def raw_table(
     source: Any,
-    what: str,
+    content: str,
     wanted: Sequence[str] | None,
-    names: Mapping[str, str] | None = None,
+    names: Names | None = None,
     separator: str | None = None,
 ) -> RawTable:
-    """The table of a file (text, JSON and Parquet) or of a frame; of typed tables, only columns that may be wanted."""
-    marks: dict[str, str | None] | None = None
+    """The table of a file or frame. Typed sources keep only columns that may be wanted.
+
+    Args:
+        source, names, separator: as in `read_event_table`.
+        content: "the events", "the items", "the users" or "the split".
+        wanted: columns of this package, the id first; None: all columns of the source.
+    """
+    names = names or {}
+    wanted_columns: dict[str, str | None] | None = None
     if wanted is not None:
-        marks = {alias: _between(ours) for ours in wanted for alias in ALIASES.get(ours, (ours,))}
-        marks |= {
-            part: _between(ours)
-            for ours, theirs in (names or {}).items()
-            for part in (theirs, *theirs.split("+"))
+        wanted_columns = {
+            alias: JOINERS.get(column) for column in wanted for alias in ALIASES.get(column, (column,))
         }
-    if isinstance(source, Source):
-        file = source if isinstance(source, TableFile) else TableFile(source)
-        file = replace(file, holds=what, separator=file.separator if separator is None else separator)
-        ours = (wanted or ("",))[0]
-        id_names = (*((names[ours],) if names and ours in names else ()), *ALIASES.get(ours, ()))
-        raw = read_raw(file, marks, id_names)
-        if raw.frame.is_empty() and raw.frame.columns:
-            raise ValueError(f"{raw.name}: the file has a header and no rows")
-        return raw
-    return raw_frame(source, what, None if marks is None else set(marks))
+        for column, source_column in names.items():  # a date and a time of day are day+clock
+            for name in (source_column, *source_column.split("+")):
+                wanted_columns[name] = JOINERS.get(column)
+    if not isinstance(source, Source):
+        return raw_frame(source, content, wanted_columns)
+    file = source if isinstance(source, TableFile) else TableFile(source)
+    file = replace(file, content=content, separator=file.separator if separator is None else separator)
+    id_name = wanted[0] if wanted else ""
+    id_columns = (*([names[id_name]] if id_name in names else []), *ALIASES.get(id_name, ()))
+    raw = read_raw(file, wanted_columns, id_columns)
+    if raw.frame.is_empty() and raw.frame.columns:
+        raise ValueError(f"{raw.name}: the file has a header and no rows")
+    return raw
 
 
-def _between(ours: str) -> str | None:
-    """What to put between the texts of a list; None for a column that holds no text."""
-    if ours in ("review_text", *USER_COLUMNS[1:], *ITEM_COLUMNS[1:]):
-        return ", " if ours == "categories" else " "
-    return None
+def find_columns(raw: RawTable, wanted: Sequence[str], names: Names | None = None) -> dict[str, str]:
+    """Column of this package -> column of the source, for those of the wanted columns that it has.
+
+    Raises:
+        ValueError: a named column does not exist, or is not wanted.
+    """
+    mapping = dict(names or {})
+    for column, source_column in mapping.items():
+        is_joined = column == "timestamp" and source_column not in raw.columns
+        pieces = source_column.split("+") if is_joined else [source_column]
+        if not set(pieces) <= set(raw.columns) or len(pieces) > 2 or column not in wanted:
+            reason = f"{column!r} cannot be read from a column {source_column!r}"
+            ways = f"the table has {join_names(raw.columns)}; what can be read is {', '.join(wanted)}"
+            raise ValueError(f"{raw.name}: {reason}: {ways}{raw.column_advice}")
+    for column in wanted:
+        alias = next((name for name in ALIASES.get(column, (column,)) if name in raw.columns), None)
+        if column not in mapping and alias is not None and alias not in mapping.values():
+            mapping[column] = alias
+    return {column: mapping[column] for column in wanted if column in mapping}
 
 
-def find_columns(
-    raw: RawTable, wanted: Sequence[str], names: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """This package's name -> the table's, of the wanted columns that the table has."""
-    found: dict[str, str] = dict(names or {})
-    for ours, theirs in found.items():
-        parts = theirs.split("+") if ours == "timestamp" and theirs not in raw.columns else [theirs]
-        if not set(parts) <= set(raw.columns) or len(parts) > 2 or ours not in wanted:
-            ways = f"it has {join_names(raw.columns)}; what can be taken is {', '.join(wanted)}{raw.hint}"
-            raise ValueError(f"{raw.name}: {ours!r} cannot be taken from a column {theirs!r}: {ways}")
-    for ours in wanted:
-        there = next((alias for alias in ALIASES.get(ours, (ours,)) if alias in raw.columns), None)
-        if ours not in found and there is not None and there not in found.values():
-            found[ours] = there
-    return {ours: found[ours] for ours in wanted if ours in found}
-
-
-def need_column(raw: RawTable, taken: Mapping[str, str], ours: str) -> None:
-    if ours not in taken:
-        looked = ", ".join(ALIASES.get(ours, (ours,)))
-        raise ValueError(
-            f"{raw.name}: no column for {ours}: looked for {looked}; it has {join_names(raw.columns)}{raw.hint}"
-        )
+def require_column(raw: RawTable, mapping: Mapping[str, str], column: str) -> None:
+    """Raise ValueError if a column was not found."""
+    if column not in mapping:
+        searched = ", ".join(ALIASES.get(column, (column,)))
+        reason = f"no column for {column}: searched for {searched}; the table has {join_names(raw.columns)}"
+        raise ValueError(f"{raw.name}: {reason}{raw.column_advice}")

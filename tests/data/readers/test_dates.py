@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cllm4rec.data.readers.dates import FORMS, PLAIN_FORMS
+from cllm4rec.data.readers.dates import FORMATS, NORMALISED_FORMATS
 from cllm4rec.data.readers.tables import read_event_table, read_events
 from tests.support.event_files import single_user_file
 from tests.support.tables import refused, written
@@ -67,12 +67,14 @@ def test_forms_of_dates(cell: str, seconds: int, tmp_path: Path) -> None:
     assert times(tmp_path, "2023-01-01", cell, "", "1706695200") == [1672531200, seconds, None, TEN]
 
 
-@pytest.mark.parametrize("form", [*FORMS, *PLAIN_FORMS])
-def test_every_form_gives_the_seconds_of_its_moment(form: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("date_format", [*FORMATS, *NORMALISED_FORMATS])
+def test_every_format_gives_the_seconds_of_its_moment(date_format: str, tmp_path: Path) -> None:
     moments = [datetime.datetime(2000 + year, 1 + year % 12, 13, year % 24, 59) for year in range(60)]
-    written = [moment.replace(tzinfo=datetime.UTC).strftime(form.replace("%.f", ".5")) for moment in moments]
+    written = [
+        moment.replace(tzinfo=datetime.UTC).strftime(date_format.replace("%.f", ".5")) for moment in moments
+    ]
     expected = [int(moment.replace(tzinfo=datetime.UTC).timestamp()) for moment in moments]
-    if "%H" not in form and "%I" not in form:
+    if "%H" not in date_format and "%I" not in date_format:
         expected = [second // 86400 * 86400 for second in expected]
     assert times(tmp_path, *written) == expected
 
@@ -90,10 +92,10 @@ def test_every_form_gives_the_seconds_of_its_moment(form: str, tmp_path: Path) -
 def test_a_number_above_twelve_says_for_the_column_which_is_the_day(
     cells: tuple[str, ...], days: tuple[str | None, ...], tmp_path: Path
 ) -> None:
-    found = times(tmp_path, *cells)
+    column = times(tmp_path, *cells)
     assert [
         None if second is None else str(datetime.datetime.fromtimestamp(second, datetime.UTC))[:10]
-        for second in found
+        for second in column
     ] == [*days]
 
 
@@ -116,7 +118,7 @@ def test_day_and_month_that_cannot_be_told_apart_are_refused(cells: tuple[str, .
 )  # fmt: skip
 def test_invalid_dates_are_refused(cell: str, tmp_path: Path) -> None:
     message = refused(read_event_table, single_user_file(tmp_path, "timestamp", "5", cell))
-    assert f"line 3, column timestamp: {cell!r}: seconds, milliseconds or a date" in message
+    assert f"line 3, column timestamp: {cell!r}: expected seconds, milliseconds or a date" in message
 
 
 @pytest.mark.parametrize(
@@ -150,8 +152,9 @@ def test_timestamps(tmp_path: Path, cell: str, seconds: Any) -> None:
             read_events, path
         )
     elif seconds == "refused":
-        assert f"{path}, line 2, column timestamp: {cell!r}: seconds, milliseconds or a date" in refused(
-            read_events, path
+        assert (
+            f"{path}, line 2, column timestamp: {cell!r}: expected seconds, milliseconds or a date"
+            in refused(read_events, path)
         )
     else:
         assert read_events(path)["timestamp"].to_list() == [seconds, 5, 1706688001]

@@ -1,4 +1,4 @@
-"""Tables of events: each kind of file gives the same one, with ids as text and times in seconds."""
+"""Tables of events: each format gives the same table, with ids as text and times in seconds."""
 
 import datetime
 from pathlib import Path

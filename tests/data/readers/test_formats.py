@@ -1,12 +1,15 @@
 """Files of unknown formats and files too large for the memory."""
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from cllm4rec.data.readers import formats
+from cllm4rec.data.readers.raw import RawTable
+from cllm4rec.data.readers.source import SourceFile, TableFile
 from cllm4rec.data.readers.tables import read_events
 from cllm4rec.files.memory import out_of_memory
 from tests.support.tables import refused, written
@@ -18,9 +21,9 @@ from tests.support.tables import refused, written
         ("e.csv", b"PK\x03\x04and so on", "a zip archive or a spreadsheet"),
         ("e.tsv", b"BZh91AY", "compressed by bzip2"),
         ("e.csv", b"PAR1 and so on", "it is Parquet: let its name end in .parquet"),
-        ("clicks.dat", b"1,2014-04-07T10:51:09.277Z,214536502,0\n", "give --separator ','"),
+        ("clicks.dat", b"1,2014-04-07T10:51:09.277Z,214536502,0\n", "give `separator` ','"),
         ("e.txt", b"1::2::3::4\n", "rename it ratings.dat"),
-        ("e.txt", b"\x00\x01\x02", "give --separator for a table of text"),
+        ("e.txt", b"\x00\x01\x02", "give `separator` for a text table"),
     ],
 )
 def test_a_file_of_an_unknown_kind_says_what_it_looks_like(
@@ -29,6 +32,29 @@ def test_a_file_of_an_unknown_kind_says_what_it_looks_like(
     path = written(tmp_path / name, content)
     assert words in refused(read_events, path)
     assert str(path) in refused(read_events, path)
+
+
+def test_a_new_format_is_a_reader_and_a_line_of_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_pairs(file: SourceFile) -> RawTable:
+        pairs = [line.split("=") for line in file.text.decode().split()]
+        frame = pl.DataFrame(pairs, ["user_id", "item_id"], orient="row")
+        return RawTable(frame, file.name, frame.columns, lambda row: f"line {row + 1}")
+
+    path = written(tmp_path / "e.pairs.gz", "u=a\nv=b\n")
+    assert "unknown file format" in refused(read_events, path)
+    entry = formats.Format(("pairs",), formats.Content.TEXT, None, read_pairs)
+    monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, entry))
+    assert read_events(path).rows() == [("u", "a"), ("v", "b")]
+    assert "line 2, column item_id: ''" in refused(read_events, written(path, "u=a\nv=\n"))
+    assert "name it .pairs, .tsv" in refused(read_events, written(tmp_path / "e.xlsx", "x"))
+
+
+def test_ratings_of_netflix_without_a_header_are_no_known_format(tmp_path: Path) -> None:
+    path = written(tmp_path / "combined_data_1.txt", "1:\n1488844,3,2005-09-06\n")
+    assert len(read_events(path)) == 1
+    assert "unknown file format" in refused(read_events, TableFile(path, header=False))
 
 
 @pytest.mark.parametrize(
@@ -64,8 +90,7 @@ def test_where_memory_runs_out_the_error_says_so(
     def fails(*_: object, **__: object) -> None:
         raise MemoryError
 
-    for reader in ("text_of", "read_json", "read_parquet"):
-        monkeypatch.setattr(formats, reader, fails)
+    monkeypatch.setattr(formats, "FORMATS", [replace(entry, read=fails) for entry in formats.FORMATS])
     path = written(tmp_path / name, "x")
     message = refused(read_events, path)
     assert f"{path}: there is not enough memory to read it" in message

@@ -86,11 +86,11 @@ def test_numbers_of_numpy_in_a_pandas_column_are_numbers() -> None:
     [
         (
             pd.DataFrame({"user_id": [1, None], "item_id": [1, 2]}),
-            "the events, row 2, column user_id: an empty cell: an id is needed",
+            "the events, row 2, column user_id: an empty cell: expected an id",
         ),
         (
             pd.DataFrame({"user_id": [1, 1.5], "item_id": [1, 2]}),
-            "the events, row 2, column user_id: 1.5: a text or a whole number",
+            "the events, row 2, column user_id: 1.5: expected text or a whole number",
         ),
         (pd.DataFrame({"user_id": [True], "item_id": [1]}), "the events, row 1, column user_id: True"),
         (
@@ -108,7 +108,7 @@ def test_numbers_of_numpy_in_a_pandas_column_are_numbers() -> None:
         ),
         (pa.table({"user": ["a"], "thing": ["b"]}), "the events: no column for item_id"),
         (pd.DataFrame([[1, 2, 3]], columns=["user_id", "item_id", "item_id"]), "two columns item_id"),
-        ([("a", "b")], "a pandas, Polars or Arrow table is needed, not list"),
+        ([("a", "b")], "expected a pandas, Polars or Arrow table, not list"),
         (None, "not NoneType"),
     ],
 )
@@ -132,8 +132,7 @@ def test_tables_of_items_and_users_are_checked_too() -> None:
 def test_a_missing_id_of_a_frame_is_refused_with_advice_for_every_call() -> None:
     frame = pl.DataFrame({"user_id": ["u", None], "item_id": ["a", "b"], "note": [1, 2]})
     dataset = Dataset.from_frame(frame.head(1))
-    words = "an id is needed: leave such rows out, "
-    words += "as prepare --drop-incomplete and build_dataset(drop_incomplete=True) do"
+    words = "expected an id: leave such rows out (build_dataset and prepare do so with `drop_incomplete`)"
     for call in (Dataset.from_frame, dataset.with_histories, build_dataset):
         assert words in refused(call, frame)
     assert dataset.description is None

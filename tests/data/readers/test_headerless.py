@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cllm4rec.data.readers.formats import TableFile, read_raw
+from cllm4rec.data.readers.formats import read_raw
+from cllm4rec.data.readers.source import TableFile
 from cllm4rec.data.readers.split_tables import read_split
 from cllm4rec.data.readers.tables import read_events, read_items, read_users
 from tests.support.event_files import dataset_events, prepare_dataset
@@ -18,8 +19,8 @@ def test_an_error_says_that_the_first_row_looks_like_data(tmp_path: Path) -> Non
     for content in (HEADERLESS, "u1,i1\nu1,i2\n", "a,2024-01-31\nb,x\n", "1,1\n1,2\n"):
         message = refused(read_events, written(path, content))
         assert (
-            "the first row looks like data: give --no-header, "
-            "and columns by number (--columns user_id=1,item_id=2)" in message
+            "the first row looks like data: give `header=False`, "
+            "and columns by number (`columns` user_id=1,item_id=2)" in message
         )
     assert "looks like data" not in refused(read_events, written(path, "buyer,sku\nu1,i1\n"))
 
@@ -28,8 +29,8 @@ def test_the_advice_for_data_in_the_first_row_is_that_of_the_table(tmp_path: Pat
     path = written(tmp_path / "t.csv", HEADERLESS)
     start = "the first row looks like data: "
     items, users = (
-        f"give --no-header, and columns by number ({flags})"
-        for flags in ("--item-columns item_id=1,title=2", "--user-columns user_id=1")
+        f"give `header=False`, and columns by number ({flags})"
+        for flags in ("`item_columns` item_id=1,title=2", "`user_columns` user_id=1")
     )
     assert refused(read_items, path).endswith(start + items)
     assert refused(read_users, path).endswith(start + users)
@@ -52,7 +53,7 @@ def test_columns_of_a_table_without_a_header_are_given_by_number(tmp_path: Path)
         ("u1", "i2", 1355443200),
     ]
     message = refused(read_events, TableFile(path, header=False), {"user_id": "5"})
-    assert "'user_id' cannot be taken from a column '5': it has 1, 2, 3, 4" in message
+    assert "'user_id' cannot be read from a column '5': the table has 1, 2, 3, 4" in message
     short = written(tmp_path / "s.csv", HEADERLESS + "u2,i3\n")
     assert "line 3: 2 cells where the first row has 4" in refused(
         read_events, TableFile(short, header=False), names
@@ -61,7 +62,7 @@ def test_columns_of_a_table_without_a_header_are_given_by_number(tmp_path: Path)
 
 def test_gowalla_and_steam(tmp_path: Path) -> None:
     gowalla = written(tmp_path / "totalCheckins.txt", "0\t2010-10-19T23:55:27Z\t30.23\t-97.79\t22847\n")
-    assert r"give --separator '\t'" in refused(read_events, gowalla)
+    assert r"give `separator` '\t'" in refused(read_events, gowalla)
     names = {"user_id": "1", "timestamp": "2", "item_id": "5"}
     assert read_events(TableFile(gowalla, separator="\t", header=False), names).rows() == [
         ("0", "22847", 1287532527)
@@ -111,5 +112,5 @@ def test_flags_that_contradict_one_another_are_refused(tmp_path: Path, flags: li
 @pytest.mark.parametrize("name", ["e.jsonl", "e.parquet", "ratings.dat"])
 def test_files_whose_columns_have_names_take_neither_flag(tmp_path: Path, name: str) -> None:
     path = written(tmp_path / name, "1::2::3::4\n")
-    assert "leave out --no-header" in refused(read_raw, TableFile(path, header=False))
-    assert "leave out --sequences" in refused(read_raw, TableFile(path, sequences=True))
+    assert "leave out `header=False`" in refused(read_raw, TableFile(path, header=False))
+    assert "leave out `sequences`" in refused(read_raw, TableFile(path, sequences=True))

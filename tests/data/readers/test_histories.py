@@ -33,10 +33,10 @@ HISTORY = [("u", "a", 0), ("u", "b", 1), ("u", "c", 2), ("v", "a", 3)]
     ],
 )
 def test_a_history_gives_events_before_the_target(name: str, content: str, tmp_path: Path) -> None:
-    found = read_event_table(written(tmp_path / name, content))
-    assert found.frame.select("user_id", "item_id", "position").rows() == HISTORY
-    assert found.n_from_histories == 2
-    assert found.unread == ()
+    checked = read_event_table(written(tmp_path / name, content))
+    assert checked.frame.select("user_id", "item_id", "position").rows() == HISTORY
+    assert checked.n_from_histories == 2
+    assert checked.unread == ()
 
 
 @pytest.mark.parametrize("frame", [pl.DataFrame, pd.DataFrame, pa.table, "parquet", "arrays"])
@@ -49,23 +49,23 @@ def test_histories_of_typed_tables(frame: Any, tmp_path: Path) -> None:
         source = tmp_path / "e.parquet"
     else:
         source = frame(columns)
-    found = read_event_table(source)
-    assert found.frame.rows() == [(1, 1, 0), (1, 2, 1), (1, 3, 2), (1, 4, 3), (2, 1, 4)]
-    assert found.frame.schema["item_id"] == pl.Int64
+    checked = read_event_table(source)
+    assert checked.frame.rows() == [(1, 1, 0), (1, 2, 1), (1, 3, 2), (1, 4, 3), (2, 1, 4)]
+    assert checked.frame.schema["item_id"] == pl.Int64
 
 
 def test_items_of_a_history_that_have_a_row_are_not_repeated_and_rows_are_ordered_by_time(
     tmp_path: Path,
 ) -> None:
     content = "user_id,parent_asin,rating,timestamp,history\nu,c,5,30,x a b\nu,b,4,20,x a\nu,a,3,10,x\n"
-    found = read_event_table(written(tmp_path / "e.csv", content))
-    assert found.frame.rows() == [
+    checked = read_event_table(written(tmp_path / "e.csv", content))
+    assert checked.frame.rows() == [
         ("u", "x", None, None, 0),
         ("u", "a", 3.0, 10, 1),
         ("u", "b", 4.0, 20, 2),
         ("u", "c", 5.0, 30, 3),
     ]
-    assert found.account()[-1] == "histories: 1 event without a row, rating and time"
+    assert checked.report()[-1] == "histories: 1 event without a row, rating and time"
     dataset = build_dataset(tmp_path / "e.csv", split="leave-last-out")
     assert dataset_events(dataset) == [("u", "x"), ("u", "a"), ("u", "b"), ("u", "c")]
     assert dataset.part.tolist() == [0, 0, 1, 2]
@@ -83,9 +83,9 @@ def test_amazon_with_histories(tmp_path: Path) -> None:
 
 
 def test_a_history_without_a_target_is_a_sequence(tmp_path: Path) -> None:
-    found = read_event_table(written(tmp_path / "e.csv", "user_id,history\nu,a b c\n"))
-    assert found.frame.rows() == [("u", "a", 0), ("u", "b", 1), ("u", "c", 2)]
-    assert found.taken["item_ids"] == "history"
+    checked = read_event_table(written(tmp_path / "e.csv", "user_id,history\nu,a b c\n"))
+    assert checked.frame.rows() == [("u", "a", 0), ("u", "b", 1), ("u", "c", 2)]
+    assert checked.mapping["item_ids"] == "history"
 
 
 @pytest.mark.parametrize("history", [["x", None], ["x", " "], [1.5], [["x"]], [True]])
@@ -96,8 +96,8 @@ def test_a_history_that_holds_something_else_is_refused_by_row(history: Any) -> 
 
 def test_a_number_is_no_history() -> None:
     frame = pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "history": [5]})
-    found = read_event_table(frame)
-    assert (found.frame.rows(), found.unread) == ([("u", "a")], ("history",))
+    checked = read_event_table(frame)
+    assert (checked.frame.rows(), checked.unread) == ([("u", "a")], ("history",))
 
 
 @pytest.mark.parametrize("kind", ["e.csv", "e.tsv", "e.inter", "e.jsonl", "e.parquet", "pandas", "polars"])
@@ -123,10 +123,10 @@ def test_counts_and_texts_are_no_histories(cells: list[str | None], kind: str, t
         table.write_parquet(source)
     else:
         source = pd.DataFrame(table.to_dicts()) if kind == "pandas" else table
-    found = read_event_table(source)
-    assert found.frame.rows() == [("u", "1", 1), ("u", "i2", 2), ("v", "i1", 3)]
-    assert (found.unread, found.n_from_histories) == (("history",), 0)
-    assert found.account()[-2:] == [
+    checked = read_event_table(source)
+    assert checked.frame.rows() == [("u", "1", 1), ("u", "i2", 2), ("v", "i1", 3)]
+    assert (checked.unread, checked.n_from_histories) == (("history",), 0)
+    assert checked.report()[-2:] == [
         "columns not read: history",
         "columns that could be read instead, by name: history for item_ids",
     ]
@@ -167,4 +167,4 @@ def test_a_column_that_is_named_is_a_history_whatever_it_holds() -> None:
     numbers = pl.DataFrame({"user_id": ["u"], "item_id": ["c"], "history": ["1"]})
     assert read_event_table(numbers, names).frame["item_id"].to_list() == ["1", "c"]
     message = refused(read_event_table, frame.with_columns(history=pl.lit("a,b")), names)
-    assert "the events, row 1, column history: 'a,b': item ids with spaces between are needed" in message
+    assert "the events, row 1, column history: 'a,b': expected item ids separated by spaces" in message

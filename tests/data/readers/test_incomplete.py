@@ -34,10 +34,8 @@ def test_rows_without_a_user_or_an_item_are_dropped_and_counted(
     else:
         source = pd.DataFrame(columns)
     message = refused(build_dataset, source)
-    assert (
-        "column user_id: an empty cell: an id is needed: leave such rows out, as prepare --drop-incomplete"
-        in message
-    )
+    advice = "leave such rows out (build_dataset and prepare do so with `drop_incomplete`)"
+    assert f"column user_id: an empty cell: expected an id: {advice}" in message
     assert "(2 such rows)" in message
     dataset = build_dataset(source, drop_incomplete=True, split="none")
     assert sorted(dataset_events(dataset), key=str) == [
@@ -87,7 +85,7 @@ def test_rows_of_a_split_file_without_an_id_are_refused_or_dropped_and_counted(
     events = written(tmp_path / "e.csv", "user_id,item_id\nu,a\nu,b\nv,a\n")
     parts = written(tmp_path / "s.csv", "user_id,item_id,seed_0\nu,a,t\n,b,t\nv,,e\nu,b,e\n")
     flags = ["--interactions", events, "--split", parts]
-    assert f"{parts}, line 3, column user_id: an empty cell: an id is needed" in refused(
+    assert f"{parts}, line 3, column user_id: an empty cell: expected an id" in refused(
         prepare_dataset, tmp_path, *flags
     )
     dataset = prepare_dataset(tmp_path, *flags, "--drop-incomplete")

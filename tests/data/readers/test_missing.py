@@ -125,7 +125,7 @@ def test_text_is_text_in_texts_and_ids_and_only_the_null_of_databases_is_missing
     )
     assert read_items(path).rows() == [*((word, word) for word in words), ("x", "")]
     written(path, "item_id\ttitle\n\\N\tT\n")
-    with pytest.raises(ValueError, match="line 2, column item_id: .*: an id is needed"):
+    with pytest.raises(ValueError, match="line 2, column item_id: .*: expected an id"):
         read_items(path)
 
 
@@ -155,7 +155,7 @@ def test_words_for_missing_numbers_are_empty_ratings_times_and_positions(
     (pa.table({"user_id": [1.0, NAN], "item_id": [1, 2]}), 2),
 ])  # fmt: skip
 def test_a_missing_id_is_refused_by_row(frame: Any, row: int) -> None:
-    with pytest.raises(ValueError, match=f"the events, row {row}, column user_id: .*: an id is needed"):
+    with pytest.raises(ValueError, match=f"the events, row {row}, column user_id: .*: expected an id"):
         read_event_table(frame)
 
 

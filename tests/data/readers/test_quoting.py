@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cllm4rec.data.readers.formats import TableFile
+from cllm4rec.data.readers.source import TableFile
 from cllm4rec.data.readers.tables import read_events, read_items
 from tests.support.tables import refused, written
 
@@ -71,10 +71,10 @@ def test_quoted_cells_of_a_tsv_may_hold_tabs_and_line_ends(tmp_path: Path) -> No
 
 def test_a_quoted_header_names_its_separator(tmp_path: Path) -> None:
     path = written(tmp_path / "e.csv", '"User-ID";"ISBN";"Book-Rating"\n"1";"034545104X";"0"\n')
-    assert "give --separator ';'" in refused(read_events, path)
+    assert "give `separator` ';'" in refused(read_events, path)
     names = {"user_id": "User-ID", "item_id": "ISBN", "rating": "Book-Rating"}
     assert read_events(path, names, ";").rows() == [("1", "034545104X", 0.0)]
-    assert "--separator" not in refused(read_events, written(path, '"a;b"\n1\n'))
+    assert "`separator`" not in refused(read_events, written(path, '"a;b"\n1\n'))
 
 
 def test_quotes_after_a_backslash_are_read_with_a_flag(tmp_path: Path) -> None:
@@ -84,13 +84,15 @@ def test_quotes_after_a_backslash_are_read_with_a_flag(tmp_path: Path) -> None:
     names = {"item_id": "ISBN", "title": "Book-Title"}
     file = TableFile(path, separator=";")
     assert f"{path}, line 2: " in refused(read_items, file, names)
-    assert r"give --escape '\'" in refused(read_items, file, names)
+    assert r"give `escape` '\'" in refused(read_items, file, names)
     assert read_items(TableFile(path, separator=";", escape="\\"), names).rows() == [
         ("1", 'A "quoted" word; and more'),
         ("2", "C:\\"),
     ]
-    assert "--escape ';': the cells" in refused(read_items, TableFile(path, separator=";", escape=";"), names)
-    assert "--escape 'no': one character" in refused(
+    assert "`escape` ';': it separates the cells" in refused(
+        read_items, TableFile(path, separator=";", escape=";"), names
+    )
+    assert "`escape` 'no': expected one ASCII character" in refused(
         read_items, TableFile(path, separator=";", escape="no"), names
     )
 
@@ -106,11 +108,11 @@ def test_quotes_after_a_backslash_are_refused_in_every_text_table(
     file = TableFile(path, separator=";" if name == "i.txt" else None)
     message = refused(read_items, file)
     assert f"{path}, line 4" in message
-    assert r"give --escape '\'" in message
+    assert r"give `escape` '\'" in message
     expected = [("z", "Plain"), ("a", 'A "x" y')]
     assert read_items(TableFile(path, separator=file.separator, escape="\\")).rows() == expected
     split_cell = written(tmp_path / name, content.replace("x", between))
-    assert r"give --escape '\'" in refused(read_items, TableFile(split_cell, separator=file.separator))
+    assert r"give `escape` '\'" in refused(read_items, TableFile(split_cell, separator=file.separator))
 
 
 @pytest.mark.parametrize("cells", [('"A \\"x\\" y"', "bare"), ('"C:\\"', '"D"'), ('say \\"x\\"', '"B"')])

@@ -45,7 +45,7 @@ def test_an_empty_id_is_named_by_line_and_column(
     path = written(tmp_path / "e.tsv", "user_id\titem_id\n" + content)
     message = refused(read_events, path)
     assert f"{path}, line {line}, column {column}: " in message
-    assert "an id is needed" in message
+    assert "expected an id" in message
 
 
 def test_an_empty_id_in_quotes_or_as_null_is_refused_too(tmp_path: Path) -> None:
@@ -87,8 +87,8 @@ def test_a_truncated_gzip_file_is_refused(tmp_path: Path, name: str, cut: float)
 
 def test_a_missing_file_and_an_unknown_kind_are_refused(tmp_path: Path) -> None:
     assert "nowhere.tsv: there is no such file" in refused(read_raw, tmp_path / "nowhere.tsv")
-    assert "a folder without parts of a table" in refused(read_raw, tmp_path)
-    assert "unknown kind of file: name it .tsv" in refused(read_raw, written(tmp_path / "e.xlsx", "x"))
+    assert "the folder holds no table" in refused(read_raw, tmp_path)
+    assert "unknown file format: name it .tsv" in refused(read_raw, written(tmp_path / "e.xlsx", "x"))
 
 
 @pytest.mark.parametrize(

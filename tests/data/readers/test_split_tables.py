@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from cllm4rec.data.build import build_dataset
-from cllm4rec.data.readers.split_tables import parts_table
+from cllm4rec.data.readers.split_tables import read_split_table
 from tests.support.datasets import description_of
 from tests.support.event_files import prepare_dataset
 from tests.support.tables import json_lines, written
@@ -34,7 +34,7 @@ def test_a_pair_in_two_parts_of_a_split_file_is_refused_by_line(tmp_path: Path) 
     (tmp_path / "s.tsv").write_text("user_id\titem_id\tseed_0\nu\ta\tt\nu\tb\tt\nu\ta\te\n")
     with pytest.raises(
         ValueError,
-        match=r"s.tsv, line 2, column seed_0: 't': one part for a user and an item is needed \(2 such",
+        match=r"s.tsv, line 2, column seed_0: 't': expected one part for a user and an item \(2 such",
     ):
         build_dataset(
             pl.DataFrame({"user_id": ["u", "u"], "item_id": ["a", "b"]}),
@@ -55,7 +55,7 @@ def test_rows_of_a_split_file_without_an_event_are_counted(tmp_path: Path) -> No
 
 
 def test_a_split_table_names_the_columns_that_hold_no_parts() -> None:
-    table = parts_table(
+    table = read_split_table(
         pl.DataFrame({"userId": [1], "asin": [2], "seed_0": ["t"], "fold": ["e"], "asin_title": ["x"]})
     )
     assert table.unread("seed_0") == ["fold", "asin_title"]

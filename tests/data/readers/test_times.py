@@ -31,20 +31,20 @@ DAY = 1706659200  # 2024-01-31
     "date", ["2024-01-31", "20240131", "31/01/2024", "31-Jan-2024", "2024-01-31 00:00:00"]
 )
 def test_a_date_and_a_time_of_day_are_joined(date: str, clock: str, seconds: int, tmp_path: Path) -> None:
-    found = read_event_table(single_user_file(tmp_path, "date|time", f"{date}|{clock}", f"{date}|"))
-    assert found.frame["timestamp"].to_list() == [DAY + seconds, DAY]
-    assert found.taken["timestamp"] == "date + time"
-    assert found.unread == ()
+    checked = read_event_table(single_user_file(tmp_path, "date|time", f"{date}|{clock}", f"{date}|"))
+    assert checked.frame["timestamp"].to_list() == [DAY + seconds, DAY]
+    assert checked.mapping["timestamp"] == "date + time"
+    assert checked.unread == ()
 
 
 def test_a_date_and_a_time_of_day_may_be_named(tmp_path: Path) -> None:
     path = single_user_file(tmp_path, "day|clock|time", "2024-01-31|0900|5")
-    found = read_event_table(path, {"timestamp": "day+clock"})
-    assert (found.frame["timestamp"].to_list(), found.unread) == ([DAY + 9 * 3600], ("time",))
-    assert "'timestamp' cannot be taken from a column 'day+hour'" in refused(
+    checked = read_event_table(path, {"timestamp": "day+clock"})
+    assert (checked.frame["timestamp"].to_list(), checked.unread) == ([DAY + 9 * 3600], ("time",))
+    assert "'timestamp' cannot be read from a column 'day+hour'" in refused(
         read_event_table, path, names={"timestamp": "day+hour"}
     )
-    assert "column day: '2024-01-31': a column of times of day" in refused(
+    assert "column day: '2024-01-31': expected a column of times of day" in refused(
         read_event_table, path, names={"timestamp": "clock+day"}
     )
 
@@ -79,9 +79,9 @@ def test_dates_and_times_of_day_of_typed_tables_are_joined(kind: str, frame: Any
     if frame == "parquet":
         pl.DataFrame(columns).write_parquet(tmp_path / "e.parquet")
         source = tmp_path / "e.parquet"
-    found = read_event_table(source)
-    assert found.frame["timestamp"].to_list() == [DAY + 9 * 3600, DAY, None]
-    assert found.taken["timestamp"] == "date + time"
+    checked = read_event_table(source)
+    assert checked.frame["timestamp"].to_list() == [DAY + 9 * 3600, DAY, None]
+    assert checked.mapping["timestamp"] == "date + time"
 
 
 @pytest.mark.parametrize("cells", [("09:00", "10:00"), ("0900", "1800"), ("9:00 PM", "")])
@@ -117,9 +117,9 @@ def test_a_time_of_day_in_a_row_without_a_date_is_not_used(tmp_path: Path) -> No
 def test_a_second_column_of_equal_times_changes_nothing(
     header: str, rows: list[str], taken: str, seconds: int, tmp_path: Path
 ) -> None:
-    found = read_event_table(single_user_file(tmp_path, header, *rows))
-    assert (found.frame["timestamp"].to_list(), found.taken["timestamp"]) == ([seconds], taken)
-    assert set(found.unread) == set(header.split("|")) - set(taken.split(" + "))
+    checked = read_event_table(single_user_file(tmp_path, header, *rows))
+    assert (checked.frame["timestamp"].to_list(), checked.mapping["timestamp"]) == ([seconds], taken)
+    assert set(checked.unread) == set(header.split("|")) - set(taken.split(" + "))
 
 
 @pytest.mark.parametrize(
@@ -143,9 +143,9 @@ def test_columns_that_could_both_be_the_time_and_differ_are_refused_by_name(
     path = single_user_file(tmp_path, header, *rows)
     message = refused(read_event_table, path)
     assert "may each be the time of an event, and differ in line" in message
-    assert f"name the right one (--columns {ways})" in message
+    assert f"name the right one (`columns` {ways})" in message
     name = ways.rsplit("=", 1)[1]
-    assert read_event_table(path, {"timestamp": name}).taken["timestamp"] == name.replace("+", " + ")
+    assert read_event_table(path, {"timestamp": name}).mapping["timestamp"] == name.replace("+", " + ")
 
 
 def test_the_first_column_has_to_be_read(tmp_path: Path) -> None:

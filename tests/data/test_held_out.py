@@ -77,7 +77,7 @@ def test_held_out_rows_match_whole_numbers() -> None:
     [
         (
             "split\tuser_id\thistory_items\ttarget_item\ntrain\tu1\ti1\ti2\n",
-            "line 2, column split: 'train': val or test",
+            "line 2, column split: 'train': expected val or test",
         ),
         ("split\tuser_id\thistory_items\ttarget_item\nval\tu1\t\ti2\n", "line 2, column history_items"),
         (
@@ -86,7 +86,7 @@ def test_held_out_rows_match_whole_numbers() -> None:
         ),
         (
             "split\tuser_id\thistory_items\ttarget_item\nval\tu1\ti1\ti2\ntest\tu1\ti3\ti4\n",
-            "line 3, column user_id: 'u1': one row a user",
+            "line 3, column user_id: 'u1': expected one row for each user",
         ),
         ("split\thistory_items\nval\ti1\n", "no column for target_item"),
     ],

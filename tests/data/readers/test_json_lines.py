@@ -21,7 +21,7 @@ def test_one_json_array_is_read_as_lines_are(tmp_path: Path) -> None:
     assert "row 2, column rating: 'x'" in refused(
         read_events, written(tmp_path / "a.json", json.dumps([records[0], {**records[1], "rating": "x"}]))
     )
-    assert "row 2: 7: a JSON object" in refused(
+    assert "row 2: 7: expected a JSON object" in refused(
         read_events, written(tmp_path / "a.json", json.dumps([records[0], 7]))
     )
 
@@ -34,9 +34,9 @@ def test_one_json_array_is_read_as_lines_are(tmp_path: Path) -> None:
         ("{'user_id': 1, 'item_id': open('x')}", "cannot be read as JSON"),
         ("{" * 5000, "cannot be read as JSON"),
         ('{"a":' * 100_000, "cannot be read as JSON"),
-        ("7", "a JSON object is needed"),
-        ('"x"', "a JSON object is needed"),
-        ("null", "a JSON object is needed"),
+        ("7", "expected a JSON object"),
+        ('"x"', "expected a JSON object"),
+        ("null", "expected a JSON object"),
     ],
 )
 def test_a_bad_line_is_named_by_its_number(tmp_path: Path, line: str, words: str) -> None:
@@ -155,14 +155,14 @@ def test_items_and_sequences_of_two_json_objects_share_ids(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("read", "content", "words"),
     [
-        (read_items, '{"0": {"title": "a"}, "1": "x"}', "key '1': 'x': a record is needed, as under key '0'"),
-        (read_items, '{"0": ["a"]}', "key '0': ['a']: a record is needed"),
-        (read_items, '{"0": {"title": "a"},\n "0": {"title": "b"}}', "key '0' is there twice"),
+        (read_items, '{"0": {"title": "a"}, "1": "x"}', "key '1': 'x': expected a record, as under key '0'"),
+        (read_items, '{"0": ["a"]}', "key '0': ['a']: expected a record"),
+        (read_items, '{"0": {"title": "a"},\n "0": {"title": "b"}}', "key '0' occurs twice"),
         (read_items, '{"B": {"asin": "C"}}', "key 'B': its record has another id, 'C'"),
         (read_items, '{"a": {"title": "x"},\n "b": {"title": {"en": "y"}}}', "key 'b', column title"),
-        (read_events, '{"u": ["a"], "v": [["b"]]}', "key 'v': [['b']]: a list of item ids is needed"),
+        (read_events, '{"u": ["a"], "v": [["b"]]}', "key 'v': [['b']]: expected a list of item ids"),
         (read_events, '{"data": [{"user_id": 1}]}', "key 'data'"),
-        (read_events, '{"u": null, "v": ["a"]}', "key 'u': None: a record or a list is needed"),
+        (read_events, '{"u": null, "v": ["a"]}', "key 'u': None: expected a record or a list"),
         (read_events, '{"user_id": ["u"], "item_id": ["a"]}', "a JSON object of columns"),
         (read_events, '{"user_id": {"0": "u"}, "item_id": {"0": "a"}}', "orient='records'"),
         (read_items, '{"0": {"title": "One"},\n "1": {"title" "Two"}}', "line 2: cannot be read as JSON"),

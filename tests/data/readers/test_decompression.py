@@ -8,8 +8,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cllm4rec.data.readers import decompression as unpacking
-from cllm4rec.data.readers.formats import TableFile
+from cllm4rec.data.readers import decompression
+from cllm4rec.data.readers.source import TableFile
 from cllm4rec.data.readers.tables import read_events
 from tests.support.event_files import prepare_dataset
 from tests.support.tables import refused, written
@@ -18,7 +18,7 @@ from tests.support.tables import refused, written
 @pytest.fixture
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A gibibyte is 64 KiB, so that limits are met by small files."""
-    monkeypatch.setattr(unpacking, "GIB", 2**16)
+    monkeypatch.setattr(decompression, "BYTES_PER_GIB", 2**16)
 
 
 @pytest.mark.usefixtures("small_limits")
@@ -36,7 +36,7 @@ def test_the_unpacked_size_of_gzip_is_limited(tmp_path: Path, name: str) -> None
         path.write_bytes(gzip.compress(path.read_bytes()[:0]) + path.read_bytes())
     limit = TableFile(path, max_unpacked_gib=2)
     assert f"{path}: it unpacks to more than " in refused(read_events, limit)
-    assert "--max-unpacked-gib" in refused(read_events, limit)
+    assert "`max_unpacked_gib`" in refused(read_events, limit)
     assert len(read_events(TableFile(path, max_unpacked_gib=100))) == n
 
 
@@ -59,14 +59,14 @@ def test_the_unpacked_size_of_parquet_is_limited_in_rows_and_bytes(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("small_limits")
-def test_without_the_flag_the_limit_is_a_hundred_times_the_size(tmp_path: Path) -> None:
+def test_without_an_option_the_limit_is_a_hundred_times_the_size(tmp_path: Path) -> None:
     header, row = "user_id\titem_id\n", "u\ta\n"
     assert len(read_events(written(tmp_path / "small.tsv.gz", header + row * 16_000))) == 16_000
     assert "it unpacks to more than 1 GiB" in refused(
         read_events, written(tmp_path / "equal.tsv.gz", header + row * 17_000)
     )
-    honest = "".join(f"u{i}\ti{i * 7919 % 10_007}\n" for i in range(17_000))
-    assert len(read_events(written(tmp_path / "honest.tsv.gz", header + honest))) == 17_000
+    ordinary = "".join(f"u{i}\ti{i * 7919 % 10_007}\n" for i in range(17_000))
+    assert len(read_events(written(tmp_path / "ordinary.tsv.gz", header + ordinary))) == 17_000
 
 
 @pytest.mark.usefixtures("small_limits")
@@ -79,10 +79,10 @@ def test_the_files_of_a_folder_share_a_limit(tmp_path: Path) -> None:
     )
 
 
-def test_the_limit_is_a_number_above_zero_and_a_flag(tmp_path: Path) -> None:
+def test_the_limit_is_a_number_above_zero(tmp_path: Path) -> None:
     path = written(tmp_path / "e.csv.gz", "user_id,item_id\nu,a\n")
     for limit in (0.0, -1.0, float("nan"), float("inf")):
-        assert "a number above 0 is needed" in refused(read_events, TableFile(path, max_unpacked_gib=limit))
+        assert "expected a number above 0" in refused(read_events, TableFile(path, max_unpacked_gib=limit))
     flags = ["--interactions", str(path), "--max-unpacked-gib", "1e-9"]
     assert "it unpacks to more than" in refused(prepare_dataset, tmp_path, *flags)
 
@@ -106,7 +106,7 @@ def test_blank_lines_without_end_are_no_table(tmp_path: Path, name: str) -> None
 
 
 def test_a_first_line_without_end_is_refused_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpacking, "FIRST_RECORD", 16 * unpacking.BLOCK)
+    monkeypatch.setattr(decompression, "MAX_RECORD_BYTES", 16 * decompression.BYTES_AT_ONCE)
     for filler in (b"\0", b"\n", b"x"):
         path = written(tmp_path / "e.tsv.gz", filler * 2**25)
         assert "no line of text ends in its first 16 MiB" in refused(read_events, path)
@@ -121,15 +121,19 @@ def test_lines_are_numbered_alike_wherever_a_block_ends(monkeypatch: pytest.Monk
             [b"{a}", b"{bc d}", b"\n", b"\r\n", b" ", b"\n\n", b"\n"], k=generator.randint(0, 30)
         )
         content = b"".join(pieces)
-        monkeypatch.setattr(unpacking, "BLOCK", generator.choice([1, 2, 3, 7, 1000]))
-        found = [(number, line.strip()) for number, line in unpacking.lines_of(io.BytesIO(content), "f")]
+        monkeypatch.setattr(decompression, "BYTES_AT_ONCE", generator.choice([1, 2, 3, 7, 1000]))
+        read = [
+            (number, line.strip()) for number, line in decompression.nonblank_lines(io.BytesIO(content), "f")
+        ]
         lines = enumerate(content.split(b"\n"), 1)
-        assert [pair for pair in found if pair[1]] == [
+        assert [pair for pair in read if pair[1]] == [
             (number, line.strip()) for number, line in lines if line.strip()
         ]
 
 
-@pytest.mark.parametrize(("tail", "words"), [(b"more", "bytes that are not gzip follow"), (b"\0" * 512, "")])
+@pytest.mark.parametrize(
+    ("tail", "words"), [(b"more", "bytes after the compressed data are not gzip"), (b"\0" * 512, "")]
+)
 def test_bytes_after_the_compressed_ones(tmp_path: Path, tail: bytes, words: str) -> None:
     path = tmp_path / "e.csv.gz"
     path.write_bytes(gzip.compress(b"user_id,item_id\nu,a\n") + tail)

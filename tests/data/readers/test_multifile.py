@@ -10,7 +10,7 @@ from cllm4rec.data.readers.tables import read_events
 from tests.support.tables import refused, written
 
 
-def test_parts_of_parquet_are_read_whole_in_order_of_their_names(tmp_path: Path) -> None:
+def test_files_of_parquet_are_read_in_order_of_their_names(tmp_path: Path) -> None:
     folder = tmp_path / "events.parquet"
     folder.mkdir()
     pl.DataFrame(
@@ -43,7 +43,7 @@ def test_parts_of_parquet_are_read_whole_in_order_of_their_names(tmp_path: Path)
         ({"user_id": [1.5], "item_id": [1]}, "column user_id is Int64 in a.parquet and Float64 in b.parquet"),
     ],
 )
-def test_parts_whose_columns_differ_are_refused(
+def test_files_whose_columns_differ_are_refused(
     tmp_path: Path, columns: dict[str, list[Any]], words: str
 ) -> None:
     pl.DataFrame({"user_id": [2**60], "item_id": [1]}).write_parquet(tmp_path / "a.parquet")
@@ -51,7 +51,7 @@ def test_parts_whose_columns_differ_are_refused(
     assert f"{tmp_path}: {words}" in refused(read_events, tmp_path)
 
 
-def test_parts_of_text_and_json(tmp_path: Path) -> None:
+def test_files_of_text_and_json(tmp_path: Path) -> None:
     for name in ("csv", "json"):
         (tmp_path / name).mkdir()
     for number, content in enumerate(
@@ -68,15 +68,15 @@ def test_parts_of_text_and_json(tmp_path: Path) -> None:
     assert "part-2.json.gz, line 2, column user_id: ''" in refused(read_events, bad.parent)
 
 
-def test_folders_that_hold_no_parts_are_refused(tmp_path: Path) -> None:
+def test_folders_that_hold_no_table_are_refused(tmp_path: Path) -> None:
     for name in ("empty", "marked", "mixed"):
         (tmp_path / name).mkdir()
     written(tmp_path / "marked" / "_SUCCESS", "")
     for name in ("empty", "marked"):
-        assert "a folder without parts of a table" in refused(read_events, tmp_path / name)
+        assert "the folder holds no table" in refused(read_events, tmp_path / name)
     written(tmp_path / "mixed" / "ratings.dat", "1::2::3::4\n")
     written(tmp_path / "mixed" / "README", "x")
-    assert "its files are not parts of one table (README and ratings.dat)" in refused(
+    assert "its files are not of one table (README and ratings.dat)" in refused(
         read_events, tmp_path / "mixed"
     )
     (tmp_path / "hive" / "year=2020").mkdir(parents=True)
