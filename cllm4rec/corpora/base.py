@@ -1,77 +1,113 @@
-"""Examples to learn from, as numbers, and their batches: words tokenised once, IDs placed by arithmetic.
+"""Corpora and batches: training examples as numbers, tokenised once.
 
-A corpus answers two questions. `selection(epoch)`: which examples does this epoch visit, in which order? And
-`batch(examples, epoch, step)`: the tensors of some of them. What an example looks like (order of items, mask, dropped user
-token, window of a long text) is a function of (seed, epoch, example) alone.
+A corpus answers two questions. `selection(epoch)`: which examples does an epoch visit, in which order? And
+`batch(examples, epoch, step)`: the tensors of a batch. An example (order of items, mask, dropped user token,
+window of a long text) is a function of (seed, epoch, example) alone.
 
-A batch in tensors, for two users with the items {5, 3} and {7} of a collaborative corpus (words 900 901 902, I users):
+Each corpus has a dataclass of its batches. Their fields are named by one convention:
 
-    tokens   [[u0, 900, 901, 902, i3, i5], [u1, 900, 901, 902, i7, 0]]      (B, L)
-    mask     [[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]]                       (B, L)
-    read     [3, 4, 9]           where states are read, row * L + column      (R,)
-    rows     [0, 1, 2]           which state predicts ...                    (T,)
-    targets  [3, 5, 7]           ... which item (or word)                    (T,)
-    ids      [u0, i3, i5, u1, i7] ID numbers that occur: user i -> i, item j -> n_users + j
-    weights  [1, 1, 1, 1, 1]     1 / occurrences of that ID in this epoch
+    tokens, mask    (B, L) padded on the right; mask is True at tokens
+    ..._index       flat indices (row * L + column) into the B * L hidden states
+    ..._rows        example of the batch that each value belongs to
+    target_items    item numbers; target_tokens: tokens of the vocabulary
+    local_...       indices into the batch's list of items
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from cllm4rec.corpora.padding import Batch
+
+@dataclass(frozen=True)
+class Tensors:
+    """Base of dataclasses whose fields are tensors, further `Tensors`, or None."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Self:
+        """The same on a device."""
+        fields = {name: value for name, value in vars(self).items() if value is not None}
+        moved = {name: value.to(device, non_blocking=non_blocking) for name, value in fields.items()}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch(Tensors, ABC):
+    """A batch of training examples: what the training loop needs of it.
+
+    Attributes:
+        mask: bool (B, L), True at tokens, False at padding.
+    """
+
+    mask: Tensor
+
+    @property
+    @abstractmethod
+    def n_targets(self) -> int:
+        """Targets of the batch: the loss is a mean over those of the global batch."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the batch, without padding."""
+        return int(self.mask.sum())
 
 
 class Corpus(ABC):
-    """Examples of one objective."""
+    """Examples of one objective.
 
-    lengths: np.ndarray  # tokens of each example, about
+    Attributes:
+        lengths: int64 (n_examples,), approximate number of tokens of each example.
+    """
+
+    lengths: np.ndarray
 
     @abstractmethod
     def selection(self, epoch: int) -> np.ndarray:
         """Examples that an epoch visits, in its order."""
 
     def lengths_in(self, epoch: int) -> np.ndarray:
-        """Tokens of each example in an epoch, about: examples of like length are computed together."""
+        """Approximate tokens of each example in an epoch: examples of similar length are batched together."""
         return self.lengths
 
     @abstractmethod
     def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> Batch:
-        """Tensors of some examples, as they are in that epoch: `mask`, `targets` and what the network reads.
+        """The tensors of examples (B,) as they are in an epoch.
 
-        `step` numbers the global batch within the epoch: what all its examples share may depend on it."""
+        `step` numbers the global batch within the epoch: what all its examples share may depend on it.
+        """
 
-    def batches(self, parts: Sequence[np.ndarray], epoch: int, steps: Sequence[int]) -> Iterator[Batch]:
-        """`batch` of each of some parts, in the step of that place; a corpus may put them together faster at once."""
-        for part, step in zip(parts, steps, strict=True):
-            yield self.batch(part, epoch, step)
+    def batches(self, groups: Sequence[np.ndarray], epoch: int, steps: Sequence[int]) -> Iterator[Batch]:
+        """`batch` of each group of examples and its step. Subclasses may override it to be faster."""
+        for examples, step in zip(groups, steps, strict=True):
+            yield self.batch(examples, epoch, step)
 
 
 class CorpusWithIDs(Protocol):
-    """Examples with ID tokens."""
+    """A corpus whose examples have ID tokens."""
 
     def occurrences(self, epoch: int) -> np.ndarray:
-        """How often each ID stands in the batches of an epoch (n_users + n_items,): dropped tokens do not count."""
+        """Occurrences of each ID in the batches of an epoch (n_users + n_items,), without dropped tokens."""
         ...
 
 
 class EpochWeights:
-    """1 / occurrences of each ID in an epoch."""
+    """1 / occurrences of each ID in an epoch, float32 (n_users + n_items,)."""
 
     def __init__(self, corpus: CorpusWithIDs) -> None:
         self.corpus = corpus
         self.epoch: int | None = None
         self.weights = torch.empty(0)
 
-    def __call__(self, epoch: int) -> torch.Tensor:
+    def __call__(self, epoch: int) -> Tensor:
         if epoch != self.epoch:
             counts = torch.from_numpy(self.corpus.occurrences(epoch).astype(np.float32))
             self.epoch, self.weights = epoch, 1.0 / counts
         return self.weights
 
 
-def as_tensors(**arrays: np.ndarray) -> Batch:
-    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+def as_tensor(array: np.ndarray) -> Tensor:
+    """An array as a tensor that shares its memory where it is contiguous."""
+    return torch.from_numpy(np.ascontiguousarray(array))

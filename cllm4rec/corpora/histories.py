@@ -1,25 +1,33 @@
-"""Histories as prompts and as texts: the collaborative and the recommendation corpus, and prompts for scoring."""
+"""Histories as training examples of CLLM4Rec: the collaborative and the recommendation corpus."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from cllm4rec.corpora.base import Corpus, EpochWeights, as_tensors
+from cllm4rec.corpora.base import Corpus, EpochWeights
+from cllm4rec.corpora.history_batches import (
+    CollaborativeBatch,
+    ExcludedItems,
+    HistoryPrompts,
+    RecommendationBatch,
+    fill,
+    pad_prompts,
+)
 from cllm4rec.corpora.item_sampler import ItemSampler
-from cllm4rec.corpora.padding import Batch, BatchGroup, join, pad_batches
+from cllm4rec.corpora.padding import BatchGroup
 from cllm4rec.corpora.prompts import Template
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.ragged import Ragged
 from cllm4rec.data.randomness import mix, permutation, uniform
 
-TOGETHER = (
-    1 << 17
-)  # tokens, about, of the batches put together at once, as most of the time goes by calls and not by tokens
+TOKENS_PER_CHUNK = 1 << 17  # of the batches made together: most of the time is per call, not per token
 
 
 @dataclass(frozen=True)
@@ -27,14 +35,14 @@ class HistoryCorpusOptions:
     """How histories become prompts and texts.
 
     Attributes:
-        context: most tokens of an example; items are left out to keep to it, the words of the template never.
+        context: most tokens of an example; items are left out to keep to it, tokens of the template never.
         order: "random" (shuffled anew each epoch) or "time".
         user_dropping: share of examples without their user token.
-        mask_share: share of a history that is masked in finetuning (at least one item, and one stays).
-        targets: what finetuning predicts: "unseen" (the masked items, the rest of the history left out of the softmax),
-            "masked" (the masked items, softmax over all) or "all" (all items of the history).
-        sampled: items that the softmax of a step is over, at most; 0: all.
-        seed: of all of it.
+        mask_share: share of a history that is masked in finetuning (at least one item, and one is kept).
+        targets: what finetuning predicts: "unseen" (the masked items, the rest of the history left out of the
+            softmax), "masked" (the masked items, softmax over all) or "all" (all items of the history).
+        sampled: most items that the softmax of a step is over; 0: all.
+        seed: of all random numbers.
     """
 
     context: int
@@ -46,51 +54,58 @@ class HistoryCorpusOptions:
     seed: int = 0
 
 
+HistoryBatch = TypeVar("HistoryBatch", CollaborativeBatch, RecommendationBatch)
+
+
 @dataclass(frozen=True)
 class Examples:
-    """Histories as they are learned from.
+    """Examples of an epoch.
 
     Attributes:
-        users: (B,) numbers.
-        keep_user: (B,) whether the user token stands in the prompt.
-        shown: items in the prompt.
-        targets: items to predict.
-        left_out: items left out of the softmax.
+        users: int64 (B,).
+        keep_user: bool (B,), whether the prompt has its user token.
+        shown: items in the prompt (B rows).
+        targets: items to predict (B rows).
+        excluded: items left out of the softmax (B rows).
     """
 
     users: np.ndarray
     keep_user: np.ndarray
     shown: Ragged
     targets: Ragged
-    left_out: Ragged
+    excluded: Ragged
 
     def take(self, rows: np.ndarray) -> "Examples":
-        """Some of them."""
+        """The examples of these numbers, in this order."""
         shown = self.shown.take(rows)
-        others = (shown if one is self.shown else one.take(rows) for one in (self.targets, self.left_out))
-        return Examples(self.users[rows], self.keep_user[rows], shown, *others)
+        targets, excluded = (
+            shown if items is self.shown else items.take(rows) for items in (self.targets, self.excluded)
+        )
+        return Examples(self.users[rows], self.keep_user[rows], shown, targets, excluded)
 
 
-class HistoryCorpus(Corpus):
-    """What the collaborative and the recommendation corpus share: one example a user with training items."""
+class HistoryCorpus(Corpus, Generic[HistoryBatch]):
+    """Base of the two corpora: one example a user with training items."""
 
     name: ClassVar[str]  # of its template
-    stream: ClassVar[int]  # keeps the draws of the two corpora apart
+    stream: ClassVar[int]  # the two corpora draw different random numbers
 
     def __init__(
         self, train: Interactions, tokenizer: ExtendedTokenizer, options: HistoryCorpusOptions
     ) -> None:
         self.train, self.tokenizer, self.options = train, tokenizer, options
         self.template = Template.compile(self.name, tokenizer)
-        self.users = np.flatnonzero(np.diff(train.indptr) > 0)
+        n_events = np.diff(train.indptr)
+        self.users = np.flatnonzero(n_events > 0)
+        self.n_events = n_events[self.users]
         self.room = options.context - self.template.n_fixed  # items that fit
         if self.room < 2:
             raise ValueError(
                 f"a context of {options.context} tokens has no room for two items: use a longer one"
             )
-        self.lengths = self.template.n_fixed + np.minimum(np.diff(train.indptr)[self.users], self.room)
+        self.lengths = self.template.n_fixed + np.minimum(self.n_events, self.room)
         self._weights = EpochWeights(self)
-        self._drawn: tuple[int, Examples] | None = None
+        self._epoch_examples: tuple[int, Examples] | None = None
         self._sampler = (
             ItemSampler(train, options.sampled, options.seed, self.stream) if options.sampled else None
         )
@@ -98,31 +113,28 @@ class HistoryCorpus(Corpus):
     def selection(self, epoch: int) -> np.ndarray:
         return permutation(len(self.users), self.options.seed, self.stream, epoch)
 
-    def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> Batch:
+    def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> HistoryBatch:
         return next(self.batches([examples], epoch, [step]))
 
-    def batches(self, parts: Sequence[np.ndarray], epoch: int, steps: Sequence[int]) -> Iterator[Batch]:
-        weights, examples = self._weights(epoch), self._examples(epoch)
-        lengths = self.lengths_in(epoch)
-        group = np.cumsum([lengths[part].sum() for part in parts]) // TOGETHER
-        for some in np.split(np.arange(len(parts)), np.flatnonzero(np.diff(group)) + 1) if len(parts) else ():
-            own = [parts[i] for i in some]
-            filled = self._batches(
-                examples.take(np.concatenate(own)), BatchGroup(np.array([len(part) for part in own]))
-            )
-            weighed = weights[torch.cat([batch["ids"] for batch in filled])].split(
-                [len(batch["ids"]) for batch in filled]
-            )
-            for step, batch, of_ids in zip([steps[i] for i in some], filled, weighed, strict=True):
-                yield batch | {"weights": of_ids} | self._sample(batch["targets"], epoch, step)
-
-    def _sample(self, targets: torch.Tensor, epoch: int, step: int) -> Batch:
-        """Where the softmax is over a sample: `sample` (S,) its items, ascending, `sample_log_p` (S,) and `targets_log_p` (T,)
-        the log of the probability that such a sample holds them and the targets."""
-        if self._sampler is None:
-            return {}
-        sample, log_p = self._sampler.draw(epoch, step), self._sampler.log_inclusion
-        return as_tensors(sample=sample, sample_log_p=log_p(sample), targets_log_p=log_p(targets.numpy()))
+    def batches(
+        self, groups: Sequence[np.ndarray], epoch: int, steps: Sequence[int]
+    ) -> Iterator[HistoryBatch]:
+        weights, examples, lengths = self._weights(epoch), self._examples(epoch), self.lengths_in(epoch)
+        n_tokens = np.array([lengths[group].sum() for group in groups], dtype=np.int64)
+        for start, end in _chunks(n_tokens):
+            group = BatchGroup(np.array([len(rows) for rows in groups[start:end]]))
+            chunk = examples.take(np.concatenate(groups[start:end]))
+            tokens, positions = fill(self.template, self.tokenizer, chunk.users, chunk.shown, chunk.keep_user)
+            prompts = pad_prompts(self.tokenizer, tokens, positions, group)
+            ids = [batch.ids for batch in prompts]
+            id_weights = weights[torch.cat(ids)].split([len(numbers) for numbers in ids])
+            batches = self._with_targets(chunk, group, prompts, id_weights)
+            for batch, step in zip(batches, steps[start:end], strict=True):
+                if self._sampler is None:
+                    yield batch
+                else:
+                    sample = self._sampler.sample(batch.target_items.numpy(), epoch, step)
+                    yield replace(batch, sample=sample)
 
     def occurrences(self, epoch: int) -> np.ndarray:
         examples, n_users = self._examples(epoch), self.tokenizer.n_users
@@ -131,168 +143,139 @@ class HistoryCorpus(Corpus):
         return counts
 
     def _examples(self, epoch: int) -> Examples:
-        """All examples as they are in an epoch; those of one epoch are kept."""
-        if self._drawn is None or self._drawn[0] != epoch:
-            self._drawn = None  # what is no longer needed is not held beside what is drawn
-            keep_user = (
-                uniform(self.options.seed, self.stream, epoch, self.users, -1) >= self.options.user_dropping
-            )
-            self._drawn = (epoch, self._divide(self._ordered(epoch), keep_user, epoch))
-        return self._drawn[1]
+        """All examples as they are in an epoch; those of the latest epoch are kept."""
+        if self._epoch_examples is None or self._epoch_examples[0] != epoch:
+            self._epoch_examples = None  # free those of the last epoch first: both need not fit in memory
+            draw = uniform(self.options.seed, self.stream, epoch, self.users, -1)
+            keep_user = draw >= self.options.user_dropping
+            self._epoch_examples = (epoch, self._divide(self._ordered(epoch), keep_user, epoch))
+        return self._epoch_examples[1]
 
     def _ordered(self, epoch: int) -> Ragged:
         """The items of all examples in this epoch's order."""
-        train, lengths, ordered = self.train, np.diff(self.train.indptr)[self.users], []
+        train = self.train
         if self.options.order != "random":
-            return Ragged(train.items, lengths)
-        group = np.cumsum(lengths) // TOGETHER
-        for rows in (
-            np.split(np.arange(len(lengths)), np.flatnonzero(np.diff(group)) + 1) if len(lengths) else ()
-        ):
-            users, own = self.users[rows], lengths[rows]
-            items = Ragged(train.items[train.indptr[users[0]] : train.indptr[users[-1] + 1]], own)
-            keys = mix(self.options.seed, self.stream, epoch, np.repeat(users, own), items.positions)
-            ordered.append(items.ordered(keys).values)
-        return Ragged(np.concatenate([train.items[:0], *ordered]), lengths)
+            return Ragged(train.items, self.n_events)
+        ordered = [train.items[:0]]
+        for start, end in _chunks(self.n_events):
+            users, n_events = self.users[start:end], self.n_events[start:end]
+            # Users without events have no items: the chunk is one slice of all events.
+            items = Ragged(train.items[train.indptr[users[0]] : train.indptr[users[-1] + 1]], n_events)
+            keys = mix(self.options.seed, self.stream, epoch, users[items.rows], items.positions)
+            ordered.append(items.sorted_by(keys).values)
+        return Ragged(np.concatenate(ordered), self.n_events)
 
     def _fitting(self, items: Ragged) -> Ragged:
-        """The items of each example that the context has room for."""
+        """The items of each example that fit in the context."""
         if (items.lengths <= self.room).all():
             return items
-        items = Ragged(
-            items.values, items.lengths
-        )  # what is found on the way is not kept with those that are
+        items = Ragged(items.values, items.lengths)  # a new object: cached properties are freed with it
         return items.last(self.room) if self.options.order == "time" else items.first(self.room)
-
-    def _prompts(self, examples: Examples, parts: BatchGroup) -> list[Batch]:
-        """`prompt_batches` of examples."""
-        tokens, pool = fill(self.template, self.tokenizer, examples.users, examples.shown, examples.keep_user)
-        return prompt_batches(self.tokenizer, tokens, pool, parts)
 
     @abstractmethod
     def _divide(self, items: Ragged, keep_user: np.ndarray, epoch: int) -> Examples:
-        """What becomes of the items of all examples."""
+        """Divide the items of all examples into shown, target and excluded items."""
 
     @abstractmethod
-    def _batches(self, examples: Examples, parts: BatchGroup) -> list[Batch]:
-        """Examples as tensors of several batches."""
+    def _with_targets(
+        self,
+        examples: Examples,
+        group: BatchGroup,
+        prompts: list[HistoryPrompts],
+        id_weights: Sequence[Tensor],
+    ) -> Iterator[HistoryBatch]:
+        """Batches of examples (B rows): prompts and targets."""
 
 
-def fill(
-    template: Template, tokenizer: ExtendedTokenizer, users: np.ndarray, items: Ragged, keep_user: np.ndarray
-) -> tuple[Ragged, Ragged]:
-    """A history template filled in for users (B,), some without their token, and their items.
-
-    Returns:
-        Tokens, and the places of the items among them.
-    """
-    tokens_of = {
-        "user": Ragged.single(tokenizer.n_words + users, keep_user),
-        "history": Ragged(tokenizer.n_words + tokenizer.n_users + items.values, items.lengths),
-    }
-    pieces = template.pieces
-    tokens, begins = join(
-        [
-            tokens_of[piece] if isinstance(piece, str) else Ragged.constant(piece, len(users))
-            for piece in pieces
-        ]
-    )
-    return tokens, Ragged(items.indices_from(begins[template.history]), items.lengths)
+def _chunks(n_tokens: np.ndarray) -> list[tuple[int, int]]:
+    """Chunks (start, end) of rows with about TOKENS_PER_CHUNK tokens; n_tokens: (B,) of each row."""
+    if not len(n_tokens):
+        return []
+    number = np.cumsum(n_tokens) // TOKENS_PER_CHUNK
+    edges = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(n_tokens)]
+    return list(pairwise(edges))
 
 
-def prompt_batches(
-    tokenizer: ExtendedTokenizer, tokens: Ragged, pool: Ragged, parts: BatchGroup
-) -> list[Batch]:
-    """Prompts as `fill` gives them, those of several batches, padded.
-
-    Returns:
-        `tokens` and `mask` (B, L); `ids`; and where states may be read, as flat places: `pool` (P,) the items, with
-        `pool_rows` (P,) their examples, and `query` (B,) the last token.
-    """
-    padded, masks, begin = pad_batches(tokens, parts)
-    is_id = tokens.values >= tokenizer.n_words
-    n_ids = np.add.reduceat(is_id, tokens.starts[parts.first], dtype=np.int64)
-    n_pool = parts.counts(pool)
-    columns = {
-        "tokens": padded,
-        "mask": masks,
-        "ids": parts.split(tokens.values[is_id] - tokenizer.n_words, n_ids),
-        "pool": parts.split(np.repeat(begin, pool.lengths) + pool.values, n_pool),
-        "pool_rows": parts.split(parts.rows_of(pool), n_pool),
-        "query": parts.split(begin + tokens.lengths - 1, parts.sizes),
-    }
-    return [dict(zip(columns, one, strict=True)) for one in zip(*columns.values(), strict=True)]
-
-
-def prompt_batch(tokenizer: ExtendedTokenizer, tokens: Ragged, pool: Ragged) -> Batch:
-    """`prompt_batches` of one batch."""
-    return prompt_batches(tokenizer, tokens, pool, BatchGroup(np.array([len(tokens.lengths)])))[0]
-
-
-class CollaborativeCorpus(HistoryCorpus):
-    """`user_i has interacted with` + the user's training items; every item is predicted from what stands before it."""
+class CollaborativeCorpus(HistoryCorpus[CollaborativeBatch]):
+    """`user_i has interacted with` and the training items, each predicted from the tokens before it."""
 
     name = "collaborative"
     stream = 1
 
     def _divide(self, items: Ragged, keep_user: np.ndarray, epoch: int) -> Examples:
         shown = self._fitting(items)
-        return Examples(self.users, keep_user, shown, shown, shown.none())
+        return Examples(self.users, keep_user, shown, shown, shown.emptied())
 
-    def _batches(self, examples: Examples, parts: BatchGroup) -> list[Batch]:
-        batches, targets = self._prompts(examples, parts), examples.targets
-        n = parts.counts(targets)
-        rows = parts.split(np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n), n)
-        answers = zip(batches, rows, parts.split(targets.values, n), strict=True)
-        return [
-            batch | {"rows": own, "targets": items, "read": batch["pool"] - 1}
-            for batch, own, items in answers
-        ]
+    def _with_targets(
+        self,
+        examples: Examples,
+        group: BatchGroup,
+        prompts: list[HistoryPrompts],
+        id_weights: Sequence[Tensor],
+    ) -> Iterator[CollaborativeBatch]:
+        target_items = group.split(examples.targets.values, group.counts(examples.targets))
+        for prompt, weights, items in zip(prompts, id_weights, target_items, strict=True):
+            yield CollaborativeBatch(
+                tokens=prompt.tokens,
+                mask=prompt.mask,
+                ids=prompt.ids,
+                id_weights=weights,
+                state_index=prompt.item_index - 1,
+                target_items=items,
+            )
 
 
-class RecommendationCorpus(HistoryCorpus):
-    """`user_i has interacted with ..., user_i will interact with`: part of the items is shown, the head answers the rest.
-
-    Further tensors: those of `prompt_batch`, and `shown` (P,) item numbers, with `shown_rows` (P,) their examples, where
-    shown items are left out of the softmax (empty where not).
-    """
+class RecommendationCorpus(HistoryCorpus[RecommendationBatch]):
+    """`user_i has interacted with ..., user_i will interact with`: the kept items predict the masked ones."""
 
     name = "recommend"
     stream = 2
 
     def _divide(self, items: Ragged, keep_user: np.ndarray, epoch: int) -> Examples:
         n_masked = self._n_masked(epoch)
-        hidden = items.positions >= np.repeat(
-            items.lengths - n_masked, items.lengths
-        )  # in time order the last
-        shown, masked = (
-            Ragged(items.values[~hidden], items.lengths - n_masked),
-            Ragged(items.values[hidden], n_masked),
-        )
+        # The last ones are masked: in time order the newest.
+        is_masked = items.positions >= np.repeat(items.lengths - n_masked, items.lengths)
+        shown = Ragged(items.values[~is_masked], items.lengths - n_masked)
+        masked = Ragged(items.values[is_masked], n_masked)
         keep_user = keep_user | (shown.lengths == 0)  # a user with one item learns from the user token alone
         targets = Ragged(items.values, items.lengths) if self.options.targets == "all" else masked
-        left_out = (
-            shown if self.options.targets == "unseen" else shown.none()
-        )  # those that do not fit in, too
-        return Examples(self.users, keep_user, self._fitting(shown), targets, left_out)
+        # Shown items that do not fit in the context are excluded too.
+        excluded = shown if self.options.targets == "unseen" else shown.emptied()
+        return Examples(self.users, keep_user, self._fitting(shown), targets, excluded)
 
-    def _batches(self, examples: Examples, parts: BatchGroup) -> list[Batch]:
-        batches, targets, left_out = self._prompts(examples, parts), examples.targets, examples.left_out
-        for one, names in ((targets, ("rows", "targets")), (left_out, ("shown_rows", "shown"))):
-            for name, array in zip(names, (parts.rows_of(one), one.values), strict=True):
-                for batch, own in zip(batches, parts.split(array, parts.counts(one)), strict=True):
-                    batch[name] = own
-        return batches
+    def _with_targets(
+        self,
+        examples: Examples,
+        group: BatchGroup,
+        prompts: list[HistoryPrompts],
+        id_weights: Sequence[Tensor],
+    ) -> Iterator[RecommendationBatch]:
+        target_rows, target_items = _by_batch(examples.targets, group)
+        excluded: Sequence[ExcludedItems | None] = [None] * len(prompts)
+        if self.options.targets == "unseen":
+            columns = zip(*_by_batch(examples.excluded, group), strict=True)
+            excluded = [ExcludedItems(rows=rows, items=items) for rows, items in columns]
+        for prompt, weights, rows, items, left_out in zip(
+            prompts, id_weights, target_rows, target_items, excluded, strict=True
+        ):
+            yield RecommendationBatch(
+                **vars(prompt), id_weights=weights, target_rows=rows, target_items=items, excluded=left_out
+            )
 
     def lengths_in(self, epoch: int) -> np.ndarray:
-        n = np.diff(self.train.indptr)[self.users]
-        return self.template.n_fixed + np.minimum(n - self._n_masked(epoch), self.room)
+        return self.template.n_fixed + np.minimum(self.n_events - self._n_masked(epoch), self.room)
 
     def _n_masked(self, epoch: int) -> np.ndarray:
-        """How many items of each example are masked."""
-        n = np.diff(self.train.indptr)[self.users]
+        """Number of masked items of each example."""
+        n = self.n_events
         n_masked = np.clip(np.rint(self.options.mask_share * n).astype(np.int64), 1, np.maximum(n - 1, 1))
         if self.options.order == "time":
             draw = uniform(self.options.seed, self.stream, epoch, self.users, -2)
             n_masked = np.where(n > 1, 1 + (draw * n_masked).astype(np.int64), n_masked)
         return n_masked
+
+
+def _by_batch(items: Ragged, group: BatchGroup) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Of each batch the examples of its items, and the items."""
+    counts = group.counts(items)
+    return group.split(group.value_rows(items), counts), group.split(items.values, counts)

@@ -1,32 +1,77 @@
-"""Histories as plain sequences of items: what a conventional sequential recommender reads."""
+"""Histories as sequences of items: the corpus of conventional sequential recommenders."""
+
+from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
-from cllm4rec.corpora.base import Corpus, as_tensors
-from cllm4rec.corpora.padding import Batch, assemble
+from cllm4rec.corpora.base import Batch, Corpus, Tensors, as_tensor
+from cllm4rec.corpora.padding import assemble
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.ragged import Ragged
 from cllm4rec.data.randomness import permutation
 
 
-def next_item_inputs(items: Ragged) -> Batch:
-    """Sequences (B) of items side by side, padded on the right, the longest L.
+@dataclass(frozen=True, kw_only=True)
+class ItemSequences(Tensors):
+    """Sequences of items, oldest first, padded on the right.
 
-    Returns:
-        `tokens` (B, L) item numbers, 0 at padding; `mask` (B, L), True at items; `ages` (B, L) how many items came after
-        each, 0 at the newest; `read` (P,) flat places of the items.
+    Attributes:
+        tokens: int64 (B, L), item numbers, 0 at padding.
+        mask: bool (B, L), True at items.
+        ages: int64 (B, L), number of later items in the sequence: 0 at the newest and at padding.
     """
-    tokens, mask, (places,) = assemble([items])
+
+    tokens: Tensor
+    mask: Tensor
+    ages: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextItemBatch(ItemSequences, Batch):
+    """Sequences of items, and the item that follows each of them.
+
+    Attributes:
+        tokens, mask, ages: as in `ItemSequences`.
+        state_index: int64 (T,), flat index of each item, whose state predicts the next.
+        target_items: int64 (T,), the item that came next.
+
+    Example: the histories [5, 3, 4] and [2, 0] of 6 items give
+
+        tokens       [[5, 3], [2, 0]]
+        mask         [[1, 1], [1, 0]]
+        ages         [[1, 0], [0, 0]]
+        state_index  [0, 1, 2]
+        target_items [3, 4, 0]
+    """
+
+    state_index: Tensor
+    target_items: Tensor
+
+    @property
+    def n_targets(self) -> int:
+        return len(self.target_items)
+
+
+def item_sequences(items: Ragged) -> ItemSequences:
+    """Histories (B rows), oldest item first, as padded sequences."""
+    return _pad(items)[0]
+
+
+def _pad(items: Ragged) -> tuple[ItemSequences, Tensor]:
+    """Padded sequences, and the flat index of each item (total,)."""
+    tokens, mask, (index,) = assemble([items])
     ages = np.maximum(items.lengths[:, None] - 1 - np.arange(tokens.shape[1])[None, :], 0)
-    return as_tensors(tokens=tokens, mask=mask, ages=ages, read=places)
+    sequences = ItemSequences(tokens=as_tensor(tokens), mask=as_tensor(mask), ages=as_tensor(ages))
+    return sequences, as_tensor(index)
 
 
 class NextItemCorpus(Corpus):
-    """The training items of each user in time order; every one but the first is predicted from those before it.
+    """One example a user: each training item but the first is predicted from the items before it.
 
     Args:
-        train: the events to learn from.
-        length: most items that are read; older ones are left out.
+        train: the training events.
+        length: most items that are read, the newest.
         seed: of the order of the users.
     """
 
@@ -34,15 +79,15 @@ class NextItemCorpus(Corpus):
 
     def __init__(self, train: Interactions, length: int, seed: int) -> None:
         self.train, self.length, self.seed = train, length, seed
-        n = np.diff(train.indptr)
-        self.users = np.flatnonzero(n > 1)
-        self.lengths = np.minimum(n[self.users] - 1, length)
+        n_events = np.diff(train.indptr)
+        self.users = np.flatnonzero(n_events > 1)
+        self.lengths = np.minimum(n_events[self.users] - 1, length)
 
     def selection(self, epoch: int) -> np.ndarray:
         return permutation(len(self.users), self.seed, self.stream, epoch)
 
-    def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> Batch:
+    def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> NextItemBatch:
         items = self.train.histories(self.users[examples]).last(self.length + 1)
-        batch = next_item_inputs(items.where(items.positions < (items.lengths - 1)[items.rows]))
         targets = items.values[items.positions > 0]
-        return batch | as_tensors(rows=np.arange(len(targets)), targets=targets)
+        sequences, state_index = _pad(items.filter(~items.last_in_row))
+        return NextItemBatch(**vars(sequences), state_index=state_index, target_items=as_tensor(targets))

@@ -1,4 +1,4 @@
-"""Lists of unequal length as one flat array: what batches are put together from, without a loop over rows."""
+"""Padding of ragged rows, without a loop over rows, and batches of rows of similar length."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,135 +6,128 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from cllm4rec.data.ragged import Ragged
+from cllm4rec.data.ragged import Ragged, concatenate_rows, ranges
 
-Batch = dict[str, torch.Tensor]
-PADDING = 0.1  # share of the positions that may be padding before rows are computed in parts of like length
-WORTH_A_PASS = 1024  # tokens: for fewer a pass of their own takes longer than the padding that it saves
+PADDING_SHARE = 0.1  # of the computed positions; above it rows are computed in groups of similar length
+FEWEST_TOKENS = 1024  # of a forward pass: below it a separate pass costs more than the padding it avoids
 
 
 @dataclass(frozen=True)
 class BatchGroup:
-    """Rows of several batches side by side, so that what is the same for all is done once.
+    """Consecutive rows (B,) of several batches (G,), so that work common to all batches is done once.
 
     Attributes:
-        sizes: (P,) rows of each batch, one at least.
+        sizes: int64 (G,), rows of each batch, at least one.
     """
 
     sizes: np.ndarray
 
     @cached_property
-    def first(self) -> np.ndarray:
-        """The first row of each batch (P,)."""
+    def first_rows(self) -> np.ndarray:
+        """The first row of each batch (G,)."""
         return np.cumsum(self.sizes) - self.sizes
 
     @cached_property
-    def of(self) -> np.ndarray:
-        """The batch of each row (B,)."""
-        return np.repeat(np.arange(len(self.sizes)), self.sizes)
+    def rows_in_batch(self) -> np.ndarray:
+        """Number of each row within its batch (B,)."""
+        return ranges(np.zeros_like(self.sizes), self.sizes)
+
+    def per_row(self, values: np.ndarray) -> np.ndarray:
+        """The value (G,) of each row's batch (B,)."""
+        return np.repeat(values, self.sizes)
 
     def counts(self, rows: Ragged) -> np.ndarray:
-        """How many values each batch has (P,)."""
-        return np.add.reduceat(rows.lengths, self.first)
+        """Number of values in each batch (G,)."""
+        return np.add.reduceat(rows.lengths, self.first_rows)
 
-    def rows_of(self, rows: Ragged) -> np.ndarray:
-        """Of each value its row within its batch (total,)."""
-        return np.repeat(np.arange(len(self.of)) - self.first[self.of], rows.lengths)
+    def value_rows(self, rows: Ragged) -> np.ndarray:
+        """Row of each value within its batch (total,)."""
+        return np.repeat(self.rows_in_batch, rows.lengths)
 
-    def split(self, array: np.ndarray, counts: np.ndarray) -> tuple[torch.Tensor, ...]:
-        """What belongs to each batch, `counts` (P,) numbers each: views of one tensor."""
+    def split(self, array: np.ndarray, counts: np.ndarray) -> tuple[Tensor, ...]:
+        """The values of each batch, `counts` (G,) values each: views of one tensor."""
         return torch.from_numpy(np.ascontiguousarray(array)).split(counts.tolist())
 
 
-def pad_batches(rows: Ragged, parts: BatchGroup) -> tuple[list[torch.Tensor], list[torch.Tensor], np.ndarray]:
-    """`pad` of each batch: its tokens and mask (B, L), and the flat place (row * L + column) at which each row begins (B,)."""
-    widths = np.maximum(1, np.maximum.reduceat(rows.lengths, parts.first))
-    wide = widths[parts.of]
-    begin = (np.arange(len(parts.of)) - parts.first[parts.of]) * wide
-    positions = parts.sizes * widths
-    ends = np.stack([rows.lengths, wide - rows.lengths], axis=1).ravel()  # a row's tokens, then its padding
-    mask = np.repeat(np.tile([True, False], len(wide)), ends)
-    flat = np.zeros(len(mask), dtype=np.int64)
-    flat[mask] = rows.values
-    shapes = list(zip(parts.sizes.tolist(), widths.tolist(), strict=True))
-    tokens, masks = (
-        [one.view(shape) for one, shape in zip(parts.split(array, positions), shapes, strict=True)]
-        for array in (flat, mask)
-    )
-    return tokens, masks, begin
+def pad(rows: Ragged, group: BatchGroup) -> tuple[list[Tensor], list[Tensor], np.ndarray]:
+    """Pad rows (B,) on the right, each batch of a group to its longest row.
 
-
-def join(pieces: Sequence[Ragged]) -> tuple[Ragged, list[np.ndarray]]:
-    """Rows side by side as one row each, and for each piece where it begins in them (B,).
-
-    Example: pieces [[1], [2]] and [[10, 11], []] give rows [[1, 10, 11], [2]], and begin at [0, 0] and [1, 1].
+    Returns:
+        Of each batch its tokens int64 (b, L), 0 at padding, and mask bool (b, L), True at tokens; and the
+        flat index (row * L + column) at which each row begins in its batch (B,).
     """
-    lengths = np.sum([piece.lengths for piece in pieces], axis=0)
-    starts, begin = np.cumsum(lengths) - lengths, np.zeros(len(lengths), dtype=np.int64)
-    values, begins = np.empty(lengths.sum(), dtype=np.int64), []
-    for piece in pieces:
-        values[piece.indices_from(starts + begin)] = piece.values
-        begins.append(begin)
-        begin = begin + piece.lengths
-    return Ragged(values, lengths), begins
-
-
-def pad(rows: Ragged) -> tuple[np.ndarray, np.ndarray]:
-    """Rows padded on the right: tokens int64 (B, L), 0 at padding, and their mask bool (B, L), True at tokens."""
-    mask = np.arange(max(1, int(rows.lengths.max(initial=0))))[None, :] < rows.lengths[:, None]
-    tokens = np.zeros(mask.shape, dtype=np.int64)
+    widths = np.maximum(1, np.maximum.reduceat(rows.lengths, group.first_rows))  # (G,)
+    row_widths = group.per_row(widths)  # (B,)
+    row_begins = group.rows_in_batch * row_widths
+    runs = np.stack(
+        [rows.lengths, row_widths - rows.lengths], axis=1
+    ).ravel()  # a row's tokens, then its padding
+    mask = np.repeat(np.tile([True, False], len(row_widths)), runs)
+    tokens = np.zeros(len(mask), dtype=np.int64)
     tokens[mask] = rows.values
-    return tokens, mask
+    n_positions = group.sizes * widths
+    shapes = list(zip(group.sizes.tolist(), widths.tolist(), strict=True))
+    padded, masks = (
+        [flat.view(shape) for flat, shape in zip(group.split(array, n_positions), shapes, strict=True)]
+        for array in (tokens, mask)
+    )
+    return padded, masks, row_begins
 
 
 def assemble(pieces: Sequence[Ragged]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Join pieces side by side and pad.
+    """Concatenate pieces row by row and pad, as one batch of at least one row.
 
     Returns:
-        tokens, mask: as `pad` gives them.
-        places: for each piece the flat places (row * L + column) of its values.
+        tokens, mask: (B, L) as `pad` gives them.
+        indices: for each piece the flat indices (row * L + column) of its values.
 
-    Example: pieces [[1], [2]] and [[10, 11], []] give tokens [[1, 10, 11], [2, 0, 0]].
+    Example: pieces [[1], [2]] and [[10, 11], []] give
+
+        tokens  [[1, 10, 11], [2, 0, 0]]
+        indices [0, 3] and [1, 2]
     """
-    rows, begins = join(pieces)
-    tokens, mask = pad(rows)
-    line = np.arange(len(tokens)) * tokens.shape[1]
-    return (
-        tokens,
-        mask,
-        [piece.indices_from(line + begin) for piece, begin in zip(pieces, begins, strict=True)],
-    )
+    rows, begins = concatenate_rows(pieces)
+    (tokens,), (mask,), row_begins = pad(rows, BatchGroup(np.array([len(rows.lengths)])))
+    indices = [ranges(row_begins + begin, piece.lengths) for piece, begin in zip(pieces, begins, strict=True)]
+    return tokens.numpy(), mask.numpy(), indices
 
 
 def batches_by_length(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
-    """Rows in batches of like length, each of at most `tokens` padded tokens (or one row), no more than a share of PADDING of
-    them padding unless the batch is small."""
+    """Rows in batches of similar length.
+
+    A batch has at most `tokens` padded tokens, or one row. Of these at most PADDING_SHARE are padding, unless
+    the batch is smaller than FEWEST_TOKENS.
+    """
     order = np.argsort(lengths, kind="stable")
-    ordered = lengths[order].tolist()
-    batches, begin, filled = [], 0, 0
-    for end, length in enumerate(ordered):
-        positions = (end + 1 - begin) * length
-        wasteful = filled >= WORTH_A_PASS and positions - filled - length > PADDING * positions
-        if end > begin and (positions > tokens or wasteful):
+    batches, begin, n_tokens = [], 0, 0
+    for end, length in enumerate(lengths[order].tolist()):
+        n_positions = (end + 1 - begin) * length
+        padding = n_positions - n_tokens - length
+        wasteful = n_tokens >= FEWEST_TOKENS and padding > PADDING_SHARE * n_positions
+        if end > begin and (n_positions > tokens or wasteful):
             batches.append(order[begin:end])
-            begin, filled = end, 0
-        filled += length
+            begin, n_tokens = end, 0
+        n_tokens += length
     return [*batches, order[begin:]] if len(order) else []
 
 
 def cut_by_length(rows: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Some rows in two parts, the short ones and the long ones, such that padding is least; the first part is empty where all
-    of them together are padded by no more than a share of PADDING.
+    """Cut rows into short and long ones, where padding is least.
+
+    The short ones are empty if at most PADDING_SHARE of the positions of all rows together are padding.
 
     Args:
-        rows: (B,) which of the lengths.
+        rows: int64 (B,), indices into `lengths`.
+        lengths: tokens of each row.
     """
     order = np.argsort(lengths[rows], kind="stable")
-    own = lengths[rows][order]
-    n, longest = len(own), int(own.max(initial=0))
-    if own.sum() >= (1 - PADDING) * n * longest:
+    ascending = lengths[rows][order]
+    n, longest = len(ascending), int(ascending.max(initial=0))
+    if ascending.sum() >= (1 - PADDING_SHARE) * n * longest:
         return rows[:0], rows
-    first = np.arange(1, n)  # rows of the first part
-    best = 1 + int(np.argmin(first * own[:-1] + (n - first) * longest))
+    n_short = np.arange(1, n)
+    n_positions = n_short * ascending[:-1] + (n - n_short) * longest
+    best = 1 + int(np.argmin(n_positions))
     return rows[order[:best]], rows[order[best:]]

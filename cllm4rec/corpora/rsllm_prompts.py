@@ -1,4 +1,4 @@
-"""Unified prompts (RSLLM): an item is written as its title's words followed by one soft token."""
+"""Unified prompts (RSLLM): an item is written as its title's tokens followed by one soft token."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,69 +6,84 @@ from dataclasses import dataclass
 import numpy as np
 
 from cllm4rec.corpora.padding import assemble
-from cllm4rec.corpora.prompts import Template
+from cllm4rec.corpora.prompts import Piece, Template
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
-from cllm4rec.data.ragged import Ragged
+from cllm4rec.data.ragged import Ragged, concatenate_rows
 
-TOKENS_A_WORD = 8  # a title of long words, or of a script without spaces, is cut at so many tokens a word
+TOKENS_A_WORD = 8  # most tokens a word of a title, on average: some scripts have no spaces between words
+SEPARATOR = ","  # after each item of a prompt without soft tokens
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Some prompts side by side, padded on the right. Flat places are row * L + column.
+    """Prompts, padded on the right. Flat indices are row * L + column.
 
     Attributes:
-        tokens, mask: (B, L); the soft token of item j is n_words + j.
-        closes: (P,) flat place of the last token of each item of the histories, the state behind which has read that item
-            and all before it, and nothing after it.
-        words, word_items: (W,) flat places of the words of the histories' titles, and which of the P items each belongs to.
-        query: (B,) flat place of the last token before the candidates and the question.
-        answers: (T,) flat places of the answers' tokens.
+        tokens: int64 (B, L); the soft token of item j is n_words + j.
+        mask: bool (B, L), True at tokens.
+        history_index: int64 (P,), flat index of each history item's last token; its hidden state has seen
+            this item and everything before it.
+        title_index: int64 (W,), flat index of each title token of the histories.
+        title_rows: int64 (W,), the history item (of P) that each title token belongs to, ascending.
+        query_index: int64 (B,), flat index of the last token before the candidates and the question.
+        answer_index: int64 (T,), flat index of each answer token.
     """
 
     tokens: np.ndarray
     mask: np.ndarray
-    closes: np.ndarray
-    words: np.ndarray
-    word_items: np.ndarray
-    query: np.ndarray
-    answers: np.ndarray
+    history_index: np.ndarray
+    title_index: np.ndarray
+    title_rows: np.ndarray
+    query_index: np.ndarray
+    answer_index: np.ndarray
 
 
 class PromptWriter:
     """Writes items and prompts in one of three forms.
 
-    unified: an item is its title's words and its soft token; text: the words and a comma; ids: the soft token alone. Every
-    item so ends with a token of its own, at which the state of the history up to it is read.
+    unified: an item is its title's tokens and its soft token
+    text: the title's tokens and a comma
+    ids: the soft token alone
+
+    So each item ends with one token that is not of its title. There the state of the history is read.
 
     Attributes:
-        titles: the words of each item's title, cut.
-        answers: the same and the end token.
-        written: the tokens of each item within a prompt.
+        titles: tokens of each item's title, cut (n_items rows).
+        answers: the same with the end token (n_items rows).
+        item_tokens: tokens of each item within a prompt (n_items rows).
     """
 
     def __init__(
         self, tokenizer: ExtendedTokenizer, titles: Sequence[str], form: str, title_words: int
     ) -> None:
-        """titles: one an item, "" for none. title_words: most words of a title that are read."""
-        self.tokenizer, self.form = tokenizer, form
-        words = tokenizer.encode_texts([" ".join(title.split()[:title_words]) for title in titles])
-        soft = tokenizer.n_words + tokenizer.n_users + np.arange(len(titles))
-        comma = np.array(tokenizer.encode_words(",", after_id=True), dtype=np.int64)[-1:]
-        close = Ragged.single(soft) if form != "text" else Ragged.constant(comma, len(titles))
-        self.titles = Ragged.from_lists([own[: TOKENS_A_WORD * title_words] for own in words])
-        self.answers = joined(self.titles, Ragged.constant(np.array([tokenizer.end]), len(titles)))
-        self.written = close if form == "ids" else joined(self.titles, close)
+        """
+        Args:
+            tokenizer: has a soft token for each item.
+            titles: of all items, "" for none.
+            form: "unified", "text" or "ids".
+            title_words: most words of a title that are read.
+        """
+        self.tokenizer, self.form, n_items = tokenizer, form, len(titles)
+        encoded = tokenizer.encode_texts([" ".join(title.split()[:title_words]) for title in titles])
+        self.titles = Ragged.from_lists([tokens[: TOKENS_A_WORD * title_words] for tokens in encoded])
+        end = Ragged.repeated(np.array([tokenizer.end]), n_items)
+        self.answers, _ = concatenate_rows([self.titles, end])
+        if form == "text":
+            separator = np.array(tokenizer.encode_words(SEPARATOR, after_id=True), dtype=np.int64)
+            last = Ragged.repeated(separator[-1:], n_items)
+        else:
+            last = Ragged.singles(tokenizer.n_words + tokenizer.n_users + np.arange(n_items))
+        self.item_tokens = last if form == "ids" else concatenate_rows([self.titles, last])[0]
         self.templates = {name: Template.compile(name, tokenizer) for name in ("next", "choose")}
 
     def newest(self, items: Ragged, room: np.ndarray) -> Ragged:
-        """The newest items of each history (B) whose tokens fit into `room` (B,)."""
-        lengths = self.written.lengths[items.values]
-        total = np.cumsum(lengths)
-        end = np.append(total, 0)[
-            np.cumsum(items.lengths) - 1
-        ]  # of each row; an empty row has no value to ask for it
-        return items.where(end[items.rows] - total + lengths <= np.asarray(room)[items.rows])
+        """The newest items of each history (B rows) whose tokens fit into `room` (B,)."""
+        lengths = self.item_tokens.lengths[items.values]
+        ends = np.cumsum(lengths)  # tokens up to each item, of all histories
+        # Of each row's last item. Leading empty rows, which have none, read the 0 appended.
+        row_ends = np.append(ends, 0)[np.cumsum(items.lengths) - 1]
+        tokens_from_item = row_ends[items.rows] - ends + lengths  # this item and the later ones of its row
+        return items.filter(tokens_from_item <= np.asarray(room)[items.rows])
 
     def fill(
         self,
@@ -78,63 +93,74 @@ class PromptWriter:
         answers: Ragged | None = None,
         asked: bool = True,
     ) -> tuple[Prompts, Ragged]:
-        """Prompts for histories (B), and what of the histories they hold.
+        """Write prompts for histories.
 
-        Old items are left out where the context is short of room; instruction, candidates, question and answer never are.
+        Where the context is short, the oldest items are left out. Instruction, candidates, question and
+        answer never are.
 
         Args:
-            history: items, the oldest first.
+            history: items, oldest first (B rows).
             context: most tokens of a prompt.
-            candidates: items (B) to choose from, in the order given.
-            answers: tokens (B) that follow the question.
+            candidates: items to choose from, in the order given (B rows).
+            answers: tokens that follow the question (B rows).
             asked: whether the prompt has a question; without one it ends with the history.
 
+        Returns:
+            The prompts, and the items of the histories that they hold (B rows).
+
         Raises:
-            ValueError: there is no room for what is never left out.
+            ValueError: the context is too short for what is never left out.
         """
         n = len(history.lengths)
-        pieces = self.templates["next" if candidates is None else "choose"].pieces
-        at = [isinstance(piece, str) and piece == "history" for piece in pieces].index(True)
-        before, after = (
-            [
-                Ragged.constant(one, n) if isinstance(one, np.ndarray) else self.expand(candidates or history)
-                for one in part
-            ]
-            for part in (pieces[:at], pieces[at + 1 :] if asked else ())
-        )
-        answer = Ragged.constant(np.empty(0, dtype=np.int64), n) if answers is None else answers
-        used = np.sum([one.lengths for one in [*before, *after, answer]], axis=0)
-        if used.max(initial=0) > context:
+        template = self.templates["next" if candidates is None else "choose"]
+        before = self._written(template.pieces[: template.history], n, candidates)
+        after = self._written(template.pieces[template.history + 1 :], n, candidates) if asked else []
+        if answers is None:
+            answers = Ragged.repeated(np.empty(0, dtype=np.int64), n)
+        n_before = np.sum([piece.lengths for piece in before], axis=0)  # (B,)
+        n_fixed = n_before + np.sum([piece.lengths for piece in [*after, answers]], axis=0)  # (B,)
+        if n_fixed.max(initial=0) > context:
             raise ValueError(
-                f"a context of {context} tokens has no room for the {used.max()} of a question, its candidates and the answer: "
-                "name fewer candidates (--candidates) or read fewer words of their titles (--title-words)"
+                f"a context of {context} tokens has no room for the {n_fixed.max()} of a question, its "
+                "candidates and the answer: name fewer `candidates` or read fewer `title_words`"
             )
-        history = self.newest(history, context - used)
-        tokens, mask, places = assemble([*before, self.expand(history), *after, answer])
-        written = self.written.lengths[history.values]
-        own, last = places[len(before)], np.cumsum(written) - 1
-        is_word = np.ones(len(own), dtype=bool)
-        is_word[last] = False
-        query = np.sum([one.lengths for one in before], axis=0) - 1 + np.arange(n) * tokens.shape[1]
-        query = query + np.bincount(history.rows, weights=written, minlength=n).astype(np.int64)
-        items = np.repeat(np.arange(len(written)), written)
-        return Prompts(tokens, mask, own[last], own[is_word], items[is_word], query, places[-1]), history
+        history = self.newest(history, context - n_fixed)
+        history_tokens = self.expand(history)
+        tokens, mask, indices = assemble([*before, history_tokens, *after, answers])  # (B, L)
+        history_token_index = indices[len(before)]  # of all tokens of the histories
+        n_tokens = self.item_tokens.lengths[history.values]  # (P,) of each history item
+        last = np.cumsum(n_tokens) - 1  # (P,) each item's last token, among those of the histories
+        in_title = np.ones(len(history_token_index), dtype=bool)
+        in_title[last] = False
+        prompts = Prompts(
+            tokens=tokens,
+            mask=mask,
+            history_index=history_token_index[last],
+            title_index=history_token_index[in_title],
+            title_rows=np.repeat(np.arange(len(n_tokens)), n_tokens)[in_title],
+            query_index=np.arange(n) * tokens.shape[1] + n_before + history_tokens.lengths - 1,
+            answer_index=indices[-1],
+        )
+        return prompts, history
 
     def answers_of(self, items: np.ndarray) -> list[np.ndarray]:
-        """The words that answer with each of some items, and the end token."""
-        taken = self.answers.take(items)
-        return np.split(taken.values, np.cumsum(taken.lengths)[:-1])
+        """The title's tokens and the end token of each item."""
+        answers = self.answers.take(items)
+        return np.split(answers.values, np.cumsum(answers.lengths)[:-1])
 
     def expand(self, items: Ragged) -> Ragged:
-        """The tokens of rows of items, as rows of tokens."""
-        tokens = self.written.take(items.values)
-        lengths = np.bincount(items.rows, weights=tokens.lengths, minlength=len(items.lengths)).astype(
-            np.int64
-        )
-        return Ragged(tokens.values, lengths)
+        """The tokens of items (B rows) as they are in a prompt (B rows)."""
+        tokens = self.item_tokens.take(items.values)
+        lengths = np.bincount(items.rows, weights=tokens.lengths, minlength=len(items.lengths))
+        return Ragged(tokens.values, lengths.astype(np.int64))
 
-
-def joined(first: Ragged, second: Ragged) -> Ragged:
-    """Two lists of rows, row by row behind one another."""
-    order = np.argsort(np.concatenate([first.rows, second.rows]), kind="stable")
-    return Ragged(np.concatenate([first.values, second.values])[order], first.lengths + second.lengths)
+    def _written(self, pieces: Sequence[Piece], n: int, candidates: Ragged | None) -> list[Ragged]:
+        """Pieces of a template as tokens (n rows each); a placeholder is that of the candidates."""
+        written = []
+        for piece in pieces:
+            if isinstance(piece, str):
+                assert candidates is not None, f"no items for placeholder {piece}"
+                written.append(self.expand(candidates))
+            else:
+                written.append(Ragged.repeated(piece, n))
+        return written

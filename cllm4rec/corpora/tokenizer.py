@@ -1,7 +1,8 @@
-"""Words of any Hugging Face tokenizer, and one atomic token for each user and each item.
+"""The tokens of any Hugging Face tokenizer, and one atomic token for each user and each item.
 
 Token numbers (CLLM4Rec's released code): word w -> w, user i -> n_words + i, item j -> n_words + n_users + j.
-IDs never enter the fast tokenizer: corpora place them by arithmetic; `ExtendedTokenizer.encode` does it for people.
+IDs never enter the fast tokenizer: corpora number them by arithmetic. `ExtendedTokenizer.encode` is for IDs
+written as text.
 """
 
 import re
@@ -17,13 +18,13 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from cllm4rec.messages import shorten
 
 END = "<|end|>"
-LONGEST_REASON = 200  # characters of a library's error
+REASON_CHARACTERS = 200  # of a library's error
 _ID = re.compile(r"\s?\b(user|item)_(\d+)\b")
 
 
 @contextmanager
 def library_errors(message: str, advice: str = "") -> Iterator[None]:
-    """Whatever libraries raise of a file that they cannot read, panics of the tokenizers included, as one line.
+    """Turn any error of a library that reads a file, panics of the tokenizers included, into one line.
 
     Raises:
         ValueError: `message`, the library's reason and `advice`.
@@ -36,13 +37,17 @@ def library_errors(message: str, advice: str = "") -> Iterator[None]:
         if "allocate memory" in str(error):
             raise MemoryError(str(error)) from error
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{message}: {shorten(reason, LONGEST_REASON)}{advice}") from error
+        raise ValueError(f"{message}: {shorten(reason, REASON_CHARACTERS)}{advice}") from error
 
 
 def train_bpe(texts: Iterable[str], vocabulary: int = 4096) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of at most `vocabulary` pieces, learned from the texts (training texts only: see leakage).
+    """A byte-level BPE of at most `vocabulary` tokens.
 
-    Every text can be encoded; token 0 is the end token.
+    It can encode every text; token 0 is the end token.
+
+    Args:
+        texts: to learn from; of the training set alone, against leakage.
+        vocabulary: most tokens.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -70,12 +75,12 @@ def end_token(words: PreTrainedTokenizerBase) -> int:
 
 @dataclass(frozen=True)
 class ExtendedTokenizer:
-    """A tokenizer of words with n_users + n_items further tokens.
+    """A tokenizer extended by n_users + n_items tokens.
 
     Attributes:
-        words: the tokenizer of words.
-        n_words: rows of the backbone's word table (at least the tokenizer's size).
-        n_users, n_items: IDs behind the words.
+        words: the tokenizer of the backbone.
+        n_words: rows of the backbone's token embeddings (at least the tokenizer's size).
+        n_users, n_items: numbers of ID tokens.
     """
 
     words: PreTrainedTokenizerBase
@@ -101,14 +106,14 @@ class ExtendedTokenizer:
 
     @cached_property
     def _adds_space(self) -> bool:
-        """Whether the tokenizer itself puts the space before a text's first word (SentencePiece does, GPT-2 does not)."""
+        """Whether the tokenizer puts a space before the first word (SentencePiece does, GPT-2 does not)."""
         return self._plain("a a") == 2 * self._plain("a")
 
     def _plain(self, text: str) -> list[int]:
         return self._tokens([text])[0]
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
-        """Tokens of texts, without those that the tokenizer puts around a text.
+        """Tokens of texts, without special tokens.
 
         Raises:
             ValueError: the tokenizer fails.
@@ -118,8 +123,12 @@ class ExtendedTokenizer:
         return tokens
 
     def encode_words(self, text: str, after_id: bool = False) -> list[int]:
-        """Tokens of plain words. `after_id` says that an ID token stands before them; whether a space belongs between
-        the two follows from the text itself (" has ..." against ", ...")."""
+        """Tokens of a text without IDs.
+
+        Args:
+            text: a leading space says that a space belongs between an ID and the text.
+            after_id: whether an ID token comes before it.
+        """
         spaced, text = text[:1].isspace(), text.strip()
         if not text or not after_id:
             return self._plain(text)
@@ -128,7 +137,7 @@ class ExtendedTokenizer:
         return self._plain(text) if spaced else self._plain("a" + text)[len(self._plain("a")) :]
 
     def encode_texts(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Tokens of many texts that follow a prompt (a space is due), int64 arrays; an empty text gives an empty array."""
+        """Tokens of texts that follow a prompt and a space, int64 arrays; empty ones for empty texts."""
         if not texts:
             return []
         prepared = [text.strip() for text in texts]
@@ -137,29 +146,29 @@ class ExtendedTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text in which `user_3` and `item_7` are single tokens, without stray space tokens."""
-        ids: list[int] = []
+        tokens: list[int] = []
         position = 0
         for match in _ID.finditer(text):
-            ids += self.encode_words(text[position : match.start()], after_id=position > 0)
-            ids.append(self.user(int(match[2])) if match[1] == "user" else self.item(int(match[2])))
+            tokens += self.encode_words(text[position : match.start()], after_id=position > 0)
+            tokens.append(self.user(int(match[2])) if match[1] == "user" else self.item(int(match[2])))
             position = match.end()
-        return ids + self.encode_words(text[position:], after_id=position > 0)
+        return tokens + self.encode_words(text[position:], after_id=position > 0)
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """Text of tokens, IDs as user_3 and item_7, single spaces between the parts."""
-        parts: list[str] = []
-        run: list[int] = []
-        for token in [*ids, None]:
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Text of tokens, IDs as user_3 and item_7, with single spaces around IDs."""
+        texts: list[str] = []
+        words: list[int] = []  # tokens since the last ID
+        for token in [*tokens, None]:
             if token is not None and token < self.n_words:
-                run.append(int(token))
+                words.append(int(token))
                 continue
-            if run:
-                parts.append(str(self.words.decode(run)).strip())
-                run = []
+            if words:
+                texts.append(str(self.words.decode(words)).strip())
+                words = []
             if token is not None:
                 number = self._checked("token", int(token), len(self)) - self.n_words
-                parts.append(f"user_{number}" if number < self.n_users else f"item_{number - self.n_users}")
-        return " ".join(parts)
+                texts.append(f"user_{number}" if number < self.n_users else f"item_{number - self.n_users}")
+        return " ".join(texts)
 
     def _checked(self, kind: str, number: int, n: int) -> int:
         if not 0 <= number < n:

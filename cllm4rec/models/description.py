@@ -11,12 +11,13 @@ from typing_extensions import TypedDict
 from cllm4rec.files.schema import STRICT, Scalar
 from cllm4rec.messages import error_line
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class ModelDescription(TypedDict):
     """model.json. `stage` belongs to networks, the rest to systems on a language model.
 
+    `templates` has the wording of the prompts that the system was trained with, by name.
     The SHA-256 are those of a backbone that the run does not hold: of its weights, configuration and tokenizer.
     """
 
@@ -27,6 +28,7 @@ class ModelDescription(TypedDict):
     config: dict[str, Scalar]
     stage: NotRequired[str | None]
     scales: NotRequired[tuple[float, float]]
+    templates: NotRequired[dict[str, str]]
     backbone_sha256: NotRequired[str]
     config_sha256: NotRequired[str]
     tokenizer_sha256: NotRequired[str]

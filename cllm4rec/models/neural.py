@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import nn
+from torch import Tensor, nn
 
+from cllm4rec.corpora.padding import batches_by_length
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import measure
 from cllm4rec.messages import shorten
@@ -25,6 +26,8 @@ from cllm4rec.training.dry_run import DryRun, dry_run
 from cllm4rec.training.objective import Objective
 from cllm4rec.training.progress import EpochRecord
 from cllm4rec.training.resume import ResumeFile
+
+TOKENS_AT_ONCE = 1 << 14  # padded tokens of a forward pass when scoring
 
 
 class NeuralRecommender(InnerProductRecommender):
@@ -206,6 +209,24 @@ class NeuralRecommender(InnerProductRecommender):
     @property
     def device(self) -> torch.device:
         return next(self.net.parameters()).device
+
+    def _encode_by_length(
+        self, lengths: np.ndarray, width: int, encode: Callable[[np.ndarray], Tensor]
+    ) -> Tensor:
+        """States of histories, float32 (B, d), encoded in batches of similar length.
+
+        Args:
+            lengths: int64 (B,), approximate tokens of each history; the state of an empty one is zero.
+            width: d.
+            encode: gives the states (b, d) of the histories of some rows (b,).
+        """
+        states = torch.zeros(len(lengths), width, device=self.device)
+        self.net.eval()
+        not_empty = np.flatnonzero(lengths)
+        for batch in batches_by_length(lengths[not_empty], TOKENS_AT_ONCE):
+            rows = not_empty[batch]
+            states[torch.from_numpy(rows)] = encode(rows).to(torch.float32)
+        return states
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {name: p.detach().float().cpu().numpy() for name, p in self._trained().items()}

@@ -130,8 +130,7 @@ def dry_run(
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - began)
             tokens.append(
-                sum(int(batch["mask"].sum()) * weight for batch, weight in batches)
-                * accelerator.num_processes
+                sum(batch.n_tokens * weight for batch, weight in batches) * accelerator.num_processes
             )
         means = [share * float(np.mean(values[1:])) if values else 0.0 for values in (seconds, tokens)]
         timed.append(Timed(objective.name, n, objective.from_epoch, *means))

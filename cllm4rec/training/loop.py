@@ -143,21 +143,18 @@ class TrainingRun:
         torch.manual_seed(
             int(mix(config.seed, at.steps, accelerator.process_index)[0] >> np.uint64(1))
         )  # of dropout
-        own = sum(len(batch["targets"]) * weight for batch, weight in batches)
+        own = sum(batch.n_targets * weight for batch, weight in batches)
         n_targets, stops, lates, dues = self._agree(own, stop, self._late(), self._due())
         for number, (batch, weight) in enumerate(batches):
-            on_device = {
-                name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()
-            }
             last = number == len(batches) - 1
             with accelerator.no_sync(self.optimizer.wrapped) if not last else nullcontext():
                 with accelerator.autocast():  # a network without dense gradients is not wrapped
-                    terms = self.optimizer.wrapped(objective, on_device)
+                    terms = self.optimizer.wrapped(objective, batch.to(accelerator.device))
                 loss = torch.stack(list(terms.values())).sum() * weight
                 # DDP averages over processes: times their number gives the sum
                 accelerator.backward(loss * accelerator.num_processes / max(1.0, n_targets))
             self.optimizer.take_rows()
-            self.meter.add(objective, terms, weight, on_device)
+            self.meter.add(objective, terms, weight, batch)
         self.optimizer.gather_rows()
         self.meter.add_norms()
         if not torch.isfinite(self.optimizer.clip(config.clip_norm)):

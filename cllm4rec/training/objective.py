@@ -5,8 +5,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from cllm4rec.corpora.base import Corpus
-from cllm4rec.corpora.padding import Batch
+from cllm4rec.corpora.base import Batch, Corpus
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from cllm4rec.corpora.padding import Batch
+from cllm4rec.corpora.base import Batch
 from cllm4rec.files.schema import STRICT
 
 
@@ -73,8 +73,8 @@ class Meter:
             return
         for name, value in terms.items():
             key = name if name == objective else f"{objective} {name}"
-            _add(self.losses, key, value.detach().double(), len(batch["targets"]))
-        self.tokens += int(batch["mask"].sum())
+            _add(self.losses, key, value.detach().double(), batch.n_targets)
+        self.tokens += batch.n_tokens
 
     def add_norms(self) -> None:
         for name, parameters in self.net.parameter_groups().items():

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from cllm4rec.corpora.base import Batch
 from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions, RecommendationCorpus
-from cllm4rec.corpora.padding import Batch
 from cllm4rec.corpora.prompts import OF_CLLM4REC, TEMPLATES, training_texts
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer, train_bpe
 from cllm4rec.data.dataset import Dataset
@@ -122,8 +122,8 @@ def main(settings: Settings) -> list[Row]:
         "text": repeated(text_collate(train, words)),
         "loop": repeated(loop_collate(train, tokenizer)),
     }
-    n_tokens = sum(int(batch["mask"].sum()) for batch in assemble())
-    n_few = sum(int(corpus.batch(batch, 0)["mask"].sum()) for batch in few for corpus in corpora)
+    n_tokens = sum(batch.n_tokens for batch in assemble())
+    n_few = sum(corpus.batch(batch, 0).n_tokens for batch in few for corpus in corpora)
     times = side_by_side(functions, 9)
     rates = {name: (n_tokens if name == "corpora" else n_few) / seconds for name, seconds in times.items()}
     shown = {name: f"{rate / 1e6:.2f} M tokens/s" for name, rate in rates.items()}

@@ -35,7 +35,7 @@ from experiments.benchmarks import item_loss, scoring
 from experiments.benchmarks.backbones import save_backbone
 from experiments.benchmarks.datasets import BEAUTY, read_dataset
 from experiments.benchmarks.measurement import side_by_side, synchronised
-from experiments.benchmarks.plain import PlainCLLM4Rec
+from experiments.benchmarks.plain import PlainCLLM4Rec, n_states
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
 from experiments.benchmarks.steps import LEARNING_RATE, loop_steps, prepared
 
@@ -70,12 +70,11 @@ def needed_flops(net: CLLM4RecNet, objective: str, steps: list[MicroBatches]) ->
     n_classes = backbone.n_words if objective == "content" else net.collaborative.items.weight.shape[0]
     trained_classes = backbone.tuned or objective != "content"
     for batch, _ in [micro_batch for step in steps for micro_batch in step]:
-        lengths = batch["mask"].sum(1).double()
+        lengths = batch.mask.sum(1).double()
         pairs = lengths.square() if bidirectional else lengths * (lengths + 1) / 2
-        n_states = int(batch["rows"].max()) + 1
         flops += 2 * (3 if backbone.tuned else 2) * backbone.work * float(lengths.sum())
         flops += 3 * 4 * width * layers * float(pairs.sum())
-        flops += 2 * (3 if trained_classes else 2) * n_states * n_classes * width
+        flops += 2 * (3 if trained_classes else 2) * n_states(batch) * n_classes * width
     return flops
 
 
@@ -94,7 +93,7 @@ def training(
     rows = []
     for prepared_steps in prepared(settings, train, [(model, PlainCLLM4Rec)], accelerator, BATCH):
         net, objective, steps = prepared_steps.net, prepared_steps.objective, prepared_steps.steps
-        n_tokens = sum(int(batch["mask"].sum()) for step in steps for batch, _ in step)
+        n_tokens = sum(batch.n_tokens for step in steps for batch, _ in step)
         course = TrainingRun(net, TrainConfig(learning_rate=LEARNING_RATE), accelerator, None)
         seconds: dict[str, float] = {}
         for form in ("eager", "compiled"):

@@ -27,7 +27,7 @@ def count_positions(objective: Objective, config: TrainConfig, every: int) -> tu
     steps = range(0, n_steps(objective, objective.from_epoch, config), every)
     for batches in micro_batches(objective, objective.from_epoch, steps, config, Accelerator(cpu=True)):
         for batch, _ in batches:
-            tokens, positions = tokens + int(batch["mask"].sum()), positions + batch["mask"].numel()
+            tokens, positions = tokens + batch.n_tokens, positions + batch.mask.numel()
     return tokens, positions
 
 

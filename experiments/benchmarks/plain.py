@@ -6,6 +6,7 @@ states as the loop reads, and steps with PyTorch's AdamW.
 """
 
 import copy
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cllm4rec.corpora.padding import Batch
+from cllm4rec.corpora.base import Batch
+from cllm4rec.corpora.history_batches import RecommendationBatch
+from cllm4rec.corpora.rsllm import AnswerBatch, ContrastiveBatch
 from cllm4rec.models.cllm4rec.net import CLLM4RecNet
 from cllm4rec.models.language.backbone import Backbone
 from cllm4rec.models.rsllm.net import RSLLMNet
@@ -37,6 +40,16 @@ def sample(states: Tensor, n: int) -> Tensor:
     return states[torch.linspace(0, len(states) - 1, n).long()]
 
 
+def state_rows(batch: Batch) -> Tensor:
+    """The state of each target (T,)."""
+    return batch.target_rows if isinstance(batch, RecommendationBatch) else torch.arange(batch.n_targets)
+
+
+def n_states(batch: Batch) -> int:
+    """States that a batch reads."""
+    return len(batch.mask) if isinstance(batch, RecommendationBatch) else batch.n_targets
+
+
 def nll(states: Tensor, classes: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
     """The dense cross-entropy, summed."""
     return -(states @ classes.T).log_softmax(-1)[rows, targets].sum()
@@ -56,12 +69,14 @@ class PlainCLLM4Rec(nn.Module):
     def forward(self, objective: str, step: MicroBatches) -> Tensor:
         """The mean loss of a step."""
         table = self.content if objective == "content" else self.collaborative
-        tokens = torch.cat([batch["tokens"][batch["mask"]] for batch, _ in step])
-        states = states_of(self.backbone, tokens, sum(len(batch["mask"]) for batch, _ in step), table)
-        counts = [int(batch["rows"].max()) + 1 for batch, _ in step]
-        rows = torch.cat([batch["rows"] + sum(counts[:i]) for i, (batch, _) in enumerate(step)])
-        targets = torch.cat([batch["targets"] for batch, _ in step])
-        classes = self.backbone.word_head if objective == "content" else table[self.n_users :]
+        batches: list[Any] = [batch for batch, _ in step]
+        tokens = torch.cat([batch.tokens[batch.mask] for batch in batches])
+        states = states_of(self.backbone, tokens, sum(len(batch.mask) for batch in batches), table)
+        counts = [n_states(batch) for batch in batches]
+        rows = torch.cat([state_rows(batch) + sum(counts[:i]) for i, batch in enumerate(batches)])
+        is_content = objective == "content"
+        targets = torch.cat([batch.target_tokens if is_content else batch.target_items for batch in batches])
+        classes = self.backbone.word_head if is_content else table[self.n_users :]
         return nll(sample(states, sum(counts)), classes, rows, targets) / len(targets)
 
 
@@ -74,27 +89,27 @@ class PlainRSLLM(nn.Module):
 
     def forward(self, objective: str, step: MicroBatches) -> Tensor:
         """The mean loss of a step."""
-        batches = [batch for batch, _ in step]
-        return self._answer_loss(batches) if "items" not in batches[0] else self._contrast_loss(batches)
+        batches: list[Any] = [batch for batch, _ in step]
+        contrastive = isinstance(batches[0], ContrastiveBatch)
+        return self._contrast_loss(batches) if contrastive else self._answer_loss(batches)
 
-    def _answer_loss(self, batches: list[Batch]) -> Tensor:
+    def _answer_loss(self, batches: list[AnswerBatch]) -> Tensor:
         """Stage 1: the loss of the answers' words; prompts have no IDs."""
         states = self._states(batches, self.net.projected(torch.zeros(1, dtype=torch.long)))
-        words = torch.cat([batch["targets"] for batch in batches])
+        words = torch.cat([batch.target_tokens for batch in batches])
         return self._word_loss(states, words) / len(words)
 
-    def _contrast_loss(self, batches: list[Batch]) -> Tensor:
+    def _contrast_loss(self, batches: list[ContrastiveBatch]) -> Tensor:
         """Stage 2: the loss of the answers' words + beta C_user + alpha C_item."""
         config, table = self.net.config, self.net.projected(None)  # (n_items, d)
         states = self._states(batches, table)
-        words = torch.cat([batch["words"] for batch in batches])
-        targets, titled = (
-            torch.cat([batch["items"][batch[name]] for batch in batches]) for name in ("targets", "titled")
-        )
+        words = torch.cat([batch.target_tokens for batch in batches])
+        targets = torch.cat([batch.items[batch.local_targets] for batch in batches])
+        titled = torch.cat([batch.items[batch.local_history] for batch in batches])
         user_loss = nll(
             self.net.norm(sample(states, len(targets))), table, torch.arange(len(targets)), targets
         )
-        title = torch.linspace(0, len(titled) - 1, sum(len(batch["title_words"]) for batch in batches)).long()
+        title = torch.linspace(0, len(titled) - 1, sum(len(batch.title_index) for batch in batches)).long()
         summed = torch.zeros(len(titled), states.shape[1]).index_add(0, title, sample(states, len(title)))
         means = self.net.norm(summed / torch.bincount(title, minlength=len(titled))[:, None])
         unit = partial(functional.normalize, dim=-1)
@@ -102,21 +117,19 @@ class PlainRSLLM(nn.Module):
         loss = self._word_loss(states, words) + config.beta * user_loss + config.alpha * item_loss
         return loss / len(targets)
 
-    def _states(self, batches: list[Batch], table: Tensor) -> Tensor:
+    def _states(self, batches: Sequence[AnswerBatch], table: Tensor) -> Tensor:
         tokens = torch.cat([self._tokens(batch) for batch in batches])
-        return states_of(self.net.backbone, tokens, sum(len(batch["mask"]) for batch in batches), table)
+        return states_of(self.net.backbone, tokens, sum(len(batch.mask) for batch in batches), table)
 
     def _word_loss(self, states: Tensor, words: Tensor) -> Tensor:
         return nll(sample(states, len(words)), self.net.backbone.word_head, torch.arange(len(words)), words)
 
-    def _tokens(self, batch: Batch) -> Tensor:
+    def _tokens(self, batch: AnswerBatch) -> Tensor:
         """Tokens of a batch, its items numbered as in the catalogue."""
-        tokens, n_words = batch["tokens"][batch["mask"]], self.net.backbone.n_words
-        if "items" not in batch:
+        tokens, n_words = batch.tokens[batch.mask], self.net.backbone.n_words
+        if not isinstance(batch, ContrastiveBatch):
             return tokens
-        return torch.where(
-            tokens < n_words, tokens, n_words + batch["items"][(tokens - n_words).clamp(min=0)]
-        )
+        return torch.where(tokens < n_words, tokens, n_words + batch.items[(tokens - n_words).clamp(min=0)])
 
 
 def plain_steps(

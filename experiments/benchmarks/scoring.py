@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cllm4rec.corpora.histories import fill, prompt_batch
-from cllm4rec.corpora.padding import Batch, batches_by_length
+from cllm4rec.corpora.history_batches import HistoryPrompts, fill, prompt_batch
+from cllm4rec.corpora.padding import batches_by_length
 from cllm4rec.corpora.prompts import Template
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
-from cllm4rec.models.cllm4rec.recommender import TOKENS_AT_ONCE, CLLM4Rec
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
+from cllm4rec.models.neural import TOKENS_AT_ONCE
 from experiments.benchmarks.datasets import dataset_names, read_dataset
 from experiments.benchmarks.measurement import extra_memory, side_by_side, synchronised
 from experiments.benchmarks.objectives import untrained
@@ -45,7 +46,7 @@ def lists(model: CLLM4Rec, users: np.ndarray, train: Dataset) -> None:
         pass
 
 
-def prompts(model: CLLM4Rec, users: np.ndarray, train: Dataset) -> list[list[Batch]]:
+def prompts(model: CLLM4Rec, users: np.ndarray, train: Dataset) -> list[list[HistoryPrompts]]:
     """The prompts of each batch of users, cut by length as `recommend` does."""
     template, batches = Template.compile("recommend", model.tokenizer), []
     for start in range(0, len(users), USERS_AT_ONCE):
@@ -56,14 +57,13 @@ def prompts(model: CLLM4Rec, users: np.ndarray, train: Dataset) -> list[list[Bat
         for rows in batches_by_length(histories.lengths + template.n_fixed, TOKENS_AT_ONCE):
             keep_user = np.ones(len(rows), dtype=bool)
             filled = fill(template, model.tokenizer, batch_users[rows], items.take(rows), keep_user)
-            batch = prompt_batch(model.tokenizer, *filled)
-            micro_batches.append({name: tensor.to(model.device) for name, tensor in batch.items()})
+            micro_batches.append(prompt_batch(model.tokenizer, *filled).to(model.device))
         batches.append(micro_batches)
     return batches
 
 
 @torch.no_grad()
-def bare(model: CLLM4Rec, batches: list[list[Batch]]) -> Tensor:
+def bare(model: CLLM4Rec, batches: list[list[HistoryPrompts]]) -> Tensor:
     """The forward passes, and the products of states and items; the scores (B, n_items) of the last batch."""
     model.net.eval()
     items = model.net.collaborative.items.weight

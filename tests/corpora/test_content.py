@@ -55,7 +55,7 @@ def test_a_document_is_its_written_prompt_its_words_and_the_end(bpe: ExtendedTok
     documents = content_documents(dataset, bpe)
     corpus = ContentCorpus(documents, bpe, HistoryCorpusOptions(context=100), 10**9)
     batch = corpus.batch(np.arange(len(documents)), 0)
-    width = batch["tokens"].shape[1]
+    width = batch.tokens.shape[1]
     prompts = {
         "review": "user_{u} writes the following review for item_{i}:",
         "item": "item_{i} has the following {f}:",
@@ -63,13 +63,13 @@ def test_a_document_is_its_written_prompt_its_words_and_the_end(bpe: ExtendedTok
     }
     for row, (kind, field, user, item, words) in enumerate(documents):
         prompt = bpe.encode(prompts[kind].format(u=user, i=item, f=field))
-        tokens = batch["tokens"][row][batch["mask"][row]].tolist()
+        tokens = batch.tokens[row][batch.mask[row]].tolist()
         assert tokens == [*prompt, *words.tolist(), bpe.end]
-        read = [index - row * width for index in batch["read"].tolist() if index // width == row]
+        read = [index - row * width for index in batch.state_index.tolist() if index // width == row]
         # From the prompt's last token on, which is never an ID.
         assert read == list(range(len(prompt) - 1, len(tokens) - 1))
     targets = [token for *_, words in documents for token in [*words.tolist(), bpe.end]]
-    assert batch["targets"].tolist() == targets
+    assert batch.target_tokens.tolist() == targets
 
 
 @pytest.mark.parametrize("context", [24, 64])
@@ -80,9 +80,9 @@ def test_a_long_text_is_cut_to_a_random_window_and_any_other_ends_with_the_end_t
     seen: dict[int, list[tuple[int, int]]] = {}
     for epoch in range(40):
         batch = corpus.batch(np.arange(len(documents)), epoch)
-        assert batch["tokens"].shape[1] <= context
-        after = batch["tokens"].flatten()[batch["read"] + 1]
-        assert (after == batch["targets"]).all()
+        assert batch.tokens.shape[1] <= context
+        after = batch.tokens.flatten()[batch.state_index + 1]
+        assert (after == batch.target_tokens).all()
         for row, example in enumerate(examples_of(batch, bpe)):
             text = [*documents[row][4].tolist(), bpe.end]
             window = example["targets"]
@@ -139,15 +139,15 @@ def test_weights_of_a_content_pass_count_that_pass_alone(
     corpus, _ = content_corpus(bpe, tokens_per_pass)
     for epoch in range(3):
         batches = whole_epoch(corpus, epoch, 4)
-        occurring = {number for batch in batches for number in batch["ids"].tolist()}
-        total = sum(float(batch["weights"].sum()) for batch in batches)
+        occurring = {number for batch in batches for number in batch.ids.tolist()}
+        total = sum(float(batch.id_weights.sum()) for batch in batches)
         assert total == pytest.approx(len(occurring), rel=1e-6)
 
 
 def test_lengths_are_the_tokens_of_each_document(bpe: ExtendedTokenizer) -> None:
     corpus, _ = content_corpus(bpe, context=24)
     batch = corpus.batch(corpus.selection(0), 0)
-    assert batch["mask"].sum(1).tolist() == corpus.lengths[corpus.selection(0)].tolist()
+    assert batch.mask.sum(1).tolist() == corpus.lengths[corpus.selection(0)].tolist()
 
 
 def test_a_context_without_room_for_two_words_is_an_error(bpe: ExtendedTokenizer) -> None:

@@ -9,11 +9,11 @@ import torch
 from cllm4rec.corpora import histories as histories_module
 from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
-from tests.support.histories import KINDS, corpora, examples_of, histories, whole_epoch
+from tests.support.histories import KINDS, corpora, examples_of, histories, named_tensors, whole_epoch
 from tests.support.tokenizers import load_tokenizer
 
 
-def test_the_batch_in_the_docstring_of_corpora() -> None:
+def test_the_batch_in_the_docstring_of_the_collaborative_batch() -> None:
     """Two users with the items {5, 3} and {7}, a prompt of three words."""
     words = load_tokenizer("bpe")
     tokenizer = ExtendedTokenizer(words, 1000, 50, 60)
@@ -23,24 +23,25 @@ def test_the_batch_in_the_docstring_of_corpora() -> None:
         histories([[5, 3], [7]], n_items=60), tokenizer, HistoryCorpusOptions(context=20)
     )
     tokenizer_user, tokenizer_item = tokenizer.user, tokenizer.item
-    epoch = next(e for e in range(100) if corpus.batch(np.array([0, 1]), e)["targets"].tolist() == [3, 5, 7])
+    epoch = next(
+        e for e in range(100) if corpus.batch(np.array([0, 1]), e).target_items.tolist() == [3, 5, 7]
+    )
     batch = corpus.batch(np.array([0, 1]), epoch)
-    assert batch["tokens"].tolist() == [
+    assert batch.tokens.tolist() == [
         [tokenizer_user(0), *three, tokenizer_item(3), tokenizer_item(5)],
         [tokenizer_user(1), *three, tokenizer_item(7), 0],
     ]
-    assert batch["mask"].tolist() == [[True] * 6, [True] * 5 + [False]]
-    assert batch["read"].tolist() == [3, 4, 9]
-    assert batch["rows"].tolist() == [0, 1, 2]
-    assert batch["targets"].tolist() == [3, 5, 7]
-    assert sorted(batch["ids"].tolist()) == [0, 1, 50 + 3, 50 + 5, 50 + 7]
-    assert batch["weights"].tolist() == [1.0] * 5
+    assert batch.mask.tolist() == [[True] * 6, [True] * 5 + [False]]
+    assert batch.state_index.tolist() == [3, 4, 9]
+    assert batch.target_items.tolist() == [3, 5, 7]
+    assert sorted(batch.ids.tolist()) == [0, 1, 50 + 3, 50 + 5, 50 + 7]
+    assert batch.id_weights.tolist() == [1.0] * 5
 
 
 def test_an_id_that_occurs_twice_in_an_epoch_weighs_half_each_time(bpe: ExtendedTokenizer) -> None:
     corpus = CollaborativeCorpus(histories([[5, 3], [3]]), bpe, HistoryCorpusOptions(context=20))
     batch = corpus.batch(np.array([0, 1]), 0)
-    weights = dict(zip(batch["ids"].tolist(), batch["weights"].tolist(), strict=True))
+    weights = dict(zip(batch.ids.tolist(), batch.id_weights.tolist(), strict=True))
     assert weights == {0: 1.0, 1: 1.0, bpe.n_users + 5: 1.0, bpe.n_users + 3: 0.5}
 
 
@@ -55,8 +56,8 @@ def test_weights_sum_over_an_epoch_to_the_number_of_ids_that_occur(
         total = np.zeros(bpe.n_users + bpe.n_items)
         occurring = set()
         for batch in whole_epoch(corpus, epoch, size):
-            np.add.at(total, batch["ids"].numpy(), batch["weights"].numpy())
-            tokens = batch["tokens"][batch["mask"]].numpy()
+            np.add.at(total, batch.ids.numpy(), batch.id_weights.numpy())
+            tokens = batch.tokens[batch.mask].numpy()
             occurring |= set((tokens[tokens >= bpe.n_words] - bpe.n_words).tolist())
         np.testing.assert_allclose(total[sorted(occurring)], 1.0, rtol=1e-6)
         assert total.sum() == pytest.approx(len(occurring), rel=1e-6)
@@ -67,15 +68,16 @@ def test_weights_sum_over_an_epoch_to_the_number_of_ids_that_occur(
 def test_batches_computed_together_equal_each_batch_alone(
     bpe: ExtendedTokenizer, kind: str, together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(histories_module, "TOGETHER", together)
+    monkeypatch.setattr(histories_module, "TOKENS_PER_CHUNK", together)
     corpus = corpora(bpe, user_dropping=0.3)[kind]
     order = corpus.selection(2)
     groups = [order[start : start + 4] for start in range(0, len(order), 4)]
     batches = corpus.batches(groups, 2, range(len(groups)))
     for batch, group in zip(batches, groups, strict=True):
         alone = corpus.batch(group, 2)
-        assert batch.keys() == alone.keys()
-        assert all(torch.equal(batch[name], alone[name]) for name in batch)
+        tensors, tensors_alone = named_tensors(batch), named_tensors(alone)
+        assert tensors.keys() == tensors_alone.keys()
+        assert all(torch.equal(tensors[name], tensors_alone[name]) for name in tensors)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -117,9 +119,9 @@ def test_user_tokens_are_dropped_in_the_share_asked_for(
         if kind == "content":
             about_user = corpus.users[corpus.selection(epoch)] >= 0
         else:
-            about_user = np.ones(len(batch["tokens"]), dtype=bool)
-        is_user = (batch["tokens"] >= bpe.user(0)) & (batch["tokens"] < bpe.item(0))
-        has_user = (is_user & batch["mask"]).any(1).numpy()
+            about_user = np.ones(len(batch.tokens), dtype=bool)
+        is_user = (batch.tokens >= bpe.user(0)) & (batch.tokens < bpe.item(0))
+        has_user = (is_user & batch.mask).any(1).numpy()
         assert not has_user[~about_user].any()
         without += int((~has_user[about_user]).sum())
         total += int(about_user.sum())

@@ -13,9 +13,9 @@ def test_items_are_shuffled_anew_in_each_epoch_and_by_each_seed(bpe: ExtendedTok
     first, again = corpora(bpe)[kind], corpora(bpe)[kind]
     other_seed = corpora(bpe, seed=1)[kind]
     rows = np.arange(len(first.users))
-    tokens = [first.batch(rows, epoch)["tokens"].tolist() for epoch in (0, 1)]
-    assert tokens[0] == again.batch(rows, 0)["tokens"].tolist()
-    assert tokens[0] != other_seed.batch(rows, 0)["tokens"].tolist()
+    tokens = [first.batch(rows, epoch).tokens.tolist() for epoch in (0, 1)]
+    assert tokens[0] == again.batch(rows, 0).tokens.tolist()
+    assert tokens[0] != other_seed.batch(rows, 0).tokens.tolist()
     first_orders, second_orders = (
         [[token for token in row if token >= bpe.item(0)] for row in rows_of_epoch]
         for rows_of_epoch in tokens
@@ -28,7 +28,7 @@ def test_every_order_of_items_is_equally_likely(bpe: ExtendedTokenizer) -> None:
     corpus = CollaborativeCorpus(histories([[1, 2, 3]]), bpe, HistoryCorpusOptions(context=20))
     counts: dict[tuple[int, ...], int] = {}
     for epoch in range(1800):
-        order = tuple(corpus.batch(np.array([0]), epoch)["targets"].tolist())
+        order = tuple(corpus.batch(np.array([0]), epoch).target_items.tolist())
         counts[order] = counts.get(order, 0) + 1
     assert len(counts) == 6
     chi_square = sum((n - 300) ** 2 / 300 for n in counts.values())
@@ -43,9 +43,9 @@ def test_every_item_of_a_collaborative_text_is_predicted_the_first_too(
     corpus = CollaborativeCorpus(train, bpe, HistoryCorpusOptions(context=200, order=order))
     prompt = bpe.encode_words(" has interacted with", after_id=True)
     for batch in whole_epoch(corpus, 0):
-        after = batch["tokens"].flatten()[batch["read"] + 1]
-        assert (after == bpe.item(0) + batch["targets"]).all()
-        assert batch["rows"].tolist() == list(range(len(batch["read"])))
+        after = batch.tokens.flatten()[batch.state_index + 1]
+        assert (after == bpe.item(0) + batch.target_items).all()
+        assert len(batch.state_index) == batch.n_targets
     for example, user in zip(examples_of(corpus.batch(np.arange(20), 0), bpe), corpus.users, strict=False):
         items = train.history(user).tolist()
         assert example["tokens"][: 1 + len(prompt)] == [bpe.user(user), *prompt]
@@ -73,7 +73,7 @@ def test_a_long_history_loses_items_and_never_words_or_the_query(
     train, cut = random_histories(), 0
     for epoch in range(2):
         batch = corpus.batch(np.arange(len(corpus.users)), epoch)
-        assert batch["tokens"].shape[1] <= context
+        assert batch.tokens.shape[1] <= context
         for example, user in zip(examples_of(batch, bpe), corpus.users.tolist(), strict=True):
             items = [token - bpe.item(0) for token in example["tokens"] if token >= bpe.item(0)]
             rest = [token for token in example["tokens"] if token < bpe.item(0)]
@@ -155,17 +155,17 @@ def test_what_finetuning_predicts_and_leaves_out_is_an_option(bpe: ExtendedToken
         for targets in ("unseen", "masked", "all")
     }
     unseen, masked, everything = made["unseen"], made["masked"], made["all"]
-    assert unseen["tokens"].tolist() == masked["tokens"].tolist() == everything["tokens"].tolist()
-    assert unseen["targets"].tolist() == masked["targets"].tolist()
-    assert masked["shown"].tolist() == masked["shown_rows"].tolist() == everything["shown"].tolist() == []
-    width = unseen["tokens"].shape[1]
+    assert unseen.tokens.tolist() == masked.tokens.tolist() == everything.tokens.tolist()
+    assert unseen.target_items.tolist() == masked.target_items.tolist()
+    assert masked.excluded is None and everything.excluded is None
+    width = unseen.tokens.shape[1]
     for row in range(len(rows)):
-        shown = [token - bpe.item(0) for token in unseen["tokens"][row].tolist() if token >= bpe.item(0)]
-        assert unseen["shown"][unseen["shown_rows"] == row].tolist() == shown
-        assert set(unseen["targets"][unseen["rows"] == row].tolist()).isdisjoint(shown)
-        predicted = everything["targets"][everything["rows"] == row].tolist()
+        shown = [token - bpe.item(0) for token in unseen.tokens[row].tolist() if token >= bpe.item(0)]
+        assert unseen.excluded.items[unseen.excluded.rows == row].tolist() == shown
+        assert set(unseen.target_items[unseen.target_rows == row].tolist()).isdisjoint(shown)
+        predicted = everything.target_items[everything.target_rows == row].tolist()
         user = RecommendationCorpus(train, bpe, HistoryCorpusOptions(context=500)).users[row]
         assert sorted(predicted) == sorted(train.history(user).tolist())
-        pool = unseen["pool"][unseen["pool_rows"] == row]
-        assert (unseen["tokens"].flatten()[pool] - bpe.item(0)).tolist() == shown
-        assert unseen["query"][row] == row * width + int(unseen["mask"][row].sum()) - 1
+        pool = unseen.item_index[unseen.item_rows == row]
+        assert (unseen.tokens.flatten()[pool] - bpe.item(0)).tolist() == shown
+        assert unseen.query_index[row] == row * width + int(unseen.mask[row].sum()) - 1

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from cllm4rec.corpora.content import content_documents
-from cllm4rec.corpora.histories import fill, prompt_batch
+from cllm4rec.corpora.history_batches import fill, prompt_batch
 from cllm4rec.corpora.prompts import OF_CLLM4REC, TEMPLATES, Template, training_texts
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from cllm4rec.data.build import build_dataset
@@ -52,7 +52,7 @@ def test_a_prompt_for_scoring_is_the_written_text(bpe: ExtendedTokenizer) -> Non
     template = Template.compile("recommend", bpe)
     items = Ragged.from_lists([np.array([3, 5]), np.array([], dtype=np.int64), np.array([9])])
     batch = prompt_batch(bpe, *fill(template, bpe, np.array([4, 6, 8]), items, np.array([True, True, False])))
-    tokens = [row[mask].tolist() for row, mask in zip(batch["tokens"], batch["mask"], strict=True)]
+    tokens = [row[mask].tolist() for row, mask in zip(batch.tokens, batch.mask, strict=True)]
     assert tokens[0] == bpe.encode("user_4 has interacted with item_3 item_5, user_4 will interact with")
     assert tokens[1] == bpe.encode("user_6 has interacted with, user_6 will interact with")
     with_user = bpe.encode("user_8 has interacted with item_9, user_8 will interact with")

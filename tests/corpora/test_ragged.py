@@ -45,22 +45,22 @@ def test_ragged_lists_do_what_plain_loops_do(seed: int) -> None:
     assert as_lists(ragged.take(rows)) == [plain_lists[row] for row in rows.tolist()]
     keep = generator.random(len(ragged.values)) < 0.5
     flags = as_lists(Ragged(keep, ragged.lengths))
-    assert as_lists(ragged.where(keep)) == [
+    assert as_lists(ragged.filter(keep)) == [
         [value for value, kept in zip(values, keeps, strict=True) if kept]
         for values, keeps in zip(plain_lists, flags, strict=True)
     ]
     keys = generator.integers(0, 2**64, len(ragged.values), dtype=np.uint64)
     by_key = as_lists(Ragged(keys, ragged.lengths))
-    assert as_lists(ragged.ordered(keys)) == [
+    assert as_lists(ragged.sorted_by(keys)) == [
         [value for _, value in sorted(zip(row_keys, values, strict=True))]
         for row_keys, values in zip(by_key, plain_lists, strict=True)
     ]
 
 
 def test_ragged_constants_and_singles() -> None:
-    assert as_lists(Ragged.constant(np.array([4, 5]), 3)) == [[4, 5]] * 3
-    assert as_lists(Ragged.single(np.array([7, 8]))) == [[7], [8]]
-    assert as_lists(Ragged.single(np.array([7, 8, 9]), np.array([True, False, True]))) == [[7], [], [9]]
+    assert as_lists(Ragged.repeated(np.array([4, 5]), 3)) == [[4, 5]] * 3
+    assert as_lists(Ragged.singles(np.array([7, 8]))) == [[7], [8]]
+    assert as_lists(Ragged.singles(np.array([7, 8, 9]), np.array([True, False, True]))) == [[7], [], [9]]
 
 
 def test_no_lists_at_all_are_a_ragged_too() -> None:

@@ -119,13 +119,13 @@ def test_the_floating_point_operations_of_a_step_are_counted_as_pytorch_does(
         model.net.backbone.model.set_attn_implementation("eager")
         for objective in model._objectives(train, stage, TrainConfig()):
             batch = next(objective.corpus.batches([np.array([0])], 1, [0]))
-            length = int(batch["mask"].sum())
+            length = batch.n_tokens
             with FlopCounterMode(display=False) as counter:
                 torch.stack(list(model.net(objective.name, batch).values())).sum().backward()
             unseen = 3 * 4 * 32 * 2 * length * (length - 1) / 2
             needed = gpu.needed_flops(model.net, objective.name, [[(batch, 1.0)]])
             is_content = objective.name == "content"
-            n_states, n_classes = int(batch["rows"].max()) + 1, 300 if is_content else train.n_items
+            n_states, n_classes = plain.n_states(batch), 300 if is_content else train.n_items
             # PyTorch does not count products that are added in place.
             in_place = 2 * n_states * n_classes * 32 * (1 if is_content and tune == "frozen" else 2)
             counted = counter.get_total_flops() - unseen + in_place

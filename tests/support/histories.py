@@ -3,15 +3,17 @@
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from cllm4rec.corpora.base import Corpus
-from cllm4rec.corpora.content import ContentCorpus, Document
+from cllm4rec.corpora.base import Batch, Corpus, Tensors
+from cllm4rec.corpora.content import ContentBatch, ContentCorpus, Document
 from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions, RecommendationCorpus
-from cllm4rec.corpora.padding import Batch
+from cllm4rec.corpora.history_batches import CollaborativeBatch, RecommendationBatch
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from cllm4rec.data.interactions import Interactions
 
 N_USERS, N_ITEMS = 100, 200
+CLLM4RecBatch = CollaborativeBatch | RecommendationBatch | ContentBatch
 KINDS = ("collaborative", "recommendation", "content")
 
 
@@ -29,21 +31,35 @@ def random_histories(seed: int = 0, n_users: int = N_USERS, longest: int = 30) -
     return histories([generator.choice(N_ITEMS, length, replace=False).tolist() for length in lengths])
 
 
-def examples_of(batch: Batch, tokenizer: ExtendedTokenizer) -> list[dict[str, Any]]:
+def examples_of(batch: CLLM4RecBatch, tokenizer: ExtendedTokenizer) -> list[dict[str, Any]]:
     """Each example of a batch without padding: tokens, targets, indices of its states, weights of its IDs."""
-    width = batch["tokens"].shape[1]
-    read = batch["read"] if "read" in batch else batch["query"]
-    row_of_target = read[batch["rows"]] // width if "read" in batch else batch["rows"]
-    row_of_id = (batch["mask"] & (batch["tokens"] >= tokenizer.n_words)).nonzero()[:, 0]
+    width = batch.tokens.shape[1]
+    if isinstance(batch, RecommendationBatch):
+        index, targets, row_of_target = batch.query_index, batch.target_items, batch.target_rows
+    else:
+        targets = batch.target_tokens if isinstance(batch, ContentBatch) else batch.target_items
+        index, row_of_target = batch.state_index, batch.state_index // width
+    row_of_id = (batch.mask & (batch.tokens >= tokenizer.n_words)).nonzero()[:, 0]
     return [
         {
-            "tokens": batch["tokens"][row][batch["mask"][row]].tolist(),
-            "targets": batch["targets"][row_of_target == row].tolist(),
-            "read": (read[read // width == row] - row * width).tolist(),
-            "weights": batch["weights"][row_of_id == row].tolist() if "weights" in batch else [],
+            "tokens": batch.tokens[row][batch.mask[row]].tolist(),
+            "targets": targets[row_of_target == row].tolist(),
+            "read": (index[index // width == row] - row * width).tolist(),
+            "weights": batch.id_weights[row_of_id == row].tolist(),
         }
-        for row in range(len(batch["tokens"]))
+        for row in range(len(batch.tokens))
     ]
+
+
+def named_tensors(batch: Tensors) -> dict[str, Tensor]:
+    """The tensors of a batch, and of its optional records, by name."""
+    named: dict[str, Tensor] = {}
+    for name, value in vars(batch).items():
+        if isinstance(value, Tensors):
+            named |= {f"{name}.{inner}": tensor for inner, tensor in named_tensors(value).items()}
+        elif value is not None:
+            named[name] = value
+    return named
 
 
 def whole_epoch(corpus: Corpus, epoch: int, size: int = 16) -> list[Batch]:

@@ -139,10 +139,10 @@ def texts_of_all_corpora(dataset: Dataset) -> dict[tuple[str, str], list[str]]:
             written = texts.setdefault((stage, objective.name), [])
             for epoch in range(2):
                 batch = objective.corpus.batch(objective.corpus.selection(epoch), epoch)
-                rows = zip(batch["tokens"], batch["mask"], strict=True)
+                rows = zip(batch.tokens, batch.mask, strict=True)
                 written += [model.tokenizer.decode(tokens[mask].tolist()) for tokens, mask in rows]
                 if objective.name == "content":
-                    written.append(model.tokenizer.decode(batch["targets"].tolist()))
+                    written.append(model.tokenizer.decode(batch.target_tokens.tolist()))
     return texts
 
 

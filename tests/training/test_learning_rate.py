@@ -1,6 +1,7 @@
 """The learning rate rises linearly over the warm-up steps and then stays constant."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from cllm4rec import pretrain
-from cllm4rec.corpora.base import Corpus
-from cllm4rec.corpora.padding import Batch
+from cllm4rec.corpora.base import Batch, Corpus
 from cllm4rec.training import loop
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.device import make_accelerator
@@ -34,13 +34,22 @@ class Slope(nn.Module):
 
     def forward(self, objective: str, batch: Batch) -> dict[str, Tensor]:
         slopes = self.slopes.to(self.first.device)
-        return {objective: (self.values() * slopes).sum() * len(batch["targets"])}
+        return {objective: (self.values() * slopes).sum() * batch.n_targets}
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         return {"first": [self.first], "second": [self.second]}
 
     def diagnostics(self) -> dict[str, float]:
         return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumbersBatch(Batch):
+    """One token and one target an example."""
+
+    @property
+    def n_targets(self) -> int:
+        return len(self.mask)
 
 
 class Numbers(Corpus):
@@ -53,7 +62,7 @@ class Numbers(Corpus):
         return np.arange(len(self.lengths))
 
     def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> Batch:
-        return {"targets": torch.from_numpy(examples), "mask": torch.ones(len(examples), 1, dtype=torch.bool)}
+        return NumbersBatch(mask=torch.ones(len(examples), 1, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("warmup_steps", [0, 1, 4])

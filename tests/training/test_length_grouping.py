@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 
-from cllm4rec.corpora.base import Corpus
-from cllm4rec.corpora.padding import Batch
-from cllm4rec.training import batching
-from cllm4rec.training.batching import grouped_by_length
+from cllm4rec.corpora.base import Batch, Corpus
+from cllm4rec.training.batching import SORTED_BATCHES, grouped_by_length
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.dry_run import TIMED_STEPS, _typical_steps
 from cllm4rec.training.objective import Objective
@@ -27,13 +25,13 @@ class LengthsAlone(Corpus):
 
 def test_batches_of_similar_length_are_shuffled_anew_in_each_epoch() -> None:
     """Examples of a batch have similar lengths. Batches neither ascend nor repeat their order."""
-    lengths = np.random.default_rng(0).integers(5, 100, 8 * batching.GROUP * 2 + 3)
+    lengths = np.random.default_rng(0).integers(5, 100, 8 * SORTED_BATCHES * 2 + 3)
     corpus, config = LengthsAlone(lengths), TrainConfig(batch_size=8)
     orders: list[list[float]] = []
     for epoch in (0, 1):
         order = grouped_by_length(corpus.selection(epoch), lengths, config, epoch)
         assert sorted(order.tolist()) == list(range(len(lengths))), "each example once"
-        of_group = lengths[order[: 8 * batching.GROUP]].reshape(batching.GROUP, 8)
+        of_group = lengths[order[: 8 * SORTED_BATCHES]].reshape(SORTED_BATCHES, 8)
         means = of_group.mean(1)
         assert np.ptp(of_group, axis=1).mean() < np.ptp(means) / 5, "of similar length"
         assert 0.25 < (np.diff(means) > 0).mean() < 0.75, "up as often as down"

@@ -81,7 +81,7 @@ def train(
         for batches, global_batches in zip(
             micro_batches(objective, 0, steps, TRAINING, process), whole, strict=True
         ):
-            n_targets = sum(len(batch["targets"]) for batch, _ in global_batches)
+            n_targets = sum(batch.n_targets for batch, _ in global_batches)
             loss = torch.zeros((), dtype=torch.float64)
             for batch, weight in batches:
                 loss = (

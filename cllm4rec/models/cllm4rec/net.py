@@ -4,10 +4,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cllm4rec.corpora.content import ContentBatch
+from cllm4rec.corpora.history_batches import (
+    CollaborativeBatch,
+    ExcludedItems,
+    HistoryPrompts,
+    RecommendationBatch,
+)
+from cllm4rec.corpora.item_sampler import ItemSample
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.id_embeddings import IDEmbeddings
 from cllm4rec.models.language.backbone import Backbone
 from cllm4rec.training.losses import DrawnClasses, multinomial_nll, pull, sampled_nll
+
+CLLM4RecBatch = ContentBatch | CollaborativeBatch | RecommendationBatch
+ROWS_AT_ONCE = 1 << 14  # of a table, when embeddings are compared
 
 
 class CLLM4RecNet(nn.Module):
@@ -20,67 +31,109 @@ class CLLM4RecNet(nn.Module):
             IDEmbeddings(n_users, n_items, backbone.width, sampled=config.sampled > 0) for _ in range(2)
         )
 
-    def forward(self, objective: str, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Loss terms, each a sum over the batch: the NLL, the mutual pull and the prior (CLLM4Rec, MAP objective)."""
-        table, other = self.collaborative, self.content
-        if objective == "content":
-            table, other = other, table
-        if objective == "recommend":
-            states = self.user_states(batch)
-        else:
-            states = self.backbone(batch["tokens"], batch["mask"], table).flatten(0, 1)[batch["read"]]
-        rows, targets, shown = batch["rows"], batch["targets"], (batch.get("shown_rows"), batch.get("shown"))
-        if "sample" in batch:
-            known = DrawnClasses(batch["sample"], table.items(batch["sample"]), batch["sample_log_p"])
-            nll = sampled_nll(
-                states, known, table.items(targets), rows, targets, batch["targets_log_p"], *shown
-            )
-        else:
-            classes = self.backbone.word_head if objective == "content" else table.items.weight
-            nll = multinomial_nll(states, classes, rows, targets, *shown)
-        own, weights = table[batch["ids"]], batch["weights"]
+    def forward(self, objective: str, batch: CLLM4RecBatch) -> dict[str, Tensor]:
+        """Loss terms, each a sum over the batch (CLLM4Rec, MAP objective): the NLL, mutual pull and prior."""
+        match batch:
+            case ContentBatch():
+                nll = self._content_nll(batch)
+                table, other_table = self.content, self.collaborative
+            case CollaborativeBatch():
+                states = self._states_at(batch.state_index, batch, self.collaborative)
+                nll = self._item_nll(
+                    states, _row_numbers(batch.target_items), batch.target_items, batch.sample
+                )
+                table, other_table = self.collaborative, self.content
+            case RecommendationBatch():
+                states = self.user_states(batch)
+                rows, items = batch.target_rows, batch.target_items
+                nll = self._item_nll(states, rows, items, batch.sample, batch.excluded)
+                table, other_table = self.collaborative, self.content
+        embeddings, weights = table[batch.ids], batch.id_weights  # (M, d), (M,)
         with torch.no_grad():
-            centres = other[batch["ids"]]
+            centres = other_table[batch.ids]
         return {
             objective: nll,
-            "mutual": self.config.mutual / 2 * pull(own, centres, weights),
-            "prior": self.config.prior / 2 * pull(own, None, weights),
+            "mutual": self.config.mutual / 2 * pull(embeddings, centres, weights),
+            "prior": self.config.prior / 2 * pull(embeddings, None, weights),
         }
 
-    def user_states(self, batch: dict[str, Tensor], finetuned: bool = True) -> Tensor:
-        """State of each history (B, d): the normalised mean of the item tokens' states, or the last token's state.
+    def _states_at(
+        self, index: Tensor, batch: ContentBatch | CollaborativeBatch, table: IDEmbeddings
+    ) -> Tensor:
+        """Causal states (T, d) at flat indices (T,)."""
+        return self.backbone(batch.tokens, batch.mask, table).flatten(0, 1)[index]
+
+    def _content_nll(self, batch: ContentBatch) -> Tensor:
+        """NLL of the tokens of texts, by the softmax over the words."""
+        states, targets = self._states_at(batch.state_index, batch, self.content), batch.target_tokens
+        return multinomial_nll(states, self.backbone.word_head, _row_numbers(targets), targets)
+
+    def _item_nll(
+        self,
+        states: Tensor,
+        rows: Tensor,
+        targets: Tensor,
+        sample: ItemSample | None,
+        excluded: ExcludedItems | None = None,
+    ) -> Tensor:
+        """NLL of items, by the softmax over all items or a sample.
+
+        Args:
+            states: (R, d).
+            rows: (T,), the state of each target.
+            targets: (T,), item numbers.
+            sample: items of the softmax; None: all.
+            excluded: items left out of the softmax of their states.
+        """
+        left_out = (None, None) if excluded is None else (excluded.rows, excluded.items)
+        items = self.collaborative.items
+        if sample is None:
+            return multinomial_nll(states, items.weight, rows, targets, *left_out)
+        classes = DrawnClasses(sample.items, items(sample.items), sample.log_p)
+        return sampled_nll(states, classes, items(targets), rows, targets, sample.target_log_p, *left_out)
+
+    def user_states(self, prompts: HistoryPrompts, finetuned: bool = True) -> Tensor:
+        """State of each history (B, d): the normalised mean of its items' states, or that of the last token.
 
         `finetuned` False reads it as pretraining does: causally, at the last token.
         """
         order_free = None
         if finetuned and self.config.bidirectional:
-            order_free = torch.zeros_like(batch["mask"]).flatten()
-            order_free[batch["pool"]] = True
-            order_free = order_free.view_as(batch["mask"])
-        states = self.backbone(batch["tokens"], batch["mask"], self.collaborative, order_free).flatten(0, 1)
-        at_query = states[batch["query"]]  # (B, d)
+            is_item = torch.zeros_like(prompts.mask).flatten()
+            is_item[prompts.item_index] = True
+            order_free = is_item.view_as(prompts.mask)
+        states = self.backbone(prompts.tokens, prompts.mask, self.collaborative, order_free).flatten(0, 1)
+        at_query = states[prompts.query_index]  # (B, d)
         if not (finetuned and self.config.pooled):
             return at_query
-        summed = torch.zeros_like(at_query).index_add(0, batch["pool_rows"], states[batch["pool"]])
-        n = torch.bincount(batch["pool_rows"], minlength=len(at_query))[:, None]
-        mean = functional.layer_norm(summed / n.clamp(min=1), summed.shape[1:])
-        return torch.where(n > 0, mean, at_query)
+        rows = prompts.item_rows  # (P,)
+        summed = torch.zeros_like(at_query).index_add(0, rows, states[prompts.item_index])  # (B, d)
+        n_items = torch.bincount(rows, minlength=len(at_query))[:, None]
+        mean = functional.layer_norm(summed / n_items.clamp(min=1), summed.shape[1:])
+        return torch.where(n_items > 0, mean, at_query)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trained parameters: the two tables and, where it is tuned, the backbone."""
-        backbone = [p for p in self.backbone.parameters() if p.requires_grad]
         return {
             "z^l": [*self.collaborative.parameters()],
             "z^c": [*self.content.parameters()],
-            "backbone": backbone,
+            "backbone": [p for p in self.backbone.parameters() if p.requires_grad],
         }
 
     @torch.no_grad()
     def diagnostics(self) -> dict[str, float]:
         """Mean cosine between the two embeddings of an ID."""
         pairs = zip(self.collaborative.parameters(), self.content.parameters(), strict=True)
+        # In blocks of rows: the cosines need no copy of a whole table.
         blocks = [
-            block for pair in pairs for block in zip(*(side.split(1 << 14) for side in pair), strict=True)
+            block
+            for pair in pairs
+            for block in zip(*(table.split(ROWS_AT_ONCE) for table in pair), strict=True)
         ]
         cosines = torch.cat([torch.cosine_similarity(*block) for block in blocks])
         return {"cos(z^l, z^c)": float(cosines.mean())}
+
+
+def _row_numbers(targets: Tensor) -> Tensor:
+    """0 .. T-1: each target (T,) has a state."""
+    return torch.arange(len(targets), device=targets.device)

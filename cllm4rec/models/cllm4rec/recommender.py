@@ -8,14 +8,8 @@ import torch
 from torch import Tensor
 
 from cllm4rec.corpora.content import ContentCorpus, content_documents
-from cllm4rec.corpora.histories import (
-    CollaborativeCorpus,
-    HistoryCorpusOptions,
-    RecommendationCorpus,
-    fill,
-    prompt_batch,
-)
-from cllm4rec.corpora.padding import batches_by_length
+from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions, RecommendationCorpus
+from cllm4rec.corpora.history_batches import fill, prompt_batch
 from cllm4rec.corpora.prompts import OF_CLLM4REC, Template, training_texts
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.base import Shapes
@@ -28,17 +22,16 @@ from cllm4rec.models.language.base import LanguageRecommender
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.objective import Objective
 
-TOKENS_AT_ONCE = 1 << 14  # padded tokens of a forward pass when scoring
-
 
 class CLLM4Rec(LanguageRecommender):
     """Mutually regularised pretraining, then finetuning of a multinomial head on masked histories.
 
-    Scoring is one forward pass over the user's history; the softmax has the items of the catalogue and nothing else.
+    Scoring is one forward pass over the user's history; the softmax is over the items of the catalogue.
     """
 
     name = "cllm4rec"
     config_class = CLLM4RecConfig
+    prompt_names = OF_CLLM4REC
     config: CLLM4RecConfig
     net: CLLM4RecNet
 
@@ -47,7 +40,7 @@ class CLLM4Rec(LanguageRecommender):
         texts: Iterable[str] = training_texts(
             OF_CLLM4REC,
             train.item_texts | train.user_texts,
-            [] if reviews is None else [t for t in reviews.to_list() if t],
+            [] if reviews is None else [text for text in reviews.to_list() if text],
         )
         backbone, words = build_backbone(self.config, texts, seed, folder=self.moved.get("backbone"))
         self._extend(words, backbone)
@@ -66,52 +59,50 @@ class CLLM4Rec(LanguageRecommender):
 
     def _options(self, seed: int) -> HistoryCorpusOptions:
         config = self.config
-        shares = (config.user_dropping, config.mask_share)
         return HistoryCorpusOptions(
-            self.net.backbone.context, config.order, *shares, config.targets, config.sampled, seed
+            context=self.net.backbone.context,
+            order=config.order,
+            user_dropping=config.user_dropping,
+            mask_share=config.mask_share,
+            targets=config.targets,
+            sampled=config.sampled,
+            seed=seed,
         )
 
     def _objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
         options = self._options(config.seed)
         collaborative = CollaborativeCorpus(train.interactions, self.tokenizer, options)
-        budget = int(self.config.content_ratio * collaborative.lengths.sum() * min(1.0, self._work_ratio()))
-        documents = content_documents(train, self.tokenizer) if budget else []
-        content = (
-            [Objective("content", ContentCorpus(documents, self.tokenizer, options, budget))]
-            if documents
-            else []
-        )
+        n_collaborative = collaborative.lengths.sum()
+        tokens_per_pass = int(self.config.content_ratio * n_collaborative * min(1.0, self._work_ratio()))
+        documents = content_documents(train, self.tokenizer) if tokens_per_pass else []
+        content = []
+        if documents:
+            corpus = ContentCorpus(documents, self.tokenizer, options, tokens_per_pass)
+            content = [Objective("content", corpus)]
         if stage == "pretrain":
-            return [
-                *content,
-                Objective("collaborative", collaborative, self.config.content_warmup if content else 0),
-            ]
-        return [
-            *content,
-            Objective("recommend", RecommendationCorpus(train.interactions, self.tokenizer, options)),
-        ]
+            from_epoch = self.config.content_warmup if content else 0
+            return [*content, Objective("collaborative", collaborative, from_epoch)]
+        recommendation = RecommendationCorpus(train.interactions, self.tokenizer, options)
+        return [*content, Objective("recommend", recommendation)]
 
     def _work_ratio(self) -> float:
-        """Work of a collaborative token in that of a content token: multiplications of the layers and of the softmax."""
+        """Multiplications of a collaborative token / those of a content token, in layers and softmax."""
         backbone = self.net.backbone
-        item, word = (
+        collaborative, content = (
             backbone.work + n_classes * backbone.width for n_classes in (len(self.item_ids), backbone.n_words)
         )
-        return item / word
+        return collaborative / content
 
     @torch.no_grad()
     def _vectors(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
-        finetuned = self.stage == "finetune"
-        template = Template.compile("recommend" if finetuned else "collaborative", self.tokenizer)
-        room = self.net.backbone.context - template.n_fixed
-        items = seen.interactions.histories(users).last(room)
-        states = torch.zeros(len(users), self.net.backbone.width, device=self.device)
-        self.net.eval()
-        for rows in batches_by_length(items.lengths + template.n_fixed, TOKENS_AT_ONCE):
-            filled = fill(
-                template, self.tokenizer, np.maximum(known[rows], 0), items.take(rows), known[rows] >= 0
-            )
-            batch = {name: t.to(self.device) for name, t in prompt_batch(self.tokenizer, *filled).items()}
-            own = self.net.user_states(batch, finetuned)
-            states[torch.from_numpy(rows)] = own.to(torch.float32)
+        finetuned, tokenizer = self.stage == "finetune", self.tokenizer
+        template = Template.compile("recommend" if finetuned else "collaborative", tokenizer)
+        items = seen.interactions.histories(users).last(self.net.backbone.context - template.n_fixed)
+
+        def encode(rows: np.ndarray) -> Tensor:
+            known_users = known[rows]
+            filled = fill(template, tokenizer, np.maximum(known_users, 0), items.take(rows), known_users >= 0)
+            return self.net.user_states(prompt_batch(tokenizer, *filled).to(self.device), finetuned)
+
+        states = self._encode_by_length(items.lengths + template.n_fixed, self.net.backbone.width, encode)
         return states, self.net.collaborative.items.weight.detach()

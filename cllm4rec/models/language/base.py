@@ -1,10 +1,12 @@
 """What systems on a language model share: the backbone and its tokenizer in the checkpoint."""
 
+import logging
 from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers import PreTrainedTokenizerBase
 
+from cllm4rec.corpora.prompts import TEMPLATES
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.base import REMEDY, Shapes
@@ -13,6 +15,8 @@ from cllm4rec.models.language.backbone import Backbone, check_backbone, load_bac
 from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.models.language.fingerprints import config_sha256, tokenizer_sha256
 from cllm4rec.models.neural import NeuralRecommender
+
+log = logging.getLogger("cllm4rec")
 
 FINGERPRINTS = {  # key of model.json -> the part of a backbone that it identifies
     "backbone_sha256": "the weights of backbone {!r} are not those",
@@ -25,6 +29,7 @@ class LanguageRecommender(NeuralRecommender):
     """A system whose network has a `backbone`. Its words and, where they are tuned, its weights lie in the checkpoint."""
 
     user_tokens: ClassVar[bool] = True  # whether users have tokens, beside items
+    prompt_names: ClassVar[tuple[str, ...]]  # of its templates
     config: BackboneConfig
     tokenizer: ExtendedTokenizer
 
@@ -55,8 +60,34 @@ class LanguageRecommender(NeuralRecommender):
 
     def _describe(self) -> dict[str, Any]:
         backbone: Backbone = self.net.backbone
-        described = super()._describe() | {"scales": [backbone.word_scale, backbone.id_scale]}
+        described = super()._describe() | {
+            "scales": [backbone.word_scale, backbone.id_scale],
+            "templates": {name: TEMPLATES[name] for name in self.prompt_names},
+        }
         return described if backbone.tuned else described | _fingerprints(backbone, self.tokenizer.words)
+
+    def _prepare(self, folder: Path, described: ModelDescription, shapes: Shapes) -> None:
+        super()._prepare(folder, described, shapes)
+        self._compare_templates(folder, described)
+
+    def _compare_templates(self, folder: Path, described: ModelDescription) -> None:
+        """Warn if the system was trained with prompts of other wording than this version writes.
+
+        Raises:
+            ValueError: the run does not say with which.
+        """
+        trained_with = described.get("templates", {})
+        missing = [name for name in self.prompt_names if name not in trained_with]
+        if missing:
+            raise ValueError(f"{folder} is damaged (model.json: templates has no {missing[0]!r}): {REMEDY}")
+        other = [name for name in self.prompt_names if trained_with[name] != TEMPLATES[name]]
+        if other:
+            log.warning(
+                "%s was trained with prompts of other wording (%s): this version of cllm4rec may score it worse; "
+                "train it again, or use the version that trained it",
+                folder,
+                "; ".join(f"{name}: {trained_with[name]!r}, now {TEMPLATES[name]!r}" for name in other),
+            )
 
     def _write_description(self, folder: Path) -> None:
         super()._write_description(folder)

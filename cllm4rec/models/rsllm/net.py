@@ -1,19 +1,19 @@
-"""The network of RSLLM, in which titles and ID embeddings meet."""
+"""The network of RSLLM: titles as tokens, and ID embeddings projected into the backbone's input."""
 
 import torch
 from torch import Tensor, nn
 
-from cllm4rec.corpora.padding import Batch
+from cllm4rec.corpora.rsllm import AnswerBatch, ContrastiveBatch
 from cllm4rec.models.language.backbone import Backbone
 from cllm4rec.models.rsllm.config import RSLLMConfig
 from cllm4rec.training.losses import item_contrast, multinomial_nll, user_contrast
 
 
 class RSLLMNet(nn.Module):
-    """Backbone, table of ID embeddings e_j (n_items, d_s), and the projector P: d_s -> d into the backbone's input.
+    """Backbone, ID embeddings e_j (n_items, d_s), and the projector P: d_s -> d into the backbone's input.
 
-    P is two linear layers with a ReLU between. It starts as an isometry (x = relu(x) - relu(-x), turned into d), so that soft
-    tokens are related as the embeddings of the sequential recommender are.
+    P is two linear layers with a ReLU between them. It starts as an isometry: x = relu(x) - relu(-x), rotated
+    into d dimensions. So soft tokens start with the geometry of the sequential recommender's embeddings.
     """
 
     def __init__(self, backbone: Backbone, config: RSLLMConfig, embeddings: Tensor) -> None:
@@ -23,64 +23,80 @@ class RSLLMNet(nn.Module):
         n = embeddings.shape[1]
         inner, outer = nn.Linear(n, 2 * n), nn.Linear(2 * n, backbone.width)
         self.norm = nn.LayerNorm(backbone.width)
-        turned = nn.init.orthogonal_(torch.empty(backbone.width, n))
+        rotation = nn.init.orthogonal_(torch.empty(backbone.width, n))
         with torch.no_grad():
             inner.weight.copy_(torch.cat([torch.eye(n), -torch.eye(n)]))
-            outer.weight.copy_(torch.cat([turned, -turned], dim=1))
+            outer.weight.copy_(torch.cat([rotation, -rotation], dim=1))
             inner.bias.zero_()
             outer.bias.zero_()
         self.projector = nn.Sequential(inner, nn.ReLU(), outer)
 
     def projected(self, items: Tensor | None = None) -> Tensor:
-        """P(e_j) of items (M,), or of all: (M, d)."""
-        table: Tensor = self.projector(self.items if items is None else self.items[items])
-        return table
+        """P(e_j), (M, d), of items (M,) or of all items."""
+        projected: Tensor = self.projector(self.items if items is None else self.items[items])
+        return projected
 
-    def forward(self, objective: str, batch: Batch) -> dict[str, Tensor]:
-        """Loss terms, each summed over the batch: of the answers' words, C_item and C_user."""
-        config, contrasts = self.config, "items" in batch
-        table = self.projected(batch["items"] if contrasts else batch["tokens"].new_zeros(1))
-        raw = self.backbone(batch["tokens"], batch["mask"], table).flatten(0, 1)
-        words = batch["words"] if contrasts else batch["targets"]
-        terms = {
-            objective: multinomial_nll(raw[batch["read"]], self.backbone.word_head, batch["rows"], words)
-        }
-        if not contrasts:
-            return terms
-        sample, groups = batch["sample"], batch["groups"]
+    def forward(self, objective: str, batch: AnswerBatch) -> dict[str, Tensor]:
+        """Loss terms, summed over the batch: the NLL of the answers, in stage 2 also C_item and C_user."""
+        # The prompts of stage 1 have no soft token: any item will do.
+        items = batch.items if isinstance(batch, ContrastiveBatch) else batch.tokens.new_zeros(1)
+        projected = self.projected(items)  # (M, d)
+        hidden = self.backbone(batch.tokens, batch.mask, projected).flatten(0, 1)  # (B * L, d)
+        states, targets = hidden[batch.state_index], batch.target_tokens  # (T, d), (T,)
+        rows = torch.arange(len(targets), device=targets.device)
+        terms = {objective: multinomial_nll(states, self.backbone.word_head, rows, targets)}
+        if isinstance(batch, ContrastiveBatch):
+            terms |= self._contrasts(batch, hidden, projected)
+        return terms
+
+    def _contrasts(self, batch: ContrastiveBatch, hidden: Tensor, projected: Tensor) -> dict[str, Tensor]:
+        """The contrastive losses, times alpha and beta; a loss of weight 0 is left out.
+
+        Args:
+            batch: its indices local_ are those of `projected`.
+            hidden: (B * L, d) states.
+            projected: (M, d), P(e_j) of the items of the batch.
+        """
+        config, terms = self.config, {}
         if config.beta:
-            hard = batch["hard"][batch["targets_of"]] if batch["hard"].shape[1] else None
-            states = self.norm(raw[batch["states"]])
+            hard = batch.local_hard[batch.history_rows] if batch.local_hard.shape[1] else None  # (R, H)
+            states = self.norm(hidden[batch.history_index])  # (R, d)
             terms["C_user"] = config.beta * user_contrast(
-                states, table, batch["targets"], sample, groups, hard
+                states, projected, batch.local_targets, batch.local_sample, batch.groups, hard
             )
-        if config.alpha and len(batch["title_words"]):
-            titles, titled = mean_states(raw, batch["title_words"], batch["title_rows"], batch["titled"])
+        if config.alpha and len(batch.title_index):
+            titles, items = mean_states(hidden, batch.title_index, batch.title_rows, batch.local_history)
             terms["C_item"] = config.alpha * item_contrast(
-                self.norm(titles), table, titled, sample, groups, config.temperature
+                self.norm(titles), projected, items, batch.local_sample, batch.groups, config.temperature
             )
         return terms
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trained parameters: the table, the projector and what is trained of the backbone."""
+        """Trained parameters: ID embeddings, the projector, and the trained ones of the backbone."""
         backbone = [p for p in self.backbone.parameters() if p.requires_grad]
         projectors = [*self.projector.parameters(), *self.norm.parameters()]
         return {"e": [self.items], "P": projectors, "backbone": backbone}
 
     def diagnostics(self) -> dict[str, float]:
-        """Nothing further."""
+        """None."""
         return {}
 
 
-def mean_states(states: Tensor, places: Tensor, rows: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean state over the words of each title (R, d), and the items (R,) that they name; items without words are left out.
+def mean_states(
+    hidden: Tensor, title_index: Tensor, title_rows: Tensor, items: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The mean state over the tokens of each title. Items without title tokens are left out.
 
     Args:
-        states: (N, d).
-        places: (W,) of the words.
-        rows: (W,) ascending, which of `items` (P,) a word belongs to.
+        hidden: (N, d) states.
+        title_index: (W,) of the title tokens, among the states.
+        title_rows: (W,) ascending, the item (of P) that each title token belongs to.
+        items: (P,).
+
+    Returns:
+        Mean states (R, d), and the item (R,) of each.
     """
-    named, counts = torch.unique_consecutive(rows, return_counts=True)
-    number = torch.repeat_interleave(torch.arange(len(named), device=rows.device), counts)
-    summed = states.new_zeros(len(named), states.shape[1]).index_add(0, number, states[places])
-    return summed / counts[:, None], items[named]
+    titled, counts = torch.unique_consecutive(title_rows, return_counts=True)  # (R,)
+    title = torch.repeat_interleave(torch.arange(len(titled), device=title_rows.device), counts)  # (W,)
+    summed = hidden.new_zeros(len(titled), hidden.shape[1]).index_add(0, title, hidden[title_index])
+    return summed / counts[:, None], items[titled]

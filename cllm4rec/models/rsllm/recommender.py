@@ -1,4 +1,4 @@
-"""RSLLM: behaviour as a language, titles and the ID embeddings of a sequential recommender in one prompt (arXiv 2412.16933)."""
+"""RSLLM: titles and the ID embeddings of a sequential recommender in one prompt (arXiv 2412.16933)."""
 
 import hashlib
 from dataclasses import replace
@@ -12,8 +12,6 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from cllm4rec.corpora.base import as_tensors
-from cllm4rec.corpora.padding import batches_by_length
 from cllm4rec.corpora.prompts import OF_RSLLM, training_texts
 from cllm4rec.corpora.rsllm import AnswerCorpus, ContrastiveCorpus, RSLLMCorpusOptions
 from cllm4rec.corpora.rsllm_prompts import PromptWriter
@@ -34,25 +32,28 @@ from cllm4rec.models.sequential.base import SequentialRecommender
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.objective import Objective
 
-TOKENS_AT_ONCE = 1 << 14  # padded tokens of a forward pass when scoring
-CONVENTIONAL = ("sasrec", "gru4rec")  # systems whose ID embeddings can be taken
+CONVENTIONAL = ("sasrec", "gru4rec")  # systems whose ID embeddings can be used
 
 
 class RSLLM(LanguageRecommender):
-    """First a conventional sequential recommender; stage 1 (`pretrain`): text-only prompts, the language-modelling loss of the
-    answers; stage 2 (`finetune`): unified prompts, that loss + alpha C_item + beta C_user.
+    """A language model that reads titles and soft tokens, trained in two stages on a sequential recommender.
 
-    Scores are the C_user scores: the state behind a history, by P(e_j) of every item, in one pass.
+    The sequential recommender is trained first. Stage 1 (`pretrain`): prompts of text alone, with the
+    language-modelling loss of the answers. Stage 2 (`finetune`): unified prompts, with that loss + alpha
+    C_item + beta C_user.
+
+    Scores are those of C_user: the inner product of a history's state and P(e_j) of each item.
     """
 
     name = "rsllm"
     config_class = RSLLMConfig
+    prompt_names = OF_RSLLM
     config: RSLLMConfig
     net: RSLLMNet
     validated_stages = ("finetune",)
     user_tokens = False
     sequential: SequentialRecommender
-    _written: tuple[pl.DataFrame, RSLLMConfig, PromptWriter] | None = None
+    _latest_writer: tuple[pl.DataFrame, RSLLMConfig, PromptWriter] | None = None
 
     @property
     def base_system(self) -> str | None:
@@ -62,7 +63,7 @@ class RSLLM(LanguageRecommender):
         super().check(train)
         self._titles(train.item_texts.get("title"), train.n_items)
         if self.base_system is None and self.trained_base is None:
-            self.trained_base = self._fitting(
+            self.trained_base = self._as_sequential(
                 load(self.moved.get("sequential", self.config.sequential), train)
             )
         if self.config.candidates:
@@ -74,12 +75,13 @@ class RSLLM(LanguageRecommender):
     def _check_candidates(self, train: Dataset) -> None:
         groups, events = title_groups(train.items), train.interactions
         n_groups = int(groups.max(initial=0)) + 1
-        own = np.unique(events.users * n_groups + groups[events.items]) // n_groups
-        left = len(np.unique(groups)) - np.bincount(own).max(initial=0)
-        if self.config.candidates > left + 1:
+        pairs = np.unique(events.users * n_groups + groups[events.items])  # distinct users and titles
+        most_titles = np.bincount(pairs // n_groups).max(initial=0)  # of a history
+        n_left = len(np.unique(groups)) - most_titles
+        if self.config.candidates > n_left + 1:
             raise ValueError(
-                f"--candidates {self.config.candidates}: of {train.n_items:,} items only {left:,} titles are left beside the "
-                "longest history: name fewer"
+                f"`candidates` {self.config.candidates}: of {train.n_items:,} items only {n_left:,} titles "
+                "are not in the longest history: name fewer"
             )
 
     def _before(
@@ -90,26 +92,32 @@ class RSLLM(LanguageRecommender):
         accelerator: Accelerator,
         seed: int,
     ) -> None:
-        """Take the sequential recommender from its run, or train it here if it was not given.
+        """Use the trained sequential recommender, load it from its run, or train it here.
 
         Raises:
             ValueError: the run is of another system, or of other data.
         """
         if self.trained_base is not None:
-            self.sequential = self._fitting(self.trained_base)
+            self.sequential = self._as_sequential(self.trained_base)
         elif self.base_system is not None:
-            self.sequential = self._fitting(system_class(self.base_system)())
+            self.sequential = self._as_sequential(system_class(self.base_system)())
             training = replace(self.sequential.config_class.training["pretrain"], seed=seed)
             self.sequential.fit(train, validation, training, accelerator=accelerator, seen=seen)
         else:
-            self.sequential = self._fitting(load(self.config.sequential, train))
+            self.sequential = self._as_sequential(load(self.config.sequential, train))
 
-    def _fitting(self, found: Recommender) -> SequentialRecommender:
-        if not isinstance(found, SequentialRecommender):
+    def _as_sequential(self, model: Recommender) -> SequentialRecommender:
+        """The model, if it is a sequential recommender.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if not isinstance(model, SequentialRecommender):
             raise ValueError(
-                f"--sequential {self.config.sequential} is a run of {found.name}: it may be {' or '.join(CONVENTIONAL)}"
+                f"`sequential` {self.config.sequential} is a run of {model.name}: it may be "
+                f"{' or '.join(CONVENTIONAL)}"
             )
-        return found
+        return model
 
     def _build(self, train: Dataset, seed: int) -> RSLLMNet:
         titles = self._titles(train.item_texts.get("title"), train.n_items)
@@ -121,7 +129,7 @@ class RSLLM(LanguageRecommender):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = RSLLMNet(backbone, self.config, self.sequential.net.items.detach().cpu())
-        with torch.no_grad():  # soft tokens begin as wide as words
+        with torch.no_grad():  # soft tokens start with the standard deviation of word embeddings
             backbone.id_scale = (
                 float(backbone.words.std()) * backbone.word_scale / float(net.projected().std())
             )
@@ -133,7 +141,7 @@ class RSLLM(LanguageRecommender):
             raise ValueError(
                 f"{folder} is damaged (model.json: sequential is {shorten(repr(name))}): {REMEDY}"
             )
-        self.sequential = self._fitting(system_class(name).load(folder / "sequential"))
+        self.sequential = self._as_sequential(system_class(name).load(folder / "sequential"))
         backbone = self._restored_backbone(folder, described, shapes)
         return RSLLMNet(backbone, self.config, self.sequential.net.items.detach().cpu())
 
@@ -159,97 +167,117 @@ class RSLLM(LanguageRecommender):
         """
         if titles is None and self.config.prompt != "ids":
             raise ValueError(
-                "rsllm reads titles, and the items have none: prepare with --items FILE, or take --prompt ids"
+                "rsllm reads titles, and the items have none: prepare the dataset with `items`, or set "
+                "`prompt` to ids"
             )
         return [""] * n_items if titles is None else titles
 
     def writer(self, items: pl.DataFrame) -> PromptWriter:
-        """Writes prompts about the items of a dataset's table."""
-        if self._written is None or self._written[0] is not items or self._written[1] != self.config:
-            titles = self._titles(
-                items["title"].fill_null("").to_list() if "title" in items.columns else None, len(items)
-            )
-            writer = PromptWriter(self.tokenizer, titles, self.config.prompt, self.config.title_words)
-            self._written = (items, self.config, writer)
-        return self._written[2]
+        """Writes prompts about the items of a dataset's table; the latest writer is kept."""
+        if self._latest_writer is not None:
+            table, config, writer = self._latest_writer
+            if table is items and config == self.config:
+                return writer
+        titles = items["title"].fill_null("").to_list() if "title" in items.columns else None
+        writer = PromptWriter(
+            self.tokenizer, self._titles(titles, len(items)), self.config.prompt, self.config.title_words
+        )
+        self._latest_writer = (items, self.config, writer)
+        return writer
 
     def _objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
-        own, groups = self.config, title_groups(train.items)
+        settings, groups = self.config, title_groups(train.items)
         options = RSLLMCorpusOptions(
-            self.net.backbone.context, own.length, own.candidates, own.negatives, config.seed
+            context=self.net.backbone.context,
+            length=settings.length,
+            candidates=settings.candidates,
+            negatives=settings.negatives,
+            seed=config.seed,
         )
-        form = "text" if stage == "pretrain" else own.prompt
+        form = "text" if stage == "pretrain" else settings.prompt
         titles = self._titles(train.item_texts.get("title"), train.n_items)
-        writer = PromptWriter(self.tokenizer, titles, form, own.title_words)
+        writer = PromptWriter(self.tokenizer, titles, form, settings.title_words)
         if stage == "pretrain":
             return [Objective("answer", AnswerCorpus(train.interactions, writer, groups, options))]
-        return [
-            Objective(
-                "answer", ContrastiveCorpus(train.interactions, writer, groups, options, self._hard(train))
-            )
-        ]
+        hard = self._hard_negatives(train)
+        return [Objective("answer", ContrastiveCorpus(train.interactions, writer, groups, options, hard))]
 
-    def _hard(self, train: Dataset) -> np.ndarray:
-        """For each user the items that the sequential recommender ranks first among those not taken, int64 (n_users, H)."""
-        n = (
-            min(self.config.hard, train.n_items) if self.config.negatives < train.n_items else 0
-        )  # else all are contrasted with
-        hard = np.zeros((train.n_users, n), dtype=np.int64)
+    def _hard_negatives(self, train: Dataset) -> np.ndarray:
+        """The top-ranked unseen items of the sequential recommender for each user, int64 (n_users, H)."""
+        n_hard = min(self.config.hard, train.n_items)
+        if self.config.negatives >= train.n_items:
+            n_hard = 0  # all items are negatives already
+        hard = np.zeros((train.n_users, n_hard), dtype=np.int64)
         users = np.flatnonzero(np.diff(train.interactions.indptr) > 0)
-        if n:
-            for part in self.sequential.recommend_batches(users, train, n):
-                hard[part.users] = np.maximum(np.where(part.items >= 0, part.items, part.items[:, :1]), 0)
+        if n_hard:
+            for lists in self.sequential.recommend_batches(users, train, n_hard):
+                # Where fewer items are unseen, the first is repeated.
+                hard[lists.users] = np.maximum(np.where(lists.items >= 0, lists.items, lists.items[:, :1]), 0)
         return hard
 
     @torch.no_grad()
     def _vectors(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
-        writer, context = self.writer(seen.items), self.net.backbone.context
+        writer, backbone, projected = self.writer(seen.items), self.net.backbone, self.net.projected()
         items = seen.interactions.histories(users).last(self.config.length)
-        tokens = np.bincount(items.rows, weights=writer.written.lengths[items.values], minlength=len(users))
-        states = torch.zeros(len(users), self.net.backbone.width, device=self.device)
-        self.net.eval()
-        table = self.net.projected()
-        for rows in batches_by_length(tokens.astype(np.int64) + 20, TOKENS_AT_ONCE):
-            prompts, _ = writer.fill(items.take(rows), context, asked=False)
-            batch = as_tensors(tokens=prompts.tokens, mask=prompts.mask, query=prompts.query)
-            batch = {name: t.to(self.device) for name, t in batch.items()}
-            own = self.net.backbone(batch["tokens"], batch["mask"], table).flatten(0, 1)[batch["query"]]
-            states[torch.from_numpy(rows)] = self.net.norm(own).to(torch.float32)
-        return states, table
+
+        def encode(rows: np.ndarray) -> Tensor:
+            prompts, _ = writer.fill(items.take(rows), backbone.context, asked=False)
+            tokens, mask = (
+                torch.from_numpy(array).to(self.device) for array in (prompts.tokens, prompts.mask)
+            )
+            hidden = backbone(tokens, mask, projected).flatten(0, 1)  # (b * L, d)
+            return self.net.norm(hidden[torch.from_numpy(prompts.query_index).to(self.device)])
+
+        lengths = writer.templates["next"].n_fixed + writer.expand(items).lengths
+        return self._encode_by_length(lengths, backbone.width, encode), projected
 
     @torch.no_grad()
     def choose(
         self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores"
     ) -> np.ndarray:
-        """As every system by scores, those of C_user; and in words: by `likelihood` of the candidates' titles (mean over the
-        words), or by `generation` of one title, -1 where it is none of them."""
+        """Choose one candidate for each user.
+
+        Args:
+            users: numbers of users in `seen`, (B,).
+            candidates: item numbers (B, C).
+            seen: the events the model may look at.
+            by: "scores": those of C_user; "likelihood": of the candidates' titles, mean log-probability of a
+                token; "generation": of one title.
+
+        Returns:
+            Indices into the candidates, int64 (B,); -1 where no title is generated or no candidate has one.
+
+        Raises:
+            ValueError: `by` is another word, or the items have no titles and titles are asked for.
+        """
         if by == "scores":
             return super().choose(users, candidates, seen)
-        writer, table = self.writer(seen.items), self.net.projected()
+        if by not in ("likelihood", "generation"):
+            raise ValueError(f"`by` is {by!r}: rsllm chooses by scores, likelihood or generation")
+        writer, projected = self.writer(seen.items), self.net.projected()
         if not len(writer.titles.values):
-            raise ValueError(f"--by {by} answers with titles, and the items have none: choose by scores")
+            raise ValueError(f"`by` {by} answers with titles, and the items have none: choose by scores")
         self.net.eval()
         chosen = np.empty(len(users), dtype=np.int64)
         for row, user in enumerate(users):
-            answers = [torch.from_numpy(answer) for answer in writer.answers_of(candidates[row])]
+            answers = [torch.from_numpy(tokens) for tokens in writer.answers_of(candidates[row])]
+            longest = max(len(answer) for answer in answers)
             history = Ragged.from_lists([seen.interactions.history(int(user))[-self.config.length :]])
             named = Ragged.from_lists([candidates[row]]) if self.config.candidates else None
-            most = max(len(answer) for answer in answers)
-            prompts, _ = writer.fill(history, self.net.backbone.context - most, named)
+            prompts, _ = writer.fill(history, self.net.backbone.context - longest, named)
             prompt = torch.from_numpy(prompts.tokens[0]).to(self.device)
             if by == "likelihood":
-                own = likelihoods(
-                    self.net.backbone, prompt, [answer.to(self.device) for answer in answers], table
-                )
-                own[
-                    torch.tensor([len(answer) == 1 for answer in answers])
-                ] = -torch.inf  # no title: nothing to answer with
-                chosen[row] = int(own.argmax()) if own.max() > -torch.inf else -1
-            elif by == "generation":
-                words = generate(self.net.backbone, prompt, self.tokenizer.end, most, table)
-                chosen[row] = next(
-                    (i for i, answer in enumerate(answers) if words and answer[:-1].tolist() == words), -1
-                )
+                chosen[row] = self._likeliest(prompt, answers, projected)
             else:
-                raise ValueError(f"by is {by!r}: rsllm chooses by scores, likelihood or generation")
+                tokens = generate(self.net.backbone, prompt, self.tokenizer.end, longest, projected)
+                titles = [answer[:-1].tolist() for answer in answers]  # without the end token
+                chosen[row] = titles.index(tokens) if tokens and tokens in titles else -1
         return chosen
+
+    def _likeliest(self, prompt: Tensor, answers: list[Tensor], projected: Tensor) -> int:
+        """Index of the likeliest of the answers (tokens) to a prompt (L,); -1 if none has a title."""
+        on_device = [answer.to(self.device) for answer in answers]
+        likelihood = likelihoods(self.net.backbone, prompt, on_device, projected)  # (C,)
+        untitled = torch.tensor([len(answer) == 1 for answer in answers])  # nothing but the end token
+        likelihood[untitled] = -torch.inf
+        return int(likelihood.argmax()) if likelihood.max() > -torch.inf else -1

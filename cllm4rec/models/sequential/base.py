@@ -1,4 +1,4 @@
-"""What conventional sequential recommenders share: an embedding an item, an encoder of sequences, a softmax over items."""
+"""Conventional sequential recommenders: item embeddings, an encoder, a softmax over all items."""
 
 from abc import abstractmethod
 from pathlib import Path
@@ -8,20 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cllm4rec.corpora.next_item import NextItemCorpus, next_item_inputs
-from cllm4rec.corpora.padding import Batch, batches_by_length
+from cllm4rec.corpora.next_item import ItemSequences, NextItemBatch, NextItemCorpus, item_sequences
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.damage import reading
 from cllm4rec.models.base import REMEDY, Shapes
 from cllm4rec.models.description import ModelDescription, check_layers, check_shapes
-from cllm4rec.models.language.backbone import ID_EMBEDDING_STD
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.sequential.config import SequentialConfig
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.losses import multinomial_nll
 from cllm4rec.training.objective import Objective
 
-ITEMS_AT_ONCE = 1 << 15  # padded items of a forward pass when scoring
+EMBEDDING_STD = 0.02  # standard deviation of item and position embeddings at the start
 
 
 class SequentialNet(nn.Module):
@@ -30,36 +28,37 @@ class SequentialNet(nn.Module):
     def __init__(self, config: SequentialConfig, n_items: int) -> None:
         super().__init__()
         self.config = config
-        self.items = nn.Parameter(torch.randn(n_items, config.width) * ID_EMBEDDING_STD)
+        self.items = nn.Parameter(torch.randn(n_items, config.width) * EMBEDDING_STD)
 
     @abstractmethod
-    def encode(self, embedded: Tensor, batch: Batch) -> Tensor:
-        """States (B, L, d) of sequences (B, L, d), each from the items up to its own."""
+    def encode(self, embedded: Tensor, sequences: ItemSequences) -> Tensor:
+        """States (B, L, d) of embedded sequences (B, L, d), each from its item and those before it."""
 
-    def states(self, batch: Batch) -> Tensor:
-        """States (B, L, d) of a batch that `next_item_inputs` gave."""
-        embedded = self.items[batch["tokens"]] * self.config.width**0.5
-        return self.encode(functional.dropout(embedded, self.config.dropout, self.training), batch)
+    def states(self, sequences: ItemSequences) -> Tensor:
+        """States (B, L, d) of sequences."""
+        embedded = self.items[sequences.tokens] * self.config.width**0.5
+        return self.encode(functional.dropout(embedded, self.config.dropout, self.training), sequences)
 
-    def forward(self, objective: str, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy of the next item over the whole catalogue, summed over the places of the batch."""
-        states = self.states(batch).flatten(0, 1)[batch["read"]]
-        return {objective: multinomial_nll(states, self.items, batch["rows"], batch["targets"])}
+    def forward(self, objective: str, batch: NextItemBatch) -> dict[str, Tensor]:
+        """Cross-entropy of the next items over the whole catalogue, summed."""
+        states, targets = self.states(batch).flatten(0, 1)[batch.state_index], batch.target_items
+        rows = torch.arange(len(targets), device=targets.device)
+        return {objective: multinomial_nll(states, self.items, rows, targets)}
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trained parameters: the table of items and the encoder."""
+        """Trained parameters: the item embeddings and the encoder."""
         return {
             "items": [self.items],
             "encoder": [p for name, p in self.named_parameters() if name != "items"],
         }
 
     def diagnostics(self) -> dict[str, float]:
-        """Nothing further."""
+        """None."""
         return {}
 
 
 class SequentialRecommender(NeuralRecommender):
-    """What comes next, from the items before it, in time order. One stage; users are their histories and nothing else."""
+    """Predicts the next item from the items before it, in time order. A user is nothing but a history."""
 
     config_class = SequentialConfig
     config: SequentialConfig
@@ -86,14 +85,10 @@ class SequentialRecommender(NeuralRecommender):
     @torch.no_grad()
     def _vectors(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
         items = seen.interactions.histories(users).last(self.config.length)
-        states = torch.zeros(len(users), self.config.width, device=self.device)
-        self.net.eval()
-        for rows in batches_by_length(items.lengths, ITEMS_AT_ONCE):
-            rows = rows[items.lengths[rows] > 0]
-            if len(rows):
-                batch = {name: t.to(self.device) for name, t in next_item_inputs(items.take(rows)).items()}
-                last = batch["mask"].sum(1) - 1
-                states[torch.from_numpy(rows)] = self.net.states(batch)[torch.arange(len(rows)), last].to(
-                    torch.float32
-                )
-        return states, self.net.items.detach()
+
+        def encode(rows: np.ndarray) -> Tensor:
+            sequences = item_sequences(items.take(rows)).to(self.device)
+            newest = sequences.mask.sum(1) - 1  # (b,)
+            return self.net.states(sequences)[torch.arange(len(rows)), newest]
+
+        return self._encode_by_length(items.lengths, self.config.width, encode), self.net.items.detach()

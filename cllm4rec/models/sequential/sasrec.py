@@ -3,21 +3,22 @@
 import torch
 from torch import Tensor, nn
 
-from cllm4rec.corpora.padding import Batch
-from cllm4rec.models.language.backbone import ID_EMBEDDING_STD
-from cllm4rec.models.sequential.base import SequentialNet, SequentialRecommender
+from cllm4rec.corpora.next_item import ItemSequences
+from cllm4rec.models.sequential.base import EMBEDDING_STD, SequentialNet, SequentialRecommender
 from cllm4rec.models.sequential.config import SASRecConfig
 
 
 class SASRecNet(SequentialNet):
-    """Pre-norm Transformer layers with causal attention; a place is counted from the end of the history, so that the
-    newest item has the same one in every history."""
+    """Pre-norm Transformer layers with causal attention.
+
+    Positions are counted from the end: the newest item of each history has position 0.
+    """
 
     config: SASRecConfig
 
     def __init__(self, config: SASRecConfig, n_items: int) -> None:
         super().__init__(config, n_items)
-        self.ages = nn.Parameter(torch.randn(config.length, config.width) * ID_EMBEDDING_STD)
+        self.ages = nn.Parameter(torch.randn(config.length, config.width) * EMBEDDING_STD)
         layer = nn.TransformerEncoderLayer(
             config.width,
             config.heads,
@@ -31,18 +32,19 @@ class SASRecNet(SequentialNet):
             layer, config.layers, nn.LayerNorm(config.width), enable_nested_tensor=False
         )
 
-    def encode(self, embedded: Tensor, batch: Batch) -> Tensor:
+    def encode(self, embedded: Tensor, sequences: ItemSequences) -> Tensor:
         length = embedded.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=embedded.device).triu(
-            1
-        )  # True: not seen
-        # padding stands on the right, where causal attention does not look
-        return self.layers(embedded + self.ages[batch["ages"]], mask=causal, is_causal=True)
+        hidden = torch.ones(length, length, dtype=torch.bool, device=embedded.device).triu(1)  # (L, L)
+        # Padding needs no mask: it is on the right, which causal attention does not see.
+        return self.layers(embedded + self.ages[sequences.ages], mask=hidden, is_causal=True)
 
 
 class SASRec(SequentialRecommender):
-    """Kang and McAuley, "Self-Attentive Sequential Recommendation", 2018, with the cross-entropy over the whole catalogue
-    in the place of sampled binary losses (Klenitskiy and Vasilev, "Turning Dross Into Gold Loss", 2023)."""
+    """SASRec with the cross-entropy over the whole catalogue instead of a sampled binary loss.
+
+    Sources: Kang and McAuley, "Self-Attentive Sequential Recommendation", 2018; Klenitskiy and Vasilev,
+        "Turning Dross Into Gold Loss", 2023.
+    """
 
     name = "sasrec"
     config_class = SASRecConfig

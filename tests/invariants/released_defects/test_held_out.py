@@ -47,8 +47,8 @@ def test_held_out_items_are_in_no_history() -> None:
             examples = np.arange(len(corpus.users))
             batch = corpus.batch(examples, epoch=0)
             for row, user in enumerate(corpus.users.tolist()):
-                items = items_of(batch["tokens"][row][batch["mask"][row]])
+                items = items_of(batch.tokens[row][batch.mask[row]])
                 if objective.name == "recommend":
-                    items += batch["targets"][batch["rows"] == row].tolist()
+                    items += batch.target_items[batch.target_rows == row].tolist()
                 assert items
                 assert not pairs & {(user, item) for item in items}

@@ -1,6 +1,7 @@
 """Defects 4, 5, 7 and 11 of CLLM4Rec's released code do not occur: truncation, order, padding, first item."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from cllm4rec.corpora.content import ContentCorpus, content_documents
 from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions
+from cllm4rec.corpora.history_batches import HistoryPrompts
 from cllm4rec.corpora.prompts import Template
 from cllm4rec.models.language import backbone
 from tests.support.released_defects import (
@@ -38,14 +40,14 @@ def test_truncation_keeps_the_query(order: str) -> None:
     batch = corpus.batch(examples, epoch=0)
     assert max(len(history) for history in histories(corpus, examples)) > 10
     for row, history in enumerate(histories(corpus, examples)):
-        tokens = batch["tokens"][row][batch["mask"][row]]
+        tokens = batch.tokens[row][batch.mask[row]]
         query = [token for token in tokens.tolist()[-len(query_tokens()) :] if token < n_words]
         assert len(tokens) <= fixed + 3
         assert query[-len(words) :] == words
         shown = items_of(tokens)
         assert len(shown) <= 3
         if order == "time" and len(history) > 12:
-            n_masked = int((batch["rows"] == row).sum())
+            n_masked = int((batch.target_rows == row).sum())
             assert shown == history[: len(history) - n_masked][-3:], "the oldest items are left out"
 
 
@@ -55,10 +57,8 @@ def test_truncation_keeps_the_query_when_scoring(monkeypatch: pytest.MonkeyPatch
     read: list[list[int]] = []
     original: Callable[..., Tensor] = net.user_states
 
-    def noted(batch: dict[str, Tensor], finetuned: bool = True) -> Tensor:
-        read.extend(
-            tokens[mask].tolist() for tokens, mask in zip(batch["tokens"], batch["mask"], strict=True)
-        )
+    def noted(batch: HistoryPrompts, finetuned: bool = True) -> Tensor:
+        read.extend(tokens[mask].tolist() for tokens, mask in zip(batch.tokens, batch.mask, strict=True))
         return original(batch, finetuned)
 
     monkeypatch.setattr(backbone, "CONTEXT", fixed + 4)
@@ -95,7 +95,7 @@ def test_items_are_reordered_and_examples_shuffled_in_pretraining() -> None:
     texts = []
     for epoch in (0, 1):
         batch = corpus.batch(examples, epoch)
-        texts.append([items_of(batch["tokens"][row][batch["mask"][row]]) for row in range(len(examples))])
+        texts.append([items_of(batch.tokens[row][batch.mask[row]]) for row in range(len(examples))])
     moved, ascending = 0, 0
     for items, next_items, history in zip(*texts, histories(corpus, examples), strict=True):
         assert sorted(items) == sorted(next_items) == sorted(history)
@@ -120,10 +120,10 @@ def test_the_order_of_an_example_depends_on_seed_and_epoch_not_on_its_batch() ->
     together = corpus.batch(np.arange(12), epoch=4)
     for example in range(12):
         alone = corpus.batch(np.array([example]), epoch=4)
-        tokens = together["tokens"][example][together["mask"][example]]
-        assert tokens.tolist() == alone["tokens"][0].tolist()
+        tokens = together.tokens[example][together.mask[example]]
+        assert tokens.tolist() == alone.tokens[0].tolist()
     other_seed = recommendation_corpus(user_dropping=0.3, seed=1).batch(np.arange(12), epoch=4)
-    assert other_seed["tokens"].tolist() != together["tokens"].tolist()
+    assert other_seed.tokens.tolist() != together.tokens.tolist()
 
 
 # 7: the pad id is the id of a word and must change nothing
@@ -132,10 +132,10 @@ def test_padding_token_changes_nothing(finetuned: bool) -> None:
     net = trained_model().net
     corpus = recommendation_corpus()
     batch = corpus.batch(np.arange(8), epoch=0)
-    assert not batch["mask"].all(), "examples of unequal length"
+    assert not batch.mask.all(), "examples of unequal length"
     states = net.user_states(batch, finetuned).detach()
     for filler in (1, net.backbone.n_words - 1, net.backbone.n_words + 5):
-        other = batch | {"tokens": batch["tokens"].masked_fill(~batch["mask"], filler)}
+        other = replace(batch, tokens=batch.tokens.masked_fill(~batch.mask, filler))
         torch.testing.assert_close(net.user_states(other, finetuned).detach(), states, rtol=1e-6, atol=1e-6)
 
 
@@ -146,10 +146,10 @@ def test_padding_token_gets_no_gradient() -> None:
     net("recommend", batch)["recommend"].backward()
     words = net.backbone.words.grad.abs().sum(1)
     net.zero_grad()
-    in_prompts = set(batch["tokens"][batch["mask"]].unique().tolist())
+    in_prompts = set(batch.tokens[batch.mask].unique().tolist())
     assert 0 not in in_prompts
-    assert (~batch["mask"]).any()
-    assert batch["tokens"][~batch["mask"]].unique().tolist() == [0]
+    assert (~batch.mask).any()
+    assert batch.tokens[~batch.mask].unique().tolist() == [0]
     assert set(torch.nonzero(words).flatten().tolist()) <= in_prompts
 
 
@@ -160,18 +160,18 @@ def test_first_item_of_every_main_text_is_predicted(user_dropping: float) -> Non
     corpus = CollaborativeCorpus(small_dataset().train.interactions, trained_model().tokenizer, options)
     examples = corpus.selection(0)
     batch = corpus.batch(examples, epoch=0)
-    width = batch["tokens"].shape[1]
+    width = batch.tokens.shape[1]
     template = Template.compile("collaborative", trained_model().tokenizer)
     last_word = int(template.pieces[template.history - 1][-1])
     for row, history in enumerate(histories(corpus, examples)):
-        in_row = batch["read"] // width == row
-        predicted = batch["targets"][batch["rows"][in_row]]
-        items = items_of(batch["tokens"][row][batch["mask"][row]])
+        in_row = batch.state_index // width == row
+        predicted = batch.target_items[in_row]
+        items = items_of(batch.tokens[row][batch.mask[row]])
         assert predicted.tolist() == items
         assert sorted(items) == sorted(history)
-        first = int(batch["read"][in_row][0]) % width
-        assert batch["tokens"][row, first] == last_word, "the first item is predicted from the prompt's end"
-        assert items_of(batch["tokens"][row, first + 1 : first + 2]) == items[:1]
+        first = int(batch.state_index[in_row][0]) % width
+        assert batch.tokens[row, first] == last_word, "the first item is predicted from the prompt's end"
+        assert items_of(batch.tokens[row, first + 1 : first + 2]) == items[:1]
 
 
 @pytest.mark.parametrize("user_dropping", [0.0, 1.0])
@@ -183,13 +183,13 @@ def test_first_word_and_the_end_of_every_text_are_predicted(user_dropping: float
     )
     examples = corpus.selection(0)[:64]
     batch = corpus.batch(examples, epoch=0)
-    width = batch["tokens"].shape[1]
+    width = batch.tokens.shape[1]
     assert {documents[example][0] for example in examples} == {"item", "review"}
     for row, example in enumerate(examples):
         template, field, _, _, words = documents[example]
-        in_row = batch["read"] // width == row
-        assert batch["targets"][in_row].tolist() == [*words.tolist(), tokenizer.end]
-        first = int(batch["read"][in_row][0]) % width
+        in_row = batch.state_index // width == row
+        assert batch.target_tokens[in_row].tolist() == [*words.tolist(), tokenizer.end]
+        first = int(batch.state_index[in_row][0]) % width
         last_word = Template.compile(template, tokenizer, field).pieces[-1][-1]
-        assert batch["tokens"][row, first] == int(last_word)
-        assert batch["tokens"][row, first + 1] == words[0]
+        assert batch.tokens[row, first] == int(last_word)
+        assert batch.tokens[row, first + 1] == words[0]

@@ -32,12 +32,12 @@ def test_finetuning_regulariser_touches_the_items_of_the_prompt() -> None:
         gradient = torch.cat([users.to_dense(), items])
         pulled = gradient.abs().sum(1) > 0
         expected = torch.zeros(len(table))
-        expected.index_add_(0, batch["ids"], batch["weights"])
+        expected.index_add_(0, batch.ids, batch.id_weights)
         torch.testing.assert_close(gradient, -difference * expected[:, None], rtol=1e-4, atol=1e-6)
     finally:
         net.content.fill(kept)
         net.zero_grad()
-    in_prompt = {n_users + item for item in items_of(batch["tokens"][batch["mask"]])}
+    in_prompt = {n_users + item for item in items_of(batch.tokens[batch.mask])}
     users = set(corpus.users[:5].tolist())
     assert len(in_prompt) > 5
     assert set(torch.nonzero(pulled).flatten().tolist()) == in_prompt | users
@@ -50,10 +50,13 @@ def test_targets_are_the_masked_items_only(order: str, targets: str) -> None:
     corpus = recommendation_corpus(order=order, targets=targets, mask_share=0.3)
     examples = corpus.selection(0)
     batch = corpus.batch(examples, epoch=0)
-    targeted = by_row(batch["rows"], batch["targets"], len(examples))
-    left_out = by_row(batch["shown_rows"], batch["shown"], len(examples))
+    targeted = by_row(batch.target_rows, batch.target_items, len(examples))
+    left_out: list[list[int]] = [[] for _ in examples]
+    assert (batch.excluded is not None) == (targets == "unseen")
+    if batch.excluded is not None:
+        left_out = by_row(batch.excluded.rows, batch.excluded.items, len(examples))
     for row, history in enumerate(histories(corpus, examples)):
-        shown = items_of(batch["tokens"][row][batch["mask"][row]])
+        shown = items_of(batch.tokens[row][batch.mask[row]])
         assert shown
         assert targeted[row]
         assert not set(shown) & set(targeted[row])
@@ -65,7 +68,7 @@ def test_all_items_are_targets_only_if_asked_for() -> None:
     corpus = recommendation_corpus(targets="all")
     examples = np.arange(10)
     batch = corpus.batch(examples, epoch=0)
-    targeted = by_row(batch["rows"], batch["targets"], 10)
+    targeted = by_row(batch.target_rows, batch.target_items, 10)
     assert [sorted(items) for items in targeted] == [sorted(items) for items in histories(corpus, examples)]
 
 
@@ -77,10 +80,10 @@ def test_a_user_with_one_training_item_learns_from_the_user_token_alone() -> Non
         train, trained_model().tokenizer, HistoryCorpusOptions(1024, user_dropping=1.0)
     )
     batch = corpus.batch(np.array([0, 1]), epoch=0)
-    assert items_of(batch["tokens"][0]) == []
-    assert (batch["tokens"][0] == trained_model().tokenizer.user(0)).any()
-    assert by_row(batch["rows"], batch["targets"], 2)[0] == [4]
-    assert len(items_of(batch["tokens"][1])) == 1
+    assert items_of(batch.tokens[0]) == []
+    assert (batch.tokens[0] == trained_model().tokenizer.user(0)).any()
+    assert by_row(batch.target_rows, batch.target_items, 2)[0] == [4]
+    assert len(items_of(batch.tokens[1])) == 1
 
 
 # 3: the masking ratio was ignored
@@ -89,7 +92,7 @@ def test_masking_ratio_is_respected(share: float) -> None:
     corpus = recommendation_corpus(mask_share=share)
     examples = corpus.selection(1)
     batch = corpus.batch(examples, epoch=1)
-    masked = by_row(batch["rows"], batch["targets"], len(examples))
+    masked = by_row(batch.target_rows, batch.target_items, len(examples))
     for history, hidden in zip(histories(corpus, examples), masked, strict=True):
         n = len(history)
         assert abs(len(hidden) - share * n) <= 0.5 + 1e-9 or len(hidden) in (1, n - 1)
@@ -100,6 +103,8 @@ def test_masked_items_are_drawn_anew_each_epoch() -> None:
     corpus = recommendation_corpus(mask_share=0.5)
     examples = np.arange(20)
     drawn = [corpus.batch(examples, epoch) for epoch in (0, 1, 0)]
-    hidden = [[sorted(items) for items in by_row(batch["rows"], batch["targets"], 20)] for batch in drawn]
+    hidden = [
+        [sorted(items) for items in by_row(batch.target_rows, batch.target_items, 20)] for batch in drawn
+    ]
     assert sum(a != b for a, b in zip(hidden[0], hidden[1], strict=True)) > 15
     assert hidden[0] == hidden[2]

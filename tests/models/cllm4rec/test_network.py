@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cllm4rec.corpora.histories import HistoryCorpusOptions, RecommendationCorpus, fill, prompt_batch
-from cllm4rec.corpora.padding import Batch
+from cllm4rec.corpora.histories import HistoryCorpusOptions, RecommendationCorpus
+from cllm4rec.corpora.history_batches import HistoryPrompts, fill, prompt_batch
 from cllm4rec.corpora.prompts import Template
 from cllm4rec.data.ragged import Ragged
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
@@ -31,7 +31,7 @@ def rough_model() -> CLLM4Rec:
     return model
 
 
-def recommendation_batch(histories: list[list[int]]) -> Batch:
+def recommendation_batch(histories: list[list[int]]) -> HistoryPrompts:
     """A prompt for each history, of users 0, 1, ..."""
     model = rough_model()
     items = Ragged.from_lists([np.array(history, dtype=np.int64) for history in histories])
@@ -42,11 +42,11 @@ def recommendation_batch(histories: list[list[int]]) -> Batch:
     )
 
 
-def order_free(batch: Batch) -> Tensor:
+def order_free(batch: HistoryPrompts) -> Tensor:
     """Mask of the item tokens, which attend without order."""
-    free = torch.zeros_like(batch["mask"]).flatten()
-    free[batch["pool"]] = True
-    return free.view_as(batch["mask"])
+    free = torch.zeros_like(batch.mask).flatten()
+    free[batch.item_index] = True
+    return free.view_as(batch.mask)
 
 
 @torch.no_grad()
@@ -55,11 +55,11 @@ def test_padding_changes_nothing(as_set: bool) -> None:
     net = rough_model().net
     batch = recommendation_batch([[1, 2, 3, 4], [5, 6, 7, 8]])
     free = order_free(batch) if as_set else None
-    states = net.backbone(batch["tokens"], batch["mask"], net.collaborative, free)
+    states = net.backbone(batch.tokens, batch.mask, net.collaborative, free)
     for filler in (0, 7, net.backbone.n_words + 3):
         pad = torch.full((2, 5), filler)
-        tokens = torch.cat([batch["tokens"], pad], dim=1)
-        mask = torch.cat([batch["mask"], torch.zeros(2, 5, dtype=torch.bool)], dim=1)
+        tokens = torch.cat([batch.tokens, pad], dim=1)
+        mask = torch.cat([batch.mask, torch.zeros(2, 5, dtype=torch.bool)], dim=1)
         wider = None if free is None else torch.cat([free, torch.zeros(2, 5, dtype=torch.bool)], dim=1)
         padded = net.backbone(tokens, mask, net.collaborative, wider)[:, : states.shape[1]]
         torch.testing.assert_close(padded, states, rtol=1e-5, atol=1e-5)
@@ -82,8 +82,8 @@ def test_order_free_attention_does_not_see_the_order_of_the_shown_items() -> Non
     torch.testing.assert_close(*[net.user_states(batch) for batch in batches], rtol=1e-5, atol=1e-5)
     at_query = []
     for batch in batches:
-        states = net.backbone(batch["tokens"], batch["mask"], net.collaborative, order_free(batch))
-        at_query.append(states.flatten(0, 1)[batch["query"]])
+        states = net.backbone(batch.tokens, batch.mask, net.collaborative, order_free(batch))
+        at_query.append(states.flatten(0, 1)[batch.query_index])
     torch.testing.assert_close(*at_query, rtol=1e-5, atol=1e-5)
     causal = [net.user_states(batch, finetuned=False) for batch in batches]
     assert not torch.allclose(*causal, rtol=1e-3, atol=1e-3), "otherwise the layers compute nothing"
@@ -93,11 +93,11 @@ def test_order_free_attention_does_not_see_the_order_of_the_shown_items() -> Non
 def test_causal_attention_sees_no_later_token() -> None:
     net = rough_model().net
     batch = recommendation_batch([[1, 2, 3, 4, 5, 6]])
-    changed = batch["tokens"].clone()
-    index = int(batch["pool"][3])
+    changed = batch.tokens.clone()
+    index = int(batch.item_index[3])
     changed[0, index] = net.backbone.n_words + net.n_users + 20
     before, after = (
-        net.backbone(tokens, batch["mask"], net.collaborative)[0] for tokens in (batch["tokens"], changed)
+        net.backbone(tokens, batch.mask, net.collaborative)[0] for tokens in (batch.tokens, changed)
     )
     torch.testing.assert_close(before[:index], after[:index], rtol=1e-6, atol=1e-6)
     for position in range(index, before.shape[0]):
@@ -108,11 +108,11 @@ def test_causal_attention_sees_no_later_token() -> None:
 def test_ids_read_the_table_that_is_given_and_words_do_not() -> None:
     net = rough_model().net
     batch = recommendation_batch([[1, 2]])
-    index = int(batch["pool"][0])
-    before = net.backbone(batch["tokens"], batch["mask"], net.collaborative)[0]
+    index = int(batch.item_index[0])
+    before = net.backbone(batch.tokens, batch.mask, net.collaborative)[0]
     table = net.collaborative.whole()
     table[net.n_users + 1] *= -1
-    after = net.backbone(batch["tokens"], batch["mask"], table)[0]
+    after = net.backbone(batch.tokens, batch.mask, table)[0]
     torch.testing.assert_close(before[:index], after[:index], rtol=1e-6, atol=1e-6)
     assert not torch.allclose(before[index], after[index], rtol=1e-3)
 
@@ -123,7 +123,7 @@ def test_mutual_weights_of_an_epoch_sum_to_one_for_each_id_that_occurs() -> None
     total, selection = torch.zeros(train.n_users + train.n_items), corpus.selection(3)
     for start in range(0, len(selection), 7):
         batch = corpus.batch(selection[start : start + 7], 3)
-        total.index_add_(0, batch["ids"], batch["weights"])
+        total.index_add_(0, batch.ids, batch.id_weights)
     occurs = total > 0
     torch.testing.assert_close(total[occurs], torch.ones(int(occurs.sum())), rtol=1e-5, atol=1e-5)
     assert occurs[train.n_users :].sum() > 0

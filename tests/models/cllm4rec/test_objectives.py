@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from cllm4rec.corpora.content import ContentCorpus, content_documents
+from cllm4rec.corpora.content import ContentBatch, ContentCorpus, content_documents
 from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions, RecommendationCorpus
-from cllm4rec.corpora.padding import Batch
+from cllm4rec.corpora.history_batches import CollaborativeBatch, RecommendationBatch
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
-from cllm4rec.models.cllm4rec.net import CLLM4RecNet
+from cllm4rec.models.cllm4rec.net import CLLM4RecBatch, CLLM4RecNet
 from tests.support.llama import MUTUAL, PRIOR, llama_network, normalised_mean
 from tests.support.reviewed_books import reviewed_books
 
 
-def batch_of(objective: str, tokenizer: ExtendedTokenizer, targets: str = "unseen") -> Batch:
+def batch_of(objective: str, tokenizer: ExtendedTokenizer, targets: str = "unseen") -> CLLM4RecBatch:
     """A batch of real examples, some without their user token, with different mutual weights."""
     train = reviewed_books().train
     options = HistoryCorpusOptions(128, user_dropping=0.3, mask_share=0.5, targets=targets, seed=2)
@@ -29,27 +29,27 @@ def batch_of(objective: str, tokenizer: ExtendedTokenizer, targets: str = "unsee
         corpus = {"collaborative": CollaborativeCorpus, "recommend": RecommendationCorpus}[objective]
         batch = corpus(train.interactions, tokenizer, options).batch(np.arange(10), 0)
     generator = torch.Generator().manual_seed(3)
-    return batch | {"weights": 0.1 + torch.rand(len(batch["ids"]), generator=generator)}
+    return replace(batch, id_weights=0.1 + torch.rand(len(batch.ids), generator=generator))
 
 
 class Reference:
     """The same losses in float64 by the Hugging Face model, example by example, with a dense log-softmax."""
 
-    def __init__(self, net: CLLM4RecNet, objective: str, batch: Batch) -> None:
+    def __init__(self, net: CLLM4RecNet, objective: str, batch: CLLM4RecBatch) -> None:
         self.n_words, self.n_users, self.id_scale = net.backbone.n_words, net.n_users, net.backbone.id_scale
         self.model = copy.deepcopy(net.backbone.model).double().eval()
         tables = [table.whole().double().requires_grad_(True) for table in (net.collaborative, net.content)]
         self.table, self.other_table = tables[::-1] if objective == "content" else tables
         self.as_set = objective == "recommend" and net.config.attention == "bidirectional"
         self.pooled = net.config.readout == "pooled"
-        self.rows = [tokens[mask] for tokens, mask in zip(batch["tokens"], batch["mask"], strict=True)]
+        self.rows = [tokens[mask] for tokens, mask in zip(batch.tokens, batch.mask, strict=True)]
         if objective == "recommend":
             self.nll = self._recommend(batch)
         else:
             self.nll = self._next(batch, objective == "content")
         ids = torch.cat([tokens[tokens >= self.n_words] for tokens in self.rows]) - self.n_words
         rows, other = self.table.detach()[ids], self.other_table.detach()[ids]  # (n, d)
-        weights = batch["weights"].double()
+        weights = batch.id_weights.double()
         assert len(ids.unique()) < len(ids), "an ID that occurs twice counts twice"
         distances = [(a - b).square().sum() for a, b in zip(rows, other, strict=True)]
         self.mutual = MUTUAL / 2 * sum(w * distance for w, distance in zip(weights, distances, strict=True))
@@ -76,10 +76,11 @@ class Reference:
         answer = self.model(inputs_embeds=embedded, output_hidden_states=True, use_cache=False, **further)
         return answer.hidden_states[-1][0], answer.logits[0]
 
-    def _next(self, batch: Batch, content: bool) -> Tensor:
+    def _next(self, batch: CollaborativeBatch | ContentBatch, content: bool) -> Tensor:
         answers = [self.states(tokens) for tokens in self.rows]
-        total, width = torch.zeros((), dtype=torch.float64), batch["tokens"].shape[1]
-        for read, target in zip(batch["read"].tolist(), batch["targets"].tolist(), strict=True):
+        total, width = torch.zeros((), dtype=torch.float64), batch.tokens.shape[1]
+        targets = batch.target_tokens if isinstance(batch, ContentBatch) else batch.target_items
+        for read, target in zip(batch.state_index.tolist(), targets.tolist(), strict=True):
             row, index = divmod(read, width)
             token = target if content else self.n_words + self.n_users + target
             assert self.rows[row][index + 1] == token, "a state predicts the next token"
@@ -88,16 +89,17 @@ class Reference:
             total = total - logits.log_softmax(0)[target]
         return total
 
-    def _recommend(self, batch: Batch) -> Tensor:
+    def _recommend(self, batch: RecommendationBatch) -> Tensor:
         total = torch.zeros((), dtype=torch.float64)
         for row, tokens in enumerate(self.rows):
             states, _ = self.states(tokens)
             is_item = tokens >= self.n_words + self.n_users
             state = normalised_mean(states[is_item]) if self.pooled and is_item.any() else states[-1]
             logits = self.table[self.n_users :] @ state
-            left_out = batch["shown"][batch["shown_rows"] == row]
-            logits = logits.index_fill(0, left_out, -torch.inf)
-            total = total - logits.log_softmax(0)[batch["targets"][batch["rows"] == row]].sum()
+            if batch.excluded is not None:
+                left_out = batch.excluded.items[batch.excluded.rows == row]
+                logits = logits.index_fill(0, left_out, -torch.inf)
+            total = total - logits.log_softmax(0)[batch.target_items[batch.target_rows == row]].sum()
         return total
 
 

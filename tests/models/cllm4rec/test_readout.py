@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cllm4rec.corpora.histories import fill, prompt_batch
-from cllm4rec.corpora.padding import Batch
+from cllm4rec.corpora.history_batches import HistoryPrompts, fill, prompt_batch
 from cllm4rec.corpora.prompts import Template
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from cllm4rec.data.ragged import Ragged
@@ -19,20 +18,18 @@ HISTORIES: list[list[int]] = [[3, 1, 12], [], [5], [0, 2, 4, 6, 8, 10, 11], [], 
 KEEPS_USER = np.array([True, True, False, True, True, False])
 
 
-def history_batch(tokenizer: ExtendedTokenizer) -> Batch:
+def history_batch(tokenizer: ExtendedTokenizer) -> HistoryPrompts:
     """Prompts of many lengths, two of them without items and two without their user token."""
     items = Ragged.from_lists([np.array(history, dtype=np.int64) for history in HISTORIES])
     template = Template.compile("recommend", tokenizer)
     return prompt_batch(tokenizer, *fill(template, tokenizer, np.arange(len(HISTORIES)), items, KEEPS_USER))
 
 
-def backbone_states(net: CLLM4RecNet, batch: Batch, as_set: bool) -> list[Tensor]:
+def backbone_states(net: CLLM4RecNet, batch: HistoryPrompts, as_set: bool) -> list[Tensor]:
     """States of each prompt without padding."""
-    items = batch["tokens"] >= net.backbone.n_words + net.n_users
-    states = net.backbone(
-        batch["tokens"], batch["mask"], net.collaborative, items & batch["mask"] if as_set else None
-    )
-    return [row[mask] for row, mask in zip(states, batch["mask"], strict=True)]
+    items = batch.tokens >= net.backbone.n_words + net.n_users
+    states = net.backbone(batch.tokens, batch.mask, net.collaborative, items & batch.mask if as_set else None)
+    return [row[mask] for row, mask in zip(states, batch.mask, strict=True)]
 
 
 both_attentions = pytest.mark.parametrize("attention", ["causal", "bidirectional"])
@@ -49,7 +46,7 @@ def test_pooled_readout_is_the_normalised_mean_of_the_item_states(
     users = net.user_states(batch)
     assert users.shape == (len(HISTORIES), net.backbone.width)
     for row, states in enumerate(backbone_states(net, batch, attention == "bidirectional")):
-        tokens = batch["tokens"][row][batch["mask"][row]]
+        tokens = batch.tokens[row][batch.mask[row]]
         indices = [tokens.tolist().index(tokenizer.item(item)) for item in HISTORIES[row]]
         if indices:
             torch.testing.assert_close(users[row], normalised_mean(states[indices]), rtol=1e-5, atol=1e-5)
@@ -76,7 +73,7 @@ def test_pooled_readout_of_a_prompt_without_items_is_the_state_at_its_last_token
 def test_last_readout_is_the_state_at_the_last_real_token(attention: str, llama: Path) -> None:
     net, tokenizer = llama_network(llama, readout="last", attention=attention)
     batch = history_batch(tokenizer)
-    assert not batch["mask"][:, -1].all(), "some prompts are padded"
+    assert not batch.mask[:, -1].all(), "some prompts are padded"
     users = net.user_states(batch)
     for row, states in enumerate(backbone_states(net, batch, attention == "bidirectional")):
         torch.testing.assert_close(users[row], states[-1], rtol=1e-5, atol=1e-5)

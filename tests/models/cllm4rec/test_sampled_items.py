@@ -20,12 +20,12 @@ def test_a_step_moves_the_items_that_it_read_and_no_others() -> None:
         model.fit(dataset.train, None, TrainConfig(epochs=0), stage)
         (objective,) = model._objectives(dataset.train, stage, TrainConfig())
         batch = objective.corpus.batch(np.arange(2), 0, 5)
-        assert len(batch["sample"]) <= 3
+        assert len(batch.sample.items) <= 3
         model.net.zero_grad()
         torch.stack(list(model.net(objective.name, batch).values())).sum().backward()
         items = model.net.collaborative.items.weight.grad.coalesce().indices()[0].tolist()
-        read = (batch["ids"] - dataset.n_users)[batch["ids"] >= dataset.n_users]
-        expected = {*read.tolist(), *batch["sample"].tolist(), *batch["targets"].tolist()}
+        read = (batch.ids - dataset.n_users)[batch.ids >= dataset.n_users]
+        expected = {*read.tolist(), *batch.sample.items.tolist(), *batch.target_items.tolist()}
         assert set(items) == expected != set(range(N_ITEMS))
     trained = model.fit(dataset.train, dataset.validation, TrainConfig(epochs=3, batch_size=8))
     assert not torch.equal(trained.net.collaborative.whole(), before)
@@ -40,6 +40,6 @@ def test_batches_of_one_step_share_its_sample() -> None:
     corpus = model._objectives(dataset.train, "pretrain", TrainConfig())[0].corpus
     groups = [np.arange(3), np.arange(3, 9), np.arange(9, 12)]
     first, second, third = corpus.batches(groups, 1, [4, 4, 5])
-    assert torch.equal(first["sample"], second["sample"])
-    assert first["sample"].tolist() != third["sample"].tolist()
-    assert torch.equal(first["sample"], corpus.batch(np.arange(20, 22), 1, 4)["sample"])
+    assert torch.equal(first.sample.items, second.sample.items)
+    assert first.sample.items.tolist() != third.sample.items.tolist()
+    assert torch.equal(first.sample.items, corpus.batch(np.arange(20, 22), 1, 4).sample.items)

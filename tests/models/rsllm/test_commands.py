@@ -100,7 +100,7 @@ def test_a_run_that_is_no_sequential_recommender_or_of_another_split_is_refused(
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--candidates", "60"], "titles are left beside the longest history"),
+        (["--candidates", "60"], "titles are not in the longest history"),
         (["--candidates", "1"], "at least 2"),
         (["--backbone", "tinny"], "backbone 'tinny' cannot be loaded"),
         (["--sequential", "nowhere"], "no run.json"),

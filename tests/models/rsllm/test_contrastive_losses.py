@@ -1,6 +1,7 @@
 """The two contrastive losses, against a dense reference and by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -111,16 +112,17 @@ def test_projecting_the_items_of_a_step_gives_what_projecting_all_gives() -> Non
     model = untrained(negatives=20, hard=3).fit(small_dataset().train, None, TrainConfig(epochs=0))
     (objective,) = model._objectives(small_dataset().train, "finetune", QUICK)
     batch = objective.corpus.batch(np.arange(24), 1, 5)
-    items, n_words, n_items = batch["items"], model.tokenizer.n_words, small_dataset().n_items
+    items, n_words, n_items = batch.items, model.tokenizer.n_words, small_dataset().n_items
     assert len(items) < n_items
-    soft = batch["mask"] & (batch["tokens"] >= n_words)
-    soft_tokens = n_words + items[(batch["tokens"] - n_words).clamp(min=0)]
-    all_items = batch | {
-        "tokens": torch.where(soft, soft_tokens, batch["tokens"]),
-        "items": torch.arange(n_items),
-        "groups": torch.tensor(title_groups(small_dataset().items)),
-        **{name: items[batch[name]] for name in ("targets", "titled", "sample", "hard")},
-    }
+    soft = batch.mask & (batch.tokens >= n_words)
+    soft_tokens = n_words + items[(batch.tokens - n_words).clamp(min=0)]
+    all_items = replace(
+        batch,
+        tokens=torch.where(soft, soft_tokens, batch.tokens),
+        items=torch.arange(n_items),
+        groups=torch.tensor(title_groups(small_dataset().items)),
+        **{name: items[local] for name, local in vars(batch).items() if name.startswith("local_")},
+    )
     terms, expected = (model.net(objective.name, inputs) for inputs in (batch, all_items))
     for name, value in expected.items():
         torch.testing.assert_close(terms[name], value, rtol=1e-5, atol=1e-5)
@@ -128,10 +130,10 @@ def test_projecting_the_items_of_a_step_gives_what_projecting_all_gives() -> Non
 
 def test_hard_negatives_are_the_top_unseen_items_of_the_sequential_recommender() -> None:
     model = untrained(negatives=20, hard=4).fit(small_dataset().train, None, TrainConfig(epochs=0))
-    hard, train = model._hard(small_dataset().train), small_dataset().train
+    hard, train = model._hard_negatives(small_dataset().train), small_dataset().train
     for user in range(train.n_users):
         assert not set(hard[user].tolist()) & set(train.interactions.history(user).tolist())
     expected = sasrec().recommend(np.arange(train.n_users), train, 4).items
     np.testing.assert_array_equal(hard, expected)
     all_contrasted = untrained(negatives=60).fit(train, None, TrainConfig(epochs=0))
-    assert all_contrasted._hard(train).shape == (80, 0)
+    assert all_contrasted._hard_negatives(train).shape == (80, 0)

@@ -30,8 +30,8 @@ def test_stage_1_predicts_the_tokens_of_a_title_and_the_end_token_from_the_items
     assert corpus.users.tolist() == [0, 2], "a single item answers nothing"
     batch = corpus.batch(np.array([1]), 0)
     answers = [*tokens_of(TITLES[1]), tokenizer().end]
-    assert batch["targets"].tolist() == answers
-    written = {tuple(corpus.batch(np.array([0]), epoch)["tokens"][0].tolist()) for epoch in range(30)}
+    assert batch.target_tokens.tolist() == answers
+    written = {tuple(corpus.batch(np.array([0]), epoch).tokens[0].tolist()) for epoch in range(30)}
     taken = [1, 0, 3, 5]
     expected = set()
     for last in (1, 2, 3):  # any item but the first is the answer in some epoch
@@ -41,19 +41,19 @@ def test_stage_1_predicts_the_tokens_of_a_title_and_the_end_token_from_the_items
         expected.add(tuple(prompts.tokens[0].tolist()))
     assert written == expected
     assert not any(token >= tokenizer().n_words for tokens in written for token in tokens)
-    following = batch["tokens"].ravel()[batch["read"] + 1]
+    following = batch.tokens.ravel()[batch.state_index + 1]
     assert following.tolist() == answers, "each token is predicted from the token before it"
 
 
 def test_stage_2_predicts_every_item_but_the_first_from_those_before_it() -> None:
     batch = contrast().batch(np.array([0, 1]), 0)
-    items = batch["items"]
-    assert items[batch["targets"]].tolist() == [0, 3, 5, 1]
-    assert items[batch["titled"]].tolist() == [1, 0, 3, 4]
-    assert batch["targets_of"].tolist() == [0, 0, 0, 1]
-    read = batch["tokens"].ravel()[batch["states"]] - tokenizer().n_words
+    items = batch.items
+    assert items[batch.local_targets].tolist() == [0, 3, 5, 1]
+    assert items[batch.local_history].tolist() == [1, 0, 3, 4]
+    assert batch.history_rows.tolist() == [0, 0, 0, 1]
+    read = batch.tokens.ravel()[batch.history_index] - tokenizer().n_words
     assert items[read].tolist() == [1, 0, 3, 4], "states are read at the soft tokens"
-    assert batch["groups"].tolist() == groups()[items].tolist()
+    assert batch.groups.tolist() == groups()[items].tolist()
 
 
 def test_of_a_long_history_another_stretch_is_read_each_epoch() -> None:
@@ -61,15 +61,15 @@ def test_of_a_long_history_another_stretch_is_read_each_epoch() -> None:
     seen = set()
     for epoch in range(30):
         batch = corpus.batch(np.array([0]), epoch)
-        items = batch["items"]
-        seen.add((int(items[batch["titled"]][0]), int(items[batch["targets"]][0])))
+        items = batch.items
+        seen.add((int(items[batch.local_history][0]), int(items[batch.local_targets][0])))
     assert seen == {(1, 0), (0, 3), (3, 5)}
 
 
 def test_the_sample_is_the_same_in_all_micro_batches_of_a_step_only() -> None:
     corpus = contrast(negatives=3)
     batches = [corpus.batch(np.array([example]), 2, step=7) for example in (0, 1)]
-    drawn = [batch["items"][batch["sample"]].tolist() for batch in batches]
+    drawn = [batch.items[batch.local_sample].tolist() for batch in batches]
     assert drawn[0] == drawn[1]
     assert len(set(drawn[0])) == 3
     samples = {tuple(sorted(corpus.sample(epoch, step).tolist())) for epoch in range(3) for step in range(10)}
@@ -79,9 +79,9 @@ def test_the_sample_is_the_same_in_all_micro_batches_of_a_step_only() -> None:
 
 def test_candidates_of_training_prompts_are_items_not_taken_and_share_no_title() -> None:
     batch = contrast(candidates=3).batch(np.array([1]), 0)
-    tokens, n_words = batch["tokens"][0], tokenizer().n_words
+    tokens, n_words = batch.tokens[0], tokenizer().n_words
     assert "chose next" in tokenizer().decode(tokens[tokens < n_words].tolist())
-    shown = batch["items"][tokens[tokens >= n_words] - n_words].tolist()
+    shown = batch.items[tokens[tokens >= n_words] - n_words].tolist()
     assert shown[0] == 4, "the history"
     assert 1 in shown[1:], "the answer"
     assert not {0, 4} & set(shown[1:]), "items of the history, and items that share a title with them"

@@ -26,10 +26,11 @@ def test_an_item_is_the_tokens_of_its_title_and_a_soft_token() -> None:
     second = [*before, *tokens_of("Green Door"), soft(3), *after]
     assert prompts.tokens[0][prompts.mask[0]].tolist() == first
     assert prompts.tokens[1][prompts.mask[1]].tolist() == second
-    assert prompts.tokens.ravel()[prompts.closes].tolist() == [soft(1), soft(0), soft(3)]
-    assert prompts.tokens.ravel()[prompts.query].tolist() == [soft(0), soft(3)]
+    assert prompts.tokens.ravel()[prompts.history_index].tolist() == [soft(1), soft(0), soft(3)]
+    assert prompts.tokens.ravel()[prompts.query_index].tolist() == [soft(0), soft(3)]
     titles = [
-        prompts.tokens.ravel()[prompts.words[prompts.word_items == number]].tolist() for number in range(3)
+        prompts.tokens.ravel()[prompts.title_index[prompts.title_rows == number]].tolist()
+        for number in range(3)
     ]
     assert titles == [tokens_of("Blue Chair Of Wood"), tokens_of("Red Lamp"), tokens_of("Green Door")]
 
@@ -42,7 +43,7 @@ def test_text_only_prompts_leave_out_the_soft_tokens_and_id_only_prompts_the_tit
     assert text.tokens[0].tolist() == [*before, *tokens_of("Blue Chair Of Wood"), *comma, *comma]
     ids, _ = writer("ids").fill(ragged([1, 2]), 200, asked=False)
     assert ids.tokens[0].tolist() == [*before, soft(1), soft(2)]
-    assert len(ids.words) == 0
+    assert len(ids.title_index) == 0
 
 
 def test_candidates_and_the_answer_follow_the_history() -> None:
@@ -54,8 +55,8 @@ def test_candidates_and_the_answer_follow_the_history() -> None:
     answer = [*tokens_of("Green Door"), tokenizer().end]
     whole = [*before, *tokens_of("Red Lamp"), soft(0), *between, *named, *question, *answer]
     assert prompts.tokens[0].tolist() == whole
-    assert prompts.tokens[0][prompts.query[0]] == soft(0), "read before any candidate is named"
-    assert prompts.tokens.ravel()[prompts.answers].tolist() == answer
+    assert prompts.tokens[0][prompts.query_index[0]] == soft(0), "read before any candidate is named"
+    assert prompts.tokens.ravel()[prompts.answer_index].tolist() == answer
 
 
 def test_long_titles_are_cut_at_a_number_of_words() -> None:
@@ -76,7 +77,7 @@ def test_long_histories_keep_the_newest_items_and_never_lose_instruction_or_ques
         items = kept_items.take(np.array([0])).values.tolist()
         assert items == history[len(history) - len(items) :]
         if len(items) < len(history):  # one more item would not fit
-            assert n + item_writer.written.lengths[history[-len(items) - 1]] > context
+            assert n + item_writer.item_tokens.lengths[history[-len(items) - 1]] > context
         first = prompts.tokens[0][prompts.mask[0]].tolist()
         before = tokenizer().encode_words("A user chose these items, the oldest first:")
         after = tokenizer().encode_words(" and chose next:", after_id=True)
@@ -92,8 +93,8 @@ def test_a_context_without_room_for_question_and_candidates_is_refused() -> None
 def test_a_history_without_items_is_read_at_the_end_of_the_instruction() -> None:
     prompts, _ = writer().fill(ragged([], [0]), 100, asked=False)
     n = len(tokenizer().encode_words("A user chose these items, the oldest first:"))
-    assert prompts.query.tolist()[0] == n - 1
-    assert len(prompts.closes) == 1
+    assert prompts.query_index.tolist()[0] == n - 1
+    assert len(prompts.history_index) == 1
 
 
 def test_items_that_share_a_title_are_grouped() -> None:

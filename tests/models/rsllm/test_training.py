@@ -9,7 +9,6 @@ import polars as pl
 import pytest
 import torch
 
-from cllm4rec.corpora.base import as_tensors
 from cllm4rec.data.build import build_dataset
 from cllm4rec.data.ragged import Ragged
 from cllm4rec.models import system_class
@@ -55,7 +54,7 @@ def test_the_state_of_a_history_does_not_depend_on_the_candidates(n: int) -> Non
         with torch.no_grad():
             tokens, mask = torch.from_numpy(prompts.tokens), torch.from_numpy(prompts.mask)
             states = model.net.backbone(tokens, mask, table)
-        return states.flatten(0, 1)[prompts.query[0]]
+        return states.flatten(0, 1)[prompts.query_index[0]]
 
     expected = state(named)
     for candidates in (None if named is None else named[::-1], None):
@@ -85,11 +84,11 @@ def test_scores_are_products_of_the_state_at_the_history_and_the_projected_items
     history = dataset.train.interactions.history(5)
     # with the question, which changes nothing
     prompts, _ = model.writer(dataset.items).fill(Ragged.from_lists([history[-20:]]), 1000)
-    batch = as_tensors(tokens=prompts.tokens, mask=prompts.mask)
+    tokens, mask = torch.from_numpy(prompts.tokens), torch.from_numpy(prompts.mask)
     with torch.no_grad():
         table = model.net.projected()
-        states = model.net.norm(model.net.backbone(batch["tokens"], batch["mask"], table).flatten(0, 1))
-        expected = (states[prompts.query[0]] @ table.T).numpy()
+        states = model.net.norm(model.net.backbone(tokens, mask, table).flatten(0, 1))
+        expected = (states[prompts.query_index[0]] @ table.T).numpy()
     np.testing.assert_allclose(model.score(np.array([5]), dataset.train)[0], expected, rtol=1e-4, atol=1e-4)
 
 
@@ -104,7 +103,7 @@ def test_data_of_users_with_one_training_event_are_refused() -> None:
 
 def test_titles_are_needed_except_for_id_only_prompts() -> None:
     dataset = cycle_dataset()
-    with pytest.raises(ValueError, match="--items FILE"):
+    with pytest.raises(ValueError, match="with `items`, or set `prompt` to ids"):
         RSLLM().fit(dataset.train, None, TrainConfig(epochs=0))
     model = RSLLM(RSLLMConfig(prompt="ids")).fit(dataset.train, None, TrainConfig(epochs=0))
     assert model.score(np.array([0]), dataset.train).shape == (1, 20)
@@ -132,7 +131,7 @@ def test_titles_of_items_without_training_events_reach_neither_vocabulary_nor_pr
     for stage in model.stages:
         (objective,) = model._objectives(dataset.train, stage, QUICK)
         batch = objective.corpus.batch(np.arange(60), 0)
-        words = batch["tokens"][batch["mask"] & (batch["tokens"] < model.tokenizer.n_words)]
+        words = batch.tokens[batch.mask & (batch.tokens < model.tokenizer.n_words)]
         assert "Qyzzq" not in model.tokenizer.decode(words.tolist())
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cllm4rec.corpora.next_item import NextItemCorpus, next_item_inputs
+from cllm4rec.corpora.next_item import ItemSequences, NextItemCorpus, item_sequences
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.ragged import Ragged
 from cllm4rec.models.baselines.popularity import Popularity
@@ -40,10 +40,10 @@ def test_states_depend_on_the_order_and_not_on_later_items(name: str) -> None:
 
     def states(items: list[int]) -> torch.Tensor:
         tokens = torch.tensor([items])
-        batch = {"tokens": tokens, "mask": torch.ones_like(tokens, dtype=torch.bool)}
-        batch["ages"] = torch.arange(len(items) - 1, -1, -1)[None] + 3 - len(items) + 1
+        ages = torch.arange(len(items) - 1, -1, -1)[None] + 3 - len(items) + 1
+        mask = torch.ones_like(tokens, dtype=torch.bool)
         with torch.no_grad():
-            return net.states(batch)[0]
+            return net.states(ItemSequences(tokens=tokens, mask=mask, ages=ages))[0]
 
     states_whole, states_swapped = states([1, 2, 3, 4]), states([2, 1, 3, 4])
     assert not torch.allclose(states_whole[-1], states_swapped[-1], atol=1e-4), "the order is read"
@@ -69,18 +69,18 @@ def test_every_item_but_the_first_is_predicted_from_those_before_it() -> None:
     corpus = NextItemCorpus(interactions, length=50, seed=0)
     assert corpus.users.tolist() == [0, 2], "a single item predicts nothing"
     batch = corpus.batch(np.array([0, 1]), epoch=0)
-    assert batch["tokens"].tolist() == [[5, 3], [2, 0]]
-    assert batch["mask"].tolist() == [[True, True], [True, False]]
-    assert batch["ages"].tolist() == [[1, 0], [0, 0]]
-    assert batch["read"].tolist() == [0, 1, 2]
-    assert batch["targets"].tolist() == [3, 4, 0]
+    assert batch.tokens.tolist() == [[5, 3], [2, 0]]
+    assert batch.mask.tolist() == [[True, True], [True, False]]
+    assert batch.ages.tolist() == [[1, 0], [0, 0]]
+    assert batch.state_index.tolist() == [0, 1, 2]
+    assert batch.target_items.tolist() == [3, 4, 0]
     newest = NextItemCorpus(interactions, length=1, seed=0).batch(np.array([0]), epoch=0)
-    assert (newest["tokens"].tolist(), newest["targets"].tolist()) == ([[3]], [4])
+    assert (newest.tokens.tolist(), newest.target_items.tolist()) == ([[3]], [4])
 
 
 def test_gru4rec_computes_in_the_dtype_of_its_weights_under_autocast() -> None:
     model = GRU4Rec().fit(cycle_dataset().train, None, TrainConfig(epochs=0))
-    batch = next_item_inputs(Ragged.from_lists([np.array([1, 2, 3])]))
+    batch = item_sequences(Ragged.from_lists([np.array([1, 2, 3])]))
     found = []
     model.net.recurrent.register_forward_hook(lambda module, inputs, states: found.append(states[0]))
     with torch.no_grad():

@@ -1,0 +1,62 @@
+"""A run records the wording of its prompts; loading it with another wording says so."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cllm4rec.corpora.prompts import OF_CLLM4REC, OF_RSLLM, TEMPLATES
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
+from cllm4rec.models.language.base import LanguageRecommender
+from cllm4rec.training.config import TrainConfig
+from tests.support.rsllm import small_dataset, untrained
+
+NAMES = {"cllm4rec": OF_CLLM4REC, "rsllm": OF_RSLLM}
+
+
+@pytest.fixture(params=NAMES)
+def model(request: pytest.FixtureRequest) -> LanguageRecommender:
+    """Each system on a language model, with initial weights."""
+    new = CLLM4Rec() if request.param == "cllm4rec" else untrained()
+    return new.fit(small_dataset().train, None, TrainConfig(epochs=0))
+
+
+def test_a_saved_model_records_its_templates(
+    model: LanguageRecommender, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.save(tmp_path / "model")
+    templates = json.loads((tmp_path / "model" / "model.json").read_text())["templates"]
+    assert templates == {name: TEMPLATES[name] for name in NAMES[model.name]}
+    with caplog.at_level(logging.WARNING):
+        type(model).load(tmp_path / "model")
+    assert not caplog.records
+
+
+def test_another_wording_is_a_warning_that_names_the_template(
+    model: LanguageRecommender,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model.save(tmp_path / "model")
+    changed = NAMES[model.name][-1]
+    old, new = TEMPLATES[changed], TEMPLATES[changed].replace("chose next", "took").replace("will", "shall")
+    monkeypatch.setitem(TEMPLATES, changed, new)
+    with caplog.at_level(logging.WARNING):
+        loaded = type(model).load(tmp_path / "model")
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert f"{changed}: {old!r}, now {new!r}" in message
+    assert str(tmp_path / "model") in message
+    assert not any(f"{name}: " in message for name in NAMES[model.name] if name != changed)
+    assert loaded.score(np.array([0]), small_dataset().train).shape == (1, 60), "it is loaded all the same"
+
+
+def test_a_model_without_recorded_templates_is_damaged(model: LanguageRecommender, tmp_path: Path) -> None:
+    model.save(tmp_path / "model")
+    described = model._describe()
+    described["templates"].popitem()
+    with pytest.raises(ValueError, match="is damaged .model.json: templates has no"):
+        model._compare_templates(tmp_path / "model", described)
