@@ -26,7 +26,8 @@ class ContentBatch(Batch):
     """Documents in which each token of the text is predicted from the tokens before it.
 
     Attributes:
-        tokens: int64 (B, L): word w -> w, user i -> n_words + i, item j -> n_words + n_users + j.
+        tokens: int64 (B, L): text token w -> w, user i -> n_text_tokens + i,
+            item j -> n_text_tokens + n_users + j.
         mask: bool (B, L), True at tokens.
         ids: int64 (M,), IDs in the prompts, with repeats: user i -> i, item j -> n_users + j.
         id_weights: float32 (M,), 1 / occurrences of the ID in this epoch.
@@ -134,9 +135,9 @@ class ContentCorpus(Corpus):
         return np.concatenate(chosen)
 
     def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> ContentBatch:
-        n_words, texts = self.tokenizer.n_words, self._windows(examples, epoch)
+        n_text_tokens, texts = self.tokenizer.n_text_tokens, self._windows(examples, epoch)
         tokens, mask, (_, text_index) = assemble([self._prompts(examples, epoch), texts])  # (B, L)
-        ids = as_tensor(tokens[mask & (tokens >= n_words)] - n_words)
+        ids = as_tensor(tokens[mask & (tokens >= n_text_tokens)] - n_text_tokens)
         return ContentBatch(
             tokens=as_tensor(tokens),
             mask=as_tensor(mask),
@@ -175,7 +176,10 @@ class ContentCorpus(Corpus):
         prompts = self.prompts.take(self.kinds[examples])
         tokens, rows = prompts.values, prompts.rows
         is_user, is_item = tokens == USER, tokens == ITEM
-        first_user, first_item = self.tokenizer.n_words, self.tokenizer.n_words + self.tokenizer.n_users
+        first_user, first_item = (
+            self.tokenizer.n_text_tokens,
+            self.tokenizer.n_text_tokens + self.tokenizer.n_users,
+        )
         tokens[is_user] = first_user + self.users[examples][rows[is_user]]
         tokens[is_item] = first_item + self.items[examples][rows[is_item]]
         return prompts.filter(~is_user | self._keep_user(examples, epoch)[rows])

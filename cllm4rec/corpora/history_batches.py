@@ -18,7 +18,8 @@ class HistoryPrompts(Tensors):
     """Prompts, padded on the right.
 
     Attributes:
-        tokens: int64 (B, L): word w -> w, user i -> n_words + i, item j -> n_words + n_users + j.
+        tokens: int64 (B, L): text token w -> w, user i -> n_text_tokens + i,
+            item j -> n_text_tokens + n_users + j.
         mask: bool (B, L), True at tokens.
         ids: int64 (M,), IDs in the prompts, with repeats, in order: user i -> i, item j -> n_users + j.
         item_index: int64 (P,), flat index of each history item.
@@ -133,8 +134,8 @@ def fill(
         The tokens (B rows), and the positions of the items among them (B rows).
     """
     placeholders = {
-        "user": Ragged.singles(tokenizer.n_words + users, keep_user),
-        "history": Ragged(tokenizer.n_words + tokenizer.n_users + items.values, items.lengths),
+        "user": Ragged.singles(tokenizer.n_text_tokens + users, keep_user),
+        "history": Ragged(tokenizer.n_text_tokens + tokenizer.n_users + items.values, items.lengths),
     }
     tokens, begins = concatenate_rows(
         [
@@ -151,14 +152,14 @@ def pad_prompts(
 ) -> list[HistoryPrompts]:
     """Pad prompts (B rows) as `fill` gives them, those of several batches at once."""
     padded, masks, row_begins = pad(tokens, group)
-    is_id = tokens.values >= tokenizer.n_words
+    is_id = tokens.values >= tokenizer.n_text_tokens
     n_ids = np.add.reduceat(is_id, tokens.starts[group.first_rows], dtype=np.int64)  # (G,)
     n_items = group.counts(item_positions)  # (G,)
     item_index = np.repeat(row_begins, item_positions.lengths) + item_positions.values
     columns = {
         "tokens": padded,
         "mask": masks,
-        "ids": group.split(tokens.values[is_id] - tokenizer.n_words, n_ids),
+        "ids": group.split(tokens.values[is_id] - tokenizer.n_text_tokens, n_ids),
         "item_index": group.split(item_index, n_items),
         "item_rows": group.split(group.value_rows(item_positions), n_items),
         "query_index": group.split(row_begins + tokens.lengths - 1, group.sizes),

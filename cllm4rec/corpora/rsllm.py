@@ -66,7 +66,7 @@ class ContrastiveBatch(AnswerBatch):
     Fields named local_ hold indices into `items`. R counts the items of all histories of the batch.
 
     Attributes:
-        tokens: int64 (B, L); the soft token of the item items[m] is n_words + m.
+        tokens: int64 (B, L); the soft token of the item items[m] is n_text_tokens + m.
         items: int64 (M,), item numbers that occur in the batch, ascending.
         groups: int64 (M,), equal for items that share a title.
         history_index: int64 (R,), flat index of each history item's last token; its state has seen this item
@@ -80,7 +80,7 @@ class ContrastiveBatch(AnswerBatch):
         local_hard: int64 (B, H), further items that each example is contrasted with.
 
     Example: the history and answer of `AnswerBatch`, of the items [7, 4] and 9. The sample is {4, 8}, the
-    hard negative 2, and n_words 100:
+    hard negative 2, and n_text_tokens 100:
 
         tokens        [[10, 11, 50, 51, 102, 52, 101, 12, 13, 53, 0]]
         state_index   [8, 9]
@@ -209,8 +209,8 @@ class ContrastiveCorpus(AnswerCorpus):
 
     def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> ContrastiveBatch:
         prompts, history, answers = self._prompts(examples, epoch)
-        n_words = self.writer.tokenizer.n_words
-        is_soft = prompts.mask & (prompts.tokens >= n_words)  # (B, L)
+        n_text_tokens = self.writer.tokenizer.n_text_tokens
+        is_soft = prompts.mask & (prompts.tokens >= n_text_tokens)  # (B, L)
         # The next item of each history item (R,): the one after it, or the answer after the last.
         following = np.empty(len(history.values), dtype=np.int64)
         following[~history.last_in_row] = history.values[history.positions > 0]
@@ -218,7 +218,7 @@ class ContrastiveCorpus(AnswerCorpus):
         hard = self.hard[self.users[examples]]  # (B, H)
         # Number the items within the batch: one look-up for all lists together.
         lists = [
-            prompts.tokens[is_soft] - n_words,
+            prompts.tokens[is_soft] - n_text_tokens,
             following,
             history.values,
             self.sample(epoch, step),
@@ -228,7 +228,7 @@ class ContrastiveCorpus(AnswerCorpus):
         items, local = np.unique(np.concatenate(lists), return_inverse=True)  # (M,), (total,)
         in_prompts, targets, in_histories, sample, local_hard = np.split(local, ends[:-1])
         tokens = prompts.tokens.copy()
-        tokens[is_soft] = n_words + in_prompts
+        tokens[is_soft] = n_text_tokens + in_prompts
         return ContrastiveBatch(
             **_answer_tensors(prompts, tokens),
             items=as_tensor(items),

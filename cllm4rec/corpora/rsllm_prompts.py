@@ -19,7 +19,7 @@ class Prompts:
     """Prompts, padded on the right. Flat indices are row * L + column.
 
     Attributes:
-        tokens: int64 (B, L); the soft token of item j is n_words + j.
+        tokens: int64 (B, L); the soft token of item j is n_text_tokens + j.
         mask: bool (B, L), True at tokens.
         history_index: int64 (P,), flat index of each history item's last token; its hidden state has seen
             this item and everything before it.
@@ -72,7 +72,7 @@ class PromptWriter:
             separator = np.array(tokenizer.encode_words(SEPARATOR, after_id=True), dtype=np.int64)
             last = Ragged.repeated(separator[-1:], n_items)
         else:
-            last = Ragged.singles(tokenizer.n_words + tokenizer.n_users + np.arange(n_items))
+            last = Ragged.singles(tokenizer.n_text_tokens + tokenizer.n_users + np.arange(n_items))
         self.item_tokens = last if form == "ids" else concatenate_rows([self.titles, last])[0]
         self.templates = {name: Template.compile(name, tokenizer) for name in ("next", "choose")}
 

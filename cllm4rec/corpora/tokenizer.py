@@ -1,6 +1,7 @@
 """The tokens of any Hugging Face tokenizer, and one atomic token for each user and each item.
 
-Token numbers (CLLM4Rec's released code): word w -> w, user i -> n_words + i, item j -> n_words + n_users + j.
+Token numbers (CLLM4Rec's released code): text token w -> w, user i -> n_text_tokens + i, item j ->
+n_text_tokens + n_users + j.
 IDs never enter the fast tokenizer: corpora number them by arithmetic. `ExtendedTokenizer.encode` is for IDs
 written as text.
 """
@@ -78,31 +79,31 @@ class ExtendedTokenizer:
     """A tokenizer extended by n_users + n_items tokens.
 
     Attributes:
-        words: the tokenizer of the backbone.
-        n_words: rows of the backbone's token embeddings (at least the tokenizer's size).
+        text_tokenizer: the tokenizer of the backbone.
+        n_text_tokens: rows of the backbone's token embeddings (at least the tokenizer's size).
         n_users, n_items: numbers of ID tokens.
     """
 
-    words: PreTrainedTokenizerBase
-    n_words: int
+    text_tokenizer: PreTrainedTokenizerBase
+    n_text_tokens: int
     n_users: int
     n_items: int
 
     def __len__(self) -> int:
-        return self.n_words + self.n_users + self.n_items
+        return self.n_text_tokens + self.n_users + self.n_items
 
     def user(self, number: int) -> int:
         """Token of a user."""
-        return self._checked("user", number, self.n_users) + self.n_words
+        return self._checked("user", number, self.n_users) + self.n_text_tokens
 
     def item(self, number: int) -> int:
         """Token of an item."""
-        return self._checked("item", number, self.n_items) + self.n_words + self.n_users
+        return self._checked("item", number, self.n_items) + self.n_text_tokens + self.n_users
 
     @property
     def end(self) -> int:
         """The token that ends a text."""
-        return end_token(self.words)
+        return end_token(self.text_tokenizer)
 
     @cached_property
     def _adds_space(self) -> bool:
@@ -119,7 +120,7 @@ class ExtendedTokenizer:
             ValueError: the tokenizer fails.
         """
         with library_errors("the backbone's tokenizer cannot read a text"):
-            tokens: list[list[int]] = self.words(texts, add_special_tokens=False)["input_ids"]
+            tokens: list[list[int]] = self.text_tokenizer(texts, add_special_tokens=False)["input_ids"]
         return tokens
 
     def encode_words(self, text: str, after_id: bool = False) -> list[int]:
@@ -159,14 +160,14 @@ class ExtendedTokenizer:
         texts: list[str] = []
         words: list[int] = []  # tokens since the last ID
         for token in [*tokens, None]:
-            if token is not None and token < self.n_words:
+            if token is not None and token < self.n_text_tokens:
                 words.append(int(token))
                 continue
             if words:
-                texts.append(str(self.words.decode(words)).strip())
+                texts.append(str(self.text_tokenizer.decode(words)).strip())
                 words = []
             if token is not None:
-                number = self._checked("token", int(token), len(self)) - self.n_words
+                number = self._checked("token", int(token), len(self)) - self.n_text_tokens
                 texts.append(f"user_{number}" if number < self.n_users else f"item_{number - self.n_users}")
         return " ".join(texts)
 

@@ -14,7 +14,7 @@ from cllm4rec.data.description import DESCRIPTION_KEYS, DatasetDescription
 from cllm4rec.files.damage import reading
 from cllm4rec.files.folders import read_folder, replace_folder
 from cllm4rec.files.manifest import check_manifest, write_manifest
-from cllm4rec.files.schema import STRICT, check_version, checked, json_text, read_json
+from cllm4rec.files.schema import STRICT, checked, json_text, read_json
 from cllm4rec.messages import error_line
 
 FORMAT_VERSION = 2
@@ -96,11 +96,10 @@ def _load_tables(folder: Path) -> StoredTables:
     if not (folder / MARKER).is_file():
         raise ValueError(f"{folder} is not a dataset folder (no {MARKER}): make one with cllm4rec.prepare")
     with reading(folder, "prepare the dataset again"):
-        check_version(folder / MARKER, FORMAT_VERSION)
+        description, counts = _read_description(folder / MARKER)
         with ThreadPoolExecutor(1) as pool:  # hashes the files while they are decoded
             check = pool.submit(check_manifest, folder, whole=True)
             try:
-                description, counts = _read_description(folder / MARKER)
                 events, users, items = (
                     pl.read_parquet(folder / f"{name}.parquet") for name in ("events", "users", "items")
                 )
@@ -112,7 +111,7 @@ def _load_tables(folder: Path) -> StoredTables:
 
 def _read_description(path: Path) -> tuple[DatasetDescription | None, DatasetCounts]:
     """Read dataset.json, one object with the keys of both."""
-    content = dict(read_json(path, _AnyKeys))
+    content = dict(read_json(path, _AnyKeys, FORMAT_VERSION))
     described = {name: content.pop(name) for name in DESCRIPTION_KEYS if name in content}
     description = checked(described, DatasetDescription, path.name) if described else None
     return description, checked(content, DatasetCounts, path.name)

@@ -1,4 +1,4 @@
-"""Errors of reading what this package wrote: damage, another version, or lack of memory, each in one line."""
+"""Errors in reading folders of this package, each in one line: damage, another version, lack of memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from cllm4rec.files.memory import NO_MEMORY, out_of_memory
 from cllm4rec.files.schema import FormatVersionError
 from cllm4rec.messages import error_line
 
-UNREADABLE = (
+READ_ERRORS = (
     MemoryError,
     OSError,
     ValueError,
@@ -27,11 +27,11 @@ UNREADABLE = (
 
 @contextmanager
 def reading(folder: Path, remedy: str) -> Iterator[None]:
-    """Turn an error of reading a folder or file of this package into one line.
+    """Turn any error in reading a folder or file of this package into one line.
 
     Args:
         folder: the folder or file.
-        remedy: the way out if it is damaged.
+        remedy: what to do if it is damaged.
 
     Raises:
         ValueError: it is damaged, another version wrote it, or memory ran out.
@@ -42,7 +42,7 @@ def reading(folder: Path, remedy: str) -> Iterator[None]:
         raise ValueError(f"{folder}: {error}: {remedy}") from error
     except ForeignFileError as error:
         raise ValueError(f"{folder}: {error}") from error
-    except UNREADABLE as error:
+    except READ_ERRORS as error:
         if out_of_memory(error):
             raise ValueError(f"{folder}: {NO_MEMORY}") from error
         raise ValueError(f"{folder} is damaged ({error_line(error)}): {remedy}") from error

@@ -10,12 +10,14 @@ from typing import Any, ClassVar
 from cllm4rec.files.schema import STRICT, json_text, read_json
 
 MANIFEST = "manifest.json"
-WEIGHTS = ".safetensors"  # files that are mapped, not read: a length of 8 bytes, a JSON header, the numbers
-LARGEST_HEADER = 1 << 26  # bytes
-HIDDEN = re.compile(r"(^|/)\.")
-JUNK = re.compile(r"(^|/)(\.DS_Store|\._|\.nfs|\.ipynb_checkpoints/|Thumbs\.db$|desktop\.ini$)")
-OURS = re.compile(  # names of files that this package writes
-    r"(dataset|model|manifest)\.json|(events|users|items)\.parquet|model\.safetensors|part-\d{5,}\.parquet|(backbone|sequential)/.*"
+# Weights are mapped, not read. The file is a length of 8 bytes, a JSON header, and the numbers.
+WEIGHTS_SUFFIX = ".safetensors"
+MAX_HEADER_BYTES = 1 << 26
+HIDDEN_FILE = re.compile(r"(^|/)\.")
+SYSTEM_FILE = re.compile(r"(^|/)(\.DS_Store|\._|\.nfs|\.ipynb_checkpoints/|Thumbs\.db$|desktop\.ini$)")
+PACKAGE_FILE = re.compile(
+    r"(dataset|model|manifest)\.json|(events|users|items)\.parquet|model\.safetensors"
+    r"|part-\d{5,}\.parquet|(backbone|sequential)/.*"
 )
 
 
@@ -25,12 +27,12 @@ class ForeignFileError(ValueError):
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What a manifest says of a file.
+    """Entry of a file in a manifest.
 
     Attributes:
         size: in bytes.
         sha256: of the content, in hexadecimal.
-        header_sha256: of the length and header, where it holds weights.
+        header_sha256: of the length and header, if the file holds weights.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -42,7 +44,7 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Name of each file of a folder, relative to it, -> its record."""
+    """The records of a folder's files, by their name relative to it."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -53,34 +55,39 @@ def file_record(file: Path) -> FileRecord:
     """Size and hashes of a file, which is read whole."""
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    return FileRecord(file.stat().st_size, digest, _header_sha256(file) if file.suffix == WEIGHTS else None)
+    header_sha256 = _header_sha256(file) if file.suffix == WEIGHTS_SUFFIX else None
+    return FileRecord(file.stat().st_size, digest, header_sha256)
 
 
 def _header_sha256(file: Path) -> str:
     with file.open("rb") as opened:
         length = opened.read(8)
-        n = int.from_bytes(length, "little")
-        if n > LARGEST_HEADER:
-            raise ValueError(f"{file.name} has a header of {n:,} bytes: at most {LARGEST_HEADER:,} are read")
-        return hashlib.sha256(length + opened.read(n)).hexdigest()
+        n_bytes = int.from_bytes(length, "little")
+        if n_bytes > MAX_HEADER_BYTES:
+            raise ValueError(
+                f"{file.name} has a header of {n_bytes:,} bytes: at most {MAX_HEADER_BYTES:,} are read"
+            )
+        return hashlib.sha256(length + opened.read(n_bytes)).hexdigest()
 
 
-def write_manifest(folder: Path, known: Mapping[str, FileRecord] | None = None) -> None:
+def write_manifest(folder: Path, known_records: Mapping[str, FileRecord] | None = None) -> None:
     """Write the manifest of a new folder.
 
     Args:
         folder: with all of its other files.
-        known: records of files that need not be read again, by name.
+        known_records: records of files that need not be hashed again, by name.
     """
-    records = {name: asdict((known or {}).get(name) or file_record(folder / name)) for name in _files(folder)}
-    (folder / MANIFEST).write_text(json_text({"files": records}), encoding="utf-8")
+    known_records = known_records or {}
+    records = {name: known_records.get(name) or file_record(folder / name) for name in _content_files(folder)}
+    content = {"files": {name: asdict(record) for name, record in records.items()}}
+    (folder / MANIFEST).write_text(json_text(content), encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a folder.
 
     Raises:
-        ValueError: there is none, or it is damaged.
+        ValueError: it is missing or damaged.
     """
     if not (folder / MANIFEST).is_file():
         raise ValueError(f"no {MANIFEST}: an earlier version wrote the folder, or the file was removed")
@@ -89,15 +96,16 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def foreign_file(folder: Path) -> str | None:
-    """A file of a folder that is not one of this package, by relative name; None if there is none.
+    """Relative name of a file that is not one of this package, or None.
 
-    Files that systems and editors leave are passed over. Without a manifest that can be read, names decide.
+    Files that systems and editors leave are passed over. Without a readable manifest, names decide.
     """
     try:
         listed = {*read_manifest(folder).files, MANIFEST}
     except ValueError:
-        listed = {name for name in _all_files(folder) if OURS.fullmatch(name)}
-    return next((name for name in _all_files(folder) if name not in listed and not JUNK.search(name)), None)
+        listed = {name for name in _all_files(folder) if PACKAGE_FILE.fullmatch(name)}
+    foreign = (name for name in _all_files(folder) if name not in listed and not SYSTEM_FILE.search(name))
+    return next(foreign, None)
 
 
 def check_manifest(folder: Path, whole: bool) -> Manifest:
@@ -105,8 +113,8 @@ def check_manifest(folder: Path, whole: bool) -> Manifest:
 
     Args:
         folder: the folder.
-        whole: whether weights are read whole. If not, their size and header are compared; all other files always
-            are read whole.
+        whole: whether weights are read whole. Otherwise only their size and header are compared. All other
+            files are always read whole.
 
     Returns:
         The manifest.
@@ -116,18 +124,17 @@ def check_manifest(folder: Path, whole: bool) -> Manifest:
         ValueError: a file is missing or differs; the message names it.
     """
     manifest = read_manifest(folder)
-    found = set(_files(folder))
-    for name in sorted(manifest.files.keys() - found):
+    names = set(_content_files(folder))
+    for name in sorted(manifest.files.keys() - names):
         raise ValueError(f"{name} is missing")
-    for name in sorted(found - manifest.files.keys()):
+    for name in sorted(names - manifest.files.keys()):
         raise ForeignFileError(f"it holds {name}, which is not listed in {MANIFEST}: move it")
     for name, record in manifest.files.items():
         file = folder / name
-        if file.stat().st_size != record.size:
-            raise ValueError(
-                f"{name} has {file.stat().st_size:,} bytes, not {record.size:,} as {MANIFEST} says"
-            )
-        if file.suffix == WEIGHTS and not whole:
+        size = file.stat().st_size
+        if size != record.size:
+            raise ValueError(f"{name} has {size:,} bytes, not {record.size:,} as {MANIFEST} says")
+        if file.suffix == WEIGHTS_SUFFIX and not whole:
             same = _header_sha256(file) == record.header_sha256
         else:
             same = file_record(file) == record
@@ -136,9 +143,9 @@ def check_manifest(folder: Path, whole: bool) -> Manifest:
     return manifest
 
 
-def _files(folder: Path) -> list[str]:
-    """The files of a folder by relative name, without the manifest, hidden ones and those of hidden folders."""
-    return [name for name in _all_files(folder) if name != MANIFEST and not HIDDEN.search(name)]
+def _content_files(folder: Path) -> list[str]:
+    """Relative names of a folder's files, without the manifest, hidden files and files of hidden folders."""
+    return [name for name in _all_files(folder) if name != MANIFEST and not HIDDEN_FILE.search(name)]
 
 
 def _all_files(folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""JSON of this package: every file is checked against a type when it is read."""
+"""JSON files of this package: each is validated against a type when it is read."""
 
 import functools
 import json
@@ -9,12 +9,9 @@ from typing_extensions import TypedDict
 
 from cllm4rec.messages import shorten
 
-STRICT: dict[str, Any] = {
-    "extra": "forbid",
-    "strict": True,
-    "allow_inf_nan": False,
-}  # `__pydantic_config__` of each type
-LARGEST_JSON = 1 << 24  # bytes
+# `__pydantic_config__` of each type
+STRICT: dict[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+MAX_JSON_BYTES = 1 << 24
 Scalar = str | int | float | bool | None
 
 
@@ -23,7 +20,7 @@ class FormatVersionError(ValueError):
 
 
 class _Versioned(TypedDict):
-    """The key that every JSON file of this package begins with; the others are not looked at."""
+    """The key that every JSON file of this package has. Other keys are ignored."""
 
     format_version: int
 
@@ -40,59 +37,78 @@ def json_text(value: Any) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def read_json(path: Path, kind: Any) -> Any:
+def read_json(path: Path, kind: Any, version: int | None = None) -> Any:
     """Read a JSON file as a value of a type.
 
     Args:
         path: the file.
         kind: a dataclass or TypedDict with `__pydantic_config__ = STRICT`: unknown keys are refused.
+        version: the format version that it must have, if any.
 
     Raises:
-        ValueError: the file is too large, not JSON, or does not fit; the message names file, key and need.
+        FormatVersionError: the file has another format version.
+        ValueError: the file is too large, not JSON, or of another type. The message names file, key and need.
         OSError: the file cannot be read.
     """
-    if path.stat().st_size > LARGEST_JSON:
-        raise ValueError(f"{path.name} has {path.stat().st_size:,} bytes: at most {LARGEST_JSON:,} are read")
-    return parse_json(path.read_bytes(), kind, path.name)
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise ValueError(
+            f"{path.name} has {path.stat().st_size:,} bytes: at most {MAX_JSON_BYTES:,} are read"
+        )
+    return parse_json(path.read_bytes(), kind, path.name, version)
+
+
+def parse_json(text: str | bytes, kind: Any, name: str, version: int | None = None) -> Any:
+    """Parse a JSON text as `read_json` reads a file. `name` is the file named in errors."""
+    try:
+        value = _parse(text, kind, name)
+    except ValueError:
+        if version is not None:  # the type is that of this version only
+            check_version_of(text, version, name)
+        raise
+    if version is not None:
+        _compare_versions(
+            value["format_version"] if isinstance(value, dict) else value.format_version, version, name
+        )
+    return value
 
 
 def check_version(path: Path, version: int) -> None:
-    """Look at the format version of a JSON file before anything else of its folder.
+    """Check the format version of a JSON file only.
 
     Raises:
         FormatVersionError: it is another one.
         ValueError: the file is not JSON, or has no version.
     """
-    _same_version(read_json(path, _Versioned), version, path.name)
+    read_json(path, _Versioned, version)
 
 
-def check_version_of(text: str, version: int, name: str) -> None:
-    """The same of a JSON text; `name` is that of its file, for errors."""
-    _same_version(parse_json(text, _Versioned, name), version, name)
+def check_version_of(text: str | bytes, version: int, name: str) -> None:
+    """Check the format version of a JSON text as `check_version` does."""
+    _compare_versions(_parse(text, _Versioned, name)["format_version"], version, name)
 
 
-def _same_version(found: _Versioned, version: int, name: str) -> None:
-    if found["format_version"] != version:
-        raise FormatVersionError(
-            f"{name}: format_version {shorten(str(found['format_version']))} is unknown: this version of cllm4rec reads {version}"
-        )
-
-
-def parse_json(text: str | bytes, kind: Any, name: str) -> Any:
-    """A JSON text as a value of a type; `name` is that of its file, for errors."""
+def _parse(text: str | bytes, kind: Any, name: str) -> Any:
     from pydantic import ValidationError
 
     try:
         return _adapter(kind).validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        keys = ".".join(shorten(str(key)) for key in first["loc"])
-        given = first["input"]
-        shown = f", not {shorten(repr(given))}" if isinstance(given, int | float | str) and keys else ""
+        detail = error.errors(include_url=False)[0]
+        keys = ".".join(shorten(str(key)) for key in detail["loc"])
+        value = detail["input"]
+        quoted = f", not {shorten(repr(value))}" if isinstance(value, int | float | str) and keys else ""
         key = f"{name}: key {keys}" if keys else name
-        raise ValueError(f"{key}: {shorten(first['msg'].splitlines()[0])}{shown}") from error
+        raise ValueError(f"{key}: {shorten(detail['msg'].splitlines()[0])}{quoted}") from error
+
+
+def _compare_versions(found: int, version: int, name: str) -> None:
+    if found != version:
+        raise FormatVersionError(
+            f"{name}: format_version {shorten(str(found))} is unknown: this version of cllm4rec reads "
+            f"{version}"
+        )
 
 
 def checked(value: Any, kind: Any, name: str) -> Any:
-    """A value that JSON can hold as one of a type, under the same rules."""
+    """Validate a value that JSON can hold, as `parse_json` validates a text."""
     return parse_json(json.dumps(value), kind, name)

@@ -1,4 +1,4 @@
-"""Names of files and folders that are being written, and removal of those that were left."""
+"""Names of temporary files and folders, and their removal."""
 
 import glob
 import os
@@ -6,42 +6,42 @@ import shutil
 import uuid
 from pathlib import Path
 
-UNFINISHED = ".cllm4rec-"  # in the names of files and folders that are being written
-LOCK = ".cllm4rec.lock"  # ending of the name of a lock
-OLD = ".old"  # ending of a folder that was moved away and not yet replaced
+TEMPORARY = ".cllm4rec-"  # in the names of temporary files and folders
+LOCK_SUFFIX = ".cllm4rec.lock"
+OLD_SUFFIX = ".old"  # of a folder that was renamed and not yet replaced
 
 
-def unfinished_name(path: Path) -> Path:
-    """A new name beside `path` for a file or folder that is being written."""
-    return path.with_name(f".{path.name}{UNFINISHED}{uuid.uuid4().hex[:12]}")
+def temporary_path(path: Path) -> Path:
+    """A unique name in the folder of `path`, under which a new version of `path` is written."""
+    return path.with_name(f".{path.name}{TEMPORARY}{uuid.uuid4().hex[:12]}")
 
 
-def unfinished(path: Path) -> list[Path]:
-    """Unfinished files and folders of `path`: of the process that writes it, or of killed ones."""
-    return sorted(path.parent.glob(f".{glob.escape(path.name)}{UNFINISHED}*"))
+def temporary_paths(path: Path) -> list[Path]:
+    """All temporary files and folders of `path`: of the process that writes it, or of killed ones."""
+    return sorted(path.parent.glob(f".{glob.escape(path.name)}{TEMPORARY}*"))
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a name is that of a lock, or of a file or folder that is being written."""
-    return path.name.startswith(".") and (UNFINISHED in path.name or path.name.endswith(LOCK))
+    """Whether a name is that of a lock, or of a temporary file or folder."""
+    return path.name.startswith(".") and (TEMPORARY in path.name or path.name.endswith(LOCK_SUFFIX))
 
 
-def cut_off(path: Path) -> bool:
-    """Whether a replacement of a folder was cut off between its two renames."""
-    return not path.exists() and any(left.name.endswith(OLD) for left in unfinished(path))
+def replacement_interrupted(path: Path) -> bool:
+    """Whether a process was killed between the two renames that replace a folder."""
+    return not path.exists() and any(file.name.endswith(OLD_SUFFIX) for file in temporary_paths(path))
 
 
-def remove_unfinished(path: Path) -> None:
-    """Finish a replacement that was cut off, and remove the unfinished files and folders of `path`.
+def remove_temporary(path: Path) -> None:
+    """Finish an interrupted replacement and remove the temporary files and folders of `path`.
 
-    The lock of `path` has to be held: they belong to killed processes, or to this one.
+    The caller holds the lock of `path`: the files belong to this process or to killed ones.
     """
-    if cut_off(path):
-        old = next(left for left in unfinished(path) if left.name.endswith(OLD))
-        new = old.with_name(old.name.removesuffix(OLD))
-        os.rename(new if new.exists() else old, path)  # the old one is moved away when the new one is whole
-    for left in unfinished(path):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
+    if replacement_interrupted(path):
+        old = next(file for file in temporary_paths(path) if file.name.endswith(OLD_SUFFIX))
+        new = old.with_name(old.name.removesuffix(OLD_SUFFIX))
+        os.rename(new if new.exists() else old, path)  # the old one is renamed only when the new one is whole
+    for leftover in temporary_paths(path):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
         else:
-            left.unlink(missing_ok=True)
+            leftover.unlink(missing_ok=True)

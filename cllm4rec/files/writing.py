@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whenever a process is killed and whatever other processes write."""
+"""Atomic files: whole or absent, whenever a process is killed and whatever other processes write."""
 
 import os
 import re
@@ -10,50 +10,54 @@ import polars as pl
 from safetensors import SafetensorError
 
 from cllm4rec.files.locks import check_parents, locked
-from cllm4rec.files.temporary import remove_unfinished, unfinished_name
+from cllm4rec.files.temporary import remove_temporary, temporary_path
 from cllm4rec.messages import error_line
 
-WAIT_SECONDS = 60.0  # for another process that writes the same file
-UNWRITABLE = (OSError, pl.exceptions.PolarsError, SafetensorError)  # errors of a full disk, by who writes
+FILE_WAIT_SECONDS = 60.0  # for another process that writes the same file
+WRITE_ERRORS = (OSError, pl.exceptions.PolarsError, SafetensorError)  # each library's error on a full disk
 UMASK = os.umask(0o022)  # it can only be read by setting it
 os.umask(UMASK)
-RESERVED = re.compile(r"run\.json|metrics\.jsonl|\w+-state\.safetensors")  # files of a run folder
-TABLES = {".parquet": "write_parquet", ".csv": "write_csv", ".jsonl": "write_ndjson"}
+RUN_FILE = re.compile(r"run\.json|metrics\.jsonl|\w+-state\.safetensors")
+TABLE_WRITERS = {
+    ".parquet": "write_parquet",
+    ".csv": "write_csv",
+    ".jsonl": "write_ndjson",
+}  # of pl.DataFrame
 
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Give a new file to write; it takes the place of `path` when the block ends without an error.
+    """Yield the path of a new file, which replaces `path` when the block ends without an error.
 
-    Readers see the old file or the new one, whole. After an error nothing is left of the new one. Behind a link, the
-    file that it leads to is replaced.
+    Readers see the old file or the new one, whole. After an error the new one is removed. If `path` is a
+    link, its target is replaced.
 
     Raises:
-        ValueError: it cannot be written, or another process writes it for longer than a minute.
+        ValueError: the file cannot be written, or another process writes it for longer than a minute.
     """
     path = Path(os.path.realpath(path))
-    with locked(path, WAIT_SECONDS):
-        remove_unfinished(path)
-        new = unfinished_name(path)
+    with locked(path, FILE_WAIT_SECONDS):
+        remove_temporary(path)
+        new = temporary_path(path)
         try:
             yield new
-            to_disk(new)
+            flush_to_disk(new)
             os.replace(new, path)
-        except UNWRITABLE as error:
+        except WRITE_ERRORS as error:
             raise ValueError(f"{path}: cannot be written: {error_line(error)}") from error
         finally:
             new.unlink(missing_ok=True)
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, and unfinished ones of killed processes."""
-    with locked(path, WAIT_SECONDS):
+    """Remove a file, and the temporary files that killed processes left of it."""
+    with locked(path, FILE_WAIT_SECONDS):
         path.unlink(missing_ok=True)
-        remove_unfinished(path)
+        remove_temporary(path)
 
 
-def to_disk(file: Path) -> None:
-    """Write a file's content to the disk before its name is known; its permissions are those of the umask."""
+def flush_to_disk(file: Path) -> None:
+    """Flush a new file's content to the disk and give it the permissions of the umask."""
     if file.is_file():
         file.chmod(0o666 & ~UMASK)
         with file.open("rb") as opened:
@@ -67,24 +71,32 @@ def write_text(path: Path, text: str) -> None:
 
 
 def check_table_name(path: str) -> None:
-    """Raise ValueError unless the name says which kind of table to write, and it can be written there."""
-    if Path(path).suffix not in TABLES:
+    """Refuse an output table whose format is unknown or that cannot be written.
+
+    Raises:
+        ValueError: the suffix is not one of `TABLE_WRITERS`, or `check_file` refuses the path.
+    """
+    if Path(path).suffix not in TABLE_WRITERS:
         raise ValueError(f"{path}: let its name end in .parquet, .csv or .jsonl, which says the kind of file")
     check_file(path)
 
 
 def check_file(path: str) -> None:
-    """Raise ValueError unless a file can be written: its folder exists, and it is no file that a command reads."""
+    """Refuse an output file that cannot be written.
+
+    Raises:
+        ValueError: its folder is missing, or the path is no regular file or a file of a run.
+    """
     if not Path(path).absolute().parent.is_dir():
         raise ValueError(f"{path}: there is no folder {Path(path).parent}")
     if Path(path).exists() and not Path(path).is_file():
         raise ValueError(f"{path} is not a regular file: name another one")
-    if RESERVED.fullmatch(Path(path).name) and (Path(path).absolute().parent / "run.json").is_file():
+    if RUN_FILE.fullmatch(Path(path).name) and (Path(path).absolute().parent / "run.json").is_file():
         raise ValueError(f"{path} is a file of the run: name another one")
     check_parents(Path(os.path.realpath(path)))
 
 
 def write_table(table: pl.DataFrame, path: str) -> None:
-    """Write a table as the kind its name says; the file is whole or absent."""
+    """Write a table in the format of its suffix. The file is whole or absent."""
     with replace_file(Path(path)) as new:
-        getattr(table, TABLES[Path(path).suffix])(new)
+        getattr(table, TABLE_WRITERS[Path(path).suffix])(new)

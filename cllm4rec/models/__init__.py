@@ -1,4 +1,4 @@
-"""The systems: one line each in `SYSTEMS`, and how the model of a run is loaded."""
+"""The table of systems, and loading the model of a run."""
 
 import importlib
 import logging
@@ -10,7 +10,7 @@ from cllm4rec.models.config import SystemConfig
 from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.training.run_folder import STAGES, RunFolder
 
-if TYPE_CHECKING:  # the table below is read where no system is run
+if TYPE_CHECKING:  # --help reads the table and waits for no library
     from cllm4rec.data.dataset import Dataset
     from cllm4rec.models.base import Recommender
 
@@ -19,7 +19,7 @@ log = logging.getLogger("cllm4rec")
 
 @dataclass(frozen=True)
 class System:
-    """Where a system is found; neither module is imported before it is needed.
+    """Import paths of a system. Neither module is imported before it is needed.
 
     Attributes:
         recommender: `module:class` of the `Recommender`.
@@ -47,7 +47,7 @@ SYSTEMS = {
 
 
 def _imported(path: str) -> Any:
-    """The class that a `module:class` path names."""
+    """The class at a path `module:class`."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 
@@ -59,13 +59,13 @@ def _registered(name: str) -> System:
 
 
 def system_config(name: str) -> type[SystemConfig]:
-    """The settings class of a system; torch is not imported.
+    """The settings class of a system. This imports no torch.
 
     Raises:
         ValueError: there is no system of that name.
     """
-    found: type[SystemConfig] = _imported(_registered(name).config)
-    return found
+    config_class: type[SystemConfig] = _imported(_registered(name).config)
+    return config_class
 
 
 def system_class(name: str) -> "type[Recommender]":
@@ -74,60 +74,61 @@ def system_class(name: str) -> "type[Recommender]":
     Raises:
         ValueError: there is no system of that name.
     """
-    found: type[Recommender] = _imported(_registered(name).recommender)
-    return found
+    recommender_class: type[Recommender] = _imported(_registered(name).recommender)
+    return recommender_class
 
 
 def load_stage(
     folder: RunFolder, stage: str | None = None, backbone: str | Path | None = None, verify: bool = False
 ) -> "Recommender":
-    """The model of a run: the best weights of a stage, of the newest if not given.
+    """The best model of a stage of a run.
 
     Args:
         folder: the run.
-        stage: pretrain or finetune.
-        backbone: where the frozen backbone of the run is, if it has moved.
-        verify: read the weights whole and compare them with their hash, not only their size and header.
+        stage: pretrain or finetune; by default the last one.
+        backbone: folder of the run's frozen backbone, if it has moved.
+        verify: whether the weights are read whole and compared with their hash; by default only their size
+            and header are compared.
 
     Raises:
-        ValueError: the run has no such backbone, or the weights in that folder are others.
+        ValueError: the run has no frozen backbone, or the backbone in that folder differs.
     """
     name = folder.about["system"]
     if backbone is not None and not issubclass(system_config(name), BackboneConfig):
-        raise ValueError(f"{name} has no backbone: leave --backbone out")
+        raise ValueError(f"{name} has no backbone: leave `backbone` out")
     moved = {} if backbone is None else {"backbone": str(backbone)}
-    found = folder.stage_folder(stage)
-    folder.check_stage(found.name)
-    return system_class(name).load(found, verify, moved)
+    stage_folder = folder.stage_folder(stage)
+    folder.check_stage(stage_folder.name)
+    return system_class(name).load(stage_folder, verify, moved)
 
 
 def load(
     run: str | Path, train: "Dataset | None" = None, backbone: str | Path | None = None, verify: bool = False
 ) -> "Recommender":
-    """The model of a run folder: its newest stage, best epoch.
+    """The model of a run folder: the best epoch of its last stage.
 
     Args:
         run: the folder.
-        train: a dataset that it has to be trained on.
-        backbone, verify: as `load_stage` takes them.
+        train: the dataset on which the model must have been trained, if it matters.
+        backbone, verify: as in `load_stage`.
 
     Raises:
-        ValueError: there is none, or it was trained on other users, items or parts than `train`, where that is given.
+        ValueError: there is no model, or it was trained on other users, items or parts than those of `train`.
     """
     folder = RunFolder.open(run)
     model = load_stage(folder, backbone=backbone, verify=verify)
     for stage in filter(folder.under_way, STAGES):
         log.warning(
-            "%s: %s has not ended: go on with --resume; until then its best epoch so far, if any, is taken",
+            "%s: %s has not ended: resume it; until then its best epoch so far is used, if there is one",
             run,
             stage,
         )
     if train is not None:
-        alike = train.user_ids.ids.equals(model.user_ids.ids) and train.item_ids.ids.equals(
-            model.item_ids.ids
-        )
-        noted = folder.about["dataset"]["split_sha256"]
+        same_users = train.user_ids.ids.equals(model.user_ids.ids)
+        same_items = train.item_ids.ids.equals(model.item_ids.ids)
         stored = train.stored_hashes
-        if not alike or (stored is not None and stored.split_sha256 != noted):
+        split_sha256 = folder.about["dataset"]["split_sha256"]
+        same_split = stored is None or stored.split_sha256 == split_sha256
+        if not (same_users and same_items and same_split):
             raise ValueError(f"{run} was trained on other data or another split: train it on this dataset")
     return model

@@ -8,6 +8,7 @@ from cllm4rec.settings import check_settings
 from cllm4rec.training.config import TrainConfig
 
 WIDEST = 65_537  # above any width of vectors
+ID_EMBEDDING_STD = 0.02  # standard deviation of ID embeddings at initialisation
 
 
 @dataclass(frozen=True)

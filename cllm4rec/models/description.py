@@ -12,13 +12,22 @@ from cllm4rec.files.schema import STRICT, Scalar
 from cllm4rec.messages import error_line
 
 FORMAT_VERSION = 2
+Shapes = Mapping[str, tuple[int, ...]]  # of the arrays in a weights file, by name
 
 
 class ModelDescription(TypedDict):
-    """model.json. `stage` belongs to networks, the rest to systems on a language model.
+    """Content of model.json.
 
-    `templates` has the wording of the prompts that the system was trained with, by name.
-    The SHA-256 are those of a backbone that the run does not hold: of its weights, configuration and tokenizer.
+    Attributes:
+        format_version: `FORMAT_VERSION`.
+        system: key in `SYSTEMS`.
+        config: its settings.
+        stage: the last stage trained, of a network.
+        scales: factors of the token and ID embeddings, of a system on a language model.
+        templates: wording of the prompts of training by name, of a system on a language model.
+        backbone_sha256, config_sha256, tokenizer_sha256: of the weights, configuration and tokenizer of a
+            frozen backbone, which the run does not hold.
+        sequential: name of the sequential recommender of RSLLM.
     """
 
     __pydantic_config__ = STRICT  # type: ignore[misc]
@@ -36,56 +45,64 @@ class ModelDescription(TypedDict):
 
 
 def checked_array(
-    arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int | None, ...], *kinds: Any
+    arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int | None, ...], *dtypes: Any
 ) -> np.ndarray:
-    """An array of model.safetensors.
+    """An array of model.safetensors, checked.
 
     Args:
         arrays: all arrays of the file.
-        name: which one.
-        shape: its expected shape; None for a length that may be any.
-        kinds: the types of numbers that it may have.
+        name: of the array.
+        shape: its expected shape; None for a dimension of any length.
+        dtypes: the types that it may have.
 
     Raises:
         ValueError: it is missing, or of another shape or type.
     """
     if name not in arrays:
         raise ValueError(f"model.safetensors does not fit this system: {name} is missing")
-    found = arrays[name]
-    fits = len(found.shape) == len(shape) and all(
-        n in (None, m) for n, m in zip(shape, found.shape, strict=True)
+    array = arrays[name]
+    same_shape = len(array.shape) == len(shape) and all(
+        expected in (None, length) for expected, length in zip(shape, array.shape, strict=True)
     )
-    if not fits or found.dtype not in kinds:
-        need = f"{np.dtype(kinds[0])} {['any' if n is None else n for n in shape]}"
+    if not same_shape or array.dtype not in dtypes:
+        need = f"{np.dtype(dtypes[0])} {['any' if length is None else length for length in shape]}"
         raise ValueError(
-            f"model.safetensors does not fit this system: {name} is {found.dtype} {list(found.shape)}, not {need}"
+            f"model.safetensors does not fit this system: {name} is {array.dtype} {list(array.shape)}, "
+            f"not {need}"
         )
-    return found
+    return array
 
 
-def check_layers(n_layers: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise ValueError if a network has more layers than its file has arrays, so that it is not built for nothing."""
+def check_layers(n_layers: int, shapes: Shapes) -> None:
+    """Refuse a network that is larger than its weights before it is built.
+
+    Raises:
+        ValueError: it has more layers than its file has arrays.
+    """
     if n_layers > len(shapes):
         raise ValueError(
             f"model.json: {n_layers:,} layers do not fit the {len(shapes):,} arrays of model.safetensors"
         )
 
 
-def check_shapes(build: Callable[[], nn.Module], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise ValueError if a parameter of a network is not an array of its file.
+def check_shapes(build: Callable[[], nn.Module], shapes: Shapes) -> None:
+    """Compare the parameters of a network with the arrays of its file.
 
     Args:
-        build: makes the network; it is called on the device `meta`, where it takes no memory.
+        build: makes the network. It is called on the device `meta`, where it takes no memory.
         shapes: of the arrays in model.safetensors, by name.
+
+    Raises:
+        ValueError: a parameter is missing in the file, or of another shape there.
     """
     try:
         with torch.device("meta"):
             parameters = dict(build().named_parameters())
-    except RuntimeError as error:  # a size beyond 64 bits
+    except RuntimeError as error:  # a size exceeds 64 bits
         raise ValueError(f"model.json: its sizes do not fit this system: {error_line(error)}") from error
     for name, parameter in parameters.items():
         if shapes.get(name) != tuple(parameter.shape):
-            there = f"{list(shapes[name])}" if name in shapes else "missing"
+            stored = f"{list(shapes[name])}" if name in shapes else "missing"
             raise ValueError(
-                f"model.safetensors does not fit this system: {name} is {there}, not {list(parameter.shape)}"
+                f"model.safetensors does not fit this system: {name} is {stored}, not {list(parameter.shape)}"
             )

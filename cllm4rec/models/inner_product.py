@@ -24,15 +24,17 @@ class InnerProductRecommender(Recommender):
     """Scores are inner products, so that the best items are found without all scores at once."""
 
     @abstractmethod
-    def _vectors(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
+    def _vectors(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
         """User states (B, d) and the vectors of all items (n_items, d); arguments as those of `_score`."""
 
     @torch.no_grad()
-    def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:
-        states, items = self._vectors(users, known, seen)
+    def _score(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> np.ndarray:
+        states, items = self._vectors(users, trained_users, seen)
         return (states.to(torch.float32) @ items.to(torch.float32).T).cpu().numpy()
 
     @torch.no_grad()
-    def _blocks(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> Iterator[tuple[int, Tensor]]:
-        states, items = self._vectors(users, known, seen)
+    def _blocks(
+        self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset
+    ) -> Iterator[tuple[int, Tensor]]:
+        states, items = self._vectors(users, trained_users, seen)
         return score_blocks(states.to(torch.float32), items.to(torch.float32))

@@ -1,4 +1,4 @@
-"""Systems that are fitted in one go, their settings chosen from a grid on validation events."""
+"""Systems fitted in one stage, without a network. Open settings are chosen on validation events."""
 
 import json
 from abc import abstractmethod
@@ -19,14 +19,20 @@ Report = Callable[[str], None]
 
 
 class OneStageRecommender(Recommender):
-    """A system fitted in one go, whose settings are chosen on the validation events where they are None."""
+    """A system fitted in one stage. Settings that are None are chosen by NDCG@100 on validation events.
 
-    grid: ClassVar[tuple[dict[str, Any], ...]] = ()  # choices of the settings that fitting needs
-    at_scoring: ClassVar[dict[str, tuple[Any, ...]]] = {}  # choices of those that act on scoring alone
+    Attributes:
+        grid: candidate values of the settings that fitting needs: setting -> value, one dict a candidate.
+        scoring_grid: candidate values of the settings that only scoring needs, by setting. They are tried
+            without fitting again.
+    """
+
+    grid: ClassVar[tuple[dict[str, Any], ...]] = ()
+    scoring_grid: ClassVar[dict[str, tuple[Any, ...]]] = {}
 
     @abstractmethod
     def _fit(self, train: Dataset, settings: Any) -> None:
-        """Learn from the training events with these settings."""
+        """Learn from the training events with settings none of which is None."""
 
     def fit(
         self,
@@ -36,11 +42,16 @@ class OneStageRecommender(Recommender):
         *,
         seen: Dataset | None = None,
     ) -> Self:
-        """Learn from `train`. Settings that are None are chosen by NDCG@100 on `validation` over the system's grid, with
-        the events of `seen` as input (`train` if not given).
+        """Learn from `train`, and choose the settings that are None.
+
+        Args:
+            train: the events to learn from.
+            validation: held-out events, on which open settings are chosen.
+            report: called with a line on each choice that is tried.
+            seen: input events in validation; `train` by default.
 
         Raises:
-            ValueError: a setting is open and there are no validation events to choose it by.
+            ValueError: a setting is open and there are no validation events.
         """
         self._learn_ids(train)
         unset = [name for name, value in asdict(self.requested_config).items() if value is None]
@@ -54,8 +65,8 @@ class OneStageRecommender(Recommender):
                 "give a value, or prepare with a split"
             )
         best: tuple[float, Any] = (-1.0, None)
-        for alike in self._choices(unset):
-            for number, settings in enumerate(alike):
+        for candidates in self._choices(unset):
+            for number, settings in enumerate(candidates):
                 self.config = settings
                 if number == 0:
                     self._fit(train, settings)
@@ -69,28 +80,23 @@ class OneStageRecommender(Recommender):
         return self
 
     def _choices(self, unset: list[str]) -> list[list[Any]]:
-        """Settings to try, those that need no fitting in between side by side."""
-        fitted = dict.fromkeys(
+        """Settings to try; those of an inner list differ in the scoring grid only, and share one fit."""
+        fitting = dict.fromkeys(
             tuple((name, choice[name]) for name in unset if name in choice) for choice in self.grid
         )
-        scored = list(
-            product(
-                *(
-                    [(name, value) for value in self.at_scoring[name]]
-                    for name in unset
-                    if name in self.at_scoring
-                )
-            )
-        )
+        scored_settings = [name for name in unset if name in self.scoring_grid]
+        values = product(*(self.scoring_grid[name] for name in scored_settings))
+        scoring = [tuple(zip(scored_settings, choice, strict=True)) for choice in values]
         return [
-            [replace(self.requested_config, **dict([*one, *other])) for other in scored] for one in fitted
+            [replace(self.requested_config, **dict([*fit, *score])) for score in scoring] for fit in fitting
         ]
 
 
-DECAYS = {"decay": (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)}
+DECAY_GRID = {"decay": (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)}
 
 
 def weighted_history(users: np.ndarray, seen: Dataset, config: DecayedInput) -> sp.csr_matrix:
-    """Histories of users (B,), weighted by their order, float32 (B, n_items)."""
+    """Histories of users (B,), older events weighted by `config.decay`, float32 (B, n_items)."""
     events = seen.interactions
-    return (events.matrix if config.decay in (None, 1.0) else events.decayed(config.decay))[users]
+    matrix = events.matrix if config.decay in (None, 1.0) else events.decayed(config.decay)
+    return matrix[users]

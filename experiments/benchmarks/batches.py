@@ -66,7 +66,7 @@ def loop_collate(train: Dataset, tokenizer: ExtendedTokenizer) -> Collate:
     has = tokenizer.encode_words(" has interacted with", after_id=True)
     will = tokenizer.encode_words(" will interact with", after_id=True)
     comma = tokenizer.encode_words(",", after_id=True)
-    first_user, first_item = tokenizer.n_words, tokenizer.n_words + train.n_users
+    first_user, first_item = tokenizer.n_text_tokens, tokenizer.n_text_tokens + train.n_users
 
     def padded(examples: list[list[int]], value: int) -> torch.Tensor:
         width = max(map(len, examples))

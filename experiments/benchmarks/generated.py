@@ -39,7 +39,7 @@ def collaborative_run(
     n_histories = BATCH_SIZE * N_BATCHES
     users = np.sort(generator.choice(n_users, n_histories, replace=False)).repeat(HISTORY_LENGTH)
     events = Interactions(users, generator.integers(0, n_items, len(users)), n_users, n_items)
-    tokenizer = ExtendedTokenizer(words, backbone.n_words, n_users, n_items)
+    tokenizer = ExtendedTokenizer(words, backbone.n_text_tokens, n_users, n_items)
     corpus = CollaborativeCorpus(
         events, tokenizer, HistoryCorpusOptions(backbone.context, sampled=config.sampled)
     )

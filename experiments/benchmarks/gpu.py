@@ -67,12 +67,12 @@ def needed_flops(net: CLLM4RecNet, objective: str, steps: list[MicroBatches]) ->
     backbone, flops = net.backbone, 0.0
     bidirectional = objective == "recommend" and net.config.bidirectional
     width, layers = backbone.width, int(backbone.model.config.num_hidden_layers)
-    n_classes = backbone.n_words if objective == "content" else net.collaborative.items.weight.shape[0]
+    n_classes = backbone.n_text_tokens if objective == "content" else net.collaborative.items.weight.shape[0]
     trained_classes = backbone.tuned or objective != "content"
     for batch, _ in [micro_batch for step in steps for micro_batch in step]:
         lengths = batch.mask.sum(1).double()
         pairs = lengths.square() if bidirectional else lengths * (lengths + 1) / 2
-        flops += 2 * (3 if backbone.tuned else 2) * backbone.work * float(lengths.sum())
+        flops += 2 * (3 if backbone.tuned else 2) * backbone.multiplications_per_token * float(lengths.sum())
         flops += 3 * 4 * width * layers * float(pairs.sum())
         flops += 2 * (3 if trained_classes else 2) * n_states(batch) * n_classes * width
     return flops

@@ -75,7 +75,7 @@ def beam_search(backbone: Backbone, prompts: Tensor, table: Tensor, trie: Trie) 
     scores = torch.full((n, K), -torch.inf)
     scores[:, 0] = 0.0
     while not bool((trie.leaf[nodes] | (scores == -torch.inf)).all()):
-        log_p = (states[:, -1] @ backbone.word_head.T).log_softmax(-1)  # (B K, n_words)
+        log_p = (states[:, -1] @ backbone.output_embeddings.T).log_softmax(-1)  # (B K, n_text_tokens)
         # Every beam is extended by all children of its node; a finished beam is kept once, unchanged.
         flat, done = nodes.flatten(), trie.leaf[nodes].flatten()
         counts = torch.where(done, 1, trie.starts[flat + 1] - trie.starts[flat])

@@ -27,10 +27,10 @@ def states_of(backbone: Backbone, tokens: Tensor, n_rows: int, table: Tensor) ->
     """States (N', d) of tokens (N,) cut into rows of equal length; the remainder is dropped."""
     length = max(1, round(len(tokens) / n_rows))
     rows = tokens[: len(tokens) // length * length].view(-1, length)  # (n_rows', length)
-    words, ids = rows.clamp(max=backbone.n_words - 1), (rows - backbone.n_words).clamp(min=0)
+    words, ids = rows.clamp(max=backbone.n_text_tokens - 1), (rows - backbone.n_text_tokens).clamp(min=0)
     id_vectors = functional.embedding(ids, table) * backbone.id_scale
-    word_vectors = backbone.words[words] * backbone.word_scale
-    embedded = torch.where((rows >= backbone.n_words)[..., None], id_vectors, word_vectors)
+    word_vectors = backbone.token_embeddings[words] * backbone.token_scale
+    embedded = torch.where((rows >= backbone.n_text_tokens)[..., None], id_vectors, word_vectors)
     states: Tensor = backbone.model.base_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
     return states.flatten(0, 1)
 
@@ -76,7 +76,7 @@ class PlainCLLM4Rec(nn.Module):
         rows = torch.cat([state_rows(batch) + sum(counts[:i]) for i, batch in enumerate(batches)])
         is_content = objective == "content"
         targets = torch.cat([batch.target_tokens if is_content else batch.target_items for batch in batches])
-        classes = self.backbone.word_head if is_content else table[self.n_users :]
+        classes = self.backbone.output_embeddings if is_content else table[self.n_users :]
         return nll(sample(states, sum(counts)), classes, rows, targets) / len(targets)
 
 
@@ -122,14 +122,18 @@ class PlainRSLLM(nn.Module):
         return states_of(self.net.backbone, tokens, sum(len(batch.mask) for batch in batches), table)
 
     def _word_loss(self, states: Tensor, words: Tensor) -> Tensor:
-        return nll(sample(states, len(words)), self.net.backbone.word_head, torch.arange(len(words)), words)
+        return nll(
+            sample(states, len(words)), self.net.backbone.output_embeddings, torch.arange(len(words)), words
+        )
 
     def _tokens(self, batch: AnswerBatch) -> Tensor:
         """Tokens of a batch, its items numbered as in the catalogue."""
-        tokens, n_words = batch.tokens[batch.mask], self.net.backbone.n_words
+        tokens, n_text_tokens = batch.tokens[batch.mask], self.net.backbone.n_text_tokens
         if not isinstance(batch, ContrastiveBatch):
             return tokens
-        return torch.where(tokens < n_words, tokens, n_words + batch.items[(tokens - n_words).clamp(min=0)])
+        return torch.where(
+            tokens < n_text_tokens, tokens, n_text_tokens + batch.items[(tokens - n_text_tokens).clamp(min=0)]
+        )
 
 
 def plain_steps(

@@ -38,11 +38,11 @@ def test_a_second_fit_starts_from_scratch(name: str, model: Recommender) -> None
 def test_a_second_fit_chooses_its_settings_anew(name: str) -> None:
     system, settings = system_class(name), {"factors": 16} if name == "ials" else {}
     shuffled = shuffled_items(taste_world(3, n_users=80, n_items=60, n_events=12).events)
-    first, second = build_dataset(shuffled), taste_dataset()
-    new = fit(system(system.config_class(**settings)), second)
-    other = fit(system(system.config_class(**settings)), first)
+    other_dataset, dataset = build_dataset(shuffled), taste_dataset()
+    new = fit(system(system.config_class(**settings)), dataset)
+    other = fit(system(system.config_class(**settings)), other_dataset)
     assert other.config != new.config, "the two datasets must call for different settings"
-    again = fit(fit(system(system.config_class(**settings)), first), second)
+    again = fit(fit(system(system.config_class(**settings)), other_dataset), dataset)
     assert again.config == new.config
 
 

@@ -51,9 +51,9 @@ def test_renumbering_the_items_permutes_the_scores_of_cllm4rec_with_renumbered_r
     model.save(tmp_path)
     other = system_class("cllm4rec").load(tmp_path)
     assert isinstance(other, NeuralRecommender)
-    rows = np.concatenate([np.arange(dataset.n_users), dataset.n_users + order])
+    id_order = np.concatenate([np.arange(dataset.n_users), dataset.n_users + order])
     for table in (other.net.collaborative, other.net.content):
-        table.fill(table.whole()[torch.from_numpy(rows)])
+        table.fill(table.whole()[torch.from_numpy(id_order)])
     other.item_ids = reordered.item_ids
     users = np.arange(dataset.n_users)
     scores = model.score(users, dataset.train)

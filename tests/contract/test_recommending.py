@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cllm4rec.models import inner_product as retrieval
+from cllm4rec.models import inner_product
 from cllm4rec.models.base import Recommender
 from tests.support.systems import top_items
 from tests.support.worlds import taste_dataset
@@ -35,7 +35,7 @@ def test_seen_items_are_never_recommended(
 ) -> None:
     dataset = taste_dataset()
     if items_at_once is not None:
-        monkeypatch.setattr(retrieval, "SCORES_AT_ONCE", items_at_once * dataset.n_users)
+        monkeypatch.setattr(inner_product, "SCORES_AT_ONCE", items_at_once * dataset.n_users)
     for user, items in enumerate(top_items(model, dataset, dataset.n_items)):
         unseen = np.setdiff1d(np.arange(dataset.n_items), dataset.train.interactions.history(user))
         assert sorted(items[items >= 0]) == unseen.tolist()

@@ -1,4 +1,4 @@
-"""Every system serves users unknown to it from their histories."""
+"""Every system serves new users from their histories."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from tests.support.worlds import taste_dataset, with_user
 PERSONAL = [name for name in SYSTEMS if name != "popularity"]
 
 
-def test_a_user_unknown_to_the_model_is_served_from_the_history(model: Recommender) -> None:
+def test_a_new_user_is_served_from_the_history(model: Recommender) -> None:
     dataset = taste_dataset().train
     history = dataset.interactions.history(0)
     extended = with_user(dataset, "a new reader", history)
@@ -31,32 +31,32 @@ def test_a_user_unknown_to_the_model_is_served_from_the_history(model: Recommend
 
 
 @pytest.mark.parametrize("name", PERSONAL)
-def test_the_history_of_an_unknown_user_matters(model: Recommender) -> None:
+def test_the_history_of_a_new_user_matters(model: Recommender) -> None:
     dataset = taste_dataset().train
     newcomer = np.array([dataset.n_users])
-    first, second = (
+    scores, other_scores = (
         model.score(newcomer, with_user(dataset, "a new reader", dataset.interactions.history(user)))
         for user in (0, 1)
     )
-    assert not np.allclose(first, second)
+    assert not np.allclose(scores, other_scores)
 
 
 @pytest.mark.parametrize("name", PERSONAL)
-def test_events_after_training_change_the_scores_of_a_known_user(model: Recommender) -> None:
+def test_events_after_training_change_the_scores_of_a_trained_user(model: Recommender) -> None:
     dataset = taste_dataset()
     user = np.unique(dataset.validation.interactions.users)[:1]
     later = dataset.only("train", "validation")
     assert not np.array_equal(model.score(user, dataset.train), model.score(user, later))
 
 
-def test_an_unknown_user_number_is_refused(model: Recommender) -> None:
+def test_a_user_number_out_of_range_is_refused(model: Recommender) -> None:
     dataset = taste_dataset().train
     for number in (-1, dataset.n_users):
         with pytest.raises(ValueError, match=f"there is no user {number} in data of {dataset.n_users} users"):
             model.score(np.array([0, number]), dataset)
 
 
-def test_an_unknown_user_without_history_is_refused_by_name(model: Recommender) -> None:
+def test_a_new_user_without_history_is_refused_by_name(model: Recommender) -> None:
     dataset = taste_dataset().train
     extended = with_user(dataset, "stranger-17", np.empty(0, dtype=np.int64))
     with pytest.raises(ValueError, match="stranger-17"):
@@ -69,12 +69,12 @@ def test_a_user_without_training_events_is_served_as_a_new_one(model: Recommende
     part = np.where(dataset.interactions.users == user, 2, dataset.part).astype(np.uint8)
     cold = replace(dataset, part=part)
     served = fit(new_system(model.name), cold)
-    assert served._known_users(np.array([user]), cold).tolist() == [-1]
+    assert served._trained_users(np.array([user]), cold).tolist() == [-1]
     renamed = cold.users.with_columns(
         user_id=pl.when(pl.int_range(pl.len()) == user).then(pl.lit("new")).otherwise("user_id")
     )
-    as_known = served.score(np.array([user]), cold)
+    as_trained = served.score(np.array([user]), cold)
     as_new = served.score(np.array([user]), replace(cold, users=renamed))
-    np.testing.assert_array_equal(as_known, as_new)
+    np.testing.assert_array_equal(as_trained, as_new)
     with pytest.raises(ValueError, match="no history"):
         served.score(np.array([user]), cold.train)

@@ -75,7 +75,7 @@ def test_the_examples_of_the_answer_and_the_contrastive_batch() -> None:
     contrast = ContrastiveCorpus(train, unified, groups, options, np.array([[2]]))
     contrast.sample = lambda epoch, step: np.array([4, 8])  # type: ignore[method-assign]
     both = contrast.batch(np.array([0]), 0)
-    soft_7, soft_4 = extended.n_words + 2, extended.n_words + 1  # numbered within the batch
+    soft_7, soft_4 = extended.n_text_tokens + 2, extended.n_text_tokens + 1  # numbered within the batch
     tokens = [*before, *title[7], soft_7, *title[4], soft_4, *after, *title[9], extended.end]
     assert both.tokens.tolist() == [tokens]
     assert both.items.tolist() == both.groups.tolist() == [2, 4, 7, 8, 9]

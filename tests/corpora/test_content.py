@@ -28,7 +28,7 @@ def test_every_text_makes_a_document_and_an_empty_one_makes_none(bpe: ExtendedTo
             field,
             dataset.users["user_id"][user] if user >= 0 else "",
             dataset.items["item_id"][item] if item >= 0 else "",
-            bpe.words.decode(words).strip(),
+            bpe.text_tokenizer.decode(words).strip(),
         )
         for kind, field, user, item, words in content_documents(dataset, bpe)
     }

@@ -58,7 +58,7 @@ def test_weights_sum_over_an_epoch_to_the_number_of_ids_that_occur(
         for batch in whole_epoch(corpus, epoch, size):
             np.add.at(total, batch.ids.numpy(), batch.id_weights.numpy())
             tokens = batch.tokens[batch.mask].numpy()
-            occurring |= set((tokens[tokens >= bpe.n_words] - bpe.n_words).tolist())
+            occurring |= set((tokens[tokens >= bpe.n_text_tokens] - bpe.n_text_tokens).tolist())
         np.testing.assert_allclose(total[sorted(occurring)], 1.0, rtol=1e-6)
         assert total.sum() == pytest.approx(len(occurring), rel=1e-6)
 

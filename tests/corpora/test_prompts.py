@@ -81,7 +81,7 @@ def test_neither_vocabulary_nor_documents_see_a_held_out_review(bpe: ExtendedTok
     assert reviews["train"] <= set(texts)
     assert not (reviews["validation"] | reviews["test"]) & set(texts)
     read = {
-        bpe.words.decode(words).strip()
+        bpe.text_tokenizer.decode(words).strip()
         for kind, *_, words in content_documents(train, bpe)
         if kind == "review"
     }

@@ -10,9 +10,9 @@ from tests.support.tokenizers import N_ITEMS, N_USERS, SENTENCES, plain, running
 def test_ids_are_single_tokens_and_words_are_those_of_running_text(tokenizer: ExtendedTokenizer) -> None:
     ids = tokenizer.encode("user_3 has interacted with item_7")
     assert ids == [tokenizer.user(3), *running(tokenizer, " has interacted with"), tokenizer.item(7)]
-    assert tokenizer.user(3) == tokenizer.n_words + 3
-    assert tokenizer.item(7) == tokenizer.n_words + N_USERS + 7
-    assert len(tokenizer) == tokenizer.n_words + N_USERS + N_ITEMS
+    assert tokenizer.user(3) == tokenizer.n_text_tokens + 3
+    assert tokenizer.item(7) == tokenizer.n_text_tokens + N_USERS + 7
+    assert len(tokenizer) == tokenizer.n_text_tokens + N_USERS + N_ITEMS
 
 
 def test_no_space_token_between_ids_or_before_punctuation(tokenizer: ExtendedTokenizer) -> None:
@@ -53,7 +53,7 @@ def test_decoding_gives_the_text_back(tokenizer: ExtendedTokenizer, text: str) -
 
 def test_only_whole_words_are_ids(tokenizer: ExtendedTokenizer) -> None:
     for text in ("superuser_3 is", "user_3b", "item_", "user_x"):
-        assert max(tokenizer.encode(text)) < tokenizer.n_words
+        assert max(tokenizer.encode(text)) < tokenizer.n_text_tokens
     assert tokenizer.encode("(item_7)")[-2] == tokenizer.item(7)
 
 

@@ -46,7 +46,7 @@ def test_beam_search_finds_the_likeliest_answers_and_their_probabilities() -> No
             text = torch.cat([prompt, torch.from_numpy(answer)])[None]
             with torch.no_grad():
                 states = backbone(text, torch.ones_like(text, dtype=torch.bool), table)[0]
-                words = (states[len(prompt) - 1 : -1] @ backbone.word_head.T).log_softmax(-1)
+                words = (states[len(prompt) - 1 : -1] @ backbone.output_embeddings.T).log_softmax(-1)
             expected.append(words[torch.arange(len(answer)), torch.from_numpy(answer)].sum().item())
         np.testing.assert_allclose(scores[row, :5], sorted(expected, reverse=True), rtol=1e-4)
         assert len(set(leaves[row, :5].tolist())) == 5
@@ -63,7 +63,7 @@ def test_plain_networks_and_softmax_equal_those_of_the_package() -> None:
     torch.nn.init.normal_(backbone.model.transformer.h[0].attn.c_proj.weight)
     backbone.eval()
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(backbone.n_words + 9, (4, 6), generator=generator)
+    tokens = torch.randint(backbone.n_text_tokens + 9, (4, 6), generator=generator)
     table = torch.randn(9, backbone.width, generator=generator)
     targets = torch.randint(9, (24,), generator=generator)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Folders are whole or absent: replaced in one step, read again if replaced meanwhile."""
+"""Folders are whole or absent: replaced in one step, and read again if replaced meanwhile."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ import pytest
 from cllm4rec.files import folders
 from cllm4rec.files.folders import check_folder, read_folder, recover_folder, replace_folder
 from cllm4rec.files.manifest import check_manifest, write_manifest
-from cllm4rec.files.temporary import OLD, unfinished_name
+from cllm4rec.files.temporary import OLD_SUFFIX, temporary_path
 from cllm4rec.files.writing import check_file, write_text
 from tests.support.commands import call
 from tests.support.folders import MARKER, OTHER, fill, names
@@ -42,16 +42,17 @@ def test_the_system_of_these_tests_exchanges_folders_in_one_step(tmp_path: Path)
 def test_a_folder_replaced_by_two_renames_is_the_old_or_the_new_one_when_killed(
     renames: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, left = tmp_path / "folder", [renames]
+    folder, renames_left = tmp_path / "folder", renames
     fill(folder, "old")
     monkeypatch.setattr(folders, "_exchange", lambda new, folder: False)
     rename, rmtree = os.rename, shutil.rmtree
 
     def killed(source: Path, target: Path) -> None:
-        if not left[0]:
+        nonlocal renames_left
+        if not renames_left:
             monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a killed process removes nothing
             raise SystemExit
-        left[0] -= 1
+        renames_left -= 1
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", killed)
@@ -66,10 +67,10 @@ def test_a_folder_replaced_by_two_renames_is_the_old_or_the_new_one_when_killed(
     assert names(tmp_path) == ["folder"]
 
 
-def test_a_new_folder_of_a_killed_process_does_not_count_and_is_removed(tmp_path: Path) -> None:
-    left = unfinished_name(tmp_path / "folder")
-    left.mkdir()
-    (left / "half").write_text("half")
+def test_a_temporary_folder_of_a_killed_process_is_ignored_and_removed(tmp_path: Path) -> None:
+    leftover = temporary_path(tmp_path / "folder")
+    leftover.mkdir()
+    (leftover / "half").write_text("half")
     recover_folder(tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
     fill(tmp_path / "folder", "")
@@ -81,14 +82,14 @@ def test_foreign_files_in_the_parent_folder_are_kept(swap: str, tmp_path: Path) 
     foreign_files = [".folder.lock", ".file.new", ".file.tmp"]
     for name in foreign_folders:
         (tmp_path / name).mkdir()
-        (tmp_path / name / "mine").write_text("mine")
+        (tmp_path / name / "notes.txt").write_text("kept")
     for name in foreign_files:
-        (tmp_path / name).write_text("mine")
+        (tmp_path / name).write_text("kept")
     for text in ("old", "new"):
         fill(tmp_path / "folder", text)
         write_text(tmp_path / "file", text)
     assert names(tmp_path) == sorted([*foreign_folders, *foreign_files, "folder", "file"])
-    assert all((tmp_path / name / "mine").read_text() == "mine" for name in foreign_folders)
+    assert all((tmp_path / name / "notes.txt").read_text() == "kept" for name in foreign_folders)
 
 
 @pytest.mark.parametrize("signed", [True, False])
@@ -99,7 +100,7 @@ def test_a_folder_with_a_foreign_file_is_not_replaced(name: str, signed: bool, t
         if signed:
             write_manifest(new)
     (tmp_path / "folder" / name).parent.mkdir(exist_ok=True)
-    (tmp_path / "folder" / name).write_text("mine")
+    (tmp_path / "folder" / name).write_text("kept")
     with pytest.raises(ValueError, match=f"holds {name}, which is not a file of this package: move it"):
         fill(tmp_path / "folder", "new")
     assert (tmp_path / "folder" / MARKER).read_text() == "old"
@@ -160,7 +161,7 @@ def test_links_in_a_circle_are_one_line(tmp_path: Path) -> None:
         fill(tmp_path / "a", "new")
 
 
-def test_behind_a_link_the_folder_and_the_file_it_leads_to_are_replaced(swap: str, tmp_path: Path) -> None:
+def test_the_target_of_a_link_is_replaced(swap: str, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "folder").symlink_to(tmp_path / "real" / "folder")
     (tmp_path / "file").symlink_to(tmp_path / "real" / "file")
@@ -179,8 +180,8 @@ def test_a_reader_starts_again_when_the_folder_is_replaced_under_it(swap: str, t
     fill(folder, "old")
     tries: list[str] = []
 
-    def read(found: Path) -> str:
-        tries.append((found / MARKER).read_text())
+    def read(current: Path) -> str:
+        tries.append((current / MARKER).read_text())
         if len(tries) == 1:
             fill(folder, "new")
             raise KeyError("half of each")
@@ -189,15 +190,15 @@ def test_a_reader_starts_again_when_the_folder_is_replaced_under_it(swap: str, t
     assert read_folder(folder, read) == "new"
     assert tries == ["old", "new"]
     with pytest.raises(KeyError, match="damaged"):
-        read_folder(folder, lambda found: {}["damaged"])
+        read_folder(folder, lambda current: {}["damaged"])
 
 
-def test_a_reader_finishes_a_replacement_that_was_cut_off(tmp_path: Path) -> None:
-    new = unfinished_name(tmp_path / "folder")
-    for path, text in ((new, "new"), (new.with_name(new.name + OLD), "old")):
+def test_a_reader_finishes_an_interrupted_replacement(tmp_path: Path) -> None:
+    new = temporary_path(tmp_path / "folder")
+    for path, text in ((new, "new"), (new.with_name(new.name + OLD_SUFFIX), "old")):
         path.mkdir()
         (path / MARKER).write_text(text)
-    assert read_folder(tmp_path / "folder", lambda found: (found / MARKER).read_text()) == "new"
+    assert read_folder(tmp_path / "folder", lambda current: (current / MARKER).read_text()) == "new"
     check_folder(tmp_path / "folder", MARKER)
 
 
@@ -221,7 +222,9 @@ def test_a_reader_during_a_replacement_sees_the_old_or_the_new_folder(swap: str,
     thread.start()
     try:
         for _ in range(100_000):
-            pair = read_folder(folder, lambda found: [(found / name).read_text() for name in (MARKER, OTHER)])
+            pair = read_folder(
+                folder, lambda current: [(current / name).read_text() for name in (MARKER, OTHER)]
+            )
             assert pair[0] == pair[1]
             seen.add(pair[0])
             if len(seen) > 20:
@@ -237,7 +240,7 @@ def test_a_foreign_file_in_a_stage_is_refused_before_training(data: Path, tmp_pa
     call("pretrain", "--dataset", data, "--output", run, "--epochs", 1)
     call("finetune", "--run", run, "--epochs", 1)
     before = (run / "run.json").read_text(), (run / "metrics.jsonl").read_text()
-    (run / "finetune" / "notes.txt").write_text("mine")
+    (run / "finetune" / "notes.txt").write_text("kept")
     assert "holds notes.txt, which is not a file of this package: move it" in refused(
         call, "finetune", "--run", run, "--epochs", 2
     )

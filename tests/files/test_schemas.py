@@ -37,7 +37,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
         (lambda about: about.update(format_version="2"), "format_version"),
     ],
 )
-def test_an_account_that_does_not_fit_is_one_line(
+def test_a_dataset_description_that_does_not_fit_is_one_line(
     change: Callable[[dict[str, Any]], object], need: str, dataset: Path
 ) -> None:
     sign_again(dataset, "dataset.json", change)
@@ -60,7 +60,7 @@ def test_an_account_that_does_not_fit_is_one_line(
         " " * 20_000_000,
     ],
 )
-def test_a_file_that_is_no_account_is_one_line(name: str, text: str, dataset: Path) -> None:
+def test_a_file_that_is_no_description_is_one_line(name: str, text: str, dataset: Path) -> None:
     (dataset / name).write_text(text)
     if name != MANIFEST:
         write_manifest(dataset)
@@ -204,34 +204,36 @@ def test_a_model_without_users_serves_histories(stage: Path, data: Path) -> None
 @pytest.mark.parametrize(
     ("change", "need"),
     [
-        (lambda tensors, described: tensors.pop("best.items"), "does not fit the network"),
+        (lambda tensors, description: tensors.pop("best.items"), "does not fit the network"),
         (
-            lambda tensors, described: tensors.update({"best.items": tensors["best.items"][1:].copy()}),
+            lambda tensors, description: tensors.update({"best.items": tensors["best.items"][1:].copy()}),
             "does not fit the network",
         ),
         (
-            lambda tensors, described: tensors.update({"odd": np.zeros(3, np.float32)}),
+            lambda tensors, description: tensors.update({"unknown": np.zeros(3, np.float32)}),
             "does not fit the network",
         ),
         (
-            lambda tensors, described: tensors.update({"optimizer.x": np.zeros(3, np.float32)}),
+            lambda tensors, description: tensors.update({"optimizer.x": np.zeros(3, np.float32)}),
             "belong to no parameter",
         ),
         (
-            lambda tensors, described: tensors.update({"optimizer.0.exp_avg": np.zeros(3, np.float32)}),
+            lambda tensors, description: tensors.update({"optimizer.0.exp_avg": np.zeros(3, np.float32)}),
             "do not have its shape",
         ),
-        (lambda tensors, described: described["progress"].update(epoch="two"), "key progress.epoch"),
-        (lambda tensors, described: described["progress"].update(more=1), "key progress.more"),
-        (lambda tensors, described: described.update(about=[]), "key about"),
+        (lambda tensors, description: description["progress"].update(epoch="two"), "key progress.epoch"),
+        (lambda tensors, description: description["progress"].update(more=1), "key progress.more"),
+        (lambda tensors, description: description.update(about=[]), "key about"),
     ],
 )
 def test_a_state_that_does_not_fit_is_one_line(
     change: Callable[[dict[str, Any], dict[str, Any]], object], need: str, interrupted: Path
 ) -> None:
     state = RunFolder(interrupted).state("pretrain")
-    tensors, described = load_file(state.path), state.described()
-    assert described is not None
-    change(tensors, described)
-    ResumeFile(state.path).save({name: torch.from_numpy(array) for name, array in tensors.items()}, described)
+    tensors, description = load_file(state.path), state.described()
+    assert description is not None
+    change(tensors, description)
+    ResumeFile(state.path).save(
+        {name: torch.from_numpy(array) for name, array in tensors.items()}, description
+    )
     assert need in refused(resume, interrupted)

@@ -59,7 +59,7 @@ def test_words_of_held_out_reviews_are_not_in_the_texts_of_the_vocabulary(
 
 
 def test_words_of_held_out_reviews_are_no_tokens() -> None:
-    tokenizer = learned(with_planted_reviews)[0].tokenizer.words
+    tokenizer = learned(with_planted_reviews)[0].tokenizer.text_tokenizer
     pieces = {name: tokenizer.tokenize(f" {word}") for name, word in WORDS.items()}
     assert len(pieces["train"]) == 1
     for name in ("validation", "test"):

@@ -39,7 +39,7 @@ def examples_of(batch: CLLM4RecBatch, tokenizer: ExtendedTokenizer) -> list[dict
     else:
         targets = batch.target_tokens if isinstance(batch, ContentBatch) else batch.target_items
         index, row_of_target = batch.state_index, batch.state_index // width
-    row_of_id = (batch.mask & (batch.tokens >= tokenizer.n_words)).nonzero()[:, 0]
+    row_of_id = (batch.mask & (batch.tokens >= tokenizer.n_text_tokens)).nonzero()[:, 0]
     return [
         {
             "tokens": batch.tokens[row][batch.mask[row]].tolist(),
@@ -77,7 +77,7 @@ def content_corpus(
     documents: list[Document] = []
     for number in range(n):
         kind, field, has_user, has_item = kinds[number % 3]
-        words = generator.integers(1, tokenizer.n_words, int(generator.integers(1, 40)))
+        words = generator.integers(1, tokenizer.n_text_tokens, int(generator.integers(1, 40)))
         user = int(generator.integers(N_USERS)) if has_user else -1
         item = int(generator.integers(N_ITEMS)) if has_item else -1
         documents.append((kind, field, user, item, words))

@@ -48,13 +48,13 @@ def llama_network(folder: Path, **settings: Any) -> tuple[CLLM4RecNet, ExtendedT
     world = reviewed_books()
     config = CLLM4RecConfig(backbone=str(folder), tune="full", mutual=MUTUAL, prior=PRIOR, **settings)
     backbone, words = load_backbone(config)
-    assert not torch.equal(backbone.words, backbone.word_head)
+    assert not torch.equal(backbone.token_embeddings, backbone.output_embeddings)
     assert backbone.id_scale > 2, "for a forgotten factor to show"
     net = CLLM4RecNet(backbone, config, world.n_users, world.n_items)
     generator = torch.Generator().manual_seed(7)
     for table in (net.collaborative, net.content):
         table.fill(0.15 * torch.randn(table.whole().shape, generator=generator))
-    return net, ExtendedTokenizer(words, backbone.n_words, world.n_users, world.n_items)
+    return net, ExtendedTokenizer(words, backbone.n_text_tokens, world.n_users, world.n_items)
 
 
 def normalised_mean(states: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ def assert_the_same_is_learned(
 ) -> None:
     """Training on both datasets gives the same vocabulary and, bit for bit, the same weights and losses."""
     models, weights = zip(learned(first, validated), learned(second, validated), strict=True)
-    assert models[0].tokenizer.words.get_vocab() == models[1].tokenizer.words.get_vocab()
+    assert models[0].tokenizer.text_tokenizer.get_vocab() == models[1].tokenizer.text_tokenizer.get_vocab()
     assert_bit_identical(*weights)
 
 

@@ -38,7 +38,7 @@ def by_row(rows: Tensor, values: Tensor, n: int) -> list[list[int]]:
 
 def items_of(tokens: Tensor) -> list[int]:
     """Item numbers of the item tokens, in their order."""
-    first = trained_model().tokenizer.n_words + small_dataset().n_users
+    first = trained_model().tokenizer.n_text_tokens + small_dataset().n_users
     return (tokens[tokens >= first] - first).tolist()
 
 

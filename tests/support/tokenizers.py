@@ -28,7 +28,7 @@ def load_tokenizer(kind: str, folder: Path | None = None) -> PreTrainedTokenizer
 
 def plain(tokenizer: ExtendedTokenizer, text: str) -> list[int]:
     """Tokens of a text at the beginning of a document."""
-    return tokenizer.words(text, add_special_tokens=False)["input_ids"]
+    return tokenizer.text_tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def running(tokenizer: ExtendedTokenizer, text: str) -> list[int]:

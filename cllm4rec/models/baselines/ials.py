@@ -1,4 +1,4 @@
-"""iALS: implicit-feedback matrix factorisation by alternating least squares, from the `implicit` library."""
+"""iALS: matrix factorisation of implicit feedback by alternating least squares, by the `implicit` library."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from cllm4rec.models.one_stage import OneStageRecommender
 class IALS(OneStageRecommender, InnerProductRecommender):
     """Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", 2008.
 
-    Every user, known or new, is folded in from the events in `seen`: one least-squares solve.
+    Every user, new or not, is folded in from the events in `seen` by one least-squares solve.
     """
 
     name = "ials"
@@ -30,21 +30,18 @@ class IALS(OneStageRecommender, InnerProductRecommender):
 
     def _fit(self, train: Dataset, settings: IALSConfig) -> None:
         self.model = _library_model(settings)
-        ids = hash_ids(train.items["item_id"])[
-            :, None
-        ]  # the start hangs on the ids, not on the order of the items
-        self.model.item_factors = (uniform(settings.seed, ids, np.arange(settings.factors)) * 0.01).astype(
-            np.float32
-        )
+        # initialised by item id, so that the numbering of the items does not matter
+        hashes = hash_ids(train.items["item_id"])[:, None]
+        initial = uniform(settings.seed, hashes, np.arange(settings.factors))  # (n_items, factors)
+        self.model.item_factors = (initial * 0.01).astype(np.float32)
         self.model.fit(train.interactions.matrix, show_progress=False)
 
-    def _vectors(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
+    def _vectors(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
         histories = seen.interactions.matrix[users]
         vectors = np.atleast_2d(self.model.recalculate_user(np.arange(len(users)), histories))
         vectors[np.diff(histories.indptr) == 0] = 0.0
-        return torch.from_numpy(np.asarray(vectors, dtype=np.float32)), torch.from_numpy(
-            self.model.item_factors
-        )
+        user_vectors = torch.from_numpy(np.asarray(vectors, dtype=np.float32))  # (B, factors)
+        return user_vectors, torch.from_numpy(self.model.item_factors)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {"item_factors": self.model.item_factors}
@@ -60,7 +57,7 @@ def _library_model(settings: IALSConfig):  # type: ignore[no-untyped-def]  # the
         from implicit.cpu.als import AlternatingLeastSquares
     except ImportError as error:
         raise ValueError(
-            "--system ials needs the implicit library: pip install 'cllm4rec[baselines]'"
+            "system 'ials' needs the implicit library: pip install 'cllm4rec[baselines]'"
         ) from error
     return AlternatingLeastSquares(
         factors=settings.factors,

@@ -1,4 +1,4 @@
-"""The most popular items, the same for everybody."""
+"""Popularity: the same list for everybody."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from cllm4rec.models.one_stage import OneStageRecommender
 
 
 class Popularity(OneStageRecommender):
-    """Score of an item: how many users took it."""
+    """The score of an item is the number of its users in training."""
 
     name = "popularity"
     config_class = PopularityConfig
@@ -17,7 +17,7 @@ class Popularity(OneStageRecommender):
     def _fit(self, train: Dataset, settings: PopularityConfig) -> None:
         self.counts = np.asarray(train.interactions.matrix.sum(0), dtype=np.float32).ravel()  # (n_items,)
 
-    def _score(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> np.ndarray:
+    def _score(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> np.ndarray:
         return np.tile(self.counts, (len(users), 1))
 
     def _arrays(self) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The ID embeddings of users and items, side by side under one numbering."""
+"""The ID embeddings of users and items, under a common numbering."""
 
 import torch
 from torch import Tensor, nn
@@ -7,10 +7,15 @@ from cllm4rec.training.row_adam import EmbeddingTable
 
 
 class IDEmbeddings(nn.Module):
-    """Embeddings of users 0 .. I-1 and items I .. I+J-1, each (d,); `table[ids]` reads some.
+    """Embeddings (d,) of users 0 .. I-1 and items I .. I+J-1. `table[ids]` returns those of the IDs.
 
-    A step reads few users, whose gradient is sparse. Items have a dense one, as the softmax reads them all, unless it is over a
-    sample.
+    The gradient of users is sparse, as a step reads few of them. That of items is dense, as the softmax reads
+    them all, unless the softmax is sampled.
+
+    Args:
+        n_users, n_items: I and J.
+        width: d.
+        sampled: whether the softmax over items is sampled.
     """
 
     def __init__(self, n_users: int, n_items: int, width: int, sampled: bool = False) -> None:
@@ -23,12 +28,13 @@ class IDEmbeddings(nn.Module):
         flat, n_users = ids.flatten(), self.users.num_embeddings
         is_user = flat < n_users
         users, items = self.users(flat[is_user]), self.items(flat[~is_user] - n_users)
-        place = torch.where(is_user, is_user.cumsum(0) - 1, len(users) + (~is_user).cumsum(0) - 1)
-        return torch.cat([users, items]).index_select(0, place).unflatten(0, ids.shape)
+        # index of each ID in the concatenation of users and items: its rank among its kind
+        index = torch.where(is_user, is_user.cumsum(0) - 1, len(users) + (~is_user).cumsum(0) - 1)
+        return torch.cat([users, items]).index_select(0, index).unflatten(0, ids.shape)
 
     def __getitem__(self, ids: Tensor) -> Tensor:
-        read: Tensor = self(ids)
-        return read
+        embeddings: Tensor = self(ids)
+        return embeddings
 
     def whole(self) -> Tensor:
         """A copy of all embeddings (I + J, d)."""
@@ -36,6 +42,6 @@ class IDEmbeddings(nn.Module):
 
     @torch.no_grad()
     def fill(self, embeddings: Tensor) -> None:
-        """Take over embeddings (I + J, d)."""
+        """Set all embeddings to the given ones (I + J, d)."""
         self.users.weight.copy_(embeddings[: self.users.num_embeddings])
         self.items.weight.copy_(embeddings[self.users.num_embeddings :])

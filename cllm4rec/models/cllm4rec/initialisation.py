@@ -1,4 +1,8 @@
-"""Where the ID tables start: at random, at the words of the title, or at factors of the training events."""
+"""Initialisation of the ID tables: random, from the item titles, or from factors of the training events.
+
+The factors are computed here, not by the `implicit` library. That is an optional extra, has its own random
+initialisation and runs its own threads, so that training would depend on it and on the machine.
+"""
 
 from itertools import pairwise
 
@@ -10,9 +14,11 @@ from torch import Tensor
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.interactions import Interactions
-from cllm4rec.models.language.backbone import ID_EMBEDDING_STD, Backbone
+from cllm4rec.models.config import ID_EMBEDDING_STD
+from cllm4rec.models.language.backbone import Backbone
 
-FACTOR_SCALE = 2.0  # spread of factors against that of a random start: chosen on ml-100k's validation events
+# standard deviation of factors over that of random embeddings, chosen on validation events of ml-100k
+FACTOR_SCALE = 2.0
 PENALTY, CONFIDENCE = 60.0, 20.0  # of the factorisation
 ALTERNATIONS, GRADIENT_STEPS = 15, 3
 EVENTS_AT_ONCE = 1 << 20
@@ -21,42 +27,54 @@ EVENTS_AT_ONCE = 1 << 20
 def initial_id_embeddings(
     start: str, backbone: Backbone, tokenizer: ExtendedTokenizer, train: Dataset, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """The collaborative and the content table, (I + J, d) each; both start from the same place."""
+    """Initial collaborative and content embeddings, two equal tables (I + J, d).
+
+    Args:
+        start: "random"; "title", the mean token embedding of each item's title; or "factors", from
+            `als_factors`.
+        backbone: of the network.
+        tokenizer: of the backbone.
+        train: the training events.
+        seed: of the random numbers.
+
+    Raises:
+        ValueError: `start` is "title" and the items have no titles.
+    """
     shape = (train.n_users + train.n_items, backbone.width)
     generator = torch.Generator().manual_seed(seed)
     table = torch.randn(shape, generator=generator) * ID_EMBEDDING_STD
     if start == "title":
         if "title" not in train.item_texts:
             raise ValueError(
-                "--start title needs titles of the items: give --items with a title column, or another start"
+                "`start=title` needs titles of the items: give `items` with a title column, or another "
+                "`start`"
             )
-        words = backbone.words.detach().float().cpu()
-        for item, ids in enumerate(tokenizer.encode_texts(train.item_texts["title"])):
-            if len(ids):
-                table[train.n_users + item] = (
-                    words[torch.from_numpy(ids)].mean(0) * backbone.word_scale / backbone.id_scale
-                )
+        token_embeddings = backbone.token_embeddings.detach().float().cpu()
+        for item, tokens in enumerate(tokenizer.encode_texts(train.item_texts["title"])):
+            if len(tokens):
+                mean = token_embeddings[torch.from_numpy(tokens)].mean(0)
+                table[train.n_users + item] = mean * backbone.token_scale / backbone.id_scale
     elif start == "factors":
         factors = torch.from_numpy(als_factors(train.interactions, backbone.width, seed))
-        known = (
-            factors.norm(dim=1) > 1e-6
-        )  # an ID without training events has no factors and starts at random
-        if known.any():
-            table[known, : factors.shape[1]] = factors[known] * (
-                FACTOR_SCALE * ID_EMBEDDING_STD / factors[known].std()
-            )
+        # an ID without training events has no factors and stays random
+        has_factors = factors.norm(dim=1) > 1e-6
+        if has_factors.any():
+            scale = FACTOR_SCALE * ID_EMBEDDING_STD / factors[has_factors].std()
+            table[has_factors, : factors.shape[1]] = factors[has_factors] * scale
     return table, table.clone()
 
 
 def als_factors(train: Interactions, width: int, seed: int) -> np.ndarray:
-    """Users and items from a factorisation of the training events, float32 (I + J, rank), rank = min(width, I, J).
+    """Factors of users and items, float32 (I + J, rank), rank = min(width, I, J).
 
-    Weighted alternating least squares (Hu, Koren and Volinsky, 2008: factors X and Y), by a few steps of conjugate
-    gradients each (Takács, Pilászy and Tikk, 2011). A user is not looked up but read from the items of a history, so both
-    sides are turned: with R = (Y^T Y + penalty)^(1/2), items are Y R^-1 and users X R. The inner product of a history's summed
-    items with an item is then about what folding the history in would give.
+    They come from weighted alternating least squares (Hu, Koren and Volinsky, 2008: factors X and Y). Each
+    alternation takes a few steps of conjugate gradients (Takács, Pilászy and Tikk, 2011).
+
+    The backbone reads a user from the items of a history. Both sides are therefore transformed: with
+    R = (Y^T Y + penalty)^(1/2), items are Y R^-1 and users X R. Then the inner product of a history's summed
+    items with an item approximates the score of a folded-in user.
     """
-    matrix = train.matrix
+    matrix = train.matrix  # (I, J)
     rank = min(width, *matrix.shape)
     generator = np.random.default_rng(seed)
     items = (generator.standard_normal((matrix.shape[1], rank)) * 0.01).astype(np.float32)
@@ -66,38 +84,45 @@ def als_factors(train: Interactions, width: int, seed: int) -> np.ndarray:
         users = _least_squares(matrix, items, users)
         items = _least_squares(transposed, users, items)
     values, vectors = np.linalg.eigh((items.T @ items).astype(np.float64) + PENALTY * np.eye(rank))
-    root, inverse = ((vectors * values**power) @ vectors.T for power in (0.5, -0.5))
-    turned = users @ root, items @ inverse
-    return np.concatenate([side / max(float(side.std()), 1e-30) for side in turned]).astype(np.float32)
+    root, inverse_root = ((vectors * values**power) @ vectors.T for power in (0.5, -0.5))  # (rank, rank)
+    sides = users @ root, items @ inverse_root
+    return np.concatenate([side / max(float(side.std()), 1e-30) for side in sides]).astype(np.float32)
 
 
 def _least_squares(matrix: sp.csr_matrix, fixed: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Rows x that lessen sum over cells of c (seen - x . fixed)^2 + PENALTY |x|^2, c = CONFIDENCE where seen and 1 elsewhere.
+    """Factors x (n, rank) of the rows, given those of the columns.
+
+    A row's x minimises the sum over all cells of c (seen - x . fixed)^2, plus PENALTY |x|^2. The confidence c
+    is CONFIDENCE at seen cells and 1 elsewhere.
 
     Args:
-        matrix: (n, m), ones where seen.
-        fixed: (m, rank), the other side.
-        start: (n, rank), where the conjugate gradients start.
+        matrix: (n, m), 1 at seen cells.
+        fixed: factors of the columns (m, rank).
+        start: initial x (n, rank) of the conjugate gradients.
     """
-    gram = fixed.T @ fixed + np.float32(PENALTY) * np.eye(fixed.shape[1], dtype=np.float32)
-    found = np.empty_like(start)
-    at_once = np.searchsorted(matrix.indptr, np.arange(0, matrix.nnz + EVENTS_AT_ONCE, EVENTS_AT_ONCE))
-    for begin, end in pairwise(np.unique(np.minimum([0, *at_once], matrix.shape[0]))):
-        seen, x = matrix[begin:end], start[begin:end].copy()
-        rows = np.repeat(np.arange(end - begin), np.diff(seen.indptr))
+    gram = fixed.T @ fixed + np.float32(PENALTY) * np.eye(fixed.shape[1], dtype=np.float32)  # (rank, rank)
+    solution = np.empty_like(start)
+    # blocks of rows with at most about EVENTS_AT_ONCE seen cells
+    boundaries = np.searchsorted(matrix.indptr, np.arange(0, matrix.nnz + EVENTS_AT_ONCE, EVENTS_AT_ONCE))
+    for begin, end in pairwise(np.unique(np.minimum([0, *boundaries], matrix.shape[0]))):
+        seen, x = matrix[begin:end], start[begin:end].copy()  # (b, m), (b, rank)
+        rows = np.repeat(np.arange(end - begin), np.diff(seen.indptr))  # (nnz,)
 
-        def weighed(x: np.ndarray, seen: sp.csr_matrix = seen, rows: np.ndarray = rows) -> np.ndarray:
-            own = (CONFIDENCE - 1) * np.einsum("nd,nd->n", x[rows], fixed[seen.indices])
-            return np.asarray(x @ gram + sp.csr_matrix((own, seen.indices, seen.indptr), seen.shape) @ fixed)
+        def normal_product(x: np.ndarray, seen: sp.csr_matrix = seen, rows: np.ndarray = rows) -> np.ndarray:
+            """Product (b, rank) of each row's normal matrix with its x."""
+            extra = (CONFIDENCE - 1) * np.einsum("nd,nd->n", x[rows], fixed[seen.indices])  # (nnz,)
+            return np.asarray(
+                x @ gram + sp.csr_matrix((extra, seen.indices, seen.indptr), seen.shape) @ fixed
+            )
 
-        rest = CONFIDENCE * (seen @ fixed) - weighed(x)
-        direction, size = rest, np.square(rest).sum(1)
+        residual = CONFIDENCE * (seen @ fixed) - normal_product(x)
+        direction, squared_norm = residual, np.square(residual).sum(1)  # (b, rank), (b,)
         for _ in range(GRADIENT_STEPS):
-            image = weighed(direction)
-            step = size / np.maximum((direction * image).sum(1), 1e-30)
+            image = normal_product(direction)
+            step = squared_norm / np.maximum((direction * image).sum(1), 1e-30)
             x += step[:, None] * direction
-            rest = rest - step[:, None] * image
-            size, before = np.square(rest).sum(1), size
-            direction = rest + (size / np.maximum(before, 1e-30))[:, None] * direction
-        found[begin:end] = x
-    return found
+            residual = residual - step[:, None] * image
+            squared_norm, before = np.square(residual).sum(1), squared_norm
+            direction = residual + (squared_norm / np.maximum(before, 1e-30))[:, None] * direction
+        solution[begin:end] = x
+    return solution

@@ -66,7 +66,7 @@ class CLLM4RecNet(nn.Module):
     def _content_nll(self, batch: ContentBatch) -> Tensor:
         """NLL of the tokens of texts, by the softmax over the words."""
         states, targets = self._states_at(batch.state_index, batch, self.content), batch.target_tokens
-        return multinomial_nll(states, self.backbone.word_head, _row_numbers(targets), targets)
+        return multinomial_nll(states, self.backbone.output_embeddings, _row_numbers(targets), targets)
 
     def _item_nll(
         self,

@@ -89,19 +89,20 @@ class CLLM4Rec(LanguageRecommender):
         """Multiplications of a collaborative token / those of a content token, in layers and softmax."""
         backbone = self.net.backbone
         collaborative, content = (
-            backbone.work + n_classes * backbone.width for n_classes in (len(self.item_ids), backbone.n_words)
+            backbone.multiplications_per_token + n_classes * backbone.width
+            for n_classes in (len(self.item_ids), backbone.n_text_tokens)
         )
         return collaborative / content
 
     @torch.no_grad()
-    def _vectors(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
+    def _vectors(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
         finetuned, tokenizer = self.stage == "finetune", self.tokenizer
         template = Template.compile("recommend" if finetuned else "collaborative", tokenizer)
         items = seen.interactions.histories(users).last(self.net.backbone.context - template.n_fixed)
 
         def encode(rows: np.ndarray) -> Tensor:
-            known_users = known[rows]
-            filled = fill(template, tokenizer, np.maximum(known_users, 0), items.take(rows), known_users >= 0)
+            numbers = trained_users[rows]
+            filled = fill(template, tokenizer, np.maximum(numbers, 0), items.take(rows), numbers >= 0)
             return self.net.user_states(prompt_batch(tokenizer, *filled).to(self.device), finetuned)
 
         states = self._encode_by_length(items.lengths + template.n_fixed, self.net.backbone.width, encode)

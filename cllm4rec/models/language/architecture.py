@@ -1,8 +1,8 @@
-"""Whether a language model's description fits its weights, found without making it. Files of a folder are not trusted."""
+"""Checks of a language model's configuration against its weights, before it is built."""
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,14 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTr
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from cllm4rec.messages import shorten
+from cllm4rec.models.description import Shapes
 
-Shapes = Mapping[str, tuple[int, ...]]
-
-LARGEST_CONFIG = 1 << 24  # bytes of a config.json
-USUAL_LAYERS, USUAL_EXPERTS, USUAL_COUNT = (
-    1_000,
-    100_000,
-    1 << 20,
-)  # sizes that are cheap to describe, whatever the weights
-SPARE_NUMBERS = 1 << 26  # numbers of a network beyond twice those of its weights: buffers are computed
-UNREAD = {  # keys of config.json by which other files, kernels or formats would be loaded
+MAX_CONFIG_BYTES = 1 << 24
+# Counts up to these are accepted for any weights, as building such a network on the meta device is cheap.
+FREE_LAYERS, FREE_EXPERTS = 1_000, 100_000
+MAX_COUNT = 1 << 20  # of anything
+EXTRA_NUMBERS = 1 << 26  # allowed beyond twice the numbers of the weights: buffers are computed
+REFUSED_KEYS = {  # of config.json: they make the library load other files, kernels or formats
     "quantization_config": "its weights are quantised",
     "transformers_weights": "it names another file of weights",
     "fusion_config": "it replaces layers",
@@ -30,7 +27,7 @@ UNREAD = {  # keys of config.json by which other files, kernels or formats would
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model's folder: one, or those that its index names.
+    """The safetensors files of a model's folder: a single one, or those that its index names.
 
     Raises:
         ValueError: there are none, or the index names a file outside the folder.
@@ -50,7 +47,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def weight_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor, from the headers alone."""
+    """Shapes of all tensors by name, read from the headers."""
     shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
         with safe_open(file, framework="pt") as opened:
@@ -59,64 +56,73 @@ def weight_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
 
 
 def read_config(folder: Path, shapes: Shapes) -> PreTrainedConfig:
-    """The configuration of a model's folder, once its counts are known to be of the order of its weights.
+    """The configuration of a model's folder. Its counts are first compared with the weights.
+
+    Args:
+        folder: of the model.
+        shapes: of the tensors in the weights files, by name.
 
     Raises:
-        ValueError: a count is beyond them, or something else than the folder's own weights would be loaded.
+        ValueError: a count is too large for the weights, the model type is unknown, or a key would make the
+            library load something else than the folder's weights.
     """
-    described = _read_json(folder / "config.json")
-    for key, reason in UNREAD.items():
-        if described.get(key) is not None:
+    settings = _read_json(folder / "config.json")
+    for key, reason in REFUSED_KEYS.items():
+        if settings.get(key) is not None:
             raise ValueError(f"config.json has {key}: {reason}, which this package does not read")
-    kind = described.get("model_type")
-    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+    model_type = settings.get("model_type")
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         raise ValueError(
-            f"transformers has no model type {shorten(repr(kind))}, and code in a model's folder is never run"
+            f"transformers has no model type {shorten(repr(model_type))}, and code in a model's folder is "
+            "never run"
         )
-    _check_counts(described, shapes)
+    _check_counts(settings, shapes)
     return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ValueError(f"it has no {file.name}")
-    if file.stat().st_size > LARGEST_CONFIG:
-        raise ValueError(f"{file.name} has {file.stat().st_size:,} bytes: more than {LARGEST_CONFIG:,}")
+    if file.stat().st_size > MAX_CONFIG_BYTES:
+        raise ValueError(f"{file.name} has {file.stat().st_size:,} bytes: more than {MAX_CONFIG_BYTES:,}")
     try:
-        described = json.loads(file.read_text("utf-8"))
+        content = json.loads(file.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file.name} cannot be read as JSON: {error}") from error
-    if not isinstance(described, dict):
+    if not isinstance(content, dict):
         raise ValueError(f"{file.name} is not a JSON object")
-    return described
+    return content
 
 
-def _check_counts(described: dict[str, Any], shapes: Shapes) -> None:
-    """Raise ValueError if the library would count further than there are weights: it makes lists and layers by counts."""
-    layers = experts = 1
-    left: list[Any] = [described]
-    while left:
-        part = left.pop()
-        for key, value in part.items() if isinstance(part, dict) else [("", item) for item in part]:
+def _check_counts(settings: dict[str, Any], shapes: Shapes) -> None:
+    """Refuse counts that no weights justify: the library makes lists and layers of that length.
+
+    Raises:
+        ValueError: names the key.
+    """
+    n_layers = n_experts = 1
+    pending: list[Any] = [settings]
+    while pending:
+        node = pending.pop()
+        for key, value in node.items() if isinstance(node, dict) else [("", item) for item in node]:
             if isinstance(value, dict | list):
-                left.append(value)
+                pending.append(value)
             elif isinstance(value, int) and not isinstance(value, bool):
-                if key.startswith(("n_", "num_")) and value > USUAL_COUNT:
+                if key.startswith(("n_", "num_")) and value > MAX_COUNT:
                     raise ValueError(
                         f"config.json: {shorten(key)} is {shorten(str(value))}, which is beyond any model"
                     )
-                layers = max(layers, value) if "layer" in key else layers
-                experts = max(experts, value) if "expert" in key else experts
-                if layers > max(USUAL_LAYERS, len(shapes)) or layers * experts > max(
-                    USUAL_EXPERTS, len(shapes)
-                ):
+                n_layers = max(n_layers, value) if "layer" in key else n_layers
+                n_experts = max(n_experts, value) if "expert" in key else n_experts
+                too_many_layers = n_layers > max(FREE_LAYERS, len(shapes))
+                if too_many_layers or n_layers * n_experts > max(FREE_EXPERTS, len(shapes)):
                     raise ValueError(
                         f"config.json: {key} is {value}, but the weights are {len(shapes)} tensors"
                     )
 
 
 def blank_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """The model of a configuration without any memory for its weights (on the meta device).
+    """The network of a configuration on the meta device, where it takes no memory.
 
     Raises:
         ValueError: it is not a causal language model.
@@ -134,45 +140,45 @@ def blank_model(config: PreTrainedConfig) -> PreTrainedModel:
 def check_architecture(
     config: PreTrainedConfig, shapes: Shapes, prefix: str | None = None
 ) -> PreTrainedModel:
-    """Whether a configuration describes the network that weights are of, before any memory is taken for it.
+    """Check that a configuration describes the network of the weights, before memory is taken for it.
 
     Args:
         config: of the model.
-        shapes: name -> shape of the tensors of the weights' files.
-        prefix: what the network's names begin with in the files, which hold all its weights. None: the names are those of
-            a published model, which the library may rename as it loads them; then only tensors of equal name are compared.
+        shapes: of the tensors in the weights files, by name.
+        prefix: of the network's tensor names in a run's file, which holds all its weights. None for a
+            published model: the library may rename its tensors, so that only equal names are compared.
 
     Returns:
-        The model on the meta device.
+        The network on the meta device.
 
     Raises:
-        ValueError: a tensor has another shape than the configuration says, is missing or has no use; or the network is
-            larger than its weights.
+        ValueError: a tensor has another shape than the configuration says, is missing or is unused, or the
+            network is larger than its weights.
     """
     model = blank_model(config)
     tied = set(model.all_tied_weights_keys)
     expected = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    found = dict(shapes)
+    stored = dict(shapes)
     if prefix is not None:
-        found = {
+        stored = {
             name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)
         }
-        odd = sorted(set(found) - set(expected)) + sorted(set(expected) - set(found) - tied)
-        if odd:
-            where = "has no use" if odd[0] in found else "is missing"
-            raise ValueError(f"tensor {odd[0]} {where} in the network that config.json describes")
+        unused, missing = sorted(set(stored) - set(expected)), sorted(set(expected) - set(stored) - tied)
+        if unused or missing:
+            problem = f"{unused[0]} has no use" if unused else f"{missing[0]} is missing"
+            raise ValueError(f"tensor {problem} in the network that config.json describes")
     for name, shape in expected.items():
-        stored_shape = found.get(name, found.get(name.removeprefix(f"{model.base_model_prefix}."), shape))
+        stored_shape = stored.get(name, stored.get(name.removeprefix(f"{model.base_model_prefix}."), shape))
         if stored_shape != shape:
             raise ValueError(
                 f"tensor {name} has shape {list(stored_shape)}, and config.json describes {list(shape)}"
             )
-    stored = _n_numbers(shapes.values())
-    needed = _n_numbers(shape for name, shape in expected.items() if name not in tied)
-    computed = _n_numbers(tuple(buffer.shape) for buffer in model.buffers())
-    if max(needed, computed) > 2 * stored + SPARE_NUMBERS:
+    n_stored = _n_numbers(shapes.values())
+    n_parameters = _n_numbers(shape for name, shape in expected.items() if name not in tied)
+    n_computed = _n_numbers(tuple(buffer.shape) for buffer in model.buffers())
+    if max(n_parameters, n_computed) > 2 * n_stored + EXTRA_NUMBERS:
         raise ValueError(
-            f"config.json describes {needed + computed:,} numbers, and the weights are {stored:,}"
+            f"config.json describes {n_parameters + n_computed:,} numbers, and the weights are {n_stored:,}"
         )
     return model
 

@@ -1,7 +1,8 @@
-"""The attention of the backbones: the library's, except under autocast on a CPU.
+"""Attention of the backbones: the library's fused form, except under autocast on a CPU.
 
-There the gradient of the fused form takes several times as long in bfloat16 as in float32. What is short is written out in the
-type of autocast, which is faster than both, and the rest stays in float32: `experiments.benchmarks.steps` times all three.
+There the gradient of the fused form takes several times as long in bfloat16 as in float32. Short inputs use
+`eager_attention` in the autocast dtype, which is faster than both. Longer ones stay in float32.
+`experiments.benchmarks.steps` times all three forms.
 """
 
 from typing import Any
@@ -12,15 +13,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-ATTENTION = "sdpa_or_written_out"  # its name in the library
-SHORT = 256  # tokens: all products of that many are kept for the gradient
-UNDERSTOOD = {
-    "is_causal",
-    "scaling",
-    "sliding_window",
-    "position_ids",
-    "use_cache",
-}  # the last three change nothing here
+ATTENTION = "sdpa_or_eager"  # its name in the library
+EAGER_TOKENS = 256  # longest input of `eager_attention`, which keeps all (L, L) weights for the gradient
+# arguments that `attention` handles; the last three change nothing here
+HANDLED_ARGUMENTS = {"is_causal", "scaling", "sliding_window", "position_ids", "use_cache"}
 
 
 def attention(
@@ -31,16 +27,27 @@ def attention(
     attention_mask: Tensor | None,
     **further: Any,
 ) -> tuple[Tensor, None]:
-    """As the library calls it: query (B, heads, L, width of a head), key and value (B, heads or fewer, L, width), a mask that
-    is added or True where attention is allowed; states (B, L, heads, width).
+    """An attention function as the library calls it.
+
+    Args:
+        module: the attention layer.
+        query: (B, heads, L, head width).
+        key, value: (B, heads or fewer, L, head width).
+        attention_mask: added to the scores, or True where attention is allowed.
+        further: the library's other arguments.
+
+    Returns:
+        States (B, L, heads, head width), and None instead of the weights.
     """
     if query.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **further)
     with torch.autocast("cpu", enabled=False):
-        special = any(
-            isinstance(one, Tensor) or one for name, one in further.items() if name not in UNDERSTOOD
+        unhandled = any(
+            isinstance(argument, Tensor) or argument
+            for name, argument in further.items()
+            if name not in HANDLED_ARGUMENTS
         )
-        if query.shape[2] != key.shape[2] or key.shape[2] > SHORT or special:
+        if query.shape[2] != key.shape[2] or key.shape[2] > EAGER_TOKENS or unhandled:
             states, _ = sdpa_attention_forward(
                 module, query.float(), key.float(), value.float(), attention_mask, **further
             )
@@ -50,24 +57,36 @@ def attention(
             attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
         groups = query.shape[1] // key.shape[1]
         q, k, v = (
-            one.to(torch.get_autocast_dtype("cpu"))
-            for one in (query, repeat_kv(key, groups), repeat_kv(value, groups))
+            tensor.to(torch.get_autocast_dtype("cpu"))
+            for tensor in (query, repeat_kv(key, groups), repeat_kv(value, groups))
         )
-        return written_out(q, k, v, attention_mask, further.get("scaling")).to(query.dtype), None
+        return eager_attention(q, k, v, attention_mask, further.get("scaling")).to(query.dtype), None
 
 
-def written_out(
+def eager_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None
 ) -> Tensor:
-    """States (B, L, heads, width) of queries, keys and values (B, heads, L, width), by products, softmax and products in
-    their type. Where a query may see nothing it sees all alike."""
-    weights = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.transpose(-1, -2)
-    lowest = torch.finfo(weights.dtype).min
-    if mask is not None and mask.dtype == torch.bool:
-        weights = weights.masked_fill(~mask, lowest)
-    elif mask is not None:
-        weights = weights + mask.to(weights.dtype).clamp(min=lowest)
-    return (weights.softmax(-1) @ value).transpose(1, 2)
+    """Attention as products and a softmax in the dtype of its inputs.
+
+    The library has no single eager form: each model has one of its own. Llama's softmax in float32 takes half
+    as long again; GPT-2's scales the products instead of the queries, which rounds differently.
+
+    Args:
+        query, key, value: (B, heads, L, head width).
+        mask: added to the scores, or True where attention is allowed. A query that may attend to nothing
+            attends to everything equally.
+        scaling: factor of the scores; by default head width ** -0.5.
+
+    Returns:
+        States (B, L, heads, head width).
+    """
+    scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.transpose(-1, -2)
+    if mask is not None:  # added, since filling all heads' scores takes longer
+        lowest = torch.finfo(scores.dtype).min
+        if mask.dtype == torch.bool:
+            mask = torch.zeros(mask.shape, dtype=scores.dtype, device=mask.device).masked_fill(~mask, lowest)
+        scores = scores + mask.to(scores.dtype).clamp(min=lowest)  # (B, heads, L, L)
+    return (scores.softmax(-1) @ value).transpose(1, 2)
 
 
 AttentionInterface.register(ATTENTION, attention)

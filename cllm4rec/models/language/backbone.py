@@ -1,4 +1,4 @@
-"""Backbone: any Hugging Face causal language model, its words frozen or tuned, with rows for users and items beside them."""
+"""Backbone: any Hugging Face causal language model, frozen or tuned, that also reads user and item IDs."""
 
 import hashlib
 import importlib.util
@@ -17,140 +17,140 @@ from transformers import (
 )
 
 from cllm4rec.corpora.tokenizer import train_bpe
-from cllm4rec.models.language.architecture import Shapes
+from cllm4rec.models.config import ID_EMBEDDING_STD
+from cllm4rec.models.description import Shapes
 from cllm4rec.models.language.attention import ATTENTION
 from cllm4rec.models.language.config import BUILT_IN, BackboneConfig
-from cllm4rec.models.language.pretrained import Pretrained, n_words, read_run_model
+from cllm4rec.models.language.pretrained import Pretrained, read_run_model, vocabulary_size
 
-ID_EMBEDDING_STD = (
-    0.02  # standard deviation of ID embeddings at the start, and of the words of the built-in backbones
-)
 LORA_RANK = 16
-ADVICE = "; --backbone takes tiny, small, or the name or folder of a Hugging Face causal language model"
-RUN_PREFIX = "backbone.model."  # of the weights of a tuned backbone in a run's file
-CONTEXT = 1024  # positions of the built-in backbones, and most tokens of an example
+ADVICE = "; `backbone` takes tiny, small, or the name or folder of a Hugging Face causal language model"
+RUN_PREFIX = "backbone.model."  # of the names of a tuned backbone's weights in model.safetensors
+CONTEXT = 1024  # tokens: positions of the built-in backbones, and the longest example for any backbone
 
 
-class Rows(Protocol):
-    """What is read by numbers: a table (n, d), or what stands for one."""
+class EmbeddingLookup(Protocol):
+    """An embedding table (n, d), or a module that is indexed like one."""
 
-    def __getitem__(self, numbers: Tensor, /) -> Tensor:
-        """The rows (N, d) of some numbers (N,)."""
+    def __getitem__(self, ids: Tensor, /) -> Tensor:
+        """Embeddings (N, d) of IDs (N,)."""
         ...
 
 
 class Backbone(nn.Module):
-    """A decoder that reads words and IDs and gives states, and the table of words its softmax is tied to.
+    """A decoder that reads text tokens and IDs and returns hidden states.
+
+    ID embeddings have a standard deviation of about ID_EMBEDDING_STD for every backbone: they also serve as
+    softmax weights, and one learning rate fits all. As inputs they are multiplied by `id_scale`, to the
+    standard deviation of a pretrained backbone's token embeddings. Built-in backbones multiply both tables by
+    sqrt(width).
 
     Attributes:
         model: the Hugging Face model.
-        tuned: whether its weights are trained; if not, they stay bit-identical and in evaluation mode.
-        adapted: whether low-rank adapters are trained beside weights that are not (Hu et al., "LoRA", 2021).
-        word_scale, id_scale: factors of the input embeddings. Tables of IDs spread by about ID_EMBEDDING_STD, whatever the
-            backbone: small enough to be a softmax, and one learning rate fits all. As inputs they are made as wide as the
-            words of a pretrained backbone, or sqrt(width) wider for the backbones made here, words alike.
+        tuned: whether its weights are trained. If not, they stay bit-identical and in evaluation mode.
+        adapted: whether low-rank adapters are trained on frozen weights (Hu et al., "LoRA", 2021).
+        token_scale, id_scale: factors of the input embeddings of text tokens and of IDs.
     """
 
-    def __init__(self, model: PreTrainedModel, tuning: str, word_scale: float, id_scale: float) -> None:
+    def __init__(self, model: PreTrainedModel, tuning: str, token_scale: float, id_scale: float) -> None:
         super().__init__()
         self.tuned, self.adapted = tuning == "full", tuning == "lora"
-        model.set_attn_implementation(ATTENTION)  # a model that cannot change, as Falcon, keeps its own
-        self.model, self.word_scale, self.id_scale = model, word_scale, id_scale
+        model.set_attn_implementation(ATTENTION)  # a model that cannot switch, such as Falcon, keeps its own
+        self.model, self.token_scale, self.id_scale = model, token_scale, id_scale
         self.model.requires_grad_(self.tuned)
         if self.adapted:
             add_adapters(model)
         self.train()
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Frozen parts stay in evaluation mode: else their dropout would wake."""
+        """Set the mode. Frozen weights stay in evaluation mode, or dropout would act on them."""
         return super().train(mode and self.tuned)
 
     @property
     def width(self) -> int:
-        return int(self.words.shape[1])
+        return int(self.token_embeddings.shape[1])
 
     @property
-    def n_words(self) -> int:
-        return n_words(self.model)
+    def n_text_tokens(self) -> int:
+        return vocabulary_size(self.model)
 
     @property
     def context(self) -> int:
-        """Most tokens of an example."""
+        """Longest example, in tokens."""
         return min(CONTEXT, int(getattr(self.model.config, "max_position_embeddings", CONTEXT)))
 
     @property
-    def work(self) -> int:
-        """Multiplications that a token takes in the layers: their weights, embeddings not counted."""
+    def multiplications_per_token(self) -> int:
+        """Multiplications per token in the layers: the number of their weights, without embeddings."""
         base = self.model.base_model
         tables = sum(module.weight.numel() for module in base.modules() if isinstance(module, nn.Embedding))
         return sum(p.numel() for p in base.parameters()) - tables
 
     @property
-    def words(self) -> Tensor:
-        """Input embeddings of the words (n_words, d)."""
+    def token_embeddings(self) -> Tensor:
+        """Input embeddings of the text tokens (n_text_tokens, d)."""
         return cast(Tensor, self.model.get_input_embeddings().weight)
 
     @property
-    def word_head(self) -> Tensor:
-        """Output embeddings of the words (n_words, d), often the same table."""
+    def output_embeddings(self) -> Tensor:
+        """Output embeddings of the text tokens (n_text_tokens, d), often the same table."""
         return cast(Tensor, self.model.get_output_embeddings().weight)
 
     def forward(
         self,
         tokens: Tensor,
         mask: Tensor,
-        table: Rows,
+        table: EmbeddingLookup,
         order_free: Tensor | None = None,
         cache: DynamicCache | None = None,
     ) -> Tensor:
-        """States of the last layer (B, L, d).
+        """Hidden states of the last layer (B, L, d).
 
         Args:
-            tokens: (B, L) word w -> w, ID t -> n_words + t.
-            mask: (B, L), True at tokens, False at padding: at the right of each row, where it changes nothing.
-            table: gives the embeddings (N, d) of IDs (N,).
-            order_free: (B, L), True at the tokens of a set. If given, attention is bidirectional and the tokens of a set
-                share one position, so that the states do not depend on its order; if not, attention is causal.
-            cache: keys and values of tokens before these, none of them padding; those of these are added.
+            tokens: int64 (B, L): text token w -> w, ID t -> n_text_tokens + t.
+            mask: bool (B, L), True at tokens, False at padding, which is on the right and changes nothing.
+            table: embeddings of the IDs.
+            order_free: bool (B, L), True at the tokens of a set. If given, attention is bidirectional and the
+                tokens of a set share one position: the states do not depend on its order. By default
+                attention is causal.
+            cache: keys and values of the tokens before these, without padding. It is extended.
         """
-        is_id = tokens >= self.n_words
-        embedded = (
-            self.model.get_input_embeddings()(tokens.masked_fill(is_id, 0)) * self.word_scale
-        )  # (B, L, d)
-        ids = table[tokens[is_id] - self.n_words] * self.id_scale
-        embedded = embedded.index_put((is_id,), ids.to(embedded.dtype))
-        visible = positions = (
-            None  # the model's own causal attention, which does not look at padding: it comes later
-        )
+        is_id = tokens >= self.n_text_tokens  # (B, L)
+        text = self.model.get_input_embeddings()(tokens.masked_fill(is_id, 0)) * self.token_scale  # (B, L, d)
+        ids = table[tokens[is_id] - self.n_text_tokens] * self.id_scale  # (N, d)
+        embedded = text.index_put((is_id,), ids.to(text.dtype))
+        # None: the model's causal attention, which does not attend to padding on the right
+        attention_mask = positions = None
         if order_free is not None:
-            visible = embedded.new_zeros(mask.shape).masked_fill(~mask, -torch.inf)  # added to the products
-            visible = visible[:, None, None, :]  # (B, 1, 1, L): every token sees the same ones
-            follows = torch.zeros_like(order_free)
-            follows[:, 1:] = order_free[:, 1:] & order_free[:, :-1]
-            positions = (~follows).cumsum(1) - 1
-        decoder = self.model.base_model
-        kept = {"past_key_values": cache, "use_cache": cache is not None}
-        return decoder(
-            inputs_embeds=embedded, attention_mask=visible, position_ids=positions, **kept
+            attention_mask = embedded.new_zeros(mask.shape).masked_fill(~mask, -torch.inf)  # added to scores
+            attention_mask = attention_mask[:, None, None, :]  # (B, 1, 1, L): the same for every query
+            same_position = torch.zeros_like(order_free)
+            same_position[:, 1:] = order_free[:, 1:] & order_free[:, :-1]
+            positions = (~same_position).cumsum(1) - 1  # (B, L)
+        return self.model.base_model(
+            inputs_embeds=embedded,
+            attention_mask=attention_mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
         ).last_hidden_state
 
     def fingerprint(self) -> str:
-        """SHA-256 of the weights, adapters left out."""
+        """SHA-256 of the weights without adapters."""
         digest = hashlib.sha256()
         weights = {
-            name.replace(".base_layer", ""): one
-            for name, one in self.model.state_dict().items()
+            name.replace(".base_layer", ""): tensor
+            for name, tensor in self.model.state_dict().items()
             if ".lora_" not in name
         }
         for name, tensor in sorted(weights.items()):
-            digest.update(
-                name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-            )
+            content = tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            digest.update(name.encode() + content)
         return digest.hexdigest()
 
 
 def add_adapters(model: PreTrainedModel) -> None:
-    """Put low-rank adapters, which are trained, beside the linear layers; they begin as zero.
+    """Add trainable low-rank adapters to all linear layers. They are initialised as zero maps.
 
     Raises:
         ValueError: peft is not installed.
@@ -169,22 +169,27 @@ def _check_peft() -> None:
 
 
 def _check_tuning(config: BackboneConfig) -> None:
-    """Raise ValueError if weights made here shall stay as they are: they have learned nothing, and no run would hold them."""
+    """Refuse to freeze a built-in backbone: it has learned nothing, and the run would not hold it."""
     if config.built_in and not config.tuned:
         raise ValueError(
-            f"--tune {config.tune}: {config.backbone} is not pretrained and is trained in full: leave --tune out"
+            f"`tune={config.tune}`: {config.backbone} is not pretrained and is trained in full: "
+            "leave `tune` out"
         )
 
 
 def check_backbone(config: BackboneConfig, folder: str | None = None) -> PreTrainedTokenizerBase | None:
-    """Look whether a backbone can be had, without its weights; `folder`: where it is now, if it has moved.
+    """Check that a backbone can be loaded, without reading its weights.
+
+    Args:
+        config: its settings.
+        folder: its new path, if it has moved.
 
     Returns:
-        The tokenizer of a pretrained one; None of one that is made here, whose words are not learned yet.
+        The tokenizer of a pretrained backbone. None for a built-in one, whose tokenizer is trained later.
 
     Raises:
-        ValueError: there is no such model, it is not a causal language model, its tokenizer has more tokens than its word
-            table has rows, or adapters are asked for and peft is not installed.
+        ValueError: there is no such model, it is not a causal language model, its tokenizer has more tokens
+            than its embedding table has rows, or adapters are requested without peft.
     """
     _check_tuning(config)
     if config.tuning == "lora":
@@ -195,17 +200,25 @@ def check_backbone(config: BackboneConfig, folder: str | None = None) -> PreTrai
 def build_backbone(
     config: BackboneConfig, texts: Iterable[str], seed: int, dropout: float = 0.0, folder: str | None = None
 ) -> tuple[Backbone, PreTrainedTokenizerBase]:
-    """A new backbone and its tokenizer: built here, its BPE learned from `texts`, or loaded by name or folder.
+    """A new backbone and its tokenizer.
 
-    `dropout` is that of the inputs and of each layer's output in the backbones built here; loaded ones have their own.
-    `folder`: where a loaded one is now, if it has moved.
+    Args:
+        config: its settings: a built-in backbone, or the name or folder of a pretrained one.
+        texts: on which the BPE of a built-in backbone is trained.
+        seed: of the weights of a built-in backbone.
+        dropout: of the inputs and of each layer's output in a built-in backbone. A pretrained one keeps its
+            rates.
+        folder: new path of a pretrained backbone, if it has moved.
+
+    Raises:
+        ValueError: the backbone cannot be loaded, or a built-in one was to be frozen.
     """
     if not config.built_in:
         return load_backbone(config, folder)
     _check_tuning(config)
     tokenizer = train_bpe(texts)
     layers, width = BUILT_IN[config.backbone]
-    described = GPT2Config(
+    gpt2_config = GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=CONTEXT,
         n_embd=width,
@@ -221,11 +234,10 @@ def build_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(
-            described, attn_implementation="sdpa", trust_remote_code=False
+            gpt2_config, attn_implementation="sdpa", trust_remote_code=False
         )
-    with (
-        torch.no_grad()
-    ):  # each block starts as the identity, so that what the ID tables start with comes through
+    with torch.no_grad():
+        # each block is initialised as the identity, so that the initial ID embeddings reach the last layer
         for block in model.transformer.h:
             block.attn.c_proj.weight.zero_()
             block.mlp.c_proj.weight.zero_()
@@ -235,36 +247,41 @@ def build_backbone(
 def load_backbone(
     config: BackboneConfig, folder: str | None = None
 ) -> tuple[Backbone, PreTrainedTokenizerBase]:
-    """A pretrained backbone and its tokenizer, by name or folder; `folder`: where it is now, if it has moved.
+    """A pretrained backbone and its tokenizer.
+
+    Args:
+        config: names its folder, or its name at the hub.
+        folder: its new path, if it has moved.
 
     Raises:
-        ValueError: there is no such model, or it is not a causal language model, or its files do not fit one another.
+        ValueError: there is no such model, it is not a causal language model, or its files do not fit one
+            another.
     """
     name = folder or config.backbone
-    found = Pretrained.read(name, "" if folder else ADVICE)
-    model = found.load()
-    spread = float(cast(Tensor, model.get_input_embeddings().weight).detach().std())
-    if not spread > 0:
-        raise ValueError(f"backbone {name!r} cannot be loaded: its word table is constant or not finite")
-    return Backbone(model, config.tuning, 1.0, spread / ID_EMBEDDING_STD), found.tokenizer
+    pretrained = Pretrained.read(name, "" if folder else ADVICE)
+    model = pretrained.load()
+    std = float(cast(Tensor, model.get_input_embeddings().weight).detach().std())
+    if not std > 0:
+        raise ValueError(f"backbone {name!r} cannot be loaded: its embedding table is constant or not finite")
+    return Backbone(model, config.tuning, 1.0, std / ID_EMBEDDING_STD), pretrained.tokenizer
 
 
 def restore_backbone(
     folder: Path, config: BackboneConfig, scales: tuple[float, float], shapes: Shapes
 ) -> tuple[Backbone, PreTrainedTokenizerBase]:
-    """The architecture and tokenizer saved in a run folder, weights not yet filled in.
+    """The network and tokenizer of a run's tuned backbone. Its weights are loaded later.
 
     Args:
-        folder: of the description and the tokenizer.
+        folder: of the backbone's configuration and tokenizer.
         config: of the run.
-        scales: of words and IDs.
-        shapes: name -> shape of the run's weights.
+        scales: `token_scale` and `id_scale`.
+        shapes: of the arrays in the run's model.safetensors, by name.
 
     Raises:
         ValueError: a file is missing or damaged, or describes another network than that of the weights.
     """
-    found = read_run_model(folder, shapes, RUN_PREFIX)
+    saved = read_run_model(folder, shapes, RUN_PREFIX)
     model = AutoModelForCausalLM.from_config(
-        found.model.config, attn_implementation="sdpa", trust_remote_code=False
+        saved.model.config, attn_implementation="sdpa", trust_remote_code=False
     )
-    return Backbone(model, config.tuning, *scales), found.tokenizer
+    return Backbone(model, config.tuning, *scales), saved.tokenizer

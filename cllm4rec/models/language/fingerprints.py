@@ -1,4 +1,4 @@
-"""SHA-256 of a language model's configuration and tokenizer: the same for a faithful copy, however it was saved."""
+"""SHA-256 of a language model's configuration and tokenizer, the same for a copy saved in another way."""
 
 import hashlib
 import json
@@ -10,43 +10,37 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTo
 
 from cllm4rec.models.language.pretrained import quiet
 
-IGNORED = {
-    "_name_or_path",
-    "architectures",
-    "auto_map",
-    "dtype",
-    "torch_dtype",
-    "transformers_version",
-}  # of how it was saved
-PER_CALL = ("padding", "truncation")  # of a fast tokenizer: each call sets them anew
+# keys of a configuration that say how it was saved
+IGNORED_KEYS = {"_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"}
+PER_CALL_KEYS = ("padding", "truncation")  # of a fast tokenizer; each call sets them
 
 
 def config_sha256(config: PreTrainedConfig) -> str:
-    """SHA-256 of the settings in which a configuration differs from the defaults of its kind.
+    """SHA-256 of the settings in which a configuration differs from the defaults of its class.
 
-    Defaults are left out, so that a key that a later transformers adds changes nothing.
+    Without the defaults, a key that a later version of transformers adds changes nothing.
     """
     with quiet():
         differing = _difference(_settings(config), _settings(type(config)()))
     return _sha256({"model_type": config.model_type, "settings": differing})
 
 
-def tokenizer_sha256(words: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of what decides into which tokens a text is divided."""
-    described: dict[str, Any] = {
-        "end": words.eos_token_id,
-        "split_special_tokens": words.split_special_tokens,
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of everything that determines the tokens of a text."""
+    content: dict[str, Any] = {
+        "end": tokenizer.eos_token_id,
+        "split_special_tokens": tokenizer.split_special_tokens,
     }
-    if isinstance(words, PreTrainedTokenizerFast):
-        serialised = json.loads(words.backend_tokenizer.to_str())
-        described["serialised"] = {key: value for key, value in serialised.items() if key not in PER_CALL}
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        serialised = json.loads(tokenizer.backend_tokenizer.to_str())
+        content["serialised"] = {key: value for key, value in serialised.items() if key not in PER_CALL_KEYS}
     else:
-        described |= {
-            "kind": type(words).__name__,
-            "vocabulary": words.get_vocab(),
-            "files": _vocabulary_files(words),
+        content |= {
+            "kind": type(tokenizer).__name__,
+            "vocabulary": tokenizer.get_vocab(),
+            "files": _vocabulary_files(tokenizer),
         }
-    return _sha256(described)
+    return _sha256(content)
 
 
 def _settings(config: PreTrainedConfig) -> dict[str, Any]:
@@ -55,22 +49,23 @@ def _settings(config: PreTrainedConfig) -> dict[str, Any]:
 
 
 def _difference(settings: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
-    """The settings that the default lacks or has otherwise, in nested configurations too."""
+    """The settings that differ from the default, in nested configurations too."""
     differing: dict[str, Any] = {}
-    for key in settings.keys() - IGNORED:
-        value, usual = settings[key], default.get(key)
+    for key in settings.keys() - IGNORED_KEYS:
+        value, default_value = settings[key], default.get(key)
         if isinstance(value, dict):
-            value = _difference(value, usual if isinstance(usual, dict) else {})
-            usual = value if isinstance(usual, dict) and not value else None
-        if key not in default or value != usual:
+            nested_default = default_value if isinstance(default_value, dict) else {}
+            value = _difference(value, nested_default)
+            default_value = value if isinstance(default_value, dict) and not value else None
+        if key not in default or value != default_value:
             differing[key] = value
     return differing
 
 
-def _vocabulary_files(words: PreTrainedTokenizerBase) -> dict[str, str]:
-    """SHA-256 of the files of vocabulary that a tokenizer in Python saves, by name."""
+def _vocabulary_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """SHA-256 of the vocabulary files that a tokenizer in Python saves, by name."""
     with TemporaryDirectory() as folder:
-        words.save_vocabulary(folder)
+        tokenizer.save_vocabulary(folder)
         return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in Path(folder).iterdir()}
 
 

@@ -1,6 +1,7 @@
-"""A pretrained language model of a folder or of the Hugging Face hub: its description, tokenizer and weights.
+"""A pretrained language model from a folder or the Hugging Face hub: configuration, tokenizer and weights.
 
-Folders come from others. No code of theirs is run, nothing is unpickled, and no size is believed that the weights do not have.
+Folders are not trusted. None of their code is run and nothing is unpickled. Sizes are compared with the
+weights before memory is taken for them.
 """
 
 import warnings
@@ -19,15 +20,15 @@ from transformers.utils import logging
 
 from cllm4rec.corpora.tokenizer import library_errors
 from cllm4rec.messages import shorten
+from cllm4rec.models.description import Shapes
 from cllm4rec.models.language.architecture import (
-    Shapes,
     check_architecture,
     read_config,
     weight_files,
     weight_shapes,
 )
 
-DOWNLOADED = (
+DOWNLOAD_PATTERNS = (
     "config.json",
     "model*.safetensors",
     "model.safetensors.index.json",
@@ -39,7 +40,7 @@ DOWNLOADED = (
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and no warnings of the library: its reports of weights are read here and raised as errors."""
+    """Silence the library's warnings and progress bars: its reports on weights are raised as errors here."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
@@ -58,9 +59,9 @@ class Pretrained:
     """A pretrained language model whose weights are not read yet.
 
     Attributes:
-        folder: where it is.
-        model: the network on the meta device, which takes no memory.
-        tokenizer: of its words; every token has a row in the network's word table.
+        folder: of its files.
+        model: the network on the meta device, where it takes no memory.
+        tokenizer: every token of it has a row in the network's embedding table.
     """
 
     folder: Path
@@ -69,33 +70,35 @@ class Pretrained:
 
     @classmethod
     def read(cls, name: str, advice: str = "") -> "Pretrained":
-        """Everything but the weights, of which the headers are read.
+        """Read everything but the weights, of which only the headers are read.
 
         Args:
             name: a folder, or a name at the hub.
-            advice: the end of an error's line.
+            advice: appended to error messages.
 
         Raises:
-            ValueError: there is no such model, it is not a causal language model, it has no tokenizer, its tokenizer has
-                more tokens than the word table has rows, or its files do not fit one another.
+            ValueError: there is no such model, it is not a causal language model, it has no tokenizer, its
+                tokenizer has more tokens than the embedding table has rows, or its files do not fit one
+                another.
         """
         with quiet(), library_errors(f"backbone {name!r} cannot be loaded", advice):
             folder = _folder(name)
             if (folder / "adapter_config.json").is_file():
                 raise ValueError(
-                    "it holds adapters (adapter_config.json): merge them with merge_and_unload and save the model"
+                    "it holds adapters (adapter_config.json): merge them with merge_and_unload and save the "
+                    "model"
                 )
             shapes = weight_shapes(weight_files(folder))
             config = read_config(folder, shapes)
             model = check_architecture(config, shapes)
             if getattr(model.get_output_embeddings(), "bias", None) is not None:
-                raise ValueError("it has a bias in its word head, which this package does not read")
+                raise ValueError("it has a bias in its output layer, which this package does not read")
             tokenizer = read_tokenizer(folder, config)
-        _check_vocabulary(tokenizer, n_words(model), f"backbone {name!r}")
+        _check_vocabulary(tokenizer, vocabulary_size(model), f"backbone {name!r}")
         return cls(folder, model, tokenizer)
 
     def load(self) -> PreTrainedModel:
-        """The model with its weights, in float32.
+        """The network with its weights, in float32.
 
         Raises:
             ValueError: weights are missing, or of other shapes than the configuration says.
@@ -107,7 +110,7 @@ class Pretrained:
                 weights |= {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
             model_class: Any = type(self.model)
             model, report = model_class.from_pretrained(
-                None,  # no folder, so that these weights alone are read
+                None,  # no folder: only these weights are read
                 config=self.model.config,
                 state_dict=weights,
                 dtype=torch.float32,
@@ -118,9 +121,8 @@ class Pretrained:
             )
             for problem in ("missing_keys", "mismatched_keys", "error_msgs"):
                 if report[problem]:
-                    raise ValueError(
-                        f"weights do not fit config.json: {problem.replace('_', ' ')} {sorted(report[problem])[0]}"
-                    )
+                    detail = f"{problem.replace('_', ' ')} {sorted(report[problem])[0]}"
+                    raise ValueError(f"weights do not fit config.json: {detail}")
         return cast(PreTrainedModel, model)
 
 
@@ -131,24 +133,40 @@ def read_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenize
         ValueError: there is none.
     """
     tokenizer = AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
-    if not tokenizer("user")["input_ids"]:  # what is made of a folder without a vocabulary
-        raise ValueError("it has no tokenizer beside its weights")
+    if not tokenizer("user")["input_ids"]:  # the library makes an empty tokenizer without a vocabulary
+        raise ValueError("it has no tokenizer")
     return tokenizer
 
 
-def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int, whose: str) -> None:
-    """Raise ValueError if there are tokens for which the word table has no row: they would be read as users and items."""
+def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, n_rows: int, subject: str) -> None:
+    """Refuse a tokenizer with tokens beyond the embedding table: they would be read as users and items.
+
+    Args:
+        tokenizer: of the model.
+        n_rows: of its embedding table.
+        subject: name of the model in the error.
+
+    Raises:
+        ValueError: names the last token.
+    """
     vocabulary = tokenizer.get_vocab()
     last = max(vocabulary, key=vocabulary.__getitem__)
-    if vocabulary[last] >= rows:
+    n_tokens = vocabulary[last] + 1
+    if n_tokens > n_rows:
         raise ValueError(
-            f"{whose}: its tokenizer has {vocabulary[last] + 1:,} tokens (the last is {shorten(repr(last))}), but its word "
-            f"table has {rows:,} rows: call model.resize_token_embeddings({vocabulary[last] + 1}) and save the model"
+            f"{subject}: its tokenizer has {n_tokens:,} tokens (the last is {shorten(repr(last))}), but its "
+            f"embedding table has {n_rows:,} rows: call model.resize_token_embeddings({n_tokens}) and save "
+            "the model"
         )
 
 
 def read_run_model(folder: Path, shapes: Shapes, prefix: str) -> Pretrained:
-    """The description and tokenizer that a run saved; its weights, of these names and shapes, begin with `prefix`.
+    """The network and tokenizer of a run's tuned backbone.
+
+    Args:
+        folder: of its configuration and tokenizer.
+        shapes: of the arrays in the run's model.safetensors, by name.
+        prefix: of the backbone's names among them.
 
     Raises:
         ValueError: a file is missing or damaged, or the files do not fit one another.
@@ -156,19 +174,19 @@ def read_run_model(folder: Path, shapes: Shapes, prefix: str) -> Pretrained:
     with quiet(), library_errors(f"{folder} is damaged", ": train this stage again"):
         model = check_architecture(read_config(folder, shapes), shapes, prefix)
         tokenizer = read_tokenizer(folder, model.config)
-    _check_vocabulary(tokenizer, n_words(model), str(folder))
+    _check_vocabulary(tokenizer, vocabulary_size(model), str(folder))
     return Pretrained(folder, model, tokenizer)
 
 
-def n_words(model: PreTrainedModel) -> int:
-    """Rows of a model's word table."""
+def vocabulary_size(model: PreTrainedModel) -> int:
+    """Number of rows of a model's embedding table."""
     return int(cast(Tensor, model.get_input_embeddings().weight).shape[0])
 
 
 def _folder(name: str) -> Path:
-    """The folder of a name: itself, or what is or was downloaded from the hub."""
+    """The folder of a model: `name` itself, or its download from the hub."""
     if Path(name).is_dir():
         return Path(name)
     if Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or Path(name).exists():
         raise ValueError("there is no such folder")
-    return Path(snapshot_download(name, allow_patterns=list(DOWNLOADED)))
+    return Path(snapshot_download(name, allow_patterns=list(DOWNLOAD_PATTERNS)))

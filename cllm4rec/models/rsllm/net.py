@@ -44,7 +44,7 @@ class RSLLMNet(nn.Module):
         hidden = self.backbone(batch.tokens, batch.mask, projected).flatten(0, 1)  # (B * L, d)
         states, targets = hidden[batch.state_index], batch.target_tokens  # (T, d), (T,)
         rows = torch.arange(len(targets), device=targets.device)
-        terms = {objective: multinomial_nll(states, self.backbone.word_head, rows, targets)}
+        terms = {objective: multinomial_nll(states, self.backbone.output_embeddings, rows, targets)}
         if isinstance(batch, ContrastiveBatch):
             terms |= self._contrasts(batch, hidden, projected)
         return terms

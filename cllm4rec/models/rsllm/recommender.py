@@ -69,8 +69,8 @@ class RSLLM(LanguageRecommender):
         if self.config.candidates:
             self._check_candidates(train)
 
-    def _check_words(self, words: PreTrainedTokenizerBase) -> None:
-        end_token(words)  # of every answer
+    def _check_tokenizer(self, text_tokenizer: PreTrainedTokenizerBase) -> None:
+        end_token(text_tokenizer)  # of every answer
 
     def _check_candidates(self, train: Dataset) -> None:
         groups, events = title_groups(train.items), train.interactions
@@ -131,7 +131,7 @@ class RSLLM(LanguageRecommender):
             net = RSLLMNet(backbone, self.config, self.sequential.net.items.detach().cpu())
         with torch.no_grad():  # soft tokens start with the standard deviation of word embeddings
             backbone.id_scale = (
-                float(backbone.words.std()) * backbone.word_scale / float(net.projected().std())
+                float(backbone.token_embeddings.std()) * backbone.token_scale / float(net.projected().std())
             )
         return net
 
@@ -216,7 +216,7 @@ class RSLLM(LanguageRecommender):
         return hard
 
     @torch.no_grad()
-    def _vectors(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
+    def _vectors(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
         writer, backbone, projected = self.writer(seen.items), self.net.backbone, self.net.projected()
         items = seen.interactions.histories(users).last(self.config.length)
 

@@ -12,14 +12,13 @@ from cllm4rec.corpora.next_item import ItemSequences, NextItemBatch, NextItemCor
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.damage import reading
 from cllm4rec.models.base import REMEDY, Shapes
+from cllm4rec.models.config import ID_EMBEDDING_STD
 from cllm4rec.models.description import ModelDescription, check_layers, check_shapes
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.sequential.config import SequentialConfig
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.losses import multinomial_nll
 from cllm4rec.training.objective import Objective
-
-EMBEDDING_STD = 0.02  # standard deviation of item and position embeddings at the start
 
 
 class SequentialNet(nn.Module):
@@ -28,7 +27,7 @@ class SequentialNet(nn.Module):
     def __init__(self, config: SequentialConfig, n_items: int) -> None:
         super().__init__()
         self.config = config
-        self.items = nn.Parameter(torch.randn(n_items, config.width) * EMBEDDING_STD)
+        self.items = nn.Parameter(torch.randn(n_items, config.width) * ID_EMBEDDING_STD)
 
     @abstractmethod
     def encode(self, embedded: Tensor, sequences: ItemSequences) -> Tensor:
@@ -83,7 +82,7 @@ class SequentialRecommender(NeuralRecommender):
         return [Objective("next item", NextItemCorpus(train.interactions, self.config.length, config.seed))]
 
     @torch.no_grad()
-    def _vectors(self, users: np.ndarray, known: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
+    def _vectors(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
         items = seen.interactions.histories(users).last(self.config.length)
 
         def encode(rows: np.ndarray) -> Tensor:

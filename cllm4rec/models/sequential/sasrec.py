@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from cllm4rec.corpora.next_item import ItemSequences
-from cllm4rec.models.sequential.base import EMBEDDING_STD, SequentialNet, SequentialRecommender
+from cllm4rec.models.config import ID_EMBEDDING_STD
+from cllm4rec.models.sequential.base import SequentialNet, SequentialRecommender
 from cllm4rec.models.sequential.config import SASRecConfig
 
 
@@ -18,7 +19,7 @@ class SASRecNet(SequentialNet):
 
     def __init__(self, config: SASRecConfig, n_items: int) -> None:
         super().__init__(config, n_items)
-        self.ages = nn.Parameter(torch.randn(config.length, config.width) * EMBEDDING_STD)
+        self.ages = nn.Parameter(torch.randn(config.length, config.width) * ID_EMBEDDING_STD)
         layer = nn.TransformerEncoderLayer(
             config.width,
             config.heads,

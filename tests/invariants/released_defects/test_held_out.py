@@ -22,7 +22,7 @@ def test_reviews_of_held_out_events_are_in_no_corpus_and_no_vocabulary() -> None
     for held_out in (planted.validation, planted.test):
         assert secret in held_out.interactions.reviews[0]
     fitted = CLLM4Rec().fit(planted.train, planted.validation, replace(QUICK, epochs=1), "pretrain")
-    tokenizer = fitted.tokenizer.words
+    tokenizer = fitted.tokenizer.text_tokenizer
     assert len(tokenizer.tokenize(f" {learned}")) == 1, "a word of the training reviews is one token"
     assert len(tokenizer.tokenize(f" {secret}")) > 3
     assert not any(secret[:6] in piece for piece in tokenizer.get_vocab())

@@ -33,7 +33,10 @@ def query_tokens(name: str = "recommend") -> list[int]:
 
 @pytest.mark.parametrize("order", ["random", "time"])
 def test_truncation_keeps_the_query(order: str) -> None:
-    words, n_words = [token for token in query_tokens() if token >= 0], trained_model().tokenizer.n_words
+    words, n_text_tokens = (
+        [token for token in query_tokens() if token >= 0],
+        trained_model().tokenizer.n_text_tokens,
+    )
     fixed = Template.compile("recommend", trained_model().tokenizer).n_fixed
     corpus = recommendation_corpus(order=order, context=fixed + 3, mask_share=0.1)
     examples = corpus.selection(0)
@@ -41,7 +44,7 @@ def test_truncation_keeps_the_query(order: str) -> None:
     assert max(len(history) for history in histories(corpus, examples)) > 10
     for row, history in enumerate(histories(corpus, examples)):
         tokens = batch.tokens[row][batch.mask[row]]
-        query = [token for token in tokens.tolist()[-len(query_tokens()) :] if token < n_words]
+        query = [token for token in tokens.tolist()[-len(query_tokens()) :] if token < n_text_tokens]
         assert len(tokens) <= fixed + 3
         assert query[-len(words) :] == words
         shown = items_of(tokens)
@@ -67,7 +70,7 @@ def test_truncation_keeps_the_query_when_scoring(monkeypatch: pytest.MonkeyPatch
     assert np.isfinite(trained_model().score(users, dataset.train)).all()
     assert len(read) == dataset.n_users
     for tokens in read:
-        user = tokens[0] - trained_model().tokenizer.n_words
+        user = tokens[0] - trained_model().tokenizer.n_text_tokens
         expected = [
             trained_model().tokenizer.user(user) if token == -1 else token for token in query_tokens()
         ]
@@ -134,7 +137,7 @@ def test_padding_token_changes_nothing(finetuned: bool) -> None:
     batch = corpus.batch(np.arange(8), epoch=0)
     assert not batch.mask.all(), "examples of unequal length"
     states = net.user_states(batch, finetuned).detach()
-    for filler in (1, net.backbone.n_words - 1, net.backbone.n_words + 5):
+    for filler in (1, net.backbone.n_text_tokens - 1, net.backbone.n_text_tokens + 5):
         other = replace(batch, tokens=batch.tokens.masked_fill(~batch.mask, filler))
         torch.testing.assert_close(net.user_states(other, finetuned).detach(), states, rtol=1e-6, atol=1e-6)
 
@@ -144,7 +147,7 @@ def test_padding_token_gets_no_gradient() -> None:
     net.zero_grad()
     batch = recommendation_corpus(user_dropping=0.0).batch(np.arange(8), epoch=0)
     net("recommend", batch)["recommend"].backward()
-    words = net.backbone.words.grad.abs().sum(1)
+    words = net.backbone.token_embeddings.grad.abs().sum(1)
     net.zero_grad()
     in_prompts = set(batch.tokens[batch.mask].unique().tolist())
     assert 0 not in in_prompts

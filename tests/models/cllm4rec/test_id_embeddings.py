@@ -14,10 +14,10 @@ def test_a_table_of_ids_reads_users_and_items_in_any_order() -> None:
     dense = whole.clone().requires_grad_()
     for numbers in ([11, 0, 4, 5, 0, 7], [[6, 2], [2, 3]], [8], []):
         ids = torch.tensor(numbers, dtype=torch.int64)
-        slopes = torch.randn(*ids.shape, 3, generator=generator)
+        weights = torch.randn(*ids.shape, 3, generator=generator)
         assert torch.equal(table[ids], whole[ids])
-        (table[ids] * slopes).sum().backward()
-        (dense[ids] * slopes).sum().backward()
+        (table[ids] * weights).sum().backward()
+        (dense[ids] * weights).sum().backward()
     users, items = table.users.weight.grad, table.items.weight.grad
     assert users.is_sparse and not items.is_sparse
     torch.testing.assert_close(torch.cat([users.to_dense(), items]), dense.grad)

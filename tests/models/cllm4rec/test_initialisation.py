@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import checkerboard
-from cllm4rec.models.cllm4rec import initialisation as starts
+from cllm4rec.models.cllm4rec import initialisation
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.initialisation import als_factors
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
@@ -20,7 +20,7 @@ from tests.support.worlds import taste_dataset
 
 
 def random_matrix(seed: int = 0, shape: tuple[int, int] = (23, 17)) -> sp.csr_matrix:
-    """Ones in random places; the third row and the last column are empty."""
+    """Ones in random cells; the third row and the last column are empty."""
     dense = np.random.default_rng(seed).random(shape) < 0.2
     dense[2], dense[:, -1] = False, False
     return sp.csr_matrix(dense.astype(np.float32))
@@ -31,26 +31,28 @@ def test_least_squares_solve_the_normal_equations_of_each_row(
     at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """x = (Y^T C Y + penalty)^-1 Y^T C p, with the confidences C of the row (Hu, Koren, Volinsky, 2008)."""
-    monkeypatch.setattr(starts, "GRADIENT_STEPS", 40)
-    monkeypatch.setattr(starts, "EVENTS_AT_ONCE", at_once)
+    monkeypatch.setattr(initialisation, "GRADIENT_STEPS", 40)
+    monkeypatch.setattr(initialisation, "EVENTS_AT_ONCE", at_once)
     matrix, generator = random_matrix(), np.random.default_rng(1)
     fixed = generator.standard_normal((matrix.shape[1], 6)).astype(np.float32)
     start = generator.standard_normal((matrix.shape[0], 6)).astype(np.float32)
-    found = starts._least_squares(matrix, fixed, start)
+    solution = initialisation._least_squares(matrix, fixed, start)
     wide = fixed.astype(np.float64)
     for row, seen in enumerate(matrix.toarray()):
-        weights = np.where(seen > 0, starts.CONFIDENCE, 1.0)
-        left = (wide.T * weights) @ wide + starts.PENALTY * np.eye(6)
-        np.testing.assert_allclose(found[row], np.linalg.solve(left, (wide.T * weights) @ seen), atol=2e-5)
+        weights = np.where(seen > 0, initialisation.CONFIDENCE, 1.0)
+        left = (wide.T * weights) @ wide + initialisation.PENALTY * np.eye(6)
+        np.testing.assert_allclose(solution[row], np.linalg.solve(left, (wide.T * weights) @ seen), atol=2e-5)
 
 
 def test_a_few_gradient_steps_come_close_and_more_come_closer(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix, fixed = random_matrix(), np.random.default_rng(1).standard_normal((17, 6)).astype(np.float32)
-    found = []
+    solutions = []
     for steps in (1, 3, 40):
-        monkeypatch.setattr(starts, "GRADIENT_STEPS", steps)
-        found.append(starts._least_squares(matrix, fixed, np.zeros((23, 6), dtype=np.float32)))
-    distances = [np.linalg.norm(factors - found[-1]) / np.linalg.norm(found[-1]) for factors in found[:2]]
+        monkeypatch.setattr(initialisation, "GRADIENT_STEPS", steps)
+        solutions.append(initialisation._least_squares(matrix, fixed, np.zeros((23, 6), dtype=np.float32)))
+    distances = [
+        np.linalg.norm(factors - solutions[-1]) / np.linalg.norm(solutions[-1]) for factors in solutions[:2]
+    ]
     assert distances[1] < 0.1 < distances[0]
 
 

@@ -56,7 +56,7 @@ def test_padding_changes_nothing(as_set: bool) -> None:
     batch = recommendation_batch([[1, 2, 3, 4], [5, 6, 7, 8]])
     free = order_free(batch) if as_set else None
     states = net.backbone(batch.tokens, batch.mask, net.collaborative, free)
-    for filler in (0, 7, net.backbone.n_words + 3):
+    for filler in (0, 7, net.backbone.n_text_tokens + 3):
         pad = torch.full((2, 5), filler)
         tokens = torch.cat([batch.tokens, pad], dim=1)
         mask = torch.cat([batch.mask, torch.zeros(2, 5, dtype=torch.bool)], dim=1)
@@ -95,7 +95,7 @@ def test_causal_attention_sees_no_later_token() -> None:
     batch = recommendation_batch([[1, 2, 3, 4, 5, 6]])
     changed = batch.tokens.clone()
     index = int(batch.item_index[3])
-    changed[0, index] = net.backbone.n_words + net.n_users + 20
+    changed[0, index] = net.backbone.n_text_tokens + net.n_users + 20
     before, after = (
         net.backbone(tokens, batch.mask, net.collaborative)[0] for tokens in (batch.tokens, changed)
     )

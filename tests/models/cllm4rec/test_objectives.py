@@ -36,7 +36,11 @@ class Reference:
     """The same losses in float64 by the Hugging Face model, example by example, with a dense log-softmax."""
 
     def __init__(self, net: CLLM4RecNet, objective: str, batch: CLLM4RecBatch) -> None:
-        self.n_words, self.n_users, self.id_scale = net.backbone.n_words, net.n_users, net.backbone.id_scale
+        self.n_text_tokens, self.n_users, self.id_scale = (
+            net.backbone.n_text_tokens,
+            net.n_users,
+            net.backbone.id_scale,
+        )
         self.model = copy.deepcopy(net.backbone.model).double().eval()
         tables = [table.whole().double().requires_grad_(True) for table in (net.collaborative, net.content)]
         self.table, self.other_table = tables[::-1] if objective == "content" else tables
@@ -47,7 +51,7 @@ class Reference:
             self.nll = self._recommend(batch)
         else:
             self.nll = self._next(batch, objective == "content")
-        ids = torch.cat([tokens[tokens >= self.n_words] for tokens in self.rows]) - self.n_words
+        ids = torch.cat([tokens[tokens >= self.n_text_tokens] for tokens in self.rows]) - self.n_text_tokens
         rows, other = self.table.detach()[ids], self.other_table.detach()[ids]  # (n, d)
         weights = batch.id_weights.double()
         assert len(ids.unique()) < len(ids), "an ID that occurs twice counts twice"
@@ -59,13 +63,13 @@ class Reference:
         self.prior_slope = zero.index_add(0, ids, PRIOR * weights[:, None] * rows)
 
     def states(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """States (L, d) of one example and the model's own logits of words (L, n_words)."""
-        is_id = tokens >= self.n_words
+        """States (L, d) of one example and the model's own logits of words (L, n_text_tokens)."""
+        is_id = tokens >= self.n_text_tokens
         words = self.model.get_input_embeddings()(tokens.masked_fill(is_id, 0))
-        ids = self.table[(tokens - self.n_words).clamp(min=0)] * self.id_scale
+        ids = self.table[(tokens - self.n_text_tokens).clamp(min=0)] * self.id_scale
         further: dict[str, Tensor] = {}
         if self.as_set:  # full attention, and all items at the position of the first
-            is_item, positions = tokens >= self.n_words + self.n_users, torch.arange(len(tokens))
+            is_item, positions = tokens >= self.n_text_tokens + self.n_users, torch.arange(len(tokens))
             if is_item.any():
                 first, last = int(positions[is_item].min()), int(positions[is_item].max())
                 after = torch.where(positions > last, positions - (last - first), positions)
@@ -82,7 +86,7 @@ class Reference:
         targets = batch.target_tokens if isinstance(batch, ContentBatch) else batch.target_items
         for read, target in zip(batch.state_index.tolist(), targets.tolist(), strict=True):
             row, index = divmod(read, width)
-            token = target if content else self.n_words + self.n_users + target
+            token = target if content else self.n_text_tokens + self.n_users + target
             assert self.rows[row][index + 1] == token, "a state predicts the next token"
             states, words = answers[row]
             logits = words[index] if content else self.table[self.n_users :] @ states[index]
@@ -93,7 +97,7 @@ class Reference:
         total = torch.zeros((), dtype=torch.float64)
         for row, tokens in enumerate(self.rows):
             states, _ = self.states(tokens)
-            is_item = tokens >= self.n_words + self.n_users
+            is_item = tokens >= self.n_text_tokens + self.n_users
             state = normalised_mean(states[is_item]) if self.pooled and is_item.any() else states[-1]
             logits = self.table[self.n_users :] @ state
             if batch.excluded is not None:
@@ -168,7 +172,7 @@ def test_only_content_moves_the_output_words_of_a_tuned_backbone(
     net, tokenizer = llama_network(llama, **settings)
     batch = batch_of(objective, tokenizer, targets)
     reference = Reference(net, objective, batch)
-    weights = [net.backbone.word_head, net.backbone.words]
+    weights = [net.backbone.output_embeddings, net.backbone.token_embeddings]
     head, words = torch.autograd.grad(net(objective, batch)[objective], weights, allow_unused=True)
     model = reference.model
     weights = [model.get_output_embeddings().weight, model.get_input_embeddings().weight]

@@ -27,7 +27,7 @@ def history_batch(tokenizer: ExtendedTokenizer) -> HistoryPrompts:
 
 def backbone_states(net: CLLM4RecNet, batch: HistoryPrompts, as_set: bool) -> list[Tensor]:
     """States of each prompt without padding."""
-    items = batch.tokens >= net.backbone.n_words + net.n_users
+    items = batch.tokens >= net.backbone.n_text_tokens + net.n_users
     states = net.backbone(batch.tokens, batch.mask, net.collaborative, items & batch.mask if as_set else None)
     return [row[mask] for row, mask in zip(states, batch.mask, strict=True)]
 

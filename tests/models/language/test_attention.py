@@ -9,7 +9,7 @@ from transformers import FalconConfig, MistralConfig
 from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.models.auto import AutoModelForCausalLM
 
-from cllm4rec.models.language.attention import ATTENTION, SHORT, attention, written_out
+from cllm4rec.models.language.attention import ATTENTION, EAGER_TOKENS, attention, eager_attention
 from cllm4rec.models.language.backbone import load_backbone
 from cllm4rec.models.language.config import BackboneConfig
 from tests.support.backbones import save_backbone
@@ -30,7 +30,7 @@ def test_sliding_window_attention_is_that_of_the_language_model(tmp_path: Path) 
     with torch.no_grad():
         expected = original(tokens).logits
         torch.testing.assert_close(
-            net(tokens, mask, torch.zeros(1, 32)) @ net.word_head.T, expected, rtol=1e-4, atol=1e-5
+            net(tokens, mask, torch.zeros(1, 32)) @ net.output_embeddings.T, expected, rtol=1e-4, atol=1e-5
         )
         changed = tokens.clone()
         changed[:, 0] = 99  # two layers of three tokens reach four back
@@ -47,16 +47,16 @@ def heads(length: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch
 
 
 @pytest.mark.parametrize("mask", [None, "added", "boolean", "causal"])
-def test_attention_written_out_is_that_of_the_library(mask: str | None) -> None:
+def test_eager_attention_is_that_of_the_library(mask: str | None) -> None:
     query, key, value = (tensor.double().requires_grad_() for tensor in heads(5))
-    kept = torch.tensor([True, True, True, False, True]).expand(2, 1, 5, 5)
+    attended = torch.tensor([True, True, True, False, True]).expand(2, 1, 5, 5)
     masks = {
         None: None,
-        "added": torch.zeros(kept.shape).masked_fill(~kept, -torch.inf),
-        "boolean": kept,
+        "added": torch.zeros(attended.shape).masked_fill(~attended, -torch.inf),
+        "boolean": attended,
         "causal": torch.ones(5, 5, dtype=torch.bool).tril(),
     }
-    states = written_out(query, repeat_kv(key, 2), repeat_kv(value, 2), masks[mask], 0.3)
+    states = eager_attention(query, repeat_kv(key, 2), repeat_kv(value, 2), masks[mask], 0.3)
     mask_tensor = None if mask in (None, "causal") else masks["boolean"]
     expected = scaled_dot_product_attention(
         query, key, value, attn_mask=mask_tensor, is_causal=mask == "causal", scale=0.3, enable_gqa=True
@@ -76,7 +76,7 @@ def test_attention_written_out_is_that_of_the_library(mask: str | None) -> None:
 )
 def test_a_query_that_may_see_nothing_has_a_finite_state(mask: torch.Tensor) -> None:
     query, key, value = (torch.ones(1, 1, 3, 4).bfloat16() for _ in range(3))
-    assert torch.equal(written_out(query, key, value, mask, None), torch.ones(1, 3, 1, 4).bfloat16())
+    assert torch.equal(eager_attention(query, key, value, mask, None), torch.ones(1, 3, 1, 4).bfloat16())
 
 
 def test_unknown_arguments_of_attention_are_left_to_the_library() -> None:
@@ -88,15 +88,13 @@ def test_unknown_arguments_of_attention_are_left_to_the_library() -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["causal", "masked"])
-@pytest.mark.parametrize("length", [1, 5, SHORT, SHORT + 1])
+@pytest.mark.parametrize("length", [1, 5, EAGER_TOKENS, EAGER_TOKENS + 1])
 def test_attention_under_autocast_on_a_cpu_is_that_of_float32(length: int, masked: bool) -> None:
-    """Exact in long examples.
-
-    In short ones products and weights are rounded, by some 1/256 each.
-    """
+    """Exact in long examples. In short ones products and weights are rounded by about 1/256 each."""
     query, key, value = (tensor.bfloat16().requires_grad_() for tensor in heads(length))
-    kept = torch.arange(length) < max(1, length - 2)
-    mask = torch.zeros(length).masked_fill(~kept, -torch.inf).expand(2, 1, length, length) if masked else None
+    attended = torch.arange(length) < max(1, length - 2)
+    added = torch.zeros(length).masked_fill(~attended, -torch.inf).expand(2, 1, length, length)
+    mask = added if masked else None
     groups = torch.nn.Module()
     groups.num_key_value_groups = 2
     with torch.autocast("cpu", torch.bfloat16):
@@ -107,14 +105,14 @@ def test_attention_under_autocast_on_a_cpu_is_that_of_float32(length: int, maske
     exact = exact.transpose(1, 2)
     exact.bfloat16().sum().backward()
     assert states.dtype == torch.bfloat16
-    tolerance = {"rtol": 0.0, "atol": 0.0} if length > SHORT else {"rtol": 0.02, "atol": 0.02}
+    tolerance = {"rtol": 0.0, "atol": 0.0} if length > EAGER_TOKENS else {"rtol": 0.02, "atol": 0.02}
     assert torch.allclose(states, exact.bfloat16(), **tolerance)
     for tensor, float_tensor in zip((query, key, value), single, strict=True):
         exact = float_tensor.grad.bfloat16()
         assert (tensor.grad - exact).norm() <= tolerance["rtol"] * exact.norm() + tolerance["atol"]
 
 
-def test_a_backbone_that_cannot_use_our_attention_uses_that_of_the_library(tmp_path: Path) -> None:
+def test_a_backbone_that_cannot_switch_its_attention_uses_that_of_the_library(tmp_path: Path) -> None:
     folder = save_backbone(tmp_path)
     config = FalconConfig(
         vocab_size=400, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, bias=False

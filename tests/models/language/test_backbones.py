@@ -26,7 +26,9 @@ from tests.support.backbones import ARCHITECTURES, fingerprint, save_backbone, s
 from tests.support.systems import fit_stages
 from tests.support.worlds import taste_dataset
 
-TABLES = {f"{table}.{side}.weight" for table in ("collaborative", "content") for side in ("users", "items")}
+ID_TABLES = {
+    f"{table}.{side}.weight" for table in ("collaborative", "content") for side in ("users", "items")
+}
 # 5 steps a pass over 40 users: at least 20 in each stage
 TRAINING = TrainConfig(epochs=4, batch_size=8, warmup_steps=2, learning_rate=1e-2)
 
@@ -86,7 +88,7 @@ def test_a_frozen_backbone_stays_bit_identical(frozen: tuple[CLLM4Rec, Path]) ->
     assert set(trained) == set(original)
     for name, tensor in original.items():
         assert torch.equal(tensor, trained[name]), name
-    assert set(model._trained()) == TABLES
+    assert set(model._trained()) == ID_TABLES
 
 
 def test_the_id_tables_of_a_frozen_backbone_are_trained(frozen: tuple[CLLM4Rec, Path]) -> None:
@@ -97,13 +99,13 @@ def test_the_id_tables_of_a_frozen_backbone_are_trained(frozen: tuple[CLLM4Rec, 
         assert not torch.equal(getattr(model.net, name).whole(), getattr(untrained.net, name).whole())
 
 
-def test_a_run_with_a_frozen_backbone_stores_the_tables_alone(
+def test_a_run_with_a_frozen_backbone_stores_the_id_tables_alone(
     frozen: tuple[CLLM4Rec, Path], tmp_path: Path
 ) -> None:
     model, _ = frozen
     model.save(tmp_path)
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
-        assert set(file.keys()) == TABLES
+        assert set(file.keys()) == ID_TABLES
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "items.parquet",
         "manifest.json",
@@ -139,12 +141,12 @@ def test_a_frozen_backbone_that_is_gone_is_named(tmp_path: Path) -> None:
         CLLM4Rec.load(tmp_path / "saved")
 
 
-def test_an_unknown_way_of_tuning_is_refused() -> None:
+def test_an_unknown_value_of_tune_is_refused() -> None:
     with pytest.raises(ValueError, match="auto, frozen, lora, full"):
         _ = BackboneConfig("tiny", tune="half").tuned
 
 
-def test_backbones_made_here_are_tuned_and_pretrained_ones_frozen_unless_asked() -> None:
+def test_built_in_backbones_are_tuned_and_pretrained_ones_frozen_by_default() -> None:
     assert BackboneConfig("tiny").tuned
     assert BackboneConfig("small").tuned
     assert not BackboneConfig("some/folder").tuned
@@ -161,12 +163,12 @@ def test_dropout_of_a_frozen_backbone_stays_off_in_training_mode(tune: str, tmp_
     parent.train()
     tokens, mask = torch.arange(12)[None], torch.ones(1, 12, dtype=torch.bool)
     table = torch.zeros(1, net.width)
-    first, second = (net(tokens, mask, table) for _ in range(2))
+    states, again = (net(tokens, mask, table) for _ in range(2))
     if tune == "frozen":
         assert not any(module.training for module in net.modules())
-        assert torch.equal(first, second)
+        assert torch.equal(states, again)
     else:
-        assert not torch.equal(first, second), "where the backbone is trained its dropout works"
+        assert not torch.equal(states, again), "where the backbone is trained its dropout works"
         parent.eval()
         assert torch.equal(net(tokens, mask, table), net(tokens, mask, table))
 
@@ -182,7 +184,9 @@ def test_hidden_states_are_those_of_the_language_model(frozen: tuple[CLLM4Rec, P
     net = model.net.backbone
     with torch.no_grad():
         states = net(tokens, mask, model.net.collaborative)
-        torch.testing.assert_close(states @ net.word_head.T, original(tokens).logits, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            states @ net.output_embeddings.T, original(tokens).logits, rtol=1e-4, atol=1e-5
+        )
 
 
 def test_a_history_longer_than_the_context_of_the_backbone_is_served(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ TOKENIZER_FIELDS = (
     "post_processor",
     "version",
 )
-ODD: tuple[Any, ...] = (
+INVALID_VALUES: tuple[Any, ...] = (
     None,
     [],
     {},
@@ -69,13 +69,13 @@ ODD: tuple[Any, ...] = (
 
 @pytest.mark.parametrize("content", DAMAGED, ids=range(len(DAMAGED)))
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])
-def test_a_file_that_is_something_else_is_refused(file: str, content: bytes, folder: Path) -> None:
+def test_a_file_with_other_content_is_refused(file: str, content: bytes, folder: Path) -> None:
     (folder / file).write_bytes(content)
     refused(folder)
 
 
 @pytest.mark.parametrize("field", TOKENIZER_FIELDS)
-@pytest.mark.parametrize("value", ODD, ids=range(len(ODD)))
+@pytest.mark.parametrize("value", INVALID_VALUES, ids=range(len(INVALID_VALUES)))
 def test_a_damaged_tokenizer_is_read_or_refused(field: str, value: Any, folder: Path) -> None:
     set_values(folder / "tokenizer.json", {field: value})
     try:

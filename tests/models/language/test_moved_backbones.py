@@ -1,4 +1,4 @@
-"""A frozen backbone may move, and is known by its hashes."""
+"""A frozen backbone may move. It is recognised by its hashes."""
 
 import shutil
 from collections.abc import Callable
@@ -57,10 +57,10 @@ def test_a_backbone_that_moved_is_found_by_its_flag_and_known_by_its_hash(
 def rotate_vocabulary(folder: Path) -> None:
     """Give every token but the end token the number of the next."""
 
-    def rotate(described: dict[str, Any]) -> None:
-        tokens = [token for token, _ in sorted(described["model"]["vocab"].items(), key=lambda pair: pair[1])]
+    def rotate(content: dict[str, Any]) -> None:
+        tokens = [token for token, _ in sorted(content["model"]["vocab"].items(), key=lambda pair: pair[1])]
         rotated = [tokens[0], *tokens[2:], tokens[1]]
-        described["model"]["vocab"] = {token: number for number, token in enumerate(rotated)}
+        content["model"]["vocab"] = {token: number for number, token in enumerate(rotated)}
 
     edit(folder / "tokenizer.json", rotate)
 
@@ -130,7 +130,7 @@ def test_a_configuration_has_the_same_hash_with_and_without_its_defaults(
 ) -> None:
     edit(
         folder / "config.json",
-        lambda described: {key: value for key, value in described.items() if key != "use_cache"},
+        lambda content: {key: value for key, value in content.items() if key != "use_cache"},
     )
     configs = [
         load_backbone(BackboneConfig(str(path)))[0].model.config for path in (original, folder, folder)
@@ -178,7 +178,7 @@ def test_a_run_that_holds_its_backbone_takes_no_other(folder: Path, data: Path, 
 
 
 @pytest.mark.parametrize("tune", ["frozen", "lora"])
-def test_a_backbone_made_here_is_trained_in_full(tune: str, data: Path, tmp_path: Path) -> None:
+def test_a_built_in_backbone_is_trained_in_full(tune: str, data: Path, tmp_path: Path) -> None:
     """Otherwise the run would not hold it, and nothing else does."""
     line = refusal(
         lambda: run_command("pretrain", "--dataset", data, "--output", tmp_path / "run", "--tune", tune)
@@ -222,6 +222,8 @@ def test_an_interrupted_run_is_resumed_with_a_backbone_that_moved(
             lambda copy=copy: run_command(*resume, "--backbone", copy)
         )
     run_command(*resume, "--backbone", moved)
-    first, second = (load_file(run / "pretrain" / "model.safetensors") for run in (whole, tmp_path / "run"))
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    expected, weights = (
+        load_file(run / "pretrain" / "model.safetensors") for run in (whole, tmp_path / "run")
+    )
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)

@@ -1,4 +1,4 @@
-"""A tokenizer has to fit the word embeddings and to have an end token."""
+"""A tokenizer has to fit the embedding table and to have an end token."""
 
 from pathlib import Path
 
@@ -11,22 +11,20 @@ from tests.support.backbones import refusal, refused, run_command, set_values
 
 
 def oversize(folder: Path) -> int:
-    """Two words more than the word table has rows; returns that number of rows."""
+    """Save a tokenizer with two tokens more than the embedding table has rows; returns the number of rows."""
     tokenizer = load_backbone(BackboneConfig(str(folder)))[1]
-    rows = len(tokenizer)
+    n_rows = len(tokenizer)
     tokenizer.add_tokens(["Silent", "Broken"])
     tokenizer.save_pretrained(folder)
-    return rows
+    return n_rows
 
 
-def test_a_tokenizer_with_more_tokens_than_the_word_table_has_rows_is_refused(folder: Path) -> None:
-    rows = oversize(folder)
+def test_a_tokenizer_with_more_tokens_than_the_embedding_table_has_rows_is_refused(folder: Path) -> None:
+    n_rows = oversize(folder)
     line = refused(folder)
-    assert (
-        f"its tokenizer has {rows + 2} tokens (the last is 'Broken'), but its word table has {rows} rows"
-        in line
-    )
-    assert f"model.resize_token_embeddings({rows + 2})" in line
+    assert f"its tokenizer has {n_rows + 2} tokens (the last is 'Broken')" in line
+    assert f"but its embedding table has {n_rows} rows" in line
+    assert f"model.resize_token_embeddings({n_rows + 2})" in line
 
 
 @pytest.mark.parametrize("system", ["cllm4rec", "rsllm"])
@@ -39,7 +37,7 @@ def test_an_oversized_tokenizer_is_refused_before_a_run_folder_is_made(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_special_token_beyond_the_word_table_counts(folder: Path) -> None:
+def test_a_special_token_beyond_the_embedding_table_counts(folder: Path) -> None:
     set_values(folder / "tokenizer_config.json", {"eos_token": "<|new end|>"})
     assert "the last is '<|new end|>'" in refused(folder)
 
@@ -53,9 +51,9 @@ def test_a_tokenizer_without_an_end_is_refused_before_a_run_folder_is_made(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_tokenizer_smaller_than_the_word_table_is_read(folder: Path) -> None:
+def test_a_tokenizer_smaller_than_the_embedding_table_is_read(folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
     model.resize_token_embeddings(400)
     model.save_pretrained(folder)
     backbone, tokenizer = load_backbone(BackboneConfig(str(folder)))
-    assert (backbone.n_words, len(tokenizer)) == (400, 281)
+    assert (backbone.n_text_tokens, len(tokenizer)) == (400, 281)

@@ -18,7 +18,7 @@ PLANTED = "import pathlib\npathlib.Path({!r}).write_text('run')\n"
 AUTO_MAP = {
     "AutoConfig": "planted.Config",
     "AutoModelForCausalLM": "planted.Model",
-    "AutoTokenizer": ["planted.Words", "planted.Words"],
+    "AutoTokenizer": ["planted.Tokenizer", "planted.Tokenizer"],
 }
 
 
@@ -47,15 +47,15 @@ def plant(folder: Path, ran: Path) -> None:
         (folder / name).write_text(PLANTED.format(str(ran)), "utf-8")
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+@pytest.mark.parametrize("known_type", [True, False], ids=["known", "unknown"])
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
-def test_code_in_a_backbones_folder_never_runs(file: str, known: bool, folder: Path, ran: Path) -> None:
+def test_code_in_a_backbones_folder_never_runs(file: str, known_type: bool, folder: Path, ran: Path) -> None:
     before = load_backbone(BackboneConfig(str(folder)))[1]("interacted")["input_ids"]
     plant(folder, ran)
     set_values(folder / file, {"auto_map": AUTO_MAP})
-    if not known:
+    if not known_type:
         set_values(folder / file, {"model_type": "planted", "tokenizer_class": "Planted"})
-    if file == "config.json" and not known:
+    if file == "config.json" and not known_type:
         assert (
             "transformers has no model type 'planted', and code in a model's folder is never run"
             in refused(folder)

@@ -29,7 +29,9 @@ def test_a_missing_weight_is_not_made_up(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["transformer.", ""])
-def test_a_word_table_of_another_size_than_the_config_says_is_refused(prefix: str, folder: Path) -> None:
+def test_an_embedding_table_of_another_size_than_the_config_says_is_refused(
+    prefix: str, folder: Path
+) -> None:
     weights = load_file(folder / "model.safetensors")
     renamed = {name.replace("transformer.", prefix): tensor for name, tensor in weights.items()}
     save_file(renamed, folder / "model.safetensors", {"format": "pt"})
@@ -41,25 +43,25 @@ def test_a_word_table_of_another_size_than_the_config_says_is_refused(prefix: st
     )
 
 
-def test_a_head_that_is_the_word_table_need_not_be_stored(folder: Path) -> None:
+def test_tied_output_embeddings_need_not_be_stored(folder: Path) -> None:
     assert "lm_head.weight" not in load_file(folder / "model.safetensors")
     backbone, _ = load_backbone(BackboneConfig(str(folder)))
-    assert torch.equal(backbone.word_head, backbone.words)
+    assert torch.equal(backbone.output_embeddings, backbone.token_embeddings)
 
 
-def test_a_word_table_without_numbers_is_refused(folder: Path) -> None:
+def test_an_embedding_table_that_is_not_finite_is_refused(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     weights["transformer.wte.weight"][5, 5] = torch.nan
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    assert "its word table is constant or not finite" in refusal(
+    assert "its embedding table is constant or not finite" in refusal(
         lambda: load_backbone(BackboneConfig(str(folder)))
     )
 
 
-@pytest.mark.parametrize("kept", [0, 7, 100, 5000, -1])
-def test_weights_that_are_cut_are_refused(kept: int, folder: Path) -> None:
+@pytest.mark.parametrize("n_bytes", [0, 7, 100, 5000, -1])
+def test_weights_that_are_cut_are_refused(n_bytes: int, folder: Path) -> None:
     content = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(content[:kept])
+    (folder / "model.safetensors").write_bytes(content[:n_bytes])
     refused(folder)
 
 
@@ -77,8 +79,8 @@ def test_weights_in_several_files_are_the_same(original: Path, folder: Path) -> 
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": files}), "utf-8")
     assert fingerprint(folder) == fingerprint(original)
-    for odd in ("../model.safetensors", "/etc/passwd", "model.bin", None, 3):
-        set_values(index, {"weight_map": {"a": odd}})
+    for name in ("../model.safetensors", "/etc/passwd", "model.bin", None, 3):
+        set_values(index, {"weight_map": {"a": name}})
         refused(folder)
 
 
@@ -89,13 +91,13 @@ def test_a_network_has_all_the_weights_of_its_run_and_no_others(folder: Path) ->
     model = check_architecture(config, stored, RUN_PREFIX)
     assert {p.device.type for p in model.parameters()} == {"meta"}
     name = f"{RUN_PREFIX}transformer.h.1.ln_1.bias"
-    fewer = {key: shape for key, shape in stored.items() if key != name}
+    without_bias = {key: shape for key, shape in stored.items() if key != name}
     assert "transformer.h.1.ln_1.bias is missing" in refusal(
-        lambda: check_architecture(config, fewer, RUN_PREFIX)
+        lambda: check_architecture(config, without_bias, RUN_PREFIX)
     )
-    more = stored | {f"{RUN_PREFIX}transformer.h.2.ln_1.bias": (32,)}
+    with_third_layer = stored | {f"{RUN_PREFIX}transformer.h.2.ln_1.bias": (32,)}
     assert "transformer.h.2.ln_1.bias has no use" in refusal(
-        lambda: check_architecture(config, more, RUN_PREFIX)
+        lambda: check_architecture(config, with_third_layer, RUN_PREFIX)
     )
     reshaped = stored | {name: (33,)}
     assert "has shape [33], and config.json describes [32]" in refusal(

@@ -40,7 +40,7 @@ def test_likelihoods_are_those_of_each_answer_read_whole() -> None:
         for number, answer in enumerate(answers):
             tokens = torch.cat([prompt, answer])[None]
             states = model.net.backbone(tokens, torch.ones_like(tokens, dtype=torch.bool), table)[0]
-            logits = torch.log_softmax(states @ model.net.backbone.word_head.T, dim=-1)
+            logits = torch.log_softmax(states @ model.net.backbone.output_embeddings.T, dim=-1)
             indices = torch.arange(len(prompt) - 1, tokens.shape[1] - 1)
             assert found[number].item() == pytest.approx(logits[indices, answer].mean().item(), abs=1e-4)
 
@@ -58,7 +58,7 @@ def test_generation_takes_the_most_likely_token_each_time() -> None:
         while len(expected) < 6:
             tokens = torch.cat([prompt, torch.tensor(expected, dtype=torch.int64)])[None]
             states = model.net.backbone(tokens, torch.ones_like(tokens, dtype=torch.bool), table)[0, -1]
-            token = int((states @ model.net.backbone.word_head.T).argmax())
+            token = int((states @ model.net.backbone.output_embeddings.T).argmax())
             if token == model.tokenizer.end:
                 break
             expected.append(token)

@@ -112,10 +112,10 @@ def test_projecting_the_items_of_a_step_gives_what_projecting_all_gives() -> Non
     model = untrained(negatives=20, hard=3).fit(small_dataset().train, None, TrainConfig(epochs=0))
     (objective,) = model._objectives(small_dataset().train, "finetune", QUICK)
     batch = objective.corpus.batch(np.arange(24), 1, 5)
-    items, n_words, n_items = batch.items, model.tokenizer.n_words, small_dataset().n_items
+    items, n_text_tokens, n_items = batch.items, model.tokenizer.n_text_tokens, small_dataset().n_items
     assert len(items) < n_items
-    soft = batch.mask & (batch.tokens >= n_words)
-    soft_tokens = n_words + items[(batch.tokens - n_words).clamp(min=0)]
+    soft = batch.mask & (batch.tokens >= n_text_tokens)
+    soft_tokens = n_text_tokens + items[(batch.tokens - n_text_tokens).clamp(min=0)]
     all_items = replace(
         batch,
         tokens=torch.where(soft, soft_tokens, batch.tokens),

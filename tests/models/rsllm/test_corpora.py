@@ -40,7 +40,7 @@ def test_stage_1_predicts_the_tokens_of_a_title_and_the_end_token_from_the_items
         )
         expected.add(tuple(prompts.tokens[0].tolist()))
     assert written == expected
-    assert not any(token >= tokenizer().n_words for tokens in written for token in tokens)
+    assert not any(token >= tokenizer().n_text_tokens for tokens in written for token in tokens)
     following = batch.tokens.ravel()[batch.state_index + 1]
     assert following.tolist() == answers, "each token is predicted from the token before it"
 
@@ -51,7 +51,7 @@ def test_stage_2_predicts_every_item_but_the_first_from_those_before_it() -> Non
     assert items[batch.local_targets].tolist() == [0, 3, 5, 1]
     assert items[batch.local_history].tolist() == [1, 0, 3, 4]
     assert batch.history_rows.tolist() == [0, 0, 0, 1]
-    read = batch.tokens.ravel()[batch.history_index] - tokenizer().n_words
+    read = batch.tokens.ravel()[batch.history_index] - tokenizer().n_text_tokens
     assert items[read].tolist() == [1, 0, 3, 4], "states are read at the soft tokens"
     assert batch.groups.tolist() == groups()[items].tolist()
 
@@ -79,9 +79,9 @@ def test_the_sample_is_the_same_in_all_micro_batches_of_a_step_only() -> None:
 
 def test_candidates_of_training_prompts_are_items_not_taken_and_share_no_title() -> None:
     batch = contrast(candidates=3).batch(np.array([1]), 0)
-    tokens, n_words = batch.tokens[0], tokenizer().n_words
-    assert "chose next" in tokenizer().decode(tokens[tokens < n_words].tolist())
-    shown = batch.items[tokens[tokens >= n_words] - n_words].tolist()
+    tokens, n_text_tokens = batch.tokens[0], tokenizer().n_text_tokens
+    assert "chose next" in tokenizer().decode(tokens[tokens < n_text_tokens].tolist())
+    shown = batch.items[tokens[tokens >= n_text_tokens] - n_text_tokens].tolist()
     assert shown[0] == 4, "the history"
     assert 1 in shown[1:], "the answer"
     assert not {0, 4} & set(shown[1:]), "items of the history, and items that share a title with them"

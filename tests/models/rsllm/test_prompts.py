@@ -15,7 +15,7 @@ from tests.support.rsllm import TITLES, ragged, tokenizer, tokens_of, writer
 
 
 def soft(item: int) -> int:
-    return tokenizer().n_words + item
+    return tokenizer().n_text_tokens + item
 
 
 def test_an_item_is_the_tokens_of_its_title_and_a_soft_token() -> None:

@@ -66,7 +66,7 @@ def test_the_projector_starts_as_an_isometry() -> None:
     table, embeddings = model.net.projected().detach(), model.net.items.detach()
     torch.testing.assert_close(table @ table.T, embeddings @ embeddings.T, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(embeddings.numpy(), sasrec().net.items.detach().numpy())
-    words = model.net.backbone.words.detach().std() * model.net.backbone.word_scale
+    words = model.net.backbone.token_embeddings.detach().std() * model.net.backbone.token_scale
     assert float(table.std()) * model.net.backbone.id_scale == pytest.approx(float(words.detach()), rel=1e-4)
 
 
@@ -131,7 +131,7 @@ def test_titles_of_items_without_training_events_reach_neither_vocabulary_nor_pr
     for stage in model.stages:
         (objective,) = model._objectives(dataset.train, stage, QUICK)
         batch = objective.corpus.batch(np.arange(60), 0)
-        words = batch.tokens[batch.mask & (batch.tokens < model.tokenizer.n_words)]
+        words = batch.tokens[batch.mask & (batch.tokens < model.tokenizer.n_text_tokens)]
         assert "Qyzzq" not in model.tokenizer.decode(words.tolist())
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cllm4rec.files import writing as files
-from cllm4rec.files.temporary import unfinished, unfinished_name
+from cllm4rec.files import writing
+from cllm4rec.files.temporary import temporary_path, temporary_paths
 from cllm4rec.files.writing import check_file, remove_file, replace_file, write_table, write_text
 from tests.support.folders import names
 
@@ -34,10 +34,10 @@ def test_a_file_that_fails_to_be_written_leaves_nothing_behind(tmp_path: Path) -
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
 
 
-def test_unfinished_files_of_killed_processes_go_with_the_next_writing(tmp_path: Path) -> None:
+def test_temporary_files_of_killed_processes_are_removed_by_the_next_writer(tmp_path: Path) -> None:
     for name in ("file", "file*"):
-        unfinished_name(tmp_path / name).write_text("half")
-    assert len(unfinished(tmp_path / "file*")) == 1, "a name is not a pattern"
+        temporary_path(tmp_path / name).write_text("half")
+    assert len(temporary_paths(tmp_path / "file*")) == 1, "a name is not a pattern"
     write_text(tmp_path / "file", "whole")
     remove_file(tmp_path / "file*")
     assert names(tmp_path) == ["file"]
@@ -45,9 +45,9 @@ def test_unfinished_files_of_killed_processes_go_with_the_next_writing(tmp_path:
 
 def test_only_a_regular_file_is_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for odd in (tmp_path, tmp_path / "pipe", "/dev/null"):
+    for path in (tmp_path, tmp_path / "pipe", "/dev/null"):
         with pytest.raises(ValueError, match="not a regular file: name another one"):
-            check_file(str(odd))
+            check_file(str(path))
     with pytest.raises(ValueError, match="there is no folder"):
         check_file(str(tmp_path / "none" / "file"))
 
@@ -63,7 +63,7 @@ def test_a_table_on_a_full_disk_is_one_line_and_leaves_nothing(
         path.write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr(pl.DataFrame, files.TABLES[Path(name).suffix], full)
+    monkeypatch.setattr(pl.DataFrame, writing.TABLE_WRITERS[Path(name).suffix], full)
     with pytest.raises(ValueError, match=f"{name}: cannot be written: (No space left|disk)") as caught:
         write_table(pl.DataFrame({"a": [1]}), str(tmp_path / name))
     assert "\n" not in str(caught.value)

@@ -1,0 +1,157 @@
+"""The model folder: settings, ids and weights of a fitted system, and their checks when it is loaded."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.ids import IdMap
+from cllm4rec.data.storage import check_columns
+from cllm4rec.files.damage import reading
+from cllm4rec.files.folders import link_file, read_folder, replace_folder
+from cllm4rec.files.manifest import check_manifest, read_manifest, write_manifest
+from cllm4rec.files.schema import checked, json_text, read_json
+from cllm4rec.models.config import SystemConfig
+from cllm4rec.models.description import FORMAT_VERSION, ModelDescription, Shapes
+
+MARKER, WEIGHTS = "model.json", "model.safetensors"
+REMEDY = "train this stage again"
+
+
+class StoredModel(ABC):
+    """A fitted system that can be saved and loaded.
+
+    Attributes:
+        name: key of the system in `SYSTEMS`.
+        config_class: class of its settings.
+        user_ids, item_ids: ids of the training set.
+        has_history: bool (n_users,), whether a user has training events. Others are served as new users.
+        moved: setting that names a folder -> the folder's new path, if it has moved.
+        requested_config: the settings given.
+        config: the settings in use; values that fitting chose are filled in.
+    """
+
+    name: ClassVar[str]
+    config_class: ClassVar[type[SystemConfig]]
+    user_ids: IdMap
+    item_ids: IdMap
+    has_history: np.ndarray
+    moved: Mapping[str, str] = {}
+
+    def __init__(self, config: Any = None) -> None:
+        self.requested_config = self.config_class() if config is None else config
+        self.config = self.requested_config
+
+    @abstractmethod
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """The learned arrays, by name."""
+
+    @abstractmethod
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Set the learned arrays to those that `_arrays` returned."""
+
+    def save(self, folder: str | Path) -> None:
+        """Write settings, ids and weights into a folder, whole or not at all. A model there is replaced.
+
+        Raises:
+            ValueError: the folder is not that of a model, or is being written by another process.
+        """
+        with replace_folder(Path(folder), MARKER) as new:
+            self._write(new)
+
+    def save_weights(self, folder: Path) -> None:
+        """Replace the weights in a folder that `save` wrote. The other files are linked, not rewritten."""
+        linked_files = {
+            name: record for name, record in read_manifest(folder).files.items() if name != WEIGHTS
+        }
+        with replace_folder(folder, MARKER) as new:
+            for name in linked_files:
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
+                link_file(folder / name, new / name)
+            self._write_weights(new)
+            write_manifest(new, linked_files)
+
+    def _write(self, folder: Path) -> None:
+        """Write all files into a new folder."""
+        self._write_weights(folder)
+        self._write_description(folder)
+        write_manifest(folder)
+
+    def _write_weights(self, folder: Path) -> None:
+        save_file(
+            {name: np.ascontiguousarray(array) for name, array in self._arrays().items()}, folder / WEIGHTS
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path, verify: bool = False, moved: Mapping[str, str] | None = None) -> Self:
+        """Load a model that `save` wrote. Its files are compared with the hashes of the manifest.
+
+        Args:
+            folder: the folder.
+            verify: whether the weights are read whole and compared with their hash. They are memory-mapped;
+                by default only their size and header are compared.
+            moved: setting that names a folder -> the folder's new path, if it has moved.
+
+        Raises:
+            ValueError: a file is missing or damaged, or the folder holds the model of another system.
+        """
+        return read_folder(Path(folder), lambda current: cls._load(current, verify, moved or {}))
+
+    @classmethod
+    def _load(cls, folder: Path, verify: bool, moved: Mapping[str, str]) -> Self:
+        with reading(folder, REMEDY):
+            # before the manifest, whose format may differ in another version
+            description: ModelDescription = read_json(folder / MARKER, ModelDescription, FORMAT_VERSION)
+            check_manifest(folder, whole=verify)
+            if description["system"] != cls.name:
+                raise ValueError(
+                    f"{MARKER}: it is a model of system {description['system']!r}, not {cls.name}"
+                )
+            model = cls(checked(description["config"], cls.config_class, f"{MARKER}, key config"))
+            model.moved = moved
+            model._read_ids(folder)
+            mapped = load_file(folder / WEIGHTS)  # pages of the file, which are read on access
+            arrays = {name: tensor.numpy() for name, tensor in mapped.items()}
+        model._prepare(folder, description, {name: array.shape for name, array in arrays.items()})
+        with reading(folder, REMEDY):
+            model._restore(arrays)
+        return model
+
+    def _prepare(self, folder: Path, description: ModelDescription, shapes: Shapes) -> None:  # noqa: B027
+        """Build the network that the weights are loaded into. Systems without a network do nothing.
+
+        Args:
+            folder: of the model.
+            description: the content of model.json.
+            shapes: of the arrays in model.safetensors, by name.
+        """
+
+    def _describe(self) -> dict[str, Any]:
+        """The content of model.json."""
+        return {"format_version": FORMAT_VERSION, "system": self.name, "config": asdict(self.config)}
+
+    def _write_description(self, folder: Path) -> None:
+        (folder / MARKER).write_text(json_text(self._describe()), encoding="utf-8")
+        pl.DataFrame({"user_id": self.user_ids.ids, "has_history": self.has_history}).write_parquet(
+            folder / "users.parquet"
+        )
+        pl.DataFrame({"item_id": self.item_ids.ids}).write_parquet(folder / "items.parquet")
+
+    def _read_ids(self, folder: Path) -> None:
+        users, items = (pl.read_parquet(folder / name) for name in ("users.parquet", "items.parquet"))
+        check_columns("users.parquet", users, {"user_id": None, "has_history": pl.Boolean}, {})
+        check_columns("items.parquet", items, {"item_id": None}, {})
+        self.user_ids, self.has_history = IdMap(users["user_id"]), users["has_history"].to_numpy()
+        self.item_ids = IdMap(items["item_id"])
+
+    def _learn_ids(self, train: Dataset) -> None:
+        """Keep the ids of a training set, and which of its users have events."""
+        self.user_ids, self.item_ids = train.user_ids, train.item_ids
+        self.has_history = np.diff(train.interactions.indptr) > 0
