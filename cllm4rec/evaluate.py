@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> None:
     if options.json:
         described = {
             "system": model.name,
-            "dataset": folder.about["dataset"]["path"] if options.dataset is None else options.dataset,
+            "dataset": folder.description.dataset.path if options.dataset is None else options.dataset,
             "split": options.split,
             "protocol": protocol,
             "input": given,

@@ -54,7 +54,8 @@ def main(argv: Sequence[str]) -> None:
 def _main(argv: Sequence[str], path: str) -> None:
     """The command, while no other process trains in the folder."""
     folder = RunFolder.open(path)
-    name = folder.about["system"]
+    description = folder.description
+    name = description.system
     settings = system_config(name)
     if "finetune" not in settings.training:
         say(f"{name} is fitted in one stage, by pretrain: there is nothing to finetune")
@@ -65,9 +66,9 @@ def _main(argv: Sequence[str], path: str) -> None:
     folder.stage_folder("pretrain")  # there are weights
     if not folder.ended("pretrain"):
         log.info("pretraining has not ended: finetuning goes on from its best epoch so far")
-    pretrained = folder.about["stages"]["pretrain"]
-    before, seed = pretrained["system"], pretrained["training"]["seed"]
-    defaults = resumed or stage_defaults(name, "finetune", folder.about["preset"]) | before | {"seed": seed}
+    pretrained = description.stages["pretrain"]
+    before, seed = pretrained.system, (pretrained.training or {})["seed"]
+    defaults = resumed or stage_defaults(name, "finetune", description.preset) | before | {"seed": seed}
     classes = [FinetuneOptions, settings, TrainConfig]
     options, config, training = parse("finetune", f"Finetune {name} to recommend.", classes, argv, defaults)
     config, moved = moved_folders(before, with_whole_paths(config))
@@ -79,7 +80,7 @@ def _main(argv: Sequence[str], path: str) -> None:
     if resumed is not None:
         check_unchanged(resumed, config, training)
         if folder.ended("finetune"):
-            folder.state("finetune").remove()  # left by a process that was killed in its last moment
+            folder.resume_file("finetune").remove()  # left by a process that was killed in its last moment
             log.info("%s: finetuning has ended, there is nothing to resume", path)
             return
     if "sequential" in moved:
@@ -110,7 +111,7 @@ def _train(
         dry_run_stage(model, "finetune", dataset, training, accelerator)
         return
     if not resumed:
-        folder.state("finetune").remove()  # left by a process killed in its last moment
+        folder.resume_file("finetune").remove()  # left by a process killed in its last moment
         if folder.ended("finetune"):
             log.info(
                 "%s: the finetuning that is there is replaced after the first epoch of this one", folder.path

@@ -21,6 +21,7 @@ from cllm4rec.commands.options import (
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import SYSTEMS, load, system_class, system_config
 from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.run_description import StageSettings
 from cllm4rec.training.run_folder import RunFolder
 
 if TYPE_CHECKING:  # imported once the flags are right: --help and a mistyped flag do not wait for torch
@@ -60,8 +61,12 @@ def _main(argv: Sequence[str], output: str, how_to_resume: str | None) -> None:
     noted: dict[str, Any] = {}
     if flag_given(argv, "--resume") and (Path(output) / "run.json").is_file():
         folder = RunFolder.open(output)
-        before, about = settings_before(folder, "pretrain"), folder.about
-        noted = {"dataset": about["dataset"]["path"], "system": about["system"], "preset": about["preset"]}
+        before, description = settings_before(folder, "pretrain"), folder.description
+        noted = {
+            "dataset": description.dataset.path,
+            "system": description.system,
+            "preset": description.preset,
+        }
         for what in ("system", "preset"):
             if (given := flag_value(argv, f"--{what}", noted[what])) != noted[what]:
                 raise ValueError(
@@ -81,7 +86,7 @@ def _main(argv: Sequence[str], output: str, how_to_resume: str | None) -> None:
         check_unchanged(before, config, *training)
         dataset = folder.dataset(flag_value(argv, "--dataset"))
         if folder.ended("pretrain"):
-            folder.state("pretrain").remove()  # left by a process that was killed in its last moment
+            folder.resume_file("pretrain").remove()  # left by a process that was killed in its last moment
             log.info("%s: pretraining has ended, there is nothing to resume", output)
             return
         if folder.ended("finetune"):
@@ -93,7 +98,7 @@ def _main(argv: Sequence[str], output: str, how_to_resume: str | None) -> None:
     if options.dry_run:
         _dry_run(model, dataset, training)
         return
-    settings = {"system": asdict(config), **({"training": asdict(training[0])} if training else {})}
+    settings = StageSettings(asdict(config), asdict(training[0]) if training else None)
     about = {"system": name, "dataset": dataset, "dataset_path": options.dataset, "preset": options.preset}
     again = (
         how_to_resume
@@ -130,7 +135,7 @@ def _train(
     elif isinstance(model, OneStageRecommender):
         folder = RunFolder.open(output) if resumed else RunFolder.create(output, **about)
         model.fit(dataset.train, dataset.validation, report=log.info, seen=dataset.seen)
-        folder.begin_stage("pretrain", system=asdict(model.config))
+        folder.begin_stage("pretrain", StageSettings(asdict(model.config)))
         model.save(folder.path / "pretrain")
         folder.end_stage("pretrain")
         log.info("the run is in %s", output)
@@ -141,11 +146,11 @@ def _check(model: "NeuralRecommender", dataset: Dataset, resumed: RunFolder | No
     try:
         model.check(dataset.train)
     except ValueError as error:
-        state = resumed and resumed.state("pretrain").described()
-        if not state or "backbone" not in state["about"]:
+        description = resumed and resumed.resume_file("pretrain").describe()
+        if not description or "backbone" not in description.about:
             raise
         raise ValueError(
-            f"{error}; the run was begun with weights of SHA-256 {state['about']['backbone']}"
+            f"{error}; the run was begun with weights of SHA-256 {description.about['backbone']}"
         ) from error
 
 

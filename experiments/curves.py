@@ -20,16 +20,18 @@ def draw(run: str | Path, output: str | Path) -> None:
     """Loss terms (left) and validation NDCG@100 (right) over the epochs of all stages."""
     records = list(enumerate(RunFolder.open(run).metrics()))
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for name in dict.fromkeys(name for _, record in records for name in record["losses"] if " " not in name):
-        points = [(epoch, record["losses"][name]) for epoch, record in records if name in record["losses"]]
+    for name in dict.fromkeys(name for _, record in records for name in record.losses if " " not in name):
+        points = [(epoch, record.losses[name]) for epoch, record in records if name in record.losses]
         left.plot(*zip(*points, strict=True), marker=".", label=name)
     left.set(
         xlabel="epoch over all stages", ylabel="negative log-likelihood of a target (nats)", title="loss"
     )
     left.legend()
-    validated = [(epoch, record) for epoch, record in records if record["validation"] is not None]
-    for stage in dict.fromkeys(record["stage"] for _, record in validated):
-        points = [(epoch, record["validation"]) for epoch, record in validated if record["stage"] == stage]
+    validated = [
+        (epoch, record.stage, record.validation) for epoch, record in records if record.validation is not None
+    ]
+    for stage in dict.fromkeys(stage for _, stage, _ in validated):
+        points = [(epoch, quality) for epoch, of_stage, quality in validated if of_stage == stage]
         right.plot(*zip(*points, strict=True), marker=".", label=stage)
     right.set(xlabel="epoch over all stages", ylabel="validation NDCG@100", title="quality")
     right.legend()

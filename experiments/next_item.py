@@ -114,7 +114,7 @@ def same_day(dataset: Dataset) -> pl.DataFrame:
 def training_seconds(run: Path) -> str:
     """Wall time of all epochs, validation included; "" for systems without epochs."""
     records = RunFolder.open(run).metrics()
-    return f"{sum(record['seconds'] for record in records):.0f}" if records else ""
+    return f"{sum(record.seconds for record in records):.0f}" if records else ""
 
 
 def differences(output: Path, name: str) -> pl.DataFrame:

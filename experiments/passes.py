@@ -19,9 +19,10 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.device import make_accelerator
+from cllm4rec.training.hooks import Hooks
 from cllm4rec.training.loop import train
 from cllm4rec.training.objective import Objective
-from cllm4rec.training.progress import EpochRecord
+from cllm4rec.training.records import EpochRecord
 from experiments.benchmarks.objectives import stage_objectives
 from experiments.report import markdown_table
 
@@ -38,7 +39,7 @@ def main(dataset: Dataset, passes: int) -> None:
             epochs.append((time.process_time(), record))
 
         alone = Objective(objective.name, objective.corpus)
-        train(model.net, [alone], config, make_accelerator(), on_epoch=note)
+        train(model.net, [alone], config, make_accelerator(), Hooks(on_epoch=note))
         seconds = (epochs[-1][0] - epochs[0][0]) / passes
         tokens = sum(record.tokens_per_second * record.seconds for _, record in epochs[1:]) / passes
         collaborative_seconds = collaborative_seconds or seconds

@@ -1,15 +1,14 @@
 """Running a command: one-line errors, streams, exit status."""
 
-import ctypes
 import io
 import logging
 import os
-import platform
 import sys
 from collections.abc import Callable, Sequence
 
 from cllm4rec.commands.failures import line_of, lost_process
 from cllm4rec.commands.signals import ignore
+from cllm4rec.training.allocator import keep_freed_memory
 
 log = logging.getLogger("cllm4rec")
 
@@ -43,7 +42,7 @@ def _run(main: Callable[[Sequence[str]], None]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("httpx", "huggingface_hub"):  # they report each request, and each try of one
         logging.getLogger(name).setLevel(logging.ERROR)
-    _keep_memory()
+    keep_freed_memory()
     try:
         main(sys.argv[1:])
         _part()
@@ -79,12 +78,3 @@ def _part() -> None:
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
-
-
-def _keep_memory() -> None:
-    """Tell glibc to keep freed memory: a training step frees and takes the same blocks, and giving them back to the
-    system in between costs up to half of the time."""
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-3, 2**31 - 1)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD

@@ -54,15 +54,15 @@ def training_lock(argv: Sequence[str], folder: str) -> AbstractContextManager[No
 
 def settings_before(folder: RunFolder, stage: str) -> dict[str, Any] | None:
     """The settings of a stage that is under way or has ended; None if it was never begun."""
-    about = folder.about
-    noted = about["under_way"].get(stage) or about["stages"].get(stage)
-    if noted is None:
+    description = folder.description
+    settings = description.settings_of(stage)
+    if settings is None:
         return None
     with reading(folder.path / "run.json", "train again"):
-        checked(noted["system"], system_config(about["system"]), f"settings of {stage}")
-        if "training" in noted:
-            checked(noted["training"], TrainConfig, f"settings of {stage}")
-    return noted["system"] | noted.get("training", {})
+        checked(settings.system, system_config(description.system), f"settings of {stage}")
+        if settings.training is not None:
+            checked(settings.training, TrainConfig, f"settings of {stage}")
+    return settings.system | (settings.training or {})
 
 
 def check_unchanged(before: dict[str, Any], *now: Any) -> None:

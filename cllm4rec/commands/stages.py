@@ -4,7 +4,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,8 +18,10 @@ from cllm4rec.files.folders import check_folder
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.device import default_precision
-from cllm4rec.training.progress import EpochRecord
-from cllm4rec.training.resume import ResumeFile, Stopped
+from cllm4rec.training.hooks import Hooks
+from cllm4rec.training.records import EpochRecord
+from cllm4rec.training.resume import Progress, ResumeFile, Stopped
+from cllm4rec.training.run_description import StageSettings
 from cllm4rec.training.run_folder import RunFolder
 
 
@@ -68,7 +70,7 @@ class _Records:
     """Writes down how a stage goes, on the main process: each epoch's line, the best weights."""
 
     def __init__(
-        self, model: NeuralRecommender, stage: str, folder: RunFolder, settings: dict[str, Any], epoch: int
+        self, model: NeuralRecommender, stage: str, folder: RunFolder, settings: StageSettings, epoch: int
     ) -> None:
         self.model, self.stage, self.folder, self.settings = model, stage, folder, settings
         self.begun = epoch > 0  # what an earlier try left stays until there are new weights
@@ -82,22 +84,22 @@ class _Records:
 
     def on_best(self) -> None:
         if not self.begun:
-            self.folder.begin_stage(self.stage, **self.settings)
+            self.folder.begin_stage(self.stage, self.settings)
         if self.saved and self.folder.has_weights(self.stage):
             self.model.save_weights(self.folder.path / self.stage)
         else:
             self.model.save(self.folder.path / self.stage)
         self.begun = self.saved = True
 
-    def refused(self, state: ResumeFile) -> None:
-        """Training ended in a user's mistake; if that was before its first epoch, what was there stays as it was."""
-        if not (self.begun or state.path.is_file()):
+    def refused(self, resume_file: ResumeFile) -> None:
+        """The run was refused. If no epoch had finished, leave the earlier run untouched."""
+        if not (self.begun or resume_file.path.is_file()):
             self.folder.withdraw(self.stage)
 
 
-def _say_how_it_begins(stage: str, dataset: Dataset, progress: dict[str, Any] | None) -> None:
+def _say_how_it_begins(stage: str, dataset: Dataset, progress: Progress | None) -> None:
     if progress is not None:
-        log.info("%s goes on in epoch %d, after step %d", stage, progress["epoch"], progress["step"])
+        log.info("%s goes on in epoch %d, after step %d", stage, progress.epoch, progress.step)
     elif not len(dataset.validation.interactions):
         log.info("the dataset has no validation events: %s keeps the weights of its last epoch", stage)
 
@@ -115,21 +117,22 @@ def dry_run_stage(
         say(str(found))
 
 
-def _progress(state: ResumeFile, precision: str) -> dict[str, Any]:
-    """Where the stage stands.
+def _progress(resume_file: ResumeFile, precision: str) -> Progress:
+    """The progress of the stage so far.
 
     Raises:
         ValueError: it began in another precision.
     """
-    described = state.described()
-    if described is None:
-        return {"epoch": 0, "step": 0}
-    before = described["about"].get("precision", "no")
+    description = resume_file.describe()
+    if description is None:
+        return Progress()
+    before = description.about.get("precision")
     if before != precision:
         raise ValueError(
-            f"{state.path}: training began in precision {before}, not {precision}: set ACCELERATE_MIXED_PRECISION={before}"
+            f"{resume_file.path}: training began in precision {before}, not {precision}: set "
+            f"ACCELERATE_MIXED_PRECISION={before}"
         )
-    return dict(described["progress"])
+    return description.progress
 
 
 def _precision_set(precision: str) -> str:
@@ -166,23 +169,19 @@ def run_stage(
         SystemExit: training was stopped by a signal, with the status that is usual for it.
         ValueError: it began in another precision.
     """
-    about = {
-        "training": asdict(training),
-        "system": asdict(model.config),
-        "precision": accelerator.mixed_precision,
-    }
-    state, request = folder.state(stage, about), StopRequest()
-    progress = _progress(state, accelerator.mixed_precision)
+    settings = StageSettings(asdict(model.config), asdict(training), accelerator.mixed_precision)
+    events = (dataset.train, dataset.validation)
+    resume_file, request = folder.resume_file(stage, settings.as_json()), StopRequest()
+    progress = _progress(resume_file, accelerator.mixed_precision)
     accelerator.wait_for_everyone()
-    write: dict[str, Any] = {}
+    hooks = Hooks(should_stop=request)
     if main := accelerator.is_main_process:
         check_folder(folder.path / stage, "model.json")  # before the time is spent
-        folder.announce(stage, about)
-        records = _Records(
-            model, stage, folder, about | {"n_processes": accelerator.num_processes}, progress["epoch"]
-        )
-        write = {"on_epoch": records.on_epoch, "on_best": records.on_best}
-        resumed = state.path.is_file()
+        folder.announce(stage, settings)
+        trained_with = replace(settings, n_processes=accelerator.num_processes)
+        records = _Records(model, stage, folder, trained_with, progress.epoch)
+        hooks = Hooks(records.on_epoch, records.on_best, request)
+        resumed = resume_file.path.is_file()
         _say_how_it_begins(stage, dataset, progress if resumed else None)
     end = ""
     try:
@@ -190,20 +189,10 @@ def run_stage(
             request.listening(),
             _lost_processes(_precision_set(accelerator.mixed_precision) + how_to_resume),
         ):
-            model.fit(
-                dataset.train,
-                dataset.validation,
-                training,
-                stage,
-                accelerator=accelerator,
-                state=state,
-                should_stop=request,
-                seen=dataset.seen,
-                **write,
-            )
+            model.fit(*events, training, stage, hooks, accelerator, resume_file, seen=dataset.seen)
     except ValueError:
         if main:
-            records.refused(state)
+            records.refused(resume_file)
         raise
     except Stopped as stopped:
         end = f"stopped {stopped}; all of it is saved"

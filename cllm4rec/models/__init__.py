@@ -93,7 +93,7 @@ def load_stage(
     Raises:
         ValueError: the run has no frozen backbone, or the backbone in that folder differs.
     """
-    name = folder.about["system"]
+    name = folder.description.system
     if backbone is not None and not issubclass(system_config(name), BackboneConfig):
         raise ValueError(f"{name} has no backbone: leave `backbone` out")
     moved = {} if backbone is None else {"backbone": str(backbone)}
@@ -127,7 +127,7 @@ def load(
         same_users = train.user_ids.ids.equals(model.user_ids.ids)
         same_items = train.item_ids.ids.equals(model.item_ids.ids)
         stored = train.stored_hashes
-        split_sha256 = folder.about["dataset"]["split_sha256"]
+        split_sha256 = folder.description.dataset.split_sha256
         same_split = stored is None or stored.split_sha256 == split_sha256
         if not (same_users and same_items and same_split):
             raise ValueError(f"{run} was trained on other data or another split: train it on this dataset")

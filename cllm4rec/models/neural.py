@@ -1,62 +1,63 @@
-"""What systems with a network share: stages of objectives, the loop, the best weights, the checkpoint."""
+"""Systems with a network: training in stages, the best weights, saving and loading."""
 
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from cllm4rec.corpora.padding import batches_by_length
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.evaluation import measure
 from cllm4rec.messages import shorten
 from cllm4rec.models.base import REMEDY, Recommender, Shapes
 from cllm4rec.models.description import ModelDescription, checked_array
 from cllm4rec.models.inner_product import InnerProductRecommender
+from cllm4rec.models.validation import shared_validation, validation_seconds
 from cllm4rec.training import loop
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.device import make_accelerator, on_gpu
 from cllm4rec.training.dry_run import DryRun, dry_run
+from cllm4rec.training.hooks import NO_HOOKS, Hooks
 from cllm4rec.training.objective import Objective
-from cllm4rec.training.progress import EpochRecord
 from cllm4rec.training.resume import ResumeFile
 
 TOKENS_AT_ONCE = 1 << 14  # padded tokens of a forward pass when scoring
 
 
 class NeuralRecommender(InnerProductRecommender):
-    """A system trained in stages by the common loop.
+    """A system whose network is trained in stages by the training loop.
 
-    A subclass builds the network (`_build`), says what each stage learns (`_objectives`) and what vectors
-    users and items have.
+    A subclass builds the network (`_build`), gives the objectives of each stage (`objectives`) and the
+    vectors of users and items (`_vectors`).
+
+    Attributes:
+        validated_stages: stages that learn to rank, so that validation chooses their weights.
+        net: the network; an `nn.Module` with the methods of `Net`.
+        stage: the last stage that was trained or built.
+        trained_base: the trained `base_system`, if the caller has one.
     """
 
-    validated_stages: ClassVar[tuple[str, ...]] = (
-        "pretrain",
-        "finetune",
-    )  # stages that learn to rank, so that validation chooses
+    validated_stages: ClassVar[tuple[str, ...]] = ("pretrain", "finetune")
     net: Any
     stage: str | None = None
-    trained_base: Recommender | None = (
-        None  # the system that this one stands on, where it was trained already
-    )
+    trained_base: Recommender | None = None
 
     @property
     def base_system(self) -> str | None:
-        """Name of a system that is to be trained first, as this one stands on it."""
+        """Name of a system that is trained before this one, which uses its embeddings."""
         return None
 
-    def check(self, train: Dataset) -> None:  # noqa: B027 - most systems can be trained on whatever there is
-        """Refuse what cannot be trained, before a folder is made or another system is trained for this one.
+    def check(self, train: Dataset) -> None:  # noqa: B027 - most systems can be trained on any dataset
+        """Refuse a dataset or settings before a folder is made or a base system is trained.
 
         Raises:
-            ValueError: says what is missing.
+            ValueError: the message names what is missing.
         """
 
     def _before(  # noqa: B027 - most systems need nothing
@@ -67,26 +68,58 @@ class NeuralRecommender(InnerProductRecommender):
         accelerator: Accelerator,
         seed: int,
     ) -> None:
-        """What the first stage needs before the network is built."""
+        """Prepare what `_build` needs; the arguments are those of `build`."""
 
     @abstractmethod
     def _build(self, train: Dataset, seed: int) -> nn.Module:
-        """A new network; whatever is fitted sees the training events only."""
+        """A new network. Whatever is fitted sees the training events only."""
 
     @abstractmethod
-    def _objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
-        """What the stage learns."""
+    def objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
+        """The objectives of a stage, in the order in which an epoch visits them.
+
+        Args:
+            train: the events to learn from, those the network was built for.
+            stage: one of `stages`.
+            config: how the stage is trained.
+        """
 
     @abstractmethod
     def _rebuild(self, folder: Path, described: ModelDescription, shapes: Shapes) -> nn.Module:
-        """The network of a saved model, weights not yet filled in; the arguments are those of `_prepare`.
+        """The network of a saved model, without its weights; the arguments are those of `_prepare`.
 
-        Sizes in the settings are compared with `shapes` before they are believed.
+        Sizes in the settings are compared with `shapes` before memory is allocated for them.
         """
 
     def _built_from(self) -> dict[str, Any]:
-        """What a state is only taken up with, beside the settings: things fitted when the network was built."""
+        """Values, beyond the settings, that have to match before training resumes: e.g. hashes of what was
+        fitted when the network was built."""
         return {}
+
+    def build(
+        self,
+        train: Dataset,
+        validation: Dataset | None = None,
+        seed: int = 0,
+        accelerator: Accelerator | None = None,
+        *,
+        seen: Dataset | None = None,
+    ) -> Self:
+        """Build the network with its initial weights, as the first stage of `fit` does.
+
+        Args:
+            train: the events to learn from; what is fitted, e.g. a tokenizer, sees no others.
+            validation: chooses the best epoch of a base system that is trained first.
+            seed: of the initial weights.
+            accelerator: device, precision and processes.
+            seen: the events that a base system is validated from; `train` if not given.
+        """
+        accelerator = make_accelerator() if accelerator is None else accelerator
+        self._learn_ids(train)
+        self._before(train, validation, seen, accelerator, seed)
+        self.net = self._build(train, seed).to(accelerator.device).eval()
+        self.stage = self.stages[0]
+        return self
 
     def fit(
         self,
@@ -94,49 +127,37 @@ class NeuralRecommender(InnerProductRecommender):
         validation: Dataset | None = None,
         config: TrainConfig | None = None,
         stage: str = "pretrain",
-        on_epoch: Callable[[EpochRecord], None] = lambda record: None,
-        on_best: Callable[[], None] = lambda: None,
+        hooks: Hooks = NO_HOOKS,
         accelerator: Accelerator | None = None,
-        state: ResumeFile | None = None,
-        should_stop: Callable[[], bool] = lambda: False,
+        resume_file: ResumeFile | None = None,
         *,
         seen: Dataset | None = None,
     ) -> Self:
-        """Run one stage. The first stage starts afresh, a later one goes on from the weights at hand.
+        """Train one stage. The first stage builds the network, a later one trains it further.
 
         Args:
             train: the events to learn from.
-            validation: the events that choose the best epoch; without any, the last epoch's weights are kept.
+            validation: the events that choose the best epoch; without any, the last weights are kept.
             config: how to train; the stage's defaults if not given.
             stage: one of `stages`.
-            on_epoch: called with the record of each epoch.
-            on_best: called when the weights are the best so far (to write them down).
-            accelerator: where to run.
-            state: file in which the state is saved, and from which training goes on if it is there.
-            should_stop: asked in every step.
-            seen: the events that users are validated by; `train` if not given.
+            hooks: functions called while training; their `validate` is replaced.
+            accelerator: device, precision and processes.
+            resume_file: where progress is saved. If the file exists, training resumes from it.
+            seen: the events that users are validated from; `train` if not given.
 
         Raises:
-            Stopped: `should_stop` said so; the state is saved.
+            Stopped: `hooks.should_stop` returned True; progress is saved.
             ValueError: there is nothing to learn from, or training diverged.
         """
         config, accelerator = self._start(train, validation, config, stage, accelerator, seen)
-        held_out = validation if self._ranks(stage, validation) else None
-        if state is not None:
-            state = replace(state, about=state.about | self._built_from())
-        loop.train(
-            self.net,
-            self._objectives(train, stage, config),
-            config,
-            accelerator,
-            None
-            if held_out is None
-            else lambda: shared_validation(self, seen or train, held_out, accelerator),
-            on_best,
-            on_epoch,
-            state,
-            should_stop,
-        )
+        held_out = self._held_out(stage, validation)
+        validate = None
+        if held_out is not None:
+            validate = partial(shared_validation, self, seen or train, held_out, accelerator)
+        if resume_file is not None:
+            resume_file = replace(resume_file, shared=resume_file.shared | self._built_from())
+        objectives, hooks = self.objectives(train, stage, config), replace(hooks, validate=validate)
+        loop.train(self.net, objectives, config, accelerator, hooks, resume_file)
         return self
 
     def _start(
@@ -148,21 +169,22 @@ class NeuralRecommender(InnerProductRecommender):
         accelerator: Accelerator | None,
         seen: Dataset | None,
     ) -> tuple[TrainConfig, Accelerator]:
-        """Have a network to train: a new one in the first stage."""
+        """Have a network to train on the device: a new one in the first stage."""
         if stage not in self.stages:
             raise ValueError(f"stage {stage!r} is unknown: {self.name} has {', '.join(self.stages)}")
         config = self.config_class.training[stage] if config is None else config
         accelerator = make_accelerator() if accelerator is None else accelerator
         if stage == self.stages[0]:
-            self._learn_ids(train)
-            self._before(train, validation, seen, accelerator, config.seed)
-            self.net = self._build(train, config.seed)
+            self.build(train, validation, config.seed, accelerator, seen=seen)
         self.stage = stage
         self.net.to(accelerator.device)
         return config, accelerator
 
-    def _ranks(self, stage: str, validation: Dataset | None) -> bool:
-        return stage in self.validated_stages and validation is not None and len(validation.interactions) > 0
+    def _held_out(self, stage: str, validation: Dataset | None) -> Dataset | None:
+        """The events that choose the weights of a stage; None if there are none."""
+        if stage not in self.validated_stages or validation is None or not len(validation.interactions):
+            return None
+        return validation
 
     def dry_run(
         self,
@@ -173,41 +195,35 @@ class NeuralRecommender(InnerProductRecommender):
         accelerator: Accelerator,
         seen: Dataset,
     ) -> DryRun:
-        """What `fit` with the same arguments would take; the weights are no longer those they were."""
+        """Time and memory that `fit` with these arguments would take. The weights change."""
         self._start(train, validation, config, stage, accelerator, seen)
-
-        def seconds() -> float:
-            users = np.flatnonzero(np.diff(validation.interactions.indptr) > 0)
-            some = users[:: max(1, len(users) // 512)]
-            measure(self, seen, validation, users=some[:1])  # what is made once is not counted
-            return (
-                measure(self, seen, validation, users=some).seconds
-                * len(users)
-                / len(some)
-                / accelerator.num_processes
-            )
-
-        validate = seconds if self._ranks(stage, validation) else None
-        return dry_run(self.net, self._objectives(train, stage, config), config, accelerator, validate)
+        held_out = self._held_out(stage, validation)
+        time_validation = None
+        if held_out is not None:
+            time_validation = partial(validation_seconds, self, seen, held_out, accelerator)
+        objectives = self.objectives(train, stage, config)
+        return dry_run(self.net, objectives, config, accelerator, time_validation)
 
     def set_config(self, config: Any) -> None:
-        """Take other settings for the stages to come.
+        """Take other settings for the stages to come; the network reads the same object.
 
         Raises:
-            ValueError: one of them was settled by the first stage.
+            ValueError: pretraining fixed one of them.
         """
         for setting in self.config.fixed_after_pretraining:
-            if getattr(config, setting) != getattr(self.config, setting):
+            value = getattr(self.config, setting)
+            if getattr(config, setting) != value:
                 raise ValueError(
-                    f"{setting} was settled by pretraining ({getattr(self.config, setting)}): pretrain anew to change it"
+                    f"`{setting}` was fixed by pretraining ({value}): pretrain anew to change it"
                 )
-        self.config = self.requested_config = self.net.config = config
+        self.config = self.net.config = config
 
     def _trained(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.net.named_parameters() if p.requires_grad}
 
     @property
     def device(self) -> torch.device:
+        """Device of the network."""
         return next(self.net.parameters()).device
 
     def _encode_by_length(
@@ -234,8 +250,9 @@ class NeuralRecommender(InnerProductRecommender):
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         trained = self._trained()
         if set(trained) != set(arrays):
-            odd = sorted(set(trained) ^ set(arrays))[0]
-            raise ValueError(f"model.safetensors does not fit this system: {odd} is on one side only")
+            name = sorted(set(trained) ^ set(arrays))[0]
+            side = "file" if name in arrays else "network"
+            raise ValueError(f"model.safetensors does not fit this system: {name} is only in the {side}")
         if len({array.dtype for array in arrays.values()}) > 1:
             raise ValueError("model.safetensors does not fit this system: its numbers are of several types")
         for name, parameter in trained.items():
@@ -253,22 +270,3 @@ class NeuralRecommender(InnerProductRecommender):
                 f"{folder} is damaged (model.json: stage {shorten(repr(self.stage))} is unknown): {REMEDY}"
             )
         self.net = self._rebuild(folder, described, shapes)
-
-
-def shared_validation(
-    model: Recommender, seen: Dataset, held_out: Dataset, accelerator: Accelerator
-) -> float:
-    """NDCG@100, each user scored by one process only; the same value on all.
-
-    Raises:
-        ValueError: no user has both a held-out item and a history.
-    """
-    users = np.flatnonzero(np.diff(held_out.interactions.indptr) > 0)
-    result = measure(
-        model, seen, held_out, users=users[accelerator.process_index :: accelerator.num_processes]
-    )
-    gathered = gather_object([(result.users.tolist(), result.per_user["ndcg@100"].tolist())])
-    by_user = {user: value for own, values in gathered for user, value in zip(own, values, strict=True)}
-    if not by_user:
-        raise ValueError("no user with validation events has training events: choose another split")
-    return float(np.mean([by_user[user] for user in sorted(by_user)]))

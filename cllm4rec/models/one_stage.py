@@ -14,6 +14,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import measure
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.baselines.config import DecayedInput
+from cllm4rec.training.records import VALIDATION_METRIC
 
 Report = Callable[[str], None]
 
@@ -70,9 +71,9 @@ class OneStageRecommender(Recommender):
                 self.config = settings
                 if number == 0:
                     self._fit(train, settings)
-                quality = measure(self, seen or train, validation).metrics["ndcg@100"]
+                quality = measure(self, seen or train, validation).metrics[VALIDATION_METRIC]
                 chosen = {name: getattr(settings, name) for name in unset}
-                report(f"{self.name} {json.dumps(chosen)}: validation ndcg@100 {quality:.4f}")
+                report(f"{self.name} {json.dumps(chosen)}: validation {VALIDATION_METRIC} {quality:.4f}")
                 if quality > best[0]:
                     best = (quality, settings)
         self.config = best[1]

@@ -6,113 +6,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-LOGITS_AT_ONCE = 1 << 21  # numbers: a block of logits is so large (8 MiB in float32)
+LOGITS_AT_ONCE = 1 << 21  # of a block: 8 MiB in float32
+FEWEST_ROWS = 64  # of a block of rows: with fewer, reading all classes takes longer than using them
 
-
-FEWEST_ROWS = (
-    64  # of a block that holds all classes: with less, reading the classes takes longer than using them
-)
-
-
-class BlockedNLL(torch.autograd.Function):
-    """sum over r of w_r * logsumexp of the logits states_r classes^T, but those left out, and of extra_r; minus the sum over
-    (r, c) of targets of states_r . classes_c: a float64 scalar.
-
-    Value and gradients together, block by block: the logits of a block are used and thrown away. A block holds all classes of
-    some rows; where there are too many classes, all rows of some classes, and their logits are computed twice, first for the
-    normalisers, then for the gradients. Matrices are multiplied in `dtype`, all else is in float32; a target's logit is that of
-    the block, and its slope is p - 1 before it is rounded, so that a state that is sure of its target has neither a negative
-    loss nor a gradient of rounding errors.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        states: Tensor,
-        classes: Tensor,
-        weights: Tensor,
-        extra: Tensor,
-        out_rows: Tensor,
-        out: Tensor,
-        rows: Tensor,
-        targets: Tensor,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        needs = ctx.needs_input_grad
-        gradients = [
-            torch.zeros_like(one) if need else None
-            for one, need in zip((states, classes), needs, strict=False)
-        ]
-        n_rows, n_classes, wanted = len(states), len(classes), any(needs[:2])
-        left_out, asked = ClassIndices(out_rows, out), ClassIndices(rows, targets)
-        further = torch.logsumexp(extra, dim=1) if extra.shape[1] else states.new_full((n_rows,), -torch.inf)
-        left, of_targets = states.to(dtype), states.new_zeros((), dtype=torch.float64)
-        if LOGITS_AT_ONCE // n_classes >= min(n_rows, FEWEST_ROWS):
-            normalisers, right = torch.empty_like(further), classes.to(dtype)
-            for some in _parts(n_rows, max(1, LOGITS_AT_ONCE // n_classes)):
-                logits = (left[some] @ right.T).float()
-                own = asked.within(logits, some.start, 0)
-                of_targets += logits[own].sum(dtype=torch.float64)
-                logits[left_out.within(logits, some.start, 0)] = -torch.inf
-                normalisers[some] = torch.logaddexp(torch.logsumexp(logits, dim=1), further[some])
-                normalisers[some].masked_fill_(
-                    weights[some] == 0, torch.inf
-                )  # of no weight: nothing by any class
-                if wanted:
-                    slope = _slope(logits, normalisers[some], weights[some], own, dtype)
-                    _add_gradients(gradients, slope, left[some], right, some, slice(0, n_classes))
-        else:
-            normalisers = further
-            parts = _parts(n_classes, max(1, LOGITS_AT_ONCE // n_rows))
-            for some in parts:
-                logits = (left @ classes[some].to(dtype).T).float()
-                of_targets += logits[asked.within(logits, 0, some.start)].sum(dtype=torch.float64)
-                logits[left_out.within(logits, 0, some.start)] = -torch.inf
-                normalisers = torch.logaddexp(normalisers, torch.logsumexp(logits, dim=1))
-            normalisers = normalisers.masked_fill(weights == 0, torch.inf)
-            for some in parts if wanted else []:
-                right = classes[some].to(dtype)
-                logits = (left @ right.T).float()
-                logits[left_out.within(logits, 0, some.start)] = -torch.inf
-                slope = _slope(logits, normalisers, weights, asked.within(logits, 0, some.start), dtype)
-                _add_gradients(gradients, slope, left, right, slice(0, n_rows), some)
-        by_extra = (extra - normalisers[:, None]).exp() * weights[:, None] if needs[3] else None
-        ctx.save_for_backward(*gradients, by_extra)
-        return (weights * normalisers).masked_fill(weights == 0, 0.0).sum(dtype=torch.float64) - of_targets
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        # in place, as they may be the largest tensors of all; autograd notices if somebody asks twice
-        by_states, by_classes, by_extra = [
-            None if one is None else one.mul_(grad.to(one.dtype)) for one in ctx.saved_tensors
-        ]
-        return by_states, by_classes, None, by_extra, None, None, None, None, None
-
-
-def _parts(n: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
-
-
-def _slope(
-    logits: Tensor, normalisers: Tensor, weights: Tensor, targets: tuple[Tensor, Tensor], dtype: torch.dtype
-) -> Tensor:
-    """What the loss changes by with each logit (overwritten) of a block; `targets` say where in it targets stand."""
-    slope = logits.sub_(normalisers[:, None]).exp_().mul_(weights[:, None])
-    return slope.index_put_(targets, slope.new_tensor(-1.0), accumulate=True).to(dtype)
-
-
-def _add_gradients(
-    gradients: list[Tensor | None], slope: Tensor, states: Tensor, classes: Tensor, rows: slice, some: slice
-) -> None:
-    """Add what a block gives to the gradients of states and classes: the slope of its logits, and its states and classes."""
-    for gradient, where, left, right in zip(
-        gradients, (rows, some), (slope, slope.T), (classes, states), strict=True
-    ):
-        if gradient is not None and gradient.dtype == slope.dtype:
-            gradient[where].addmm_(left, right)
-        elif gradient is not None:
-            gradient[where] += left @ right
+Gradients = list[Tensor | None]  # of the states (R, d) and of the classes (C, d); None if not needed
 
 
 class ClassIndices(NamedTuple):
@@ -122,7 +19,182 @@ class ClassIndices(NamedTuple):
     classes: Tensor
 
     def within(self, logits: Tensor, first_row: int, first_class: int) -> tuple[Tensor, Tensor]:
-        """Where those of a block of logits that begins there stand in it."""
+        """Indices of the pairs in a block of logits that begins at a row and a class; others are left out."""
         row, column = self.rows - first_row, self.classes - first_class
         here = (row >= 0) & (row < logits.shape[0]) & (column >= 0) & (column < logits.shape[1])
         return row[here], column[here]
+
+
+class _Inputs(NamedTuple):
+    """Inputs of the loss, for R states and C classes.
+
+    Attributes:
+        states: (R, d), in the dtype of the matrix products.
+        classes: (C, d).
+        weights: (R,).
+        extra: (R,), logsumexp of the further logits; -inf without any.
+        excluded: classes that are left out of a state's softmax.
+        targets: target classes of each state.
+    """
+
+    states: Tensor
+    classes: Tensor
+    weights: Tensor
+    extra: Tensor
+    excluded: ClassIndices
+    targets: ClassIndices
+
+
+class BlockedNLL(torch.autograd.Function):
+    """Weighted normalisers of softmaxes minus the logits of their targets, a float64 scalar.
+
+    sum over states r of w_r * logsumexp(logits of r) - sum over targets (r, c) of states_r . classes_c,
+    where the logits of r are states_r classes^T without the excluded classes, and extra_r.
+
+    Value and gradients are computed together, block by block: the logits of a block are used and discarded.
+    A block has all classes of some rows. With very many classes it has all rows of some classes. Their
+    logits are then computed twice, first for the normalisers, then for the gradients.
+
+    Matrix products run in `dtype`, all else in float32. A target's logit is that of the block, and its slope
+    is p - 1 before rounding. So a state that is sure of its target has neither a negative loss nor a gradient
+    of rounding errors.
+
+    Args:
+        states: float32 (R, d).
+        classes: float32 (C, d).
+        weights: (R,); a state of weight 0 adds nothing, even if all classes are excluded.
+        extra: (R, E), further logits of each state.
+        excluded_rows, excluded: (P,), pairs of a state and a class.
+        target_rows, targets: (T,), pairs of a state and a class.
+        dtype: of the matrix products.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        classes: Tensor,
+        weights: Tensor,
+        extra: Tensor,
+        excluded_rows: Tensor,
+        excluded: Tensor,
+        target_rows: Tensor,
+        targets: Tensor,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        needs_states, needs_classes, _, needs_extra = ctx.needs_input_grad[:4]
+        gradients: Gradients = [
+            torch.zeros_like(states) if needs_states else None,
+            torch.zeros_like(classes) if needs_classes else None,
+        ]
+        n_rows, n_classes = len(states), len(classes)
+        no_extra = states.new_full((n_rows,), -torch.inf)
+        inputs = _Inputs(
+            states.to(dtype),
+            classes,
+            weights,
+            torch.logsumexp(extra, dim=1) if extra.shape[1] else no_extra,
+            ClassIndices(excluded_rows, excluded),
+            ClassIndices(target_rows, targets),
+        )
+        rows_fit = LOGITS_AT_ONCE // n_classes >= min(n_rows, FEWEST_ROWS)
+        normalisers, target_logits = (_over_rows if rows_fit else _over_classes)(inputs, gradients)
+        extra_gradient = (extra - normalisers[:, None]).exp() * weights[:, None] if needs_extra else None
+        ctx.save_for_backward(*gradients, extra_gradient)
+        weighted = (weights * normalisers).masked_fill(weights == 0, 0.0)  # not 0 * inf
+        return weighted.sum(dtype=torch.float64) - target_logits
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale the gradients, in place: they may be the largest tensors. Autograd refuses a second call."""
+        of_states, of_classes, of_extra = [
+            None if gradient is None else gradient.mul_(grad.to(gradient.dtype))
+            for gradient in ctx.saved_tensors
+        ]
+        return of_states, of_classes, None, of_extra, None, None, None, None, None
+
+
+def _over_rows(inputs: _Inputs, gradients: Gradients) -> tuple[Tensor, Tensor]:
+    """Normalisers (R,) and the sum of the targets' logits, by blocks of rows. Gradients are added."""
+    states, classes = inputs.states, inputs.classes.to(inputs.states.dtype)
+    normalisers, target_logits = torch.empty_like(inputs.extra), states.new_zeros((), dtype=torch.float64)
+    for rows in _slices(len(states), max(1, LOGITS_AT_ONCE // len(classes))):
+        logits = (states[rows] @ classes.T).float()  # (rows, C)
+        targets = inputs.targets.within(logits, rows.start, 0)
+        target_logits += logits[targets].sum(dtype=torch.float64)
+        logits[inputs.excluded.within(logits, rows.start, 0)] = -torch.inf
+        normalisers[rows] = torch.logaddexp(torch.logsumexp(logits, dim=1), inputs.extra[rows])
+        normalisers[rows].masked_fill_(inputs.weights[rows] == 0, torch.inf)  # then p = 0 for all classes
+        if _any_needed(gradients):
+            slope = _slope(logits, normalisers[rows], inputs.weights[rows], targets, states.dtype)
+            _add_gradients(gradients, slope, states[rows], classes, rows, slice(0, len(classes)))
+    return normalisers, target_logits
+
+
+def _over_classes(inputs: _Inputs, gradients: Gradients) -> tuple[Tensor, Tensor]:
+    """The same by blocks of classes, in two passes: a gradient needs the normaliser over all classes."""
+    states, weights, dtype = inputs.states, inputs.weights, inputs.states.dtype
+    normalisers, target_logits = inputs.extra, states.new_zeros((), dtype=torch.float64)
+    blocks = _slices(len(inputs.classes), max(1, LOGITS_AT_ONCE // len(states)))
+    for block in blocks:
+        logits = (states @ inputs.classes[block].to(dtype).T).float()  # (R, block)
+        target_logits += logits[inputs.targets.within(logits, 0, block.start)].sum(dtype=torch.float64)
+        logits[inputs.excluded.within(logits, 0, block.start)] = -torch.inf
+        normalisers = torch.logaddexp(normalisers, torch.logsumexp(logits, dim=1))
+    normalisers = normalisers.masked_fill(weights == 0, torch.inf)  # then p = 0 for all classes
+    for block in blocks if _any_needed(gradients) else []:
+        classes = inputs.classes[block].to(dtype)
+        logits = (states @ classes.T).float()  # (R, block)
+        logits[inputs.excluded.within(logits, 0, block.start)] = -torch.inf
+        targets = inputs.targets.within(logits, 0, block.start)
+        slope = _slope(logits, normalisers, weights, targets, dtype)
+        _add_gradients(gradients, slope, states, classes, slice(0, len(states)), block)
+    return normalisers, target_logits
+
+
+def _any_needed(gradients: Gradients) -> bool:
+    return any(gradient is not None for gradient in gradients)
+
+
+def _slices(n: int, size: int) -> list[slice]:
+    """0 .. n-1 in slices of `size`, the last one shorter."""
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def _slope(
+    logits: Tensor, normalisers: Tensor, weights: Tensor, targets: tuple[Tensor, Tensor], dtype: torch.dtype
+) -> Tensor:
+    """Derivative of the loss by the logits of a block: w_r * p, minus 1 for each target.
+
+    Args:
+        logits: (B, C); overwritten.
+        normalisers, weights: (B,).
+        targets: indices (row, class) of targets in the block.
+        dtype: of the result.
+    """
+    slope = logits.sub_(normalisers[:, None]).exp_().mul_(weights[:, None])
+    return slope.index_put_(targets, slope.new_tensor(-1.0), accumulate=True).to(dtype)
+
+
+def _add_gradients(
+    gradients: Gradients, slope: Tensor, states: Tensor, classes: Tensor, rows: slice, columns: slice
+) -> None:
+    """Add the gradients of a block.
+
+    Args:
+        gradients: of all states and all classes.
+        slope: (B, C), derivative by the logits of the block.
+        states: (B, d) of the block.
+        classes: (C, d) of the block.
+        rows, columns: of the block, among all states and all classes.
+    """
+    of_states, of_classes = gradients
+    for gradient, block, left, right in (
+        (of_states, rows, slope, classes),
+        (of_classes, columns, slope.T, states),
+    ):
+        if gradient is not None and gradient.dtype == slope.dtype:
+            gradient[block].addmm_(left, right)
+        elif gradient is not None:
+            gradient[block] += left @ right

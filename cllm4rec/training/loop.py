@@ -1,7 +1,7 @@
-"""The only training loop: visits objectives in turn, counts targets over the global batch, keeps the best weights."""
+"""The training loop: visits objectives in turn, averages over the global batch, keeps the best weights."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,115 +13,118 @@ from tqdm import tqdm
 from cllm4rec.data.randomness import mix
 from cllm4rec.training.batching import MicroBatches, micro_batches, n_steps
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.objective import Objective
+from cllm4rec.training.hooks import NO_HOOKS, Hooks
+from cllm4rec.training.objective import Objective, warmup_epochs
 from cllm4rec.training.optimizer import Optimizer
-from cllm4rec.training.progress import EpochRecord, Meter, Totals, means
+from cllm4rec.training.progress import Meter, Totals, means
+from cllm4rec.training.records import EpochRecord
 from cllm4rec.training.resume import Progress, ResumeFile, Stopped, Weights
+from cllm4rec.training.schedule import is_validated, total_epochs, warmup_factor
 
-SAVE_SECONDS = (
-    300.0  # between two savings of the state within an epoch; at the end of an epoch it is saved anyway
-)
+SAVE_SECONDS = 300.0  # between two saves of the resume file within an epoch; each epoch ends with one
 
 
 def train(
     net: Any,
-    objectives: list[Objective],
+    objectives: Sequence[Objective],
     config: TrainConfig,
     accelerator: Accelerator,
-    validate: Callable[[], float] | None = None,
-    on_best: Callable[[], None] = lambda: None,
-    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
-    state: ResumeFile | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    hooks: Hooks = NO_HOOKS,
+    resume_file: ResumeFile | None = None,
 ) -> None:
-    """Train until the epochs, the patience or the minutes are used up; the best weights are in `net` then.
+    """Train until the epochs, the patience or the minutes are used up; `net` then has the best weights.
+
+    The gradient of a step is that of (sum of loss terms over the global batch) / (number of its targets). It
+    does not depend on the number of processes and micro-batches.
 
     Args:
-        net: an `nn.Module` that is a `Net` (`optimizers`). It is wrapped here, so that several processes see one `forward`.
+        net: an `nn.Module` with the methods of `Net`. It is wrapped here for several processes.
         objectives: visited in this order within each epoch.
-        validate: gives the metric (higher is better) that chooses the weights, every so many epochs as `config` says;
-            without it the last weights are kept.
-        on_best: called whenever the weights in `net` are the best so far.
-        on_epoch: called after each epoch.
-        state: where the state is saved, and taken up from if it is there: training then goes on, and on one process of a
-            CPU gives bit for bit what it would have given without the interruption.
-        should_stop: asked in every step, of any process.
-
-    The gradient is that of (sum of loss terms over the global batch) / (number of its targets), whatever the number of
-    processes and micro-batches.
+        config: how to train.
+        accelerator: device, precision and processes.
+        hooks: functions that are called while training.
+        resume_file: where progress is saved. If the file exists, training resumes from it; on one process
+            of a CPU the result is bit for bit that of uninterrupted training.
 
     Raises:
-        Stopped: `should_stop` said so.
+        Stopped: `hooks.should_stop` returned True.
         ValueError: there is no example, or training diverged.
     """
     if not any(len(objective.corpus.lengths) for objective in objectives):
         raise ValueError(
-            "there is nothing to learn from: no user has enough training events (for what comes next: two)"
+            "there is nothing to learn from: no user has enough training events "
+            "(next-item prediction needs two)"
         )
-    with TrainingRun(net, config, accelerator, state) as course:
-        _run(course, objectives, validate, on_best, on_epoch, should_stop)
+    with TrainingRun(net, config, accelerator, resume_file) as run:
+        _train_epochs(run, objectives, hooks)
+        run.restore_best_weights()
     net.eval()
 
 
-def _run(
-    course: "TrainingRun",
-    objectives: list[Objective],
-    validate: Callable[[], float] | None,
-    on_best: Callable[[], None],
-    on_epoch: Callable[[EpochRecord], None],
-    should_stop: Callable[[], bool],
-) -> None:
-    """`train`, once all is ready."""
-    net, config, at = course.net, course.config, course.at
-    warmup = max((objective.from_epoch for objective in objectives), default=0)
-    n_epochs = config.epochs and warmup + config.epochs
-    if not course.best and n_epochs == 0:
-        course.keep_best(on_best)
-    while at.step if at.late else (at.stale < config.patience and at.epoch < n_epochs):
-        net.train()
-        course.pause(should_stop())
-        for name, batches in _steps(objectives, at, config, course.accelerator) if not at.late else ():
-            course.step(name, batches, should_stop())
-            if at.late:
-                break
-        course.pause(should_stop())  # before what may take long
-        course.optimizer.apply_missed_steps()
+def _train_epochs(run: "TrainingRun", objectives: Sequence[Objective], hooks: Hooks) -> None:
+    """All epochs that are left, each with its validation and record."""
+    config, progress, warmup = run.config, run.progress, warmup_epochs(objectives)
+    n_epochs = total_epochs(config.epochs, warmup)
+    if n_epochs == 0 and not run.best_weights:
+        run.keep_best_weights(hooks)
+    while run.has_epoch_left(n_epochs):
+        _train_epoch(run, objectives, hooks)
+        due = is_validated(progress.epoch - warmup, config.epochs, config.validate_every)
         quality = None
-        due = at.epoch >= warmup and (
-            (at.epoch - warmup) % config.validate_every == 0 or at.epoch + 1 == n_epochs
-        )
-        if validate is not None and (due or at.late):
-            net.eval()
-            quality = validate()
-        improved = course.judge(quality, on_best)
-        on_epoch(course.record(quality, improved and quality is not None))
-        course.next_epoch()
-    course.take_best()
+        if hooks.validate is not None and (due or progress.late):
+            run.net.eval()
+            quality = hooks.validate()
+        improved = run.keep_if_best(quality, hooks)
+        hooks.on_epoch(run.record(quality, improved and quality is not None))
+        run.next_epoch()
+
+
+def _train_epoch(run: "TrainingRun", objectives: Sequence[Objective], hooks: Hooks) -> None:
+    """The steps of an epoch that are left, until the time limit."""
+    run.net.train()
+    run.save_or_stop(hooks.should_stop())
+    steps = _steps(objectives, run.progress, run.config, run.accelerator)
+    while not run.progress.late and (step := next(steps, None)) is not None:
+        run.step(*step, hooks.should_stop())
+    run.save_or_stop(hooks.should_stop())  # before the validation, which may take long
+    run.optimizer.apply_missed_steps()
 
 
 class TrainingRun:
-    """A training under way: the network, its optimiser, and where it stands."""
+    """A training under way: the network, its optimiser and its progress.
+
+    As a context it ends with embedding tables on which no step is missing.
+
+    Attributes:
+        weights: trained parameters of the network, by name.
+        best_weights: copies of the best ones so far; empty before the first epoch has ended.
+        progress: epochs and steps that are done.
+    """
 
     def __init__(
-        self, net: Any, config: TrainConfig, accelerator: Accelerator, state: ResumeFile | None
+        self, net: Any, config: TrainConfig, accelerator: Accelerator, resume_file: ResumeFile | None
     ) -> None:
-        self.net, self.config, self.accelerator, self.state = net, config, accelerator, state
+        self.net, self.config, self.accelerator, self.resume_file = net, config, accelerator, resume_file
         self.weights: Weights = {name: p for name, p in net.named_parameters() if p.requires_grad}
         self.optimizer = Optimizer(net, accelerator)
-        self.at, self.best = Progress(), Weights()
-        if state is not None:
-            self.at, self.best, moments = state.restore(self.weights)
-            if moments:
-                try:
-                    self.optimizer.load(moments)
-                except ValueError as error:
-                    raise ValueError(
-                        f"{state.path} does not fit ({error}): remove it and start this stage again"
-                    ) from error
-        accelerator.wait_for_everyone()  # before the main process replaces what the others have to read
+        self.progress, self.best_weights = Progress(), Weights()
+        if resume_file is not None:
+            self.progress, self.best_weights, moments = resume_file.restore(self.weights)
+            self._load_moments(resume_file, moments)
+        accelerator.wait_for_everyone()  # before the main process replaces the file that the others read
         now = time.monotonic()
-        self.began, self.epoch_began, self.saved = now - self.at.seconds, now, now
-        self.meter = Meter(net, self.at.totals, accelerator)
+        self.began, self.epoch_began, self.saved = now - self.progress.seconds, now, now
+        self.meter = Meter(net, self.progress.totals, accelerator)
+
+    def _load_moments(self, resume_file: ResumeFile, moments: Weights) -> None:
+        if not moments:  # saved before the first step
+            return
+        try:
+            self.optimizer.load_moments(moments)
+        except ValueError as error:
+            raise ValueError(
+                f"{resume_file.path} does not fit ({error}): remove it and start this stage again"
+            ) from error
 
     def __enter__(self) -> "TrainingRun":
         return self
@@ -129,123 +132,154 @@ class TrainingRun:
     def __exit__(self, *ended: object) -> None:
         self.optimizer.close()
 
-    def pause(self, stop: bool) -> None:
-        """Save the state if that is due; stop if any process was asked to."""
-        stops, dues = self._agree(stop, self._due())
-        if stops or dues:
-            self.save()
-        if stops:
-            raise Stopped(f"in epoch {self.at.epoch}, after step {self.at.step}")
+    def has_epoch_left(self, n_epochs: int) -> bool:
+        """Whether another epoch is trained; after the time limit, only an epoch under way is concluded."""
+        progress = self.progress
+        if progress.late:
+            return progress.step > 0
+        return progress.epoch < n_epochs and progress.stale < self.config.patience
 
     def step(self, objective: str, batches: MicroBatches, stop: bool) -> None:
-        """One step of the optimiser over the micro-batches of this process; a pause after it, where one is asked for."""
-        accelerator, config, at = self.accelerator, self.config, self.at
-        torch.manual_seed(
-            int(mix(config.seed, at.steps, accelerator.process_index)[0] >> np.uint64(1))
-        )  # of dropout
-        own = sum(batch.n_targets * weight for batch, weight in batches)
-        n_targets, stops, lates, dues = self._agree(own, stop, self._late(), self._due())
+        """One step of the optimiser over the micro-batches of this process, then `save_or_stop` if due.
+
+        Processes agree on the number of targets, and on stopping, saving and the time limit, in one exchange.
+
+        Raises:
+            Stopped: `stop` is True on any process.
+            ValueError: the gradient is not finite.
+        """
+        accelerator, progress = self.accelerator, self.progress
+        self._seed_dropout()
+        n_here = sum(batch.n_targets * weight for batch, weight in batches)
+        n_targets, n_stop, n_late, n_due = self._sums(n_here, stop, self._late(), self._save_due())
         for number, (batch, weight) in enumerate(batches):
             last = number == len(batches) - 1
-            with accelerator.no_sync(self.optimizer.wrapped) if not last else nullcontext():
+            # gradients of processes are exchanged once, after the last micro-batch
+            with nullcontext() if last else accelerator.no_sync(self.optimizer.wrapped):
                 with accelerator.autocast():  # a network without dense gradients is not wrapped
                     terms = self.optimizer.wrapped(objective, batch.to(accelerator.device))
                 loss = torch.stack(list(terms.values())).sum() * weight
                 # DDP averages over processes: times their number gives the sum
                 accelerator.backward(loss * accelerator.num_processes / max(1.0, n_targets))
-            self.optimizer.take_rows()
+            self.optimizer.collect_row_gradients()
             self.meter.add(objective, terms, weight, batch)
-        self.optimizer.gather_rows()
+        self.optimizer.sum_row_gradients()
         self.meter.add_norms()
-        if not torch.isfinite(self.optimizer.clip(config.clip_norm)):
-            if self.state is not None and accelerator.is_main_process:
-                self.state.remove()  # it would lead here again
-            raise ValueError(
-                f"training diverged in step {at.steps} ({objective}): the gradient is not finite; lower --learning-rate "
-                "(the best epoch so far is kept)"
-            )
-        self.optimizer.step(config.learning_rate * min(1.0, (at.steps + 1) / max(1, config.warmup_steps)))
-        at.step, at.steps, at.late = at.step + 1, at.steps + 1, lates > 0
-        if stops or dues:
-            self.pause(stop)
+        self._clip_gradient(objective)
+        factor = warmup_factor(progress.steps, self.config.warmup_steps)
+        self.optimizer.step(self.config.learning_rate * factor)
+        progress.step, progress.steps, progress.late = progress.step + 1, progress.steps + 1, n_late > 0
+        if n_stop or n_due:
+            self.save_or_stop(stop)
 
-    def _agree(self, *own: float) -> list[float]:
-        """Sums over the processes."""
-        numbers = torch.tensor(own, device=self.accelerator.device, dtype=torch.float64)
-        return [float(one) for one in self.accelerator.reduce(numbers).tolist()]
+    def _seed_dropout(self) -> None:
+        """Seed the draws of a step, so that they do not depend on earlier steps."""
+        mixed = mix(self.config.seed, self.progress.steps, self.accelerator.process_index)[0]
+        torch.manual_seed(int(mixed >> np.uint64(1)))  # 63 bits: a signed seed
+
+    def _clip_gradient(self, objective: str) -> None:
+        if torch.isfinite(self.optimizer.clip(self.config.clip_norm)):
+            return
+        if self.resume_file is not None and self.accelerator.is_main_process:
+            self.resume_file.remove()  # resuming would lead to the same step
+        raise ValueError(
+            f"training diverged in step {self.progress.steps} ({objective}): the gradient is not "
+            "finite; lower `learning_rate` (the best epoch so far is kept)"
+        )
+
+    def save_or_stop(self, stop: bool) -> None:
+        """Save progress if it is due; stop if any process was asked to. All processes have to call it.
+
+        Raises:
+            Stopped: `stop` is True on any process; progress is saved.
+        """
+        n_stop, n_due = self._sums(stop, self._save_due())
+        if n_stop or n_due:
+            self.save()
+        if n_stop:
+            raise Stopped(f"in epoch {self.progress.epoch}, after step {self.progress.step}")
+
+    def _sums(self, *values: float) -> list[float]:
+        """Sums of values over the processes."""
+        numbers = torch.tensor(values, device=self.accelerator.device, dtype=torch.float64)
+        return [float(total) for total in self.accelerator.reduce(numbers).tolist()]
 
     def _late(self) -> bool:
         minutes = self.config.max_minutes
         return minutes is not None and time.monotonic() - self.began > 60 * minutes
 
-    def _due(self) -> bool:
-        """Whether the state was last saved long ago, by the clock of the main process."""
+    def _save_due(self) -> bool:
+        """Whether the last save is long ago, by the clock of the main process."""
         return self.accelerator.is_main_process and time.monotonic() - self.saved > SAVE_SECONDS
 
     def totals(self) -> Totals:
+        """Sums of the epoch so far; all processes have to call it."""
         return self.meter.totals(time.monotonic() - self.epoch_began)
 
     def save(self) -> None:
-        """Write the state; all processes have to call it."""
-        if self.state is None:
+        """Write the resume file; all processes have to call it."""
+        if self.resume_file is None:
             return
-        self.at.totals, self.at.seconds = self.totals(), time.monotonic() - self.began
+        self.progress.totals, self.progress.seconds = self.totals(), time.monotonic() - self.began
         if self.accelerator.is_main_process:
-            self.state.write(self.weights, self.best, self.optimizer.state(), self.at)
+            moments = self.optimizer.moments()
+            self.resume_file.write(self.weights, self.best_weights, moments, self.progress)
         self.saved = time.monotonic()
 
-    def judge(self, quality: float | None, on_best: Callable[[], None]) -> bool:
+    def keep_if_best(self, quality: float | None, hooks: Hooks) -> bool:
         """Keep the weights if they are the best so far; until the first validation the newest are."""
-        improved = self.at.best is None or (quality is not None and quality > self.at.best)
+        progress = self.progress
+        improved = progress.best is None or (quality is not None and quality > progress.best)
         if improved:
-            self.at.best, self.at.stale = quality, 0
-            self.keep_best(on_best)
+            progress.best, progress.stale = quality, 0
+            self.keep_best_weights(hooks)
         elif quality is not None:
-            self.at.stale += self.config.validate_every
+            progress.stale += self.config.validate_every
         return improved
 
-    def keep_best(self, on_best: Callable[[], None]) -> None:
-        """The weights at hand are the best so far."""
-        with torch.no_grad():
-            for name, parameter in self.weights.items():
-                if name in self.best:  # in place, so that the best weights are there once
-                    self.best[name].copy_(parameter)
-                else:
-                    self.best[name] = parameter.detach().clone()
-        on_best()
+    @torch.no_grad()
+    def keep_best_weights(self, hooks: Hooks) -> None:
+        """Copy the present weights as the best so far."""
+        for name, parameter in self.weights.items():
+            if name in self.best_weights:  # in place: there is never a second copy
+                self.best_weights[name].copy_(parameter)
+            else:
+                self.best_weights[name] = parameter.detach().clone()
+        hooks.on_best()
 
-    def take_best(self) -> None:
-        with torch.no_grad():
-            for name, parameter in self.weights.items():
-                if name in self.best:
-                    parameter.copy_(self.best[name])
+    @torch.no_grad()
+    def restore_best_weights(self) -> None:
+        """Give the network its best weights."""
+        for name, best in self.best_weights.items():
+            self.weights[name].copy_(best)
 
     def record(self, quality: float | None, best: bool) -> EpochRecord:
+        """The record of the epoch that ends; all processes have to call it."""
         totals = self.totals()
         speed = totals.tokens / max(totals.seconds, 1e-9)
-        losses, norms = means(totals.losses), means(totals.norms)
+        losses, norms, diagnostics = means(totals.losses), means(totals.norms), self.net.diagnostics()
         return EpochRecord(
-            self.at.epoch, losses, norms, self.net.diagnostics(), quality, totals.seconds, speed, best
+            self.progress.epoch, losses, norms, diagnostics, quality, totals.seconds, speed, best
         )
 
     def next_epoch(self) -> None:
-        self.at.epoch, self.at.step, self.epoch_began = self.at.epoch + 1, 0, time.monotonic()
+        """Begin the next epoch, and save."""
+        self.progress.epoch, self.progress.step = self.progress.epoch + 1, 0
+        self.epoch_began = time.monotonic()
         self.meter = Meter(self.net, Totals(), self.accelerator)
         self.save()
 
 
 def _steps(
-    objectives: list[Objective], at: Progress, config: TrainConfig, accelerator: Accelerator
+    objectives: Sequence[Objective], progress: Progress, config: TrainConfig, accelerator: Accelerator
 ) -> Iterator[tuple[str, MicroBatches]]:
-    """The micro-batches of this process, step by step, behind the name of their objective; steps of the epoch that are done
-    already are passed over."""
+    """Steps of an epoch that are left: name of the objective, and the micro-batches of this process."""
     hidden = None if accelerator.is_main_process else True  # None: shown on a terminal only
-    done = at.step
-    for objective in [one for one in objectives if one.from_epoch <= at.epoch]:
-        n = n_steps(objective, at.epoch, config)
-        steps, done = range(min(done, n), n), max(0, done - n)
-        batches = micro_batches(objective, at.epoch, steps, config, accelerator)
-        for own in tqdm(
-            batches, f"epoch {at.epoch} {objective.name}", len(steps), leave=False, disable=hidden
-        ):
-            yield objective.name, own
+    epoch, n_done = progress.epoch, progress.step
+    for objective in [objective for objective in objectives if objective.from_epoch <= epoch]:
+        n = n_steps(objective, epoch, config)
+        steps, n_done = range(min(n_done, n), n), max(0, n_done - n)
+        batches = micro_batches(objective, epoch, steps, config, accelerator)
+        title = f"epoch {epoch} {objective.name}"
+        for step_batches in tqdm(batches, title, len(steps), leave=False, disable=hidden):
+            yield objective.name, step_batches

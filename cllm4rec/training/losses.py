@@ -1,7 +1,8 @@
-"""Losses as small functions, exact, without dense targets and without all logits at once.
+"""Losses as functions: exact, without dense targets and without all logits at once.
 
-Under autocast, matrices are multiplied in its type, as elsewhere in the network, but those of the sampled softmax and of hard
-negatives; sums and softmax stay in float32."""
+Under autocast, matrix products run in the autocast dtype, except in the sampled softmax and for hard
+negatives. Sums and the softmax stay in float32.
+"""
 
 from typing import NamedTuple
 
@@ -12,10 +13,10 @@ from torch.nn import functional
 from cllm4rec.training.blocked_nll import BlockedNLL
 
 
-def _products_in(states: Tensor) -> torch.dtype:
-    """In which type matrices are multiplied: that of autocast where it is on, else that of the states."""
-    kind = states.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
+def _product_dtype(states: Tensor) -> torch.dtype:
+    """Dtype of matrix products: that of autocast if it is on, else that of the states."""
+    device = states.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
 
 
 def multinomial_nll(
@@ -23,48 +24,55 @@ def multinomial_nll(
     classes: Tensor,
     rows: Tensor,
     targets: Tensor,
-    shown_rows: Tensor | None = None,
-    shown: Tensor | None = None,
+    excluded_rows: Tensor | None = None,
+    excluded: Tensor | None = None,
 ) -> Tensor:
     """Negative log-likelihood of sparse multinomial targets, summed, exact.
 
     sum over r of n_r * logsumexp(states_r classes^T) - sum over targets t of r of states_r . classes_t
-    (CLLM4Rec, the multinomial item prediction; with one target a row it is the cross-entropy of a language model).
+    (CLLM4Rec, the multinomial item prediction). With one target a row it is the cross-entropy of a language
+    model.
 
     Args:
         states: (R, d).
-        classes: (C, d), the rows of the softmax: items, or words.
-        rows: (T,) ascending, which state each target belongs to.
-        targets: (T,) which class.
-        shown_rows, shown: (P,) classes left out of a state's softmax, rows ascending; none if not given.
+        classes: (C, d), the classes of the softmax: items, or tokens.
+        rows: (T,) ascending, the state of each target.
+        targets: (T,), the class of each target.
+        excluded_rows, excluded: (P,), pairs of a state, ascending, and a class left out of its softmax; none
+            by default.
 
     Returns:
-        A float32 scalar. Not a mean: divide by the number of targets of the whole (global) batch.
+        A float32 scalar. Not a mean: divide by the number of targets of the global batch.
     """
-    if shown is None or shown_rows is None:
-        shown = shown_rows = targets[:0]
-    dtype = _products_in(states)
+    if excluded is None or excluded_rows is None:
+        excluded = excluded_rows = targets[:0]
+    dtype = _product_dtype(states)
     with torch.autocast(states.device.type, enabled=False):
         states, classes = states.float(), classes.float()
-        counts = torch.bincount(rows, minlength=len(states)).to(torch.float32)
-        none = states.new_zeros(len(states), 0)
+        counts = torch.bincount(rows, minlength=len(states)).to(torch.float32)  # (R,), targets of each state
+        no_extra = states.new_zeros(len(states), 0)
         return BlockedNLL.apply(
-            states, classes, counts, none, shown_rows, shown, rows, targets, dtype
+            states, classes, counts, no_extra, excluded_rows, excluded, rows, targets, dtype
         ).float()
 
 
 class DrawnClasses(NamedTuple):
-    """The classes that a softmax is estimated by: their numbers (S,), ascending; their rows (S, d); and the log of the
-    probability with which each one is among them (S,)."""
+    """A sample of the classes.
+
+    Attributes:
+        numbers: (S,) ascending, the classes.
+        rows: (S, d), their embeddings.
+        log_p: (S,), log of the probability that a sample holds the class.
+    """
 
     numbers: Tensor
     rows: Tensor
     log_p: Tensor
 
     def positions(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Where some numbers (N,) stand among them, and whether they do."""
-        place = torch.searchsorted(self.numbers, numbers).clamp(max=len(self.numbers) - 1)
-        return place, self.numbers[place] == numbers
+        """Index in the sample of each class (N,), and whether the sample holds it (N,)."""
+        index = torch.searchsorted(self.numbers, numbers).clamp(max=len(self.numbers) - 1)
+        return index, self.numbers[index] == numbers
 
 
 def sampled_nll(
@@ -74,57 +82,62 @@ def sampled_nll(
     rows: Tensor,
     targets: Tensor,
     log_p: Tensor,
-    shown_rows: Tensor | None = None,
-    shown: Tensor | None = None,
+    excluded_rows: Tensor | None = None,
+    excluded: Tensor | None = None,
 ) -> Tensor:
-    """`multinomial_nll` with the softmax over a sample of the classes, summed over targets, each of them among the sample.
+    """`multinomial_nll` with each target's softmax over a sample of the classes and the target itself.
 
-    Each logit is lessened by the log of the probability that a sample holds its class (Jean et al., 2015), so that classes
-    drawn often count no more than others. Of a state's other targets those that were drawn count, like any class: all of them,
-    always, would count too much if rare. With a sample of all classes, which has probability 1, it is the exact one.
+    The log of the probability that a sample holds the class is subtracted from its logit (Jean et al., 2015),
+    so that frequently sampled classes count no more than others. A state's other targets enter the normaliser
+    only if they were sampled; always including them would overweight rare items. A sample of all classes has
+    probability 1 and gives the exact loss.
 
     Args:
         states: (R, d).
-        sample: the classes drawn.
-        positives: (T, d), the rows of the targets.
-        rows, targets: (T,) as `multinomial_nll` takes them.
-        log_p: (T,) of the targets, as the sample has it.
-        shown_rows, shown: as `multinomial_nll` takes them.
+        sample: the sampled classes.
+        positives: (T, d), embeddings of the targets.
+        rows, targets: (T,), as `multinomial_nll` takes them.
+        log_p: (T,), log of the probability that a sample holds the target.
+        excluded_rows, excluded: as `multinomial_nll` takes them.
     """
-    if shown is None or shown_rows is None:
-        shown = shown_rows = targets[:0]
-    with torch.autocast(states.device.type, enabled=False):  # log p is among the products: never rounded
-        own, classes = states.float()[rows], sample.rows.float()  # (T, d), (S, d)
-        right = (own * positives.float()).sum(-1) - log_p  # (T,)
-        beside = right.masked_fill(
-            sample.positions(targets)[1], -torch.inf
-        )  # those drawn are in the sample already
-        place, there = sample.positions(shown)
-        counts = torch.bincount(rows, minlength=len(states))
-        of, out = shown_rows[there], place[there]  # left out of the softmax of each of these states' targets
-        out_rows = (counts.cumsum(0) - counts)[of].repeat_interleave(counts[of]) + _within(counts[of])
-        own = torch.cat([own, torch.ones_like(own[:, :1])], dim=1)
-        classes = torch.cat([classes, -sample.log_p[:, None]], dim=1)
-        left_out, none = (out_rows, out.repeat_interleave(counts[of])), targets[:0]
+    if excluded is None or excluded_rows is None:
+        excluded = excluded_rows = targets[:0]
+    with torch.autocast(states.device.type, enabled=False):  # log_p is a factor, and must not be rounded
+        # one softmax a target: its state, and the logit of the target
+        target_states, classes = states.float()[rows], sample.rows.float()  # (T, d), (S, d)
+        positive = (target_states * positives.float()).sum(-1) - log_p  # (T,)
+        sampled = sample.positions(targets)[1]  # (T,)
+        extra = positive.masked_fill(sampled, -torch.inf)  # a sampled target is counted once
+        # logit - log_p as one product: a column of 1 for the states, of -log_p for the classes
+        target_states = torch.cat([target_states, torch.ones_like(target_states[:, :1])], dim=1)  # (T, d + 1)
+        classes = torch.cat([classes, -sample.log_p[:, None]], dim=1)  # (S, d + 1)
+        # excluded classes of a state are those of each of its targets
+        counts = torch.bincount(rows, minlength=len(states))  # (R,)
+        column, held = sample.positions(excluded)
+        state, column = excluded_rows[held], column[held]  # (P',), pairs of a state and a sampled class
+        first_target = (counts.cumsum(0) - counts)[state]
+        n = counts[state]
+        pairs = (first_target.repeat_interleave(n) + _arange(n), column.repeat_interleave(n))
+        weights, none = torch.ones_like(positive), targets[:0]
         normalisers = BlockedNLL.apply(
-            own, classes, torch.ones_like(right), beside[:, None], *left_out, none, none, own.dtype
+            target_states, classes, weights, extra[:, None], *pairs, none, none, target_states.dtype
         )
-        return (normalisers - right.sum(dtype=torch.float64)).float()
+        return (normalisers - positive.sum(dtype=torch.float64)).float()
 
 
-def _within(counts: Tensor) -> Tensor:
-    """0 .. n-1 for each n of some counts, one after the other."""
+def _arange(counts: Tensor) -> Tensor:
+    """0 .. n-1 for each n of the counts, concatenated."""
     ends = counts.cumsum(0)
     return torch.arange(int(counts.sum()), device=counts.device) - (ends - counts).repeat_interleave(counts)
 
 
 def pull(embeddings: Tensor, centres: Tensor | None, weights: Tensor) -> Tensor:
-    """Weighted squared distance of ID embeddings to their centre, summed: the Gaussian terms of CLLM4Rec's objective.
+    """Weighted squared distance of ID embeddings to their centres, summed: CLLM4Rec's Gaussian terms.
 
     Args:
-        embeddings: (M, d) of the IDs as they occur, with repeats; receives the gradient.
-        centres: (M, d), do not; zero if None (the prior).
-        weights: (M,) 1 / occurrences in the epoch, so that an epoch sums to one term for each ID that occurs.
+        embeddings: (M, d) of the IDs that occur, with repeats; they receive the gradient.
+        centres: (M, d), which receive none; zero if None (the prior).
+        weights: (M,), 1 / occurrences in the epoch, so that an epoch adds one term for each ID that occurs.
     """
     distance = embeddings if centres is None else embeddings - centres.detach()
     return (distance.float().square().sum(-1) * weights).sum()
@@ -138,60 +151,56 @@ def user_contrast(
     groups: Tensor,
     hard: Tensor | None = None,
 ) -> Tensor:
-    """C_user of RSLLM: the state of a history against P(e_j) of the item that came next, by inner product, summed.
+    """C_user of RSLLM: the state of a history against P(e_j) of its next item, by inner product, summed.
 
-    - log of the share of the right one among itself and its negatives, by the exponential of these products.
+    - log softmax of the inner product with the next item, over itself and its negatives.
 
     Args:
         states: (R, d).
-        projected: (M, d), P(e_j) of the items at hand.
-        targets: (R,) which of them came next.
-        sample: (S,) which of them all rows are contrasted with.
-        groups: (M,) equal for items that share a title: these are never each other's negatives.
-        hard: (R, H) further ones of each row's own.
+        projected: (M, d), P(e_j) of the items of the batch.
+        targets: (R,), index of the next item in `projected`.
+        sample: (S,), indices of the negatives that all rows share.
+        groups: (M,), equal for items that share a title: these are never each other's negatives.
+        hard: (R, H), indices of further negatives of each row.
     """
-    dtype = _products_in(states)
+    dtype = _product_dtype(states)
     with torch.autocast(states.device.type, enabled=False):
         states, projected = states.float(), projected.float()
-        positive = (states * projected[targets]).sum(-1)
+        positive = (states * projected[targets]).sum(-1)  # (R,)
         extra = positive[:, None]
         if hard is not None:
-            own = torch.einsum("rd,rhd->rh", states, projected[hard])
-            extra = torch.cat(
-                [extra, own.masked_fill(groups[hard] == groups[targets][:, None], -torch.inf)], dim=1
-            )
-        weights = torch.ones_like(positive)
-        left_out = _equal_pairs(groups[targets], groups[sample])
-        none = targets[:0]
+            logits = torch.einsum("rd,rhd->rh", states, projected[hard])  # (R, H)
+            same_title = groups[hard] == groups[targets][:, None]
+            extra = torch.cat([extra, logits.masked_fill(same_title, -torch.inf)], dim=1)  # (R, 1 + H)
+        weights, none = torch.ones_like(positive), targets[:0]
+        excluded = _equal_pairs(groups[targets], groups[sample])
         normalisers = BlockedNLL.apply(
-            states, projected[sample], weights, extra, *left_out, none, none, dtype
+            states, projected[sample], weights, extra, *excluded, none, none, dtype
         )
         return (normalisers - positive.sum(dtype=torch.float64)).float()
 
 
-def _equal_pairs(own: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """All (r, s) with own[r] == others[s], r ascending."""
-    order = torch.argsort(others, stable=True)
-    first, end = (torch.searchsorted(others[order], own, right=right) for right in (False, True))
-    counts = end - first
-    rows = torch.repeat_interleave(torch.arange(len(own), device=own.device), counts)
-    return rows, order[first[rows] + _within(counts)]
+def _equal_pairs(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """All (r, s) with left[r] == right[s], r ascending."""
+    order = torch.argsort(right, stable=True)
+    start, end = (torch.searchsorted(right[order], left, right=after) for after in (False, True))
+    counts = end - start  # of equal values in `right`, for each of `left`
+    rows = torch.repeat_interleave(torch.arange(len(left), device=left.device), counts)
+    return rows, order[start[rows] + _arange(counts)]
 
 
 def item_contrast(
     titles: Tensor, projected: Tensor, items: Tensor, sample: Tensor, groups: Tensor, temperature: float
 ) -> Tensor:
-    """C_item of RSLLM: the mean state over an item's title against P(e_j) of the same item, by cosine, summed.
+    """C_item of RSLLM: the mean state over an item's title against P(e_j) of the item, by cosine, summed.
 
     Args:
-        titles: (R, d) mean states.
-        projected: (M, d), P(e_j) of the items at hand.
-        items: (R,) which of them each title names.
+        titles: (R, d), mean states.
+        projected: (M, d), P(e_j) of the items of the batch.
+        items: (R,), index in `projected` of the item of each title.
         sample, groups: as `user_contrast` takes them.
-        temperature: cosines are divided by it.
+        temperature: divides the cosines.
     """
-    titles, projected = (
-        functional.normalize(titles.float(), dim=-1),
-        functional.normalize(projected.float(), dim=-1),
-    )
+    titles = functional.normalize(titles.float(), dim=-1)
+    projected = functional.normalize(projected.float(), dim=-1)
     return user_contrast(titles / temperature, projected, items, sample, groups)

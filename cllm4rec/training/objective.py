@@ -1,5 +1,6 @@
-"""The contract between the loop, corpora and networks."""
+"""The contract between the training loop, corpora and networks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,24 +11,35 @@ from cllm4rec.corpora.base import Batch, Corpus
 
 @dataclass(frozen=True)
 class Objective:
-    """One thing to learn: the corpus, visited in every epoch from `from_epoch` on; epochs before that are a warm-up."""
+    """A term of the training objective with its corpus.
+
+    Attributes:
+        name: of the objective; the network is called with it.
+        corpus: examples, visited once in each epoch.
+        from_epoch: first epoch in which the corpus is visited; the epochs before are a warm-up.
+    """
 
     name: str
     corpus: Corpus
     from_epoch: int = 0
 
 
+def warmup_epochs(objectives: Sequence[Objective]) -> int:
+    """Epochs before all objectives are visited."""
+    return max((objective.from_epoch for objective in objectives), default=0)
+
+
 class Net(Protocol):
-    """What the loop needs of a network, beside being an `nn.Module`."""
+    """Methods of a network, an `nn.Module`, that the training loop calls."""
 
     def __call__(self, objective: str, batch: Batch) -> dict[str, Tensor]:
         """Loss terms by name, each a sum over the batch."""
         ...
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trained parameters under the names that the gradient norms are reported by."""
+        """Trained parameters by the names under which gradient norms are reported."""
         ...
 
     def diagnostics(self) -> dict[str, float]:
-        """Further values worth a look after each epoch."""
+        """Further values reported after each epoch."""
         ...

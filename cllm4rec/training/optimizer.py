@@ -1,4 +1,4 @@
-"""AdamW for a network: dense where a step reads a whole parameter, row by row where it reads few rows of a table."""
+"""AdamW for a network: dense, but row by row for embedding tables of which a step reads few rows."""
 
 from typing import Any
 
@@ -9,62 +9,77 @@ from torch import Tensor, nn
 
 from cllm4rec.training.row_adam import EmbeddingTable, RowAdam, coalesced
 
+DENSE_MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # names that torch.optim.AdamW gives them
+NORM_EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
+
 
 class Optimizer:
-    """Of the trained parameters of a network, which is wrapped here for several processes.
+    """AdamW of the trained parameters of a network, which is wrapped here for several processes.
 
     Attributes:
+        row_adams: name of each trained sparse table -> its optimiser.
+        raw: optimiser of the other parameters; None if there are none.
+        dense: `raw` as Accelerate prepared it.
         wrapped: the network as Accelerate prepared it.
     """
 
     def __init__(self, net: Any, accelerator: Accelerator) -> None:
         self.net, self.accelerator = net, accelerator
-        tables = {
-            name: module
+        self.row_adams = {
+            name: RowAdam(module)
             for name, module in net.named_modules()
-            if isinstance(module, EmbeddingTable) and module.sparse
+            if isinstance(module, EmbeddingTable) and module.sparse and module.weight.requires_grad
         }
-        self.rows = {name: RowAdam(table) for name, table in tables.items() if table.weight.requires_grad}
-        self._parts: dict[str, list[Tensor]] = {name: [] for name in self.rows}
-        apart = {id(one.table.weight) for one in self.rows.values()}
-        own = [
-            [p for p in group if p.requires_grad and id(p) not in apart]
+        self._row_gradients: dict[str, list[Tensor]] = {name: [] for name in self.row_adams}
+        if accelerator.num_processes > 1:
+            self._exclude_tables_from_ddp()
+        sparse = {id(adam.table.weight) for adam in self.row_adams.values()}
+        groups = [
+            {"params": [p for p in group if p.requires_grad and id(p) not in sparse]}
             for group in net.parameter_groups().values()
         ]
-        groups = [{"params": group} for group in own if group]
-        if accelerator.num_processes > 1:  # their gradients are exchanged here: only rows that were read
-            ignored = [f"{name}.weight" for name in self.rows]
-            nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(net, ignored)
-            for own_rows in self.rows.values():  # so DDP does not start them alike
-                broadcast(own_rows.table.weight.data)
+        groups = [group for group in groups if group["params"]]
         self.raw = torch.optim.AdamW(groups, weight_decay=0.0, fused=True) if groups else None
         self.dense: Any = None
         self.wrapped = net
         if groups:
             self.wrapped, self.dense = accelerator.prepare(net, self.raw)
 
-    def take_rows(self) -> None:
-        """After each micro-batch's backward: the gradients of tables, apart, so that micro-batches add up like processes."""
-        for name, own in self.rows.items():
-            gradient = own.table.weight.grad
-            if gradient is not None:
-                self._parts[name].append(coalesced([gradient]))
-                own.table.weight.grad = None
+    def _exclude_tables_from_ddp(self) -> None:
+        """Exchange the gradients of sparse tables here: only the rows that were read.
 
-    def gather_rows(self) -> None:
-        """After the last micro-batch: the gradients of tables, summed over micro-batches and processes."""
-        for name, own in self.rows.items():
-            parts, self._parts[name] = self._parts[name], []
-            if not parts:  # of a table that this objective does not train: the same on all processes
+        DDP then does not copy the initial tables of the first process to the others, so that is done too.
+        """
+        ignored = [f"{name}.weight" for name in self.row_adams]
+        nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.net, ignored)
+        for adam in self.row_adams.values():
+            broadcast(adam.table.weight.data)
+
+    def collect_row_gradients(self) -> None:
+        """Set the gradients of sparse tables aside after the backward pass of a micro-batch.
+
+        `sum_row_gradients` adds those of micro-batches as it adds those of processes.
+        """
+        for name, adam in self.row_adams.items():
+            gradient = adam.table.weight.grad
+            if gradient is not None:
+                self._row_gradients[name].append(coalesced([gradient]))
+                adam.table.weight.grad = None
+
+    def sum_row_gradients(self) -> None:
+        """Give sparse tables their gradients, summed over micro-batches and processes."""
+        for name, adam in self.row_adams.items():
+            gradients, self._row_gradients[name] = self._row_gradients[name], []
+            if not gradients:  # the objective does not train this table, on any process
                 continue
-            gradient = coalesced(parts)
+            gradient = coalesced(gradients)
             if self.accelerator.num_processes > 1:
                 gradient = coalesced([self._exchanged(gradient)])
-                own.apply_missed_steps(gradient.indices()[0])  # those that other processes read, too
-            own.table.weight.grad = gradient
+                adam.apply_missed_steps(gradient.indices()[0])  # rows that only other processes read
+            adam.table.weight.grad = gradient
 
     def _exchanged(self, gradient: Tensor) -> Tensor:
-        """The mean over processes of a sparse gradient, as that of the other parameters is one."""
+        """The mean of a sparse gradient over the processes, as DDP takes means of dense gradients."""
         n = self.accelerator.num_processes
         rows = pad_across_processes(gradient.indices()[0], pad_index=-1)
         values = pad_across_processes(gradient.values())
@@ -74,83 +89,92 @@ class Optimizer:
             rows[None, real], values[real] / n, gradient.shape, check_invariants=False
         )
 
-    def clip(self, most: float) -> Tensor:
-        """Scale the gradients down to a norm of `most`; the norm they had."""
+    def clip(self, max_norm: float) -> Tensor:
+        """Scale the gradients to a norm of at most `max_norm`.
+
+        Returns:
+            The norm before, a scalar.
+        """
         gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
-        values = [one.values() if one.is_sparse else one for one in gradients]
+        values = [gradient.values() if gradient.is_sparse else gradient for gradient in gradients]
         norm = nn.utils.get_total_norm(values)
-        scale = (most / (norm + 1e-6)).clamp(max=1.0)
+        scale = (max_norm / (norm + NORM_EPSILON)).clamp(max=1.0)
         torch._foreach_mul_(values, scale)
         return norm
 
     def step(self, rate: float) -> None:
-        """One step at a learning rate; the gradients are gone then."""
+        """One step at a learning rate; it uses the gradients up."""
         if self.dense is not None:
             for group in self.dense.param_groups:
                 group["lr"] = rate
             self.dense.step()
             self.dense.zero_grad()
-        for own in self.rows.values():
-            if own.table.weight.grad is not None:
-                own.step(rate)
-                own.table.weight.grad = None
+        for adam in self.row_adams.values():
+            if adam.table.weight.grad is not None:
+                adam.step(rate)
+                adam.table.weight.grad = None
 
     def apply_missed_steps(self) -> None:
-        """Before whole tables are read: all rows make the steps they missed."""
-        for own in self.rows.values():
-            own.apply_missed_steps()
+        """Bring all rows of sparse tables up to date, before whole tables are read."""
+        for adam in self.row_adams.values():
+            adam.apply_missed_steps()
 
     def close(self) -> None:
-        """Nothing is to be trained any more: all rows make the steps they missed."""
-        self.apply_missed_steps()
-        for own in self.rows.values():
-            own.table.before_lookup = None
+        """End training: all rows are brought up to date, and the tables have no hooks any more."""
+        for adam in self.row_adams.values():
+            adam.close()
 
-    def state(self) -> dict[str, Tensor]:
-        """The moments, by name."""
+    def moments(self) -> dict[str, Tensor]:
+        """The moments: number of a dense parameter or name of a sparse table, a dot, name of the moment."""
         dense = {} if self.raw is None else self.raw.state_dict()["state"]
-        flat = {f"{number}.{name}": one for number, own in dense.items() for name, one in own.items()}
-        return flat | {
-            f"{table}.{name}": one for table, own in self.rows.items() for name, one in own.state().items()
+        of_tables = {name: adam.moments() for name, adam in self.row_adams.items()}
+        return {
+            f"{owner}.{name}": moment
+            for owner, moments in (dense | of_tables).items()
+            for name, moment in moments.items()
         }
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Restore the moments that `state` gave.
+    def load_moments(self, moments: dict[str, Tensor]) -> None:
+        """Restore what `moments` gave.
 
         Raises:
-            ValueError: they do not fit the parameters.
+            ValueError: the moments do not fit the parameters.
         """
-        moments: dict[int, dict[str, Tensor]] = {}
-        tables: dict[str, dict[str, Tensor]] = {table: {} for table in self.rows}
-        for key, tensor in state.items():
-            of, _, name = key.rpartition(".")
-            if of in tables:
-                tables[of][name] = tensor
-            elif of.isdecimal():
-                moments.setdefault(int(of), {})[name] = tensor
+        dense: dict[int, dict[str, Tensor]] = {}
+        of_tables: dict[str, dict[str, Tensor]] = {name: {} for name in self.row_adams}
+        for key, moment in moments.items():
+            owner, _, name = key.rpartition(".")
+            if owner in of_tables:
+                of_tables[owner][name] = moment
+            elif owner.isdecimal():
+                dense.setdefault(int(owner), {})[name] = moment
             else:
                 raise ValueError(f"the moments of {key!r} belong to no parameter")
-        self._check(moments, tables)
+        self._check_dense(dense)
+        for table, named in of_tables.items():
+            self._check_table(table, named)
         if self.raw is not None:
-            self.raw.load_state_dict(
-                {"state": moments, "param_groups": self.raw.state_dict()["param_groups"]}
-            )
-        for table, own in tables.items():
-            self.rows[table].load(own)
+            self.raw.load_state_dict({"state": dense, "param_groups": self.raw.state_dict()["param_groups"]})
+        for table, named in of_tables.items():
+            self.row_adams[table].load_moments(named)
 
-    def _check(self, moments: dict[int, dict[str, Tensor]], tables: dict[str, dict[str, Tensor]]) -> None:
-        """Raise ValueError unless moments have the shapes of their parameters."""
-        parameters = [p for group in (self.raw.param_groups if self.raw else []) for p in group["params"]]
-        shapes = {number: p.shape for number, p in enumerate(parameters)}
+    def _check_dense(self, moments: dict[int, dict[str, Tensor]]) -> None:
+        """Raise ValueError unless the moments of dense parameters have their names and shapes."""
+        groups = self.raw.param_groups if self.raw is not None else []
+        shapes = dict(enumerate(p.shape for group in groups for p in group["params"]))
         for number, named in moments.items():
-            wrong = named.keys() != {"step", "exp_avg", "exp_avg_sq"} or number not in shapes
-            if wrong or any(one.shape != shapes[number] for name, one in named.items() if name != "step"):
-                raise ValueError(f"the moments of parameter {number} do not have its shape")
-        for table, named in tables.items():
-            weight = self.rows[table].table.weight
-            shape = {"mean": weight.shape, "square": weight.shape, "done": weight.shape[:1]}
-            if named and (
-                named.keys() != {*shape, "rates"}
-                or any(named[name].shape != size for name, size in shape.items())
+            complete = number in shapes and named.keys() == DENSE_MOMENTS
+            if not complete or any(
+                moment.shape != shapes[number] for name, moment in named.items() if name != "step"
             ):
-                raise ValueError(f"the moments of {table} do not have its shape")
+                raise ValueError(f"the moments of parameter {number} do not have its shape")
+
+    def _check_table(self, table: str, moments: dict[str, Tensor]) -> None:
+        """Raise ValueError unless the moments of a table, if any, have its shape."""
+        shape = self.row_adams[table].table.weight.shape
+        shapes = {"mean": shape, "square": shape, "done": shape[:1]}
+        complete = moments.keys() == {*shapes, "rates"}
+        if moments and not (
+            complete and all(moments[name].shape == expected for name, expected in shapes.items())
+        ):
+            raise ValueError(f"the moments of {table} do not have its shape")

@@ -1,4 +1,4 @@
-"""What an epoch gave: losses, gradient norms and speed, summed up step by step."""
+"""Sums over the steps of an epoch: losses, gradient norms, tokens and time."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -13,53 +13,39 @@ from cllm4rec.files.schema import STRICT
 
 
 @dataclass
-class EpochRecord:
-    """What one epoch gave: a line of metrics.jsonl."""
-
-    epoch: int
-    losses: dict[str, float]
-    gradient_norms: dict[str, float]
-    diagnostics: dict[str, float]
-    validation: float | None
-    seconds: float
-    tokens_per_second: float
-    best: bool
-
-    def __str__(self) -> str:
-        parts = [f"{name} {value:.4g}" for name, value in {**self.losses, **self.diagnostics}.items()]
-        parts += [f"|grad {name}| {value:.3g}" for name, value in self.gradient_norms.items()]
-        quality = "not validated"
-        if self.validation is not None:
-            quality = f"validation ndcg@100 {self.validation:.4f}{' (best so far)' if self.best else ''}"
-        speed = f"{self.tokens_per_second:,.0f} tokens/s, {self.seconds:.1f} s"
-        return f"epoch {self.epoch}: {', '.join(parts)}; {quality}; {speed}"
-
-
-@dataclass
 class Totals:
-    """Sums over the steps of an epoch, of all processes, as numbers that JSON holds exactly."""
+    """Sums over the steps of an epoch and all processes, as numbers that JSON holds exactly.
+
+    Attributes:
+        losses: name of a loss term -> its sum, number of targets.
+        norms: name of a parameter group -> sum of its gradient norms, number of steps.
+        tokens: read so far, padding not included.
+        seconds: of training.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
-    losses: dict[str, tuple[float, int]] = field(default_factory=dict)  # name -> sum, targets
-    norms: dict[str, tuple[float, int]] = field(default_factory=dict)  # name -> sum, steps
+    losses: dict[str, tuple[float, int]] = field(default_factory=dict)
+    norms: dict[str, tuple[float, int]] = field(default_factory=dict)
     tokens: int = 0
     seconds: float = 0.0
 
 
 class Meter:
-    """Sums up an epoch on the device: means of loss terms over targets, of gradient norms over steps, tokens.
+    """Sums of this process over an epoch, kept on the device: reading them would wait for it in each step.
 
     Args:
-        earlier: what was summed up, over all processes, before training was interrupted within this epoch.
+        net: the network; its parameter groups name the gradient norms.
+        earlier: sums over all processes from before training was interrupted within this epoch.
+        accelerator: gathers the sums of the processes.
     """
 
     def __init__(self, net: Any, earlier: Totals, accelerator: Accelerator) -> None:
         self.net, self.accelerator, self.seconds = net, accelerator, earlier.seconds
-        main = accelerator.is_main_process  # goes on with the sums of all
-        self.losses = self._on_device(earlier.losses if main else {})
+        resumes = accelerator.is_main_process  # the others begin at zero: earlier sums count once
+        self.losses = self._on_device(earlier.losses if resumes else {})
         self.norms = self._on_device(earlier.norms)
-        self.tokens = earlier.tokens if main else 0
+        self.tokens = earlier.tokens if resumes else 0
 
     def _on_device(self, sums: dict[str, tuple[float, int]]) -> dict[str, tuple[Tensor, int]]:
         device = self.accelerator.device
@@ -69,6 +55,7 @@ class Meter:
         }
 
     def add(self, objective: str, terms: dict[str, Tensor], weight: float, batch: Batch) -> None:
+        """Add the loss terms of a micro-batch; one of weight 0 counts nothing."""
         if not weight:
             return
         for name, value in terms.items():
@@ -77,34 +64,37 @@ class Meter:
         self.tokens += batch.n_tokens
 
     def add_norms(self) -> None:
+        """Add the gradient norms of a step, of each parameter group that has gradients."""
         for name, parameters in self.net.parameter_groups().items():
-            gradients = [
-                p.grad.values() if p.grad.is_sparse else p.grad for p in parameters if p.grad is not None
-            ]
-            norms = [torch.linalg.vector_norm(gradient).double() for gradient in gradients]
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            values = [gradient.values() if gradient.is_sparse else gradient for gradient in gradients]
+            norms = [torch.linalg.vector_norm(value).double() for value in values]
             if norms:
                 _add(self.norms, name, torch.linalg.vector_norm(torch.stack(norms)), 1)
 
     def totals(self, seconds: float) -> Totals:
-        """The sums so far, over all processes, which all have to ask for them; `seconds` since this meter began."""
-        own = {name: (value.item(), n) for name, (value, n) in self.losses.items()}
+        """The sums over all processes. All processes have to call it.
+
+        Args:
+            seconds: since this meter was made.
+        """
+        process_losses = {name: (value.item(), n) for name, (value, n) in self.losses.items()}
         losses: dict[str, tuple[float, int]] = {}
         tokens = 0
-        for theirs, n_tokens in gather_object([(own, self.tokens)]):
+        for gathered, n_tokens in gather_object([(process_losses, self.tokens)]):
             tokens += n_tokens
-            for name, (value, n) in theirs.items():
+            for name, (value, n) in gathered.items():
                 _add(losses, name, value, n)
-        norms = {
-            name: (value.item(), n) for name, (value, n) in self.norms.items()
-        }  # of the summed gradient: one for all
+        # norms are those of the summed gradient: equal on all processes
+        norms = {name: (value.item(), n) for name, (value, n) in self.norms.items()}
         return Totals(losses, norms, tokens, self.seconds + seconds)
 
 
 def _add(sums: dict[str, Any], name: str, value: Any, n: int) -> None:
-    before = sums.get(name, (0.0, 0))
-    sums[name] = (before[0] + value, before[1] + n)
+    total, count = sums.get(name, (0.0, 0))
+    sums[name] = (total + value, count + n)
 
 
 def means(sums: dict[str, tuple[float, int]]) -> dict[str, float]:
-    """Sum / count of each."""
+    """Sum / count of each name."""
     return {name: value / n for name, (value, n) in sums.items()}

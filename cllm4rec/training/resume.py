@@ -1,4 +1,4 @@
-"""The state of an unfinished stage: all that training needs to resume as if it had never stopped."""
+"""The resume file of an unfinished stage: all that training needs to resume as if it had never stopped."""
 
 import hashlib
 import json
@@ -11,31 +11,31 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from typing_extensions import TypedDict
 
 from cllm4rec.files.damage import reading
-from cllm4rec.files.schema import STRICT, check_version_of, parse_json
+from cllm4rec.files.schema import STRICT, parse_json
 from cllm4rec.files.writing import remove_file, replace_file
 from cllm4rec.training.progress import Totals
 
 FORMAT_VERSION = 3
-GROUPS = ("now", "best", "optimizer")  # first part of a tensor's name
+GROUPS = ("now", "best", "optimizer")  # prefixes of the tensors: current weights, best weights, moments
+REMEDY = "remove it and start this stage again"
 Weights = dict[str, Tensor]
 
 
 @dataclass
 class Progress:
-    """Where a stage stands.
+    """Progress of a stage.
 
     Attributes:
-        epoch: the epoch at hand, counted with the warm-up.
-        step: steps of this epoch that are done.
-        steps: steps of all epochs that are done.
+        epoch: the current epoch, warm-up included.
+        step: steps done in this epoch.
+        steps: steps done in all epochs.
         best: the best validation metric so far.
         stale: epochs since then.
-        late: whether the time is used up.
+        late: whether the time limit has passed.
         seconds: spent on the stage.
-        totals: what was summed up in the epoch at hand.
+        totals: sums over the steps of the current epoch.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -50,10 +50,17 @@ class Progress:
     totals: Totals = field(default_factory=Totals)
 
 
-class StateDescription(TypedDict):
-    """What a state file says of itself."""
+@dataclass(frozen=True)
+class ResumeDescription:
+    """JSON metadata of a resume file.
 
-    __pydantic_config__ = STRICT  # type: ignore[misc]
+    Attributes:
+        format_version: of the file.
+        about: values that training has to share when it resumes.
+        progress: of the stage.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     format_version: int
     about: dict[str, Any]
@@ -61,105 +68,97 @@ class StateDescription(TypedDict):
 
 
 class Stopped(KeyboardInterrupt):
-    """Training was asked to stop, and did after a whole step; its state is saved where it has a file for it."""
+    """Training was asked to stop, and did so after a whole step. A resume file, if any, is written."""
 
 
 @dataclass(frozen=True)
 class ResumeFile:
-    """One safetensors file: current weights, best weights, the optimiser's moments, and `Progress` as metadata.
+    """A safetensors file: current weights, best weights, the optimiser's moments, and progress as metadata.
 
-    At any moment the file is whole. It holds a SHA-256 of all its content, which is compared when it is read.
+    The file is whole at any moment. It holds a SHA-256 of its content, which is compared when it is read.
 
     Attributes:
         path: the file.
-        about: settings that a resumed training has to share.
+        shared: values that have to match before training resumes, e.g. its settings.
     """
 
     path: Path
-    about: dict[str, Any] = field(default_factory=dict)
+    shared: dict[str, Any] = field(default_factory=dict)
 
-    def write(self, weights: Weights, best: Weights, moments: Weights, progress: Progress) -> None:
-        """Replace the state; `moments`: those of the optimiser."""
+    def write(self, weights: Weights, best_weights: Weights, moments: Weights, progress: Progress) -> None:
+        """Replace the file."""
         tensors: Weights = {}
-        for group, named in zip(GROUPS, (weights, best, moments), strict=True):
-            tensors |= {
-                f"{group}.{name}": tensor.detach().cpu().contiguous() for name, tensor in named.items()
-            }
-        self.save(
-            tensors, {"format_version": FORMAT_VERSION, "about": self.about, "progress": asdict(progress)}
-        )
+        for group, named in zip(GROUPS, (weights, best_weights, moments), strict=True):
+            for name, tensor in named.items():
+                tensors[f"{group}.{name}"] = tensor.detach().cpu().contiguous()
+        self.save(tensors, asdict(ResumeDescription(FORMAT_VERSION, self.shared, progress)))
 
-    def save(self, tensors: Weights, described: dict[str, Any]) -> None:
-        """Replace the file by these tensors and this description."""
-        text = json.dumps(described)
+    def save(self, tensors: Weights, description: dict[str, Any]) -> None:
+        """Replace the file by these tensors and the keys of a `ResumeDescription`."""
+        text = json.dumps(description)
         with replace_file(self.path) as new:
             save_file(tensors, new, metadata={"state": text, "sha256": _sha256(tensors, text)})
 
-    def described(self) -> dict[str, Any] | None:
-        """The file's `about` and `progress`; None where there is no file.
+    def describe(self) -> ResumeDescription | None:
+        """The description in the file; None if there is no file.
 
         Raises:
             ValueError: the file is damaged or of another format version.
         """
-        found = self._read(with_tensors=False)
-        return None if found is None else found[0] | {"progress": asdict(found[0]["progress"])}
+        content = self._read(with_tensors=False)
+        return None if content is None else content[0]
 
     def restore(self, weights: Weights) -> tuple[Progress, Weights, Weights]:
-        """Fill weights as they were saved.
-
-        Without a file nothing is filled, and training stands at the beginning.
+        """Fill the weights with the saved ones. Without a file they stay, and progress is at its beginning.
 
         Returns:
-            Where training stood, the best weights, and the optimiser's moments.
+            Progress, the best weights, and the optimiser's moments.
 
         Raises:
-            ValueError: the file is damaged, or other settings were saved than `about`.
+            ValueError: the file is damaged, does not fit the weights, or has other values than `shared`.
         """
-        found = self._read(with_tensors=True)
-        if found is None:
+        content = self._read(with_tensors=True)
+        if content is None:
             return Progress(), {}, {}
-        described, tensors = found
-        for name in self.about:
-            if described["about"].get(name) != self.about[name]:
+        description, tensors = content
+        for name, value in self.shared.items():
+            if description.about.get(name) != value:
                 raise ValueError(
-                    f"{self.path}: {name} is not as it was when training began: go on as it was, or remove the file "
-                    "and start again"
+                    f"{self.path}: {name} is not as it was when training began: resume as it was, or remove "
+                    "the file and start again"
                 )
         groups: dict[str, Weights] = {group: {} for group in GROUPS}
         for key, tensor in tensors.items():
             group, _, name = key.partition(".")
             groups.setdefault(group, {})[name] = tensor
-        now, best, moments = (groups[group] for group in GROUPS)
-        if len(groups) > len(GROUPS) or not _alike(now, weights) or (best and not _alike(best, weights)):
-            raise ValueError(f"{self.path} does not fit the network: remove it and start this stage again")
+        current, best, moments = (groups[group] for group in GROUPS)
+        fits = len(groups) == len(GROUPS) and _alike(current, weights) and (not best or _alike(best, weights))
+        if not fits:
+            raise ValueError(f"{self.path} does not fit the network: {REMEDY}")
         with torch.no_grad():
             for name, parameter in weights.items():
-                parameter.copy_(now[name])
-        return described["progress"], best, moments
+                parameter.copy_(current[name])
+        return description.progress, best, moments
 
     def remove(self) -> None:
-        """Remove the file: the stage has ended."""
+        """Remove the file, if it exists."""
         remove_file(self.path)
 
-    def _read(self, with_tensors: bool) -> tuple[dict[str, Any], Weights] | None:
-        """Description and, if asked for, the tensors, compared with the SHA-256; None where there is no file."""
+    def _read(self, with_tensors: bool) -> tuple[ResumeDescription, Weights] | None:
+        """Description and tensors, compared with the SHA-256; without tensors nothing can be compared."""
         if not self.path.is_file():
             return None
-        with (
-            reading(self.path, "remove it and start this stage again"),
-            safe_open(self.path, framework="pt") as file,
-        ):
+        with reading(self.path, REMEDY), safe_open(self.path, framework="pt") as file:
             text, sha256 = file.metadata()["state"], file.metadata()["sha256"]
-            check_version_of(text, FORMAT_VERSION, "metadata")
-            described: dict[str, Any] = parse_json(text, StateDescription, "metadata")
+            description: ResumeDescription = parse_json(text, ResumeDescription, "metadata", FORMAT_VERSION)
             tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}  # noqa: SIM118
             if with_tensors and _sha256(tensors, text) != sha256:
                 raise ValueError("its SHA-256 differs from the one it holds")
-        return described, tensors
+        return description, tensors
 
 
 def _sha256(tensors: Mapping[str, Tensor], text: str) -> str:
-    """SHA-256 of names, types, shapes and numbers of tensors, and of a text."""
+    """SHA-256 over a text and the names, types, shapes and values of tensors."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]

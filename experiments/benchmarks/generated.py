@@ -14,6 +14,7 @@ from cllm4rec.models.cllm4rec.net import CLLM4RecNet
 from cllm4rec.models.language.backbone import build_backbone
 from cllm4rec.training.batching import MicroBatches
 from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.hooks import NO_HOOKS
 from cllm4rec.training.loop import TrainingRun
 from experiments.benchmarks.steps import loop_steps
 
@@ -48,10 +49,10 @@ def collaborative_run(
     return TrainingRun(net, TrainConfig(), Accelerator(cpu=True), None), batches
 
 
-def train_epochs(course: TrainingRun, batches: list[MicroBatches]) -> None:
+def train_epochs(run: TrainingRun, batches: list[MicroBatches]) -> None:
     """Two epochs: the steps, all rows brought up to date, the best weights kept."""
     for _ in range(2):
-        loop_steps(course, "collaborative", batches)
-        course.optimizer.apply_missed_steps()
-        course.keep_best(lambda: None)
-        course.net.diagnostics()
+        loop_steps(run, "collaborative", batches)
+        run.optimizer.apply_missed_steps()
+        run.keep_best_weights(NO_HOOKS)
+        run.net.diagnostics()

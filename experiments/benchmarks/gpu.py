@@ -94,12 +94,12 @@ def training(
     for prepared_steps in prepared(settings, train, [(model, PlainCLLM4Rec)], accelerator, BATCH):
         net, objective, steps = prepared_steps.net, prepared_steps.objective, prepared_steps.steps
         n_tokens = sum(batch.n_tokens for step in steps for batch, _ in step)
-        course = TrainingRun(net, TrainConfig(learning_rate=LEARNING_RATE), accelerator, None)
+        run = TrainingRun(net, TrainConfig(learning_rate=LEARNING_RATE), accelerator, None)
         seconds: dict[str, float] = {}
         for form in ("eager", "compiled"):
             if form == "compiled":
                 net.backbone.model.base_model.compile(dynamic=True)
-            function = synchronised(partial(loop_steps, course, objective, steps))
+            function = synchronised(partial(loop_steps, run, objective, steps))
             seconds |= side_by_side({form: function}, 3)
         flops = needed_flops(net, objective, steps)
         shares = {form: flops / of_form / rate for form, of_form in seconds.items()}

@@ -26,6 +26,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
+from cllm4rec.training.run_description import StageSettings
 from cllm4rec.training.run_folder import RunFolder
 from experiments.benchmarks.objectives import start_stage
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
@@ -65,7 +66,7 @@ def make_run(folder: Path, n: int) -> Path:
     model = CLLM4Rec(CLLM4RecConfig(start="random", content_ratio=0.0))
     start_stage(model, dataset.train, "pretrain")
     run = RunFolder.create(folder / "run", "cllm4rec", dataset, folder / "data")
-    run.begin_stage("pretrain", system={}, training={})
+    run.begin_stage("pretrain", StageSettings({}, {}))
     model.save(run.path / "pretrain")
     return run.path
 

@@ -8,10 +8,8 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.rsllm.recommender import RSLLM
 from cllm4rec.models.sequential.sasrec import SASRec
-from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.objective import Objective
 
-NO_EPOCHS = TrainConfig(epochs=0)
 System = TypeVar("System", bound=NeuralRecommender)
 
 
@@ -23,8 +21,12 @@ def start_stage(
     RSLLM reads the item embeddings of an untrained SASRec.
     """
     if isinstance(system, RSLLM) and system.trained_base is None:
-        system.trained_base = SASRec().fit(train, None, NO_EPOCHS)
-    system.fit(train, None, NO_EPOCHS, stage, accelerator=accelerator)
+        system.trained_base = SASRec().build(train)
+    if stage == system.stages[0]:
+        system.build(train, accelerator=accelerator)
+    system.stage = stage
+    if accelerator is not None:
+        system.net.to(accelerator.device)
 
 
 def untrained(system: System, train: Dataset) -> System:
@@ -39,4 +41,4 @@ def stage_objectives(
 ) -> list[Objective]:
     """Objectives of a stage with its default training; the system is put at the start of the stage."""
     start_stage(system, train, stage, accelerator)
-    return system._objectives(train, stage, system.config_class.training[stage])
+    return system.objectives(train, stage, system.config_class.training[stage])

@@ -75,8 +75,8 @@ def prepare(n_items: int, backbone: str, content: Path) -> Callable[[], object]:
 
 def timed_steps(n_items: int, backbone: str, content: Path) -> Callable[[], object]:
     """A function that makes `N_BATCHES` steps."""
-    course, batches = training_run(n_items, backbone, content)
-    return partial(loop_steps, course, "collaborative", batches)
+    run, batches = training_run(n_items, backbone, content)
+    return partial(loop_steps, run, "collaborative", batches)
 
 
 def main(settings: Settings) -> list[Row]:

@@ -67,11 +67,11 @@ class BF16Accelerator(Accelerator):
         return torch.autocast("cpu", torch.bfloat16)
 
 
-def loop_steps(course: TrainingRun, objective: str, steps: list[MicroBatches]) -> None:
+def loop_steps(run: TrainingRun, objective: str, steps: list[MicroBatches]) -> None:
     """Steps of the training loop."""
-    course.net.train()
+    run.net.train()
     for step in steps:
-        course.step(objective, step, False)
+        run.step(objective, step, False)
 
 
 def systems(backbone: str) -> Systems:
@@ -150,12 +150,13 @@ def plain_row(prepared_steps: PreparedSteps, repeats: int) -> Row:
     net, objective, steps = prepared_steps.net, prepared_steps.objective, prepared_steps.steps
     plain = prepared_steps.plain(net)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
-    course = TrainingRun(net, TrainConfig(learning_rate=LEARNING_RATE), Accelerator(cpu=True), None)
-    functions: dict[str, Callable[[], object]] = {
-        "loop": partial(loop_steps, course, objective, steps),
-        "plain": partial(plain_steps, plain, objective, steps, optimizer),
-    }
-    times = side_by_side(functions, repeats)
+    config = TrainConfig(learning_rate=LEARNING_RATE)
+    with TrainingRun(net, config, Accelerator(cpu=True), None) as run:
+        functions: dict[str, Callable[[], object]] = {
+            "loop": partial(loop_steps, run, objective, steps),
+            "plain": partial(plain_steps, plain, objective, steps, optimizer),
+        }
+        times = side_by_side(functions, repeats)
     loop, other = (f"{times[name] / len(steps) * 1e3:.0f} ms" for name in ("loop", "plain"))
     question = f"a step of {prepared_steps.description}"
     return Row(question, loop, f"plain {other}", times["loop"] / times["plain"], 1.25, True)
@@ -167,8 +168,8 @@ def bf16_row(prepared_steps: PreparedSteps, repeats: int, target: float, short: 
     functions: dict[str, Callable[[], object]] = {}
     for name, accelerator in (("bf16", BF16Accelerator), ("fp32", Accelerator)):
         net, config = copy.deepcopy(prepared_steps.net), TrainConfig(learning_rate=LEARNING_RATE)
-        course = TrainingRun(net, config, accelerator(cpu=True), None)
-        functions[name] = partial(loop_steps, course, objective, steps)
+        run = TrainingRun(net, config, accelerator(cpu=True), None)
+        functions[name] = partial(loop_steps, run, objective, steps)
     times = side_by_side(functions, repeats)
     half, single = (f"{times[name] / len(steps) * 1e3:.0f} ms" for name in ("bf16", "fp32"))
     question = f"bf16 against float32, a step of {prepared_steps.description}"

@@ -32,7 +32,7 @@ def age(adam: RowAdam) -> None:
     """Give the optimiser the moments of a long training in which each row was read in the last epoch."""
     weight = adam.table.weight
     n_rows = len(weight)
-    adam.load(
+    adam.load_moments(
         {
             "mean": torch.tensor(1e-5).expand_as(weight),
             "square": torch.tensor(1.5e-10).expand_as(weight),
@@ -53,16 +53,16 @@ def training_run(
             for weight in table.parameters():
                 torch.nn.init.uniform_(weight, -0.02, 0.02)
 
-    course, batches = collaborative_run(CLLM4RecConfig(), n_users, n_items, initialise)
+    run, batches = collaborative_run(CLLM4RecConfig(), n_users, n_items, initialise)
     if sparse:
-        age(course.optimizer.rows["collaborative.users"])
-    return course, batches
+        age(run.optimizer.row_adams["collaborative.users"])
+    return run, batches
 
 
 def timed_steps(n_users: int, sparse: bool = True) -> Callable[[], object]:
     """A function that makes `N_BATCHES` steps."""
-    course, batches = training_run(n_users, sparse)
-    return partial(loop_steps, course, "collaborative", batches)
+    run, batches = training_run(n_users, sparse)
+    return partial(loop_steps, run, "collaborative", batches)
 
 
 def main(settings: Settings) -> list[Row]:

@@ -37,7 +37,7 @@ def main(settings: Settings) -> list[Row]:
             dry_run = system.dry_run(
                 dataset.train, dataset.validation, config, stage, accelerator, dataset.seen
             )
-            step_seconds = dry_run.most_seconds - dry_run.validation_seconds
+            step_seconds = dry_run.max_seconds - dry_run.validation_seconds
             question = f"validation, {name}, {system.name}, {stage}"
             measured = f"{dry_run.validation_seconds / 60:.1f} min in {config.epochs} epochs"
             comparator = f"{step_seconds / 60:.1f} min of steps"

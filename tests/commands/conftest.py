@@ -36,9 +36,9 @@ def pretrained(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     run = tmp_path_factory.mktemp("pretrained") / "run"
     shutil.copytree(workspace / "run", run)
     shutil.rmtree(run / "finetune")
-    about = RunFolder(run).about
-    del about["stages"]["finetune"]
-    (run / "run.json").write_text(signed_text(about))
+    description = RunFolder(run).description
+    del description.stages["finetune"]
+    (run / "run.json").write_text(signed_text(description))
     return run
 
 

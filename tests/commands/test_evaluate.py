@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -68,9 +69,9 @@ def test_several_processes_do_not_measure_the_same(workspace: Path, monkeypatch:
 
 def test_a_dataset_that_moved_is_found_with_its_flag(workspace: Path, tmp_path: Path) -> None:
     shutil.copytree(workspace / "run", tmp_path / "run")
-    about = RunFolder(tmp_path / "run").about
-    about["dataset"]["path"] = str(tmp_path / "gone")
-    (tmp_path / "run" / "run.json").write_text(signed_text(about))
+    description = RunFolder(tmp_path / "run").description
+    moved = replace(description, dataset=replace(description.dataset, path=str(tmp_path / "gone")))
+    (tmp_path / "run" / "run.json").write_text(signed_text(moved))
     with pytest.raises(ValueError, match="gone"):
         call("evaluate", "--run", tmp_path / "run")
     call("evaluate", "--run", tmp_path / "run", "--dataset", workspace / "data")

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import load, load_stage
-from cllm4rec.training.dry_run import DryRun, Timed
+from cllm4rec.training.dry_run import DryRun, ObjectiveTiming
 from cllm4rec.training.run_folder import RunFolder
 from tests.support.commands import call, stage_settings
 
@@ -125,13 +125,14 @@ def test_a_dry_run_prints_the_cost_of_training_and_writes_nothing(
 
 def test_the_estimates_of_a_dry_run_by_hand() -> None:
     """Two of content alone, then three of both; a validation after each of the three."""
-    content, other = Timed("content", 10, 0, 0.5, 100), Timed("other", 20, 2, 0.25, 100)
+    content = ObjectiveTiming("content", 10, 0, 0.5, 100)
+    other = ObjectiveTiming("other", 20, 2, 0.25, 100)
     found = DryRun({"table": 2**18, "rest": 2**18}, 2**20, 2**17, [content, other], 7.0, 3, 1, 100.0)
-    assert found.most_seconds == 5 * 10 * 0.5 + 3 * 20 * 0.25 + 3 * 7
+    assert found.max_seconds == 5 * 10 * 0.5 + 3 * 20 * 0.25 + 3 * 7
     assert replace(found, epochs=8, validate_every=3).validation_seconds == 4 * 7, (
         "epochs 0, 3 and 6, and the last, 7"
     )
-    assert replace(found, epochs=0).most_seconds == 0
+    assert replace(found, epochs=0).max_seconds == 0
     assert found.memory == 4 + 5 * 2 - 0.5, (
         "MiB: 4 frozen; of 2 trained weights, gradients (but of rows), two moments, the best"
     )

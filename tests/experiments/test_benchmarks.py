@@ -79,14 +79,14 @@ def test_a_plain_step_trains_the_same_parameters_as_a_step_of_the_package(
     system: type[CLLM4Rec] | type[RSLLM],
 ) -> None:
     world = taste_world(4, n_users=40, n_items=30, n_events=10)
-    train, untrained = build_dataset(world.events, world.items).train, TrainConfig(epochs=0)
+    train = build_dataset(world.events, world.items).train
     model = system()
     if isinstance(model, RSLLM):
-        model.trained_base = SASRec().fit(train, None, untrained)
+        model.trained_base = SASRec().build(train)
     form = plain.PlainRSLLM if isinstance(model, RSLLM) else plain.PlainCLLM4Rec
+    model.build(train)
     for stage in model.stages:
-        model.fit(train, None, untrained, stage)
-        for objective in model._objectives(train, stage, TrainConfig()):
+        for objective in model.objectives(train, stage, TrainConfig()):
             [step] = micro_batches(objective, 1, [0], TrainConfig(), Accelerator(cpu=True))
             other = form(model.net)
             other(objective.name, step).backward()
@@ -110,14 +110,14 @@ def test_the_floating_point_operations_of_a_step_are_counted_as_pytorch_does(
 ) -> None:
     """A single example needs no padding. Eager attention also computes the masked half."""
     world = taste_world(4, n_users=40, n_items=30, n_events=10)
-    train, untrained = build_dataset(world.events, world.items).train, TrainConfig(epochs=0)
+    train = build_dataset(world.events, world.items).train
     config = GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=300)
     backbone = save_backbone(tmp_path, train.item_texts["title"], config)
     model = CLLM4Rec(CLLM4RecConfig(backbone=backbone, tune=tune, start="random"))
+    model.build(train)
     for stage in model.stages:
-        model.fit(train, None, untrained, stage)
         model.net.backbone.model.set_attn_implementation("eager")
-        for objective in model._objectives(train, stage, TrainConfig()):
+        for objective in model.objectives(train, stage, TrainConfig()):
             batch = next(objective.corpus.batches([np.array([0])], 1, [0]))
             length = batch.n_tokens
             with FlopCounterMode(display=False) as counter:

@@ -66,9 +66,9 @@ def interrupted(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A run of SASRec that was stopped after its second epoch."""
     after = TrainingRun.next_epoch
 
-    def stop(course: TrainingRun) -> None:
-        after(course)
-        if course.at.epoch == 2:
+    def stop(run: TrainingRun) -> None:
+        after(run)
+        if run.progress.epoch == 2:
             raise Stopped("for this test")
 
     with monkeypatch.context() as context, pytest.raises(SystemExit):

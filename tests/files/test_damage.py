@@ -48,7 +48,7 @@ def test_a_flipped_bit_in_run_json_is_noticed(stage: Path) -> None:
 
 
 def test_a_flipped_bit_in_a_state_file_is_noticed_on_resume(interrupted: Path) -> None:
-    state = RunFolder(interrupted).state("pretrain").path
+    state = RunFolder(interrupted).resume_file("pretrain").path
     for flip in flips(state, 40):
         assert "pretrain-state.safetensors is damaged" in refused(resume, interrupted), flip
     resume(interrupted)

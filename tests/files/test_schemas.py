@@ -1,6 +1,7 @@
 """Files with valid hashes and invalid content are refused in one line."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -229,11 +230,10 @@ def test_a_model_without_users_serves_histories(stage: Path, data: Path) -> None
 def test_a_state_that_does_not_fit_is_one_line(
     change: Callable[[dict[str, Any], dict[str, Any]], object], need: str, interrupted: Path
 ) -> None:
-    state = RunFolder(interrupted).state("pretrain")
-    tensors, description = load_file(state.path), state.described()
+    state = RunFolder(interrupted).resume_file("pretrain")
+    tensors, description = load_file(state.path), state.describe()
     assert description is not None
-    change(tensors, description)
-    ResumeFile(state.path).save(
-        {name: torch.from_numpy(array) for name, array in tensors.items()}, description
-    )
+    described = asdict(description)
+    change(tensors, described)
+    ResumeFile(state.path).save({name: torch.from_numpy(array) for name, array in tensors.items()}, described)
     assert need in refused(resume, interrupted)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,10 @@ def pretrained_run(data: Path, folder: Path, run: Path, *flags: object) -> Path:
 
 def sign_run(run: Path) -> None:
     """Match run.json to the manifest of its stage, as a hostile author would."""
-    about = RunFolder(run).about
-    about["stages"]["pretrain"]["manifest_sha256"] = file_record(run / "pretrain" / MANIFEST).sha256
-    (run / "run.json").write_text(signed_text(about))
+    description = RunFolder(run).description
+    sha256 = file_record(run / "pretrain" / MANIFEST).sha256
+    description.stages["pretrain"] = replace(description.stages["pretrain"], manifest_sha256=sha256)
+    (run / "run.json").write_text(signed_text(description))
 
 
 def refusal(call: Callable[[], Any]) -> str:

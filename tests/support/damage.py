@@ -44,7 +44,7 @@ def sign_again(folder: Path, name: str, change: Callable[[dict[str, Any]], objec
 
 def load_stage(stage: Path) -> Recommender:
     """Load a model without the run's hash of its manifest, which an attacker would change too."""
-    return system_class(RunFolder(stage.parent).about["system"]).load(stage)
+    return system_class(RunFolder(stage.parent).description.system).load(stage)
 
 
 def resume(run: Path) -> None:

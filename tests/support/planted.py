@@ -14,7 +14,8 @@ from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.models.language import backbone
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import EpochRecord
+from cllm4rec.training.hooks import Hooks
+from cllm4rec.training.records import EpochRecord
 
 STAGE_OBJECTIVES = {"pretrain": ("content", "collaborative"), "finetune": ("content", "recommend")}
 QUICK = TrainConfig(epochs=2, batch_size=16, warmup_steps=2)
@@ -87,7 +88,7 @@ def learned(
     data, model, results = dataset(), CLLM4Rec(), {}
     for stage in model.stages:
         records: list[EpochRecord] = []
-        model.fit(data.train, data.validation if validated else None, QUICK, stage, records.append)
+        model.fit(data.train, data.validation if validated else None, QUICK, stage, Hooks(records.append))
         results |= {f"{stage} {name}": array.copy() for name, array in model._arrays().items()}
         for record in records:
             values = record.losses | record.gradient_norms
@@ -135,7 +136,7 @@ def texts_of_all_corpora(dataset: Dataset) -> dict[tuple[str, str], list[str]]:
     model.net = model._build(dataset.train, 0)
     texts: dict[tuple[str, str], list[str]] = {}
     for stage in model.stages:
-        for objective in model._objectives(dataset.train, stage, QUICK):
+        for objective in model.objectives(dataset.train, stage, QUICK):
             written = texts.setdefault((stage, objective.name), [])
             for epoch in range(2):
                 batch = objective.corpus.batch(objective.corpus.selection(epoch), epoch)

@@ -1,6 +1,5 @@
 """Recommenders with small settings, fitted quickly."""
 
-from collections.abc import Callable
 from functools import cache
 from typing import TypeVar
 
@@ -12,7 +11,7 @@ from cllm4rec.models.base import Recommender
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.one_stage import OneStageRecommender
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import EpochRecord
+from cllm4rec.training.hooks import NO_HOOKS, Hooks
 from tests.support.worlds import taste_dataset
 
 SETTINGS = {  # fixed, so that nothing is searched; a system that is not named here keeps its defaults
@@ -38,11 +37,11 @@ def fit_stages(
     model: Model,
     dataset: Dataset,
     config: TrainConfig = QUICK,
-    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+    hooks: Hooks = NO_HOOKS,
 ) -> Model:
     """Train all stages of a neural recommender, validated on the validation events."""
     for stage in model.stages:
-        model.fit(dataset.train, dataset.validation, config, stage, on_epoch)
+        model.fit(dataset.train, dataset.validation, config, stage, hooks)
     return model
 
 

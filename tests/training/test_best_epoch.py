@@ -11,11 +11,12 @@ from cllm4rec.models import neural
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import EpochRecord
+from cllm4rec.training.hooks import Hooks
+from cllm4rec.training.records import EpochRecord
 from tests.support.training import QUICK, small_dataset
 
 
-class TrainingRun:
+class RecordedFit:
     """A fit with given validation metrics, and its table after each epoch and whenever weights are kept."""
 
     def __init__(
@@ -28,7 +29,8 @@ class TrainingRun:
         given = iter(qualities or [])
         monkeypatch.setattr(neural, "shared_validation", lambda *arguments: next(given))
         validation = None if qualities is None else small_dataset().validation
-        self.model.fit(small_dataset().train, validation, config, "pretrain", self._on_epoch, self._on_best)
+        hooks = Hooks(self._on_epoch, self._on_best)
+        self.model.fit(small_dataset().train, validation, config, "pretrain", hooks)
 
     @property
     def table(self) -> Tensor:
@@ -43,18 +45,18 @@ class TrainingRun:
 
 
 def test_the_best_epoch_is_served_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    course = TrainingRun([0.1, 0.5, 0.3, 0.2], QUICK, monkeypatch)
-    assert [record.best for record in course.records] == [True, True, False, False]
-    assert [record.validation for record in course.records] == [0.1, 0.5, 0.3, 0.2]
-    assert len(course.kept) == 2
-    assert torch.equal(course.table, course.kept[-1])
-    assert torch.equal(course.table, course.after_epoch[1])
-    assert not torch.equal(course.table, course.after_epoch[-1])
+    run = RecordedFit([0.1, 0.5, 0.3, 0.2], QUICK, monkeypatch)
+    assert [record.best for record in run.records] == [True, True, False, False]
+    assert [record.validation for record in run.records] == [0.1, 0.5, 0.3, 0.2]
+    assert len(run.kept) == 2
+    assert torch.equal(run.table, run.kept[-1])
+    assert torch.equal(run.table, run.after_epoch[1])
+    assert not torch.equal(run.table, run.after_epoch[-1])
 
 
 def test_an_equal_later_epoch_does_not_replace_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
-    course = TrainingRun([0.5, 0.5, 0.5, 0.5], QUICK, monkeypatch)
-    assert torch.equal(course.table, course.after_epoch[0])
+    run = RecordedFit([0.5, 0.5, 0.5, 0.5], QUICK, monkeypatch)
+    assert torch.equal(run.table, run.after_epoch[0])
 
 
 @pytest.mark.parametrize(("patience", "n_epochs"), [(1, 3), (2, 4), (3, 8)])
@@ -62,52 +64,52 @@ def test_patience_counts_epochs_without_improvement(
     patience: int, n_epochs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     qualities = [0.2, 0.3, 0.1, 0.1, 0.4, 0.1, 0.1, 0.1]
-    course = TrainingRun(qualities, replace(QUICK, epochs=20, patience=patience), monkeypatch)
-    assert len(course.records) == n_epochs
+    run = RecordedFit(qualities, replace(QUICK, epochs=20, patience=patience), monkeypatch)
+    assert len(run.records) == n_epochs
     best = int(np.argmax(qualities[:n_epochs]))
-    assert torch.equal(course.table, course.after_epoch[best])
+    assert torch.equal(run.table, run.after_epoch[best])
 
 
 def test_epochs_that_are_not_validated_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validated: the first epoch, every third epoch after it, and the last. Patience counts epochs."""
-    course = TrainingRun(
+    run = RecordedFit(
         [0.2, 0.3, 0.1, 0.1], replace(QUICK, epochs=9, patience=5, validate_every=3), monkeypatch
     )
-    validated = [record.epoch for record in course.records if record.validation is not None]
-    assert (validated, len(course.records)) == ([0, 3, 6, 8], 9)
-    assert [record.epoch for record in course.records if record.best] == [0, 3]
-    assert torch.equal(course.table, course.after_epoch[3])
-    assert len(course.kept) == 2
+    validated = [record.epoch for record in run.records if record.validation is not None]
+    assert (validated, len(run.records)) == ([0, 3, 6, 8], 9)
+    assert [record.epoch for record in run.records if record.best] == [0, 3]
+    assert torch.equal(run.table, run.after_epoch[3])
+    assert len(run.kept) == 2
     config = replace(QUICK, epochs=50, patience=5, validate_every=3)
-    patient = TrainingRun([0.2, 0.3, 0.1, 0.1], config, monkeypatch)
+    patient = RecordedFit([0.2, 0.3, 0.1, 0.1], config, monkeypatch)
     assert [record.epoch for record in patient.records] == list(range(10)), "six epochs after the best"
 
 
 def test_epochs_end_training_where_patience_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    course = TrainingRun([0.1, 0.2, 0.3, 0.4, 0.5], replace(QUICK, epochs=5), monkeypatch)
-    assert [record.epoch for record in course.records] == [0, 1, 2, 3, 4]
+    run = RecordedFit([0.1, 0.2, 0.3, 0.4, 0.5], replace(QUICK, epochs=5), monkeypatch)
+    assert [record.epoch for record in run.records] == [0, 1, 2, 3, 4]
 
 
 def test_max_minutes_stop_training_and_what_was_learned_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(QUICK, epochs=1000, patience=1000, max_minutes=1e-9)
-    course = TrainingRun([0.1] * 1000, config, monkeypatch)
-    assert len(course.records) == 1
-    assert len(course.kept) == 1
-    assert torch.equal(course.table, course.kept[0])
+    run = RecordedFit([0.1] * 1000, config, monkeypatch)
+    assert len(run.records) == 1
+    assert len(run.kept) == 1
+    assert torch.equal(run.table, run.kept[0])
 
 
 def test_max_minutes_stop_within_the_warm_up_too() -> None:
     records: list[EpochRecord] = []
     config = replace(QUICK, epochs=1000, max_minutes=1e-9)
     model = CLLM4Rec(CLLM4RecConfig(content_warmup=5))
-    model.fit(small_dataset().train, small_dataset().validation, config, "pretrain", records.append)
+    model.fit(small_dataset().train, small_dataset().validation, config, "pretrain", Hooks(records.append))
     assert len(records) == 1
     assert records[0].validation is not None
 
 
 def test_without_validation_the_last_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    course = TrainingRun(None, QUICK, monkeypatch)
-    assert len(course.records) == QUICK.epochs
-    assert all(record.validation is None and not record.best for record in course.records)
-    assert torch.equal(course.table, course.after_epoch[-1])
-    assert torch.equal(course.table, course.kept[-1])
+    run = RecordedFit(None, QUICK, monkeypatch)
+    assert len(run.records) == QUICK.epochs
+    assert all(record.validation is None and not record.best for record in run.records)
+    assert torch.equal(run.table, run.after_epoch[-1])
+    assert torch.equal(run.table, run.kept[-1])

@@ -12,6 +12,14 @@ from cllm4rec.training import device
 from cllm4rec.training.device import default_precision, make_accelerator, on_gpu
 
 
+def test_training_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever trains makes an accelerator, in Python as in the commands."""
+    calls: list[None] = []
+    monkeypatch.setattr(device, "keep_freed_memory", lambda: calls.append(None))
+    make_accelerator()
+    assert len(calls) == 1
+
+
 @pytest.fixture
 def requested(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Arguments of Accelerate. Without a precision it takes that of the environment, as the real one does."""

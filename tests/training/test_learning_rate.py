@@ -16,6 +16,7 @@ from cllm4rec.corpora.base import Batch, Corpus
 from cllm4rec.training import loop
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.device import make_accelerator
+from cllm4rec.training.hooks import Hooks
 from cllm4rec.training.objective import Objective
 from tests.support.reviewed_books import reviewed_books
 
@@ -85,7 +86,7 @@ def test_steps_grow_linearly_over_the_warm_up_to_the_learning_rate(
     def record_point(record: Any) -> None:
         points.append(net.values().detach().cpu().clone())
 
-    loop.train(net, objectives, config, accelerator, None, lambda: None, record_point)
+    loop.train(net, objectives, config, accelerator, Hooks(on_epoch=record_point))
     steps = torch.stack(points).diff(dim=0)
     sizes = torch.tensor(
         [rate * min(1, (step + 1) / max(1, warmup_steps)) for step in range(7)], dtype=torch.float64
@@ -103,7 +104,7 @@ def test_the_warm_up_counts_steps_of_all_objectives_and_epochs_and_is_the_same_f
     config = TrainConfig(epochs=2, batch_size=3, learning_rate=0.1, warmup_steps=5, patience=99)
     hook = register_optimizer_step_pre_hook(record_rates)
     try:
-        loop.train(Slope(), objectives, config, make_accelerator(), None, lambda: None, lambda record: None)
+        loop.train(Slope(), objectives, config, make_accelerator())
     finally:
         hook.remove()
     assert len(rates) == 2 + 3 + 3

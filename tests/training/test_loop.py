@@ -14,7 +14,8 @@ from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.training import batching
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import EpochRecord
+from cllm4rec.training.hooks import Hooks
+from cllm4rec.training.records import EpochRecord
 from tests.support.training import QUICK, small_dataset
 
 
@@ -69,7 +70,7 @@ def test_warm_up_epochs_read_content_alone_and_are_not_counted() -> None:
     records: list[EpochRecord] = []
     model = CLLM4Rec(CLLM4RecConfig(content_warmup=2))
     config = replace(QUICK, epochs=2)
-    model.fit(small_dataset().train, small_dataset().validation, config, "pretrain", records.append)
+    model.fit(small_dataset().train, small_dataset().validation, config, "pretrain", Hooks(records.append))
     assert ["collaborative" in record.losses for record in records] == [False, False, True, True]
     assert [record.validation is not None for record in records] == [False, False, True, True]
 
@@ -77,10 +78,20 @@ def test_warm_up_epochs_read_content_alone_and_are_not_counted() -> None:
 def test_training_lowers_the_losses() -> None:
     records: list[EpochRecord] = []
     model = CLLM4Rec(CLLM4RecConfig(content_warmup=0))
-    model.fit(small_dataset().train, None, replace(QUICK, epochs=4), "pretrain", records.append)
+    model.fit(small_dataset().train, None, replace(QUICK, epochs=4), "pretrain", Hooks(records.append))
     for name in ("content", "collaborative"):
         values = [record.losses[name] for record in records]
         assert values[-1] < values[0]
+
+
+def test_building_gives_the_network_of_a_fit_without_epochs() -> None:
+    built = CLLM4Rec().build(small_dataset().train, seed=3)
+    fitted = CLLM4Rec().fit(small_dataset().train, None, replace(QUICK, epochs=0, seed=3))
+    assert built.stage == fitted.stage == "pretrain"
+    assert not built.net.training
+    for name, array in built._arrays().items():
+        assert np.array_equal(array, fitted._arrays()[name]), name
+    assert np.isfinite(built.score(np.arange(3), small_dataset().train)).all()
 
 
 def test_training_runs_of_one_seed_are_equal_and_of_two_differ() -> None:

@@ -12,7 +12,7 @@ from cllm4rec.training.losses import multinomial_nll, pull
 N_ROWS, N_CLASSES, WIDTH = 9, 11, 5
 
 
-def example(shown: bool) -> dict[str, Tensor]:
+def example(excluded: bool) -> dict[str, Tensor]:
     """Rows 0 and 4 have several targets (row 4 one of them twice), rows 2, 5 and 8 have none."""
     generator = torch.Generator().manual_seed(0)
     inputs = {
@@ -21,9 +21,9 @@ def example(shown: bool) -> dict[str, Tensor]:
         "rows": torch.tensor([0, 0, 0, 1, 3, 4, 4, 4, 6, 7]),
         "targets": torch.tensor([2, 10, 5, 0, 7, 1, 1, 9, 3, 4]),
     }
-    if shown:
-        inputs["shown_rows"] = torch.tensor([0, 0, 1, 2, 4, 6, 6, 6, 8])
-        inputs["shown"] = torch.tensor([0, 1, 10, 4, 0, 2, 4, 10, 0])
+    if excluded:
+        inputs["excluded_rows"] = torch.tensor([0, 0, 1, 2, 4, 6, 6, 6, 8])
+        inputs["excluded"] = torch.tensor([0, 1, 10, 4, 0, 2, 4, 10, 0])
     return inputs
 
 
@@ -39,27 +39,27 @@ def dense_nll(
     classes: Tensor,
     rows: Tensor,
     targets: Tensor,
-    shown_rows: Tensor | None = None,
-    shown: Tensor | None = None,
+    excluded_rows: Tensor | None = None,
+    excluded: Tensor | None = None,
 ) -> Tensor:
     """The same loss by one dense log-softmax."""
     logits = states @ classes.T
-    if shown_rows is not None and shown is not None:
-        excluded = torch.zeros_like(logits, dtype=torch.bool)
-        excluded[shown_rows, shown] = True
-        logits = logits.masked_fill(excluded, -torch.inf)
+    if excluded_rows is not None and excluded is not None:
+        mask = torch.zeros_like(logits, dtype=torch.bool)
+        mask[excluded_rows, excluded] = True
+        logits = logits.masked_fill(mask, -torch.inf)
     return -logits.log_softmax(dim=1)[rows, targets].sum()
 
 
-@pytest.mark.parametrize("shown", [False, True], ids=["all classes", "shown classes left out"])
+@pytest.mark.parametrize("excluded", [False, True], ids=["all classes", "some classes excluded"])
 @pytest.mark.parametrize("fewest_rows", [1, N_ROWS], ids=["some rows at once", "some classes at once"])
 @pytest.mark.parametrize("rows_at_once", [N_ROWS, 4, 3, 1])
 def test_multinomial_nll_and_gradients_equal_a_dense_float64_reference(
-    shown: bool, rows_at_once: int, fewest_rows: int, monkeypatch: pytest.MonkeyPatch
+    excluded: bool, rows_at_once: int, fewest_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blocked_nll, "LOGITS_AT_ONCE", rows_at_once * N_CLASSES)
     monkeypatch.setattr(blocked_nll, "FEWEST_ROWS", fewest_rows)
-    exact = example(shown)
+    exact = example(excluded)
     for name in ("states", "classes"):
         exact[name].requires_grad_(True)
     expected = dense_nll(**exact)
@@ -112,24 +112,24 @@ def test_multinomial_nll_by_hand() -> None:
     """Two equal logits: the target costs log 2. Without the other class it costs nothing."""
     states, classes = torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 7.0], [3.0, -1.0], [9.0, 9.0]])
     row, target = torch.tensor([0]), torch.tensor([1])
-    left_out = {"shown_rows": torch.tensor([0]), "shown": torch.tensor([2])}
-    loss = multinomial_nll(states, classes, row, target, **left_out)
+    excluded = {"excluded_rows": torch.tensor([0]), "excluded": torch.tensor([2])}
+    loss = multinomial_nll(states, classes, row, target, **excluded)
     assert loss.item() == pytest.approx(math.log(2), rel=1e-6)
-    left_out = {"shown_rows": torch.tensor([0, 0]), "shown": torch.tensor([0, 2])}
-    assert multinomial_nll(states, classes, row, target, **left_out).item() == pytest.approx(0, abs=1e-6)
+    excluded = {"excluded_rows": torch.tensor([0, 0]), "excluded": torch.tensor([0, 2])}
+    assert multinomial_nll(states, classes, row, target, **excluded).item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("logits_at_once", [1 << 21, 1])
 @pytest.mark.parametrize("n_rows", [0, 2])
-def test_a_state_without_targets_adds_nothing_though_all_classes_are_left_out(
+def test_a_state_without_targets_adds_nothing_though_all_classes_are_excluded(
     n_rows: int, logits_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blocked_nll, "LOGITS_AT_ONCE", logits_at_once)
     states, classes = torch.ones(n_rows, 4, requires_grad=True), torch.randn(2, 4, requires_grad=True)
     none = torch.zeros(0, dtype=torch.int64)
     everything = {
-        "shown_rows": torch.arange(n_rows).repeat_interleave(2),
-        "shown": torch.arange(2).repeat(n_rows),
+        "excluded_rows": torch.arange(n_rows).repeat_interleave(2),
+        "excluded": torch.arange(2).repeat(n_rows),
     }
     loss = multinomial_nll(states, classes, none, none, **everything)
     loss.backward()
@@ -140,7 +140,7 @@ def test_a_state_without_targets_adds_nothing_though_all_classes_are_left_out(
 
 @pytest.mark.parametrize("wanted", ["states", "classes"])
 def test_multinomial_nll_gives_the_gradient_of_the_input_that_needs_it(wanted: str) -> None:
-    exact = example(shown=True)
+    exact = example(excluded=True)
     exact[wanted].requires_grad_(True)
     dense_nll(**exact).backward()
     single = in_float32(exact)
@@ -153,7 +153,7 @@ def test_multinomial_nll_gives_the_gradient_of_the_input_that_needs_it(wanted: s
 
 def test_the_gradients_of_a_loss_are_not_given_twice() -> None:
     """They are scaled in place: a second time they would be wrong."""
-    inputs = example(shown=False)
+    inputs = example(excluded=False)
     single = in_float32(inputs)
     for name in ("states", "classes"):
         single[name].requires_grad_(True)
@@ -164,7 +164,7 @@ def test_the_gradients_of_a_loss_are_not_given_twice() -> None:
 
 
 def test_multinomial_nll_is_as_large_without_gradients() -> None:
-    inputs = example(shown=True)
+    inputs = example(excluded=True)
     with torch.no_grad():
         assert multinomial_nll(**inputs).item() == pytest.approx(dense_nll(**inputs).item(), rel=1e-5)
 

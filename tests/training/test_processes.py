@@ -62,11 +62,11 @@ def counted(optimizer, rate):
 
 def noted(net, *arguments):
     state["net"] = net.double()
-    loop.TrainingRun.take_best = lambda course: None
+    loop.TrainingRun.restore_best_weights = lambda run: None
     train(net, *arguments)
     note()
-    on_best = arguments[4]
-    on_best()
+    hooks = arguments[3]
+    hooks.on_best()
 
 loop.train, Optimizer.step = noted, counted
 commands = {"pretrain": pretrain, "finetune": finetune, "evaluate": evaluate, "recommend": recommend}

@@ -1,8 +1,8 @@
-"""Training resumed from a state file ends bit for bit as uninterrupted training."""
+"""Training resumed from a resume file ends bit for bit as uninterrupted training."""
 
 import copy
 import functools
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.training import loop
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.progress import EpochRecord
+from cllm4rec.training.hooks import Hooks
+from cllm4rec.training.records import EpochRecord
 from cllm4rec.training.resume import ResumeFile, Stopped
 from tests.faults.digests import without_clock
 from tests.support.interruption import StopAfter
@@ -50,7 +51,7 @@ def uninterrupted(
     records: list[EpochRecord] = []
     counter = StopAfter(10**9)
     model = model_before(request.param).fit(
-        DATASET.train, DATASET.validation, CONFIG, request.param, records.append, should_stop=counter
+        DATASET.train, DATASET.validation, CONFIG, request.param, Hooks(records.append, should_stop=counter)
     )
     return request.param, model._arrays(), records, 10**9 - counter.left
 
@@ -61,22 +62,21 @@ def test_a_stop_after_any_step_changes_nothing(
 ) -> None:
     stage, expected, records, n_steps = uninterrupted
     assert n_steps > 40
-    state, seen = ResumeFile(tmp_path / "state.safetensors"), []
+    resume_file, seen = ResumeFile(tmp_path / "state.safetensors"), []
     with pytest.raises(Stopped):
         model_before(stage).fit(
             DATASET.train,
             DATASET.validation,
             CONFIG,
             stage,
-            seen.append,
-            state=state,
-            should_stop=StopAfter(1 + int(share * (n_steps - 1))),
+            Hooks(seen.append, should_stop=StopAfter(1 + int(share * (n_steps - 1)))),
+            resume_file=resume_file,
         )
     model = model_before(stage)
     with torch.no_grad():
         for parameter in model._trained().values() if stage == "finetune" else ():
-            parameter.add_(1.0)  # the state replaces the present weights
-    model.fit(DATASET.train, DATASET.validation, CONFIG, stage, seen.append, state=state)
+            parameter.add_(1.0)  # the saved weights replace them
+    model.fit(DATASET.train, DATASET.validation, CONFIG, stage, Hooks(seen.append), resume_file=resume_file)
     assert clockless(seen) == clockless(records)
     for name, array in model._arrays().items():
         assert np.array_equal(array, expected[name]), name
@@ -86,7 +86,7 @@ def test_many_stops_change_nothing(
     uninterrupted: tuple[str, dict[str, np.ndarray], list[EpochRecord], int], tmp_path: Path
 ) -> None:
     stage, expected, records, _ = uninterrupted
-    state, seen, stops = ResumeFile(tmp_path / "state.safetensors"), [], 0
+    resume_file, seen, stops = ResumeFile(tmp_path / "state.safetensors"), [], 0
     while True:
         model = model_before(stage)
         try:
@@ -95,9 +95,8 @@ def test_many_stops_change_nothing(
                 DATASET.validation,
                 CONFIG,
                 stage,
-                seen.append,
-                state=state,
-                should_stop=StopAfter(11),
+                Hooks(seen.append, should_stop=StopAfter(11)),
+                resume_file=resume_file,
             )
             break
         except Stopped:
@@ -112,70 +111,98 @@ def test_the_state_within_an_epoch_is_saved_when_it_is_due(
 ) -> None:
     """Training that is killed within an epoch resumes from the middle of it."""
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
-    state, saved = ResumeFile(tmp_path / "state.safetensors"), []
+    resume_file, saved = ResumeFile(tmp_path / "state.safetensors"), []
     write = ResumeFile.write
 
     def noting(self: ResumeFile, *arguments: Any) -> None:
         write(self, *arguments)
-        described = self.described()
-        assert described is not None
-        saved.append((described["progress"]["epoch"], described["progress"]["step"]))
+        description = self.describe()
+        assert description is not None
+        saved.append((description.progress.epoch, description.progress.step))
         if len(saved) == 5:
             raise MemoryError("killed")
 
     monkeypatch.setattr(ResumeFile, "write", noting)
     with pytest.raises(MemoryError):
-        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, resume_file=resume_file)
     assert saved == [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4)]
     monkeypatch.setattr(ResumeFile, "write", write)
-    resumed = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
+    resumed = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, resume_file=resume_file)
     expected = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG)._arrays()
     assert all(np.array_equal(array, expected[name]) for name, array in resumed._arrays().items())
 
 
 def test_a_state_after_the_last_epoch_ends_at_once_with_the_best_weights(tmp_path: Path) -> None:
     """A kill between the last save and the end: nothing is trained again, and the best epoch is served."""
-    state, records = ResumeFile(tmp_path / "state.safetensors"), []
-    first = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, on_epoch=records.append, state=state)
-    assert records and state.path.is_file(), "the caller that created the file removes it"
+    resume_file, records = ResumeFile(tmp_path / "state.safetensors"), []
+    first = CLLM4Rec().fit(
+        DATASET.train, DATASET.validation, CONFIG, hooks=Hooks(records.append), resume_file=resume_file
+    )
+    assert records and resume_file.path.is_file(), "the caller that created the file removes it"
     again: list[EpochRecord] = []
-    second = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, on_epoch=again.append, state=state)
+    second = CLLM4Rec().fit(
+        DATASET.train, DATASET.validation, CONFIG, hooks=Hooks(again.append), resume_file=resume_file
+    )
     assert again == []
     assert all(np.array_equal(array, first._arrays()[name]) for name, array in second._arrays().items())
 
 
-def set_progress(state: ResumeFile, **changes: Any) -> None:
-    """Change the progress in a state."""
-    described = state.described()
-    assert described is not None
-    described["progress"] |= changes
-    state.save(load_file(state.path), described)
+def description_of(resume_file: ResumeFile) -> dict[str, Any]:
+    """The description in a resume file, as JSON."""
+    description = resume_file.describe()
+    assert description is not None
+    return asdict(description)
+
+
+def set_progress(resume_file: ResumeFile, **changes: Any) -> None:
+    """Change the progress in a resume file."""
+    description = description_of(resume_file)
+    description["progress"] |= changes
+    resume_file.save(load_file(resume_file.path), description)
 
 
 def test_time_spent_before_a_stop_counts(tmp_path: Path) -> None:
-    state, records = ResumeFile(tmp_path / "state.safetensors"), []
+    resume_file, records = ResumeFile(tmp_path / "state.safetensors"), []
     with pytest.raises(Stopped):
-        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(3))
-    set_progress(state, seconds=3600.0)
+        CLLM4Rec().fit(
+            DATASET.train,
+            DATASET.validation,
+            CONFIG,
+            hooks=Hooks(should_stop=StopAfter(3)),
+            resume_file=resume_file,
+        )
+    set_progress(resume_file, seconds=3600.0)
     asked = StopAfter(10**9)
     config = replace(CONFIG, max_minutes=59.0)
     CLLM4Rec().fit(
-        DATASET.train, DATASET.validation, config, on_epoch=records.append, state=state, should_stop=asked
+        DATASET.train,
+        DATASET.validation,
+        config,
+        hooks=Hooks(records.append, should_stop=asked),
+        resume_file=resume_file,
     )
     assert len(records) == 1, "the minutes were used up before"
 
 
 def test_a_stop_in_the_step_in_which_the_time_runs_out_loses_nothing(tmp_path: Path) -> None:
     """The shortened epoch is validated and kept, as without the stop."""
-    config, state = replace(CONFIG, max_minutes=1e-9), ResumeFile(tmp_path / "state.safetensors")
+    config, resume_file = replace(CONFIG, max_minutes=1e-9), ResumeFile(tmp_path / "state.safetensors")
     expected: list[EpochRecord] = []
-    whole = CLLM4Rec().fit(DATASET.train, DATASET.validation, config, on_epoch=expected.append)
+    whole = CLLM4Rec().fit(DATASET.train, DATASET.validation, config, hooks=Hooks(expected.append))
     with pytest.raises(Stopped):
-        CLLM4Rec().fit(DATASET.train, DATASET.validation, config, state=state, should_stop=StopAfter(2))
-    described = state.described()
-    assert described is not None and described["progress"]["late"] and described["progress"]["step"] == 1
+        CLLM4Rec().fit(
+            DATASET.train,
+            DATASET.validation,
+            config,
+            hooks=Hooks(should_stop=StopAfter(2)),
+            resume_file=resume_file,
+        )
+    description = resume_file.describe()
+    assert description is not None and description.progress.late and description.progress.step == 1
     records: list[EpochRecord] = []
-    resumed = CLLM4Rec().fit(DATASET.train, DATASET.validation, config, on_epoch=records.append, state=state)
+    resumed = CLLM4Rec().fit(
+        DATASET.train, DATASET.validation, config, hooks=Hooks(records.append), resume_file=resume_file
+    )
     assert clockless(records) == clockless(expected) and len(records) == 1
     assert all(np.array_equal(array, whole._arrays()[name]) for name, array in resumed._arrays().items())
 
@@ -189,7 +216,7 @@ def test_a_stop_requested_before_validation_takes_effect_before_it(
     monkeypatch.setattr(
         loop.TrainingRun, "step", lambda self, *arguments: (steps.append("step"), step(self, *arguments))[1]
     )
-    state, records = ResumeFile(tmp_path / "state.safetensors"), []
+    resume_file, records = ResumeFile(tmp_path / "state.safetensors"), []
     config = replace(CONFIG, epochs=1)
     CLLM4Rec(CLLM4RecConfig(content_ratio=0)).fit(DATASET.train, DATASET.validation, config)
     n_steps = len(steps)
@@ -198,66 +225,93 @@ def test_a_stop_requested_before_validation_takes_effect_before_it(
             DATASET.train,
             DATASET.validation,
             config,
-            on_epoch=records.append,
-            state=state,
-            should_stop=StopAfter(n_steps + 2),
+            hooks=Hooks(records.append, should_stop=StopAfter(n_steps + 2)),
+            resume_file=resume_file,
         )
-    described = state.described()
-    assert described is not None and described["progress"]["step"] == n_steps and records == []
+    description = resume_file.describe()
+    assert description is not None and description.progress.step == n_steps and records == []
     steps.clear()
     CLLM4Rec(CLLM4RecConfig(content_ratio=0)).fit(
-        DATASET.train, DATASET.validation, config, on_epoch=records.append, state=state
+        DATASET.train, DATASET.validation, config, hooks=Hooks(records.append), resume_file=resume_file
     )
     assert steps == [] and len(records) == 1 and records[0].validation is not None
 
 
 def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
-    state = ResumeFile(tmp_path / "state.safetensors")
+    resume_file = ResumeFile(tmp_path / "state.safetensors")
     with pytest.raises(Stopped):
-        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(2))
-    described = state.described() or {}
-    state.save(load_file(state.path), described | {"format_version": 99})
+        CLLM4Rec().fit(
+            DATASET.train,
+            DATASET.validation,
+            CONFIG,
+            hooks=Hooks(should_stop=StopAfter(2)),
+            resume_file=resume_file,
+        )
+    resume_file.save(load_file(resume_file.path), description_of(resume_file) | {"format_version": 99})
     with pytest.raises(ValueError, match="format_version 99 is unknown"):
-        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, resume_file=resume_file)
 
 
 def test_a_state_that_lacks_a_weight_is_refused(tmp_path: Path) -> None:
-    state = ResumeFile(tmp_path / "state.safetensors")
+    resume_file = ResumeFile(tmp_path / "state.safetensors")
     with pytest.raises(Stopped):
-        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(2))
-    kept = {name: t for name, t in load_file(state.path).items() if name != "now.content.users.weight"}
-    state.save(kept, state.described() or {})
+        CLLM4Rec().fit(
+            DATASET.train,
+            DATASET.validation,
+            CONFIG,
+            hooks=Hooks(should_stop=StopAfter(2)),
+            resume_file=resume_file,
+        )
+    kept = {name: t for name, t in load_file(resume_file.path).items() if name != "now.content.users.weight"}
+    resume_file.save(kept, description_of(resume_file))
     with pytest.raises(ValueError, match="does not fit the network"):
-        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, resume_file=resume_file)
 
 
 def test_training_that_diverges_leaves_no_state_that_would_lead_there_again(tmp_path: Path) -> None:
-    state = ResumeFile(tmp_path / "state.safetensors")
+    resume_file = ResumeFile(tmp_path / "state.safetensors")
     config = replace(CONFIG, learning_rate=1e30, warmup_steps=0)
     with pytest.raises(ValueError, match="training diverged"):
-        CLLM4Rec().fit(DATASET.train, DATASET.validation, config, state=state)
-    assert not state.path.exists()
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, config, resume_file=resume_file)
+    assert not resume_file.path.exists()
 
 
 def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
-    state = ResumeFile(tmp_path / "state.safetensors", {"training": {"seed": 0}})
+    resume_file = ResumeFile(tmp_path / "state.safetensors", {"training": {"seed": 0}})
     with pytest.raises(Stopped):
-        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(2))
+        CLLM4Rec().fit(
+            DATASET.train,
+            DATASET.validation,
+            CONFIG,
+            hooks=Hooks(should_stop=StopAfter(2)),
+            resume_file=resume_file,
+        )
     with pytest.raises(ValueError, match="training is not as it was"):
         CLLM4Rec().fit(
-            DATASET.train, DATASET.validation, CONFIG, state=replace(state, about={"training": {"seed": 1}})
+            DATASET.train,
+            DATASET.validation,
+            CONFIG,
+            resume_file=replace(resume_file, shared={"training": {"seed": 1}}),
         )
     reversed_titles = DATASET.items.with_columns(title=pl.col("title").str.reverse())
     with pytest.raises(ValueError, match="tokenizer is not as it was"):
-        CLLM4Rec().fit(replace(DATASET, items=reversed_titles).train, DATASET.validation, CONFIG, state=state)
+        CLLM4Rec().fit(
+            replace(DATASET, items=reversed_titles).train, DATASET.validation, CONFIG, resume_file=resume_file
+        )
 
 
 @pytest.mark.parametrize("keep", [0, 7, 200, 5000])
 def test_a_damaged_state_is_refused_in_one_line(keep: int, tmp_path: Path) -> None:
-    state = ResumeFile(tmp_path / "state.safetensors")
+    resume_file = ResumeFile(tmp_path / "state.safetensors")
     with pytest.raises(Stopped):
-        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state, should_stop=StopAfter(2))
-    state.path.write_bytes(state.path.read_bytes()[:keep])
+        CLLM4Rec().fit(
+            DATASET.train,
+            DATASET.validation,
+            CONFIG,
+            hooks=Hooks(should_stop=StopAfter(2)),
+            resume_file=resume_file,
+        )
+    resume_file.path.write_bytes(resume_file.path.read_bytes()[:keep])
     with pytest.raises(ValueError, match="is damaged") as ended:
-        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, state=state)
+        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, resume_file=resume_file)
     assert "\n" not in str(ended.value)

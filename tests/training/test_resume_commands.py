@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,9 +58,9 @@ def prepared_run(stage: str, whole: Path, run: Path) -> Path:
     if stage == "finetune":
         shutil.copytree(whole, run)
         shutil.rmtree(run / "finetune")
-        about = RunFolder(run).about
-        del about["stages"]["finetune"]
-        write_text(run / "run.json", signed_text(about))
+        description = RunFolder(run).description
+        del description.stages["finetune"]
+        write_text(run / "run.json", signed_text(description))
         RunFolder(run).forget("finetune", 0)
     return run
 
@@ -69,11 +70,11 @@ def check_equal(run: Path, whole: Path, stage: str) -> None:
     weights, expected_weights = (folder / stage / "model.safetensors" for folder in (run, whole))
     assert weights.read_bytes() == expected_weights.read_bytes()
     resumed, expected = (
-        [without_clock(line) for line in RunFolder(folder).metrics() if line["stage"] == stage]
+        [without_clock(line.as_json()) for line in RunFolder(folder).metrics() if line.stage == stage]
         for folder in (run, whole)
     )
     assert resumed == expected
-    assert RunFolder(run).about["stages"][stage] == RunFolder(whole).about["stages"][stage]
+    assert RunFolder(run).description.stages[stage] == RunFolder(whole).description.stages[stage]
     if stage == "finetune":
         lists = [load(folder).recommend(np.arange(DATASET.n_users), DATASET) for folder in (run, whole)]
         assert np.array_equal(lists[0].items, lists[1].items)
@@ -83,7 +84,12 @@ def check_equal(run: Path, whole: Path, stage: str) -> None:
 
 def n_epochs(run: Path, stage: str) -> int:
     """Number of lines of metrics of the stage."""
-    return sum(line["stage"] == stage for line in RunFolder(run).metrics())
+    return sum(line.stage == stage for line in RunFolder(run).metrics())
+
+
+def recorded_training(run: Path, stage: str) -> dict[str, Any]:
+    """Settings of training in run.json."""
+    return RunFolder(run).description.stages[stage].training or {}
 
 
 def wait_for_epoch(process: subprocess.Popen[str], run: Path, stage: str, n: int) -> None:
@@ -96,7 +102,7 @@ def wait_for_epoch(process: subprocess.Popen[str], run: Path, stage: str, n: int
 
 
 def wait_for_state(process: subprocess.Popen[str], run: Path, stage: str) -> None:
-    while process.poll() is None and not RunFolder(run).state(stage).path.is_file():
+    while process.poll() is None and not RunFolder(run).resume_file(stage).path.is_file():
         time.sleep(0.01)
 
 
@@ -121,8 +127,8 @@ def test_a_signal_ends_a_command_after_its_step_and_prints_how_to_resume(
     command = last.split("go on with: ")[1]
     folder_flag = "--output" if stage == "pretrain" else "--run"
     assert command == f"python -m cllm4rec.{stage} {folder_flag} '{run}' --resume"
-    described = RunFolder(run).state(stage).described()
-    assert described is not None and described["progress"]["epoch"] >= 2
+    description = RunFolder(run).resume_file(stage).describe()
+    assert description is not None and description.progress.epoch >= 2
     call(stage, *resume_flags(stage, run))
     check_equal(run, whole, stage)
 
@@ -147,9 +153,9 @@ def test_three_kills_at_random_moments_change_nothing(
         process.kill()
         process.wait()
         assert process.returncode == -signal.SIGKILL, "it ended before it was killed"
-        described = RunFolder(run).state(stage).described()
-        assert described is not None, "a whole state exists at any moment"
-        RunFolder(run).about, RunFolder(run).metrics()
+        description = RunFolder(run).resume_file(stage).describe()
+        assert description is not None, "a whole state exists at any moment"
+        RunFolder(run).description, RunFolder(run).metrics()
         arguments = resume_flags(stage, run)
     call(stage, *arguments)
     check_equal(run, whole, stage)
@@ -197,8 +203,8 @@ def test_a_run_resumes_in_its_first_precision(
 
 def test_an_interrupted_stage_is_not_restarted(interrupted: Path, data: Path) -> None:
     message = refusal("pretrain", *flags("pretrain", data, interrupted))
-    assert "holds an interrupted pretrain: go on with --resume" in message
-    assert RunFolder(interrupted).state("pretrain").described() is not None
+    assert "holds an interrupted pretrain: give --resume" in message
+    assert RunFolder(interrupted).resume_file("pretrain").describe() is not None
 
 
 def test_a_run_is_not_resumed_on_a_dataset_prepared_again(interrupted: Path, tmp_path: Path) -> None:
@@ -231,15 +237,15 @@ def test_resume_begins_where_nothing_was_begun(data: Path, whole: Path, tmp_path
 def test_a_run_killed_before_its_first_state_restarts_with_its_settings(
     interrupted: Path, whole: Path, data: Path
 ) -> None:
-    RunFolder(interrupted).state("pretrain").remove()
+    RunFolder(interrupted).resume_file("pretrain").remove()
     pretrain.main(resume_flags("pretrain", interrupted))
     check_equal(interrupted, whole, "pretrain")
 
 
 def test_an_interrupted_stage_without_a_state_may_restart(interrupted: Path, data: Path) -> None:
-    RunFolder(interrupted).state("pretrain").remove()
+    RunFolder(interrupted).resume_file("pretrain").remove()
     pretrain.main(["--dataset", str(data), "--output", str(interrupted), "--epochs", "1"])
-    assert RunFolder(interrupted).about["stages"]["pretrain"]["training"]["epochs"] == 1
+    assert recorded_training(interrupted, "pretrain")["epochs"] == 1
     assert RunFolder(interrupted).ended("pretrain")
 
 
@@ -267,16 +273,16 @@ def test_a_state_left_by_a_stage_that_has_ended_does_not_count(whole: Path, tmp_
     """A kill before the state's removal affects neither finetuning again nor its result."""
     run = tmp_path / "run"
     shutil.copytree(whole, run)
-    RunFolder(run).state("finetune").path.write_bytes(b"left")
+    RunFolder(run).resume_file("finetune").path.write_bytes(b"left")
     finetune.main(["--run", str(run), "--epochs", "1"])
-    assert RunFolder(run).about["stages"]["finetune"]["training"]["epochs"] == 1
-    assert not RunFolder(run).state("finetune").path.exists()
+    assert recorded_training(run, "finetune")["epochs"] == 1
+    assert not RunFolder(run).resume_file("finetune").path.exists()
 
 
 def test_a_dataset_that_has_moved_is_asked_for(interrupted: Path) -> None:
-    about = RunFolder(interrupted).about
-    about["dataset"]["path"] = str(interrupted / "nowhere")
-    write_text(interrupted / "run.json", signed_text(about))
+    description = RunFolder(interrupted).description
+    moved = replace(description.dataset, path=str(interrupted / "nowhere"))
+    write_text(interrupted / "run.json", signed_text(replace(description, dataset=moved)))
     assert "say where with --dataset" in refusal("pretrain", *resume_flags("pretrain", interrupted))
 
 

@@ -120,18 +120,20 @@ def test_two_processes_that_read_other_rows_keep_the_same_table() -> None:
     for step, both_reads in enumerate(zip(reads(4)[:200], reads(5)[:200], strict=True)):
         for (rows, slopes), optimizer in zip(both_reads, optimizers, strict=True):
             (optimizer.net.table(rows) * slopes).sum().backward()
-            optimizer.take_rows()
+            optimizer.collect_row_gradients()
             (alone(rows) * slopes).sum().backward()
-        total = coalesced([gradient for optimizer in optimizers for gradient in optimizer._parts["table"]])
+        total = coalesced(
+            [gradient for optimizer in optimizers for gradient in optimizer._row_gradients["table"]]
+        )
         for optimizer in optimizers:
             optimizer.accelerator = SimpleNamespace(num_processes=2)
             optimizer._exchanged = lambda gradient, total=total: total
-            optimizer.gather_rows()
+            optimizer.sum_row_gradients()
             optimizer.step(rate_of(step))
         alone.weight.grad = coalesced([alone.weight.grad])
         row_adam.step(rate_of(step))
         alone.weight.grad = None
-    for adam in (row_adam, *(optimizer.rows["table"] for optimizer in optimizers)):
+    for adam in (row_adam, *(optimizer.row_adams["table"] for optimizer in optimizers)):
         adam.apply_missed_steps()
     assert torch.equal(shared[0].weight, shared[1].weight)
     torch.testing.assert_close(shared[0].weight, alone.weight, rtol=0, atol=1e-6)
@@ -145,7 +147,7 @@ def test_tables_of_several_processes_start_as_that_of_the_first(monkeypatch: pyt
     assert torch.equal(table.weight, first)
 
 
-def test_a_loaded_state_resumes_bit_for_bit() -> None:
+def test_loaded_moments_resume_bit_for_bit() -> None:
     weights = torch.randn(N_ROWS, WIDTH, generator=torch.Generator().manual_seed(1))
     table = table_of(weights)
     adam = RowAdam(table)
@@ -159,11 +161,11 @@ def test_a_loaded_state_resumes_bit_for_bit() -> None:
             table.weight.grad = None
 
     make(table, adam, range(20))
-    saved, kept = copy.deepcopy(adam.state()), table.weight.detach().clone()
+    saved, kept = copy.deepcopy(adam.moments()), table.weight.detach().clone()
     make(table, adam, range(20, 40))
     again = table_of(kept)
     other = RowAdam(again)
-    other.load(saved)
+    other.load_moments(saved)
     make(again, other, range(20, 40))
     adam.apply_missed_steps()
     other.apply_missed_steps()
@@ -182,6 +184,25 @@ def test_a_sum_of_two_gradients_has_each_row_once_in_either_order() -> None:
     assert both.indices().tolist() == [[1, 3, 8]]
     assert both.values().tolist() == [[0, 2], [0, 2], [0, 1]]
     assert torch.equal(both.to_dense(), turned.to_dense())
+
+
+def test_a_closed_optimiser_leaves_the_table_alone() -> None:
+    """All rows are up to date, and a later lookup changes none."""
+    table = table_of(torch.ones(N_ROWS, WIDTH))
+    adam = RowAdam(table)
+    for rows in (torch.tensor([0, 1]), torch.tensor([2])):
+        table(rows).sum().backward()  # type: ignore[no-untyped-call]
+        assert table.weight.grad is not None
+        table.weight.grad = coalesced([table.weight.grad])
+        adam.step(0.1)
+        table.weight.grad = None
+    behind = table.weight.detach().clone()
+    adam.close()
+    assert (table.weight[:2] != behind[:2]).all(), "these rows missed the second step"
+    adam.n_steps += 1
+    closed = table.weight.detach().clone()
+    table(torch.arange(N_ROWS))
+    assert torch.equal(table.weight, closed)
 
 
 def dense_tables(made: Callable[..., None]) -> Callable[..., None]:

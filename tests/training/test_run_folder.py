@@ -15,7 +15,8 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import load
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import EpochRecord
+from cllm4rec.training.records import EpochRecord
+from cllm4rec.training.run_description import StageSettings
 from cllm4rec.training.run_folder import RunFolder
 from tests.support.training import small_dataset
 
@@ -66,10 +67,10 @@ def test_run_json_of_a_one_stage_system_holds_its_chosen_settings(tmp_path: Path
     small_dataset().save(tmp_path / "data")
     data, run = str(tmp_path / "data"), str(tmp_path / "run")
     pretrain.main(["--system", "ease", "--dataset", data, "--output", run])
-    about = RunFolder.open(tmp_path / "run").about
-    assert about["system"] == "ease"
-    regularization = about["stages"]["pretrain"]["system"]["regularization"]
-    assert regularization > 0
+    description = RunFolder.open(tmp_path / "run").description
+    assert description.system == "ease"
+    regularization = description.stages["pretrain"].system["regularization"]
+    assert isinstance(regularization, float) and regularization > 0
     assert load(tmp_path / "run").config.regularization == regularization
 
 
@@ -145,9 +146,9 @@ def test_a_run_with_weights_is_never_overwritten(copied: Path, tmp_path: Path) -
 def test_a_repeated_stage_replaces_only_its_metrics(copied: Path) -> None:
     run = RunFolder.open(copied)
     record = EpochRecord(0, {"recommend": 1.0}, {}, {}, 0.5, 1.0, 10.0, True)
-    run.begin_stage("finetune", system={}, training={})
+    run.begin_stage("finetune", StageSettings(system={}, training={}))
     run.record("finetune", record)
-    run.begin_stage("finetune", system={}, training={})
+    run.begin_stage("finetune", StageSettings(system={}, training={}))
     run.record("finetune", record)
-    assert [line["stage"] for line in run.metrics()] == ["pretrain"] * 3 + ["finetune"]
-    assert set(run.about["stages"]) == {"pretrain", "finetune"}
+    assert [line.stage for line in run.metrics()] == ["pretrain"] * 3 + ["finetune"]
+    assert set(run.description.stages) == {"pretrain", "finetune"}

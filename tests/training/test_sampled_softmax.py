@@ -20,17 +20,17 @@ def inputs(n_rows: int = 6, seed: int = 0) -> dict[str, Tensor]:
         "classes": torch.randn(N_ITEMS, WIDTH, generator=generator),
         "rows": torch.tensor([0, 0, 1, 2, 2, 2, 4, 5]),
         "targets": torch.tensor([3, 9, 3, 0, 1, 29, 7, 12]),
-        "shown_rows": torch.tensor([0, 2, 2, 3, 5]),
-        "shown": torch.tensor([5, 6, 8, 3, 28]),
+        "excluded_rows": torch.tensor([0, 2, 2, 3, 5]),
+        "excluded": torch.tensor([5, 6, 8, 3, 28]),
     }
 
 
 def by_hand(given: dict[str, Tensor], sample: list[int], log_p: Tensor) -> Tensor:
-    """Target by target: the negative log share among the target and the sample without shown items."""
+    """Target by target: the negative log share among the target and the sample without excluded items."""
     total = torch.zeros((), dtype=torch.float64)
     for row, target in zip(given["rows"].tolist(), given["targets"].tolist(), strict=True):
-        shown = given["shown"][given["shown_rows"] == row].tolist()
-        others = [item for item in sample if item != target and item not in shown]
+        excluded = given["excluded"][given["excluded_rows"] == row].tolist()
+        others = [item for item in sample if item != target and item not in excluded]
         among = torch.tensor([target, *others], dtype=torch.int64)
         logits = given["classes"][among] @ given["states"][row] - log_p[among]
         total = total - logits.log_softmax(0)[0]
@@ -47,8 +47,8 @@ def test_the_loss_and_its_gradients_by_hand(sample: list[int]) -> None:
     states, classes = (given[name].clone().requires_grad_() for name in ("states", "classes"))
     drawn = torch.tensor(sample)
     known = DrawnClasses(drawn, classes[drawn], log_p[drawn].float())
-    shown, rows, targets = (given["shown_rows"], given["shown"]), given["rows"], given["targets"]
-    loss = sampled_nll(states, known, classes[targets], rows, targets, log_p[targets].float(), *shown)
+    excluded, rows, targets = (given["excluded_rows"], given["excluded"]), given["rows"], given["targets"]
+    loss = sampled_nll(states, known, classes[targets], rows, targets, log_p[targets].float(), *excluded)
     (3 * loss).backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     torch.testing.assert_close(states.grad.double(), exact["states"].grad, rtol=1e-4, atol=1e-5)
@@ -60,9 +60,9 @@ def test_a_sample_of_all_classes_is_the_exact_softmax() -> None:
     given = inputs()
     every, none = torch.arange(N_ITEMS), torch.zeros(N_ITEMS)
     known, targets = DrawnClasses(every, given["classes"], none), given["targets"]
-    rows, shown = given["rows"], (given["shown_rows"], given["shown"])
+    rows, excluded = given["rows"], (given["excluded_rows"], given["excluded"])
     wanted = given["classes"][targets]
-    sampled = sampled_nll(given["states"], known, wanted, rows, targets, none[targets], *shown)
+    sampled = sampled_nll(given["states"], known, wanted, rows, targets, none[targets], *excluded)
     assert sampled.item() == pytest.approx(multinomial_nll(**given).item(), rel=1e-6)
 
 

@@ -54,7 +54,7 @@ def start() -> tuple[Any, list[Objective]]:
     for table in (model.net.collaborative, model.net.content):
         table.users.sparse = False  # a shard of a table has no sparse gradient
     objectives = [
-        objective for stage in model.stages for objective in model._objectives(dataset.train, stage, TRAINING)
+        objective for stage in model.stages for objective in model.objectives(dataset.train, stage, TRAINING)
     ]
     by_name = {objective.name: objective for objective in objectives}
     return model.net.double(), [by_name[name] for name in ORDER]

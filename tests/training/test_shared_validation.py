@@ -27,7 +27,7 @@ import numpy as np
 from accelerate import Accelerator
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.neural import shared_validation
+from cllm4rec.models.validation import shared_validation
 
 class Recording:
     asked = []

@@ -69,7 +69,7 @@ class CLLM4Rec(LanguageRecommender):
             seed=seed,
         )
 
-    def _objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
+    def objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
         options = self._options(config.seed)
         collaborative = CollaborativeCorpus(train.interactions, self.tokenizer, options)
         n_collaborative = collaborative.lengths.sum()

@@ -185,7 +185,7 @@ class RSLLM(LanguageRecommender):
         self._latest_writer = (items, self.config, writer)
         return writer
 
-    def _objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
+    def objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
         settings, groups = self.config, title_groups(train.items)
         options = RSLLMCorpusOptions(
             context=self.net.backbone.context,

@@ -78,7 +78,7 @@ class SequentialRecommender(NeuralRecommender):
             check_shapes(lambda: self._new_net(len(self.item_ids)), shapes)
         return self._new_net(len(self.item_ids))
 
-    def _objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
+    def objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
         return [Objective("next item", NextItemCorpus(train.interactions, self.config.length, config.seed))]
 
     @torch.no_grad()

@@ -40,7 +40,7 @@ def test_held_out_items_are_in_no_history() -> None:
     held_out = dataset.only("validation", "test").interactions
     pairs = set(zip(held_out.users.tolist(), held_out.items.tolist(), strict=True))
     for stage in trained_model().stages:
-        for objective in trained_model()._objectives(dataset.train, stage, QUICK):
+        for objective in trained_model().objectives(dataset.train, stage, QUICK):
             corpus = objective.corpus
             if not isinstance(corpus, CollaborativeCorpus | RecommendationCorpus):
                 continue

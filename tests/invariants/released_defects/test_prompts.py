@@ -85,7 +85,7 @@ def test_truncation_keeps_the_query_when_scoring(monkeypatch: pytest.MonkeyPatch
 def test_items_are_reordered_and_examples_shuffled_in_pretraining() -> None:
     objectives = {
         objective.name: objective
-        for objective in trained_model()._objectives(small_dataset().train, "pretrain", QUICK)
+        for objective in trained_model().objectives(small_dataset().train, "pretrain", QUICK)
     }
     corpus = objectives["collaborative"].corpus
     assert isinstance(corpus, CollaborativeCorpus)

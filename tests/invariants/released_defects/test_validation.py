@@ -16,10 +16,11 @@ import torch
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import measure
-from cllm4rec.models import neural
+from cllm4rec.models import neural, validation
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
-from cllm4rec.training.loop import EpochRecord
+from cllm4rec.training.hooks import Hooks
+from cllm4rec.training.records import EpochRecord
 from cllm4rec.training.run_folder import RunFolder
 from tests.support.released_defects import small_dataset, trained_model
 from tests.support.systems import QUICK
@@ -52,7 +53,7 @@ def test_best_weights_are_chosen_by_validation_not_training_loss(monkeypatch: py
         records.append(record)
         after_epoch.append(model.net.collaborative.whole())
 
-    model.fit(dataset.train, dataset.validation, replace(QUICK, epochs=4), "pretrain", on_epoch)
+    model.fit(dataset.train, dataset.validation, replace(QUICK, epochs=4), "pretrain", Hooks(on_epoch))
     training_losses = [record.losses["collaborative"] for record in records]
     assert int(np.argmin(training_losses)) == 3, "the training loss falls to the end"
     assert torch.equal(model.net.collaborative.whole(), after_epoch[1])
@@ -85,9 +86,9 @@ def test_validation_is_shared_among_ranks(n_ranks: int, monkeypatch: pytest.Monk
     def run(rank: int) -> None:
         accelerator: Any = SimpleNamespace(process_index=rank, num_processes=n_ranks)
         scorer: Any = scorers[rank]
-        values[rank] = neural.shared_validation(scorer, dataset.train, dataset.validation, accelerator)
+        values[rank] = validation.shared_validation(scorer, dataset.train, dataset.validation, accelerator)
 
-    monkeypatch.setattr(neural, "gather_object", gather)
+    monkeypatch.setattr(validation, "gather_object", gather)
     ranks = [threading.Thread(target=run, args=(rank,), name=str(rank)) for rank in range(n_ranks)]
     for thread in ranks:
         thread.start()
@@ -106,7 +107,7 @@ import json, os, sys
 from accelerate import Accelerator
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import load
-from cllm4rec.models.neural import shared_validation
+from cllm4rec.models.validation import shared_validation
 
 model, dataset = load(sys.argv[1]), Dataset.load(sys.argv[2])
 asked, score = [], model.score

@@ -14,7 +14,6 @@ from cllm4rec.models.cllm4rec import initialisation
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.initialisation import als_factors
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
-from cllm4rec.training.config import TrainConfig
 from tests.support.backbones import save_backbone
 from tests.support.worlds import taste_dataset
 
@@ -87,6 +86,6 @@ def test_an_item_without_training_events_starts_at_the_scale_of_the_others(
     part = np.where(dataset.interactions.items == held_out, 2, dataset.part).astype(np.uint8)
     train = replace(dataset, part=part).train
     model = CLLM4Rec(CLLM4RecConfig(backbone=str(save_backbone(tmp_path, "llama", titled=True)), start=start))
-    model.fit(train, None, TrainConfig(epochs=0), "pretrain")
+    model.build(train)
     norms = model.net.collaborative.whole().norm(dim=1)
     assert norms[train.n_users + held_out] > 0.05 * norms.median()

@@ -15,10 +15,10 @@ def test_a_step_moves_the_items_that_it_read_and_no_others() -> None:
     world = taste_world(0, n_users=60, n_items=N_ITEMS)
     dataset = build_dataset(world.events, world.items)
     model = CLLM4Rec(CLLM4RecConfig(sampled=3, content_ratio=0.0))
-    before = CLLM4Rec(model.config).fit(dataset.train, None, TrainConfig(epochs=0)).net.collaborative.whole()
+    before = CLLM4Rec(model.config).build(dataset.train).net.collaborative.whole()
+    model.build(dataset.train)
     for stage in model.stages:
-        model.fit(dataset.train, None, TrainConfig(epochs=0), stage)
-        (objective,) = model._objectives(dataset.train, stage, TrainConfig())
+        (objective,) = model.objectives(dataset.train, stage, TrainConfig())
         batch = objective.corpus.batch(np.arange(2), 0, 5)
         assert len(batch.sample.items) <= 3
         model.net.zero_grad()
@@ -36,8 +36,8 @@ def test_batches_of_one_step_share_its_sample() -> None:
     world = taste_world(0, n_users=60, n_items=N_ITEMS)
     dataset = build_dataset(world.events, world.items)
     model = CLLM4Rec(CLLM4RecConfig(sampled=8, content_ratio=0.0))
-    model.fit(dataset.train, None, TrainConfig(epochs=0))
-    corpus = model._objectives(dataset.train, "pretrain", TrainConfig())[0].corpus
+    model.build(dataset.train)
+    corpus = model.objectives(dataset.train, "pretrain", TrainConfig())[0].corpus
     groups = [np.arange(3), np.arange(3, 9), np.arange(9, 12)]
     first, second, third = corpus.batches(groups, 1, [4, 4, 5])
     assert torch.equal(first.sample.items, second.sample.items)

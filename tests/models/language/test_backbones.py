@@ -1,7 +1,6 @@
 """Backbones given as a folder, frozen and tuned: training, saving, loading."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,8 @@ from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.models.language.backbone import load_backbone
 from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.loop import EpochRecord
+from cllm4rec.training.hooks import NO_HOOKS, Hooks
+from cllm4rec.training.records import EpochRecord
 from tests.support.backbones import ARCHITECTURES, fingerprint, save_backbone, small_dataset
 from tests.support.systems import fit_stages
 from tests.support.worlds import taste_dataset
@@ -33,9 +33,9 @@ ID_TABLES = {
 TRAINING = TrainConfig(epochs=4, batch_size=8, warmup_steps=2, learning_rate=1e-2)
 
 
-def fit(folder: Path, tune: str, on_epoch: Callable[[EpochRecord], None] = lambda record: None) -> CLLM4Rec:
+def fit(folder: Path, tune: str, hooks: Hooks = NO_HOOKS) -> CLLM4Rec:
     model = CLLM4Rec(CLLM4RecConfig(backbone=str(folder), tune=tune))
-    return fit_stages(model, small_dataset(), TRAINING, on_epoch)
+    return fit_stages(model, small_dataset(), TRAINING, hooks)
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -50,7 +50,7 @@ def test_a_backbone_by_folder_trains_and_scores_the_same_after_saving(
     architecture: str, tune: str, tmp_path: Path
 ) -> None:
     records: list[EpochRecord] = []
-    model = fit(save_backbone(tmp_path / "backbone", architecture, titled=True), tune, records.append)
+    model = fit(save_backbone(tmp_path / "backbone", architecture, titled=True), tune, Hooks(records.append))
     for name in ("collaborative", "recommend"):
         values = [record.losses[name] for record in records if name in record.losses]
         assert len(values) == TRAINING.epochs
@@ -94,7 +94,7 @@ def test_a_frozen_backbone_stays_bit_identical(frozen: tuple[CLLM4Rec, Path]) ->
 def test_the_id_tables_of_a_frozen_backbone_are_trained(frozen: tuple[CLLM4Rec, Path]) -> None:
     model, _ = frozen
     untrained = CLLM4Rec(model.config)
-    untrained.fit(small_dataset().train, None, TrainConfig(epochs=0), "pretrain")
+    untrained.build(small_dataset().train)
     for name in ("collaborative", "content"):
         assert not torch.equal(getattr(model.net, name).whole(), getattr(untrained.net, name).whole())
 

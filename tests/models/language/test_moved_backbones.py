@@ -199,10 +199,12 @@ def test_an_interrupted_run_is_resumed_with_a_backbone_that_moved(
     def stop(*_: Any) -> None:
         raise Stopped
 
-    take_best = loop.TrainingRun.take_best
+    restore = loop.TrainingRun.restore_best_weights
     whole = pretrained_run(data, folder, tmp_path / "whole", "--epochs", 2)
     monkeypatch.setattr(
-        loop.TrainingRun, "take_best", lambda course: take_best(course) if course.at.epoch < 2 else stop()
+        loop.TrainingRun,
+        "restore_best_weights",
+        lambda run: restore(run) if run.progress.epoch < 2 else stop(),
     )
     with pytest.raises((Stopped, SystemExit)):
         pretrained_run(data, folder, tmp_path / "run", "--epochs", 2)

@@ -84,7 +84,7 @@ def test_an_item_without_a_title_is_no_answer_in_words(monkeypatch: pytest.Monke
     untitled = ["book-0000", "book-0001"]
     title = pl.when(pl.col("item_id").is_in(untitled)).then(pl.lit("")).otherwise("title").alias("title")
     dataset = build_dataset(world.events, world.items.with_columns(title), split="leave-last-out")
-    model = untrained().fit(dataset.train, None, TrainConfig(epochs=0))
+    model = untrained().build(dataset.train)
     numbers = dataset.item_ids.index(untitled, "item")
     shown = np.array([[*numbers, 5, 6]])
     assert model.choose(np.array([0]), shown, dataset.train, "likelihood")[0] >= 2
@@ -95,6 +95,6 @@ def test_an_item_without_a_title_is_no_answer_in_words(monkeypatch: pytest.Monke
 
 def test_answers_in_words_are_refused_where_there_are_no_titles() -> None:
     dataset = build_dataset(taste_world(1, n_users=20, n_items=30, n_events=8).events, split="leave-last-out")
-    model = untrained(prompt="ids").fit(dataset.train, None, TrainConfig(epochs=0))
+    model = untrained(prompt="ids").build(dataset.train)
     with pytest.raises(ValueError, match="the items have none: choose by scores"):
         model.choose(np.array([0]), np.array([[1, 2]]), dataset.train, "likelihood")

@@ -127,10 +127,10 @@ def test_a_dataset_without_titles_is_refused_before_the_sequential_recommender_i
 def test_a_refused_finetuning_leaves_the_earlier_one_unchanged(trained_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(trained_folder / "run", tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
-    before = (folder.about, sorted(file.name for file in folder.path.iterdir()))
+    before = (folder.description, sorted(file.name for file in folder.path.iterdir()))
     with pytest.raises(ValueError, match="candidates are asked for"):
         finetune.main(["--run", str(folder.path), "--candidates", "60"])
-    assert (folder.about, sorted(file.name for file in folder.path.iterdir())) == before
+    assert (folder.description, sorted(file.name for file in folder.path.iterdir())) == before
     assert folder.ended("finetune")
 
 

@@ -11,7 +11,6 @@ from cllm4rec.data.candidates import title_groups
 from cllm4rec.models.rsllm.config import FORMS
 from cllm4rec.models.rsllm.net import mean_states
 from cllm4rec.training import blocked_nll
-from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.losses import item_contrast, user_contrast
 from tests.support.rsllm import QUICK, sasrec, small_dataset, untrained
 
@@ -88,8 +87,8 @@ def test_mean_states_of_titles_by_hand() -> None:
 @pytest.mark.parametrize(("setting", "gone"), [("alpha", "C_item"), ("beta", "C_user"), (None, None)])
 def test_each_contrastive_loss_can_be_switched_off(setting: str | None, gone: str | None) -> None:
     settings = {} if setting is None else {setting: 0.0}
-    model = untrained(**settings).fit(small_dataset().train, None, TrainConfig(epochs=0))
-    (objective,) = model._objectives(small_dataset().train, "finetune", QUICK)
+    model = untrained(**settings).build(small_dataset().train)
+    (objective,) = model.objectives(small_dataset().train, "finetune", QUICK)
     terms = model.net(objective.name, objective.corpus.batch(np.arange(8), 0))
     assert set(terms) == {"answer", "C_item", "C_user"} - {gone}
 
@@ -98,8 +97,8 @@ def test_each_contrastive_loss_can_be_switched_off(setting: str | None, gone: st
 def test_a_batch_is_the_sum_of_its_micro_batches(form: str) -> None:
     """Micro-batches and processes give the sums of a whole batch, whatever the padding."""
     model = untrained(prompt=form, negatives=20, hard=3)
-    model.fit(small_dataset().train, None, TrainConfig(epochs=0))
-    (objective,) = model._objectives(small_dataset().train, "finetune", QUICK)
+    model.build(small_dataset().train)
+    (objective,) = model.objectives(small_dataset().train, "finetune", QUICK)
     examples = np.arange(24)
     whole = model.net(objective.name, objective.corpus.batch(examples, 1, 5))
     micro_batches = [objective.corpus.batch(chunk, 1, 5) for chunk in np.array_split(examples, 5)]
@@ -109,8 +108,8 @@ def test_a_batch_is_the_sum_of_its_micro_batches(form: str) -> None:
 
 
 def test_projecting_the_items_of_a_step_gives_what_projecting_all_gives() -> None:
-    model = untrained(negatives=20, hard=3).fit(small_dataset().train, None, TrainConfig(epochs=0))
-    (objective,) = model._objectives(small_dataset().train, "finetune", QUICK)
+    model = untrained(negatives=20, hard=3).build(small_dataset().train)
+    (objective,) = model.objectives(small_dataset().train, "finetune", QUICK)
     batch = objective.corpus.batch(np.arange(24), 1, 5)
     items, n_text_tokens, n_items = batch.items, model.tokenizer.n_text_tokens, small_dataset().n_items
     assert len(items) < n_items
@@ -129,11 +128,11 @@ def test_projecting_the_items_of_a_step_gives_what_projecting_all_gives() -> Non
 
 
 def test_hard_negatives_are_the_top_unseen_items_of_the_sequential_recommender() -> None:
-    model = untrained(negatives=20, hard=4).fit(small_dataset().train, None, TrainConfig(epochs=0))
+    model = untrained(negatives=20, hard=4).build(small_dataset().train)
     hard, train = model._hard_negatives(small_dataset().train), small_dataset().train
     for user in range(train.n_users):
         assert not set(hard[user].tolist()) & set(train.interactions.history(user).tolist())
     expected = sasrec().recommend(np.arange(train.n_users), train, 4).items
     np.testing.assert_array_equal(hard, expected)
-    all_contrasted = untrained(negatives=60).fit(train, None, TrainConfig(epochs=0))
+    all_contrasted = untrained(negatives=60).build(train)
     assert all_contrasted._hard_negatives(train).shape == (80, 0)

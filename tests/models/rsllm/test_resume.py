@@ -30,10 +30,10 @@ def test_a_sequential_recommender_trained_with_other_settings_is_refused(
         pretrain.main(flags)
     inner = RunFolder(tmp_path / "run" / "sasrec")
     # the limit is that of each training
-    assert inner.about["under_way"]["pretrain"]["training"]["max_minutes"] == 9
-    with pytest.raises(ValueError, match="interrupted pretrain: go on with --resume"):
+    assert (inner.description.under_way["pretrain"].training or {})["max_minutes"] == 9
+    with pytest.raises(ValueError, match="interrupted pretrain: give --resume"):
         pretrain.main(flags)
-    inner.state("pretrain").remove()
+    inner.resume_file("pretrain").remove()
     with pytest.raises(ValueError, match="was trained with --seed 0, not 5"):
         pretrain.main([*flags, "--seed", "5"])
 

@@ -62,7 +62,7 @@ def test_the_state_of_a_history_does_not_depend_on_the_candidates(n: int) -> Non
 
 
 def test_the_projector_starts_as_an_isometry() -> None:
-    model = untrained().fit(small_dataset().train, None, TrainConfig(epochs=0))
+    model = untrained().build(small_dataset().train)
     table, embeddings = model.net.projected().detach(), model.net.items.detach()
     torch.testing.assert_close(table @ table.T, embeddings @ embeddings.T, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(embeddings.numpy(), sasrec().net.items.detach().numpy())
@@ -71,7 +71,7 @@ def test_the_projector_starts_as_an_isometry() -> None:
 
 
 def test_stage_1_trains_the_language_model_and_nothing_else() -> None:
-    model = untrained().fit(small_dataset().train, None, TrainConfig(epochs=0))
+    model = untrained().build(small_dataset().train)
     before = {name: p.detach().clone() for name, p in model.net.named_parameters()}
     model = untrained().fit(small_dataset().train, None, QUICK)
     moved = {name for name, p in model.net.named_parameters() if not torch.equal(p, before[name])}
@@ -104,8 +104,8 @@ def test_data_of_users_with_one_training_event_are_refused() -> None:
 def test_titles_are_needed_except_for_id_only_prompts() -> None:
     dataset = cycle_dataset()
     with pytest.raises(ValueError, match="with `items`, or set `prompt` to ids"):
-        RSLLM().fit(dataset.train, None, TrainConfig(epochs=0))
-    model = RSLLM(RSLLMConfig(prompt="ids")).fit(dataset.train, None, TrainConfig(epochs=0))
+        RSLLM().build(dataset.train)
+    model = RSLLM(RSLLMConfig(prompt="ids")).build(dataset.train)
     assert model.score(np.array([0]), dataset.train).shape == (1, 20)
 
 
@@ -125,11 +125,11 @@ def test_titles_of_items_without_training_events_reach_neither_vocabulary_nor_pr
     monkeypatch.setattr(
         backbone, "train_bpe", lambda texts: train_bpe([read.append(text) or text for text in texts])
     )
-    model = untrained(candidates=20).fit(dataset.train, None, TrainConfig(epochs=0))
+    model = untrained(candidates=20).build(dataset.train)
     assert read
     assert not any("Qyzzq" in text for text in read)
     for stage in model.stages:
-        (objective,) = model._objectives(dataset.train, stage, QUICK)
+        (objective,) = model.objectives(dataset.train, stage, QUICK)
         batch = objective.corpus.batch(np.arange(60), 0)
         words = batch.tokens[batch.mask & (batch.tokens < model.tokenizer.n_text_tokens)]
         assert "Qyzzq" not in model.tokenizer.decode(words.tolist())
@@ -164,7 +164,7 @@ def test_adapters_without_their_library_are_refused_in_one_line(
         importlib.util, "find_spec", lambda name, *rest: None if name == "peft" else real(name, *rest)
     )
     with pytest.raises(ValueError, match=r"pip install 'cllm4rec\[lora\]'"):
-        untrained(backbone=str(llama)).fit(small_dataset().train, None, TrainConfig(epochs=0))
+        untrained(backbone=str(llama)).build(small_dataset().train)
 
 
 def test_nothing_is_learned_from_shuffled_histories() -> None:

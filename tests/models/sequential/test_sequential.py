@@ -79,7 +79,7 @@ def test_every_item_but_the_first_is_predicted_from_those_before_it() -> None:
 
 
 def test_gru4rec_computes_in_the_dtype_of_its_weights_under_autocast() -> None:
-    model = GRU4Rec().fit(cycle_dataset().train, None, TrainConfig(epochs=0))
+    model = GRU4Rec().build(cycle_dataset().train)
     batch = item_sequences(Ragged.from_lists([np.array([1, 2, 3])]))
     found = []
     model.net.recurrent.register_forward_hook(lambda module, inputs, states: found.append(states[0]))

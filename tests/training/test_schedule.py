@@ -1,0 +1,25 @@
+"""The schedule of a stage, by hand."""
+
+import pytest
+
+from cllm4rec.training.schedule import is_validated, total_epochs, warmup_factor
+
+
+def test_the_learning_rate_rises_to_its_peak_and_stays() -> None:
+    assert [warmup_factor(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert warmup_factor(0, 0) == warmup_factor(0, 1) == 1.0
+
+
+def test_the_warm_up_adds_epochs_to_a_stage_that_has_any() -> None:
+    assert (total_epochs(3, 2), total_epochs(3, 0), total_epochs(0, 2)) == (5, 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "validate_every", "expected"),
+    [(9, 3, [0, 3, 6, 8]), (7, 3, [0, 3, 6]), (2, 5, [0, 1]), (1, 1, [0]), (0, 1, [])],
+)
+def test_the_first_and_the_last_epoch_are_validated(
+    epochs: int, validate_every: int, expected: list[int]
+) -> None:
+    validated = [epoch for epoch in range(-2, epochs) if is_validated(epoch, epochs, validate_every)]
+    assert validated == expected
