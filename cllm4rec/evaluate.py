@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from cllm4rec.commands.entry import n_launched, run, say
-from cllm4rec.commands.flags import parse
-from cllm4rec.commands.options import BACKBONE_FLAG, VERIFY
+from cllm4rec.commands.flags import CommandLine
+from cllm4rec.commands.stage_settings import BACKBONE, DATASET, VERIFY
 from cllm4rec.data.splits import input_events
 from cllm4rec.files.writing import check_file, check_table_name, write_table, write_text
 from cllm4rec.models import load
+from cllm4rec.settings import setting
 from cllm4rec.training.run_folder import RunFolder
 
 
@@ -20,45 +22,51 @@ from cllm4rec.training.run_folder import RunFolder
 class EvaluateOptions:
     """Flags of evaluate."""
 
-    run: str = field(metadata={"help": "run folder"})
-    split: str = field(
-        default="test",
-        metadata={"help": "which held-out events to find, from training events and histories (test in splits in time: from "
-                          "validation events too); known events are masked",
-                  "choices": ["validation", "test"]},
-    )  # fmt: skip
-    candidates: int | None = field(
-        default=None,
-        metadata={"ge": 2,
-                  "help": "choose among so many items, one held out and the others at random; all if not given"},
-    )  # fmt: skip
-    draws: int = field(
-        default=5,
-        metadata={"ge": 1, "lt": 1_000_001, "help": "sets of candidates for each held-out event"},
+    run: str = setting(metavar="FOLDER", help="run folder")
+    split: str = setting(
+        "test",
+        choices=["validation", "test"],
+        help=(
+            "held-out events to predict; the input is the training events and histories, and for test in "
+            "splits in time the validation events too; known items are left out"
+        ),
     )
-    by: str = field(
-        default="scores",
-        metadata={"help": "how a candidate is chosen: scores; rsllm also by likelihood of the titles, or by generation of one",
-                  "choices": ["scores", "likelihood", "generation"]},
-    )  # fmt: skip
-    seed: int = field(default=0, metadata={"ge": 0, "help": "seed of the candidates"})
-    json: str | None = field(default=None, metadata={"help": "also write the result to this file"})
-    per_user: str | None = field(
-        default=None, metadata={"help": "write each user's values here (.parquet, .csv or .jsonl)"}
+    candidates: int | None = setting(
+        None,
+        ge=2,
+        help=(
+            "rank this many items for each held-out event, its item and random others; by default the full "
+            "catalogue"
+        ),
     )
-    dataset: str | None = field(default=None, metadata={"help": "the run's dataset, if it has moved"})
-    verify: bool = field(default=False, metadata=VERIFY)
-    backbone: str | None = field(default=None, metadata=BACKBONE_FLAG)
+    draws: int = setting(5, ge=1, lt=1_000_001, help="candidate sets per held-out event")
+    by: str = setting(
+        "scores",
+        choices=["scores", "likelihood", "generation"],
+        help=(
+            "how a candidate is chosen: by scores; for rsllm also by likelihood of the titles, or by "
+            "generation of one"
+        ),
+    )
+    seed: int = setting(0, ge=0, help="seed of the candidate sets")
+    json: str | None = setting(None, metavar="FILE", help="also write the result to this file")
+    per_user: str | None = setting(
+        None, metavar="FILE", help="write the metrics of each user to this file (.parquet, .csv or .jsonl)"
+    )
+    dataset: str | None = setting(None, metavar="FOLDER", help=DATASET)
+    verify: bool = setting(False, help=VERIFY)
+    backbone: str | None = setting(None, metavar="FOLDER", help=BACKBONE)
 
 
 def main(argv: Sequence[str]) -> None:
-    (options,) = parse("evaluate", "Measure a run on held-out events.", [EvaluateOptions], argv)
-    from cllm4rec.evaluation import (  # once the flags are right: torch takes seconds
-        AMONG_CANDIDATES,
-        PROTOCOL,
-        measure,
-    )
+    with CommandLine("evaluate", argv) as line:
+        (options,) = line.parse("Measure a run on held-out events.", [EvaluateOptions])
+        _check(options)
+        _evaluate(options)
 
+
+def _check(options: EvaluateOptions) -> None:
+    """Refuse what cannot be measured or written."""
     if n_launched() > 1:
         raise ValueError(
             f"evaluate measures in one process, and WORLD_SIZE is {n_launched()}: start it without a launcher"
@@ -67,46 +75,53 @@ def main(argv: Sequence[str]) -> None:
         check_table_name(options.per_user)
     if options.json:
         check_file(options.json)
+    if options.candidates is None and options.by != "scores":
+        raise ValueError(f"`by={options.by}` chooses among candidates: say how many with `candidates`")
+
+
+def _evaluate(options: EvaluateOptions) -> None:
+    # Imported once the flags are right: torch takes seconds.
+    from cllm4rec.evaluation import AMONG_CANDIDATES, PROTOCOL, measure
+
     folder = RunFolder.open(options.run)
     dataset = folder.dataset(options.dataset)
-    model = load(options.run, verify=options.verify, backbone=options.backbone)
+    model = load(folder, verify=options.verify, backbone=options.backbone)
     seen = input_events(dataset, options.split)
     masked = dataset.seen if options.split == "validation" else dataset.only("train", "validation", "history")
     held_out = dataset.validation if options.split == "validation" else dataset.test
     if not len(held_out.interactions):
         raise ValueError(f"the dataset has no {options.split} events: prepare it with a split to measure")
-    how = {"candidates": options.candidates, "draws": options.draws, "seed": options.seed, "by": options.by}
-    if options.candidates is None and options.by != "scores":
-        raise ValueError(f"--by {options.by} chooses among candidates: say how many with --candidates")
-    result = measure(model, seen, held_out, masked, **how)
-    protocol = PROTOCOL if options.candidates is None else AMONG_CANDIDATES.format(**how)
-    n = len(result.users)
-    stage, given = (
-        folder.stage_folder().name,
-        "training" if seen is dataset.seen else "training and validation",
-    )
-    what = "users" if options.candidates is None else "events"
+    choice: dict[str, Any] = {
+        "candidates": options.candidates,
+        "draws": options.draws,
+        "seed": options.seed,
+        "by": options.by,
+    }
+    result = measure(model, seen, held_out, masked, **choice)
+    protocol = PROTOCOL if options.candidates is None else AMONG_CANDIDATES.format(**choice)
+    input_name = "training" if seen is dataset.seen else "training and validation"
+    n, unit = len(result.users), "users" if options.candidates is None else "events"
     say(
-        f"{model.name} after {stage}, on {options.split}: {n:,} {what}, {dataset.n_items:,} items "
-        f"({protocol}; input: {given} events)"
+        f"{model.name} after {folder.stage_folder().name}, on {options.split}: {n:,} {unit}, "
+        f"{dataset.n_items:,} items ({protocol}; input: {input_name} events)"
     )
     if result.n_without_history:
-        say(f"  {result.n_without_history:,} further {what} have no history to go by and are left out")
+        say(f"  {result.n_without_history:,} further {unit} have no history and are left out")
     for name, value in result.metrics.items():
         say(f"  {name:<14} {value:.4f}")
-    say(f"  {n / result.seconds:,.0f} {what}/s, {result.seconds:.1f} s")
+    say(f"  {n / result.seconds:,.0f} {unit}/s, {result.seconds:.1f} s")
     if options.json:
-        described = {
+        described: dict[str, Any] = {
             "system": model.name,
-            "dataset": folder.description.dataset.path if options.dataset is None else options.dataset,
+            "dataset": options.dataset or folder.description.dataset.path,
             "split": options.split,
             "protocol": protocol,
-            "input": given,
-            f"n_{what}": n,
+            "input": input_name,
+            f"n_{unit}": n,
             "n_items": dataset.n_items,
             "metrics": result.metrics,
             "seconds": result.seconds,
-            f"{what}_per_second": n / result.seconds,
+            f"{unit}_per_second": n / result.seconds,
         }
         write_text(Path(options.json), json.dumps(described, indent=2) + "\n")
     if options.per_user:

@@ -1,92 +1,80 @@
 """Finetune a pretrained run to recommend: python -m cllm4rec.finetune --help"""
 
+import argparse
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
+from cllm4rec.commands import stage_settings
 from cllm4rec.commands.entry import log, run, say
-from cllm4rec.commands.flags import flag_given, flag_value, parse
-from cllm4rec.commands.options import (
-    DRY_RUN,
-    as_flags,
-    check_unchanged,
-    moved_folders,
-    settings_before,
-    stage_defaults,
-    training_lock,
-    with_whole_paths,
-)
+from cllm4rec.commands.flags import CommandLine
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import load_stage, system_config
 from cllm4rec.models.config import SystemConfig
+from cllm4rec.settings import setting
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.run_folder import RunFolder
 
 
 @dataclass
 class FinetuneOptions:
-    """Flags of finetune beside those of the system and of training."""
+    """Flags of finetune besides those of the system and of training."""
 
-    run: str = field(metadata={"help": "run folder written by pretrain"})
-    dataset: str | None = field(default=None, metadata={"help": "the run's dataset, if it has moved"})
-    dry_run: bool = field(default=False, metadata=DRY_RUN)
-    resume: bool = field(
-        default=False,
-        metadata={"help": "resume an interrupted finetuning; then only --run is needed. Without one, begin"},
+    run: str = setting(metavar="FOLDER", help="run folder, written by pretrain")
+    dataset: str | None = setting(None, metavar="FOLDER", help=stage_settings.DATASET)
+    dry_run: bool = setting(False, help=stage_settings.DRY_RUN)
+    resume: bool = setting(
+        False,
+        help="resume an interrupted finetuning, which needs --run only; start it if it was never started",
     )
 
 
 def main(argv: Sequence[str]) -> None:
-    path = flag_value(argv, "--run")
-    if path is None:  # --help, or an error
-        classes = [FinetuneOptions, system_config("cllm4rec"), TrainConfig]
-        parse(
-            "finetune",
-            "Finetune a run to recommend.",
-            classes,
-            argv,
-            stage_defaults("cllm4rec", "finetune", None),
-        )
-    with training_lock(argv, path or ""):
-        _main(argv, path or "")
+    with CommandLine("finetune", argv) as line:
+        typed = line.peek(FinetuneOptions)
+        # Without --run this prints --help, or refuses the flags.
+        if typed.run is None:
+            defaults = stage_settings.stage_defaults("cllm4rec", "finetune", None)
+            classes: list[type[Any]] = [FinetuneOptions, system_config("cllm4rec"), TrainConfig]
+            line.parse("Finetune a run to recommend.", classes, defaults)
+        with stage_settings.training_lock(typed.run, typed.dry_run):
+            _finetune(line, typed)
 
 
-def _main(argv: Sequence[str], path: str) -> None:
+def _finetune(line: CommandLine, typed: argparse.Namespace) -> None:
     """The command, while no other process trains in the folder."""
-    folder = RunFolder.open(path)
+    folder = RunFolder.open(typed.run)
     description = folder.description
-    name = description.system
-    settings = system_config(name)
-    if "finetune" not in settings.training:
-        say(f"{name} is fitted in one stage, by pretrain: there is nothing to finetune")
+    system = description.system
+    config_class = system_config(system)
+    if "finetune" not in config_class.training:
+        say(f"{system} is fitted in one stage, by pretrain: there is nothing to finetune")
         return
-    resumed = settings_before(folder, "finetune") if flag_given(argv, "--resume") else None
-    if resumed is None:
+    before = stage_settings.recorded_settings(folder, "finetune") if typed.resume else None
+    if before is None:
         folder.refuse_interrupted("finetune")
-    folder.stage_folder("pretrain")  # there are weights
+    # Raises if there are no weights.
+    folder.stage_folder("pretrain")
     if not folder.ended("pretrain"):
-        log.info("pretraining has not ended: finetuning goes on from its best epoch so far")
-    pretrained = description.stages["pretrain"]
-    before, seed = pretrained.system, (pretrained.training or {})["seed"]
-    defaults = resumed or stage_defaults(name, "finetune", description.preset) | before | {"seed": seed}
-    classes = [FinetuneOptions, settings, TrainConfig]
-    options, config, training = parse("finetune", f"Finetune {name} to recommend.", classes, argv, defaults)
-    config, moved = moved_folders(before, with_whole_paths(config))
-    for setting in settings.fixed_after_pretraining:
-        if getattr(config, setting) != before[setting]:
-            raise ValueError(
-                f"--{setting} was settled by pretraining ({before[setting]}): pretrain anew to change it"
-            )
-    if resumed is not None:
-        check_unchanged(resumed, config, training)
-        if folder.ended("finetune"):
-            folder.resume_file("finetune").remove()  # left by a process that was killed in its last moment
-            log.info("%s: finetuning has ended, there is nothing to resume", path)
+        log.info("pretraining has not ended: finetuning starts from its best epoch so far")
+    pretrained, pretraining = stage_settings.settings_of(folder, "pretrain", description.stages["pretrain"])
+    defaults = stage_settings.stage_defaults(system, "finetune", description.preset)
+    defaults |= stage_settings.merged([pretrained]) | {"seed": pretraining.seed}
+    if before is not None:
+        defaults = stage_settings.merged(before)
+    classes: list[type[Any]] = [FinetuneOptions, config_class, TrainConfig]
+    options, config, training = line.parse(f"Finetune {system} to recommend.", classes, defaults)
+    config, moved = stage_settings.moved_folders(pretrained, stage_settings.with_absolute_paths(config))
+    pretrained.check_finetuning(config)
+    if before is not None:
+        stage_settings.check_unchanged(before, [config, training])
+        if stage_settings.has_ended(folder, "finetune"):
             return
     if "sequential" in moved:
-        raise ValueError("the run holds its sequential recommender: leave --sequential out")
+        raise ValueError("the run holds its sequential recommender: leave `sequential` out")
     dataset = folder.dataset(options.dataset)
-    _train(folder, dataset, config, training, options.dry_run, resumed is not None, moved.get("backbone"))
+    _train(folder, dataset, config, training, options.dry_run, before is not None, moved.get("backbone"))
 
 
 def _train(
@@ -98,12 +86,23 @@ def _train(
     resumed: bool,
     backbone: str | None,
 ) -> None:
-    """Finetune, or say what it would take; `backbone`: where that of the run is, if it has moved."""
+    """Finetune, or print what it would take.
+
+    Args:
+        folder: the run.
+        dataset: the data.
+        config: settings of the system.
+        training: settings of training.
+        dry_run: whether nothing is trained.
+        resumed: whether finetuning was begun before.
+        backbone: folder of the backbone, if it has moved.
+    """
     from cllm4rec.commands.stages import dry_run_stage, run_stage
     from cllm4rec.models.neural import NeuralRecommender
     from cllm4rec.training.device import make_accelerator
 
-    accelerator = make_accelerator()  # chooses the process's own GPU, onto which the model is loaded
+    # Before the model is loaded, as it chooses the GPU of this process.
+    accelerator = make_accelerator()
     model = load_stage(folder, "pretrain", backbone)
     assert isinstance(model, NeuralRecommender)
     model.set_config(config)
@@ -111,13 +110,14 @@ def _train(
         dry_run_stage(model, "finetune", dataset, training, accelerator)
         return
     if not resumed:
-        folder.resume_file("finetune").remove()  # left by a process killed in its last moment
+        # A process that was killed at the very end leaves it.
+        folder.resume_file("finetune").remove()
         if folder.ended("finetune"):
             log.info(
                 "%s: the finetuning that is there is replaced after the first epoch of this one", folder.path
             )
-    again = as_flags({} if backbone is None else {"backbone": backbone})
-    how_to_resume = f"python -m cllm4rec.finetune --run {shlex.quote(str(folder.path))} --resume{again}"
+    moved = stage_settings.typed_flags({} if backbone is None else {"backbone": backbone})
+    how_to_resume = f"python -m cllm4rec.finetune --run {shlex.quote(str(folder.path))} --resume{moved}"
     run_stage(model, "finetune", dataset, training, folder, accelerator, how_to_resume)
 
 

@@ -1,8 +1,8 @@
-"""Top-k lists from a run, with the ids and titles put in: python -m cllm4rec.recommend --help"""
+"""Write top-k lists of a run, with external ids and titles: python -m cllm4rec.recommend --help"""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,128 +10,150 @@ import numpy as np
 import polars as pl
 
 from cllm4rec.commands.entry import log, n_launched, run, say
-from cllm4rec.commands.flags import parse
-from cllm4rec.commands.options import BACKBONE_FLAG, VERIFY
+from cllm4rec.commands.flags import CommandLine
+from cllm4rec.commands.stage_settings import BACKBONE, DATASET, VERIFY
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.folders import replace_folder
 from cllm4rec.files.writing import check_table_name, write_table
+from cllm4rec.list_filters import ListFilters, excluded_items, read_ids
 from cllm4rec.models import load
+from cllm4rec.settings import setting
 from cllm4rec.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from cllm4rec.models.base import Recommendations
 
-BATCH_SIZE = 512  # users that are scored at a time
+USERS_AT_ONCE = 512
 
 
 @dataclass
 class RecommendOptions:
-    """Flags of recommend. One of --users, --users-file and --all says for whom."""
+    """Flags of recommend. Exactly one of --users, --users-file and --all names the users."""
 
-    run: str = field(metadata={"help": "run folder"})
-    users: str | None = field(
-        default=None, metadata={"help": "user ids with commas between; ids that hold one: --users-file"}
+    run: str = setting(metavar="FOLDER", help="run folder")
+    users: str | None = setting(
+        None, metavar="IDS", help="user ids separated by commas; ids that contain a comma need --users-file"
     )
-    users_file: str | None = field(default=None, metadata={"help": "file of user ids, one a line"})
-    all: bool = field(default=False, metadata={"help": "all users of the dataset"})
-    k: int = field(default=20, metadata={"ge": 1, "help": "items for each user"})
-    output: str | None = field(
-        default=None,
-        metadata={"help": "file to write (.parquet, .csv or .jsonl); under a launcher a folder of parts (.parquet). Else "
-                          "standard output"},
-    )  # fmt: skip
-    dataset: str | None = field(default=None, metadata={"help": "the run's dataset, if it has moved"})
-    verify: bool = field(default=False, metadata=VERIFY)
-    backbone: str | None = field(default=None, metadata=BACKBONE_FLAG)
+    users_file: str | None = setting(None, metavar="FILE", help="file of user ids, one per line")
+    all: bool = setting(False, help="all users of the dataset")
+    k: int = setting(20, ge=1, help="maximum length of a list")
+    output: str | None = setting(
+        None,
+        metavar="FILE",
+        help=(
+            "file to write (.parquet, .csv or .jsonl), standard output by default; under a launcher a "
+            "folder (named .parquet) with a file for each process"
+        ),
+    )
+    dataset: str | None = setting(None, metavar="FOLDER", help=DATASET)
+    verify: bool = setting(False, help=VERIFY)
+    backbone: str | None = setting(None, metavar="FOLDER", help=BACKBONE)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Lists to make.
+
+    Attributes:
+        options: the flags.
+        folder: the run.
+        dataset: input events, and ids.
+        users: user numbers (n,).
+        excluded: bool (n_items,), items that no list may hold.
+    """
+
+    options: RecommendOptions
+    folder: RunFolder
+    dataset: Dataset
+    users: np.ndarray
+    excluded: np.ndarray
 
 
 def main(argv: Sequence[str]) -> None:
-    (options,) = parse(
-        "recommend", "Top-k lists from a run; known items are left out.", [RecommendOptions], argv
+    with CommandLine("recommend", argv) as line:
+        description = "Write top-k lists of a run, without the items of each user's events."
+        options, filters = line.parse(description, [RecommendOptions, ListFilters])
+        # Several processes write a folder.
+        if options.output and n_launched() == 1:
+            check_table_name(options.output)
+        folder = RunFolder.open(options.run)
+        dataset = folder.dataset(options.dataset)
+        users = _users(options, dataset)
+        request = Request(options, folder, dataset, users, excluded_items(filters, dataset.item_ids))
+        if n_launched() > 1:
+            _write_shares(request)
+            return
+        table = _table(request, users)
+        if options.output:
+            write_table(table, options.output)
+            log.info("%s rows for %s users -> %s", f"{len(table):,}", f"{len(users):,}", options.output)
+        else:
+            say(table.write_csv(separator="\t").rstrip("\n"))
+
+
+def _table(request: Request, users: np.ndarray) -> pl.DataFrame:
+    """The lists of some of the users (B,)."""
+    options, dataset = request.options, request.dataset
+    model = load(request.folder, verify=options.verify, backbone=options.backbone)
+    batches = model.recommend_batches(
+        users, dataset, options.k, USERS_AT_ONCE, excluded_items=request.excluded
     )
-    if options.output and n_launched() == 1:  # several processes write a folder
-        check_table_name(options.output)
-    dataset = RunFolder.open(options.run).dataset(options.dataset)
-    users = _users(options, dataset)
-    if n_launched() > 1:
-        _write_parts(options, dataset, users)
-        return
-    table = _table(options, dataset, users)
-    if options.output:
-        write_table(table, options.output)
-        log.info("%s rows for %s users -> %s", f"{len(table):,}", f"{len(users):,}", options.output)
-    else:
-        say(table.write_csv(separator="\t").rstrip("\n"))
+    return pl.concat([recommendation_table(batch, dataset) for batch in batches])
 
 
-def _table(options: RecommendOptions, dataset: Dataset, users: np.ndarray) -> pl.DataFrame:
-    model = load(options.run, verify=options.verify, backbone=options.backbone)
-    batches = model.recommend_batches(users, dataset, options.k, BATCH_SIZE)
-    return pl.concat([recommendation_table(part, dataset) for part in batches])
+def _write_shares(request: Request) -> None:
+    """Under a launcher, each process writes the lists of a contiguous share of the users into one folder.
 
-
-def _write_parts(options: RecommendOptions, dataset: Dataset, users: np.ndarray) -> None:
-    """Under a launcher: each process recommends for a stretch of the users and writes its part of the table, a folder.
-
-    BatchGroup hold whole batches, so that they are, one behind the other, what one process writes.
+    Shares consist of whole batches, so that the files together equal the table that one process writes.
     """
     from accelerate.utils import broadcast_object_list
 
     from cllm4rec.training.device import make_accelerator
 
-    if Path(options.output or "").suffix != ".parquet":
+    output, users = Path(request.options.output or ""), request.users
+    if output.suffix != ".parquet":
         raise ValueError(
-            "several processes write a part each: name their folder with --output, ending in .parquet"
+            "several processes write a file each: name their folder with `output`, ending in .parquet"
         )
-    output, state = Path(options.output or ""), make_accelerator()  # which also chooses the process's own GPU
-    n_batches = -(-len(users) // BATCH_SIZE)
-    first, end = (n_batches * (state.process_index + i) // state.num_processes * BATCH_SIZE for i in (0, 1))
+    # This also chooses the GPU of the process.
+    state = make_accelerator()
+    n_batches = -(-len(users) // USERS_AT_ONCE)
+    bounds = [n_batches * (state.process_index + i) // state.num_processes for i in (0, 1)]
+    share = users[bounds[0] * USERS_AT_ONCE : bounds[1] * USERS_AT_ONCE]
     with replace_folder(output, "part-00000.parquet") if state.is_main_process else nullcontext() as new:
-        (folder,) = broadcast_object_list([str(new)])  # of the main process, which made it
-        table = _table(options, dataset, users[first:end])
+        # The main process made the folder and tells the others its name.
+        (folder,) = broadcast_object_list([str(new)])
+        table = _table(request, share)
         table.write_parquet(Path(folder) / f"part-{state.process_index:05d}.parquet")
         state.wait_for_everyone()
     log.info(
-        "part %d of %d: %s users -> %s",
-        state.process_index,
-        state.num_processes,
-        f"{min(end, len(users)) - first:,}",
-        output,
+        "file %d of %d: %s users -> %s", state.process_index, state.num_processes, f"{len(share):,}", output
     )
 
 
 def _users(options: RecommendOptions, dataset: Dataset) -> np.ndarray:
-    """Numbers of the users asked for."""
-    given = [options.users is not None, options.users_file is not None, options.all]
-    if sum(given) != 1:
-        raise ValueError("say for whom with one of --users A,B, --users-file FILE and --all")
+    """Numbers of the users asked for, (B,)."""
+    if [options.users is not None, options.users_file is not None, options.all].count(True) != 1:
+        raise ValueError("name the users with one of --users A,B, --users-file FILE and --all")
     if options.all:
         return np.arange(dataset.n_users)
-    if options.users is not None:
-        ids = options.users.split(",")
-    else:
-        if not Path(options.users_file or "").is_file():
-            raise ValueError(f"{options.users_file}: there is no such file")
-        try:
-            ids = [
-                line for line in Path(options.users_file or "").read_text("utf-8-sig").splitlines() if line
-            ]
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{options.users_file}: not UTF-8 text: {error}") from error
-        if not ids:
-            raise ValueError(f"{options.users_file}: the file names no user")
+    if options.users_file is None:
+        return dataset.user_ids.index(str(options.users).split(","), "user")
+    ids = read_ids(options.users_file)
+    if not ids:
+        raise ValueError(f"{options.users_file}: the file names no user")
     return dataset.user_ids.index(ids, "user")
 
 
-def recommendation_table(part: "Recommendations", dataset: Dataset) -> pl.DataFrame:
-    """Rows user_id, item_id, rank (from 1), score, and title where there is one; places without an item are left out."""
-    rows, ranks = np.nonzero(part.items >= 0)
-    items = part.items[rows, ranks]
+def recommendation_table(lists: "Recommendations", dataset: Dataset) -> pl.DataFrame:
+    """Rows user_id, item_id, rank (from 1), score, title if there is one; ranks without item are left out."""
+    rows, ranks = np.nonzero(lists.items >= 0)
+    items = lists.items[rows, ranks]
     columns = {
-        "user_id": dataset.user_ids.names(part.users[rows]),
+        "user_id": dataset.user_ids.names(lists.users[rows]),
         "item_id": dataset.item_ids.names(items),
         "rank": ranks + 1,
-        "score": part.scores[rows, ranks],
+        "score": lists.scores[rows, ranks],
     }
     if "title" in dataset.items.columns:
         columns["title"] = dataset.items["title"].gather(items)

@@ -18,12 +18,13 @@ BELOW: dict[str, set[str]] = {  # layer -> the layers that it may import from, b
     "files": {"messages"},
     "data": {"messages", "files"},
     "corpora": {"messages", "files", "data"},
+    "list_filters": {"settings", "messages", "files", "data"},
     "ranking": set(),
     "metrics": set(),
     "evaluation": {"data", "ranking", "metrics"},
     "training": {"settings", "messages", "files", "data", "corpora", "evaluation"},
     "models": {"settings", "messages", "files", "data", "corpora", "ranking", "evaluation", "training"},
-    "commands": {"settings", "messages", "files", "data", "evaluation", "training", "models"},
+    "commands": {"settings", "messages", "files", "data", "list_filters", "evaluation", "training", "models"},
 }
 LINES_A_FILE, LINES_A_FUNCTION = 300, 60
 

@@ -14,13 +14,13 @@ log = logging.getLogger("cllm4rec")
 
 
 def say(line: str = "") -> None:
-    """A line of a command's result, on standard output."""
+    """Print a line of a command's result on standard output."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 def n_launched() -> int:
-    """Processes that torchrun or `accelerate launch` started, this one among them."""
+    """Number of processes that torchrun or `accelerate launch` started, this one included."""
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
@@ -30,7 +30,7 @@ def is_main_process() -> bool:
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
-    """Run a command: a user's mistake ends in one line on standard error and exit status 2."""
+    """Run a command; a user's mistake ends in one line on standard error and exit status 2."""
     try:
         _run(main)
     finally:
@@ -40,16 +40,19 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 def _run(main: Callable[[Sequence[str]], None]) -> None:
     _prepare_streams()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("httpx", "huggingface_hub"):  # they report each request, and each try of one
+    # They log every request, and every attempt of one.
+    for name in ("httpx", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
     keep_freed_memory()
     try:
         main(sys.argv[1:])
-        _part()
-    except SystemExit:  # stopped by a signal, all processes together
-        _part()
+        _leave_group()
+    except SystemExit:
+        # A signal stopped all processes together.
+        _leave_group()
         raise
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+    except BrokenPipeError:
+        # The reader of the output has ended, as `head` does.
         sys.stderr.close()
     except KeyboardInterrupt:
         sys.exit(130)
@@ -58,14 +61,15 @@ def _run(main: Callable[[Sequence[str]], None]) -> None:
         if line is None:
             raise
         sys.stderr.write(f"error: {line}\n")
-        if lost_process(error):  # whose group cannot be left in good order any more
+        if lost_process(error):
+            # Without that process the group cannot be left.
             sys.stderr.flush()
             os._exit(2)
         sys.exit(2)
 
 
 def _prepare_streams() -> None:
-    """Standard output may be closed, or not have all characters: neither costs the result."""
+    """Survive a closed standard output, and one whose encoding lacks characters."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
@@ -73,8 +77,8 @@ def _prepare_streams() -> None:
         sys.stdout.reconfigure(errors="replace")
 
 
-def _part() -> None:
-    """Leave the group of processes, if there is one: its threads may abort a process that exits while they run."""
+def _leave_group() -> None:
+    """Leave the group of processes, if any; its threads may abort a process that exits while they run."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

@@ -1,7 +1,8 @@
-"""What a command says of an error that is no mistake of the program: one line."""
+"""Errors of a command that are no defects of the program: one line, with settings named as flags."""
 
 import re
 import sys
+from collections.abc import Collection
 
 from safetensors import SafetensorError
 
@@ -10,36 +11,61 @@ from cllm4rec.files.memory import out_of_memory
 LOST_PEER = re.compile(
     r"closed by peer|reset by peer|connection (closed|refused|reset)|broken pipe|socket|gloo|nccl", re.I
 )
+# A setting or argument in an error of the library: `title_words`, or with its value, `header=False`.
+SETTING = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
+# Arguments that the flags call otherwise: argument, or argument and value -> flag.
+OTHER_NAMES = {"events": "--interactions", "header": "--no-header", "header=False": "--no-header"}
 
 
 class LostProcessError(Exception):
     """Another process of a launched command has ended; the message says what to do."""
 
 
+def name_flags(message: str, flags: Collection[str]) -> str:
+    """An error of the library as a command prints it: settings in backticks become its flags.
+
+    `title_words` becomes --title-words, and `title_words=8` becomes --title-words 8, if the command has that
+    flag. Otherwise only the backticks are removed.
+    """
+
+    def flag(setting: re.Match[str]) -> str:
+        name, value = setting[1], setting[2]
+        given = name if value is None else f"{name}={value}"
+        other = OTHER_NAMES.get(given)
+        if other in flags:
+            return str(other)
+        if (named := f"--{name.replace('_', '-')}") not in flags:
+            return given
+        return named if value in (None, "True") else f"{named} {value}"
+
+    return SETTING.sub(flag, message)
+
+
 def line_of(error: BaseException) -> str | None:
     """The line that tells a user about an error; None if the error is a defect of the program.
 
-    The libraries are asked for their kinds of errors only if they are imported: a mistyped flag waits for none.
+    Libraries are asked for their errors only if they are imported, so that a wrong flag is reported at once.
     """
-    if out_of_memory(error) and not isinstance(error, ValueError):  # which says what could not be read
+    # A ValueError for lack of memory already names the file.
+    if out_of_memory(error) and not isinstance(error, ValueError):
         return (
-            f"not enough memory ({_first_line(error)}): lower --batch-size or raise --accumulation in training, lower "
-            "--candidates or --draws in evaluate, or take a machine with more"
+            f"not enough memory ({_first_line(error)}): lower --batch-size or raise --accumulation in "
+            "training, lower --candidates or --draws in evaluate, or take a machine with more"
         )
     if lost_process(error) and not isinstance(error, LostProcessError):
-        return f"another process of this command has ended ({_first_line(error)}): start the command again"
+        return f"another process of this command has ended ({_first_line(error)}): start it again"
     if isinstance(error, LostProcessError | ValueError | OSError | SafetensorError) or _of_polars(error):
         return " ".join(str(error).splitlines()) or type(error).__name__
     return None
 
 
 def lost_process(error: BaseException) -> bool:
-    """Whether an error comes from another process of a launched command that has ended."""
+    """Whether an error means that another process of a launched command has ended."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         return False
-    spoken = isinstance(error, RuntimeError) and LOST_PEER.search(str(error)) is not None
-    return spoken or isinstance(error, LostProcessError | distributed.DistError)
+    lost_connection = isinstance(error, RuntimeError) and LOST_PEER.search(str(error)) is not None
+    return lost_connection or isinstance(error, LostProcessError | distributed.DistError)
 
 
 def _of_polars(error: BaseException) -> bool:

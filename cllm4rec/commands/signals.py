@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM of a command: it ends with the usual status, 130 or 143, in silence, and nothing half-written stays.
+"""Ctrl-C and SIGTERM end a command silently with the usual status, 130 or 143, and leave no partial files.
 
-Only a command listens; importing the package changes nothing. This module imports only modules that Python has loaded.
+Only commands handle signals; importing the package changes nothing. Python has loaded all imports of this
+module already.
 """
 
 import os
@@ -13,25 +14,25 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def listen() -> None:
-    """A command begins: a signal ends the process from now on."""
+    """A command begins: from now on a signal ends the process."""
     for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as in the background of a script
+        # Signals are ignored in the background of a script.
+        if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
 
 
 def ignore() -> None:
-    """A command has ended: a signal comes too late. Nothing changes in a process that is not that of a command."""
+    """A command has ended: further signals are ignored. Does nothing unless `listen` was called."""
     for number in SIGNALS:
         if signal.getsignal(number) is _end:
             signal.signal(number, signal.SIG_IGN)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """End at once. An exception instead would end in a library's callback, or abort the process there."""
+    """End the process at once; an exception could be lost in a library's callback, or abort there."""
     locks = sys.modules.get("cllm4rec.files.locks")
-    with suppress(
-        Exception
-    ):  # the module is half imported, or a folder is gone: the process ends all the same
+    # The module may be half imported, or a folder removed: the process ends in any case.
+    with suppress(Exception):
         if locks is not None:
             locks.release_all()
     os._exit(128 + number)

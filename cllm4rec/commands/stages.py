@@ -1,4 +1,4 @@
-"""What pretrain and finetune share: running a stage into a run folder, stopping and going on."""
+"""Training a stage into a run folder: signals that stop it, resuming, and what is recorded."""
 
 import signal
 import time
@@ -25,34 +25,33 @@ from cllm4rec.training.run_description import StageSettings
 from cllm4rec.training.run_folder import RunFolder
 
 
-def open_run(accelerator: Accelerator, output: str, **about: Any) -> RunFolder:
-    """Make the run folder on the main process; the others wait for it."""
+def open_run(accelerator: Accelerator, output: Path, **about: Any) -> RunFolder:
+    """Create the run folder on the main process; the others wait for it."""
     RunFolder.check_new(output)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         RunFolder.create(output, **about)
     accelerator.wait_for_everyone()
-    return RunFolder(Path(output))
+    return RunFolder(output)
 
 
 class StopRequest:
-    """Ctrl-C and SIGTERM ask training to stop after the step at hand; a second Ctrl-C stops it at once."""
+    """Ctrl-C and SIGTERM stop training after the current step; a second Ctrl-C stops it at once."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        self.asked = 0.0
+        self.requested_at = 0.0  # seconds of the monotonic clock
 
     def __call__(self) -> bool:
         return self.signal is not None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if (
-            number == signal.SIGINT and self.signal is not None and now - self.asked > 1
-        ):  # a launcher may send it twice
+        # A launcher may send the signal twice, within a second.
+        if number == signal.SIGINT and self.signal is not None and now - self.requested_at > 1:
             raise KeyboardInterrupt
         if self.signal is None:
-            self.signal, self.asked = signal.Signals(number), now
+            self.signal, self.requested_at = signal.Signals(number), now
             log.info("stopping after this step (a second Ctrl-C: at once)")
 
     @contextmanager
@@ -67,16 +66,19 @@ class StopRequest:
 
 
 class _Records:
-    """Writes down how a stage goes, on the main process: each epoch's line, the best weights."""
+    """Writes the record of a stage, on the main process: a line per epoch, and the best weights."""
 
     def __init__(
         self, model: NeuralRecommender, stage: str, folder: RunFolder, settings: StageSettings, epoch: int
     ) -> None:
         self.model, self.stage, self.folder, self.settings = model, stage, folder, settings
-        self.begun = epoch > 0  # what an earlier try left stays until there are new weights
-        self.saved = False  # whether this process wrote the folder whole
+        # Weights of an earlier attempt stay until there are new ones.
+        self.begun = epoch > 0
+        # Whether this process wrote the whole folder.
+        self.saved = False
         if self.begun:
-            folder.forget(stage, epoch)  # lines that the state does not know of
+            # Lines of epochs after the saved state.
+            folder.forget(stage, epoch)
 
     def on_epoch(self, record: EpochRecord) -> None:
         self.folder.record(self.stage, record)
@@ -96,10 +98,17 @@ class _Records:
         if not (self.begun or resume_file.path.is_file()):
             self.folder.withdraw(self.stage)
 
+    def end(self, resumed: bool) -> None:
+        """The stage has ended. If resumed, write the best weights again: the folder may have been changed."""
+        if resumed:
+            self.on_best()
+        self.folder.end_stage(self.stage)
+        log.info("the run is in %s", self.folder.path)
 
-def _say_how_it_begins(stage: str, dataset: Dataset, progress: Progress | None) -> None:
+
+def _log_beginning(stage: str, dataset: Dataset, progress: Progress | None) -> None:
     if progress is not None:
-        log.info("%s goes on in epoch %d, after step %d", stage, progress.epoch, progress.step)
+        log.info("%s resumes in epoch %d, after step %d", stage, progress.epoch, progress.step)
     elif not len(dataset.validation.interactions):
         log.info("the dataset has no validation events: %s keeps the weights of its last epoch", stage)
 
@@ -107,14 +116,13 @@ def _say_how_it_begins(stage: str, dataset: Dataset, progress: Progress | None) 
 def dry_run_stage(
     model: NeuralRecommender, stage: str, dataset: Dataset, training: TrainConfig, accelerator: Accelerator
 ) -> None:
-    """Say what a stage would take."""
-    found = model.dry_run(dataset.train, dataset.validation, training, stage, accelerator, dataset.seen)
+    """Print what a stage would take."""
+    estimate = model.dry_run(dataset.train, dataset.validation, training, stage, accelerator, dataset.seen)
     if accelerator.is_main_process:
         n_events = len(dataset.train.interactions)
-        say(
-            f"{model.name}, {stage}: {dataset.n_users:,} users, {dataset.n_items:,} items, {n_events:,} training events"
-        )
-        say(str(found))
+        sizes = f"{dataset.n_users:,} users, {dataset.n_items:,} items, {n_events:,} training events"
+        say(f"{model.name}, {stage}: {sizes}")
+        say(str(estimate))
 
 
 def _progress(resume_file: ResumeFile, precision: str) -> Progress:
@@ -135,23 +143,34 @@ def _progress(resume_file: ResumeFile, precision: str) -> Progress:
     return description.progress
 
 
-def _precision_set(precision: str) -> str:
-    """What goes before a command for it to run in a precision: nothing where it does by itself."""
-    return "" if precision == default_precision() else f"ACCELERATE_MIXED_PRECISION={precision} "
-
-
 @contextmanager
-def _lost_processes(how_to_resume: str) -> Iterator[None]:
-    """Where other processes are waited for: if one of them has ended, say how training goes on."""
+def _interruptions(request: StopRequest, how_to_resume: str, main: bool) -> Iterator[None]:
+    """Name the command that resumes training after a signal or the loss of a process.
+
+    Raises:
+        SystemExit: a signal stopped training, with the usual status.
+        LostProcessError: another process has ended.
+    """
+    interruption = ""
     try:
-        yield
+        with request.listening():
+            yield
+    except Stopped as stopped:
+        interruption = f"stopped {stopped}; all of it is saved"
+        raise SystemExit(128 + (request.signal or signal.SIGTERM)) from None
+    except KeyboardInterrupt:
+        interruption = "stopped at once; what was saved last is kept"
+        raise
     except Exception as error:
         if not lost_process(error):
             raise
-        kept = "what was saved last is kept"
         raise LostProcessError(
-            f"another process of this training has ended; {kept}; go on with: {how_to_resume}"
+            "another process of this training has ended; what was saved last is kept; resume with: "
+            + how_to_resume
         ) from error
+    finally:
+        if main and interruption:
+            log.info("%s; resume with: %s", interruption, how_to_resume)
 
 
 def run_stage(
@@ -163,49 +182,38 @@ def run_stage(
     accelerator: Accelerator,
     how_to_resume: str,
 ) -> None:
-    """Train one stage, or go on with it where it was interrupted; the main process writes into the run folder.
+    """Train a stage, or resume it after an interruption; the main process writes into the run folder.
 
     Raises:
-        SystemExit: training was stopped by a signal, with the status that is usual for it.
-        ValueError: it began in another precision.
+        SystemExit: a signal stopped training, with the usual status.
+        ValueError: the stage began in another precision, or training was refused.
+        LostProcessError: another process has ended.
     """
-    settings = StageSettings(asdict(model.config), asdict(training), accelerator.mixed_precision)
-    events = (dataset.train, dataset.validation)
+    precision, main = accelerator.mixed_precision, accelerator.is_main_process
+    if precision != default_precision():
+        how_to_resume = f"ACCELERATE_MIXED_PRECISION={precision} {how_to_resume}"
+    settings = StageSettings(asdict(model.config), asdict(training), precision)
     resume_file, request = folder.resume_file(stage, settings.as_json()), StopRequest()
-    progress = _progress(resume_file, accelerator.mixed_precision)
+    progress = _progress(resume_file, precision)
     accelerator.wait_for_everyone()
+    resumed = resume_file.path.is_file()
     hooks = Hooks(should_stop=request)
-    if main := accelerator.is_main_process:
-        check_folder(folder.path / stage, "model.json")  # before the time is spent
+    if main:
+        # Before time is spent on training.
+        check_folder(folder.path / stage, "model.json")
         folder.announce(stage, settings)
         trained_with = replace(settings, n_processes=accelerator.num_processes)
         records = _Records(model, stage, folder, trained_with, progress.epoch)
         hooks = Hooks(records.on_epoch, records.on_best, request)
-        resumed = resume_file.path.is_file()
-        _say_how_it_begins(stage, dataset, progress if resumed else None)
-    end = ""
+        _log_beginning(stage, dataset, progress if resumed else None)
+    events = (dataset.train, dataset.validation)
     try:
-        with (
-            request.listening(),
-            _lost_processes(_precision_set(accelerator.mixed_precision) + how_to_resume),
-        ):
+        with _interruptions(request, how_to_resume, main):
             model.fit(*events, training, stage, hooks, accelerator, resume_file, seen=dataset.seen)
     except ValueError:
         if main:
             records.refused(resume_file)
         raise
-    except Stopped as stopped:
-        end = f"stopped {stopped}; all of it is saved"
-        raise SystemExit(128 + (request.signal or signal.SIGTERM)) from None
-    except KeyboardInterrupt:
-        end = "stopped at once; what was saved last is kept"
-        raise
-    finally:
-        if main and end:
-            log.info("%s; go on with: %s%s", end, _precision_set(accelerator.mixed_precision), how_to_resume)
     accelerator.wait_for_everyone()
     if main:
-        if resumed:
-            records.on_best()  # whatever became of the folder meanwhile, it holds the best weights now
-        folder.end_stage(stage)
-        log.info("the run is in %s", folder.path)
+        records.end(resumed)

@@ -103,24 +103,27 @@ def load_stage(
 
 
 def load(
-    run: str | Path, train: "Dataset | None" = None, backbone: str | Path | None = None, verify: bool = False
+    run: str | Path | RunFolder,
+    train: "Dataset | None" = None,
+    backbone: str | Path | None = None,
+    verify: bool = False,
 ) -> "Recommender":
     """The model of a run folder: the best epoch of its last stage.
 
     Args:
-        run: the folder.
+        run: the folder, or its path.
         train: the dataset on which the model must have been trained, if it matters.
         backbone, verify: as in `load_stage`.
 
     Raises:
         ValueError: there is no model, or it was trained on other users, items or parts than those of `train`.
     """
-    folder = RunFolder.open(run)
+    folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
     model = load_stage(folder, backbone=backbone, verify=verify)
     for stage in filter(folder.under_way, STAGES):
         log.warning(
             "%s: %s has not ended: resume it; until then its best epoch so far is used, if there is one",
-            run,
+            folder.path,
             stage,
         )
     if train is not None:
@@ -130,5 +133,7 @@ def load(
         split_sha256 = folder.description.dataset.split_sha256
         same_split = stored is None or stored.split_sha256 == split_sha256
         if not (same_users and same_items and same_split):
-            raise ValueError(f"{run} was trained on other data or another split: train it on this dataset")
+            raise ValueError(
+                f"{folder.path} was trained on other data or another split: train it on this dataset"
+            )
     return model

@@ -117,24 +117,48 @@ class Recommender(StoredModel):
         yield 0, torch.from_numpy(self._score(users, trained_users, seen))
 
     def recommend(
-        self, users: np.ndarray, seen: Dataset, k: int = 10, masked: Dataset | None = None
+        self,
+        users: np.ndarray,
+        seen: Dataset,
+        k: int = 10,
+        masked: Dataset | None = None,
+        *,
+        excluded_items: np.ndarray | None = None,
     ) -> Recommendations:
-        """The k best items of each user that are not among its events in `masked` (`seen` if not given)."""
+        """The k best items of each user, without those of its events in `masked` and those excluded for all.
+
+        Args:
+            users, seen: as in `score`.
+            k: maximum length of a list.
+            masked: events whose items are left out of their user's list; `seen` if not given.
+            excluded_items: bool (n_items,), items left out of all lists; none if not given.
+
+        Raises:
+            ValueError: `k` is below 1, or `excluded_items` has another shape or type; or as in `score`.
+        """
         if k < 1:
-            raise ValueError(f"k is {k}: ask for at least one item")
-        users, known = self._checked(users, seen)
-        excluded = (masked or seen).interactions.histories(users)
-        order = np.argsort(excluded.values, kind="stable")
-        rows, items = excluded.rows[order], excluded.values[order]
+            raise ValueError(f"`k` is {k}: ask for at least one item")
+        n_items = seen.n_items
+        if excluded_items is not None and (excluded_items.shape, excluded_items.dtype) != ((n_items,), bool):
+            raise ValueError(
+                f"`excluded_items` is {excluded_items.dtype} {excluded_items.shape}: give bool ({n_items},)"
+            )
+        users, trained_users = self._checked(users, seen)
+        histories = (masked or seen).interactions.histories(users)
+        order = np.argsort(histories.values, kind="stable")
+        rows, items = histories.rows[order], histories.values[order]
         best: TopK | None = None
-        for first, scores in self._blocks(users, known, seen):
+        # scores (B, W) of the items from `start` on
+        for start, scores in self._blocks(users, trained_users, seen):
             if best is None:
-                best = TopK(
-                    len(users), min(k, seen.n_items), torch.from_numpy(seen.tie_order).to(scores.device)
-                )
-            here = slice(*np.searchsorted(items, [first, first + scores.shape[1]]))
-            scores[torch.from_numpy(rows[here]), torch.from_numpy(items[here] - first)] = -torch.inf
-            best.offer(scores, first)
+                best = TopK(len(users), min(k, n_items), torch.from_numpy(seen.tie_order).to(scores.device))
+            end = start + scores.shape[1]
+            in_block = slice(*np.searchsorted(items, [start, end]))
+            scores[torch.from_numpy(rows[in_block]), torch.from_numpy(items[in_block] - start)] = -torch.inf
+            if excluded_items is not None:
+                columns = torch.from_numpy(np.flatnonzero(excluded_items[start:end]))
+                scores[:, columns.to(scores.device)] = -torch.inf
+            best.offer(scores, start)
         assert best is not None
         return Recommendations(users, best.items.cpu().numpy(), best.scores.cpu().numpy())
 
@@ -160,11 +184,17 @@ class Recommender(StoredModel):
         return np.asarray(order[:, 0], dtype=np.int64)
 
     def recommend_batches(
-        self, users: np.ndarray, seen: Dataset, k: int = 10, batch_size: int = 512
+        self,
+        users: np.ndarray,
+        seen: Dataset,
+        k: int = 10,
+        batch_size: int = 512,
+        *,
+        excluded_items: np.ndarray | None = None,
     ) -> Iterator[Recommendations]:
         """`recommend` for many users, one batch at a time. Without users, one empty batch."""
         for start in range(0, max(1, len(users)), batch_size):
-            yield self.recommend(users[start : start + batch_size], seen, k)
+            yield self.recommend(users[start : start + batch_size], seen, k, excluded_items=excluded_items)
 
     def _trained_users(self, users: np.ndarray, seen: Dataset) -> np.ndarray:
         """Numbers of users (B,) of `seen` in the training set, int64 (B,); -1 if new."""

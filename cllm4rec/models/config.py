@@ -1,29 +1,45 @@
-"""The settings of every system: what `--help` shows and model.json holds. Imports no library that runs them."""
+"""Settings that all systems share: flags of the commands, and `config` in model.json. Imports no torch."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from cllm4rec.files.schema import STRICT
 from cllm4rec.settings import check_settings
 from cllm4rec.training.config import TrainConfig
 
-WIDEST = 65_537  # above any width of vectors
-ID_EMBEDDING_STD = 0.02  # standard deviation of ID embeddings at initialisation
+# Exclusive upper bound of embedding widths.
+WIDEST = 65_537
+# Standard deviation of ID embeddings at initialisation.
+ID_EMBEDDING_STD = 0.02
 
 
 @dataclass(frozen=True)
 class SystemConfig:
-    """What a system is. Fields become flags; None is a value that fitting chooses."""
+    """Settings of a system. None is a value that fitting chooses on validation events.
 
-    training: ClassVar[
-        dict[str, TrainConfig]
-    ] = {}  # stage -> how it is trained; none where `pretrain` fits in one go
-    presets: ClassVar[
-        dict[str, dict[str, dict[str, Any]]]
-    ] = {}  # name -> settings of the system and of each stage
-    fixed_after_pretraining: ClassVar[tuple[str, ...]] = ()  # settings that the first stage settles
+    Attributes:
+        training: stage -> default settings of its training; empty for a system that is fitted in one go.
+        presets: name -> {"system": its settings, stage: settings of that stage's training}.
+        fixed_after_pretraining: settings that finetuning may not change.
+    """
+
+    training: ClassVar[dict[str, TrainConfig]] = {}
+    presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {}
+    fixed_after_pretraining: ClassVar[tuple[str, ...]] = ()
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
         check_settings(self)
+
+    def check_finetuning(self, config: Self) -> None:
+        """Refuse settings for finetuning that differ from these, of pretraining, where they may not.
+
+        Raises:
+            ValueError: names the setting and its value in pretraining.
+        """
+        for name in self.fixed_after_pretraining:
+            if getattr(config, name) != getattr(self, name):
+                raise ValueError(
+                    f"`{name}` was fixed by pretraining ({getattr(self, name)}): pretrain again to change it"
+                )

@@ -210,12 +210,7 @@ class NeuralRecommender(InnerProductRecommender):
         Raises:
             ValueError: pretraining fixed one of them.
         """
-        for setting in self.config.fixed_after_pretraining:
-            value = getattr(self.config, setting)
-            if getattr(config, setting) != value:
-                raise ValueError(
-                    f"`{setting}` was fixed by pretraining ({value}): pretrain anew to change it"
-                )
+        self.config.check_finetuning(config)
         self.config = self.net.config = config
 
     def _trained(self) -> dict[str, nn.Parameter]:

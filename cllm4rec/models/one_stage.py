@@ -26,10 +26,15 @@ class OneStageRecommender(Recommender):
         grid: candidate values of the settings that fitting needs: setting -> value, one dict a candidate.
         scoring_grid: candidate values of the settings that only scoring needs, by setting. They are tried
             without fitting again.
+        requested_config: the settings given; in `config`, fitting fills in the values that it chose.
     """
 
     grid: ClassVar[tuple[dict[str, Any], ...]] = ()
     scoring_grid: ClassVar[dict[str, tuple[Any, ...]]] = {}
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__(config)
+        self.requested_config = self.config
 
     @abstractmethod
     def _fit(self, train: Dataset, settings: Any) -> None:

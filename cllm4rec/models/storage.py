@@ -34,8 +34,7 @@ class StoredModel(ABC):
         user_ids, item_ids: ids of the training set.
         has_history: bool (n_users,), whether a user has training events. Others are served as new users.
         moved: setting that names a folder -> the folder's new path, if it has moved.
-        requested_config: the settings given.
-        config: the settings in use; values that fitting chose are filled in.
+        config: the settings in use.
     """
 
     name: ClassVar[str]
@@ -46,8 +45,7 @@ class StoredModel(ABC):
     moved: Mapping[str, str] = {}
 
     def __init__(self, config: Any = None) -> None:
-        self.requested_config = self.config_class() if config is None else config
-        self.config = self.requested_config
+        self.config = self.config_class() if config is None else config
 
     @abstractmethod
     def _arrays(self) -> dict[str, np.ndarray]:

@@ -1,10 +1,10 @@
-"""How a system is trained. What a system is stands beside the system; where it runs is Accelerate's own configuration."""
+"""Settings of the training loop. A system has its settings, and Accelerate configures the devices."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cllm4rec.files.schema import STRICT
-from cllm4rec.settings import check_settings
+from cllm4rec.settings import check_settings, setting
 
 
 @dataclass(frozen=True)
@@ -13,50 +13,42 @@ class TrainConfig:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
-    epochs: int = field(
-        default=50,
-        metadata={
-            "ge": 0,
-            "help": "most epochs, warm-up not counted; patience usually ends training earlier",
-        },
+    epochs: int = setting(
+        50,
+        ge=0,
+        help="maximum number of epochs, content warm-up not counted; patience may end training earlier",
     )
-    batch_size: int = field(
-        default=64,
-        metadata={"ge": 1, "help": "examples of one step, over all processes and micro-batches"},
+    batch_size: int = setting(
+        64, ge=1, help="examples per optimiser step, summed over all processes and micro-batches"
     )
-    accumulation: int = field(
-        default=1,
-        metadata={
-            "ge": 1,
-            "lt": 65_537,
-            "help": "micro-batches a step is computed in: more takes less memory, same result",
-        },
+    accumulation: int = setting(
+        1, ge=1, lt=65_537, help="micro-batches per step: more need less memory and give the same result"
     )
-    learning_rate: float = field(default=1e-3, metadata={"gt": 0, "help": "peak learning rate of AdamW"})
-    warmup_steps: int = field(
-        default=50, metadata={"ge": 0, "help": "steps over which the learning rate rises to its peak"}
+    learning_rate: float = setting(1e-3, gt=0, help="peak learning rate of AdamW")
+    patience: int = setting(
+        5,
+        ge=1,
+        help=(
+            "epochs without a better validation metric after which training stops; epochs without "
+            "validation count"
+        ),
     )
-    clip_norm: float = field(
-        default=1.0, metadata={"gt": 0, "help": "largest norm of the gradient of a step"}
+    validate_every: int = setting(
+        1, ge=1, help="epochs between two validations; the first and the last epoch are always validated"
     )
-    patience: int = field(
-        default=5,
-        metadata={
-            "ge": 1,
-            "help": "epochs, validated or not, without a better validation metric before training stops",
-        },
+    max_minutes: float | None = setting(
+        None, ge=0, help="stop training after this many minutes; no limit by default"
     )
-    validate_every: int = field(
-        default=1,
-        metadata={
-            "ge": 1,
-            "help": "validate after the first epoch, each so many-th after it, and the last",
-        },
+    seed: int = setting(0, ge=0, help="seed of all random draws")
+    warmup_steps: int = setting(
+        50, ge=0, advanced=True, help="steps over which the learning rate rises linearly to its peak"
     )
-    max_minutes: float | None = field(
-        default=None, metadata={"ge": 0, "help": "stop after this many minutes"}
+    clip_norm: float = setting(
+        1.0,
+        gt=0,
+        advanced=True,
+        help="maximum L2 norm of the gradient of a step; larger gradients are scaled down",
     )
-    seed: int = field(default=0, metadata={"ge": 0, "help": "seed of all draws"})
 
     def __post_init__(self) -> None:
         check_settings(self)

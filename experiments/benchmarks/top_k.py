@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cllm4rec.models.inner_product import score_blocks
 from cllm4rec.ranking import TopK
-from cllm4rec.recommend import BATCH_SIZE
+from cllm4rec.recommend import USERS_AT_ONCE
 from experiments.benchmarks.measurement import extra_memory, side_by_side
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
 
@@ -33,7 +33,7 @@ def vectors(n_users: int, n_items: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def product(states: Tensor, items: Tensor) -> None:
     """The scores, discarded."""
-    for batch in states.split(BATCH_SIZE):
+    for batch in states.split(USERS_AT_ONCE):
         for _ in score_blocks(batch, items):
             pass
 
@@ -52,7 +52,7 @@ class TimedTopK(TopK):
 def lists(states: Tensor, items: Tensor, tie_order: Tensor, kind: type[TopK] = TopK) -> Tensor:
     """The best items of all users (n_users, K)."""
     best_items = []
-    for batch in states.split(BATCH_SIZE):
+    for batch in states.split(USERS_AT_ONCE):
         best = kind(len(batch), K, tie_order)
         for first, scores in score_blocks(batch, items):
             best.offer(scores, first)

@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from cllm4rec.commands import flags
 from cllm4rec.data.dataset import Dataset
 from tests.commands.events import write_events
 from tests.support.commands import call, refusal, stage_settings
@@ -39,6 +40,18 @@ def test_a_config_file_names_the_system(workspace: Path, tmp_path: Path) -> None
     config.write_text("system: popularity\n")
     call("pretrain", "--dataset", workspace / "data", "--output", tmp_path / "run", "--config", config)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["system"] == "popularity"
+
+
+def test_a_config_file_is_read_once(
+    popularity_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("system: popularity\nresume: true\n")
+    read, n_reads = flags.read_config, []
+    monkeypatch.setattr(flags, "read_config", lambda path: n_reads.append(path) or read(path))
+    folders = ("--dataset", popularity_workspace / "data", "--output", tmp_path / "run")
+    call("pretrain", *folders, "--config", config)
+    assert n_reads == [str(config)]
 
 
 def test_a_config_file_names_the_preset_of_pretraining(workspace: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 
-from cllm4rec.commands.failures import LostProcessError, line_of, lost_process
+from cllm4rec.commands.failures import LostProcessError, line_of, lost_process, name_flags
 from tests.support.commands import call, launch
 
 
@@ -67,8 +67,36 @@ def test_a_defect_is_not_reported_as_a_mistake() -> None:
     assert not lost_process(RuntimeError("Connection closed by peer")), "there is no other process"
 
 
+@pytest.mark.parametrize(
+    ("message", "printed"),
+    [
+        ("read fewer `title_words`", "read fewer --title-words"),
+        ("`k` is 0: ask for more", "--k is 0: ask for more"),
+        ("give `separator` ';'", "give --separator ';'"),
+        ("give `title_words=8`", "give --title-words 8"),
+        ("pass `resume=True`", "pass --resume"),
+        ("pass `header=False`", "pass --no-header"),
+        ("without `header`", "without --no-header"),
+        ("`events` has no rows", "--interactions has no rows"),
+        ("`hard` and `hard=3`", "hard and hard=3"),
+        ("expected lines of `flag: value`", "expected lines of `flag: value`"),
+        ("no backticks: title_words, --k", "no backticks: title_words, --k"),
+    ],
+)
+def test_settings_in_errors_are_printed_as_flags_of_the_command(message: str, printed: str) -> None:
+    flags = {"--title-words", "--k", "--separator", "--resume", "--no-header", "--interactions"}
+    assert name_flags(message, flags) == printed
+
+
+def test_an_argument_that_is_no_flag_of_the_command_loses_its_backticks() -> None:
+    assert (
+        name_flags("give `events` without `header`, `seed`", {"--seed"})
+        == "give events without header, --seed"
+    )
+
+
 def test_a_lost_process_is_reported_by_its_line() -> None:
-    assert line_of(LostProcessError("go on with: x")) == "go on with: x"
+    assert line_of(LostProcessError("resume with: x")) == "resume with: x"
 
 
 @pytest.mark.slow
@@ -88,7 +116,7 @@ def test_after_a_killed_process_of_two_the_remaining_one_prints_the_resume_comma
     next(child for child in children if child.environ().get("RANK") == str(lost)).kill()
     _, printed = process.communicate(timeout=120)
     lines = printed.splitlines()
-    resume = f"go on with: python -m cllm4rec.pretrain --output '{run}' --resume"
+    resume = f"resume with: python -m cllm4rec.pretrain --output '{run}' --resume"
     assert sum(line.endswith(resume) for line in lines) == 1, printed
     number = next(number for number, line in enumerate(lines) if line.endswith(resume))
     message = "error: another process of this training has ended; what was saved last is kept; "

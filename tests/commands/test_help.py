@@ -16,7 +16,7 @@ FLAGS = {
     "learning-rate max-minutes config",
     "finetune": "run dataset resume mask-share targets epochs batch-size accumulation patience seed config",
     "evaluate": "run split json per-user dataset config",
-    "recommend": "run users users-file all k output dataset config",
+    "recommend": "run users users-file all k output dataset allow deny config",
 }
 
 
@@ -40,6 +40,25 @@ def test_help_of_pretrain_names_the_settings_of_the_system(
     printed = capsys.readouterr().out
     for name in (field.name for field in fields(system_config(system))):
         assert f"--{name.replace('_', '-')}" in printed
+
+
+def test_help_lists_settings_for_ablations_last(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        call("pretrain", "--system", "rsllm", "--help")
+    printed = capsys.readouterr().out
+    common, advanced = printed.split("\nadvanced:\n")
+    for flag in ("--clip-norm", "--title-words", "--negatives", "--hard", "--temperature"):
+        assert flag in advanced
+        assert flag not in common
+    assert "--learning-rate" in common
+
+
+def test_help_names_values_chosen_on_validation_auto(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        call("pretrain", "--system", "ease", "--help")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "auto: chosen on validation events (default: auto)" in printed
+    assert "auto: chosen on validation events (default: 1.0)" in printed
 
 
 @pytest.mark.parametrize("flags", [["--help"], ["--epoch", "3"]], ids=["help", "a mistyped flag"])

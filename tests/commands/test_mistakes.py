@@ -58,7 +58,7 @@ def test_a_json_file_in_no_folder_ends_in_one_line(
         ("recommend", "--run {run}", "--users A,B"),
         ("recommend", "--run {run} --users-file {folder}/none.txt", "none.txt: there is no such file"),
         ("recommend", "--run {run} --users-file {folder}/empty.txt", "empty.txt"),
-        ("recommend", "--run {run} --all --k 0", "k is 0"),
+        ("recommend", "--run {run} --all --k 0", "--k is 0"),
         ("recommend", "--run {run} --all --output {folder}/lists.xlsx", "lists.xlsx"),
         ("recommend", "--run {run} --all --output {folder}/none/lists.csv", "there is no folder"),
         ("evaluate", "--run {folder}", "not a run folder"),
@@ -66,9 +66,9 @@ def test_a_json_file_in_no_folder_ends_in_one_line(
         ("pretrain", "--dataset {folder} --output {folder}/new", "not a dataset folder"),
         ("pretrain", "--dataset {data} --output {folder}/empty.txt", "empty.txt is a file"),
         ("pretrain", "--dataset {data} --output {folder}/empty.txt/run", "empty.txt is a file"),
-        ("pretrain", "--dataset {data} --output {folder}/new --learning-rate nan", "learning_rate is nan"),
-        ("pretrain", "--dataset {data} --output {folder}/new --max-minutes inf", "max_minutes is inf"),
-        ("pretrain", "--dataset {data} --output {folder}/new --seed -5", "seed is -5"),
+        ("pretrain", "--dataset {data} --output {folder}/new --learning-rate nan", "--learning-rate is nan"),
+        ("pretrain", "--dataset {data} --output {folder}/new --max-minutes inf", "--max-minutes is inf"),
+        ("pretrain", "--dataset {data} --output {folder}/new --seed -5", "--seed is -5"),
         ("pretrain", "--system magic --dataset {data} --output {folder}/new", "magic.*cllm4rec"),
         ("pretrain", "--dataset {data} --output {folder}/new --preset magic", "magic.*paper"),
         ("pretrain", "--dataset {data} --output {folder}/new --backbone {folder}", "backbone"),
@@ -125,6 +125,17 @@ def test_the_output_of_a_refused_command_can_be_used_by_the_corrected_one(
         call("pretrain", *flags, "--backbone", tmp_path / "none")
     call("pretrain", *flags)
     assert (tmp_path / "run" / "pretrain" / "model.json").is_file()
+
+
+def test_an_error_of_the_library_names_the_flag(
+    popularity_workspace: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flags = ("--dataset", popularity_workspace / "data", "--output", tmp_path / "new", "--batch-size", 0)
+    line = refusal_line(capsys, monkeypatch, "pretrain", *flags)
+    assert line == "error: --batch-size is 0: it may not be below 1"
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 10**30])

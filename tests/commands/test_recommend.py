@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from tests.commands.events import ITEMS, USERS, title
-from tests.support.commands import call
+from tests.support.commands import call, refusal
 
 READERS = {
     "csv": lambda path: pl.read_csv(path, infer_schema=False).cast({"rank": pl.Int64, "score": pl.Float64}),
@@ -43,7 +44,7 @@ def test_several_processes_refuse_to_write_into_one_file(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.chdir(workspace)
-    with pytest.raises(ValueError, match="several processes write a part each"):
+    with pytest.raises(ValueError, match="several processes write a file each"):
         call("recommend", "--run", workspace / "run", "--all", *output)
     assert not (workspace / "lists.csv").exists()
 
@@ -91,3 +92,30 @@ def test_as_many_items_as_there_are_may_be_asked_for_and_more(
 ) -> None:
     flags = ("--run", popularity_workspace / "run", "--all", "--k", 10**18)
     call("recommend", *flags, "--output", tmp_path / "lists.csv")
+
+
+def test_recommend_allows_and_denies_items(workspace: Path, tmp_path: Path) -> None:
+    allowed, denied = ITEMS[:12], ITEMS[3:6]
+    (tmp_path / "allow.txt").write_text("\n".join(allowed), encoding="utf-8")
+    (tmp_path / "deny.txt").write_text("\n".join(denied), encoding="utf-8")
+    flags = ("--run", workspace / "run", "--all", "--k", len(ITEMS))
+    call("recommend", *flags, "--output", tmp_path / "full.parquet")
+    filters = ("--allow", tmp_path / "allow.txt", "--deny", tmp_path / "deny.txt")
+    call("recommend", *flags, *filters, "--output", tmp_path / "filtered.parquet")
+    full, filtered = (pl.read_parquet(tmp_path / f"{name}.parquet") for name in ("full", "filtered"))
+    kept = full.filter(pl.col("item_id").is_in(allowed) & ~pl.col("item_id").is_in(denied))
+    columns = ["user_id", "item_id", "title"]
+    assert filtered.select(columns).equals(kept.select(columns))
+    np.testing.assert_allclose(filtered["score"], kept["score"], rtol=1e-6)
+    ranks = filtered.select(pl.col("rank"), pl.int_range(1, pl.len() + 1).over("user_id").alias("expected"))
+    assert ranks["rank"].equals(ranks["expected"].rename("rank"))
+
+
+def test_unknown_items_and_filters_that_leave_nothing_are_refused(workspace: Path, tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("0001\nno such item\n", encoding="utf-8")
+    (tmp_path / "empty.txt").write_text("", encoding="utf-8")
+    flags = ("--run", workspace / "run", "--all")
+    assert "'no such item' is not in the data (1 of 2 unknown)" in refusal(
+        "recommend", *flags, "--deny", tmp_path / "ids.txt"
+    )
+    assert refusal("recommend", *flags, "--allow", tmp_path / "empty.txt").startswith("--allow ")

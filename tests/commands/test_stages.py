@@ -59,7 +59,7 @@ def test_finetuning_again_starts_from_pretraining_and_gives_the_same(
 
 def test_finetune_refuses_to_change_settings_fixed_by_pretraining(pretrained: Path) -> None:
     for flags in (("--backbone", "small"), ("--start", "random")):
-        with pytest.raises(ValueError, match="settled by pretraining"):
+        with pytest.raises(ValueError, match="fixed by pretraining"):
             call("finetune", "--run", pretrained, *flags)
 
 
@@ -93,6 +93,8 @@ def test_a_setting_may_be_left_to_the_validation_events(workspace: Path, tmp_pat
     call("pretrain", *flags, "--output", tmp_path / "plain")
     assert load(tmp_path / "plain").config.decay == 1.0
     assert load(tmp_path / "chosen").config.decay in (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+    call("pretrain", *flags[:4], "--shrinkage", "auto", *flags[6:], "--output", tmp_path / "shrinkage")
+    assert load(tmp_path / "shrinkage").config.shrinkage is not None
     with pytest.raises(ValueError, match="invalid float value: 'much'"):
         call("pretrain", *flags, "--decay", "much", "--output", tmp_path / "wrong")
 

@@ -27,8 +27,8 @@ def test_users_with_fewer_than_three_events_are_counted_and_stay_in_train(
 @pytest.mark.parametrize("name", ["seed", "shuffle_ties"])
 def test_a_seed_that_is_negative_or_beyond_63_bits_is_refused(name: str, seed: int, tmp_path: Path) -> None:
     path = written(tmp_path / "e.csv", "user_id,item_id,timestamp\nu,a,1\nu,b,1\n")
-    flags = ["--interactions", path, f"--{name.replace('_', '-')}", seed]
-    assert f"{name} is {seed}: " in refused(prepare_dataset, tmp_path, *flags)
+    flag = f"--{name.replace('_', '-')}"
+    assert f"{flag} is {seed}: " in refused(prepare_dataset, tmp_path, "--interactions", path, flag, seed)
     settings: dict[str, Any] = {name: seed}
     assert f"{name} is {seed}: it may be 0 to {2**63 - 1}" in refused(build_dataset, path, **settings)
-    prepare_dataset(tmp_path, *flags[:-1], 2**63 - 1)
+    prepare_dataset(tmp_path, "--interactions", path, flag, 2**63 - 1)

@@ -140,7 +140,7 @@ def test_a_table_that_does_not_fit_is_one_line(
         ("sasrec", lambda about: about["config"].update(layers=1000), "1,000 layers do not fit"),
         ("sasrec", lambda about: about["config"].update(width=60_000), "does not fit this system"),
         ("sasrec", lambda about: about["config"].update(length=10**6), "does not fit this system"),
-        ("sasrec", lambda about: about["config"].update(heads=3), "heads is 3"),
+        ("sasrec", lambda about: about["config"].update(heads=3), "`heads` is 3"),
         (
             "sasrec",
             lambda about: about["config"].update(layers=10**6),

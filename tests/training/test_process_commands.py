@@ -62,16 +62,21 @@ def test_two_processes_and_two_micro_batches_give_the_same_lists(runs: Path, une
 
 
 @pytest.mark.parametrize("batch_size", [16, 512])
-def test_the_tables_of_two_processes_together_are_that_of_one(batch_size: int, runs: Path) -> None:
+def test_the_tables_of_two_processes_together_are_that_of_one(
+    batch_size: int, runs: Path, uneven_dataset: Dataset
+) -> None:
     """With one batch for all users, a process writes an empty table."""
     program = runs / f"recommend{batch_size}.py"
     imports = "from cllm4rec import recommend\nfrom cllm4rec.commands.entry import run\n"
-    program.write_text(f"{imports}recommend.BATCH_SIZE = {batch_size}\nrun(recommend.main)\n")
-    inputs = ["--run", runs / "one", "--all", "--output"]
+    program.write_text(f"{imports}recommend.USERS_AT_ONCE = {batch_size}\nrun(recommend.main)\n")
+    denied = uneven_dataset.item_ids.names(np.arange(5)).to_list()
+    (runs / "denied.txt").write_text("\n".join(map(str, denied)), encoding="utf-8")
+    inputs = ["--run", runs / "one", "--all", "--deny", runs / "denied.txt", "--output"]
     run_launched(1, program, *inputs, runs / f"one{batch_size}.parquet")
     run_launched(2, program, *inputs, runs / f"parts{batch_size}.parquet")
     tables = [
         pl.read_parquet(runs / f"parts{batch_size}.parquet" / f"part-0000{rank}.parquet") for rank in (0, 1)
     ]
     assert pl.concat(tables).equals(pl.read_parquet(runs / f"one{batch_size}.parquet"))
+    assert not set(pl.concat(tables)["item_id"]) & set(denied)
     assert min(map(len, tables)) > 0 or batch_size == 512

@@ -123,8 +123,8 @@ def test_a_signal_ends_a_command_after_its_step_and_prints_how_to_resume(
     assert process.returncode == 128 + number, printed
     assert "Traceback" not in printed
     last = printed.strip().splitlines()[-1]
-    assert "all of it is saved; go on with: " in last
-    command = last.split("go on with: ")[1]
+    assert "all of it is saved; resume with: " in last
+    command = last.split("resume with: ")[1]
     folder_flag = "--output" if stage == "pretrain" else "--run"
     assert command == f"python -m cllm4rec.{stage} {folder_flag} '{run}' --resume"
     description = RunFolder(run).resume_file(stage).describe()
@@ -198,7 +198,7 @@ def test_a_run_resumes_in_its_first_precision(
     with monkeypatch.context() as patch, caplog.at_level("INFO"), pytest.raises(SystemExit):
         patch.setattr("cllm4rec.commands.stages.StopRequest.__call__", StopAfter(2).__call__)
         pretrain.main(flags("pretrain", data, interrupted.with_name("half")))
-    assert "go on with: ACCELERATE_MIXED_PRECISION=bf16 python -m cllm4rec.pretrain" in caplog.text
+    assert "resume with: ACCELERATE_MIXED_PRECISION=bf16 python -m cllm4rec.pretrain" in caplog.text
 
 
 def test_an_interrupted_stage_is_not_restarted(interrupted: Path, data: Path) -> None:

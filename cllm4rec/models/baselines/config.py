@@ -1,47 +1,45 @@
 """Settings of the baselines."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cllm4rec.models.config import WIDEST, SystemConfig
+from cllm4rec.settings import setting
+
+CHOSEN = "auto: chosen on validation events"
 
 
 @dataclass(frozen=True)
 class PopularityConfig(SystemConfig):
-    """Nothing to set."""
+    """Settings of popularity: none."""
 
 
 @dataclass(frozen=True)
 class DecayedInput(SystemConfig):
     """Setting of systems that read a history as a weighted set of items."""
 
-    decay: float | None = field(
-        default=1.0,
-        metadata={"gt": 0, "le": 1, "auto": True,
-                  "help": "share of its weight that an item of the history keeps for each newer one; 1: order does not "
-                          "matter; auto: chosen on validation events"},
-    )  # fmt: skip
+    decay: float | None = setting(
+        1.0,
+        gt=0,
+        le=1,
+        auto=True,
+        help=f"weight of a history item relative to the next newer one; 1 ignores the order; {CHOSEN}",
+    )
 
 
 @dataclass(frozen=True)
 class EASEConfig(DecayedInput):
     """Settings of EASE."""
 
-    regularization: float | None = field(
-        default=None, metadata={"gt": 0, "help": "L2 penalty; chosen on validation events if not given"}
-    )
+    regularization: float | None = setting(None, gt=0, auto=True, help=f"L2 penalty; {CHOSEN}")
 
 
 @dataclass(frozen=True)
 class ItemKNNConfig(DecayedInput):
     """Settings of ItemKNN."""
 
-    neighbours: int | None = field(
-        default=None,
-        metadata={"ge": 1, "help": "items kept for each item; chosen on validation events if not given"},
-    )
-    shrinkage: float | None = field(
-        default=None,
-        metadata={"ge": 0, "help": "added to the denominator of the cosine; chosen likewise if not given"},
+    neighbours: int | None = setting(None, ge=1, auto=True, help=f"neighbours kept per item; {CHOSEN}")
+    shrinkage: float | None = setting(
+        None, ge=0, auto=True, help=f"constant added to the denominator of the cosine similarity; {CHOSEN}"
     )
 
 
@@ -49,15 +47,10 @@ class ItemKNNConfig(DecayedInput):
 class IALSConfig(SystemConfig):
     """Settings of iALS."""
 
-    factors: int = field(
-        default=256, metadata={"ge": 1, "lt": WIDEST, "help": "width of a user's and an item's vector"}
+    factors: int = setting(256, ge=1, lt=WIDEST, help="dimensions of the user and item vectors")
+    regularization: float | None = setting(None, ge=0, auto=True, help=f"L2 penalty; {CHOSEN}")
+    alpha: float | None = setting(
+        None, gt=0, auto=True, help=f"weight of an observed event relative to an unobserved one; {CHOSEN}"
     )
-    regularization: float | None = field(
-        default=None, metadata={"ge": 0, "help": "L2 penalty; chosen on validation events if not given"}
-    )
-    alpha: float | None = field(
-        default=None,
-        metadata={"gt": 0, "help": "weight of a seen event against an unseen one; chosen likewise"},
-    )
-    iterations: int = field(default=15, metadata={"ge": 1, "help": "alternations"})
-    seed: int = field(default=0, metadata={"ge": 0, "help": "seed of the start"})
+    iterations: int = setting(15, ge=1, help="alternations between user and item vectors")
+    seed: int = setting(0, ge=0, help="seed of all random draws")

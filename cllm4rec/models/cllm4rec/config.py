@@ -1,14 +1,14 @@
-"""Settings of CLLM4Rec."""
+"""Settings of CLLM4Rec (arXiv 2311.01343)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cllm4rec.models.language.config import BackboneConfig
+from cllm4rec.settings import setting
 from cllm4rec.training.config import TrainConfig
 
-PAPER: dict[
-    str, dict[str, Any]
-] = {  # settings of the paper and its released code (docs/papers.md); the backbone stays a choice of its own
+# The preset `paper`: settings of the paper and its released code (docs/papers.md), whatever the backbone.
+PAPER: dict[str, dict[str, Any]] = {
     "system": {
         "start": "random",
         "content_warmup": 10,
@@ -25,7 +25,7 @@ PAPER: dict[
 
 @dataclass(frozen=True)
 class CLLM4RecConfig(BackboneConfig):
-    """What CLLM4Rec is. `PAPER` holds the paper's values beside these defaults."""
+    """Settings of CLLM4Rec."""
 
     training: ClassVar[dict[str, TrainConfig]] = {
         "pretrain": TrainConfig(epochs=8, patience=4, learning_rate=1e-4, validate_every=4),
@@ -34,73 +34,94 @@ class CLLM4RecConfig(BackboneConfig):
     presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {"paper": PAPER}
     fixed_after_pretraining: ClassVar[tuple[str, ...]] = ("backbone", "tune", "start", "sampled")
 
-    start: str = field(
-        default="factors",
-        metadata={"help": "where the ID tables start: random, title (mean of the title's word embeddings) or factors "
-                          "(matrix factorisation of the training events)",
-                  "choices": ["random", "title", "factors"]},
-    )  # fmt: skip
-    mutual: float = field(
-        default=1.0,
-        metadata={
-            "ge": 0,
-            "help": "lambda, how strongly the two embeddings of an ID are pulled to each other",
-        },
+    mutual: float = setting(
+        1.0,
+        ge=0,
+        help="lambda: weight of the mutual regularisation, which pulls the two embeddings of an ID together",
     )
-    prior: float = field(
-        default=1e-4, metadata={"ge": 0, "help": "precision of the Gaussian prior of the ID embeddings"}
+    content_ratio: float = setting(
+        1.0,
+        ge=0,
+        help=(
+            "size limit of a content pass, as a multiple of the tokens (and of the compute) of a "
+            "collaborative pass; 0 disables content"
+        ),
     )
-    content_ratio: float = field(
-        default=1.0,
-        metadata={
-            "ge": 0,
-            "help": "most tokens, and most work, of a content pass in those of a collaborative one; 0: no content",
-        },
+    sampled: int = setting(
+        0,
+        ge=0,
+        lt=1 << 24,
+        help=(
+            "items of the sampled softmax of a training step, for example 8192 for catalogues of millions, "
+            "drawn by popularity and corrected for it (log q), which lowers the reported losses; 0: the "
+            "full softmax"
+        ),
     )
-    content_warmup: int = field(
-        default=1, metadata={"ge": 0, "help": "epochs of content alone before the first collaborative one"}
+    order: str = setting(
+        "random",
+        choices=["random", "time"],
+        help=(
+            "order of a history's items: random (reshuffled for every prompt) or time (for next-item "
+            "recommendation)"
+        ),
     )
-    user_dropping: float = field(
-        default=0.2, metadata={"ge": 0, "lt": 1, "help": "share of prompts without their user token"}
+    start: str = setting(
+        "factors",
+        choices=["random", "title", "factors"],
+        advanced=True,
+        help=(
+            "initialisation of the ID embeddings: random, title (mean of the title's token embeddings) or "
+            "factors (matrix factorisation of the training events)"
+        ),
     )
-    sampled: int = field(
-        default=0,
-        metadata={"ge": 0, "lt": 1 << 24,
-                  "help": "items that the softmax of a training step is over, say 8192 for catalogues of millions: "
-                          "drawn by how often they occur and corrected for it (log q); losses read lower; 0: all"},
-    )  # fmt: skip
-    order: str = field(
-        default="random",
-        metadata={"help": "order of a history's items: random (shuffled anew each time) or time (for what comes next)",
-                  "choices": ["random", "time"]},
-    )  # fmt: skip
-    mask_share: float = field(
-        default=0.5, metadata={"ge": 0, "lt": 1, "help": "share of a history masked in finetuning"}
+    prior: float = setting(
+        1e-4, ge=0, advanced=True, help="precision of the Gaussian prior of the ID embeddings"
     )
-    targets: str = field(
-        default="unseen",
-        metadata={"help": "finetuning predicts: unseen (the masked items, the rest of the history left out of the softmax), "
-                          "masked (the masked items among all) or all (every item of the history)",
-                  "choices": ["unseen", "masked", "all"]},
-    )  # fmt: skip
-    readout: str = field(
-        default="auto",
-        metadata={"help": "where the user is read: last (token), pooled (item states), or auto (pooled)",
-                  "choices": ["auto", "last", "pooled"]},
-    )  # fmt: skip
-    attention: str = field(
-        default="auto",
-        metadata={"help": "attention over the prompt in finetuning: causal, bidirectional, or auto (bidirectional for "
-                          "tiny and small with items in random order, else causal)",
-                  "choices": ["auto", "causal", "bidirectional"]},
-    )  # fmt: skip
+    content_warmup: int = setting(
+        1, ge=0, advanced=True, help="epochs on content alone before the first collaborative epoch"
+    )
+    user_dropping: float = setting(
+        0.2, ge=0, lt=1, advanced=True, help="share of training prompts whose user token is dropped"
+    )
+    mask_share: float = setting(
+        0.5, ge=0, lt=1, advanced=True, help="share of a history that is masked in finetuning"
+    )
+    targets: str = setting(
+        "unseen",
+        choices=["unseen", "masked", "all"],
+        advanced=True,
+        help=(
+            "items that finetuning predicts: unseen (masked items; the other items of the history leave the "
+            "softmax), masked (masked items in the full softmax) or all (every item of the history)"
+        ),
+    )
+    readout: str = setting(
+        "pooled",
+        choices=["last", "pooled"],
+        advanced=True,
+        help=(
+            "user representation: last (hidden state of the last token) or pooled (mean hidden state of the "
+            "items)"
+        ),
+    )
+    attention: str = setting(
+        "auto",
+        choices=["auto", "causal", "bidirectional"],
+        advanced=True,
+        help=(
+            "attention over the prompt in finetuning; auto: bidirectional for tiny and small with items in "
+            "random order, else causal"
+        ),
+    )
 
     @property
     def pooled(self) -> bool:
-        return self.readout in ("auto", "pooled")
+        """Whether the user is read from the mean hidden state of the items."""
+        return self.readout == "pooled"
 
     @property
     def bidirectional(self) -> bool:
-        return self.attention == "bidirectional" or (
-            self.attention == "auto" and self.built_in and self.order == "random"
-        )
+        """`attention` with auto resolved."""
+        if self.attention == "auto":
+            return self.built_in and self.order == "random"
+        return self.attention == "bidirectional"

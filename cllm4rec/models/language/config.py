@@ -1,40 +1,51 @@
-"""Settings of the systems on a language model."""
+"""Settings of systems on a language model."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from cllm4rec.models.config import SystemConfig
+from cllm4rec.settings import setting
 
-BUILT_IN = {"tiny": (2, 128), "small": (4, 256)}  # backbones made here, not pretrained: name -> layers, width
+# Backbones with random weights, built here: name -> layers, width.
+BUILT_IN = {"tiny": (2, 128), "small": (4, 256)}
 
 
 @dataclass(frozen=True)
 class BackboneConfig(SystemConfig):
-    """Which language model, and what of it is trained."""
+    """The language model, and which of its weights are trained."""
 
     fixed_after_pretraining: ClassVar[tuple[str, ...]] = ("backbone", "tune")
 
-    backbone: str = field(
-        default="tiny",
-        metadata={"help": "tiny (2 layers x 128) or small (4 x 256), both made here and not pretrained; or the name or "
-                          "folder of a Hugging Face causal language model"},
-    )  # fmt: skip
-    tune: str = field(
-        default="auto",
-        metadata={"help": "what of the backbone is trained: frozen, lora (adapters; needs cllm4rec[lora]), full, or auto (full "
-                          "for tiny and small; others: frozen by cllm4rec, lora by rsllm)",
-                  "choices": ["auto", "frozen", "lora", "full"]},
-    )  # fmt: skip
+    backbone: str = setting(
+        "tiny",
+        metavar="NAME",
+        help=(
+            "language model: tiny (2 layers, width 128) or small (4 layers, width 256), both with random "
+            "weights; or the name or folder of a Hugging Face causal language model"
+        ),
+    )
+    tune: str = setting(
+        "auto",
+        choices=["auto", "frozen", "lora", "full"],
+        help=(
+            "trained weights of the backbone: frozen (none), lora (adapters; needs cllm4rec[lora]) or full; "
+            "auto: full for tiny and small, else frozen for cllm4rec and lora for rsllm"
+        ),
+    )
 
     @property
     def built_in(self) -> bool:
+        """Whether the backbone is built here, with random weights."""
         return self.backbone in BUILT_IN
 
     @property
     def tuned(self) -> bool:
+        """Whether all weights of the backbone are trained."""
         return self.tuning == "full"
 
     @property
     def tuning(self) -> str:
-        """What `tune` comes to: frozen, lora or full."""
-        return self.tune if self.tune != "auto" else "full" if self.built_in else "frozen"
+        """`tune` with auto resolved: frozen, lora or full."""
+        if self.tune != "auto":
+            return self.tune
+        return "full" if self.built_in else "frozen"

@@ -1,17 +1,19 @@
-"""Settings of RSLLM."""
+"""Settings of RSLLM (arXiv 2412.16933)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from cllm4rec.models.language.config import BackboneConfig
+from cllm4rec.settings import setting
 from cllm4rec.training.config import TrainConfig
 
-FORMS = ("unified", "text", "ids")  # in which RSLLM writes items
+# How RSLLM writes items in a prompt.
+FORMS = ("unified", "text", "ids")
 
 
 @dataclass(frozen=True)
 class RSLLMConfig(BackboneConfig):
-    """What RSLLM is."""
+    """Settings of RSLLM."""
 
     training: ClassVar[dict[str, TrainConfig]] = {
         "pretrain": TrainConfig(epochs=2, learning_rate=1e-3),
@@ -19,59 +21,49 @@ class RSLLMConfig(BackboneConfig):
     }
     fixed_after_pretraining: ClassVar[tuple[str, ...]] = ("backbone", "tune", "sequential", "dropout")
 
-    sequential: str = field(
-        default="sasrec",
-        metadata={"help": "whose ID embeddings are read: sasrec or gru4rec, trained first with their default settings, or the "
-                          "run folder of one"},
-    )  # fmt: skip
-    prompt: str = field(
-        default="unified",
-        metadata={"help": "how items are written in the second stage: unified (title and soft token), text (title) or ids "
-                          "(soft token)",
-                  "choices": list(FORMS)},
-    )  # fmt: skip
-    length: int = field(
-        default=20, metadata={"ge": 1, "help": "most items of a history that are read, the newest"}
+    sequential: str = setting(
+        "sasrec",
+        metavar="NAME",
+        help=(
+            "source of the ID embeddings: sasrec or gru4rec, trained first with its default settings; or "
+            "the run folder of one of them"
+        ),
     )
-    title_words: int = field(default=6, metadata={"ge": 1, "help": "most words of a title that are read"})
-    candidates: int = field(
-        default=0,
-        metadata={
-            "ge": 0,
-            "help": "items that the prompts of training name to choose from; 0: none are named",
-        },
+    prompt: str = setting(
+        "unified",
+        choices=list(FORMS),
+        help="how stage 2 writes items: unified (title and soft token), text (title) or ids (soft token)",
     )
-    negatives: int = field(
-        default=16384,
-        metadata={
-            "ge": 1,
-            "help": "items that a step is contrasted with, a new sample each; all if there are less",
-        },
+    length: int = setting(20, ge=1, help="maximum history length in items; the newest are kept")
+    candidates: int = setting(0, ge=0, help="candidate items named in each training prompt; 0: none")
+    alpha: float = setting(3.0, ge=0, help="weight of the item contrastive loss C_item; 0 disables it")
+    beta: float = setting(1.0, ge=0, help="weight of the user contrastive loss C_user; 0 disables it")
+    dropout: float = setting(0.2, ge=0, lt=1, help="dropout rate of the backbones tiny and small")
+    title_words: int = setting(6, ge=1, advanced=True, help="maximum length of a title in words")
+    negatives: int = setting(
+        16384,
+        ge=1,
+        advanced=True,
+        help="sampled negative items per step; the whole catalogue if it has fewer items",
     )
-    hard: int = field(
-        default=16,
-        metadata={
-            "ge": 0,
-            "help": "items that each user is contrasted with beside, the best of the sequential recommender",
-        },
+    hard: int = setting(
+        16,
+        ge=0,
+        advanced=True,
+        help="hard negatives per user: the top-ranked unseen items of the sequential recommender",
     )
-    alpha: float = field(default=3.0, metadata={"ge": 0, "help": "weight of C_item; 0: without"})
-    beta: float = field(default=1.0, metadata={"ge": 0, "help": "weight of C_user; 0: without"})
-    temperature: float = field(default=0.1, metadata={"gt": 0, "help": "cosines of C_item are divided by it"})
-    dropout: float = field(
-        default=0.2,
-        metadata={
-            "ge": 0,
-            "lt": 1,
-            "help": "share of the numbers dropped in training, in tiny and small",
-        },
+    temperature: float = setting(
+        0.1, gt=0, advanced=True, help="temperature of C_item, by which cosine similarities are divided"
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.candidates == 1:
-            raise ValueError("candidates is 1: the only one would be the answer; take 0 or at least 2")
+            raise ValueError(
+                "`candidates` is 1: the only candidate would be the answer; take 0 or at least 2"
+            )
 
     @property
     def tuning(self) -> str:
+        """`tune` with auto resolved: adapters for a pretrained backbone."""
         return "lora" if self.tune == "auto" and not self.built_in else super().tuning

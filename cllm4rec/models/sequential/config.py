@@ -1,45 +1,34 @@
 """Settings of the sequential recommenders."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from cllm4rec.models.config import WIDEST, SystemConfig
+from cllm4rec.settings import setting
 from cllm4rec.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
 class SequentialConfig(SystemConfig):
-    """What a sequential recommender is."""
+    """Settings of the sequence encoder."""
 
     training: ClassVar[dict[str, TrainConfig]] = {
         "pretrain": TrainConfig(epochs=200, batch_size=128, patience=10, validate_every=3)
     }
 
-    width: int = field(
-        default=64,
-        metadata={"ge": 1, "lt": WIDEST, "help": "width of an item's embedding and of the states"},
-    )
-    layers: int = field(default=2, metadata={"ge": 1, "lt": 1_025, "help": "layers of the encoder"})
-    dropout: float = field(
-        default=0.5, metadata={"ge": 0, "lt": 1, "help": "share of the numbers dropped in training"}
-    )
-    length: int = field(
-        default=50,
-        metadata={
-            "ge": 1,
-            "lt": 1_000_001,
-            "help": "most items of a history that are read, the newest",
-        },
-    )
+    width: int = setting(64, ge=1, lt=WIDEST, help="dimensions of item embeddings and hidden states")
+    layers: int = setting(2, ge=1, lt=1_025, help="layers of the encoder")
+    dropout: float = setting(0.5, ge=0, lt=1, help="dropout rate")
+    length: int = setting(50, ge=1, lt=1_000_001, help="maximum history length in items; the newest are kept")
 
 
 @dataclass(frozen=True)
 class SASRecConfig(SequentialConfig):
     """Settings of SASRec."""
 
-    heads: int = field(default=2, metadata={"ge": 1, "help": "attention heads; they divide the width"})
+    heads: int = setting(2, ge=1, help="attention heads; a divisor of the width")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.width % self.heads:
-            raise ValueError(f"heads is {self.heads}: it has to divide the width, {self.width}")
+            raise ValueError(f"`heads` is {self.heads}: it has to divide `width`, {self.width}")

@@ -96,7 +96,7 @@ def test_no_header_is_said_of_the_tables_whose_columns_are_numbers(tmp_path: Pat
         ),
         (
             ["--no-header", "--columns", "user_id=1,item_id=sku"],
-            "--columns names a column 'sku' beside numbers",
+            "--columns names a column 'sku' among numbers",
         ),
         (["--sequences", "--columns", "user_id=1"], "--sequences reads lines without columns"),
         (["--sequences", "--no-header"], "--sequences reads lines without columns"),

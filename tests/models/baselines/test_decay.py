@@ -59,7 +59,7 @@ def test_the_decay_is_chosen_on_validation_events_where_order_matters() -> None:
 @pytest.mark.parametrize("config", [EASEConfig, ItemKNNConfig])
 def test_a_decay_is_a_share(config: type) -> None:
     assert (config(decay=1.0).decay, config(decay=0.5).decay) == (1.0, 0.5)
-    with pytest.raises(ValueError, match=r"decay is 1\.5: it may not be above 1"):
+    with pytest.raises(ValueError, match=r"`decay` is 1\.5: it may not be above 1"):
         config(decay=1.5)
-    with pytest.raises(ValueError, match="decay is 0: it has to be above 0"):
+    with pytest.raises(ValueError, match="`decay` is 0: it has to be above 0"):
         config(decay=0)

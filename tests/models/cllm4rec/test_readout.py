@@ -37,11 +37,8 @@ both_attentions = pytest.mark.parametrize("attention", ["causal", "bidirectional
 
 @torch.no_grad()
 @both_attentions
-@pytest.mark.parametrize("readout", ["pooled", "auto"])
-def test_pooled_readout_is_the_normalised_mean_of_the_item_states(
-    readout: str, attention: str, llama: Path
-) -> None:
-    net, tokenizer = llama_network(llama, readout=readout, attention=attention)
+def test_pooled_readout_is_the_normalised_mean_of_the_item_states(attention: str, llama: Path) -> None:
+    net, tokenizer = llama_network(llama, readout="pooled", attention=attention)
     batch = history_batch(tokenizer)
     users = net.user_states(batch)
     assert users.shape == (len(HISTORIES), net.backbone.width)

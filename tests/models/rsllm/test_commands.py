@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from cllm4rec import evaluate, finetune, pretrain, recommend
-from cllm4rec.commands.options import with_whole_paths
+from cllm4rec.commands.stage_settings import with_absolute_paths
 from cllm4rec.data.build import build_dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models import load
@@ -76,9 +76,9 @@ def test_a_folder_named_as_a_value_of_a_setting_does_not_replace_it(
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     names = RSLLMConfig(sequential="sasrec", backbone="tiny")
-    assert with_whole_paths(names) == names
-    assert with_whole_paths(RSLLMConfig(backbone="gpt2")) == RSLLMConfig(backbone="gpt2")
-    folders = with_whole_paths(RSLLMConfig(sequential="other", backbone="other"))
+    assert with_absolute_paths(names) == names
+    assert with_absolute_paths(RSLLMConfig(backbone="gpt2")) == RSLLMConfig(backbone="gpt2")
+    folders = with_absolute_paths(RSLLMConfig(sequential="other", backbone="other"))
     assert (folders.sequential, folders.backbone) == (str(tmp_path / "other"), str(tmp_path / "other"))
 
 

@@ -1,0 +1,85 @@
+"""What prepare prints: columns, dropped rows, texts, the split and the sizes of a dataset."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from cllm4rec.commands.entry import say
+from cllm4rec.data.dataset import PARTS, Dataset
+from cllm4rec.data.readers.split_tables import SplitTable
+from cllm4rec.data.readers.tables import CheckedTable
+from cllm4rec.messages import counted, join_names
+
+
+def print_tables(events: CheckedTable, items: CheckedTable | None, users: CheckedTable | None) -> None:
+    """Print which columns were read and which were not, and the rows that were dropped."""
+    for table in (events, items, users):
+        if table is None:
+            continue
+        for line in table.report():
+            say(f"{Path(table.name).name}: {line}")
+        # Incomplete events are among the rules of the dataset's description.
+        if table is not events:
+            _print_incomplete(table.name, table.incomplete)
+
+
+def print_split_table(table: SplitTable, column: str) -> None:
+    """Print which columns of a split file were not read, and its rows that were dropped.
+
+    Args:
+        table: the split file.
+        column: its column of parts.
+    """
+    if unread := table.unread(column):
+        say(f"{Path(table.raw.name).name}: columns not read: {join_names(unread)}")
+    _print_incomplete(table.raw.name, table.incomplete)
+
+
+def _print_incomplete(name: str, incomplete: Mapping[str, int]) -> None:
+    if incomplete:
+        say(f"{Path(name).name}: dropped {counted(incomplete['events'], 'row')} without an id")
+
+
+def print_description(dataset: Dataset, items: CheckedTable | None) -> None:
+    """Print what `build_dataset` read, dropped and kept.
+
+    Args:
+        dataset: the dataset.
+        items: the table of items.
+    """
+    description = dataset.description
+    assert description is not None, "build_dataset describes its dataset"
+    for report in description.rules:
+        say(str(report))
+    for name, table in description.tables.items():
+        repeated = f"rows that repeat an id: {table.repeated_rows:,} (the first is kept)"
+        idle = f"rows without events: {table.rows_without_events:,} (left out)"
+        say(f"{name}: {repeated}; {idle}; {name} with events and no row: {table.without_a_row:,}")
+    for warning in description.warnings:
+        say(f"warning: {warning}")
+    for name, count in description.texts.items():
+        say(f"{name}: a text for {count:,} of {dataset.n_items:,} items")
+    if description.n_items_without_text:
+        say(f"items without any text: {description.n_items_without_text:,}")
+    split = description.split
+    counts = np.bincount(dataset.part, minlength=len(PARTS))
+    parts = [f"{n:,} {name}" for n, name in zip(counts, PARTS, strict=True) if n or name != "history"]
+    say(f"split {split.method}: {', '.join(parts)} events")
+    say(f"  {split.rule}")
+    if split.shuffle_ties is not None:
+        say(f"  events of a user with equal timestamps are in random order (seed {split.shuffle_ties})")
+    if split.rows_without_events:
+        say(f"rows of the split file without an event: {split.rows_without_events:,}")
+    n_short = description.n_users_below_3_events
+    if split.method in ("random", "leave-last-out") and n_short:
+        say(f"users with fewer than 3 events, who stay whole in train: {n_short:,}")
+    if items is not None and not description.texts:
+        say(f"{Path(items.name).name}: no column of texts (--item-columns gives the names of the columns)")
+
+
+def sizes_of(dataset: Dataset) -> str:
+    """The numbers of users, items and events."""
+    n_events = len(dataset.interactions)
+    sizes = {"user": dataset.n_users, "item": dataset.n_items, "event": n_events}
+    return ", ".join(counted(n, noun) for noun, n in sizes.items())

@@ -1,0 +1,178 @@
+"""Train the first stage of a system into a run folder, or resume it; a base system is trained before."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cllm4rec.commands.entry import log, say
+from cllm4rec.commands.stage_settings import has_ended, recorded_settings, training_lock
+from cllm4rec.commands.stages import dry_run_stage, open_run, run_stage
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.models import load, system_class, system_config
+from cllm4rec.models.base import Recommender
+from cllm4rec.models.config import SystemConfig
+from cllm4rec.models.neural import NeuralRecommender
+from cllm4rec.models.one_stage import OneStageRecommender
+from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.device import make_accelerator
+from cllm4rec.training.run_description import StageSettings
+from cllm4rec.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """What is trained, on what, and where.
+
+    Attributes:
+        system: name of the system.
+        config: its settings.
+        training: settings of training; None for a system that is fitted in one go.
+        dataset: the data.
+        dataset_path: folder of the data, recorded in the run.
+        output: the run folder.
+        how_to_resume: command that resumes after an interruption.
+        preset: name of the preset that the settings come from.
+        resumed: whether the stage was begun in `output`.
+        moved: setting -> folder that has moved since then.
+    """
+
+    system: str
+    config: SystemConfig
+    training: TrainConfig | None
+    dataset: Dataset
+    dataset_path: str
+    output: Path
+    how_to_resume: str
+    preset: str | None = None
+    resumed: bool = False
+    moved: Mapping[str, str] = field(default_factory=dict)
+
+    def model(self) -> Recommender:
+        """The system before training."""
+        model = system_class(self.system)(self.config)
+        model.moved = self.moved
+        return model
+
+    def run_settings(self) -> dict[str, Any]:
+        """The description of a new run."""
+        training = None if self.training is None else asdict(self.training)
+        return {
+            "system": self.system,
+            "dataset": self.dataset,
+            "dataset_path": self.dataset_path,
+            "preset": self.preset,
+            "under_way": {"pretrain": StageSettings(asdict(self.config), training)},
+        }
+
+
+def train(stage: FirstStage) -> None:
+    """Train the stage into its run folder, or resume it there.
+
+    Raises:
+        SystemExit: a signal stopped the training.
+        ValueError: the folder, data or settings do not allow it.
+    """
+    model = stage.model()
+    if isinstance(model, NeuralRecommender):
+        _train_network(model, stage)
+    elif isinstance(model, OneStageRecommender):
+        folder = RunFolder.open(stage.output) if stage.resumed else _new_run(stage)
+        dataset = stage.dataset
+        model.fit(dataset.train, dataset.validation, report=log.info, seen=dataset.seen)
+        folder.begin_stage("pretrain", StageSettings(asdict(model.config)))
+        model.save(folder.path / "pretrain")
+        folder.end_stage("pretrain")
+        log.info("the run is in %s", stage.output)
+
+
+def _new_run(stage: FirstStage) -> RunFolder:
+    return RunFolder.create(stage.output, **stage.run_settings())
+
+
+def _train_network(model: NeuralRecommender, stage: FirstStage) -> None:
+    assert stage.training is not None
+    accelerator = make_accelerator()
+    _check(model, stage)
+    if stage.resumed:
+        folder = RunFolder.open(stage.output)
+    else:
+        folder = open_run(accelerator, stage.output, **stage.run_settings())
+    if model.base_system is not None:
+        model.trained_base = train_first(model.base_system, stage)
+    run_stage(model, "pretrain", stage.dataset, stage.training, folder, accelerator, stage.how_to_resume)
+
+
+def _check(model: NeuralRecommender, stage: FirstStage) -> None:
+    """Refuse what cannot be trained; for a resumed run, name the SHA-256 of its backbone's weights."""
+    try:
+        model.check(stage.dataset.train)
+    except ValueError as error:
+        saved = RunFolder(stage.output).resume_file("pretrain").describe() if stage.resumed else None
+        if saved is None or "backbone" not in saved.about:
+            raise
+        sha256 = saved.about["backbone"]
+        raise ValueError(f"{error}; the run was begun with weights of SHA-256 {sha256}") from error
+
+
+def train_first(system: str, dependent: FirstStage) -> Recommender:
+    """Train the base system of another into a folder of the other's run, or resume or load it there.
+
+    Args:
+        system: name of the base system. It takes its default settings, and seed and time limit of the other.
+        dependent: the stage that needs it.
+
+    Raises:
+        ValueError: there is an interrupted run and `dependent` is not resumed, or the run has another seed or
+            other data.
+    """
+    output, config_class = dependent.output / system, system_config(system)
+    assert dependent.training is not None
+    seed, max_minutes = dependent.training.seed, dependent.training.max_minutes
+    stage = replace(
+        dependent,
+        system=system,
+        config=config_class(),
+        training=replace(config_class.training["pretrain"], seed=seed, max_minutes=max_minutes),
+        output=output,
+        preset=None,
+        resumed=False,
+        moved={},
+    )
+    with training_lock(output, dry_run=False):
+        if (output / "run.json").is_file():
+            folder = RunFolder.open(output)
+            if not dependent.resumed:
+                folder.refuse_interrupted("pretrain")
+            if settings := recorded_settings(folder, "pretrain"):
+                config, training = settings
+                if training.seed != seed:
+                    raise ValueError(
+                        f"{output} was trained with `seed` {training.seed}, not {seed}: remove it, or give "
+                        "that seed"
+                    )
+                dataset = folder.dataset(dependent.dataset_path)
+                if has_ended(folder, "pretrain"):
+                    return load(output)
+                stage = replace(stage, config=config, training=training, dataset=dataset, resumed=True)
+        train(stage)
+    return load(output)
+
+
+def dry_run(stage: FirstStage) -> None:
+    """Print what training would take, that of a base system first."""
+    model, dataset, training = stage.model(), stage.dataset, stage.training
+    if not isinstance(model, NeuralRecommender):
+        say(f"{model.name} is fitted in one go: there are no steps to time")
+        return
+    assert training is not None
+    model.check(dataset.train)
+    accelerator = make_accelerator()
+    if model.base_system is not None:
+        base_system = system_class(model.base_system)()
+        assert isinstance(base_system, NeuralRecommender)
+        base_training = base_system.config_class.training["pretrain"]
+        dry_run_stage(base_system, "pretrain", dataset, base_training, accelerator)
+        say("\nand then, on it:\n")
+        model.trained_base = base_system
+    dry_run_stage(model, "pretrain", dataset, training, accelerator)

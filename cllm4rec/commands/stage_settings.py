@@ -1,0 +1,128 @@
+"""Settings of a stage before it runs: defaults, presets, those of an earlier run. Imports no torch."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from cllm4rec.commands.entry import is_main_process, log
+from cllm4rec.commands.flags import flag_of
+from cllm4rec.files.damage import reading
+from cllm4rec.files.schema import checked
+from cllm4rec.models import SYSTEMS, system_config
+from cllm4rec.models.config import SystemConfig
+from cllm4rec.models.language.config import BUILT_IN
+from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.run_description import StageSettings
+from cllm4rec.training.run_folder import RunFolder
+
+# Help texts of flags that several commands have.
+DATASET = "dataset folder of the run, if it has moved"
+VERIFY = "compare the whole weights with their SHA-256; by default only their size and header are compared"
+BACKBONE = "folder of the run's frozen backbone, if it has moved; its files are compared with their hashes"
+DRY_RUN = "time a few steps, print parameters, memory, steps and time, and write nothing"
+
+# Settings that may name a folder, and values of them that never do.
+FOLDERS = ("backbone", "sequential")
+NAMES = {*BUILT_IN, *SYSTEMS}
+
+
+def stage_defaults(system: str, stage: str, preset: str | None) -> dict[str, Any]:
+    """The defaults of a system's stage, with those of a preset in their place.
+
+    Raises:
+        ValueError: there is no system, or no preset, of that name.
+    """
+    config_class = system_config(system)
+    if preset is not None and preset not in config_class.presets:
+        raise ValueError(
+            f"{system} has no preset {preset!r}: it has {', '.join(config_class.presets) or 'none'}"
+        )
+    if not config_class.training:
+        return {}
+    chosen = config_class.presets[preset] if preset else {"system": {}, stage: {}}
+    return asdict(config_class.training[stage]) | chosen["system"] | chosen[stage]
+
+
+def training_lock(folder: str | Path | None, dry_run: bool) -> AbstractContextManager[None]:
+    """The lock of a run folder while a command trains in it, held by the main process; none for a dry run.
+
+    Raises:
+        ValueError: another process trains in this folder; the message names it.
+    """
+    unlocked = not folder or dry_run or not is_main_process()
+    return nullcontext() if unlocked else RunFolder.lock(str(folder))
+
+
+def recorded_settings(folder: RunFolder, stage: str) -> list[Any] | None:
+    """Settings of an unfinished or ended stage, as `settings_of` gives them; None if it was never begun."""
+    record = folder.description.settings_of(stage)
+    return None if record is None else settings_of(folder, stage, record)
+
+
+def settings_of(folder: RunFolder, stage: str, record: StageSettings) -> list[Any]:
+    """The settings in a stage's record: those of the system and, if it is trained in steps, of training.
+
+    Raises:
+        ValueError: run.json is damaged.
+    """
+    kinds = {"system": system_config(folder.description.system), "training": TrainConfig}
+    values = record.as_json()
+    with reading(folder.path / "run.json", "train again"):
+        return [
+            checked(values[key], kind, f"settings of {stage}") for key, kind in kinds.items() if key in values
+        ]
+
+
+def merged(settings: Sequence[Any]) -> dict[str, Any]:
+    """Name -> value of several groups of settings, as defaults of flags."""
+    return {name: value for group in settings for name, value in asdict(group).items()}
+
+
+def check_unchanged(before: Sequence[Any], now: Sequence[Any]) -> None:
+    """Raise ValueError if a setting differs from its value when the stage began."""
+    recorded = merged(before)
+    for name, value in merged(now).items():
+        if recorded[name] != value:
+            raise ValueError(
+                f"`{name}` is {value} and was {recorded[name]} when training began: a run resumes with its "
+                "first settings; leave the flag out"
+            )
+
+
+def has_ended(folder: RunFolder, stage: str) -> bool:
+    """Whether a stage to resume has ended. If so, say so, and remove the state that a killed process left."""
+    if not folder.ended(stage):
+        return False
+    folder.resume_file(stage).remove()
+    log.info("%s: %s has ended, there is nothing to resume", folder.path, stage)
+    return True
+
+
+def moved_folders(before: SystemConfig, config: SystemConfig) -> tuple[SystemConfig, dict[str, str]]:
+    """The settings with the folders of `before`, and those of their folders that have moved since.
+
+    Returns:
+        The settings; setting -> new folder. Whether it holds the same files is checked when it is read.
+    """
+    old, new = asdict(before), asdict(config)
+    moved = {
+        name: new[name]
+        for name in FOLDERS
+        if name in new and new[name] != old[name] and not {new[name], old[name]} & NAMES
+    }
+    return replace(config, **{name: old[name] for name in moved}), moved
+
+
+def typed_flags(settings: Mapping[str, str]) -> str:
+    """Settings as they are typed after a command, with a space before each."""
+    return "".join(f" {flag_of(name)} {shlex.quote(value)}" for name, value in settings.items())
+
+
+def with_absolute_paths(config: SystemConfig) -> SystemConfig:
+    """The settings with absolute paths of existing folders; other values, and reserved names, stay."""
+    values = {name: value for name, value in asdict(config).items() if name in FOLDERS}
+    folders = {name: value for name, value in values.items() if value not in NAMES and Path(value).is_dir()}
+    return replace(config, **{name: str(Path(value).resolve()) for name, value in folders.items()})
