@@ -1,4 +1,7 @@
-"""Recommenders on language models whose vocabulary holds users and items. Names are imported when first used."""
+"""Recommenders on language models whose vocabulary holds users and items.
+
+Public names are imported when first used.
+"""
 
 import sys
 

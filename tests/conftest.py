@@ -27,7 +27,10 @@ def one_thread() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def no_foreign_code() -> Iterator[None]:
-    """Every load says trust_remote_code=False: without, the library asks on standard input. Nothing is unpickled."""
+    """Every load says trust_remote_code=False, and nothing is unpickled.
+
+    Without that argument the library asks on standard input.
+    """
 
     def guarded(load: Callable[..., Any]) -> Callable[..., Any]:
         def checked(*arguments: Any, **settings: Any) -> Any:

@@ -9,13 +9,12 @@ import polars as pl
 import pytest
 
 from cllm4rec import evaluate, pretrain
-from cllm4rec.data.build import build_dataset
 from cllm4rec.data.candidates import draw_candidates, title_groups
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.synthetic import taste_world
 from cllm4rec.evaluation import measure
 from cllm4rec.models.baselines.config import ItemKNNConfig
 from cllm4rec.models.baselines.itemknn import ItemKNN
+from tests.support.worlds import taste_dataset
 
 
 def test_candidates_hold_the_target_once_and_nothing_known_and_no_title_twice() -> None:
@@ -76,8 +75,7 @@ class FixedChoice:
 
 def small_dataset() -> Dataset:
     """120 users, 80 items, and the last event of each user held out."""
-    world = taste_world(2, n_users=120, n_items=80, n_events=10)
-    return build_dataset(world.events, world.items, split="leave-last-out")
+    return taste_dataset(2, 120, 80, 10, split="leave-last-out")
 
 
 def by_draw(model: FixedChoice, n: int) -> np.ndarray:

@@ -6,12 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from transformers import GPT2Config, LlamaConfig, PreTrainedModel
 from transformers.models.auto import AutoModelForCausalLM
 
-from cllm4rec import evaluate, finetune, pretrain, recommend
 from cllm4rec.corpora.tokenizer import train_bpe
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.manifest import MANIFEST, file_record
@@ -19,10 +17,11 @@ from cllm4rec.models.language.backbone import check_backbone, load_backbone
 from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.training.run_description import signed_text
 from cllm4rec.training.run_folder import RunFolder
+from tests.support.commands import call
+from tests.support.tables import refused
 from tests.support.worlds import taste_dataset
 
 ARCHITECTURES = ("gpt2", "llama")
-COMMANDS = {"pretrain": pretrain, "finetune": finetune, "evaluate": evaluate, "recommend": recommend}
 
 
 def small_dataset() -> Dataset:
@@ -101,14 +100,9 @@ def set_values(file: Path, values: dict[str, Any]) -> None:
     edit(file, lambda described: described | values)
 
 
-def run_command(command: str, *arguments: object) -> None:
-    """Run a command in this process."""
-    COMMANDS[command].main([str(argument) for argument in arguments])
-
-
 def pretrained_run(data: Path, folder: Path, run: Path, *flags: object) -> Path:
     """A run folder of one epoch of pretraining on the backbone in `folder`."""
-    run_command("pretrain", "--dataset", data, "--output", run, "--backbone", folder, "--epochs", 1, *flags)
+    call("pretrain", "--dataset", data, "--output", run, "--backbone", folder, "--epochs", 1, *flags)
     return run
 
 
@@ -120,18 +114,10 @@ def sign_run(run: Path) -> None:
     (run / "run.json").write_text(signed_text(description))
 
 
-def refusal(call: Callable[[], Any]) -> str:
-    """The message of the ValueError that `call` raises: one line."""
-    with pytest.raises(ValueError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def refused(folder: Path) -> str:
-    """The line with which a folder is refused, the same with and without its weights."""
+def refused_backbone(folder: Path) -> str:
+    """The line with which a folder is refused_backbone, the same with and without its weights."""
     config = BackboneConfig(str(folder))
-    line = refusal(lambda: check_backbone(config))
-    assert refusal(lambda: load_backbone(config)) == line
+    line = refused(lambda: check_backbone(config))
+    assert refused(lambda: load_backbone(config)) == line
     assert str(folder) in line
     return line

@@ -1,5 +1,7 @@
 """iALS: matrix factorisation of implicit feedback by alternating least squares, by the `implicit` library."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -52,7 +54,7 @@ class IALS(OneStageRecommender, InnerProductRecommender):
         self.model.item_factors = checked_array(arrays, "item_factors", shape, np.float32)
 
 
-def _library_model(settings: IALSConfig):  # type: ignore[no-untyped-def]  # the library has no types
+def _library_model(settings: IALSConfig) -> Any:
     try:
         from implicit.cpu.als import AlternatingLeastSquares
     except ImportError as error:

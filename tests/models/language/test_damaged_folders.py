@@ -9,7 +9,9 @@ from cllm4rec.files.manifest import write_manifest
 from cllm4rec.models import load
 from cllm4rec.models.language.backbone import load_backbone
 from cllm4rec.models.language.config import BackboneConfig
-from tests.support.backbones import refusal, refused, run_command, set_values, sign_run
+from tests.support.backbones import refused_backbone, set_values, sign_run
+from tests.support.commands import call
+from tests.support.tables import refused
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ def test_a_config_beyond_its_weights_is_refused(key: str, value: Any, folder: Pa
     if key == "architectures":  # not read
         load_backbone(BackboneConfig(str(folder)))
     else:
-        refused(folder)
+        refused_backbone(folder)
 
 
 DEEP = (b"[" * 100_000, b'{"a":' * 100_000)
@@ -71,7 +73,7 @@ INVALID_VALUES: tuple[Any, ...] = (
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])
 def test_a_file_with_other_content_is_refused(file: str, content: bytes, folder: Path) -> None:
     (folder / file).write_bytes(content)
-    refused(folder)
+    refused_backbone(folder)
 
 
 @pytest.mark.parametrize("field", TOKENIZER_FIELDS)
@@ -85,7 +87,7 @@ def test_a_damaged_tokenizer_is_read_or_refused(field: str, value: Any, folder: 
 
 
 def test_damaged_json_in_a_run_is_refused(data: Path, tmp_path: Path) -> None:
-    run_command("pretrain", "--dataset", data, "--output", tmp_path / "run", "--epochs", 1)
+    call("pretrain", "--dataset", data, "--output", tmp_path / "run", "--epochs", 1)
     inner = tmp_path / "run" / "pretrain" / "backbone"
     load(tmp_path / "run")
     for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
@@ -94,20 +96,20 @@ def test_damaged_json_in_a_run_is_refused(data: Path, tmp_path: Path) -> None:
         for key, value in changes if file == "config.json" else []:
             (inner / file).write_bytes(whole)
             set_values(inner / file, {key: value})
-            assert f"{inner.parent} is damaged" in refusal(lambda: load(tmp_path / "run"))
+            assert f"{inner.parent} is damaged" in refused(lambda: load(tmp_path / "run"))
             write_manifest(inner.parent)  # as a hostile author would
             sign_run(tmp_path / "run")
-            assert f"{inner} is damaged" in refusal(lambda: load(tmp_path / "run"))
+            assert f"{inner} is damaged" in refused(lambda: load(tmp_path / "run"))
         for content in (b"", b"{", b"[" * 100_000):
             (inner / file).write_bytes(content)
             write_manifest(inner.parent)
             sign_run(tmp_path / "run")
-            assert f"{inner} is damaged" in refusal(lambda: load(tmp_path / "run"))
+            assert f"{inner} is damaged" in refused(lambda: load(tmp_path / "run"))
         (inner / file).unlink()
         write_manifest(inner.parent)
         sign_run(tmp_path / "run")
         if file != "tokenizer_config.json":
-            assert f"{inner} is damaged" in refusal(lambda: load(tmp_path / "run"))
+            assert f"{inner} is damaged" in refused(lambda: load(tmp_path / "run"))
         (inner / file).write_bytes(whole)
         write_manifest(inner.parent)
         sign_run(tmp_path / "run")

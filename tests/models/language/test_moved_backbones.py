@@ -16,15 +16,9 @@ from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.models.language.fingerprints import config_sha256, tokenizer_sha256
 from cllm4rec.training import loop
 from cllm4rec.training.resume import Stopped
-from tests.support.backbones import (
-    edit,
-    fingerprint,
-    pretrained_run,
-    refusal,
-    run_command,
-    save_backbone,
-    set_values,
-)
+from tests.support.backbones import edit, fingerprint, pretrained_run, save_backbone, set_values
+from tests.support.commands import call
+from tests.support.tables import refused
 
 
 @pytest.mark.parametrize(
@@ -41,14 +35,14 @@ def test_a_backbone_that_moved_is_found_by_its_flag_and_known_by_its_hash(
     commands: list[list[object]] = [["evaluate"], ["recommend", *users], ["finetune", "--epochs", 1]]
     for command, *rest in commands:
         typed = [str(command), "--run", run, *rest]
-        line = refusal(lambda typed=typed: run_command(*typed))
+        line = refused(lambda typed=typed: call(*typed))
         assert str(folder) in line
         assert "there is no such folder" in line
         assert f"SHA-256 {sha256} by --backbone" in line
-        line = refusal(lambda typed=typed: run_command(*typed, "--backbone", other))
+        line = refused(lambda typed=typed: call(*typed, "--backbone", other))
         assert f"the weights of backbone {str(other)!r} are not those this run was trained with" in line
         assert sha256 in line
-        run_command(*typed, "--backbone", moved)
+        call(*typed, "--backbone", moved)
     with pytest.raises(ValueError, match=sha256):
         load(run)
     assert load(run, backbone=moved).moved == {"backbone": str(moved)}
@@ -99,7 +93,7 @@ def test_a_frozen_backbone_is_known_by_its_configuration_and_tokenizer_too(
         change(copy := Path(shutil.copytree(original, tmp_path / name)))
         for command, *rest in commands:
             typed = [str(command), "--run", run, *rest, "--backbone", copy]
-            line = refusal(lambda typed=typed: run_command(*typed))
+            line = refused(lambda typed=typed: call(*typed))
             assert (
                 f"the {subject} of backbone {str(copy)!r} is not the one this run was trained with (SHA-256 "
                 in line
@@ -118,11 +112,9 @@ def test_a_faithful_copy_of_a_frozen_backbone_is_accepted(
     tokenizer("a user has interacted", truncation=True, max_length=2)  # the library saves the truncation
     tokenizer.save_pretrained(copy)
     set_values(copy / "config.json", {"transformers_version": "5.0.0", "architectures": None})
-    run_command("evaluate", "--run", run, "--backbone", copy)
-    run_command(
-        "recommend", "--run", run, "--backbone", copy, "--all", "--k", 3, "--output", tmp_path / "lists.csv"
-    )
-    run_command("finetune", "--run", run, "--backbone", copy, "--epochs", 1)
+    call("evaluate", "--run", run, "--backbone", copy)
+    call("recommend", "--run", run, "--backbone", copy, "--all", "--k", 3, "--output", tmp_path / "lists.csv")
+    call("finetune", "--run", run, "--backbone", copy, "--epochs", 1)
 
 
 def test_a_configuration_has_the_same_hash_with_and_without_its_defaults(
@@ -169,8 +161,8 @@ def test_a_run_that_holds_its_backbone_takes_no_other(folder: Path, data: Path, 
     run = pretrained_run(data, folder, tmp_path / "run", "--tune", "full")
     for command in ("evaluate", "recommend", "finetune"):
         users = ["--all"] if command == "recommend" else []
-        line = refusal(
-            lambda command=command, users=users: run_command(
+        line = refused(
+            lambda command=command, users=users: call(
                 command, "--run", run, "--backbone", folder / "..", *users
             )
         )
@@ -180,16 +172,14 @@ def test_a_run_that_holds_its_backbone_takes_no_other(folder: Path, data: Path, 
 @pytest.mark.parametrize("tune", ["frozen", "lora"])
 def test_a_built_in_backbone_is_trained_in_full(tune: str, data: Path, tmp_path: Path) -> None:
     """Otherwise the run would not hold it, and nothing else does."""
-    line = refusal(
-        lambda: run_command("pretrain", "--dataset", data, "--output", tmp_path / "run", "--tune", tune)
-    )
+    line = refused(lambda: call("pretrain", "--dataset", data, "--output", tmp_path / "run", "--tune", tune))
     assert line == f"--tune {tune}: tiny is not pretrained and is trained in full: leave --tune out"
     assert not (tmp_path / "run").exists()
 
 
 def test_a_system_without_a_backbone_takes_none(folder: Path, data: Path, tmp_path: Path) -> None:
-    run_command("pretrain", "--dataset", data, "--output", tmp_path / "run", "--system", "popularity")
-    line = refusal(lambda: run_command("evaluate", "--run", tmp_path / "run", "--backbone", folder))
+    call("pretrain", "--dataset", data, "--output", tmp_path / "run", "--system", "popularity")
+    line = refused(lambda: call("evaluate", "--run", tmp_path / "run", "--backbone", folder))
     assert line == "popularity has no backbone: leave --backbone out"
 
 
@@ -212,18 +202,18 @@ def test_an_interrupted_run_is_resumed_with_a_backbone_that_moved(
     moved = folder.rename(tmp_path / "elsewhere")
     other = save_backbone(tmp_path / "other", dropout=0.1, seed=1)
     resume = ["pretrain", "--output", tmp_path / "run", "--resume"]
-    line = refusal(lambda: run_command(*resume))
+    line = refused(lambda: call(*resume))
     assert f"backbone {str(folder)!r} cannot be loaded: there is no such folder" in line
     assert f"SHA-256 {fingerprint(moved)}" in line
-    assert "backbone is not as it was when training began" in refusal(
-        lambda: run_command(*resume, "--backbone", other)
+    assert "backbone is not as it was when training began" in refused(
+        lambda: call(*resume, "--backbone", other)
     )
     for name, (change, subject) in CHANGES.items():
         change(copy := Path(shutil.copytree(moved, tmp_path / name)))
-        assert f"{subject} is not as it was when training began" in refusal(
-            lambda copy=copy: run_command(*resume, "--backbone", copy)
+        assert f"{subject} is not as it was when training began" in refused(
+            lambda copy=copy: call(*resume, "--backbone", copy)
         )
-    run_command(*resume, "--backbone", moved)
+    call(*resume, "--backbone", moved)
     expected, weights = (
         load_file(run / "pretrain" / "model.safetensors") for run in (whole, tmp_path / "run")
     )

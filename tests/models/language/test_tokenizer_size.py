@@ -7,7 +7,9 @@ from transformers import AutoModelForCausalLM
 
 from cllm4rec.models.language.backbone import load_backbone
 from cllm4rec.models.language.config import BackboneConfig
-from tests.support.backbones import refusal, refused, run_command, set_values
+from tests.support.backbones import refused_backbone, set_values
+from tests.support.commands import call
+from tests.support.tables import refused
 
 
 def oversize(folder: Path) -> int:
@@ -21,7 +23,7 @@ def oversize(folder: Path) -> int:
 
 def test_a_tokenizer_with_more_tokens_than_the_embedding_table_has_rows_is_refused(folder: Path) -> None:
     n_rows = oversize(folder)
-    line = refused(folder)
+    line = refused_backbone(folder)
     assert f"its tokenizer has {n_rows + 2} tokens (the last is 'Broken')" in line
     assert f"but its embedding table has {n_rows} rows" in line
     assert f"model.resize_token_embeddings({n_rows + 2})" in line
@@ -33,13 +35,13 @@ def test_an_oversized_tokenizer_is_refused_before_a_run_folder_is_made(
 ) -> None:
     oversize(folder)
     flags = ["--dataset", data, "--output", tmp_path / "run", "--backbone", folder, "--system", system]
-    assert "resize_token_embeddings" in refusal(lambda: run_command("pretrain", *flags))
+    assert "resize_token_embeddings" in refused(lambda: call("pretrain", *flags))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_special_token_beyond_the_embedding_table_counts(folder: Path) -> None:
     set_values(folder / "tokenizer_config.json", {"eos_token": "<|new end|>"})
-    assert "the last is '<|new end|>'" in refused(folder)
+    assert "the last is '<|new end|>'" in refused_backbone(folder)
 
 
 def test_a_tokenizer_without_an_end_is_refused_before_a_run_folder_is_made(
@@ -47,7 +49,7 @@ def test_a_tokenizer_without_an_end_is_refused_before_a_run_folder_is_made(
 ) -> None:
     set_values(folder / "tokenizer_config.json", {"eos_token": None})
     flags = ["--dataset", data, "--output", tmp_path / "run", "--backbone", folder, "--system", "rsllm"]
-    assert "has no end token (eos_token)" in refusal(lambda: run_command("pretrain", *flags))
+    assert "has no end token (eos_token)" in refused(lambda: call("pretrain", *flags))
     assert not (tmp_path / "run").exists()
 
 

@@ -10,13 +10,14 @@ from transformers.models.bert import BertForMaskedLM
 
 from cllm4rec.models.language.backbone import check_backbone
 from cllm4rec.models.language.config import BackboneConfig
-from tests.support.backbones import ARCHITECTURES, refusal, refused, save_backbone, set_values
+from tests.support.backbones import ARCHITECTURES, refused_backbone, save_backbone, set_values
+from tests.support.tables import refused
 
 
 def test_a_folder_that_is_missing_or_empty_is_refused_in_one_line(tmp_path: Path) -> None:
-    assert "cannot be loaded" in refused(tmp_path / "missing")
+    assert "cannot be loaded" in refused_backbone(tmp_path / "missing")
     (tmp_path / "empty").mkdir()
-    assert "cannot be loaded" in refused(tmp_path / "empty")
+    assert "cannot be loaded" in refused_backbone(tmp_path / "empty")
 
 
 def test_a_folder_of_a_model_that_is_no_causal_language_model_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -24,13 +25,13 @@ def test_a_folder_of_a_model_that_is_no_causal_language_model_is_refused_in_one_
         vocab_size=100, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0
     )
     AutoModelForSeq2SeqLM.from_config(config).save_pretrained(tmp_path)
-    assert "cannot be loaded" in refused(tmp_path)
+    assert "cannot be loaded" in refused_backbone(tmp_path)
 
 
 def test_a_folder_whose_weights_are_broken_is_refused_in_one_line(tmp_path: Path) -> None:
     folder = save_backbone(tmp_path / "backbone")
     (folder / "model.safetensors").write_bytes(b"not weights")
-    assert "cannot be loaded" in refused(folder)
+    assert "cannot be loaded" in refused_backbone(folder)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -39,31 +40,31 @@ def test_a_folder_without_a_tokenizer_is_refused_in_one_line(architecture: str, 
     folder = save_backbone(tmp_path / "backbone", architecture)
     for file in folder.glob("tokenizer*"):
         file.unlink()
-    assert "cannot be loaded" in refused(folder)
+    assert "cannot be loaded" in refused_backbone(folder)
 
 
 def test_an_encoder_is_refused(folder: Path) -> None:
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     BertForMaskedLM(BertConfig(vocab_size=281, **sizes)).save_pretrained(folder)
-    assert "bert reads in both directions" in refused(folder)
+    assert "bert reads in both directions" in refused_backbone(folder)
 
 
 def test_an_encoder_with_a_decoder_is_refused(folder: Path) -> None:
     sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2}
     heads = {"decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
     BartForConditionalGeneration(BartConfig(vocab_size=281, **sizes, **heads)).save_pretrained(folder)
-    assert "bart has an encoder and a decoder" in refused(folder)
+    assert "bart has an encoder and a decoder" in refused_backbone(folder)
 
 
 def test_a_long_reason_of_a_library_is_shortened(folder: Path) -> None:
     set_values(folder / "config.json", {"n_inner": "x" * 5000})
-    assert len(refused(folder).replace(str(folder), "")) < 350
+    assert len(refused_backbone(folder).replace(str(folder), "")) < 350
     set_values(folder / "config.json", {"n_inner": None, "model_type": "x" * 5000})
-    line = refused(folder)
+    line = refused_backbone(folder)
     assert len(line.replace(str(folder), "")) < 350
     assert "code in a model's folder is never run" in line
 
 
 def test_a_name_that_is_no_model_is_refused_in_one_line() -> None:
     for name in ("nobody/nothing", "a b", "./none", "none/none/none", "~/none", "x\0y"):
-        assert repr(name) in refusal(lambda name=name: check_backbone(BackboneConfig(name)))
+        assert repr(name) in refused(lambda name=name: check_backbone(BackboneConfig(name)))

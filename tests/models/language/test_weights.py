@@ -12,19 +12,20 @@ from transformers import AutoModelForCausalLM
 from cllm4rec.models.language.architecture import check_architecture, weight_shapes
 from cllm4rec.models.language.backbone import RUN_PREFIX, Backbone, load_backbone
 from cllm4rec.models.language.config import BackboneConfig
-from tests.support.backbones import fingerprint, refusal, refused, set_values
+from tests.support.backbones import fingerprint, refused_backbone, set_values
+from tests.support.tables import refused
 
 
 def test_quantised_weights_are_refused(folder: Path) -> None:
     set_values(folder / "config.json", {"quantization_config": {"quant_method": "gptq"}})
-    assert "its weights are quantised" in refused(folder)
+    assert "its weights are quantised" in refused_backbone(folder)
 
 
 def test_a_missing_weight_is_not_made_up(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["transformer.h.1.mlp.c_fc.weight"]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    line = refusal(lambda: load_backbone(BackboneConfig(str(folder))))
+    line = refused(lambda: load_backbone(BackboneConfig(str(folder))))
     assert "missing keys transformer.h.1.mlp.c_fc.weight" in line
 
 
@@ -39,7 +40,7 @@ def test_an_embedding_table_of_another_size_than_the_config_says_is_refused(
     set_values(folder / "config.json", {"vocab_size": 282})
     assert (
         "tensor transformer.wte.weight has shape [281, 32], and config.json describes [282, 32]"
-        in refused(folder)
+        in refused_backbone(folder)
     )
 
 
@@ -53,7 +54,7 @@ def test_an_embedding_table_that_is_not_finite_is_refused(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     weights["transformer.wte.weight"][5, 5] = torch.nan
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    assert "its embedding table is constant or not finite" in refusal(
+    assert "its embedding table is constant or not finite" in refused(
         lambda: load_backbone(BackboneConfig(str(folder)))
     )
 
@@ -62,7 +63,7 @@ def test_an_embedding_table_that_is_not_finite_is_refused(folder: Path) -> None:
 def test_weights_that_are_cut_are_refused(n_bytes: int, folder: Path) -> None:
     content = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(content[:n_bytes])
-    refused(folder)
+    refused_backbone(folder)
 
 
 def test_weights_in_several_files_are_the_same(original: Path, folder: Path) -> None:
@@ -81,7 +82,7 @@ def test_weights_in_several_files_are_the_same(original: Path, folder: Path) -> 
     assert fingerprint(folder) == fingerprint(original)
     for name in ("../model.safetensors", "/etc/passwd", "model.bin", None, 3):
         set_values(index, {"weight_map": {"a": name}})
-        refused(folder)
+        refused_backbone(folder)
 
 
 def test_a_network_has_all_the_weights_of_its_run_and_no_others(folder: Path) -> None:
@@ -92,15 +93,15 @@ def test_a_network_has_all_the_weights_of_its_run_and_no_others(folder: Path) ->
     assert {p.device.type for p in model.parameters()} == {"meta"}
     name = f"{RUN_PREFIX}transformer.h.1.ln_1.bias"
     without_bias = {key: shape for key, shape in stored.items() if key != name}
-    assert "transformer.h.1.ln_1.bias is missing" in refusal(
+    assert "transformer.h.1.ln_1.bias is missing" in refused(
         lambda: check_architecture(config, without_bias, RUN_PREFIX)
     )
     with_third_layer = stored | {f"{RUN_PREFIX}transformer.h.2.ln_1.bias": (32,)}
-    assert "transformer.h.2.ln_1.bias has no use" in refusal(
+    assert "transformer.h.2.ln_1.bias has no use" in refused(
         lambda: check_architecture(config, with_third_layer, RUN_PREFIX)
     )
     reshaped = stored | {name: (33,)}
-    assert "has shape [33], and config.json describes [32]" in refusal(
+    assert "has shape [33], and config.json describes [32]" in refused(
         lambda: check_architecture(config, reshaped, RUN_PREFIX)
     )
 
