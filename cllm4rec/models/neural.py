@@ -147,7 +147,7 @@ class NeuralRecommender(InnerProductRecommender):
 
         Raises:
             Stopped: `hooks.should_stop` returned True; progress is saved.
-            ValueError: there is nothing to learn from, or training diverged.
+            ValueError: there is nothing to learn from, an earlier stage is missing, or training diverged.
         """
         config, accelerator = self._start(train, validation, config, stage, accelerator, seen)
         held_out = self._held_out(stage, validation)
@@ -176,6 +176,9 @@ class NeuralRecommender(InnerProductRecommender):
         accelerator = make_accelerator() if accelerator is None else accelerator
         if stage == self.stages[0]:
             self.build(train, validation, config.seed, accelerator, seen=seen)
+        elif self.stage is None:
+            first = self.stages[0]
+            raise ValueError(f"there is no network that {stage} could train further: fit {first} first")
         self.stage = stage
         self.net.to(accelerator.device)
         return config, accelerator

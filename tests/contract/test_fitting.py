@@ -95,3 +95,11 @@ def test_training_a_loaded_model_further_leaves_its_file_alone(name: str, tmp_pa
         for parameter in model._trained().values():
             parameter.add_(1.0)
     assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if "finetune" in system_config(name).training])
+def test_a_later_stage_without_the_first_is_refused(name: str) -> None:
+    model = new_system(name)
+    assert isinstance(model, NeuralRecommender)
+    with pytest.raises(ValueError, match="no network that finetune could train further: fit pretrain first"):
+        model.fit(taste_dataset().train, stage="finetune")
