@@ -19,12 +19,13 @@ class ItemSequences(Tensors):
     Attributes:
         tokens: int64 (B, L), item numbers, 0 at padding.
         mask: bool (B, L), True at items.
-        ages: int64 (B, L), number of later items in the sequence: 0 at the newest and at padding.
+        positions_from_end: int64 (B, L), number of later items in the sequence; 0 at the newest and at
+            padding.
     """
 
     tokens: Tensor
     mask: Tensor
-    ages: Tensor
+    positions_from_end: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class NextItemBatch(ItemSequences, Batch):
     """Sequences of items, and the item that follows each of them.
 
     Attributes:
-        tokens, mask, ages: as in `ItemSequences`.
+        tokens, mask, positions_from_end: as in `ItemSequences`.
         state_index: int64 (T,), flat index of each item, whose state predicts the next.
         target_items: int64 (T,), the item that came next.
 
@@ -40,7 +41,7 @@ class NextItemBatch(ItemSequences, Batch):
 
         tokens       [[5, 3], [2, 0]]
         mask         [[1, 1], [1, 0]]
-        ages         [[1, 0], [0, 0]]
+        positions_from_end         [[1, 0], [0, 0]]
         state_index  [0, 1, 2]
         target_items [3, 4, 0]
     """
@@ -61,8 +62,10 @@ def item_sequences(items: Ragged) -> ItemSequences:
 def _pad(items: Ragged) -> tuple[ItemSequences, Tensor]:
     """Padded sequences, and the flat index of each item (total,)."""
     tokens, mask, (index,) = assemble([items])
-    ages = np.maximum(items.lengths[:, None] - 1 - np.arange(tokens.shape[1])[None, :], 0)
-    sequences = ItemSequences(tokens=as_tensor(tokens), mask=as_tensor(mask), ages=as_tensor(ages))
+    positions_from_end = np.maximum(items.lengths[:, None] - 1 - np.arange(tokens.shape[1])[None, :], 0)
+    sequences = ItemSequences(
+        tokens=as_tensor(tokens), mask=as_tensor(mask), positions_from_end=as_tensor(positions_from_end)
+    )
     return sequences, as_tensor(index)
 
 

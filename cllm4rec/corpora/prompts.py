@@ -12,7 +12,7 @@ import numpy as np
 
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 
-# The first five have the wording of CLLM4Rec's released code, the last two (RSLLM) that of this package.
+# The first five have the wording of CLLM4Rec's released code, the others (RSLLM) that of this package.
 TEMPLATES = {
     "collaborative": "{user} has interacted with {history}",
     "review": "{user} writes the following review for {item}:",
@@ -24,6 +24,7 @@ TEMPLATES = {
         "A user chose these items, the oldest first: {history} "
         "and of these candidates: {candidates} chose next:"
     ),
+    "separator": ",",  # after each item of a prompt without soft tokens
 }
 OF_CLLM4REC = ("collaborative", "review", "item", "user", "recommend")
 OF_RSLLM = ("next", "choose")

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from cllm4rec.corpora.padding import assemble
-from cllm4rec.corpora.prompts import Piece, Template
+from cllm4rec.corpora.prompts import TEMPLATES, Piece, Template
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from cllm4rec.data.ragged import Ragged, concatenate_rows
 
 TOKENS_A_WORD = 8  # most tokens a word of a title, on average: some scripts have no spaces between words
-SEPARATOR = ","  # after each item of a prompt without soft tokens
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,9 @@ class PromptWriter:
         end = Ragged.repeated(np.array([tokenizer.end]), n_items)
         self.answers, _ = concatenate_rows([self.titles, end])
         if form == "text":
-            separator = np.array(tokenizer.encode_words(SEPARATOR, after_id=True), dtype=np.int64)
+            separator = np.array(
+                tokenizer.encode_words(TEMPLATES["separator"], after_id=True), dtype=np.int64
+            )
             last = Ragged.repeated(separator[-1:], n_items)
         else:
             last = Ragged.singles(tokenizer.n_text_tokens + tokenizer.n_users + np.arange(n_items))

@@ -1,4 +1,4 @@
-"""Device and precision of training and scoring."""
+"""The device of training and scoring, and the precision of training; scoring runs in float32."""
 
 import os
 

@@ -19,7 +19,7 @@ from cllm4rec.training.optimizer import Optimizer
 from cllm4rec.training.progress import Meter, Totals, means
 from cllm4rec.training.records import EpochRecord
 from cllm4rec.training.resume import Progress, ResumeFile, Stopped, Weights
-from cllm4rec.training.schedule import is_validated, total_epochs, warmup_factor
+from cllm4rec.training.schedule import is_validated, learning_rate_factor, total_epochs
 
 SAVE_SECONDS = 300.0  # between two saves of the resume file within an epoch; each epoch ends with one
 
@@ -166,7 +166,7 @@ class TrainingRun:
         self.optimizer.sum_row_gradients()
         self.meter.add_norms()
         self._clip_gradient(objective)
-        factor = warmup_factor(progress.steps, self.config.warmup_steps)
+        factor = learning_rate_factor(progress.steps, self.config.warmup_steps)
         self.optimizer.step(self.config.learning_rate * factor)
         progress.step, progress.steps, progress.late = progress.step + 1, progress.steps + 1, n_late > 0
         if n_stop or n_due:

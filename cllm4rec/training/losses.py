@@ -56,7 +56,7 @@ def multinomial_nll(
         ).float()
 
 
-class DrawnClasses(NamedTuple):
+class SampledClasses(NamedTuple):
     """A sample of the classes.
 
     Attributes:
@@ -77,7 +77,7 @@ class DrawnClasses(NamedTuple):
 
 def sampled_nll(
     states: Tensor,
-    sample: DrawnClasses,
+    sample: SampledClasses,
     positives: Tensor,
     rows: Tensor,
     targets: Tensor,
@@ -131,7 +131,7 @@ def _arange(counts: Tensor) -> Tensor:
     return torch.arange(int(counts.sum()), device=counts.device) - (ends - counts).repeat_interleave(counts)
 
 
-def pull(embeddings: Tensor, centres: Tensor | None, weights: Tensor) -> Tensor:
+def squared_distance(embeddings: Tensor, centres: Tensor | None, weights: Tensor) -> Tensor:
     """Weighted squared distance of ID embeddings to their centres, summed: CLLM4Rec's Gaussian terms.
 
     Args:

@@ -151,7 +151,7 @@ class ResumeFile:
         with reading(self.path, REMEDY), safe_open(self.path, framework="pt") as file:
             text, sha256 = file.metadata()["state"], file.metadata()["sha256"]
             description: ResumeDescription = parse_json(text, ResumeDescription, "metadata", FORMAT_VERSION)
-            tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}
             if with_tensors and _sha256(tensors, text) != sha256:
                 raise ValueError("its SHA-256 differs from the one it holds")
         return description, tensors

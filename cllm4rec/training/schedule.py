@@ -1,7 +1,7 @@
 """The schedule of a stage: learning rate, number of epochs, and which epochs are validated."""
 
 
-def warmup_factor(step: int, warmup_steps: int) -> float:
+def learning_rate_factor(step: int, warmup_steps: int) -> float:
     """Factor of the peak learning rate in a step: 1 / warmup_steps in step 0, then a linear rise to 1.
 
     Args:

@@ -15,7 +15,7 @@ import time
 from cllm4rec.commands.entry import say
 from experiments.benchmarks.results import parse_settings
 
-QUESTIONS = (
+BENCHMARKS = (
     *("start_up", "batches", "padding", "validation", "steps", "users", "item_loss", "sampled"),
     *("memory", "top_k", "scoring", "one_pass", "loading", "prepare", "gpu"),
 )
@@ -23,7 +23,7 @@ QUESTIONS = (
 
 if __name__ == "__main__":
     settings, rows, failed = parse_settings(__doc__), [], []
-    for name in QUESTIONS:
+    for name in BENCHMARKS:
         start = time.monotonic()
         command = [sys.executable, "-m", f"experiments.benchmarks.{name}", *sys.argv[1:]]
         if subprocess.run(command).returncode:

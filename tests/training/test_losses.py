@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cllm4rec.training import blocked_nll
-from cllm4rec.training.losses import multinomial_nll, pull
+from cllm4rec.training.losses import multinomial_nll, squared_distance
 
 N_ROWS, N_CLASSES, WIDTH = 9, 11, 5
 
@@ -174,9 +174,9 @@ def test_pull_by_hand() -> None:
     table = torch.tensor([[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]], requires_grad=True)
     centre = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]], requires_grad=True)
     ids, weights = torch.tensor([0, 1, 1]), torch.tensor([1.0, 0.5, 0.5])
-    value = pull(table[ids], centre[ids], weights)
+    value = squared_distance(table[ids], centre[ids], weights)
     value.backward()
     assert value.item() == 18
     assert table.grad.tolist() == [[2, 4], [4, 6], [0, 0]]
     assert centre.grad is None
-    assert pull(table[ids], None, weights).item() == 5 + 25
+    assert squared_distance(table[ids], None, weights).item() == 5 + 25

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cllm4rec.corpora.item_sampler import ItemSampler
-from cllm4rec.training.losses import DrawnClasses, multinomial_nll, sampled_nll
+from cllm4rec.training.losses import SampledClasses, multinomial_nll, sampled_nll
 from tests.support.skewed import N_ITEMS, skewed_interactions
 
 WIDTH = 5
@@ -46,7 +46,7 @@ def test_the_loss_and_its_gradients_by_hand(sample: list[int]) -> None:
     (3 * expected).backward()
     states, classes = (given[name].clone().requires_grad_() for name in ("states", "classes"))
     drawn = torch.tensor(sample)
-    known = DrawnClasses(drawn, classes[drawn], log_p[drawn].float())
+    known = SampledClasses(drawn, classes[drawn], log_p[drawn].float())
     excluded, rows, targets = (given["excluded_rows"], given["excluded"]), given["rows"], given["targets"]
     loss = sampled_nll(states, known, classes[targets], rows, targets, log_p[targets].float(), *excluded)
     (3 * loss).backward()
@@ -59,7 +59,7 @@ def test_the_loss_and_its_gradients_by_hand(sample: list[int]) -> None:
 def test_a_sample_of_all_classes_is_the_exact_softmax() -> None:
     given = inputs()
     every, none = torch.arange(N_ITEMS), torch.zeros(N_ITEMS)
-    known, targets = DrawnClasses(every, given["classes"], none), given["targets"]
+    known, targets = SampledClasses(every, given["classes"], none), given["targets"]
     rows, excluded = given["rows"], (given["excluded_rows"], given["excluded"])
     wanted = given["classes"][targets]
     sampled = sampled_nll(given["states"], known, wanted, rows, targets, none[targets], *excluded)
@@ -80,7 +80,7 @@ def test_the_distribution_is_learned_from_samples() -> None:
             drawn = sampler.draw(0, step)
             log_p = torch.from_numpy(sampler.log_inclusion(np.arange(N_ITEMS))) * corrected
             sample = torch.from_numpy(drawn)
-            known = DrawnClasses(sample, logits[sample], log_p[sample])
+            known = SampledClasses(sample, logits[sample], log_p[sample])
             rows = torch.arange(len(targets))
             states = torch.ones(len(targets), 1)
             loss = sampled_nll(states, known, logits[targets], rows, targets, log_p[targets])
@@ -103,7 +103,7 @@ def test_equal_targets_of_a_state_learn_equal_logits_whatever_their_popularity()
     assert log_p[both[0]] - log_p[both[1]] > 1.5
     for step in range(1500):
         sample = torch.from_numpy(sampler.draw(0, step))
-        known = DrawnClasses(sample, logits[sample], log_p[sample])
+        known = SampledClasses(sample, logits[sample], log_p[sample])
         rows = torch.zeros(2, dtype=torch.int64)
         optimizer.zero_grad()
         sampled_nll(torch.ones(1, 1), known, logits[both], rows, both, log_p[both]).backward()

@@ -2,12 +2,12 @@
 
 import pytest
 
-from cllm4rec.training.schedule import is_validated, total_epochs, warmup_factor
+from cllm4rec.training.schedule import is_validated, learning_rate_factor, total_epochs
 
 
 def test_the_learning_rate_rises_to_its_peak_and_stays() -> None:
-    assert [warmup_factor(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
-    assert warmup_factor(0, 0) == warmup_factor(0, 1) == 1.0
+    assert [learning_rate_factor(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert learning_rate_factor(0, 0) == learning_rate_factor(0, 1) == 1.0
 
 
 def test_the_warm_up_adds_epochs_to_a_stage_that_has_any() -> None:

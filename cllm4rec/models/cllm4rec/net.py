@@ -15,7 +15,7 @@ from cllm4rec.corpora.item_sampler import ItemSample
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.id_embeddings import IDEmbeddings
 from cllm4rec.models.language.backbone import Backbone
-from cllm4rec.training.losses import DrawnClasses, multinomial_nll, pull, sampled_nll
+from cllm4rec.training.losses import SampledClasses, multinomial_nll, sampled_nll, squared_distance
 
 CLLM4RecBatch = ContentBatch | CollaborativeBatch | RecommendationBatch
 ROWS_AT_ONCE = 1 << 14  # of a table, when embeddings are compared
@@ -53,8 +53,8 @@ class CLLM4RecNet(nn.Module):
             centres = other_table[batch.ids]
         return {
             objective: nll,
-            "mutual": self.config.mutual / 2 * pull(embeddings, centres, weights),
-            "prior": self.config.prior / 2 * pull(embeddings, None, weights),
+            "mutual": self.config.mutual / 2 * squared_distance(embeddings, centres, weights),
+            "prior": self.config.prior / 2 * squared_distance(embeddings, None, weights),
         }
 
     def _states_at(
@@ -89,7 +89,7 @@ class CLLM4RecNet(nn.Module):
         items = self.collaborative.items
         if sample is None:
             return multinomial_nll(states, items.weight, rows, targets, *left_out)
-        classes = DrawnClasses(sample.items, items(sample.items), sample.log_p)
+        classes = SampledClasses(sample.items, items(sample.items), sample.log_p)
         return sampled_nll(states, classes, items(targets), rows, targets, sample.target_log_p, *left_out)
 
     def user_states(self, prompts: HistoryPrompts, finetuned: bool = True) -> Tensor:

@@ -51,7 +51,7 @@ def weight_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
         with safe_open(file, framework="pt") as opened:
-            shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+            shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}
     return shapes
 
 

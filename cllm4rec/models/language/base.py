@@ -46,7 +46,7 @@ class LanguageRecommender(NeuralRecommender):
         if text_tokenizer is not None:
             self._check_tokenizer(text_tokenizer)
 
-    def _check_tokenizer(self, text_tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027 - most accept any
+    def _check_tokenizer(self, text_tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027
         """Refuse a pretrained backbone's tokenizer that the system cannot use.
 
         Raises:

@@ -107,7 +107,7 @@ class Pretrained:
             weights: dict[str, Any] = {}
             for file in weight_files(self.folder):
                 opened = stack.enter_context(safe_open(file, framework="pt"))
-                weights |= {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+                weights |= {name: opened.get_slice(name) for name in opened.keys()}
             model_class: Any = type(self.model)
             model, report = model_class.from_pretrained(
                 None,  # no folder: only these weights are read

@@ -47,7 +47,7 @@ class RSLLM(LanguageRecommender):
 
     name = "rsllm"
     config_class = RSLLMConfig
-    prompt_names = OF_RSLLM
+    prompt_names = (*OF_RSLLM, "separator")
     config: RSLLMConfig
     net: RSLLMNet
     validated_stages = ("finetune",)

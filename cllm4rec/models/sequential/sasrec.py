@@ -19,7 +19,7 @@ class SASRecNet(SequentialNet):
 
     def __init__(self, config: SASRecConfig, n_items: int) -> None:
         super().__init__(config, n_items)
-        self.ages = nn.Parameter(torch.randn(config.length, config.width) * ID_EMBEDDING_STD)
+        self.position_embeddings = nn.Parameter(torch.randn(config.length, config.width) * ID_EMBEDDING_STD)
         layer = nn.TransformerEncoderLayer(
             config.width,
             config.heads,
@@ -37,7 +37,9 @@ class SASRecNet(SequentialNet):
         length = embedded.shape[1]
         hidden = torch.ones(length, length, dtype=torch.bool, device=embedded.device).triu(1)  # (L, L)
         # Padding needs no mask: it is on the right, which causal attention does not see.
-        return self.layers(embedded + self.ages[sequences.ages], mask=hidden, is_causal=True)
+        return self.layers(
+            embedded + self.position_embeddings[sequences.positions_from_end], mask=hidden, is_causal=True
+        )
 
 
 class SASRec(SequentialRecommender):

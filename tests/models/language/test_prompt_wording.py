@@ -13,7 +13,7 @@ from cllm4rec.models.language.base import LanguageRecommender
 from cllm4rec.training.config import TrainConfig
 from tests.support.rsllm import small_dataset, untrained
 
-NAMES = {"cllm4rec": OF_CLLM4REC, "rsllm": OF_RSLLM}
+NAMES = {"cllm4rec": OF_CLLM4REC, "rsllm": (*OF_RSLLM, "separator")}
 
 
 @pytest.fixture(params=NAMES)
@@ -42,7 +42,7 @@ def test_another_wording_is_a_warning_that_names_the_template(
 ) -> None:
     model.save(tmp_path / "model")
     changed = NAMES[model.name][-1]
-    old, new = TEMPLATES[changed], TEMPLATES[changed].replace("chose next", "took").replace("will", "shall")
+    old, new = TEMPLATES[changed], f"{TEMPLATES[changed]} then"
     monkeypatch.setitem(TEMPLATES, changed, new)
     with caplog.at_level(logging.WARNING):
         loaded = type(model).load(tmp_path / "model")

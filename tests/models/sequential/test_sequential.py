@@ -40,10 +40,12 @@ def test_states_depend_on_the_order_and_not_on_later_items(name: str) -> None:
 
     def states(items: list[int]) -> torch.Tensor:
         tokens = torch.tensor([items])
-        ages = torch.arange(len(items) - 1, -1, -1)[None] + 3 - len(items) + 1
+        positions_from_end = torch.arange(len(items) - 1, -1, -1)[None] + 3 - len(items) + 1
         mask = torch.ones_like(tokens, dtype=torch.bool)
         with torch.no_grad():
-            return net.states(ItemSequences(tokens=tokens, mask=mask, ages=ages))[0]
+            return net.states(ItemSequences(tokens=tokens, mask=mask, positions_from_end=positions_from_end))[
+                0
+            ]
 
     states_whole, states_swapped = states([1, 2, 3, 4]), states([2, 1, 3, 4])
     assert not torch.allclose(states_whole[-1], states_swapped[-1], atol=1e-4), "the order is read"
@@ -71,7 +73,7 @@ def test_every_item_but_the_first_is_predicted_from_those_before_it() -> None:
     batch = corpus.batch(np.array([0, 1]), epoch=0)
     assert batch.tokens.tolist() == [[5, 3], [2, 0]]
     assert batch.mask.tolist() == [[True, True], [True, False]]
-    assert batch.ages.tolist() == [[1, 0], [0, 0]]
+    assert batch.positions_from_end.tolist() == [[1, 0], [0, 0]]
     assert batch.state_index.tolist() == [0, 1, 2]
     assert batch.target_items.tolist() == [3, 4, 0]
     newest = NextItemCorpus(interactions, length=1, seed=0).batch(np.array([0]), epoch=0)
