@@ -28,9 +28,14 @@ def join_names(names: Iterable[str]) -> str:
     return ", ".join(map(printable, names[:MAX_NAMES])) + (f" and {n_more:,} more" if n_more > 0 else "")
 
 
+def escaped(text: str) -> str:
+    """The text with unprintable characters escaped, as in `repr`."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def error_line(error: BaseException) -> str:
     """The first line of an error's text, shortened, with unprintable characters escaped."""
     lines = str(getattr(error, "strerror", None) or error).splitlines()
     if not lines:
         return type(error).__name__
-    return shorten("".join(char if char.isprintable() else repr(char)[1:-1] for char in lines[0]))
+    return shorten(escaped(lines[0]))

@@ -16,7 +16,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from cllm4rec.messages import shorten
+from cllm4rec.messages import escaped, shorten
 
 END = "<|end|>"
 REASON_CHARACTERS = 200  # of a library's error
@@ -37,7 +37,7 @@ def library_errors(message: str, advice: str = "") -> Iterator[None]:
     except BaseException as error:  # a panic is no Exception
         if "allocate memory" in str(error):
             raise MemoryError(str(error)) from error
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = escaped(" ".join(str(error).split())) or type(error).__name__
         raise ValueError(f"{message}: {shorten(reason, REASON_CHARACTERS)}{advice}") from error
 
 

@@ -166,15 +166,15 @@ def run_readers(world: World, n: int) -> list[str]:
 
     def write() -> None:
         from cllm4rec import models
+        from cllm4rec.training.run_description import StageSettings
         from cllm4rec.training.run_folder import RunFolder
 
         kept = [models.load(run), models.load(run)]
         kept[0]._restore({name: array.copy() for name, array in kept[0]._arrays().items()})
         kept[1]._restore({name: array * 2 for name, array in kept[0]._arrays().items()})
         kept[1].config = replace(kept[0].config, regularization=20.0)
-        RunFolder(run).begin_stage(
-            "pretrain", system=asdict(kept[0].config)
-        )  # as a training does before it saves
+        # as a training does before it saves
+        RunFolder(run).begin_stage("pretrain", StageSettings(asdict(kept[0].config)))
         number = 1
         while not (folder / "reading").exists():
             time.sleep(0.01)

@@ -21,6 +21,7 @@ from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.training.hooks import Hooks
 from cllm4rec.training.records import EpochRecord
+from cllm4rec.training.run_description import StageSettings
 from cllm4rec.training.run_folder import RunFolder
 from tests.support.released_defects import small_dataset, trained_model
 from tests.support.systems import QUICK
@@ -125,7 +126,7 @@ def test_validation_is_shared_among_two_processes(tmp_path: Path) -> None:
     small_dataset().save(tmp_path / "data")
     dataset = Dataset.load(tmp_path / "data")
     run = RunFolder.create(tmp_path / "run", "cllm4rec", dataset, tmp_path / "data")
-    run.begin_stage("finetune", system={})
+    run.begin_stage("finetune", StageSettings(system={}))
     trained_model().save(run.path / "finetune")
     script = tmp_path / "rank.py"
     script.write_text(RANK)
