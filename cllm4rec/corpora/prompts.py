@@ -1,7 +1,7 @@
 """The wording of all prompts.
 
-A document is a prompt (IDs and words) and a text of items or of words. A text of items replaces {history} in
-its template; a text of words follows its template.
+A document is a prompt (ID tokens and text tokens) with items or a text. The items replace {history} in the
+template of the prompt. The text follows the template.
 """
 
 import re

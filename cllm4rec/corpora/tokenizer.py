@@ -63,15 +63,15 @@ def train_bpe(texts: Iterable[str], vocabulary: int = 4096) -> PreTrainedTokeniz
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END)
 
 
-def end_token(words: PreTrainedTokenizerBase) -> int:
+def end_token(text_tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that ends a text.
 
     Raises:
         ValueError: the tokenizer has none.
     """
-    if words.eos_token_id is None:
+    if text_tokenizer.eos_token_id is None:
         raise ValueError("the backbone's tokenizer has no end token (eos_token): set one in its folder")
-    return int(words.eos_token_id)
+    return int(text_tokenizer.eos_token_id)
 
 
 @dataclass(frozen=True)
@@ -158,14 +158,14 @@ class ExtendedTokenizer:
     def decode(self, tokens: Iterable[int]) -> str:
         """Text of tokens, IDs as user_3 and item_7, with single spaces around IDs."""
         texts: list[str] = []
-        words: list[int] = []  # tokens since the last ID
+        text_tokens: list[int] = []  # tokens since the last ID
         for token in [*tokens, None]:
             if token is not None and token < self.n_text_tokens:
-                words.append(int(token))
+                text_tokens.append(int(token))
                 continue
-            if words:
-                texts.append(str(self.text_tokenizer.decode(words)).strip())
-                words = []
+            if text_tokens:
+                texts.append(str(self.text_tokenizer.decode(text_tokens)).strip())
+                text_tokens = []
             if token is not None:
                 number = self._checked("token", int(token), len(self)) - self.n_text_tokens
                 texts.append(f"user_{number}" if number < self.n_users else f"item_{number - self.n_users}")

@@ -116,7 +116,7 @@ def load(
         backbone, verify: as in `load_stage`.
 
     Raises:
-        ValueError: there is no model, or it was trained on other users, items or parts than those of `train`.
+        ValueError: there is no model, or it was trained on other users, other items or another split.
     """
     folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
     model = load_stage(folder, backbone=backbone, verify=verify)

@@ -64,7 +64,7 @@ class CLLM4RecNet(nn.Module):
         return self.backbone(batch.tokens, batch.mask, table).flatten(0, 1)[index]
 
     def _content_nll(self, batch: ContentBatch) -> Tensor:
-        """NLL of the tokens of texts, by the softmax over the words."""
+        """NLL of the tokens of texts, by the softmax over the text tokens."""
         states, targets = self._states_at(batch.state_index, batch, self.content), batch.target_tokens
         return multinomial_nll(states, self.backbone.output_embeddings, _row_numbers(targets), targets)
 

@@ -42,8 +42,8 @@ class CLLM4Rec(LanguageRecommender):
             train.item_texts | train.user_texts,
             [] if reviews is None else [text for text in reviews.to_list() if text],
         )
-        backbone, words = build_backbone(self.config, texts, seed, folder=self.moved.get("backbone"))
-        self._extend(words, backbone)
+        backbone, text_tokenizer = build_backbone(self.config, texts, seed, folder=self.moved.get("backbone"))
+        self._extend(text_tokenizer, backbone)
         net = CLLM4RecNet(backbone, self.config, train.n_users, train.n_items)
         with torch.no_grad():
             collaborative, content = initial_id_embeddings(

@@ -85,7 +85,7 @@ class LanguageRecommender(NeuralRecommender):
         self._compare_templates(folder, description)
 
     def _compare_templates(self, folder: Path, description: ModelDescription) -> None:
-        """Log a warning if this version words a prompt otherwise than the version that trained the model.
+        """Log a warning if the wording of a prompt has changed since the model was trained.
 
         Raises:
             ValueError: model.json lacks the wording of a prompt.

@@ -122,14 +122,14 @@ class RSLLM(LanguageRecommender):
     def _build(self, train: Dataset, seed: int) -> RSLLMNet:
         titles = self._titles(train.item_texts.get("title"), train.n_items)
         texts = training_texts(OF_RSLLM, {"title": titles})
-        backbone, words = build_backbone(
+        backbone, text_tokenizer = build_backbone(
             self.config, texts, seed, self.config.dropout, self.moved.get("backbone")
         )
-        self._extend(words, backbone)
+        self._extend(text_tokenizer, backbone)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = RSLLMNet(backbone, self.config, self.sequential.net.items.detach().cpu())
-        with torch.no_grad():  # soft tokens start with the standard deviation of word embeddings
+        with torch.no_grad():  # soft tokens start with the standard deviation of token embeddings
             backbone.id_scale = (
                 float(backbone.token_embeddings.std()) * backbone.token_scale / float(net.projected().std())
             )
