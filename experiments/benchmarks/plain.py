@@ -90,8 +90,7 @@ class PlainRSLLM(nn.Module):
     def forward(self, objective: str, step: MicroBatches) -> Tensor:
         """The mean loss of a step."""
         batches: list[Any] = [batch for batch, _ in step]
-        contrastive = isinstance(batches[0], ContrastiveBatch)
-        return self._contrast_loss(batches) if contrastive else self._answer_loss(batches)
+        return self._contrast_loss(batches) if objective == "unified" else self._answer_loss(batches)
 
     def _answer_loss(self, batches: list[AnswerBatch]) -> Tensor:
         """Stage 1: the loss of the answers' words; prompts have no IDs."""

@@ -33,21 +33,28 @@ class CLLM4RecNet(nn.Module):
 
     def forward(self, objective: str, batch: CLLM4RecBatch) -> dict[str, Tensor]:
         """Loss terms, each a sum over the batch (CLLM4Rec, MAP objective): the NLL, mutual pull and prior."""
-        match batch:
-            case ContentBatch():
+        match objective:
+            case "content":
+                assert isinstance(batch, ContentBatch)
                 nll = self._content_nll(batch)
                 table, other_table = self.content, self.collaborative
-            case CollaborativeBatch():
+            case "collaborative":
+                assert isinstance(batch, CollaborativeBatch)
                 states = self._states_at(batch.state_index, batch, self.collaborative)
                 nll = self._item_nll(
                     states, _row_numbers(batch.target_items), batch.target_items, batch.sample
                 )
                 table, other_table = self.collaborative, self.content
-            case RecommendationBatch():
+            case "recommend":
+                assert isinstance(batch, RecommendationBatch)
                 states = self.user_states(batch)
                 rows, items = batch.target_rows, batch.target_items
                 nll = self._item_nll(states, rows, items, batch.sample, batch.excluded)
                 table, other_table = self.collaborative, self.content
+            case _:
+                raise ValueError(
+                    f"objective {objective!r} is unknown: CLLM4Rec has content, collaborative and recommend"
+                )
         embeddings, weights = table[batch.ids], batch.id_weights  # (M, d), (M,)
         with torch.no_grad():
             centres = other_table[batch.ids]

@@ -37,17 +37,30 @@ class RSLLMNet(nn.Module):
         return projected
 
     def forward(self, objective: str, batch: AnswerBatch) -> dict[str, Tensor]:
-        """Loss terms, summed over the batch: the NLL of the answers, in stage 2 also C_item and C_user."""
-        # The prompts of stage 1 have no soft token: any item will do.
-        items = batch.items if isinstance(batch, ContrastiveBatch) else batch.tokens.new_zeros(1)
-        projected = self.projected(items)  # (M, d)
-        hidden = self.backbone(batch.tokens, batch.mask, projected).flatten(0, 1)  # (B * L, d)
+        """Loss terms, each a sum over the batch.
+
+        Args:
+            objective: "text" (stage 1): the NLL of the answers; "unified" (stage 2): also C_item and C_user.
+            batch: of this objective.
+        """
+        match objective:
+            case "text":
+                # The prompts have no soft token: any item will do.
+                nll, _ = self._answer_nll(batch, self.projected(batch.tokens.new_zeros(1)))
+                return {objective: nll}
+            case "unified":
+                assert isinstance(batch, ContrastiveBatch)
+                projected = self.projected(batch.items)  # (M, d)
+                nll, hidden = self._answer_nll(batch, projected)
+                return {objective: nll} | self._contrasts(batch, hidden, projected)
+        raise ValueError(f"objective {objective!r} is unknown: RSLLM has text and unified")
+
+    def _answer_nll(self, batch: AnswerBatch, projected: Tensor) -> tuple[Tensor, Tensor]:
+        """The NLL of the answers, and all states (B * L, d)."""
+        hidden = self.backbone(batch.tokens, batch.mask, projected).flatten(0, 1)
         states, targets = hidden[batch.state_index], batch.target_tokens  # (T, d), (T,)
         rows = torch.arange(len(targets), device=targets.device)
-        terms = {objective: multinomial_nll(states, self.backbone.output_embeddings, rows, targets)}
-        if isinstance(batch, ContrastiveBatch):
-            terms |= self._contrasts(batch, hidden, projected)
-        return terms
+        return multinomial_nll(states, self.backbone.output_embeddings, rows, targets), hidden
 
     def _contrasts(self, batch: ContrastiveBatch, hidden: Tensor, projected: Tensor) -> dict[str, Tensor]:
         """The contrastive losses, times alpha and beta; a loss of weight 0 is left out.

@@ -198,9 +198,9 @@ class RSLLM(LanguageRecommender):
         titles = self._titles(train.item_texts.get("title"), train.n_items)
         writer = PromptWriter(self.tokenizer, titles, form, settings.title_words)
         if stage == "pretrain":
-            return [Objective("answer", AnswerCorpus(train.interactions, writer, groups, options))]
+            return [Objective("text", AnswerCorpus(train.interactions, writer, groups, options))]
         hard = self._hard_negatives(train)
-        return [Objective("answer", ContrastiveCorpus(train.interactions, writer, groups, options, hard))]
+        return [Objective("unified", ContrastiveCorpus(train.interactions, writer, groups, options, hard))]
 
     def _hard_negatives(self, train: Dataset) -> np.ndarray:
         """The top-ranked unseen items of the sequential recommender for each user, int64 (n_users, H)."""

@@ -192,3 +192,9 @@ def test_strengths_of_zero_leave_the_likelihood_alone(llama: Path) -> None:
         terms = net(objective, batch_of(objective, tokenizer))
         assert terms["mutual"].item() == terms["prior"].item() == 0
         assert terms[objective].item() > 0
+
+
+def test_an_unknown_objective_is_refused(llama: Path) -> None:
+    net, tokenizer = llama_network(llama)
+    with pytest.raises(ValueError, match="objective 'history' is unknown"):
+        net("history", batch_of("collaborative", tokenizer))

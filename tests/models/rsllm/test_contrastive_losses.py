@@ -90,7 +90,17 @@ def test_each_contrastive_loss_can_be_switched_off(setting: str | None, gone: st
     model = untrained(**settings).build(small_dataset().train)
     (objective,) = model.objectives(small_dataset().train, "finetune", QUICK)
     terms = model.net(objective.name, objective.corpus.batch(np.arange(8), 0))
-    assert set(terms) == {"answer", "C_item", "C_user"} - {gone}
+    assert set(terms) == {"unified", "C_item", "C_user"} - {gone}
+
+
+def test_the_objective_decides_the_terms() -> None:
+    model = untrained(prompt="text").build(small_dataset().train)
+    (objective,) = model.objectives(small_dataset().train, "finetune", QUICK)
+    batch = objective.corpus.batch(np.arange(8), 0)
+    assert set(model.net("text", batch)) == {"text"}
+    assert len(model.net("unified", batch)) == 3
+    with pytest.raises(ValueError, match="objective 'answer' is unknown"):
+        model.net("answer", batch)
 
 
 @pytest.mark.parametrize("form", FORMS)
