@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+
+from accelerate import Accelerator
 
 from cllm4rec.commands.entry import log, say
 from cllm4rec.commands.stage_settings import has_ended, recorded_settings, training_lock
-from cllm4rec.commands.stages import dry_run_stage, open_run, run_stage
+from cllm4rec.commands.stages import dry_run_stage, run_stage
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import load, system_class, system_config
 from cllm4rec.models.base import Recommender
@@ -54,16 +55,17 @@ class FirstStage:
         model.moved = self.moved
         return model
 
-    def run_settings(self) -> dict[str, Any]:
-        """The description of a new run."""
+    def create_run(self) -> RunFolder:
+        """Create the run folder."""
         training = None if self.training is None else asdict(self.training)
-        return {
-            "system": self.system,
-            "dataset": self.dataset,
-            "dataset_path": self.dataset_path,
-            "preset": self.preset,
-            "under_way": {"pretrain": StageSettings(asdict(self.config), training)},
-        }
+        return RunFolder.create(
+            self.output,
+            system=self.system,
+            dataset=self.dataset,
+            dataset_path=self.dataset_path,
+            preset=self.preset,
+            under_way={"pretrain": StageSettings(asdict(self.config), training)},
+        )
 
 
 def train(stage: FirstStage) -> None:
@@ -77,7 +79,7 @@ def train(stage: FirstStage) -> None:
     if isinstance(model, NeuralRecommender):
         _train_network(model, stage)
     elif isinstance(model, OneStageRecommender):
-        folder = RunFolder.open(stage.output) if stage.resumed else _new_run(stage)
+        folder = RunFolder.open(stage.output) if stage.resumed else stage.create_run()
         dataset = stage.dataset
         model.fit(dataset.train, dataset.validation, report=log.info, seen=dataset.seen)
         folder.begin_stage("pretrain", StageSettings(asdict(model.config)))
@@ -86,18 +88,21 @@ def train(stage: FirstStage) -> None:
         log.info("the run is in %s", stage.output)
 
 
-def _new_run(stage: FirstStage) -> RunFolder:
-    return RunFolder.create(stage.output, **stage.run_settings())
+def _new_run(stage: FirstStage, accelerator: Accelerator) -> RunFolder:
+    """Create the run folder on the main process; the others wait for it."""
+    RunFolder.check_new(stage.output)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        stage.create_run()
+    accelerator.wait_for_everyone()
+    return RunFolder(stage.output)
 
 
 def _train_network(model: NeuralRecommender, stage: FirstStage) -> None:
     assert stage.training is not None
     accelerator = make_accelerator()
     _check(model, stage)
-    if stage.resumed:
-        folder = RunFolder.open(stage.output)
-    else:
-        folder = open_run(accelerator, stage.output, **stage.run_settings())
+    folder = RunFolder.open(stage.output) if stage.resumed else _new_run(stage, accelerator)
     if model.base_system is not None:
         model.trained_base = train_first(model.base_system, stage)
     run_stage(model, "pretrain", stage.dataset, stage.training, folder, accelerator, stage.how_to_resume)
@@ -109,9 +114,9 @@ def _check(model: NeuralRecommender, stage: FirstStage) -> None:
         model.check(stage.dataset.train)
     except ValueError as error:
         saved = RunFolder(stage.output).resume_file("pretrain").describe() if stage.resumed else None
-        if saved is None or "backbone" not in saved.about:
+        if saved is None or saved.conditions.built_from.backbone is None:
             raise
-        sha256 = saved.about["backbone"]
+        sha256 = saved.conditions.built_from.backbone
         raise ValueError(f"{error}; the run was begun with weights of SHA-256 {sha256}") from error
 
 

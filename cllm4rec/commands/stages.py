@@ -5,9 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from accelerate import Accelerator
 
@@ -20,19 +18,9 @@ from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.device import default_precision
 from cllm4rec.training.hooks import Hooks
 from cllm4rec.training.records import EpochRecord
-from cllm4rec.training.resume import Progress, ResumeFile, Stopped
+from cllm4rec.training.resume import Conditions, Progress, ResumeFile, Stopped
 from cllm4rec.training.run_description import StageSettings
 from cllm4rec.training.run_folder import RunFolder
-
-
-def open_run(accelerator: Accelerator, output: Path, **about: Any) -> RunFolder:
-    """Create the run folder on the main process; the others wait for it."""
-    RunFolder.check_new(output)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        RunFolder.create(output, **about)
-    accelerator.wait_for_everyone()
-    return RunFolder(output)
 
 
 class StopRequest:
@@ -134,7 +122,7 @@ def _progress(resume_file: ResumeFile, precision: str) -> Progress:
     description = resume_file.describe()
     if description is None:
         return Progress()
-    before = description.about.get("precision")
+    before = description.conditions.precision
     if before != precision:
         raise ValueError(
             f"{resume_file.path}: training began in precision {before}, not {precision}: set "
@@ -193,7 +181,8 @@ def run_stage(
     if precision != default_precision():
         how_to_resume = f"ACCELERATE_MIXED_PRECISION={precision} {how_to_resume}"
     settings = StageSettings(asdict(model.config), asdict(training), precision)
-    resume_file, request = folder.resume_file(stage, settings.as_json()), StopRequest()
+    conditions = Conditions(settings.system, settings.training, precision)
+    resume_file, request = folder.resume_file(stage, conditions), StopRequest()
     progress = _progress(resume_file, precision)
     accelerator.wait_for_everyone()
     resumed = resume_file.path.is_file()

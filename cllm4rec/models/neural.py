@@ -25,7 +25,7 @@ from cllm4rec.training.device import make_accelerator, on_gpu
 from cllm4rec.training.dry_run import DryRun, dry_run
 from cllm4rec.training.hooks import NO_HOOKS, Hooks
 from cllm4rec.training.objective import Objective
-from cllm4rec.training.resume import ResumeFile
+from cllm4rec.training.resume import BuiltFrom, ResumeFile
 
 TOKENS_AT_ONCE = 1 << 14  # padded tokens of a forward pass when scoring
 
@@ -91,10 +91,9 @@ class NeuralRecommender(InnerProductRecommender):
         Sizes in the settings are compared with `shapes` before memory is allocated for them.
         """
 
-    def _built_from(self) -> dict[str, Any]:
-        """Values, beyond the settings, that have to match before training resumes: e.g. hashes of what was
-        fitted when the network was built."""
-        return {}
+    def _built_from(self) -> BuiltFrom:
+        """What the network was built from; it has to match before training resumes."""
+        return BuiltFrom()
 
     def build(
         self,
@@ -155,7 +154,8 @@ class NeuralRecommender(InnerProductRecommender):
         if held_out is not None:
             validate = partial(shared_validation, self, seen or train, held_out, accelerator)
         if resume_file is not None:
-            resume_file = replace(resume_file, shared=resume_file.shared | self._built_from())
+            conditions = replace(resume_file.conditions, built_from=self._built_from())
+            resume_file = replace(resume_file, conditions=conditions)
         objectives, hooks = self.objectives(train, stage, config), replace(hooks, validate=validate)
         loop.train(self.net, objectives, config, accelerator, hooks, resume_file)
         return self

@@ -13,11 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cllm4rec.files.damage import reading
-from cllm4rec.files.schema import STRICT, parse_json
+from cllm4rec.files.schema import STRICT, Scalar, parse_json
 from cllm4rec.files.writing import remove_file, replace_file
+from cllm4rec.messages import shorten
 from cllm4rec.training.progress import Totals
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 GROUPS = ("now", "best", "optimizer")  # prefixes of the tensors: current weights, best weights, moments
 REMEDY = "remove it and start this stage again"
 Weights = dict[str, Tensor]
@@ -51,19 +52,87 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class BuiltFrom:
+    """What a network was built from, beyond the settings of its system. None: the system has none.
+
+    Attributes:
+        tokenizer: SHA-256 of the tokenizer of text.
+        configuration: SHA-256 of the configuration of the backbone.
+        backbone: SHA-256 of the weights of a frozen backbone.
+        sequential: SHA-256 of the arrays of the sequential recommender.
+        templates: name of a prompt -> its wording.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    tokenizer: str | None = None
+    configuration: str | None = None
+    backbone: str | None = None
+    sequential: str | None = None
+    templates: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Conditions that have to match before training resumes. None: not compared.
+
+    Attributes:
+        system: settings of the system.
+        training: settings of training.
+        precision: mixed precision of training, as Accelerate names it.
+        built_from: what the network was built from.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    system: dict[str, Scalar] | None = None
+    training: dict[str, Scalar] | None = None
+    precision: str | None = None
+    built_from: BuiltFrom = field(default_factory=BuiltFrom)
+
+    def check(self, began: "Conditions") -> None:
+        """Compare with the conditions in which training began.
+
+        Raises:
+            ValueError: one differs. The message names it.
+        """
+        templates, templates_before = self.built_from.templates, began.built_from.templates
+        for name in templates | templates_before:
+            now, before = templates.get(name), templates_before.get(name)
+            if now != before:
+                raise ValueError(
+                    f"template {shorten(repr(name))} is {now!r} and was {shorten(repr(before))} when "
+                    "training began: resume with the version of cllm4rec that began it, or remove the file "
+                    "and start again"
+                )
+        before_by_name = began._by_name()
+        for name, value in self._by_name().items():
+            if value is not None and before_by_name[name] != value:
+                raise ValueError(
+                    f"{name} is not as it was when training began: resume as it was, or remove the file and "
+                    "start again"
+                )
+
+    def _by_name(self) -> dict[str, Any]:
+        """The conditions but the templates."""
+        built_from = {name: value for name, value in vars(self.built_from).items() if name != "templates"}
+        return {"system": self.system, "training": self.training, "precision": self.precision} | built_from
+
+
+@dataclass(frozen=True)
 class ResumeDescription:
     """JSON metadata of a resume file.
 
     Attributes:
         format_version: of the file.
-        about: values that training has to share when it resumes.
+        conditions: those in which training began.
         progress: of the stage.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     format_version: int
-    about: dict[str, Any]
+    conditions: Conditions
     progress: Progress
 
 
@@ -79,11 +148,11 @@ class ResumeFile:
 
     Attributes:
         path: the file.
-        shared: values that have to match before training resumes, e.g. its settings.
+        conditions: those in which training begins or resumes.
     """
 
     path: Path
-    shared: dict[str, Any] = field(default_factory=dict)
+    conditions: Conditions = field(default_factory=Conditions)
 
     def write(self, weights: Weights, best_weights: Weights, moments: Weights, progress: Progress) -> None:
         """Replace the file."""
@@ -91,7 +160,7 @@ class ResumeFile:
         for group, named in zip(GROUPS, (weights, best_weights, moments), strict=True):
             for name, tensor in named.items():
                 tensors[f"{group}.{name}"] = tensor.detach().cpu().contiguous()
-        self.save(tensors, asdict(ResumeDescription(FORMAT_VERSION, self.shared, progress)))
+        self.save(tensors, asdict(ResumeDescription(FORMAT_VERSION, self.conditions, progress)))
 
     def save(self, tensors: Weights, description: dict[str, Any]) -> None:
         """Replace the file by these tensors and the keys of a `ResumeDescription`."""
@@ -115,18 +184,16 @@ class ResumeFile:
             Progress, the best weights, and the optimiser's moments.
 
         Raises:
-            ValueError: the file is damaged, does not fit the weights, or has other values than `shared`.
+            ValueError: the file is damaged, does not fit the weights, or has other conditions.
         """
         content = self._read(with_tensors=True)
         if content is None:
             return Progress(), {}, {}
         description, tensors = content
-        for name, value in self.shared.items():
-            if description.about.get(name) != value:
-                raise ValueError(
-                    f"{self.path}: {name} is not as it was when training began: resume as it was, or remove "
-                    "the file and start again"
-                )
+        try:
+            self.conditions.check(description.conditions)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
         groups: dict[str, Weights] = {group: {} for group in GROUPS}
         for key, tensor in tensors.items():
             group, _, name = key.partition(".")

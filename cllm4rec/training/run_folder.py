@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.damage import reading
@@ -33,7 +33,7 @@ from cllm4rec.training.run_description import (
 )
 
 if TYPE_CHECKING:  # a run is opened without the libraries that train
-    from cllm4rec.training.resume import ResumeFile
+    from cllm4rec.training.resume import Conditions, ResumeFile
 
 STAGES: tuple[Stage, ...] = ("pretrain", "finetune")
 MARKER, METRICS = "run.json", "metrics.jsonl"
@@ -205,11 +205,11 @@ class RunFolder:
         with reading(file, "remove it; only the record of the epochs is lost"):
             return parse_metrics(file.read_text(encoding="utf-8"))
 
-    def resume_file(self, stage: Stage, shared: dict[str, Any] | None = None) -> "ResumeFile":
-        """The resume file of a stage; `shared`: values that have to match before training resumes."""
-        from cllm4rec.training.resume import ResumeFile
+    def resume_file(self, stage: Stage, conditions: "Conditions | None" = None) -> "ResumeFile":
+        """The resume file of a stage; `conditions` have to match before training resumes."""
+        from cllm4rec.training.resume import Conditions, ResumeFile
 
-        return ResumeFile(self._resume_path(stage), shared or {})
+        return ResumeFile(self._resume_path(stage), conditions or Conditions())
 
     @staticmethod
     def _resume_name(stage: Stage) -> str:

@@ -224,7 +224,8 @@ def test_a_model_without_users_serves_histories(stage: Path, data: Path) -> None
         ),
         (lambda tensors, description: description["progress"].update(epoch="two"), "key progress.epoch"),
         (lambda tensors, description: description["progress"].update(more=1), "key progress.more"),
-        (lambda tensors, description: description.update(about=[]), "key about"),
+        (lambda tensors, description: description.update(conditions=[]), "key conditions"),
+        (lambda tensors, description: description["conditions"].update(more=1), "key conditions.more"),
     ],
 )
 def test_a_state_that_does_not_fit_is_one_line(

@@ -20,7 +20,7 @@ from cllm4rec.training import loop
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.hooks import Hooks
 from cllm4rec.training.records import EpochRecord
-from cllm4rec.training.resume import ResumeFile, Stopped
+from cllm4rec.training.resume import Conditions, ResumeFile, Stopped
 from tests.faults.digests import without_clock
 from tests.support.interruption import StopAfter
 
@@ -147,6 +147,20 @@ def test_a_state_after_the_last_epoch_ends_at_once_with_the_best_weights(tmp_pat
     assert all(np.array_equal(array, first._arrays()[name]) for name, array in second._arrays().items())
 
 
+def stopped(folder: Path, conditions: Conditions | None = None) -> ResumeFile:
+    """The resume file of a training that was stopped after a step."""
+    resume_file = ResumeFile(folder / "state.safetensors", conditions or Conditions())
+    with pytest.raises(Stopped):
+        CLLM4Rec().fit(
+            DATASET.train,
+            DATASET.validation,
+            CONFIG,
+            hooks=Hooks(should_stop=StopAfter(2)),
+            resume_file=resume_file,
+        )
+    return resume_file
+
+
 def description_of(resume_file: ResumeFile) -> dict[str, Any]:
     """The description in a resume file, as JSON."""
     description = resume_file.describe()
@@ -238,30 +252,14 @@ def test_a_stop_requested_before_validation_takes_effect_before_it(
 
 
 def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
-    resume_file = ResumeFile(tmp_path / "state.safetensors")
-    with pytest.raises(Stopped):
-        CLLM4Rec().fit(
-            DATASET.train,
-            DATASET.validation,
-            CONFIG,
-            hooks=Hooks(should_stop=StopAfter(2)),
-            resume_file=resume_file,
-        )
+    resume_file = stopped(tmp_path)
     resume_file.save(load_file(resume_file.path), description_of(resume_file) | {"format_version": 99})
     with pytest.raises(ValueError, match="format_version 99 is unknown"):
         CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, resume_file=resume_file)
 
 
 def test_a_state_that_lacks_a_weight_is_refused(tmp_path: Path) -> None:
-    resume_file = ResumeFile(tmp_path / "state.safetensors")
-    with pytest.raises(Stopped):
-        CLLM4Rec().fit(
-            DATASET.train,
-            DATASET.validation,
-            CONFIG,
-            hooks=Hooks(should_stop=StopAfter(2)),
-            resume_file=resume_file,
-        )
+    resume_file = stopped(tmp_path)
     kept = {name: t for name, t in load_file(resume_file.path).items() if name != "now.content.users.weight"}
     resume_file.save(kept, description_of(resume_file))
     with pytest.raises(ValueError, match="does not fit the network"):
@@ -277,21 +275,13 @@ def test_training_that_diverges_leaves_no_state_that_would_lead_there_again(tmp_
 
 
 def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
-    resume_file = ResumeFile(tmp_path / "state.safetensors", {"training": {"seed": 0}})
-    with pytest.raises(Stopped):
-        CLLM4Rec().fit(
-            DATASET.train,
-            DATASET.validation,
-            CONFIG,
-            hooks=Hooks(should_stop=StopAfter(2)),
-            resume_file=resume_file,
-        )
+    resume_file = stopped(tmp_path, Conditions(training={"seed": 0}))
     with pytest.raises(ValueError, match="training is not as it was"):
         CLLM4Rec().fit(
             DATASET.train,
             DATASET.validation,
             CONFIG,
-            resume_file=replace(resume_file, shared={"training": {"seed": 1}}),
+            resume_file=replace(resume_file, conditions=Conditions(training={"seed": 1})),
         )
     reversed_titles = DATASET.items.with_columns(title=pl.col("title").str.reverse())
     with pytest.raises(ValueError, match="tokenizer is not as it was"):
@@ -302,15 +292,7 @@ def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0, 7, 200, 5000])
 def test_a_damaged_state_is_refused_in_one_line(keep: int, tmp_path: Path) -> None:
-    resume_file = ResumeFile(tmp_path / "state.safetensors")
-    with pytest.raises(Stopped):
-        CLLM4Rec().fit(
-            DATASET.train,
-            DATASET.validation,
-            CONFIG,
-            hooks=Hooks(should_stop=StopAfter(2)),
-            resume_file=resume_file,
-        )
+    resume_file = stopped(tmp_path)
     resume_file.path.write_bytes(resume_file.path.read_bytes()[:keep])
     with pytest.raises(ValueError, match="is damaged") as ended:
         CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, resume_file=resume_file)

@@ -15,6 +15,7 @@ from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.models.language.fingerprints import config_sha256, tokenizer_sha256
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.storage import REMEDY
+from cllm4rec.training.resume import BuiltFrom
 
 log = logging.getLogger("cllm4rec")
 
@@ -60,19 +61,24 @@ class LanguageRecommender(NeuralRecommender):
             text_tokenizer, backbone.n_text_tokens, n_users, len(self.item_ids)
         )
 
-    def _built_from(self) -> dict[str, Any]:
+    def _built_from(self) -> BuiltFrom:
         backbone: Backbone = self.net.backbone
-        hashes = {
-            "tokenizer": tokenizer_sha256(self.tokenizer.text_tokenizer),
-            "configuration": config_sha256(backbone.model.config),
-        }
-        return hashes if backbone.tuned else hashes | {"backbone": backbone.fingerprint()}
+        return BuiltFrom(
+            tokenizer=tokenizer_sha256(self.tokenizer.text_tokenizer),
+            configuration=config_sha256(backbone.model.config),
+            backbone=None if backbone.tuned else backbone.fingerprint(),
+            templates=self._templates(),
+        )
+
+    def _templates(self) -> dict[str, str]:
+        """The wording of its prompts, by name."""
+        return {name: TEMPLATES[name] for name in self.prompt_names}
 
     def _describe(self) -> dict[str, Any]:
         backbone: Backbone = self.net.backbone
         description = super()._describe() | {
             "scales": [backbone.token_scale, backbone.id_scale],
-            "templates": {name: TEMPLATES[name] for name in self.prompt_names},
+            "templates": self._templates(),
         }
         return (
             description

@@ -31,6 +31,7 @@ from cllm4rec.models.rsllm.net import RSLLMNet
 from cllm4rec.models.sequential.base import SequentialRecommender
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.objective import Objective
+from cllm4rec.training.resume import BuiltFrom
 
 CONVENTIONAL = ("sasrec", "gru4rec")  # systems whose ID embeddings can be used
 
@@ -145,11 +146,11 @@ class RSLLM(LanguageRecommender):
         backbone = self._restored_backbone(folder, described, shapes)
         return RSLLMNet(backbone, self.config, self.sequential.net.items.detach().cpu())
 
-    def _built_from(self) -> dict[str, Any]:
+    def _built_from(self) -> BuiltFrom:
         digest = hashlib.sha256()
         for name, array in sorted(self.sequential._arrays().items()):
             digest.update(name.encode() + array.tobytes())
-        return super()._built_from() | {"sequential": digest.hexdigest()}
+        return replace(super()._built_from(), sequential=digest.hexdigest())
 
     def _describe(self) -> dict[str, Any]:
         return super()._describe() | {"sequential": self.sequential.name}

@@ -7,10 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cllm4rec.commands import stages
 from cllm4rec.corpora.prompts import OF_CLLM4REC, OF_RSLLM, TEMPLATES
+from cllm4rec.models import load_stage
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.models.language.base import LanguageRecommender
 from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.run_folder import RunFolder
+from tests.support.backbones import pretrained_run
+from tests.support.commands import call, refusal
+from tests.support.interruption import StopAfter
 from tests.support.rsllm import small_dataset, untrained
 
 NAMES = {"cllm4rec": OF_CLLM4REC, "rsllm": (*OF_RSLLM, "separator")}
@@ -52,6 +58,23 @@ def test_another_wording_is_a_warning_that_names_the_template(
     assert str(tmp_path / "model") in message
     assert not any(f"{name}: " in message for name in NAMES[model.name] if name != changed)
     assert loaded.score(np.array([0]), small_dataset().train).shape == (1, 60), "it is loaded all the same"
+
+
+def test_a_stopped_run_is_not_resumed_with_another_wording(
+    folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a frozen backbone no weight, configuration or tokenizer shows that the wording has changed."""
+    run, resume = tmp_path / "run", ["pretrain", "--output", tmp_path / "run", "--resume"]
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(stages.StopRequest, "__call__", StopAfter(3))
+        pretrained_run(data, folder, run)
+    old, new = TEMPLATES["collaborative"], "{user} bought {history}"
+    with monkeypatch.context() as patched:
+        patched.setitem(TEMPLATES, "collaborative", new)
+        line = refusal(*resume)
+    assert f"template 'collaborative' is {new!r} and was {old!r} when training began" in line
+    call(*resume)
+    assert load_stage(RunFolder.open(run)).name == "cllm4rec"
 
 
 def test_a_model_without_recorded_templates_is_damaged(model: LanguageRecommender, tmp_path: Path) -> None:
