@@ -93,6 +93,6 @@ def test_lists_equal_a_brute_force_filter(share: float) -> None:
 def test_a_mask_of_another_shape_or_type_is_refused() -> None:
     dataset = taste_dataset()
     model = EASE(EASEConfig(regularization=10.0)).fit(dataset.train)
-    for mask in (np.zeros(3, dtype=bool), np.zeros(dataset.n_items)):
+    for mask in (np.zeros(3, dtype=bool), np.zeros(dataset.n_items), [0]):
         with pytest.raises(ValueError, match=r"`excluded_items` is .*: give bool"):
             model.recommend(np.arange(2), dataset.train, excluded_items=mask)

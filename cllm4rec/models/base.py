@@ -139,10 +139,13 @@ class Recommender(StoredModel):
         if k < 1:
             raise ValueError(f"`k` is {k}: ask for at least one item")
         n_items = seen.n_items
-        if excluded_items is not None and (excluded_items.shape, excluded_items.dtype) != ((n_items,), bool):
-            raise ValueError(
-                f"`excluded_items` is {excluded_items.dtype} {excluded_items.shape}: give bool ({n_items},)"
-            )
+        if excluded_items is not None:
+            excluded_items = np.asarray(excluded_items)
+            if (excluded_items.shape, excluded_items.dtype) != ((n_items,), bool):
+                raise ValueError(
+                    f"`excluded_items` is {excluded_items.dtype} {excluded_items.shape}: "
+                    f"give bool ({n_items},)"
+                )
         users, trained_users = self._checked(users, seen)
         histories = (masked or seen).interactions.histories(users)
         order = np.argsort(histories.values, kind="stable")
