@@ -74,8 +74,8 @@ def content_documents(train: Dataset, tokenizer: ExtendedTokenizer) -> list[Docu
 class ContentCorpus(Corpus):
     """Documents about users and items: a prompt with their IDs, then a text.
 
-    A text of more than WINDOW_TOKENS tokens, or of more than fit in the context, is cut to a random window
-    each time it is read.
+    A text is too long if it has more than WINDOW_TOKENS tokens, or more than fit in the context. It is cut
+    to a random window each time it is read.
 
     Args:
         documents: (template, field, user number or -1, item number or -1, tokens) of each document.

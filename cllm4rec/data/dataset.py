@@ -116,18 +116,22 @@ class Dataset:
 
     @cached_property
     def user_ids(self) -> IdMap:
+        """External ids of the users, (n_users,) in the order of their numbers."""
         return IdMap(self.users["user_id"])
 
     @cached_property
     def item_ids(self) -> IdMap:
+        """External ids of the items, (n_items,) in the order of their numbers."""
         return IdMap(self.items["item_id"])
 
     @property
     def n_users(self) -> int:
+        """Number of users, with or without events in this dataset."""
         return self.interactions.n_users
 
     @property
     def n_items(self) -> int:
+        """Number of items, with or without events in this dataset."""
         return self.interactions.n_items
 
     @property
@@ -151,14 +155,17 @@ class Dataset:
 
     @cached_property
     def train(self) -> "Dataset":
+        """Training events; all n_users users and n_items items keep their numbers."""
         return self.only("train")
 
     @cached_property
     def validation(self) -> "Dataset":
+        """Validation events; all n_users users and n_items items keep their numbers."""
         return self.only("validation")
 
     @cached_property
     def test(self) -> "Dataset":
+        """Test events; all n_users users and n_items items keep their numbers."""
         return self.only("test")
 
     @cached_property
@@ -170,8 +177,8 @@ class Dataset:
     def item_texts(self) -> dict[str, list[str]]:
         """Text column of the items -> one text per item.
 
-        Items without an event in this dataset have "": texts of items that occur only in the held-out parts
-        do not reach what learns from `train`.
+        Items without an event in this dataset have "". So texts of items that occur only in held-out parts
+        do not reach a system that learns from `train`.
         """
         has_event = np.bincount(self.interactions.items, minlength=self.n_items) > 0
         return _texts(self.items, ITEM_TEXTS, has_event)

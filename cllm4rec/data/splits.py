@@ -42,7 +42,7 @@ def assign_parts(dataset: Dataset, method: str, seed: int = 0) -> np.ndarray:
         dataset: its events in time order within each user.
         method: a key of `RULES`.
         seed: of the random split. The part of an event depends on the seed and on hashes of the ids of the
-            user's events, not on the order of the rows or on other users.
+            user's events. It does not depend on the order of the rows, nor on other users.
 
     Raises:
         ValueError: `method` is unknown, or needs an order in time and the data has none.

@@ -41,8 +41,8 @@ class TasteWorld:
 def taste_world(seed: int = 0, n_users: int = 500, n_items: int = 300, n_events: int = 24) -> TasteWorld:
     """A bookshop: every book mixes two genres, every reader likes a few.
 
-    A reader takes books without replacement in proportion to exp(liking), where
-    liking = 6 <tastes of the reader, genres of the book> + popularity of the book.
+    A reader takes books without replacement, in proportion to exp(liking). The liking is
+    6 <tastes of the reader, genres of the book> + popularity of the book.
 
     Args:
         seed: determines the world.

@@ -87,10 +87,10 @@ def sampled_nll(
 ) -> Tensor:
     """`multinomial_nll` with each target's softmax over a sample of the classes and the target itself.
 
-    The log of the probability that a sample holds the class is subtracted from its logit (Jean et al., 2015),
-    so that frequently sampled classes count no more than others. A state's other targets enter the normaliser
-    only if they were sampled; always including them would overweight rare items. A sample of all classes has
-    probability 1 and gives the exact loss.
+    The logit of a class is corrected by the log of the probability that a sample holds it (Jean et al.,
+    2015): it is subtracted. So frequently sampled classes count no more than others. A state's other targets
+    enter the normaliser only if they were sampled; always including them would overweight rare items. A
+    sample of all classes has probability 1 and gives the exact loss.
 
     Args:
         states: (R, d).

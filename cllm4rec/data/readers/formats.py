@@ -1,8 +1,8 @@
 """File formats. A new format is one module with a reader, and one line of `FORMATS`.
 
-A reader takes a `SourceFile` (the file, the user's options, the wanted columns, the size limit) and
-returns a `RawTable` (the cells as they are, and where each row is for errors). A typed reader keeps at
-least the wanted columns; cells may be numbers, dates and lists. A reader of text keeps each cell as
+A reader takes a `SourceFile`: the file, the user's options, the wanted columns and the size limit. It
+returns a `RawTable`: the cells as they are, and the location of each row for errors. A typed reader keeps
+at least the wanted columns; cells may be numbers, dates and lists. A reader of text keeps each cell as
 text, so that the id 007 stays 007. Errors are ValueError with the file's name, or any of `UNREADABLE`.
 
 `FORMATS` is searched in order. The first format that recognises a file reads it.

@@ -53,8 +53,8 @@ def with_history_events(events: pl.DataFrame) -> pl.DataFrame:
     """The events, and those of their histories that have no row.
 
     A history holds a user's items before the target, in order. An item that is no target of the same user
-    becomes an event just before the earliest target whose history holds it, without rating, time and
-    review. All events get positions; a user's targets are ordered by position, then timestamp, then row.
+    becomes an event without rating, time and review. It comes just before the earliest target whose history
+    holds it. All events get positions; a user's targets are ordered by position, then timestamp, then row.
 
     Args:
         events: `user_id`, `item_id`, `item_ids` (lists of text, maybe empty) and other columns.
