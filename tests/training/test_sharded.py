@@ -121,7 +121,8 @@ WAYS = {"by hand": by_hand, "by Accelerate": by_accelerate}
 def train_as_rank(rank: int, folder: Path) -> None:
     """One process: writes losses and norms, its shards of the weights, and the gathered weights."""
     torch.set_num_threads(1)
-    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]  # losses are in single precision else
+    # Losses are in single precision else.
+    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
     init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=N_PROCESSES)
     for way, sharded in WAYS.items():
         net, objectives = start()
