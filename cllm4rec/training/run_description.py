@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from cllm4rec.files.damage import reading
 from cllm4rec.files.schema import STRICT, Scalar, checked, json_text, read_json
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 VERSIONS_OF = ("torch", "transformers", "accelerate", "numpy", "scipy", "polars")
 if TYPE_CHECKING:
     Stage = str  # callers have names of folders and values of flags

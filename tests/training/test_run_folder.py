@@ -47,7 +47,7 @@ def test_run_json_says_what_was_run_on_which_data_with_which_versions(
 ) -> None:
     run, data = run_and_data
     about = json.loads((run / "run.json").read_text())
-    assert about["format_version"] == 3
+    assert about["format_version"] == 4
     assert about["system"] == "cllm4rec"
     assert {"cllm4rec", "python", "torch", "transformers", "accelerate", "numpy"} <= set(about["versions"])
     described = json.loads((data / "dataset.json").read_text())
@@ -107,7 +107,7 @@ def test_a_run_folder_loads_by_itself_and_scores(run_and_data: tuple[Path, Path]
 
 def test_an_unknown_format_version_is_refused_clearly(copied: Path) -> None:
     changed(copied / "run.json", format_version=99)
-    with pytest.raises(ValueError, match=r"format_version 99 is unknown.*reads 3"):
+    with pytest.raises(ValueError, match=r"format_version 99 is unknown.*reads 4"):
         load(copied)
 
 
