@@ -12,13 +12,24 @@ def counted(number: int, noun: str) -> str:
 
 
 def shorten(text: str, max_characters: int = MAX_VALUE_CHARACTERS) -> str:
-    """The text, cut to `max_characters` with `...` at its end if it is longer."""
-    return text if len(text) <= max_characters else text[: max_characters - 3] + "..."
+    """The text, cut to `max_characters` with `...` at its end if it is longer; a quoted text stays quoted."""
+    if len(text) <= max_characters:
+        return text
+    end = f"...{text[0]}" if text[0] == text[-1] and text[0] in "'\"" else "..."
+    return text[: max_characters - len(end)] + end
+
+
+def quoted_if_odd(name: str) -> str:
+    """A name; quoted and escaped if it is empty or holds backticks or characters that cannot be printed.
+
+    Errors have settings in backticks.
+    """
+    return name if name.isprintable() and name and "`" not in name else repr(name)
 
 
 def printable(name: str) -> str:
-    """A column's name; quoted and escaped if it is empty or holds characters that cannot be printed."""
-    return shorten(name) if name.isprintable() and name else shorten(repr(name))
+    """A column's name as in `quoted_if_odd`, shortened."""
+    return shorten(quoted_if_odd(name))
 
 
 def join_names(names: Iterable[str]) -> str:

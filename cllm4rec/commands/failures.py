@@ -2,7 +2,8 @@
 
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 
 from safetensors import SafetensorError
 
@@ -12,7 +13,9 @@ LOST_PEER = re.compile(
     r"closed by peer|reset by peer|connection (closed|refused|reset)|broken pipe|socket|gloo|nccl", re.I
 )
 # A setting or argument in an error of the library: `title_words`, or with its value, `header=False`.
-SETTING = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
+SETTING = r"(?<![^\s(])`(?P<name>[a-z][a-z0-9_]*)(?:=(?P<value>[^`]*))?`(?![^\s,;:.)])"
+# A value of the user's data, as `repr` writes it.
+QUOTED = r"""(?<!\w)b?'(?:[^'\\]|\\.)*'|(?<!\w)b?"(?:[^"\\]|\\.)*\""""
 # Arguments that the flags call otherwise: argument, or argument and value -> flag.
 OTHER_NAMES = {"events": "--interactions", "header": "--no-header", "header=False": "--no-header"}
 
@@ -21,15 +24,23 @@ class LostProcessError(Exception):
     """Another process of a launched command has ended; the message says what to do."""
 
 
-def name_flags(message: str, flags: Collection[str]) -> str:
+def name_flags(message: str, flags: Collection[str], arguments: Iterable[str] = ()) -> str:
     """An error of the library as a command prints it: settings in backticks become its flags.
 
     `title_words` becomes --title-words, and `title_words=8` becomes --title-words 8, if the command has that
-    flag. Otherwise only the backticks are removed.
+    flag. Otherwise only the backticks are removed. Quoted values and typed arguments stay as they are.
+
+    Args:
+        message: text of the error.
+        flags: those of the command.
+        arguments: as typed. The error may hold their values, and names of files and folders in them.
     """
+    typed = sorted(set(_odd_names(arguments)), key=len, reverse=True)
 
     def flag(setting: re.Match[str]) -> str:
-        name, value = setting[1], setting[2]
+        name, value = setting["name"], setting["value"]
+        if name is None:
+            return setting[0]
         given = name if value is None else f"{name}={value}"
         other = OTHER_NAMES.get(given)
         if other in flags:
@@ -38,7 +49,16 @@ def name_flags(message: str, flags: Collection[str]) -> str:
             return given
         return named if value in (None, "True") else f"{named} {value}"
 
-    return SETTING.sub(flag, message)
+    return re.sub("|".join([*map(re.escape, typed), QUOTED, SETTING]), flag, message)
+
+
+def _odd_names(arguments: Iterable[str]) -> Iterator[str]:
+    """Values with backticks or quotes among typed arguments, and such names of files and folders in them."""
+    for argument in arguments:
+        value = argument.partition("=")[2] if argument.startswith("--") else argument
+        for name in (value, *Path(value).parts):
+            if len(name) > 1 and any(character in name for character in "`'\""):
+                yield name
 
 
 def line_of(error: BaseException) -> str | None:

@@ -56,7 +56,7 @@ class CommandLine:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if isinstance(error, ValueError) and len(error.args) == 1:
-            error.args = (name_flags(str(error.args[0]), self.flags),)
+            error.args = (name_flags(str(error.args[0]), self.flags, self.arguments),)
 
     def peek(self, options: type[Any]) -> argparse.Namespace:
         """The flags of one dataclass, before the others are known; None or False where not given."""
@@ -116,7 +116,7 @@ def read_config(path: str) -> dict[str, str]:
     Raises:
         ValueError: the file is missing, too large, not YAML, or does not consist of lines `flag: value`.
     """
-    file, expected = Path(path), "expected lines of `flag: value`"
+    file, expected = Path(path), "expected lines of 'flag: value'"
     if not file.is_file():
         raise ValueError(f"--config {path}: there is no such file")
     if (size := file.stat().st_size) > LARGEST_CONFIG:

@@ -115,7 +115,7 @@ def input_events(dataset: Dataset, part: str) -> Dataset:
         if len(dataset.validation.interactions):
             log.warning(
                 "the dataset does not say how it was split: validation events are no input at test. "
-                "If they precede the test events, make the dataset with build_dataset and a `split` in time"
+                "If they precede the test events, make the dataset with build_dataset and a split in time"
             )
         return dataset.seen
     in_time = dataset.description.split.method in IN_TIME
