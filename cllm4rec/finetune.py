@@ -2,7 +2,7 @@
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,9 @@ def _finetune(line: CommandLine, typed: argparse.Namespace) -> None:
     if "sequential" in moved:
         raise ValueError("the run holds its sequential recommender: leave `sequential` out")
     dataset = folder.dataset(options.dataset)
-    _train(folder, dataset, config, training, options.dry_run, before is not None, moved.get("backbone"))
+    if options.dataset:
+        moved = {"dataset": options.dataset, **moved}
+    _train(folder, dataset, config, training, options.dry_run, before is not None, moved)
 
 
 def _train(
@@ -84,7 +86,7 @@ def _train(
     training: TrainConfig,
     dry_run: bool,
     resumed: bool,
-    backbone: str | None,
+    moved: Mapping[str, str],
 ) -> None:
     """Finetune, or print what it would take.
 
@@ -95,7 +97,7 @@ def _train(
         training: settings of training.
         dry_run: whether nothing is trained.
         resumed: whether finetuning was begun before.
-        backbone: folder of the backbone, if it has moved.
+        moved: flag that names a folder of the run which has moved -> that folder.
     """
     from cllm4rec.commands.stages import dry_run_stage, run_stage
     from cllm4rec.models.neural import NeuralRecommender
@@ -103,7 +105,7 @@ def _train(
 
     # Before the model is loaded, as it chooses the GPU of this process.
     accelerator = make_accelerator()
-    model = load_stage(folder, "pretrain", backbone)
+    model = load_stage(folder, "pretrain", moved.get("backbone"))
     assert isinstance(model, NeuralRecommender)
     model.set_config(config)
     if dry_run:
@@ -113,11 +115,9 @@ def _train(
         # A process that was killed at the very end leaves it.
         folder.resume_file("finetune").remove()
         if folder.ended("finetune"):
-            log.info(
-                "%s: the finetuning that is there is replaced after the first epoch of this one", folder.path
-            )
-    moved = stage_settings.typed_flags({} if backbone is None else {"backbone": backbone})
-    how_to_resume = f"python -m cllm4rec.finetune --run {shlex.quote(str(folder.path))} --resume{moved}"
+            log.info("%s: replacing the existing finetuning after the first epoch", folder.path)
+    how_to_resume = f"python -m cllm4rec.finetune --run {shlex.quote(str(folder.path))} --resume"
+    how_to_resume += stage_settings.typed_flags(moved)
     run_stage(model, "finetune", dataset, training, folder, accelerator, how_to_resume)
 
 

@@ -63,10 +63,12 @@ def _pretrain(line: CommandLine, typed: argparse.Namespace) -> None:
     )
     config = stage_settings.with_absolute_paths(config)
     moved: dict[str, str] = {}
+    moved_dataset: dict[str, str] = {}
     if folder is not None and before is not None:
         config, moved = stage_settings.moved_folders(before[0], config)
         stage_settings.check_unchanged(before, [config, *training])
         dataset = folder.dataset(typed.dataset)
+        moved_dataset = {"dataset": typed.dataset} if typed.dataset else {}
         if stage_settings.has_ended(folder, "pretrain"):
             return
         if folder.ended("finetune"):
@@ -84,7 +86,7 @@ def _pretrain(line: CommandLine, typed: argparse.Namespace) -> None:
         dataset_path=options.dataset,
         output=Path(options.output),
         how_to_resume=f"python -m cllm4rec.pretrain --output {shlex.quote(options.output)} --resume"
-        + stage_settings.typed_flags(moved),
+        + stage_settings.typed_flags(moved_dataset | moved),
         preset=options.preset,
         resumed=before is not None,
         moved=moved,
@@ -102,9 +104,8 @@ def _recorded_flags(folder: RunFolder, typed: argparse.Namespace) -> dict[str, A
     recorded = {"system": description.system, "preset": description.preset}
     for name, value in recorded.items():
         if (given := getattr(typed, name)) not in (None, value):
-            raise ValueError(
-                f"{folder.path} is a run of {name} {value}, not {given}: leave `{name}` out to resume it"
-            )
+            difference = f"of {name} {value}, not" if value else f"without a {name}, not with"
+            raise ValueError(f"{folder.path} is a run {difference} {given}: leave `{name}` out to resume it")
     return recorded | {"dataset": description.dataset.path}
 
 
