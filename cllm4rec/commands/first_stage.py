@@ -79,8 +79,9 @@ def train(stage: FirstStage) -> None:
     if isinstance(model, NeuralRecommender):
         _train_network(model, stage)
     elif isinstance(model, OneStageRecommender):
-        folder = RunFolder.open(stage.output) if stage.resumed else stage.create_run()
         dataset = stage.dataset
+        model.check(dataset.validation)
+        folder = RunFolder.open(stage.output) if stage.resumed else stage.create_run()
         model.fit(dataset.train, dataset.validation, report=log.info, seen=dataset.seen)
         folder.begin_stage("pretrain", StageSettings(asdict(model.config)))
         model.save(folder.path / "pretrain")

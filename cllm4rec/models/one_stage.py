@@ -36,6 +36,23 @@ class OneStageRecommender(Recommender):
         super().__init__(config)
         self.requested_config = self.config
 
+    def check(self, validation: Dataset | None) -> None:
+        """Refuse open settings before a folder is made.
+
+        Raises:
+            ValueError: a setting is open and there are no validation events.
+        """
+        unset = self._unset()
+        if unset and (validation is None or not len(validation.interactions)):
+            raise ValueError(
+                f"{self.name} chooses {' and '.join(f'`{name}`' for name in unset)} on validation events and "
+                "there are none: give a value, or prepare with a split"
+            )
+
+    def _unset(self) -> list[str]:
+        """Names of the settings that are to be chosen."""
+        return [name for name, value in asdict(self.requested_config).items() if value is None]
+
     @abstractmethod
     def _fit(self, train: Dataset, settings: Any) -> None:
         """Learn from the training events with settings none of which is None."""
@@ -60,16 +77,13 @@ class OneStageRecommender(Recommender):
             ValueError: a setting is open and there are no validation events.
         """
         self._learn_ids(train)
-        unset = [name for name, value in asdict(self.requested_config).items() if value is None]
+        self.check(validation)
+        unset = self._unset()
         if not unset:
             self.config = self.requested_config
             self._fit(train, self.config)
             return self
-        if validation is None or not len(validation.interactions):
-            raise ValueError(
-                f"{self.name} chooses {', '.join(unset)} on validation events and there are none: "
-                "give a value, or prepare with a split"
-            )
+        assert validation is not None, "checked"
         best: tuple[float, Any] = (-1.0, None)
         for candidates in self._choices(unset):
             for number, settings in enumerate(candidates):

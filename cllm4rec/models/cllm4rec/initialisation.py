@@ -24,6 +24,15 @@ ALTERNATIONS, GRADIENT_STEPS = 15, 3
 EVENTS_AT_ONCE = 1 << 20
 
 
+def check_start(start: str, train: Dataset) -> None:
+    """Raise ValueError if `start` is "title" and the items have no titles."""
+    if start == "title" and "title" not in train.item_texts:
+        raise ValueError(
+            "`start=title` needs titles of the items: prepare the dataset with a table of items that has "
+            "titles, or give another `start`"
+        )
+
+
 def initial_id_embeddings(
     start: str, backbone: Backbone, tokenizer: ExtendedTokenizer, train: Dataset, seed: int
 ) -> tuple[Tensor, Tensor]:
@@ -40,15 +49,11 @@ def initial_id_embeddings(
     Raises:
         ValueError: `start` is "title" and the items have no titles.
     """
+    check_start(start, train)
     shape = (train.n_users + train.n_items, backbone.width)
     generator = torch.Generator().manual_seed(seed)
     table = torch.randn(shape, generator=generator) * ID_EMBEDDING_STD
     if start == "title":
-        if "title" not in train.item_texts:
-            raise ValueError(
-                "`start=title` needs titles of the items: give `items` with a title column, or another "
-                "`start`"
-            )
         token_embeddings = backbone.token_embeddings.detach().float().cpu()
         for item, tokens in enumerate(tokenizer.encode_texts(train.item_texts["title"])):
             if len(tokens):

@@ -14,7 +14,7 @@ from cllm4rec.corpora.prompts import OF_CLLM4REC, Template, training_texts
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.base import Shapes
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
-from cllm4rec.models.cllm4rec.initialisation import initial_id_embeddings
+from cllm4rec.models.cllm4rec.initialisation import check_start, initial_id_embeddings
 from cllm4rec.models.cllm4rec.net import CLLM4RecNet
 from cllm4rec.models.description import ModelDescription
 from cllm4rec.models.language.backbone import build_backbone
@@ -34,6 +34,10 @@ class CLLM4Rec(LanguageRecommender):
     prompt_names = OF_CLLM4REC
     config: CLLM4RecConfig
     net: CLLM4RecNet
+
+    def check(self, train: Dataset) -> None:
+        check_start(self.config.start, train)
+        super().check(train)
 
     def _build(self, train: Dataset, seed: int) -> CLLM4RecNet:
         reviews = train.interactions.reviews
