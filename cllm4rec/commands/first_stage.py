@@ -36,6 +36,7 @@ class FirstStage:
         preset: name of the preset that the settings come from.
         resumed: whether the stage was begun in `output`.
         moved: setting -> folder that has moved since then.
+        is_base: whether it is the base system of another.
     """
 
     system: str
@@ -48,6 +49,7 @@ class FirstStage:
     preset: str | None = None
     resumed: bool = False
     moved: Mapping[str, str] = field(default_factory=dict)
+    is_base: bool = False
 
     def model(self) -> Recommender:
         """The system before training."""
@@ -106,7 +108,16 @@ def _train_network(model: NeuralRecommender, stage: FirstStage) -> None:
     folder = RunFolder.open(stage.output) if stage.resumed else _new_run(stage, accelerator)
     if model.base_system is not None:
         model.trained_base = train_first(model.base_system, stage)
-    run_stage(model, "pretrain", stage.dataset, stage.training, folder, accelerator, stage.how_to_resume)
+    run_stage(
+        model,
+        "pretrain",
+        stage.dataset,
+        stage.training,
+        folder,
+        accelerator,
+        stage.how_to_resume,
+        title=f"{stage.system} pretrain" if stage.is_base else "pretrain",
+    )
 
 
 def _check(model: NeuralRecommender, stage: FirstStage) -> None:
@@ -144,6 +155,7 @@ def train_first(system: str, dependent: FirstStage) -> Recommender:
         preset=None,
         resumed=False,
         moved={},
+        is_base=True,
     )
     with training_lock(output, dry_run=False):
         if (output / "run.json").is_file():

@@ -13,6 +13,7 @@ from cllm4rec.commands.entry import log, say
 from cllm4rec.commands.failures import LostProcessError, lost_process
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.folders import check_folder
+from cllm4rec.messages import counted
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.device import default_precision
@@ -57,9 +58,16 @@ class _Records:
     """Writes the record of a stage, on the main process: a line per epoch, and the best weights."""
 
     def __init__(
-        self, model: NeuralRecommender, stage: str, folder: RunFolder, settings: StageSettings, epoch: int
+        self,
+        model: NeuralRecommender,
+        stage: str,
+        folder: RunFolder,
+        settings: StageSettings,
+        epoch: int,
+        title: str,
     ) -> None:
         self.model, self.stage, self.folder, self.settings = model, stage, folder, settings
+        self.title = title
         # Weights of an earlier attempt stay until there are new ones.
         self.begun = epoch > 0
         # Whether this process wrote the whole folder.
@@ -70,7 +78,7 @@ class _Records:
 
     def on_epoch(self, record: EpochRecord) -> None:
         self.folder.record(self.stage, record)
-        log.info("%s %s", self.stage, record)
+        log.info("%s %s", self.title, record)
 
     def on_best(self) -> None:
         if not self.begun:
@@ -108,7 +116,8 @@ def dry_run_stage(
     estimate = model.dry_run(dataset.train, dataset.validation, training, stage, accelerator, dataset.seen)
     if accelerator.is_main_process:
         n_events = len(dataset.train.interactions)
-        sizes = f"{dataset.n_users:,} users, {dataset.n_items:,} items, {n_events:,} training events"
+        numbers = {"user": dataset.n_users, "item": dataset.n_items, "training event": n_events}
+        sizes = ", ".join(counted(number, noun) for noun, number in numbers.items())
         say(f"{model.name}, {stage}: {sizes}")
         say(str(estimate))
 
@@ -169,14 +178,18 @@ def run_stage(
     folder: RunFolder,
     accelerator: Accelerator,
     how_to_resume: str,
+    title: str | None = None,
 ) -> None:
     """Train a stage, or resume it after an interruption; the main process writes into the run folder.
+
+    Printed lines begin with `title`; without it, with the name of the stage.
 
     Raises:
         SystemExit: a signal stopped training, with the usual status.
         ValueError: the stage began in another precision, or training was refused.
         LostProcessError: another process has ended.
     """
+    title = title or stage
     precision, main = accelerator.mixed_precision, accelerator.is_main_process
     if precision != default_precision():
         how_to_resume = f"ACCELERATE_MIXED_PRECISION={precision} {how_to_resume}"
@@ -192,9 +205,9 @@ def run_stage(
         check_folder(folder.path / stage, "model.json")
         folder.announce(stage, settings)
         trained_with = replace(settings, n_processes=accelerator.num_processes)
-        records = _Records(model, stage, folder, trained_with, progress.epoch)
+        records = _Records(model, stage, folder, trained_with, progress.epoch, title)
         hooks = Hooks(records.on_epoch, records.on_best, request)
-        _log_beginning(stage, dataset, progress if resumed else None)
+        _log_beginning(title, dataset, progress if resumed else None)
     events = (dataset.train, dataset.validation)
     try:
         with _interruptions(request, how_to_resume, main):

@@ -46,7 +46,11 @@ def test_training_stopped_in_the_sequential_recommender_is_resumed(
     with stopped_at(5, monkeypatch), caplog.at_level("INFO"), pytest.raises(SystemExit):
         pretrain.main(flags)
     assert f"python -m cllm4rec.pretrain --output {tmp_path / 'run'} --resume" in caplog.text
-    pretrain.main(["--output", str(tmp_path / "run"), "--resume"])
+    with caplog.at_level("INFO"):
+        pretrain.main(["--output", str(tmp_path / "run"), "--resume"])
+    n_base_epochs = len(RunFolder(tmp_path / "run" / "sasrec").metrics())
+    assert sum(line.startswith("sasrec pretrain epoch ") for line in caplog.messages) == n_base_epochs
+    assert sum(line.startswith("pretrain epoch ") for line in caplog.messages) == 1
     for name in ("model.safetensors", "sequential/model.safetensors"):
         resumed, expected = (folder / "run" / "pretrain" / name for folder in (tmp_path, trained_folder))
         assert resumed.read_bytes() == expected.read_bytes()
