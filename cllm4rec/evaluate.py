@@ -13,6 +13,7 @@ from cllm4rec.commands.flags import CommandLine
 from cllm4rec.commands.stage_settings import BACKBONE, DATASET, VERIFY
 from cllm4rec.data.splits import input_events
 from cllm4rec.files.writing import check_file, check_table_name, write_table, write_text
+from cllm4rec.messages import counted
 from cllm4rec.models import load
 from cllm4rec.settings import setting
 from cllm4rec.training.run_folder import RunFolder
@@ -98,18 +99,21 @@ def _evaluate(options: EvaluateOptions) -> None:
         "by": options.by,
     }
     result = measure(model, seen, held_out, masked, **choice)
-    protocol = PROTOCOL if options.candidates is None else AMONG_CANDIDATES.format(**choice)
+    protocol = PROTOCOL
+    if options.candidates is not None:
+        protocol = AMONG_CANDIDATES.format(**choice | {"draws": counted(options.draws, "draw")})
     input_name = "training" if seen is dataset.seen else "training and validation"
-    n, unit = len(result.users), "users" if options.candidates is None else "events"
+    n, unit = len(result.users), "user" if options.candidates is None else "event"
     say(
-        f"{model.name} after {folder.stage_folder().name}, on {options.split}: {n:,} {unit}, "
-        f"{dataset.n_items:,} items ({protocol}; input: {input_name} events)"
+        f"{model.name} after {folder.stage_folder().name}, on {options.split}: {counted(n, unit)}, "
+        f"{counted(dataset.n_items, 'item')} ({protocol}; input: {input_name} events)"
     )
     if result.n_without_history:
-        say(f"  {result.n_without_history:,} further {unit} have no history and are left out")
+        verb = "has" if result.n_without_history == 1 else "have"
+        say(f"  {counted(result.n_without_history, f'further {unit}')} {verb} no history: left out")
     for name, value in result.metrics.items():
         say(f"  {name:<14} {value:.4f}")
-    say(f"  {n / result.seconds:,.0f} {unit}/s, {result.seconds:.1f} s")
+    say(f"  {n / result.seconds:,.0f} {unit}s/s, {result.seconds:.1f} s")
     if options.json:
         described: dict[str, Any] = {
             "system": model.name,
@@ -117,11 +121,11 @@ def _evaluate(options: EvaluateOptions) -> None:
             "split": options.split,
             "protocol": protocol,
             "input": input_name,
-            f"n_{unit}": n,
+            f"n_{unit}s": n,
             "n_items": dataset.n_items,
             "metrics": result.metrics,
             "seconds": result.seconds,
-            f"{unit}_per_second": n / result.seconds,
+            f"{unit}s_per_second": n / result.seconds,
         }
         write_text(Path(options.json), json.dumps(described, indent=2) + "\n")
     if options.per_user:

@@ -19,7 +19,7 @@ PROTOCOL = (
 )
 AMONG_CANDIDATES = (
     "the held-out item among {candidates} candidates, the others drawn at random from items the user is not "
-    "known to have, no two of one title; {draws} draws of them averaged (seed {seed}); chosen by {by}"
+    "known to have, no two of one title; {draws} of them averaged (seed {seed}); chosen by {by}"
 )
 NOTHING_TO_MEASURE = "no user has a held-out item and a history: there is nothing to measure"
 
@@ -224,7 +224,8 @@ def _check_candidates(candidates: int, draws: int, n_items: int) -> None:
     """Raise ValueError unless sets of candidates can be drawn and measured."""
     if candidates < 2 or draws < 1:
         raise ValueError(
-            f"candidates is {candidates} and draws {draws}, which cannot be measured: take at least 2 and 1"
+            f"`candidates` is {candidates} and `draws` is {draws}, which cannot be measured: take at least 2 "
+            "and 1"
         )
     if candidates > n_items:
         raise ValueError(

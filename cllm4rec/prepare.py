@@ -131,6 +131,8 @@ def _prepare(options: PrepareOptions) -> None:
         )
     events, items, users = _read_tables(options)
     parts = None if options.split in RULES else _parts(options)
+    if options.preset is not None:
+        _check_preset(options.preset, events, parts)
     dataset = build_dataset(
         events,
         items,
@@ -144,7 +146,7 @@ def _prepare(options: PrepareOptions) -> None:
         shuffle_ties=options.shuffle_ties,
     )
     if (Path(options.output) / "dataset.json").is_file():
-        say(f"{options.output}: the dataset that was there is replaced")
+        say(f"{options.output}: replacing the existing dataset")
     dataset.save(options.output)
     print_tables(events, items, users)
     if parts is not None:
@@ -185,8 +187,8 @@ def column_names(text: str | None, flag: str, columns: Sequence[str]) -> dict[st
     for pair in (text or "").split(",") if text is not None else ():
         name, _, source_column = pair.strip().partition("=")
         if not source_column or name not in columns or name in names:
-            expected = f"each OUR_NAME once, of {', '.join(columns)}"
-            raise ValueError(f"{flag} {pair!r}: write OUR_NAME=COLUMN_OF_THE_FILE,..., {expected}")
+            expected = f"expected NAME=COLUMN,...; NAME is one of {', '.join(columns)}, each once"
+            raise ValueError(f"{flag} {pair!r}: {expected}")
         names[name] = source_column
     return names
 
@@ -200,6 +202,14 @@ def _parts(options: PrepareOptions) -> SplitTable:
             + ", ".join(RULES)
         )
     return read_split_table(_file(split, options, {}), drop_incomplete=options.drop_incomplete)
+
+
+def _check_preset(preset: str, events: CheckedTable, parts: SplitTable | None) -> None:
+    """Raise ValueError if the filters of a preset cannot be applied."""
+    if parts is not None and parts.held_out:
+        raise ValueError(f"held-out rows are exact: leave out the filters of --preset {preset}")
+    if "rating" not in events.frame.columns:
+        raise ValueError(f"--preset {preset} needs a rating column, and the interactions have none")
 
 
 def _file(path: str, options: PrepareOptions, names: Mapping[str, str], sequences: bool = False) -> TableFile:

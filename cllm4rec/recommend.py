@@ -16,6 +16,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.folders import replace_folder
 from cllm4rec.files.writing import check_table_name, write_table
 from cllm4rec.list_filters import ListFilters, excluded_items, read_ids
+from cllm4rec.messages import counted
 from cllm4rec.models import load
 from cllm4rec.settings import setting
 from cllm4rec.training.run_folder import RunFolder
@@ -86,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
         table = _table(request, users)
         if options.output:
             write_table(table, options.output)
-            log.info("%s rows for %s users -> %s", f"{len(table):,}", f"{len(users):,}", options.output)
+            log.info("%s -> %s", _sizes(table, users), options.output)
         else:
             say(table.write_csv(separator="\t").rstrip("\n"))
 
@@ -116,19 +117,25 @@ def _write_shares(request: Request) -> None:
             "several processes write a file each: name their folder with `output`, ending in .parquet"
         )
     # This also chooses the GPU of the process.
-    state = make_accelerator()
+    accelerator = make_accelerator()
+    process, n_processes = accelerator.process_index, accelerator.num_processes
     n_batches = -(-len(users) // USERS_AT_ONCE)
-    bounds = [n_batches * (state.process_index + i) // state.num_processes for i in (0, 1)]
+    bounds = [n_batches * (process + i) // n_processes for i in (0, 1)]
     share = users[bounds[0] * USERS_AT_ONCE : bounds[1] * USERS_AT_ONCE]
-    with replace_folder(output, "part-00000.parquet") if state.is_main_process else nullcontext() as new:
+    with (
+        replace_folder(output, "part-00000.parquet") if accelerator.is_main_process else nullcontext() as new
+    ):
         # The main process made the folder and tells the others its name.
         (folder,) = broadcast_object_list([str(new)])
         table = _table(request, share)
-        table.write_parquet(Path(folder) / f"part-{state.process_index:05d}.parquet")
-        state.wait_for_everyone()
-    log.info(
-        "file %d of %d: %s users -> %s", state.process_index, state.num_processes, f"{len(share):,}", output
-    )
+        table.write_parquet(Path(folder) / f"part-{process:05d}.parquet")
+        accelerator.wait_for_everyone()
+    log.info("file %d of %d: %s -> %s", process + 1, n_processes, _sizes(table, share), output)
+
+
+def _sizes(table: pl.DataFrame, users: np.ndarray) -> str:
+    """The numbers of rows and users."""
+    return f"{counted(len(table), 'row')} for {counted(len(users), 'user')}"
 
 
 def _users(options: RecommendOptions, dataset: Dataset) -> np.ndarray:

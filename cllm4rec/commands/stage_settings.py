@@ -37,9 +37,9 @@ def stage_defaults(system: str, stage: str, preset: str | None) -> dict[str, Any
     """
     config_class = system_config(system)
     if preset is not None and preset not in config_class.presets:
-        raise ValueError(
-            f"{system} has no preset {preset!r}: it has {', '.join(config_class.presets) or 'none'}"
-        )
+        if not config_class.presets:
+            raise ValueError(f"system {system} has no presets: leave `preset` out")
+        raise ValueError(f"{system} has no preset {preset!r}: it has {', '.join(config_class.presets)}")
     if not config_class.training:
         return {}
     chosen = config_class.presets[preset] if preset else {"system": {}, stage: {}}

@@ -205,13 +205,12 @@ def _check(
             f"`split` {split} needs an order in time: the interactions have no timestamp (or position)"
         )
     if k_core < 0 or (min_rating is not None and math.isnan(min_rating)):
-        raise ValueError("min_rating has to be a number and k_core may not be negative")
+        raise ValueError("`min_rating` has to be a number and `k_core` may not be negative")
     if min_rating is not None and "rating" not in events.columns:
-        raise ValueError("a rating filter needs a rating column, and the interactions have none")
+        raise ValueError("`min_rating` needs a rating column, and the interactions have none")
     if parts is not None and parts.held_out and (min_rating is not None or k_core > 1):
         raise ValueError(
-            "held-out rows are exact: leave out the rating filter and the k-core "
-            "(`min_rating`, `k_core`, `preset`)"
+            "held-out rows are exact: leave out the rating filter and the k-core (`min_rating`, `k_core`)"
         )
 
 

@@ -21,6 +21,7 @@ from cllm4rec.files.locks import check_parents, locked, remove_leftovers
 from cllm4rec.files.manifest import MANIFEST, check_manifest, file_record
 from cllm4rec.files.temporary import is_temporary
 from cllm4rec.files.writing import write_text
+from cllm4rec.messages import quoted_if_odd
 from cllm4rec.training.records import EpochRecord, MetricsLine, parse_metrics
 from cllm4rec.training.run_description import (
     DatasetReference,
@@ -154,7 +155,8 @@ class RunFolder:
         Raises:
             ValueError: the weights on disk are not those that were written.
         """
-        remedy = "write it again with `resume`" if self._resume_path(stage).is_file() else "train again"
+        resumable = self._resume_path(stage).is_file()
+        remedy = f"write it again with cllm4rec.{stage} --resume" if resumable else "train again"
         with reading(self.path / stage, remedy):
             check_manifest(self.path / stage, whole=True)
             sha256 = file_record(self.path / stage / MANIFEST).sha256
@@ -225,8 +227,8 @@ class RunFolder:
         """
         if (file := self._resume_path(stage)).is_file() and not self.ended(stage):
             raise ValueError(
-                f"{self.path} holds an interrupted {stage}: give `resume`, or remove {file.name} to start it "
-                "anew"
+                f"{self.path} holds an interrupted {stage}: give --resume to cllm4rec.{stage}, or remove "
+                f"{file.name} to start it anew"
             )
 
     def stage_folder(self, stage: Stage | None = None) -> Path:
@@ -272,7 +274,8 @@ class RunFolder:
         reference = self.description.dataset
         if path is None and not (Path(reference.path) / "dataset.json").is_file():
             raise ValueError(
-                f"the run's dataset was in {reference.path} and is not there: say where with `dataset`"
+                f"the run's dataset is no longer in {quoted_if_odd(reference.path)}: name its folder with "
+                "`dataset`"
             )
         folder = path or reference.path
         dataset = Dataset.load(folder)
@@ -280,7 +283,7 @@ class RunFolder:
         for name, sha256 in asdict(dataset.hashes).items():
             if sha256 != expected[name]:
                 raise ValueError(
-                    f"{folder}: {name} differs from that of the run: the dataset was prepared anew since; "
-                    "train again, or give the old dataset with `dataset`"
+                    f"{folder} is not the dataset of the run ({name} differs): it is another one or was "
+                    "prepared anew; train again, or name the folder of the run's dataset with `dataset`"
                 )
         return dataset

@@ -60,6 +60,17 @@ def test_evaluate_measures_by_the_protocol(workspace: Path, tmp_path: Path) -> N
         assert result["split"] == split
 
 
+def test_singular_nouns_are_printed_for_single_counts(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    call("evaluate", "--run", workspace / "run", "--candidates", 5, "--draws", 1)
+    assert "; 1 draw of them averaged (seed 0)" in capsys.readouterr().out
+    flags = ("--users", "007", "--k", 1, "--output", tmp_path / "lists.csv")
+    with caplog.at_level("INFO"):
+        call("recommend", "--run", workspace / "run", *flags)
+    assert caplog.messages == [f"1 row for 1 user -> {tmp_path / 'lists.csv'}"]
+
+
 def test_several_processes_do_not_measure_the_same(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert refusal("evaluate", "--run", workspace / "run").endswith(

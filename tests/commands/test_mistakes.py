@@ -98,18 +98,73 @@ def test_mistakes_are_errors_that_name_the_value(
         call(command, *filled)
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--system ease", "ease chooses --regularization on validation events and there are none"),
+        (
+            "--system itemknn --decay auto --shrinkage 1",
+            "itemknn chooses --decay and --neighbours on validation events",
+        ),
+        (
+            "--start title",
+            "--start title needs titles of the items: prepare the dataset with a table of items",
+        ),
+        ("--system popularity --preset paper", "system popularity has no presets: leave --preset out"),
+    ],
+)
+def test_training_that_lacks_data_is_refused_before_a_run_folder_is_made(
+    flags: str, message: str, workspace: Path, tmp_path: Path
+) -> None:
+    tables = ("--interactions", workspace / "events.csv", "--split", "none")
+    call("prepare", *tables, "--output", tmp_path / "data")
+    folders = ("--dataset", tmp_path / "data", "--output", tmp_path / "run")
+    assert message in refusal("pretrain", *folders, *flags.split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_a_preset_is_not_resumed_with_one(popularity_workspace: Path) -> None:
+    flags = ("--output", popularity_workspace / "run", "--resume", "--preset", "paper")
+    message = "is a run without a preset, not with paper: leave --preset out to resume it"
+    assert refusal("pretrain", *flags).endswith(message)
+
+
+def test_filters_that_the_data_do_not_allow_are_named(workspace: Path, tmp_path: Path) -> None:
+    flags = ("--interactions", workspace / "events.csv", "--output", tmp_path / "data")
+    reason = "needs a rating column, and the interactions have none"
+    assert refusal("prepare", *flags, "--min-rating", 3) == f"--min-rating {reason}"
+    assert refusal("prepare", *flags, "--preset", "paper") == f"--preset paper {reason}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("user_id,item_id\na,b\n,b\n", "expected an id: leave such rows out (--drop-incomplete does so)"),
+        ("buyer,sku\na,b\n", "no column for user_id: "),
+    ],
+)
+def test_a_table_without_ids_is_refused_with_the_flag_that_helps(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "e.csv").write_text(text)
+    line = refusal("prepare", "--interactions", tmp_path / "e.csv", "--output", tmp_path / "data")
+    assert message in line
+    assert "build_dataset" not in line
+    assert line.endswith("; name the right one with --columns") == text.startswith("buyer")
+
+
 def test_what_is_replaced_is_named(
     workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copytree(workspace / "run", tmp_path / "run")
     with caplog.at_level("INFO"):
         call("finetune", "--run", tmp_path / "run", "--epochs", 1)
-    assert f"{tmp_path / 'run'}: the finetuning that is there is replaced" in caplog.text
+    assert f"{tmp_path / 'run'}: replacing the existing finetuning" in caplog.text
     for _ in range(2):
         flags = ("--interactions", workspace / "events.csv", "--items", workspace / "events.csv")
         call("prepare", *flags, "--output", tmp_path / "data")
     printed = capsys.readouterr().out
-    assert printed.count("the dataset that was there is replaced") == 1
+    assert printed.count("replacing the existing dataset") == 1
     assert printed.count("events.csv: no column of texts") == 2
 
 

@@ -30,8 +30,8 @@ def test_prepare_prints_what_it_dropped_and_kept(
     ("names", "words"),
     [
         ("user=buyer", "user_id, item_id"),
-        ("user_id", "OUR_NAME=COLUMN"),
-        ("user_id=a,user_id=b", "once"),
+        ("user_id", "--columns 'user_id': expected NAME=COLUMN,...; NAME is one of user_id, item_id, "),
+        ("user_id=a,user_id=b", ", each once"),
     ],
 )
 def test_names_of_columns_are_pairs_of_known_columns(

@@ -23,6 +23,13 @@ def test_users_with_fewer_than_three_events_are_counted_and_stay_in_train(
     assert dataset.part[short].tolist() == [0, 0, 0]
 
 
+def test_filters_that_cannot_be_applied_are_named_as_arguments(tmp_path: Path) -> None:
+    path = written(tmp_path / "e.csv", "user_id,item_id\nu,a\n")
+    assert refused(build_dataset, path, min_rating=3.0).startswith("`min_rating` needs a rating column")
+    message = "`min_rating` has to be a number and `k_core` may not be negative"
+    assert message in refused(build_dataset, path, k_core=-1)
+
+
 @pytest.mark.parametrize("seed", [-1, 2**63, 2**64, 10**30])
 @pytest.mark.parametrize("name", ["seed", "shuffle_ties"])
 def test_a_seed_that_is_negative_or_beyond_63_bits_is_refused(name: str, seed: int, tmp_path: Path) -> None:

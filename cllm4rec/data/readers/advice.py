@@ -11,6 +11,12 @@ NO_HEADER_ADVICE = {
     "the users": "give `header=False`, and columns by number (`user_columns` user_id=1)",
     "the split": "write a header",
 }
+# Content of the table -> how to name its columns.
+COLUMN_ADVICE = {
+    "the events": "; name the right one with `columns`",
+    "the items": "; name the right one with `item_columns`",
+    "the users": "; name the right one with `user_columns`",
+}
 MAX_LINES = 20
 QUOTED_TEXT = re.compile(r'"(?:[^"]|"")*"')
 _SEPARATORS = ("::", "\t", ";", "|", ",", " ")

@@ -14,6 +14,7 @@ from cllm4rec.data.column_names import (
     REPLACEMENTS,
     USER_COLUMNS,
 )
+from cllm4rec.data.readers.advice import COLUMN_ADVICE
 from cllm4rec.data.readers.columns import id_column, id_list_column, number_column, text_column
 from cllm4rec.data.readers.formats import read_raw
 from cllm4rec.data.readers.frames import raw_frame
@@ -24,7 +25,7 @@ from cllm4rec.data.readers.source import Source, TableFile
 from cllm4rec.data.readers.times import event_times, joined_times
 from cllm4rec.messages import counted, join_names, printable
 
-MISSING_ID_ADVICE = ": leave such rows out (build_dataset and prepare do so with `drop_incomplete`)"
+MISSING_ID_ADVICE = ": leave such rows out (`drop_incomplete` does so)"
 Names = Mapping[str, str]  # column of this package -> column of the source
 
 
@@ -263,7 +264,7 @@ def raw_table(
     raw = read_raw(file, wanted_columns, id_columns)
     if raw.frame.is_empty() and raw.frame.columns:
         raise ValueError(f"{raw.name}: the file has a header and no rows")
-    return raw
+    return replace(raw, column_advice=raw.column_advice or COLUMN_ADVICE.get(content, ""))
 
 
 def find_columns(raw: RawTable, wanted: Sequence[str], names: Names | None = None) -> dict[str, str]:

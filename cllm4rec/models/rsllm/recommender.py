@@ -168,8 +168,8 @@ class RSLLM(LanguageRecommender):
         """
         if titles is None and self.config.prompt != "ids":
             raise ValueError(
-                "rsllm reads titles, and the items have none: prepare the dataset with `items`, or set "
-                "`prompt` to ids"
+                "rsllm reads titles, and the items have none: prepare the dataset with a table of items that "
+                "has titles, or set `prompt` to ids"
             )
         return [""] * n_items if titles is None else titles
 

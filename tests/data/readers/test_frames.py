@@ -132,7 +132,7 @@ def test_tables_of_items_and_users_are_checked_too() -> None:
 def test_a_missing_id_of_a_frame_is_refused_with_advice_for_every_call() -> None:
     frame = pl.DataFrame({"user_id": ["u", None], "item_id": ["a", "b"], "note": [1, 2]})
     dataset = Dataset.from_frame(frame.head(1))
-    words = "expected an id: leave such rows out (build_dataset and prepare do so with `drop_incomplete`)"
+    words = "expected an id: leave such rows out (`drop_incomplete` does so)"
     for call in (Dataset.from_frame, dataset.with_histories, build_dataset):
         assert words in refused(call, frame)
     assert dataset.description is None

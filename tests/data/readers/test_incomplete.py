@@ -34,7 +34,7 @@ def test_rows_without_a_user_or_an_item_are_dropped_and_counted(
     else:
         source = pd.DataFrame(columns)
     message = refused(build_dataset, source)
-    advice = "leave such rows out (build_dataset and prepare do so with `drop_incomplete`)"
+    advice = "leave such rows out (`drop_incomplete` does so)"
     assert f"column user_id: an empty cell: expected an id: {advice}" in message
     assert "(2 such rows)" in message
     dataset = build_dataset(source, drop_incomplete=True, split="none")
