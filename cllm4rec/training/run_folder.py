@@ -274,8 +274,7 @@ class RunFolder:
         reference = self.description.dataset
         if path is None and not (Path(reference.path) / "dataset.json").is_file():
             raise ValueError(
-                f"the run's dataset is no longer in {quoted_if_odd(reference.path)}: name its folder with "
-                "`dataset`"
+                f"the run's dataset is no longer in {quoted_if_odd(reference.path)}: say where with `dataset`"
             )
         folder = path or reference.path
         dataset = Dataset.load(folder)

@@ -34,7 +34,7 @@ def test_pretraining_resumes_as_printed(
     command = printed_command(2, ["pretrain", *flags], monkeypatch, caplog)
     assert command == ["pretrain", "--output", run, "--resume"]
     data.rename(moved)
-    with pytest.raises(ValueError, match="no longer in .*data: name its folder with --dataset"):
+    with pytest.raises(ValueError, match="no longer in .*data: say where with --dataset"):
         call(*command)
     command = printed_command(1, [*command, "--dataset", moved], monkeypatch, caplog)
     assert command == ["pretrain", "--output", run, "--resume", "--dataset", moved]
