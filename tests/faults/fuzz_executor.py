@@ -62,8 +62,8 @@ ON_A_RUN = {  # what reads the mutated run
     "resume": ["pretrain", "--output", "target", "--resume"],
 }
 DISAGREE = (  # errors of inputs that are valid alone and do not fit each other
-    "of this data are not the", "the dataset has no ", "the run's dataset was in ",
-    "differs from that of the run", "the scores hold NaN", "training diverged", "are required: --dataset",
+    "of this data are not the", "the dataset has no ", "the run's dataset is no longer in ",
+    "is not the dataset of the run", "the scores hold NaN", "training diverged", "are required: --dataset",
 )  # fmt: skip
 NO_TIMES = re.compile(r"[\d,.]+ (users|events)/s, [\d.]+ s|[\d.,]+ (seconds|minutes|s|MiB|GiB)\b")
 
