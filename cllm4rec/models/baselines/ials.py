@@ -30,6 +30,10 @@ class IALS(OneStageRecommender, InnerProductRecommender):
         for alpha in (3.0, 10.0, 30.0)
     )
 
+    def check(self, validation: Dataset | None) -> None:
+        super().check(validation)
+        _library_model(self.config)
+
     def _fit(self, train: Dataset, settings: IALSConfig) -> None:
         self.model = _library_model(settings)
         # initialised by item id, so that the numbering of the items does not matter
@@ -55,6 +59,11 @@ class IALS(OneStageRecommender, InnerProductRecommender):
 
 
 def _library_model(settings: IALSConfig) -> Any:
+    """The library's model with these settings.
+
+    Raises:
+        ValueError: the library is not installed.
+    """
     try:
         from implicit.cpu.als import AlternatingLeastSquares
     except ImportError as error:
