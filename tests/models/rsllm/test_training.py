@@ -103,7 +103,7 @@ def test_data_of_users_with_one_training_event_are_refused() -> None:
 
 def test_titles_are_needed_except_for_id_only_prompts() -> None:
     dataset = cycle_dataset()
-    with pytest.raises(ValueError, match="with `items`, or set `prompt` to ids"):
+    with pytest.raises(ValueError, match="items that has titles, or set `prompt` to ids"):
         RSLLM().build(dataset.train)
     model = RSLLM(RSLLMConfig(prompt="ids")).build(dataset.train)
     assert model.score(np.array([0]), dataset.train).shape == (1, 20)
