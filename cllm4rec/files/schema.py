@@ -63,28 +63,13 @@ def parse_json(text: str | bytes, kind: Any, name: str, version: int | None = No
         value = _parse(text, kind, name)
     except ValueError:
         if version is not None:  # the type is that of this version only
-            check_version_of(text, version, name)
+            _compare_versions(_parse(text, _Versioned, name)["format_version"], version, name)
         raise
     if version is not None:
         _compare_versions(
             value["format_version"] if isinstance(value, dict) else value.format_version, version, name
         )
     return value
-
-
-def check_version(path: Path, version: int) -> None:
-    """Check the format version of a JSON file only.
-
-    Raises:
-        FormatVersionError: it is another one.
-        ValueError: the file is not JSON, or has no version.
-    """
-    read_json(path, _Versioned, version)
-
-
-def check_version_of(text: str | bytes, version: int, name: str) -> None:
-    """Check the format version of a JSON text as `check_version` does."""
-    _compare_versions(_parse(text, _Versioned, name)["format_version"], version, name)
 
 
 def _parse(text: str | bytes, kind: Any, name: str) -> Any:

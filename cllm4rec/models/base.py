@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.storage import REMEDY as REMEDY
-from cllm4rec.models.storage import Shapes as Shapes
 from cllm4rec.models.storage import StoredModel
 from cllm4rec.ranking import TopK
 

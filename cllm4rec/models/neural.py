@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from cllm4rec.corpora.padding import batches_by_length
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.messages import shorten
-from cllm4rec.models.base import REMEDY, Recommender, Shapes
-from cllm4rec.models.description import ModelDescription, checked_array
+from cllm4rec.models.base import Recommender
+from cllm4rec.models.description import ModelDescription, Shapes, checked_array
 from cllm4rec.models.inner_product import InnerProductRecommender
+from cllm4rec.models.storage import REMEDY
 from cllm4rec.models.validation import shared_validation, validation_seconds
 from cllm4rec.training import loop
 from cllm4rec.training.config import TrainConfig

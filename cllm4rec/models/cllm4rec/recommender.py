@@ -12,11 +12,10 @@ from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions
 from cllm4rec.corpora.history_batches import fill, prompt_batch
 from cllm4rec.corpora.prompts import OF_CLLM4REC, Template, training_texts
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.base import Shapes
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.initialisation import check_start, initial_id_embeddings
 from cllm4rec.models.cllm4rec.net import CLLM4RecNet
-from cllm4rec.models.description import ModelDescription
+from cllm4rec.models.description import ModelDescription, Shapes
 from cllm4rec.models.language.backbone import build_backbone
 from cllm4rec.models.language.base import LanguageRecommender
 from cllm4rec.training.config import TrainConfig

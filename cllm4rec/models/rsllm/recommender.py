@@ -21,14 +21,15 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ragged import Ragged
 from cllm4rec.messages import shorten
 from cllm4rec.models import load, system_class
-from cllm4rec.models.base import REMEDY, Recommender, Shapes
-from cllm4rec.models.description import ModelDescription
+from cllm4rec.models.base import Recommender
+from cllm4rec.models.description import ModelDescription, Shapes
 from cllm4rec.models.language.backbone import build_backbone
 from cllm4rec.models.language.base import LanguageRecommender
 from cllm4rec.models.rsllm.config import RSLLMConfig
 from cllm4rec.models.rsllm.generation import generate, likelihoods
 from cllm4rec.models.rsllm.net import RSLLMNet
 from cllm4rec.models.sequential.base import SequentialRecommender
+from cllm4rec.models.storage import REMEDY
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.objective import Objective
 from cllm4rec.training.resume import BuiltFrom

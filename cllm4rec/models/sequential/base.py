@@ -11,11 +11,11 @@ from torch.nn import functional
 from cllm4rec.corpora.next_item import ItemSequences, NextItemBatch, NextItemCorpus, item_sequences
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.damage import reading
-from cllm4rec.models.base import REMEDY, Shapes
 from cllm4rec.models.config import ID_EMBEDDING_STD
-from cllm4rec.models.description import ModelDescription, check_layers, check_shapes
+from cllm4rec.models.description import ModelDescription, Shapes, check_layers, check_shapes
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.sequential.config import SequentialConfig
+from cllm4rec.models.storage import REMEDY
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.losses import multinomial_nll
 from cllm4rec.training.objective import Objective
