@@ -1,0 +1,81 @@
+"""README.md: it is short, and its commands and its Python print what it shows."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.readme import difference, examples
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_readme_has_at_most_150_lines_of_110_columns() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 150
+    assert [line for line in lines if len(line) > 110] == []
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed"),
+    [
+        ("ndcg 0.3703\n", "ndcg 0.3712\n"),
+        ("3 rows ->  list.csv\n", "3 rows -> list.csv\n"),
+        ("epoch 0: loss ...\n", "epoch 0: loss 4.1, 2 s\n"),
+        ("first\n...\nlast\n", "first\nsecond\nthird\nlast\n"),
+        ("first\n...\nlast\n", "first\nlast\n"),
+    ],
+)
+def test_what_may_differ_from_the_readme(shown: str, printed: str) -> None:
+    assert difference(shown, printed) is None
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed"),
+    [
+        ("ndcg 0.3703\n", "ndcg 0.4703\n"),
+        ("ndcg 0.3703\n", "nDCG 0.3703\n"),
+        ("3 rows -> list.csv\n", "4 rows -> list.csv\n"),
+        ("3 rows -> list.csv\n", "3 rows -> list.csv\nand a line more\n"),
+        ("epoch 0: loss ...\nlast\n", "epoch 0: loss 4.1\nanother\nlast\n"),
+        ("first\n...\nlast\n", "first\nsecond\n"),
+    ],
+)
+def test_what_may_not_differ_from_the_readme(shown: str, printed: str) -> None:
+    assert difference(shown, printed) is not None
+
+
+@pytest.mark.slow
+def test_the_commands_and_the_python_print_what_the_readme_shows(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "datasets" / "bookshop", tmp_path / "datasets" / "bookshop")
+    script = tmp_path / "bin" / "cllm4rec"  # as an installation has it
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cllm4rec "$@"\n')
+    script.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{script.parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    programs = {"shell": ["bash", "-e", "-c"], "python": [sys.executable, "-c"]}
+    assert {example.language for example in examples(README)} == set(programs)
+    for example in examples(README):
+        ended = subprocess.run(
+            [*programs[example.language], example.source],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+            timeout=300,
+            check=False,
+        )
+        assert ended.returncode == 0, f"{example.source}\n{ended.stdout}"
+        differs = difference(example.shown, ended.stdout)
+        assert differs is None, f"{example.source}\n{differs}"
