@@ -11,7 +11,6 @@ import polars as pl
 from cllm4rec.commands.entry import n_launched, run, say
 from cllm4rec.commands.flags import CommandLine
 from cllm4rec.commands.stage_settings import BACKBONE, DATASET, VERIFY
-from cllm4rec.data.splits import input_events
 from cllm4rec.files.writing import check_file, check_table_name, write_table, write_text
 from cllm4rec.messages import counted
 from cllm4rec.models import load
@@ -87,22 +86,18 @@ def _evaluate(options: EvaluateOptions) -> None:
     folder = RunFolder.open(options.run)
     dataset = folder.dataset(options.dataset)
     model = load(folder, verify=options.verify, backbone=options.backbone)
-    seen = input_events(dataset, options.split)
-    masked = dataset.seen if options.split == "validation" else dataset.only("train", "validation", "history")
-    held_out = dataset.validation if options.split == "validation" else dataset.test
-    if not len(held_out.interactions):
-        raise ValueError(f"the dataset has no {options.split} events: prepare it with a split to measure")
+    task = dataset.task("validation" if options.split == "validation" else "test")
     choice: dict[str, Any] = {
         "candidates": options.candidates,
         "draws": options.draws,
         "seed": options.seed,
         "by": options.by,
     }
-    result = measure(model, seen, held_out, masked, **choice)
+    result = measure(model, task.input, task.held_out, task.masked, **choice)
     protocol = PROTOCOL
     if options.candidates is not None:
         protocol = AMONG_CANDIDATES.format(**choice | {"draws": counted(options.draws, "draw")})
-    input_name = "training" if seen is dataset.seen else "training and validation"
+    input_name = "training" if task.input is dataset.seen else "training and validation"
     n, unit = len(result.users), "user" if options.candidates is None else "event"
     say(
         f"{model.name} after {folder.stage_folder().name}, on {options.split}: {counted(n, unit)}, "

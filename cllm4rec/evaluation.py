@@ -122,7 +122,7 @@ def measure(
 
     Args:
         model: any system.
-        seen: the input events (`splits.input_events`).
+        seen: the input events (`Task.input`).
         held_out: the events to predict.
         masked: events whose items are left out of the ranking; `seen` if not given. At test: training and
             validation events.

@@ -22,7 +22,7 @@ from cllm4rec.settings import setting
 from cllm4rec.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from cllm4rec.models.base import Recommendations
+    from cllm4rec.models.base import Ranking
 
 USERS_AT_ONCE = 512
 
@@ -96,9 +96,7 @@ def _table(request: Request, users: np.ndarray) -> pl.DataFrame:
     """The lists of some of the users (B,)."""
     options, dataset = request.options, request.dataset
     model = load(request.folder, verify=options.verify, backbone=options.backbone)
-    batches = model.recommend_batches(
-        users, dataset, options.k, USERS_AT_ONCE, excluded_items=request.excluded
-    )
+    batches = model.rank_batches(users, dataset, options.k, USERS_AT_ONCE, excluded_items=request.excluded)
     return pl.concat([recommendation_table(batch, dataset) for batch in batches])
 
 
@@ -152,7 +150,7 @@ def _users(options: RecommendOptions, dataset: Dataset) -> np.ndarray:
     return dataset.user_ids.index(ids, "user")
 
 
-def recommendation_table(lists: "Recommendations", dataset: Dataset) -> pl.DataFrame:
+def recommendation_table(lists: "Ranking", dataset: Dataset) -> pl.DataFrame:
     """Rows user_id, item_id, rank (from 1), score, title if there is one; ranks without item are left out."""
     rows, ranks = np.nonzero(lists.items >= 0)
     items = lists.items[rows, ranks]

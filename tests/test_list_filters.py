@@ -79,10 +79,10 @@ def test_lists_equal_a_brute_force_filter(share: float) -> None:
     model = EASE(EASEConfig(regularization=10.0)).fit(dataset.train)
     users = np.arange(dataset.n_users)
     excluded = np.random.default_rng(0).random(dataset.n_items) < share
-    lists = model.recommend(users, dataset.train, 7, excluded_items=excluded)
-    (batched,) = model.recommend_batches(users, dataset.train, 7, len(users), excluded_items=excluded)
+    lists = model.rank(users, dataset.train, 7, excluded_items=excluded)
+    (batched,) = model.rank_batches(users, dataset.train, 7, len(users), excluded_items=excluded)
     np.testing.assert_array_equal(batched.items, lists.items)
-    full = model.recommend(users, dataset.train, dataset.n_items)
+    full = model.rank(users, dataset.train, dataset.n_items)
     for row in range(len(users)):
         kept = [item for item in full.items[row] if item >= 0 and not excluded[item]][:7]
         expected = kept + [-1] * (lists.items.shape[1] - len(kept))
@@ -95,4 +95,4 @@ def test_a_mask_of_another_shape_or_type_is_refused() -> None:
     model = EASE(EASEConfig(regularization=10.0)).fit(dataset.train)
     for mask in (np.zeros(3, dtype=bool), np.zeros(dataset.n_items), [0]):
         with pytest.raises(ValueError, match=r"`excluded_items` is .*: give bool"):
-            model.recommend(np.arange(2), dataset.train, excluded_items=mask)
+            model.rank(np.arange(2), dataset.train, excluded_items=mask)

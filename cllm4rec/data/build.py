@@ -9,14 +9,20 @@ import numpy as np
 import polars as pl
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.description import DatasetDescription, FilterReport, SplitDescription, TableReport
+from cllm4rec.data.description import (
+    IN_TIME,
+    DatasetDescription,
+    FilterReport,
+    SplitDescription,
+    TableReport,
+)
 from cllm4rec.data.filters import ORDER, EventFilters, first_of_repeats, keep_k_core, latest_of_repeats
 from cllm4rec.data.held_out import add_held_out_rows
 from cllm4rec.data.ids import hash_column
 from cllm4rec.data.randomness import check_seed, mix
 from cllm4rec.data.readers.split_tables import SplitTable, read_split_table
 from cllm4rec.data.readers.tables import CheckedTable, read_event_table, read_item_table, read_user_table
-from cllm4rec.data.splits import FILE_RULE, IN_TIME, RULES, assign_parts, read_parts
+from cllm4rec.data.splits import FILE_RULE, RULES, assign_parts, read_parts
 from cllm4rec.data.unmatched import unmatched_ids
 from cllm4rec.messages import join_names
 
@@ -95,6 +101,7 @@ def _drop_repeats(table: CheckedTable, rule: str | None, shuffle_ties: int | Non
         filters.reports.append(FilterReport(INCOMPLETE, **table.incomplete))
     if shuffle_ties is not None:
         filters.events = shuffled_ties(filters.events, shuffle_ties)
+    # In a split in time the first stays: keeping the latest would take events out of the past.
     if rule in IN_TIME:
         order = ("timestamp", "position") if rule == "time" else ORDER
         filters.apply(

@@ -1,22 +1,25 @@
 """Dataset: interactions, external ids and texts, split into parts; one folder on disk."""
 
-import hashlib
+import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
 from cllm4rec.data.column_names import ITEM_TEXTS, USER_TEXTS
 from cllm4rec.data.description import DatasetDescription, DatasetHashes
+from cllm4rec.data.fingerprints import data_fingerprint, split_fingerprint
 from cllm4rec.data.ids import IdMap, with_categories, with_texts
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.numbering import number_events
 from cllm4rec.data.readers.tables import CheckedTable, read_event_table, read_item_table, read_user_table
 from cllm4rec.data.storage import FORMAT_VERSION, PARTS, DatasetCounts, StoredTables, load_tables, save_tables
 from cllm4rec.files.damage import reading
+
+log = logging.getLogger("cllm4rec")
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,31 @@ class Dataset:
         """Input events when scoring: training events, and histories, which are never learned from."""
         return self.only("train", "history")
 
+    def task(self, part: Literal["validation", "test"]) -> "Task":
+        """The events that are read, predicted and masked when a held-out part is measured.
+
+        Training events and histories are input. In a split in time, validation events precede test events
+        and are input at test too; in other splits they are not. They are masked at test in any case.
+
+        Raises:
+            ValueError: `part` is another word, or has no events.
+        """
+        if part not in ("validation", "test"):
+            raise ValueError(f"part {part!r} is not held out: take validation or test")
+        held_out = self.only(part)
+        if not len(held_out.interactions):
+            raise ValueError(f"the dataset has no {part} events: prepare it with a split to measure")
+        if part == "validation":
+            return Task(self.seen, held_out, self.seen)
+        known = self.only("train", "validation", "history")
+        if self.description is None and len(known.interactions) > len(self.seen.interactions):
+            log.warning(
+                "the dataset does not say how it was split: validation events are no input at test. "
+                "If they precede the test events, make the dataset with a split in time"
+            )
+        in_time = self.description is not None and self.description.split.in_time
+        return Task(known if in_time else self.seen, held_out, known)
+
     @property
     def item_texts(self) -> dict[str, list[str]]:
         """Text column of the items -> one text per item.
@@ -191,20 +219,12 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of ids, events and texts, without the split."""
-        digest = hashlib.sha256()
-        for frame in (self.users, self.items):
-            for column in frame.get_columns():
-                digest.update(f"{column.name}\0".encode() + "\0".join(column.cast(pl.String)).encode())
-        events = self.interactions
-        digest.update(events.users.tobytes() + events.items.tobytes())
-        digest.update(b"" if events.times is None else events.times.tobytes())
-        digest.update(b"" if events.reviews is None else "\0".join(events.reviews).encode())
-        return digest.hexdigest()
+        return data_fingerprint(self.interactions, self.users, self.items)
 
     @cached_property
     def split_fingerprint(self) -> str:
         """SHA-256 of the part of each event."""
-        return hashlib.sha256(self.part.tobytes()).hexdigest()
+        return split_fingerprint(self.part)
 
     @property
     def hashes(self) -> DatasetHashes:
@@ -273,3 +293,18 @@ def _texts(table: pl.DataFrame, names: tuple[str, ...], has_event: np.ndarray) -
         pl.when(pl.Series(has_event)).then(pl.col(name)).otherwise(pl.lit("")).alias(name) for name in columns
     )
     return {name: texts[name].to_list() for name in columns}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A prediction task: three sets of events of the same users and items.
+
+    Attributes:
+        input: the events that a model may read.
+        held_out: the events to predict.
+        masked: the events whose items are left out of their user's list.
+    """
+
+    input: Dataset
+    held_out: Dataset
+    masked: Dataset

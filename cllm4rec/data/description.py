@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 from cllm4rec.files.schema import STRICT
 from cllm4rec.messages import counted
 
+IN_TIME = ("leave-last-out", "time")  # split rules under which validation events precede test events
+
 
 @dataclass(frozen=True)
 class FilterReport:
@@ -68,6 +70,11 @@ class SplitDescription:
     rows_without_events: int | None = None
     n_validation_rows: int | None = None
     n_test_rows: int | None = None
+
+    @property
+    def in_time(self) -> bool:
+        """Whether validation events precede test events. Parts that a file gives count as not in time."""
+        return self.method in IN_TIME
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,11 @@
 """Train, validation and test: the split of events by a rule or by a file."""
 
-import logging
-
 import numpy as np
 import polars as pl
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.randomness import mix
 from cllm4rec.data.readers.split_tables import SplitTable
-
-log = logging.getLogger("cllm4rec")
 
 RULES = {
     "random": "per user at random: max(1, round(0.1 n)) events to test and as many to validation; "
@@ -31,8 +27,6 @@ HELD_OUT_RULE = (
     "each row of the file is a user: its history is input only, its target is validation or test; "
     "all other users are train; of repeats the latest event stays"
 )
-# Splits in time keep the first of repeated events: keeping the latest would take events out of the past.
-IN_TIME = ("leave-last-out", "time")
 
 
 def assign_parts(dataset: Dataset, method: str, seed: int = 0) -> np.ndarray:
@@ -96,30 +90,6 @@ def _parts_by_time(times: np.ndarray) -> np.ndarray:
     if validation_from == test_from or validation_from == ordered[0]:
         raise ValueError("`split` time: too many events share one timestamp to cut off 10 % twice")
     return ((times >= validation_from).astype(np.uint8) + (times >= test_from)).astype(np.uint8)
-
-
-def input_events(dataset: Dataset, part: str) -> Dataset:
-    """The events that a model may read to predict the events of a held-out part.
-
-    These are training events and histories. In a split in time, validation events precede test events and
-    are input at test too. In other splits they are not. Parts that a file or a table gives count as not in
-    time; so do those of a dataset without a description, which is logged.
-
-    Args:
-        dataset: with all its parts.
-        part: "validation" or "test".
-    """
-    if part != "test":
-        return dataset.seen
-    if dataset.description is None:
-        if len(dataset.validation.interactions):
-            log.warning(
-                "the dataset does not say how it was split: validation events are no input at test. "
-                "If they precede the test events, make the dataset with build_dataset and a split in time"
-            )
-        return dataset.seen
-    in_time = dataset.description.split.method in IN_TIME
-    return dataset.only("train", "validation", "history") if in_time else dataset.seen
 
 
 def read_parts(events: pl.DataFrame, table: SplitTable, column: str) -> pl.DataFrame:

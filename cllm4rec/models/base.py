@@ -15,7 +15,7 @@ from cllm4rec.ranking import TopK
 
 
 @dataclass(frozen=True)
-class Recommendations:
+class Ranking:
     """Top-k lists of a batch of users.
 
     Attributes:
@@ -114,7 +114,7 @@ class Recommender(StoredModel):
         """
         yield 0, torch.from_numpy(self._score(users, trained_users, seen))
 
-    def recommend(
+    def rank(
         self,
         users: np.ndarray,
         seen: Dataset,
@@ -122,7 +122,7 @@ class Recommender(StoredModel):
         masked: Dataset | None = None,
         *,
         excluded_items: np.ndarray | None = None,
-    ) -> Recommendations:
+    ) -> Ranking:
         """The k best items of each user, without those of its events in `masked` and those excluded for all.
 
         Args:
@@ -161,7 +161,7 @@ class Recommender(StoredModel):
                 scores[:, columns.to(scores.device)] = -torch.inf
             best.offer(scores, start)
         assert best is not None
-        return Recommendations(users, best.items.cpu().numpy(), best.scores.cpu().numpy())
+        return Ranking(users, best.items.cpu().numpy(), best.scores.cpu().numpy())
 
     def choose(
         self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores"
@@ -184,7 +184,7 @@ class Recommender(StoredModel):
         order = np.lexsort((seen.tie_order[candidates], -scores), axis=1)  # ties by `tie_order`
         return np.asarray(order[:, 0], dtype=np.int64)
 
-    def recommend_batches(
+    def rank_batches(
         self,
         users: np.ndarray,
         seen: Dataset,
@@ -192,10 +192,10 @@ class Recommender(StoredModel):
         batch_size: int = 512,
         *,
         excluded_items: np.ndarray | None = None,
-    ) -> Iterator[Recommendations]:
+    ) -> Iterator[Ranking]:
         """`recommend` for many users, one batch at a time. Without users, one empty batch."""
         for start in range(0, max(1, len(users)), batch_size):
-            yield self.recommend(users[start : start + batch_size], seen, k, excluded_items=excluded_items)
+            yield self.rank(users[start : start + batch_size], seen, k, excluded_items=excluded_items)
 
     def _trained_users(self, users: np.ndarray, seen: Dataset) -> np.ndarray:
         """Numbers of users (B,) of `seen` in the training set, int64 (B,); -1 if new."""

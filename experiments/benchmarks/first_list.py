@@ -34,7 +34,7 @@ def main(run: str, threads: int) -> None:
     model = load(run)
     marks.append(time.perf_counter())
     users = dataset.user_ids.index(["user 7"], "user")
-    table = recommendation_table(model.recommend(users, dataset, 20), dataset)
+    table = recommendation_table(model.rank(users, dataset, 20), dataset)
     marks.append(time.perf_counter())
     say(json.dumps([len(table), process_memory("RssAnon") - before, *np.diff(marks).tolist()]))
 

@@ -42,7 +42,7 @@ def users_of(train: Dataset) -> np.ndarray:
 
 def lists(model: CLLM4Rec, users: np.ndarray, train: Dataset) -> None:
     """The lists, discarded, in batches as the command `recommend` makes them."""
-    for _ in model.recommend_batches(users, train, K, USERS_AT_ONCE):
+    for _ in model.rank_batches(users, train, K, USERS_AT_ONCE):
         pass
 
 

@@ -25,7 +25,7 @@ def test_checkerboard_is_mastered(name: str) -> None:
     model = fit(new_system(name, **untitled), dataset, config)
     measured = measure(model, dataset.train, dataset.test)
     users = np.arange(dataset.n_users)
-    best = model.recommend(users, dataset.train, k=10).items
+    best = model.rank(users, dataset.train, k=10).items
     item_parity, user_parity = (
         np.array([int(text[1:]) % 2 for text in ids]) for ids in (dataset.item_ids.ids, dataset.user_ids.ids)
     )

@@ -20,7 +20,7 @@ def test_scores_are_finite_and_cover_the_catalogue(model: Recommender) -> None:
 def test_recommended_items_are_the_best_unseen_ones_in_order(model: Recommender) -> None:
     dataset = taste_dataset()
     users = np.arange(dataset.n_users)
-    scores, best = model.score(users, dataset.train), model.recommend(users, dataset.train, k=10)
+    scores, best = model.score(users, dataset.train), model.rank(users, dataset.train, k=10)
     for user in users:
         seen = dataset.train.interactions.history(user)
         unseen = np.setdiff1d(np.arange(dataset.n_items), seen)
@@ -44,7 +44,7 @@ def test_seen_items_are_never_recommended(
 def test_masked_items_are_never_recommended(model: Recommender) -> None:
     dataset = taste_dataset()
     users = np.arange(dataset.n_users)
-    best = model.recommend(users, dataset.train, dataset.n_items, masked=dataset)
+    best = model.rank(users, dataset.train, dataset.n_items, masked=dataset)
     for user, items in enumerate(best.items):
         assert not set(items[items >= 0]) & set(dataset.interactions.history(user))
 
@@ -52,19 +52,19 @@ def test_masked_items_are_never_recommended(model: Recommender) -> None:
 def test_a_batch_gives_the_lists_of_its_users_alone(model: Recommender) -> None:
     dataset = taste_dataset()
     users = np.random.default_rng(0).permutation(dataset.n_users)[:25]
-    scores, batch = model.score(users, dataset.train), model.recommend(users, dataset.train, 10)
+    scores, batch = model.score(users, dataset.train), model.rank(users, dataset.train, 10)
     for row, user in enumerate(users):
         alone = model.score(np.array([user]), dataset.train)[0]
         np.testing.assert_allclose(scores[row], alone, rtol=1e-4, atol=1e-4 * np.abs(scores).max())
         np.testing.assert_array_equal(
-            batch.items[row], model.recommend(np.array([user]), dataset.train, 10).items[0]
+            batch.items[row], model.rank(np.array([user]), dataset.train, 10).items[0]
         )
 
 
 def test_batches_together_serve_every_user_in_order(model: Recommender) -> None:
     dataset = taste_dataset()
     users = np.arange(dataset.n_users)
-    batches = list(model.recommend_batches(users, dataset.train, k=10, batch_size=32))
+    batches = list(model.rank_batches(users, dataset.train, k=10, batch_size=32))
     np.testing.assert_array_equal(np.concatenate([batch.users for batch in batches]), users)
     np.testing.assert_array_equal(
         np.concatenate([batch.items for batch in batches]), top_items(model, dataset, 10)
@@ -80,7 +80,7 @@ def test_scoring_changes_nothing(model: Recommender) -> None:
 
 def test_k_beyond_the_catalogue_gives_every_unseen_item_once(model: Recommender) -> None:
     dataset = taste_dataset()
-    best = model.recommend(np.arange(5), dataset.train, k=10 * dataset.n_items)
+    best = model.rank(np.arange(5), dataset.train, k=10 * dataset.n_items)
     for user, items in enumerate(best.items):
         seen = set(dataset.train.interactions.history(user))
         assert sorted(items[items >= 0]) == sorted(set(range(dataset.n_items)) - seen)
@@ -91,10 +91,10 @@ def test_k_beyond_the_catalogue_gives_every_unseen_item_once(model: Recommender)
 @pytest.mark.parametrize("k", [0, -3])
 def test_k_below_one_is_refused(model: Recommender, k: int) -> None:
     with pytest.raises(ValueError, match=str(k)):
-        model.recommend(np.arange(2), taste_dataset().train, k)
+        model.rank(np.arange(2), taste_dataset().train, k)
 
 
 def test_no_users_give_no_rows(model: Recommender) -> None:
     nobody = np.empty(0, dtype=np.int64)
     assert model.score(nobody, taste_dataset().train).shape == (0, taste_dataset().n_items)
-    assert len(model.recommend(nobody, taste_dataset().train, 5).items) == 0
+    assert len(model.rank(nobody, taste_dataset().train, 5).items) == 0

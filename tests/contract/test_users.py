@@ -22,7 +22,7 @@ def test_a_new_user_is_served_from_the_history(model: Recommender) -> None:
     scores = model.score(newcomer, extended)
     assert scores.shape == (1, dataset.n_items)
     assert np.isfinite(scores).all()
-    items = model.recommend(newcomer, extended, k=10).items[0]
+    items = model.rank(newcomer, extended, k=10).items[0]
     assert (items >= 0).all()
     assert not set(items) & set(history)
     for user in (0, 5):

@@ -4,7 +4,6 @@ import pytest
 
 from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.splits import input_events
 from cllm4rec.data.synthetic import taste_world
 from tests.support.datasets import event_frame
 
@@ -14,9 +13,9 @@ def test_in_splits_by_time_validation_events_are_input_at_test(split: str, newes
     world = taste_world(2, n_users=60, n_items=50, n_events=10)
     dataset = build_dataset(world.events, world.items, split=split)
     assert len(dataset.test.interactions)
-    assert len(input_events(dataset, "validation").interactions) == len(dataset.train.interactions)
+    assert len(dataset.task("validation").input.interactions) == len(dataset.train.interactions)
     expected = dataset.only("train", "validation") if newest else dataset.train
-    assert input_events(dataset, "test").fingerprint == expected.fingerprint
+    assert dataset.task("test").input.fingerprint == expected.fingerprint
 
 
 def test_an_unknown_split_is_not_silently_taken_for_one_without_time(
@@ -25,10 +24,10 @@ def test_an_unknown_split_is_not_silently_taken_for_one_without_time(
     rows = [("ann", "x", "train"), ("ann", "y", "validation"), ("ann", "z", "test")]
     dataset = Dataset.from_frame(event_frame(rows, "part"))
     without_validation = Dataset.from_frame(event_frame([rows[0], rows[2]], "part"))
-    assert input_events(dataset, "validation").fingerprint == dataset.train.fingerprint
-    assert input_events(without_validation, "test").fingerprint == without_validation.train.fingerprint
+    assert dataset.task("validation").input.fingerprint == dataset.train.fingerprint
+    assert without_validation.task("test").input.fingerprint == without_validation.train.fingerprint
     assert not caplog.records
-    assert input_events(dataset, "test").fingerprint == dataset.train.fingerprint
+    assert dataset.task("test").input.fingerprint == dataset.train.fingerprint
     assert "does not say how it was split: validation events are no input at test" in caplog.text
 
 
@@ -36,4 +35,4 @@ def test_parts_of_a_table_are_not_in_time() -> None:
     rows = [("ann", "x", "t"), ("ann", "y", "v"), ("ann", "z", "e")]
     parts = event_frame(rows, "part")
     dataset = build_dataset(parts.drop("part"), split="parts.csv", split_table=parts, split_column="part")
-    assert input_events(dataset, "test").fingerprint == dataset.train.fingerprint
+    assert dataset.task("test").input.fingerprint == dataset.train.fingerprint

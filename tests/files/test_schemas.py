@@ -194,12 +194,10 @@ def test_weights_that_do_not_fit_are_one_line(
 def test_a_model_without_users_serves_histories(stage: Path, data: Path) -> None:
     """As a hostile author might sign it: nobody is known, so that everybody is served as a new user."""
     users = np.arange(3)
-    expected = load_stage(stage).recommend(users, Dataset.load(data), 3)
+    expected = load_stage(stage).rank(users, Dataset.load(data), 3)
     pl.read_parquet(stage / "users.parquet").clear().write_parquet(stage / "users.parquet")
     write_manifest(stage)
-    np.testing.assert_array_equal(
-        load_stage(stage).recommend(users, Dataset.load(data), 3).items, expected.items
-    )
+    np.testing.assert_array_equal(load_stage(stage).rank(users, Dataset.load(data), 3).items, expected.items)
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_recommend_shows_the_model_all_events_and_masks_them_all(
 ) -> None:
     model, recorder = recorded
     world, users = reviewed_books(), np.arange(reviewed_books().n_users)
-    lists = model.recommend(users, world, k=world.n_items)
+    lists = model.rank(users, world, k=world.n_items)
     ((asked, given),) = recorder.asked
     np.testing.assert_array_equal(asked, users)
     assert pairs(given) == pairs(world) == pairs(world.train) | pairs(world.validation) | pairs(world.test)
@@ -138,7 +138,7 @@ def test_recommend_shows_the_model_all_events_and_masks_them_all(
 def test_recommend_in_batches_shows_the_model_all_events(recorded: tuple[Recommender, Recorder]) -> None:
     model, recorder = recorded
     world = reviewed_books()
-    for lists in model.recommend_batches(np.arange(world.n_users), world, k=3, batch_size=4):
+    for lists in model.rank_batches(np.arange(world.n_users), world, k=3, batch_size=4):
         assert not pairs(world) & pairs_listed(lists.users, lists.items)
     assert len(recorder.asked) == 3
     assert all(pairs(given) == pairs(world) for _, given in recorder.asked)
@@ -149,7 +149,7 @@ def test_recommend_with_another_mask_still_shows_the_model_what_is_seen(
 ) -> None:
     model, recorder = recorded
     world, users = reviewed_books(), np.arange(reviewed_books().n_users)
-    lists = model.recommend(users, world.train, k=world.n_items, masked=world.validation)
+    lists = model.rank(users, world.train, k=world.n_items, masked=world.validation)
     assert all(given is world.train for _, given in recorder.asked)
     everything = {(user, item) for user in users.tolist() for item in range(world.n_items)}
     assert pairs_listed(users, lists.items) == everything - pairs(world.validation)

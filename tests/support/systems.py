@@ -60,11 +60,11 @@ def fitted(name: str) -> Recommender:
 
 def top_items(model: Recommender, dataset: Dataset, k: int = 20) -> np.ndarray:
     """Recommended items of all users, int64 (n_users, k), from training events."""
-    return model.recommend(np.arange(dataset.n_users), dataset.train, k).items
+    return model.rank(np.arange(dataset.n_users), dataset.train, k).items
 
 
 def recall_at_1(model: Recommender, dataset: Dataset) -> float:
     """Share of test events whose item is recommended first; one test event a user."""
     seen = dataset.only("train", "validation")
-    best = model.recommend(np.arange(dataset.n_users), seen, k=1).items[:, 0]
+    best = model.rank(np.arange(dataset.n_users), seen, k=1).items[:, 0]
     return float((best == dataset.test.interactions.items).mean())

@@ -76,7 +76,7 @@ def check_equal(run: Path, whole: Path, stage: str) -> None:
     assert resumed == expected
     assert RunFolder(run).description.stages[stage] == RunFolder(whole).description.stages[stage]
     if stage == "finetune":
-        lists = [load(folder).recommend(np.arange(DATASET.n_users), DATASET) for folder in (run, whole)]
+        lists = [load(folder).rank(np.arange(DATASET.n_users), DATASET) for folder in (run, whole)]
         assert np.array_equal(lists[0].items, lists[1].items)
         assert np.array_equal(lists[0].scores, lists[1].scores)
     assert not [file.name for file in run.iterdir() if "state" in file.name or file.name.startswith(".")]

@@ -212,7 +212,7 @@ class RSLLM(LanguageRecommender):
         hard = np.zeros((train.n_users, n_hard), dtype=np.int64)
         users = np.flatnonzero(np.diff(train.interactions.indptr) > 0)
         if n_hard:
-            for lists in self.sequential.recommend_batches(users, train, n_hard):
+            for lists in self.sequential.rank_batches(users, train, n_hard):
                 # Where fewer items are unseen, the first is repeated.
                 hard[lists.users] = np.maximum(np.where(lists.items >= 0, lists.items, lists.items[:, :1]), 0)
         return hard

@@ -28,7 +28,7 @@ class GRU4RecNet(SequentialNet):
 class GRU4Rec(SequentialRecommender):
     """GRU4Rec with the cross-entropy over the whole catalogue.
 
-    Source: Hidasi, Karatzoglou, Baltrunas and Tikk, "Session-based Recommendations with Recurrent Neural
+    Source: Hidasi, Karatzoglou, Baltrunas and Tikk, "Session-based Ranking with Recurrent Neural
     Networks", 2016.
     """
 

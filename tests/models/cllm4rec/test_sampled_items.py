@@ -29,7 +29,7 @@ def test_a_step_moves_the_items_that_it_read_and_no_others() -> None:
         assert set(items) == expected != set(range(N_ITEMS))
     trained = model.fit(dataset.train, dataset.validation, TrainConfig(epochs=3, batch_size=8))
     assert not torch.equal(trained.net.collaborative.whole(), before)
-    assert trained.recommend(np.arange(5), dataset.train, 4).items.shape == (5, 4)
+    assert trained.rank(np.arange(5), dataset.train, 4).items.shape == (5, 4)
 
 
 def test_batches_of_one_step_share_its_sample() -> None:

@@ -142,7 +142,7 @@ def test_hard_negatives_are_the_top_unseen_items_of_the_sequential_recommender()
     hard, train = model._hard_negatives(small_dataset().train), small_dataset().train
     for user in range(train.n_users):
         assert not set(hard[user].tolist()) & set(train.interactions.history(user).tolist())
-    expected = sasrec().recommend(np.arange(train.n_users), train, 4).items
+    expected = sasrec().rank(np.arange(train.n_users), train, 4).items
     np.testing.assert_array_equal(hard, expected)
     all_contrasted = untrained(negatives=60).build(train)
     assert all_contrasted._hard_negatives(train).shape == (80, 0)
