@@ -5,7 +5,9 @@ Public names are imported when first used.
 
 import sys
 
-if sys.argv[:1] == ["-m"] and any(word.removeprefix("-m").startswith("cllm4rec.") for word in sys.orig_argv):
+if sys.argv[:1] == ["-m"] and any(
+    word.removeprefix("-m").partition(".")[0] == "cllm4rec" for word in sys.orig_argv
+):
     from cllm4rec.commands.signals import listen  # before the libraries of a command are imported
 
     listen()

@@ -1,6 +1,7 @@
 """Flags of the commands: defined by dataclasses of settings, filled by --config and the command line."""
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
@@ -86,7 +87,7 @@ class CommandLine:
             if flag not in self.flags:
                 raise ValueError(f"--config {self.file}: {flag} is not a flag of this command")
         parser = _Parser(
-            prog=f"python -m cllm4rec.{self.command}",
+            prog=_started_as(self.command),
             usage=_usage(self.command, [field for _, field, _ in groups], defaults),
             description=description,
             allow_abbrev=False,
@@ -151,11 +152,21 @@ def _title(options: type[Any]) -> str:
     return str(options.__doc__).splitlines()[0].lower().partition(":")[0].rstrip(".")
 
 
+def _started_as(command: str) -> str:
+    """The command as typed: by the console script, or by a module after `python -m`."""
+    spec = sys.modules["__main__"].__spec__
+    modules = {
+        "cllm4rec.__main__": f"python -m cllm4rec {command}",
+        f"cllm4rec.{command}": f"python -m cllm4rec.{command}",
+    }
+    return modules.get(spec.name if spec else "", f"cllm4rec {command}")
+
+
 def _usage(command: str, options: Sequence[Field[Any]], defaults: dict[str, Any]) -> str:
     """The usage line of --help: the required flags."""
     required = [field for field in options if defaults.get(field.name, field.default) is MISSING]
     typed = [f"{flag_of(field.name)} {field.metadata.get('metavar', 'VALUE')}" for field in required]
-    return " ".join([f"python -m cllm4rec.{command}", *typed, "[options]"])
+    return " ".join([_started_as(command), *typed, "[options]"])
 
 
 def _add_flag(parser: argparse._ActionsContainer, field: Field[Any], kind: Any, default: Any) -> None:

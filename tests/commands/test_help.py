@@ -6,8 +6,9 @@ from dataclasses import fields
 
 import pytest
 
+from cllm4rec.commands.dispatch import COMMANDS
 from cllm4rec.models import SYSTEMS, system_config
-from tests.support.commands import COMMANDS, call
+from tests.support.commands import call
 
 FLAGS = {
     "prepare": "interactions items users columns item-columns user-columns separator no-header sequences "

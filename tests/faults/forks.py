@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cllm4rec.commands.dispatch import COMMANDS
+
 os.environ |= {
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
@@ -23,7 +25,6 @@ os.environ |= {
 }
 
 SECONDS = 120  # after which a process counts as hanging
-COMMANDS = ("prepare", "pretrain", "finetune", "evaluate", "recommend")
 SETTINGS = {  # flags that make a run quick
     "cllm4rec": ["--epochs", "2", "--batch-size", "6", "--content-warmup", "0", "--learning-rate", "0.002"],
     "rsllm": ["--epochs", "2", "--batch-size", "6", "--learning-rate", "0.002"],

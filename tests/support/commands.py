@@ -1,5 +1,6 @@
 """Commands in this process or as processes, and the one line that refuses them."""
 
+import importlib
 import json
 import os
 import signal
@@ -9,21 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from cllm4rec import evaluate, finetune, prepare, pretrain, recommend
 from cllm4rec.commands import entry
+from cllm4rec.commands.dispatch import COMMANDS
 
-COMMANDS = {
-    "prepare": prepare,
-    "pretrain": pretrain,
-    "finetune": finetune,
-    "evaluate": evaluate,
-    "recommend": recommend,
-}
+MODULES = {command: importlib.import_module(f"cllm4rec.{command}") for command in COMMANDS}
 
 
 def call(command: str, *arguments: object) -> None:
     """Run a command in this process."""
-    COMMANDS[command].main([str(argument) for argument in arguments])
+    MODULES[command].main([str(argument) for argument in arguments])
 
 
 def refusal(command: str, *arguments: object) -> str:
@@ -40,7 +35,7 @@ def refusal_line(
     """The one line on standard error that a refused command ends in, run in this process."""
     monkeypatch.setattr(sys, "argv", [command, *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
-        entry.run(COMMANDS[command].main)
+        entry.run(MODULES[command].main)
     assert ended.value.code == 2
     line = capsys.readouterr().err.strip()
     assert line.startswith("error: ")
@@ -56,12 +51,12 @@ def start(command: str, *arguments: object, **environment: str) -> subprocess.Po
         encoding="utf-8",
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=_listen_to_interrupts,
+        preexec_fn=default_signals,
     )
 
 
-def _listen_to_interrupts() -> None:
-    """SIGINT is ignored in children of a pytest that runs in the background."""
+def default_signals() -> None:
+    """In a new process: handle SIGINT, which children of a pytest in the background ignore."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
