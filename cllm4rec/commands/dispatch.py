@@ -29,8 +29,10 @@ Example: events.csv has the columns user_id, item_id, timestamp; items.csv has i
   cllm4rec evaluate --run run
   cllm4rec recommend --run run --all --output lists.csv
 
-Flags of a command: `cllm4rec prepare --help`, and so on. Version: `cllm4rec --version`.
-Where the script is not on the path: `python -m cllm4rec COMMAND`."""
+More:
+  cllm4rec prepare --help     the flags of prepare; so for each command
+  cllm4rec --version          the version
+  python -m cllm4rec COMMAND  the same, where the script is not on the path"""
 
 
 def dispatch(argv: Sequence[str]) -> None:
