@@ -1,8 +1,8 @@
 """Commands and Python of a Markdown page, what the page shows that they print, and a comparison with it.
 
 In the shown text `...` on a line of its own is any number of lines, within a line the rest of a line or a
-gap in it. A number with a decimal point may differ by `TOLERANCE`, relative or absolute; any run of spaces
-may be of any length. All else, whole numbers included, is compared as it is.
+gap in it. A number with a decimal point may differ by `TOLERANCE`, relative or absolute; a run of
+spaces is any run of spaces or tabs. All else, whole numbers included, is compared as it is.
 """
 
 import math
@@ -73,4 +73,4 @@ def _piece_pattern(piece: str) -> str:
         return ".*?"
     if re.fullmatch(DECIMAL, piece):
         return f"({DECIMAL})"
-    return " +" if piece.isspace() and "\n" not in piece else re.escape(piece)
+    return r"[ \t]+" if piece.startswith(" ") else re.escape(piece)
