@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 TOLERANCE = 0.02
-DECIMAL = r"[-+]?\d+\.\d+(?:e-?\d+)?"
+DECIMAL = r"[-+]?\d*\.\d+(?:e[-+]?\d+)?"
 
 
 @dataclass(frozen=True)
