@@ -1,4 +1,3 @@
-from .data.build import build_dataset as build_dataset
 from .data.dataset import Dataset as Dataset
 from .evaluation import bootstrap_interval as bootstrap_interval
 from .evaluation import measure as measure

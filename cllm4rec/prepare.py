@@ -9,8 +9,8 @@ from pathlib import Path
 from cllm4rec.commands.dataset_report import print_description, print_split_table, print_tables, sizes_of
 from cllm4rec.commands.entry import run, say
 from cllm4rec.commands.flags import CommandLine
-from cllm4rec.data.build import build_dataset
 from cllm4rec.data.column_names import EVENT_COLUMNS, ITEM_COLUMNS, USER_COLUMNS
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.readers.source import TableFile
 from cllm4rec.data.readers.split_tables import SplitTable, read_split_table
 from cllm4rec.data.readers.tables import (
@@ -133,16 +133,15 @@ def _prepare(options: PrepareOptions) -> None:
     parts = None if options.split in RULES else _parts(options)
     if options.preset is not None:
         _check_preset(options.preset, events, parts)
-    dataset = build_dataset(
+    dataset = Dataset.from_frame(
         events,
         items,
         users,
-        min_rating=options.min_rating,
-        k_core=options.k_core,
-        split=options.split,
-        split_table=parts,
+        split=options.split if parts is None else parts,
         split_column=options.split_column,
         seed=options.seed,
+        min_rating=options.min_rating,
+        k_core=options.k_core,
         shuffle_ties=options.shuffle_ties,
     )
     if (Path(options.output) / "dataset.json").is_file():

@@ -42,14 +42,14 @@ def _print_incomplete(name: str, incomplete: Mapping[str, int]) -> None:
 
 
 def print_description(dataset: Dataset, items: CheckedTable | None) -> None:
-    """Print what `build_dataset` read, dropped and kept.
+    """Print what was read, dropped and kept.
 
     Args:
         dataset: the dataset.
         items: the table of items.
     """
     description = dataset.description
-    assert description is not None, "build_dataset describes its dataset"
+    assert description is not None, "prepare always splits"
     for report in description.rules:
         say(str(report))
     for name, table in description.tables.items():

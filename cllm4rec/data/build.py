@@ -1,14 +1,13 @@
-"""From tables to a dataset: filters, then the split. Each filter reports what it dropped."""
+"""From checked tables to numbered events: filters, then the split. Each filter reports what it dropped."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
-from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.column_names import ITEM_TEXTS
 from cllm4rec.data.description import (
     IN_TIME,
     DatasetDescription,
@@ -16,161 +15,189 @@ from cllm4rec.data.description import (
     SplitDescription,
     TableReport,
 )
-from cllm4rec.data.filters import ORDER, EventFilters, first_of_repeats, keep_k_core, latest_of_repeats
+from cllm4rec.data.filters import (
+    ORDER,
+    EventFilters,
+    first_of_repeats,
+    keep_k_core,
+    latest_of_repeats,
+    shuffled_ties,
+)
 from cllm4rec.data.held_out import add_held_out_rows
-from cllm4rec.data.ids import hash_column
-from cllm4rec.data.randomness import check_seed, mix
-from cllm4rec.data.readers.split_tables import SplitTable, read_split_table
-from cllm4rec.data.readers.tables import CheckedTable, read_event_table, read_item_table, read_user_table
-from cllm4rec.data.splits import FILE_RULE, RULES, assign_parts, read_parts
-from cllm4rec.data.unmatched import unmatched_ids
+from cllm4rec.data.ids import IdMap, with_categories, with_texts
+from cllm4rec.data.interactions import Interactions
+from cllm4rec.data.numbering import number_events
+from cllm4rec.data.randomness import check_seed
+from cllm4rec.data.readers.split_tables import SplitTable
+from cllm4rec.data.readers.tables import CheckedTable
+from cllm4rec.data.splits import FILE_RULE, RULES, assign_parts, check_rule, read_parts
+from cllm4rec.data.unmatched import unmatched_ids, unmatched_parts
 from cllm4rec.messages import join_names
 
 INCOMPLETE = "events without a user or item id"
 
 
-def build_dataset(
-    events: Any,
-    items: Any = None,
-    users: Any = None,
-    *,
-    min_rating: float | None = None,
-    k_core: int = 0,
-    split: str = "random",
-    split_table: Any = None,
-    split_column: str | None = None,
-    seed: int = 0,
-    shuffle_ties: int | None = None,
-    drop_incomplete: bool = False,
-) -> Dataset:
-    """Filter, number and split.
-
-    The dataset's `description` reports what each filter dropped, columns that were not read, and warnings.
-
-    Args:
-        events, items, users: as in `Dataset.from_frame`, or the results of `readers.read_event_table`,
-            `read_item_table` and `read_user_table`.
-        min_rating: lowest rating to keep; of repeated events, that of the kept event counts.
-        k_core: keep users and items with at least this many events, to a fixed point; 0 keeps all.
-        split: a key of `splits.RULES`, or the name of the file that `split_table` came from.
-        split_table: parts of the events or held-out rows, in place of a rule: a frame, or the result of
-            `readers.read_split_table`.
-        split_column: its column of parts; `seed_{seed}` if not given.
-        seed: of the random split.
-        shuffle_ties: seed of a random order of a user's simultaneous events; None keeps the data's order.
-        drop_incomplete: drop rows without a user or item id, in all tables, rather than refuse them.
+@dataclass(frozen=True)
+class BuildSettings:
+    """How the events are filtered and split: the arguments of `Dataset.from_frame`.
 
     Raises:
-        ValueError: the data lack what an argument needs, or no event is left.
+        ValueError: a value is wrong, or has no effect.
     """
-    check_seed(seed)
-    if shuffle_ties is not None:
-        check_seed(shuffle_ties, "shuffle_ties")
-    table = read_event_table(events, drop_incomplete=drop_incomplete)
-    item_table = None if items is None else read_item_table(items, drop_incomplete=drop_incomplete)
-    user_table = None if users is None else read_user_table(users, drop_incomplete=drop_incomplete)
-    parts = None if split_table is None else read_split_table(split_table, drop_incomplete=drop_incomplete)
-    _check(table.frame, min_rating, k_core, split, parts)
-    filters = _drop_repeats(table, split if parts is None else None, shuffle_ties)
-    described = SplitDescription(
-        Path(split).name, RULES.get(split, FILE_RULE), seed, shuffle_ties=shuffle_ties
-    )
-    warnings: list[str] = []
-    if parts is not None:
-        warnings = _unmatched_parts(filters.events, parts, described.method)
-        described = _apply_split_table(filters, parts, split_column or f"seed_{seed}", described)
-    _apply_filters(filters, min_rating, k_core)
-    if filters.events.is_empty():
+
+    split: str | SplitTable | None
+    split_column: str | None
+    seed: int
+    min_rating: float | None
+    k_core: int
+    shuffle_ties: int | None
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        if self.shuffle_ties is not None:
+            check_seed(self.shuffle_ties, "shuffle_ties")
+        if isinstance(self.split, str):
+            check_rule(self.split)
+        if self.split is None and self.seed:
+            raise ValueError("`seed` is that of a split, and there is none: give `split`, such as 'random'")
+        if self.split_column is not None and not isinstance(self.split, SplitTable):
+            raise ValueError("`split_column` names a column of a split table: give the table as `split`")
+        if self.k_core < 0 or (self.min_rating is not None and math.isnan(self.min_rating)):
+            raise ValueError("`min_rating` has to be a number and `k_core` may not be negative")
+        has_filters = self.min_rating is not None or self.k_core > 1
+        if isinstance(self.split, SplitTable) and self.split.held_out and has_filters:
+            raise ValueError(
+                "held-out rows are exact: leave out the rating filter and the k-core (`min_rating`, `k_core`)"
+            )
+
+
+@dataclass(frozen=True)
+class NumberedTables:
+    """The content of a dataset.
+
+    Attributes:
+        interactions, users, items, part, description: as in `Dataset`.
+        user_ids, item_ids: external ids in the order of their numbers.
+    """
+
+    interactions: Interactions
+    users: pl.DataFrame
+    items: pl.DataFrame
+    part: np.ndarray
+    description: DatasetDescription | None
+    user_ids: IdMap
+    item_ids: IdMap
+
+
+def number_tables(
+    events: CheckedTable, items: CheckedTable | None, users: CheckedTable | None, settings: BuildSettings
+) -> NumberedTables:
+    """Filter the events, number users and items, and split.
+
+    Raises:
+        ValueError: the data lack what a setting needs, or no event is left.
+    """
+    _check_columns(events.frame, settings)
+    split, described, warnings = settings.split, None, []
+    filters = _filters(events, settings)
+    if split is not None:
+        _drop_repeats(filters, split)
+        described = _split_description(settings)
+        if isinstance(split, SplitTable):
+            warnings = unmatched_parts(filters.events, split, described.method)
+            described = _apply_split_table(filters, split, settings, described)
+    _apply_filters(filters, settings)
+    if filters.reports and filters.events.is_empty():
         reasons = [*map(str, filters.reports), *warnings]
         raise ValueError("nothing is left to learn from: " + "; ".join(reasons))
-    dataset = Dataset.from_tables(replace(table, frame=filters.events), item_table, user_table)
-    part = dataset.part if parts is not None else assign_parts(dataset, split, seed)
-    tables = {"interactions": table, "items": item_table, "users": user_table}
-    return dataset.with_split(part, _description(dataset, tables, filters, described, warnings))
+    frame = with_categories(filters.events)
+    user_ids, item_ids = IdMap.ordered_by_hash(frame["user_id"]), IdMap.ordered_by_hash(frame["item_id"])
+    interactions, part = number_events(frame, user_ids, item_ids)
+    if isinstance(split, str):
+        part = assign_parts(interactions, user_ids.hashes, item_ids.hashes, split, settings.seed)
+    user_table = with_texts(user_ids.ids, None if users is None else users.frame)
+    item_table = with_texts(item_ids.ids, None if items is None else items.frame)
+    numbered = NumberedTables(interactions, user_table, item_table, part, None, user_ids, item_ids)
+    if described is None:
+        return numbered
+    tables = {"interactions": events, "items": items, "users": users}
+    return replace(numbered, description=_description(numbered, tables, filters, described, warnings))
 
 
-def _drop_repeats(table: CheckedTable, rule: str | None, shuffle_ties: int | None) -> EventFilters:
-    """The events of a table, each pair of user and item once.
+def _check_columns(events: pl.DataFrame, settings: BuildSettings) -> None:
+    """Raise ValueError if the events lack a column that a setting needs."""
+    if settings.split in IN_TIME and not {"timestamp", "position"} & set(events.columns):
+        raise ValueError(
+            f"`split` {settings.split} needs an order in time: the interactions have no timestamp "
+            "(or position)"
+        )
+    if settings.min_rating is not None and "rating" not in events.columns:
+        raise ValueError("`min_rating` needs a rating column, and the interactions have none")
 
-    Args:
-        rule: of the split; None for a split table.
-        shuffle_ties: as in `build_dataset`.
-    """
-    filters = EventFilters(table.frame)
+
+def _filters(table: CheckedTable, settings: BuildSettings) -> EventFilters:
+    """The events before the filters of complete rows, with shuffled ties if asked for."""
+    frame = table.frame if settings.split is None else table.frame.drop("part", strict=False)
+    filters = EventFilters(frame)
     if table.incomplete:
         filters.reports.append(FilterReport(INCOMPLETE, **table.incomplete))
-    if shuffle_ties is not None:
-        filters.events = shuffled_ties(filters.events, shuffle_ties)
+    if settings.shuffle_ties is not None:
+        filters.events = shuffled_ties(filters.events, settings.shuffle_ties)
+    return filters
+
+
+def _drop_repeats(filters: EventFilters, split: str | SplitTable) -> None:
+    """Keep one event of each pair of user and item."""
     # In a split in time the first stays: keeping the latest would take events out of the past.
-    if rule in IN_TIME:
-        order = ("timestamp", "position") if rule == "time" else ORDER
+    if split in IN_TIME:
+        order = ("timestamp", "position") if split == "time" else ORDER
         filters.apply(
             "first of repeated events of a user and an item", lambda frame: first_of_repeats(frame, order)
         )
     else:
         filters.apply("latest of repeated events of a user and an item", latest_of_repeats)
-    return filters
 
 
-def _unmatched_parts(events: pl.DataFrame, table: SplitTable, name: str) -> list[str]:
-    """Warnings where ids of a split table do not match those of the events; `name` is the table's."""
-    rows = table.frame
-    if table.held_out:
-        item_ids = pl.concat_list("history_items", pl.col("target_item").cast(pl.String))
-        user_ids = ["user_id"] if "user_id" in rows.columns else []
-        rows = rows.select(*user_ids, item_id=item_ids).explode("item_id")
-    return [
-        line
-        for kind in ("user", "item")
-        if f"{kind}_id" in rows.columns
-        for line in unmatched_ids(events[f"{kind}_id"], rows[f"{kind}_id"], kind, name)
-    ]
+def _split_description(settings: BuildSettings) -> SplitDescription:
+    """The split, without the counts of a split table's rows."""
+    split = settings.split
+    if isinstance(split, SplitTable):
+        method, rule = Path(split.raw.name).name, FILE_RULE
+    else:
+        method, rule = str(split), RULES[str(split)]
+    return SplitDescription(method, rule, settings.seed, shuffle_ties=settings.shuffle_ties)
 
 
 def _apply_split_table(
-    filters: EventFilters, table: SplitTable, column: str, described: SplitDescription
+    filters: EventFilters, table: SplitTable, settings: BuildSettings, described: SplitDescription
 ) -> SplitDescription:
     """Give the events the parts of a split table; returns the description with the counts of its rows."""
     if table.held_out:
         return add_held_out_rows(filters, table, described)
+    column = settings.split_column or f"seed_{settings.seed}"
     rule = f"named in column {column} of {described.method}"
     filters.apply(rule, lambda frame: read_parts(frame, table, column))
     n_pairs = table.frame.select("user_id", "item_id").n_unique()
     return replace(described, column=column, rows_without_events=n_pairs - len(filters.events))
 
 
-def _apply_filters(filters: EventFilters, min_rating: float | None, k_core: int) -> None:
+def _apply_filters(filters: EventFilters, settings: BuildSettings) -> None:
     """Filter by rating, then to the k-core. Nothing may be dropped after the k-core, so these come last."""
+    min_rating, k_core = settings.min_rating, settings.k_core
     if min_rating is not None:
         filters.apply(_rating_rule(min_rating), lambda frame: frame.filter(pl.col("rating") >= min_rating))
     if k_core > 1:
         filters.apply(f"{k_core}-core", lambda frame: keep_k_core(frame, k_core))
 
 
-def shuffled_ties(events: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """The events with new positions: in order of time, and a user's simultaneous events in random order.
-
-    The random key of an event depends on (seed, user id, item id) alone. An event without a time is tied with
-    its predecessor by the old positions, or with the earliest event where it has none.
-
-    Raises:
-        ValueError: there are no times.
-    """
-    if "timestamp" not in events.columns or not events["timestamp"].is_not_null().any():
-        raise ValueError(
-            "`shuffle_ties` needs a timestamp column: without times nothing says which events are tied"
-        )
-    order = [name for name in ORDER if name in events.columns]
-    ordered = events.sort(order, nulls_last=False, maintain_order=True)
-    time = pl.col("timestamp").forward_fill().backward_fill().over("user_id")
-    key = mix(seed, hash_column(ordered["user_id"]), hash_column(ordered["item_id"]))
-    ordered = ordered.with_columns(time.alias("_time"), pl.Series("_key", key))
-    ordered = ordered.sort("_time", "_key", nulls_last=False, maintain_order=True).drop("_time", "_key")
-    return ordered.with_columns(position=pl.int_range(pl.len(), dtype=pl.Int64))
+def _rating_rule(min_rating: float) -> str:
+    """Name of the rating filter: `rating > 3`, or `rating >= 3.5` where no whole number is just below."""
+    below = math.nextafter(min_rating, -math.inf)
+    return f"rating > {below:g}" if below == int(below) else f"rating >= {min_rating:g}"
 
 
 def _description(
-    dataset: Dataset,
+    numbered: NumberedTables,
     tables: dict[str, CheckedTable | None],
     filters: EventFilters,
     split: SplitDescription,
@@ -178,9 +205,9 @@ def _description(
 ) -> DatasetDescription:
     """What was read, dropped and left."""
     read = {name: table for name, table in tables.items() if table is not None}
-    ids = {"items": dataset.items["item_id"], "users": dataset.users["user_id"]}
+    ids = {"items": numbered.item_ids.ids, "users": numbered.user_ids.ids}
     ids = {name: column for name, column in ids.items() if name in read}
-    item_texts = dataset.item_texts
+    texts = {name: numbered.items[name] for name in ITEM_TEXTS if name in numbered.items.columns}
     unmatched = [
         line
         for name, column in ids.items()
@@ -193,32 +220,12 @@ def _description(
         columns_not_read={name: join_names(table.unread) for name, table in read.items() if table.unread},
         rules=tuple(filters.reports),
         tables={name: _table_report(read[name], column) for name, column in ids.items()},
-        texts={name: sum(text != "" for text in texts) for name, texts in item_texts.items()},
-        n_items_without_text=sum(not any(texts) for texts in zip(*item_texts.values(), strict=True)),
-        n_users_below_3_events=int((np.diff(dataset.interactions.indptr) < 3).sum()),
+        texts={name: int((column != "").sum()) for name, column in texts.items()},
+        n_items_without_text=sum(not any(row) for row in zip(*texts.values(), strict=True)),
+        n_users_below_3_events=int((np.diff(numbered.interactions.indptr) < 3).sum()),
         split=split,
         warnings=(*warnings, *unmatched),
     )
-
-
-def _check(
-    events: pl.DataFrame, min_rating: float | None, k_core: int, split: str, parts: SplitTable | None
-) -> None:
-    """Raise ValueError if the data lack what an argument needs."""
-    if parts is None and split not in RULES:
-        raise ValueError(f"split {split!r} is unknown: take one of {', '.join(RULES)} or a file")
-    if parts is None and split in IN_TIME and not {"timestamp", "position"} & set(events.columns):
-        raise ValueError(
-            f"`split` {split} needs an order in time: the interactions have no timestamp (or position)"
-        )
-    if k_core < 0 or (min_rating is not None and math.isnan(min_rating)):
-        raise ValueError("`min_rating` has to be a number and `k_core` may not be negative")
-    if min_rating is not None and "rating" not in events.columns:
-        raise ValueError("`min_rating` needs a rating column, and the interactions have none")
-    if parts is not None and parts.held_out and (min_rating is not None or k_core > 1):
-        raise ValueError(
-            "held-out rows are exact: leave out the rating filter and the k-core (`min_rating`, `k_core`)"
-        )
 
 
 def _table_report(table: CheckedTable, ids: pl.Series) -> TableReport:
@@ -231,9 +238,3 @@ def _table_report(table: CheckedTable, ids: pl.Series) -> TableReport:
         rows_without_events=len(distinct) - n_matched,
         without_a_row=len(ids) - n_matched,
     )
-
-
-def _rating_rule(min_rating: float) -> str:
-    """Name of the rating filter: `rating > 3`, or `rating >= 3.5` where no whole number is just below."""
-    below = math.nextafter(min_rating, -math.inf)
-    return f"rating > {below:g}" if below == int(below) else f"rating >= {min_rating:g}"

@@ -9,15 +9,16 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from cllm4rec.data.build import BuildSettings, number_tables
 from cllm4rec.data.column_names import ITEM_TEXTS, USER_TEXTS
 from cllm4rec.data.description import DatasetDescription, DatasetHashes
 from cllm4rec.data.fingerprints import data_fingerprint, split_fingerprint
-from cllm4rec.data.ids import IdMap, with_categories, with_texts
+from cllm4rec.data.ids import IdMap, with_texts
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.numbering import number_events
-from cllm4rec.data.readers.tables import CheckedTable, read_event_table, read_item_table, read_user_table
-from cllm4rec.data.storage import FORMAT_VERSION, PARTS, DatasetCounts, StoredTables, load_tables, save_tables
-from cllm4rec.files.damage import reading
+from cllm4rec.data.readers.split_tables import read_split_table
+from cllm4rec.data.readers.tables import read_event_table, read_item_table, read_user_table
+from cllm4rec.data.storage import PARTS, StoredTables, load_tables, save_tables
 
 log = logging.getLogger("cllm4rec")
 
@@ -31,7 +32,7 @@ class Dataset:
         users: one row per user, number = row: `user_id` and text columns.
         items: one row per item, number = row: `item_id` and text columns; a missing text is "".
         part: uint8 (n_events,): 0 train, 1 validation, 2 test, 3 history (input when scoring, never learned).
-        description: how `build_dataset` prepared and split the data; None if it did not.
+        description: how the data was filtered and split; None without a split (`from_frame`).
         stored_tie_order: `tie_order` as the folder has it; None if not loaded.
         stored_hashes: hashes as the folder has them, of the whole dataset even where this one has some of its
             parts; None if not loaded.
@@ -46,43 +47,60 @@ class Dataset:
     stored_hashes: DatasetHashes | None = None
 
     @classmethod
-    def from_frame(cls, events: Any, items: Any = None, users: Any = None) -> "Dataset":
-        """Number users and items and sort the events.
+    def from_frame(
+        cls,
+        events: Any,
+        items: Any = None,
+        users: Any = None,
+        *,
+        split: Any = None,
+        split_column: str | None = None,
+        seed: int = 0,
+        min_rating: float | None = None,
+        k_core: int = 0,
+        shuffle_ties: int | None = None,
+        drop_incomplete: bool = False,
+    ) -> "Dataset":
+        """Make a dataset from tables: filter the events, number users and items, split.
+
+        >>> events = pl.DataFrame({"user_id": [7, 7, 7], "item_id": ["a", "c", "b"], "timestamp": [1, 3, 2]})
+        >>> items = pl.DataFrame({"item_id": ["a", "b", "c"], "title": ["Alien", "Brazil", "Cube"]})
+        >>> Dataset.from_frame(events, items, split="leave-last-out").test.item_texts["title"]
+        ['', '', 'Cube']
 
         Users and items are numbered in the order of a hash of their ids. A user's events are ordered by
         position, then timestamp, then a hash of the ids; empty cells come first.
 
         Args:
-            events: a pandas, Polars or Arrow table. Columns: `user_id`, `item_id`, and optionally `timestamp`
-                (seconds, or a date), `position` (order within a user), `review_text` and `part` (one of
-                `PARTS`; without it all events are train). They are found and checked as those of files
-                (`readers.read_event_table`).
-            items: `item_id` and text columns; items without an event are left out.
-            users: `user_id` and text columns; users without an event are left out.
+            events: a pandas, Polars or Arrow table, a file, or a result of `readers.read_event_table`. It has
+                `user_id`, `item_id`, and optionally `timestamp` (seconds or dates), `position` (order within
+                a user), `rating`, `review_text` and, without `split`, `part` (one of `PARTS`).
+            items, users: `item_id` or `user_id`, and texts; rows without an event are left out.
+            split: a rule of `splits.RULES`, or a table of parts or of held-out rows. Of repeated events one
+                is kept, and `description` tells what was dropped and not read. None: `part` holds the parts,
+                or all events are train; a repeated event is refused, and there is no description.
+            split_column: column of parts of a split table; `seed_{seed}` if not given.
+            seed: of the random split.
+            min_rating: lowest rating to keep; of repeated events, that of the kept event counts.
+            k_core: keep users and items with at least this many events, to a fixed point; 0 keeps all.
+            shuffle_ties: seed of a random order of a user's simultaneous events; None keeps the data's order.
+            drop_incomplete: drop rows without a user or item id, in all tables, rather than refuse them.
 
         Raises:
-            ValueError: a column is missing or a cell is wrong; the message names table, row and column.
+            ValueError: a column is missing, a cell is wrong, an argument has no effect or no event is left.
         """
-        return cls.from_tables(
-            read_event_table(events, also=("part",)),
-            None if items is None else read_item_table(items),
-            None if users is None else read_user_table(users),
+        if split is not None and not isinstance(split, str):
+            split = read_split_table(split, drop_incomplete=drop_incomplete)
+        settings = BuildSettings(split, split_column, seed, min_rating, k_core, shuffle_ties)
+        also = ("part",) if split is None else ()
+        content = number_tables(
+            read_event_table(events, also=also, drop_incomplete=drop_incomplete),
+            None if items is None else read_item_table(items, drop_incomplete=drop_incomplete),
+            None if users is None else read_user_table(users, drop_incomplete=drop_incomplete),
+            settings,
         )
-
-    @classmethod
-    def from_tables(
-        cls, events: CheckedTable, items: CheckedTable | None = None, users: CheckedTable | None = None
-    ) -> "Dataset":
-        """As `from_frame`, from checked tables."""
-        frame = with_categories(events.frame)
-        user_ids, item_ids = IdMap.ordered_by_hash(frame["user_id"]), IdMap.ordered_by_hash(frame["item_id"])
-        return cls._numbered(
-            frame,
-            user_ids,
-            item_ids,
-            with_texts(user_ids.ids, None if users is None else users.frame),
-            with_texts(item_ids.ids, None if items is None else items.frame),
-        )
+        dataset = cls(content.interactions, content.users, content.items, content.part, content.description)
+        return dataset._with_id_maps(content.user_ids, content.item_ids)
 
     def with_histories(self, events: Any) -> "Dataset":
         """Other events over the same items: the histories to recommend from, of known or new users.
@@ -97,20 +115,8 @@ class Dataset:
         self.item_ids.index(frame["item_id"].unique(), "item")
         user_ids = IdMap.ordered_by_hash(frame["user_id"])
         users = with_texts(user_ids.ids, self.users)
-        return self._numbered(frame, user_ids, self.item_ids, users, self.items)
-
-    @classmethod
-    def _numbered(
-        cls,
-        events: pl.DataFrame,
-        user_ids: IdMap,
-        item_ids: IdMap,
-        users: pl.DataFrame,
-        items: pl.DataFrame,
-    ) -> "Dataset":
-        """The dataset of a table of events; `users` and `items` have one row per id of the maps."""
-        interactions, part = number_events(events, user_ids, item_ids)
-        return cls(interactions, users, items, part)._with_id_maps(user_ids, item_ids)
+        interactions, part = number_events(frame, user_ids, self.item_ids)
+        return Dataset(interactions, users, self.items, part)._with_id_maps(user_ids, self.item_ids)
 
     def _with_id_maps(self, user_ids: IdMap, item_ids: IdMap) -> "Dataset":
         """This dataset with id maps that exist already, so that ids are not hashed again."""
@@ -144,11 +150,6 @@ class Dataset:
         The order is that of hashed external ids, so that ties favour neither popular items nor low numbers.
         """
         return self.item_ids.ranks_by_hash if self.stored_tie_order is None else self.stored_tie_order
-
-    def with_split(self, part: np.ndarray, description: DatasetDescription | None = None) -> "Dataset":
-        """The same events with another split, `part` (n_events,), and its description."""
-        dataset = replace(self, part=part, description=description, stored_hashes=None)
-        return dataset._with_id_maps(self.user_ids, self.item_ids)
 
     def only(self, *parts: str) -> "Dataset":
         """The same users, items and texts with the events (and reviews) of the named parts only."""
@@ -239,21 +240,9 @@ class Dataset:
         Raises:
             ValueError: the folder is something else, another process writes it, or it cannot be written.
         """
-        events = self.interactions
-        columns: dict[str, Any] = {"user": events.users, "item": events.items, "part": self.part}
-        columns |= {} if events.times is None else {"timestamp": events.times}
-        columns |= {} if events.reviews is None else {"review_text": events.reviews}
-        counts = DatasetCounts(
-            format_version=FORMAT_VERSION,
-            n_users=self.n_users,
-            n_items=self.n_items,
-            n_events=len(events),
-            n_events_by_part={name: int((self.part == number).sum()) for number, name in enumerate(PARTS)},
-            data_sha256=self.fingerprint,
-            split_sha256=self.split_fingerprint,
-        )
+        hashes = DatasetHashes(self.fingerprint, self.split_fingerprint)
         tables = StoredTables(
-            pl.DataFrame(columns), self.users, self.items, self.tie_order, self.description, counts
+            self.interactions, self.users, self.items, self.part, self.description, self.tie_order, hashes
         )
         save_tables(Path(folder), tables)
 
@@ -264,26 +253,7 @@ class Dataset:
         Raises:
             ValueError: there is no dataset in the folder, or it is damaged or of another format version.
         """
-        stored = load_tables(Path(folder))
-        events = stored.events
-        with reading(Path(folder), "prepare the dataset again"):
-            interactions = Interactions(
-                events["user"].to_numpy(),
-                events["item"].to_numpy(),
-                len(stored.users),
-                len(stored.items),
-                events["timestamp"].to_numpy() if "timestamp" in events.columns else None,
-                events["review_text"] if "review_text" in events.columns else None,
-            )
-        return cls(
-            interactions,
-            stored.users,
-            stored.items,
-            events["part"].to_numpy(),
-            stored.description,
-            stored.tie_order,
-            DatasetHashes(stored.counts.data_sha256, stored.counts.split_sha256),
-        )
+        return cls(*load_tables(Path(folder)))
 
 
 def _texts(table: pl.DataFrame, names: tuple[str, ...], has_event: np.ndarray) -> dict[str, list[str]]:

@@ -51,7 +51,7 @@ class SplitDescription:
     """How the events were split.
 
     Attributes:
-        method: a key of `splits.RULES`, or the name of the split file.
+        method: a key of `splits.RULES`, or the name of the split table.
         rule: the method in words.
         seed: of the random split.
         column: of the split file; None without one.
@@ -79,7 +79,7 @@ class SplitDescription:
 
 @dataclass(frozen=True)
 class DatasetDescription:
-    """What `build_dataset` read, dropped and split.
+    """What was read, dropped and split when a dataset was made.
 
     Attributes:
         columns: table -> column of this package -> column of the file.

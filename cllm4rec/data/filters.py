@@ -7,7 +7,8 @@ import numpy as np
 import polars as pl
 
 from cllm4rec.data.description import FilterReport
-from cllm4rec.data.ids import codes, pair_codes, repeated, with_categories
+from cllm4rec.data.ids import codes, hash_column, pair_codes, repeated, with_categories
+from cllm4rec.data.randomness import mix
 
 ORDER = ("position", "timestamp")  # columns that order a user's events
 
@@ -80,3 +81,25 @@ def keep_k_core(events: pl.DataFrame, k: int) -> pl.DataFrame:
     while not (frequent := (np.bincount(users)[users] >= k) & (np.bincount(items)[items] >= k)).all():
         users, items, rows = users[frequent], items[frequent], rows[frequent]
     return events[rows] if len(rows) < len(events) else events
+
+
+def shuffled_ties(events: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """The events with new positions: in order of time, and a user's simultaneous events in random order.
+
+    The random key of an event depends on (seed, user id, item id) alone. An event without a time is tied with
+    its predecessor by the old positions, or with the earliest event where it has none.
+
+    Raises:
+        ValueError: there are no times.
+    """
+    if "timestamp" not in events.columns or not events["timestamp"].is_not_null().any():
+        raise ValueError(
+            "`shuffle_ties` needs a timestamp column: without times nothing says which events are tied"
+        )
+    order = [name for name in ORDER if name in events.columns]
+    ordered = events.sort(order, nulls_last=False, maintain_order=True)
+    time = pl.col("timestamp").forward_fill().backward_fill().over("user_id")
+    key = mix(seed, hash_column(ordered["user_id"]), hash_column(ordered["item_id"]))
+    ordered = ordered.with_columns(time.alias("_time"), pl.Series("_key", key))
+    ordered = ordered.sort("_time", "_key", nulls_last=False, maintain_order=True).drop("_time", "_key")
+    return ordered.with_columns(position=pl.int_range(pl.len(), dtype=pl.Int64))

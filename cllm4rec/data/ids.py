@@ -1,11 +1,13 @@
 """External ids as numbers. Texts are hashed once; later steps compare whole numbers."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 import numpy as np
 import polars as pl
+
+from cllm4rec.messages import shorten
 
 
 def with_categories(events: pl.DataFrame) -> pl.DataFrame:
@@ -94,6 +96,25 @@ def with_texts(ids: pl.Series, table: pl.DataFrame | None) -> pl.DataFrame:
 
 # Up to this many ids are looked up by a scan; a dictionary of all ids takes longer to build.
 IDS_WITHOUT_DICTIONARY = 100
+
+
+def listed_ids(ids: object, name: str) -> list[str | int]:
+    """Ids that a caller gives, as a list of Python's texts and whole numbers.
+
+    Args:
+        ids: a list, an array of NumPy, or a column of pandas or Polars.
+        name: of the argument, for errors.
+
+    Raises:
+        ValueError: it is a single id or no list of ids, or holds something else (3.0, None, True).
+    """
+    if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Iterable):
+        raise ValueError(f"`{name}` is {shorten(repr(ids))}: expected a list of ids")
+    listed = [value.item() if isinstance(value, np.generic) else value for value in ids]
+    for value in listed:
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise ValueError(f"`{name}` holds {shorten(repr(value))}: expected ids, text or whole numbers")
+    return listed
 
 
 class IdMap:

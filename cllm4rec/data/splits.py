@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.randomness import mix
 from cllm4rec.data.readers.split_tables import SplitTable
 
@@ -29,11 +29,21 @@ HELD_OUT_RULE = (
 )
 
 
-def assign_parts(dataset: Dataset, method: str, seed: int = 0) -> np.ndarray:
+def check_rule(method: str) -> None:
+    """Raise ValueError if a split rule is unknown."""
+    if method not in RULES:
+        raise ValueError(f"split {method!r} is unknown: take one of {', '.join(RULES)}, or a table of parts")
+
+
+def assign_parts(
+    events: Interactions, user_hashes: np.ndarray, item_hashes: np.ndarray, method: str, seed: int = 0
+) -> np.ndarray:
     """Part of each event, uint8 (n_events,): 0 train, 1 validation, 2 test.
 
     Args:
-        dataset: its events in time order within each user.
+        events: in time order within each user.
+        user_hashes: int64 (n_users,), hashes of the users' ids.
+        item_hashes: int64 (n_items,), hashes of the items' ids.
         method: a key of `RULES`.
         seed: of the random split. The part of an event depends on the seed and on hashes of the ids of the
             user's events. It does not depend on the order of the rows, nor on other users.
@@ -41,27 +51,23 @@ def assign_parts(dataset: Dataset, method: str, seed: int = 0) -> np.ndarray:
     Raises:
         ValueError: `method` is unknown, or needs an order in time and the data has none.
     """
-    events = dataset.interactions
+    check_rule(method)
     if method == "none":
         return np.zeros(len(events), dtype=np.uint8)
     n = np.diff(events.indptr)[events.users]  # (n_events,) number of events of each event's user
     if method == "random":
-        rank = _random_rank(dataset, seed)
+        rank = _random_rank(events, mix(seed, user_hashes[events.users], item_hashes[events.items]))
         return _parts_by_rank(rank, np.maximum(1, np.rint(0.1 * n).astype(np.int64)), n)
     if method == "leave-last-out":
         rank = events.indptr[events.users + 1] - 1 - np.arange(len(events))  # 0 is the user's last event
         return _parts_by_rank(rank, np.ones(len(events), dtype=np.int64), n)
-    if method == "time":
-        if events.times is None:
-            raise ValueError("`split` time needs a timestamp column in the interactions")
-        return _parts_by_time(events.times)
-    raise ValueError(f"split {method!r} is unknown: take one of {', '.join(RULES)} or a file")
+    if events.times is None:
+        raise ValueError("`split` time needs a timestamp column in the interactions")
+    return _parts_by_time(events.times)
 
 
-def _random_rank(dataset: Dataset, seed: int) -> np.ndarray:
-    """Rank of each event in a random order of its user's events, int64 (n_events,)."""
-    events = dataset.interactions
-    key = mix(seed, dataset.user_ids.hashes[events.users], dataset.item_ids.hashes[events.items])
+def _random_rank(events: Interactions, key: np.ndarray) -> np.ndarray:
+    """Rank of each event among its user's events by a key (n_events,), int64 (n_events,)."""
     order = np.lexsort((key, events.users))
     rank = np.empty(len(events), dtype=np.int64)
     rank[order] = np.arange(len(events)) - events.indptr[events.users]

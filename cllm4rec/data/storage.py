@@ -3,14 +3,15 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import polars as pl
 from typing_extensions import TypedDict
 
 from cllm4rec.data.column_names import ITEM_TEXTS, USER_TEXTS
-from cllm4rec.data.description import DESCRIPTION_KEYS, DatasetDescription
+from cllm4rec.data.description import DESCRIPTION_KEYS, DatasetDescription, DatasetHashes
+from cllm4rec.data.interactions import Interactions
 from cllm4rec.files.damage import reading
 from cllm4rec.files.folders import read_folder, replace_folder
 from cllm4rec.files.manifest import check_manifest, write_manifest
@@ -34,7 +35,7 @@ class _AnyKeys(TypedDict):
 
 @dataclass(frozen=True)
 class DatasetCounts:
-    """The keys of dataset.json that every dataset has, whether `build_dataset` made it or not."""
+    """The keys of dataset.json that every dataset has, with a description or without."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -47,25 +48,22 @@ class DatasetCounts:
     split_sha256: str
 
 
-@dataclass(frozen=True)
-class StoredTables:
-    """The content of a dataset folder.
+class StoredTables(NamedTuple):
+    """The content of a dataset folder, in the order of the fields of `Dataset`.
 
     Attributes:
-        events: user and item numbers, part; timestamp and review_text where the data has them.
-        users: `user_id` and text columns.
-        items: `item_id` and text columns.
+        interactions, users, items, part, description: as in `Dataset`.
         tie_order: int64 (n_items,).
-        description: how the dataset was prepared; None if `build_dataset` did not make it.
-        counts: sizes and hashes.
+        hashes: of the content and the split.
     """
 
-    events: pl.DataFrame
+    interactions: Interactions
     users: pl.DataFrame
     items: pl.DataFrame
-    tie_order: np.ndarray
+    part: np.ndarray
     description: DatasetDescription | None
-    counts: DatasetCounts
+    tie_order: np.ndarray
+    hashes: DatasetHashes
 
 
 def save_tables(folder: Path, tables: StoredTables) -> None:
@@ -75,11 +73,24 @@ def save_tables(folder: Path, tables: StoredTables) -> None:
         ValueError: the folder is something else, or cannot be written.
     """
     described = {} if tables.description is None else tables.description.to_json()
+    events, part = tables.interactions, tables.part
+    columns: dict[str, Any] = {"user": events.users, "item": events.items, "part": part}
+    columns |= {} if events.times is None else {"timestamp": events.times}
+    columns |= {} if events.reviews is None else {"review_text": events.reviews}
+    counts = DatasetCounts(
+        format_version=FORMAT_VERSION,
+        n_users=events.n_users,
+        n_items=events.n_items,
+        n_events=len(events),
+        n_events_by_part={name: int((part == number).sum()) for number, name in enumerate(PARTS)},
+        data_sha256=tables.hashes.data_sha256,
+        split_sha256=tables.hashes.split_sha256,
+    )
     with replace_folder(folder, MARKER) as new:
-        tables.events.write_parquet(new / "events.parquet")
+        pl.DataFrame(columns).write_parquet(new / "events.parquet")
         tables.users.write_parquet(new / "users.parquet")
         tables.items.with_columns(pl.Series(TIE_ORDER, tables.tie_order)).write_parquet(new / "items.parquet")
-        (new / MARKER).write_text(json_text(described | asdict(tables.counts)), encoding="utf-8")
+        (new / MARKER).write_text(json_text(described | asdict(counts)), encoding="utf-8")
         write_manifest(new)
 
 
@@ -106,7 +117,17 @@ def _load_tables(folder: Path) -> StoredTables:
             finally:
                 check.result()  # its error names the damaged file, and precedes the decoder's
         tie_order = _check_tables(events, users, items, counts)
-        return StoredTables(events, users, items.drop(TIE_ORDER), tie_order, description, counts)
+        interactions = Interactions(
+            events["user"].to_numpy(),
+            events["item"].to_numpy(),
+            len(users),
+            len(items),
+            events["timestamp"].to_numpy() if "timestamp" in events.columns else None,
+            events["review_text"] if "review_text" in events.columns else None,
+        )
+    hashes = DatasetHashes(counts.data_sha256, counts.split_sha256)
+    part = events["part"].to_numpy()
+    return StoredTables(interactions, users, items.drop(TIE_ORDER), part, description, tie_order, hashes)
 
 
 def _read_description(path: Path) -> tuple[DatasetDescription | None, DatasetCounts]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import polars as pl
 
+from cllm4rec.data.readers.split_tables import SplitTable
 from cllm4rec.messages import printable
 
 DIFFERENCES: dict[
@@ -52,6 +53,21 @@ def unmatched_ids(event_ids: pl.Series, table_ids: pl.Series, kind: str, name: s
     return [
         f"{share} {of} {verb} in {name}: {printable(repr(event_id))} in the events, "
         f"{printable(repr(table_id))} there: {advice}"
+    ]
+
+
+def unmatched_parts(events: pl.DataFrame, table: SplitTable, name: str) -> list[str]:
+    """Warnings where ids of a split table do not match those of the events; `name` is the table's."""
+    rows = table.frame
+    if table.held_out:
+        item_ids = pl.concat_list("history_items", pl.col("target_item").cast(pl.String))
+        user_ids = ["user_id"] if "user_id" in rows.columns else []
+        rows = rows.select(*user_ids, item_id=item_ids).explode("item_id")
+    return [
+        line
+        for kind in ("user", "item")
+        if f"{kind}_id" in rows.columns
+        for line in unmatched_ids(events[f"{kind}_id"], rows[f"{kind}_id"], kind, name)
     ]
 
 

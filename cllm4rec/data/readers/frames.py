@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from cllm4rec.data.readers.raw import RawTable, row_number, to_series
-from cllm4rec.messages import printable
+from cllm4rec.messages import join_names, printable
 
 POLARS_DTYPES = {"M": "datetime64[us]", "m": "timedelta64[us]"}  # NumPy kind -> a resolution of Polars
 
@@ -24,7 +24,9 @@ def raw_frame(frame: Any, name: str, columns: Collection[str] | None = None) -> 
     Raises:
         ValueError: it is something else, or two columns have the same name.
     """
+    advice = ""
     if type(frame).__module__.split(".")[0] == "pandas" and hasattr(frame, "columns"):
+        advice = _index_advice(frame)
         frame = _from_pandas(frame, name, columns)
     elif isinstance(frame, pl.LazyFrame):
         frame = frame.collect()
@@ -37,7 +39,13 @@ def raw_frame(frame: Any, name: str, columns: Collection[str] | None = None) -> 
         except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
             raise ValueError(f"{name}: cannot be read as a table: {str(error).splitlines()[0]}") from error
     kept = [column for column in frame.columns if columns is None or column in columns]
-    return RawTable(frame.select(kept), name, frame.columns, row_number)
+    return RawTable(frame.select(kept), name, frame.columns, row_number, advice)
+
+
+def _index_advice(frame: Any) -> str:
+    """Advice about the named levels of an index of pandas, which are not read; "" without any."""
+    levels = [str(level) for level in frame.index.names if level is not None]
+    return f"; its index holds {join_names(levels)}: give frame.reset_index()" if levels else ""
 
 
 def _from_pandas(frame: Any, name: str, columns: Collection[str] | None) -> pl.DataFrame:
