@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from cllm4rec.messages import shorten
+from cllm4rec.messages import escaped, shorten
 
 
 def with_categories(events: pl.DataFrame) -> pl.DataFrame:
@@ -109,11 +109,13 @@ def listed_ids(ids: object, name: str) -> list[str | int]:
         ValueError: it is a single id or no list of ids, or holds something else (3.0, None, True).
     """
     if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Iterable):
-        raise ValueError(f"`{name}` is {shorten(repr(ids))}: expected a list of ids")
+        raise ValueError(f"`{name}` is {shorten(escaped(repr(ids)))}: expected a list of ids")
     listed = [value.item() if isinstance(value, np.generic) else value for value in ids]
     for value in listed:
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise ValueError(f"`{name}` holds {shorten(repr(value))}: expected ids, text or whole numbers")
+            raise ValueError(
+                f"`{name}` holds {shorten(escaped(repr(value)))}: expected ids, text or whole numbers"
+            )
     return listed
 
 

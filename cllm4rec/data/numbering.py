@@ -49,8 +49,8 @@ def _refuse_repeats(events: pl.DataFrame, pairs: np.ndarray) -> None:
     if several.any():
         user, item = events.filter(several).select("user_id", "item_id").row(0)
         raise ValueError(
-            f"user {user!r} has item {item!r} more than once: keep one event "
-            "(Dataset.from_frame does so with split='none')"
+            f"user {user!r} has item {item!r} more than once: keep one event, "
+            "as Dataset.from_frame with a `split` does"
         )
 
 

@@ -2,7 +2,6 @@
 
 import sys
 
-from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
 from experiments.benchmarks.results import Settings
 
@@ -20,7 +19,7 @@ def read_dataset(name: str, settings: Settings) -> Dataset:
         sys.exit(
             f"error: {folder} does not exist: name the folder that holds data/ by --shared or CLLM4REC_SHARED"
         )
-    return build_dataset(folder / "interactions.tsv.gz", folder / "items.tsv.gz", split="leave-last-out")
+    return Dataset.from_frame(folder / "interactions.tsv.gz", folder / "items.tsv.gz", split="leave-last-out")
 
 
 def dataset_names(settings: Settings) -> tuple[str, ...]:

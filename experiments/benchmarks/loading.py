@@ -21,7 +21,6 @@ import numpy as np
 import polars as pl
 
 from cllm4rec.data import storage
-from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
@@ -61,7 +60,7 @@ def make_run(folder: Path, n: int) -> Path:
         pl.format("{} {}", pl.lit(kind), pl.col(f"{kind}_id")).alias(f"{kind}_id")
         for kind in ("user", "item")
     ]
-    build_dataset(events.with_columns(ids)).save(folder / "data")
+    Dataset.from_frame(events.with_columns(ids), split="random").save(folder / "data")
     dataset = Dataset.load(folder / "data")
     model = CLLM4Rec(CLLM4RecConfig(start="random", content_ratio=0.0))
     start_stage(model, dataset.train, "pretrain")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.training.run_description import signed_text
 from cllm4rec.training.run_folder import RunFolder
@@ -50,6 +50,6 @@ def popularity_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     items = world.items.with_columns(title=world.items["title"] + " ☃ 日本")
     world.events.write_csv(folder / "events.csv")
     items.write_csv(folder / "items.csv")
-    build_dataset(world.events, items).save(folder / "data")
+    Dataset.from_frame(world.events, items, split="random").save(folder / "data")
     call("pretrain", "--system", "popularity", "--dataset", folder / "data", "--output", folder / "run")
     return folder

@@ -149,7 +149,7 @@ def test_a_table_without_ids_is_refused_with_the_flag_that_helps(
     (tmp_path / "e.csv").write_text(text)
     line = refusal("prepare", "--interactions", tmp_path / "e.csv", "--output", tmp_path / "data")
     assert message in line
-    assert "build_dataset" not in line
+    assert "from_frame" not in line
     assert line.endswith("; name the right one with --columns") == text.startswith("buyer")
 
 

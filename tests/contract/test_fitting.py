@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import shuffled_items, taste_world
 from cllm4rec.models import SYSTEMS, system_class, system_config
 from cllm4rec.models.base import Recommender
@@ -38,7 +38,7 @@ def test_a_second_fit_starts_from_scratch(name: str, model: Recommender) -> None
 def test_a_second_fit_chooses_its_settings_anew(name: str) -> None:
     system, settings = system_class(name), {"factors": 16} if name == "ials" else {}
     shuffled = shuffled_items(taste_world(3, n_users=80, n_items=60, n_events=12).events)
-    other_dataset, dataset = build_dataset(shuffled), taste_dataset()
+    other_dataset, dataset = Dataset.from_frame(shuffled, split="random"), taste_dataset()
     new = fit(system(system.config_class(**settings)), dataset)
     other = fit(system(system.config_class(**settings)), other_dataset)
     assert other.config != new.config, "the two datasets must call for different settings"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import checkerboard
 from cllm4rec.models import system_class
 from cllm4rec.models.base import Recommender
@@ -16,7 +16,7 @@ from tests.support.worlds import renumbered, taste_dataset
 
 
 def test_other_items_than_those_of_training_are_refused(model: Recommender) -> None:
-    other = build_dataset(checkerboard(10, 12))
+    other = Dataset.from_frame(checkerboard(10, 12), split="random")
     with pytest.raises(ValueError, match="items"):
         model.score(np.array([0]), other)
 

@@ -5,7 +5,6 @@ from functools import cache
 import numpy as np
 import pytest
 
-from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import checkerboard, shuffled_items, taste_world
 from cllm4rec.evaluation import measure
@@ -18,7 +17,8 @@ from tests.support.worlds import taste_dataset
 
 def test_checkerboard_is_mastered(name: str) -> None:
     """Each user took 40 of the 50 items of one parity; the other ten, five in test events, come first."""
-    dataset = build_dataset(checkerboard(60, 100).drop("timestamp"))  # in no order: there is no next item
+    in_no_order = checkerboard(60, 100).drop("timestamp")  # there is no next item
+    dataset = Dataset.from_frame(in_no_order, split="random")
     randomly_initialised = name in ("sasrec", "gru4rec", "rsllm")  # they have more to learn
     config = TrainConfig(epochs=40 if randomly_initialised else 4, batch_size=8, warmup_steps=5)
     untitled = {"prompt": "ids"} if name == "rsllm" else {}
@@ -52,7 +52,7 @@ class RandomScorer:
 def shuffled_dataset() -> tuple[Dataset, float]:
     """Data in which nothing can be learned, and its NDCG@100 of chance: the mean of 50 random scorers."""
     world = taste_world(3, n_users=250, n_items=150, n_events=12)
-    dataset = build_dataset(shuffled_items(world.events), world.items)
+    dataset = Dataset.from_frame(shuffled_items(world.events), world.items, split="random")
     masked = dataset.only("train", "validation")
     values = [
         measure(RandomScorer(seed), dataset.train, dataset.test, masked).metrics["ndcg@100"]

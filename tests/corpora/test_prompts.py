@@ -8,7 +8,7 @@ from cllm4rec.corpora.content import content_documents
 from cllm4rec.corpora.history_batches import fill, prompt_batch
 from cllm4rec.corpora.prompts import OF_CLLM4REC, TEMPLATES, Template, training_texts
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ragged import Ragged
 from cllm4rec.data.synthetic import taste_world
 
@@ -73,7 +73,7 @@ def test_a_vocabulary_is_learned_from_templates_texts_and_training_reviews() -> 
 def test_neither_vocabulary_nor_documents_see_a_held_out_review(bpe: ExtendedTokenizer) -> None:
     world = taste_world(3, n_users=60, n_items=90, n_events=10)
     events = world.events.with_columns(review_text=pl.format("{}/{}", "user_id", "item_id"))
-    dataset = build_dataset(events, world.items)
+    dataset = Dataset.from_frame(events, world.items, split="random")
     reviews = {part: set(dataset.only(part).interactions.reviews) for part in ("train", "validation", "test")}
     train = dataset.train
     columns = train.item_texts | train.user_texts

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from tests.support.datasets import description_of
 from tests.support.event_files import prepare_dataset
 from tests.support.tables import refused, written
@@ -25,9 +25,9 @@ def test_users_with_fewer_than_three_events_are_counted_and_stay_in_train(
 
 def test_filters_that_cannot_be_applied_are_named_as_arguments(tmp_path: Path) -> None:
     path = written(tmp_path / "e.csv", "user_id,item_id\nu,a\n")
-    assert refused(build_dataset, path, min_rating=3.0).startswith("`min_rating` needs a rating column")
+    assert refused(Dataset.from_frame, path, min_rating=3.0).startswith("`min_rating` needs a rating column")
     message = "`min_rating` has to be a number and `k_core` may not be negative"
-    assert message in refused(build_dataset, path, k_core=-1)
+    assert message in refused(Dataset.from_frame, path, k_core=-1)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 2**64, 10**30])
@@ -37,5 +37,5 @@ def test_a_seed_that_is_negative_or_beyond_63_bits_is_refused(name: str, seed: i
     flag = f"--{name.replace('_', '-')}"
     assert f"{flag} is {seed}: " in refused(prepare_dataset, tmp_path, "--interactions", path, flag, seed)
     settings: dict[str, Any] = {name: seed}
-    assert f"{name} is {seed}: it may be 0 to {2**63 - 1}" in refused(build_dataset, path, **settings)
+    assert f"{name} is {seed}: it may be 0 to {2**63 - 1}" in refused(Dataset.from_frame, path, **settings)
     prepare_dataset(tmp_path, "--interactions", path, flag, 2**63 - 1)

@@ -6,7 +6,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
 from tests.support.datasets import parts_by_ids, random_events
 
@@ -22,7 +21,7 @@ def test_a_repeated_pair_of_user_and_item_is_refused_by_name() -> None:
 
 
 def test_reviews_travel_with_their_event_through_sorting_splitting_and_the_folder(tmp_path: Path) -> None:
-    dataset = build_dataset(random_events(6).sample(fraction=1, shuffle=True, seed=0))
+    dataset = Dataset.from_frame(random_events(6).sample(fraction=1, shuffle=True, seed=0), split="random")
     dataset.save(tmp_path / "data")
     for whole in (dataset, Dataset.load(tmp_path / "data")):
         for subset in (whole, whole.train, whole.validation, whole.test):
@@ -48,7 +47,7 @@ def test_reviews_and_timestamps_may_be_missing_in_cells_or_everywhere(tmp_path: 
 
 
 def test_parts_keep_all_users_and_items_and_only_the_events_of_the_part() -> None:
-    dataset = build_dataset(random_events(7))
+    dataset = Dataset.from_frame(random_events(7), split="random")
     together = dataset.only("train", "test")
     assert (together.n_users, together.n_items) == (dataset.n_users, dataset.n_items)
     assert set(together.part.tolist()) == {0, 2}
@@ -72,20 +71,20 @@ def test_the_part_history_is_seen_and_not_learned_from(tmp_path: Path) -> None:
     assert about["n_events_by_part"] == {"train": 1, "validation": 1, "test": 1, "history": 1}
     for names in (["t", "h", "val", "e"], parts):
         table = events.select("user_id", "item_id", seed_0=pl.Series(names))
-        assert build_dataset(events, split="f", split_table=table).part.tolist() == [0, 3, 1, 2]
+        assert Dataset.from_frame(events, split=table).part.tolist() == [0, 3, 1, 2]
     with pytest.raises(ValueError, match="part 'later' is unknown"):
         Dataset.from_frame(events.with_columns(part=pl.lit("later")))
 
 
 def test_fingerprints_of_events_and_of_the_split_differ_where_these_do() -> None:
     events = random_events(9)
-    dataset = build_dataset(events)
+    dataset = Dataset.from_frame(events, split="random")
     changed = events.with_columns(
         review_text=pl.when(pl.arange(pl.len()) == 3).then(pl.lit("!")).otherwise("review_text")
     )
-    assert build_dataset(changed).fingerprint != dataset.fingerprint
-    assert build_dataset(events.head(len(events) - 1)).fingerprint != dataset.fingerprint
-    other_split = build_dataset(events, seed=1)
+    assert Dataset.from_frame(changed, split="random").fingerprint != dataset.fingerprint
+    assert Dataset.from_frame(events.head(len(events) - 1), split="random").fingerprint != dataset.fingerprint
+    other_split = Dataset.from_frame(events, split="random", seed=1)
     assert other_split.fingerprint == dataset.fingerprint
     assert other_split.split_fingerprint != dataset.split_fingerprint
 

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.filters import EventFilters, keep_k_core, latest_of_repeats
 from tests.support.datasets import description_of, event_frame, random_events
 
@@ -71,7 +71,7 @@ def test_every_rule_accounts_for_what_it_dropped() -> None:
         ("c", "w", None, 1),  # without a rating
     ]
     events = event_frame(rows, "rating", "timestamp")
-    dataset = build_dataset(events, min_rating=4, k_core=2, split="none")
+    dataset = Dataset.from_frame(events, min_rating=4, k_core=2, split="none")
     dropped = [(report.users, report.items, report.events) for report in description_of(dataset).rules]
     assert dropped == [(0, 0, 1), (1, 1, 2), (0, 1, 1)]
     assert sum(n_events for *_, n_events in dropped) + len(dataset.interactions) == len(events)
@@ -97,9 +97,9 @@ def test_the_rating_that_counts_is_that_of_the_event_that_stays(split: str, left
         ("v", "d", 5, 6),
     ]
     events = event_frame(rows, "rating", "timestamp")
-    parts = events.select("user_id", "item_id", seed_0=pl.lit("t")).unique() if split == "file" else None
+    parts = events.select("user_id", "item_id", seed_0=pl.lit("t")).unique()
     for order in (events, events.reverse()):
-        dataset = build_dataset(order, min_rating=4, split=split, split_table=parts)
+        dataset = Dataset.from_frame(order, min_rating=4, split=parts if split == "file" else split)
         names = dataset.item_ids.names(dataset.interactions.items).to_list()
         assert [name for name in sorted(names) if name in "ab"] == left
         assert ("c" in names) == (split != "leave-last-out")
@@ -111,7 +111,7 @@ def test_the_rating_that_counts_is_that_of_the_event_that_stays(split: str, left
 def test_a_latest_event_without_a_rating_is_not_liked() -> None:
     rows = [("u", "a", 5.0, 1), ("u", "a", None, 2), ("u", "b", 5.0, 3)]
     events = event_frame(rows, "rating", "timestamp")
-    dataset = build_dataset(events, min_rating=4, split="none")
+    dataset = Dataset.from_frame(events, min_rating=4, split="none")
     assert dataset.items["item_id"].to_list() == ["b"]
 
 
@@ -120,12 +120,12 @@ def test_a_core_holds_after_a_split_file_has_left_out_events() -> None:
     rows = [("u", "a"), ("u", "b"), ("w", "a"), ("w", "b"), ("v", "c"), ("v", "d"), ("w", "d")]
     events = event_frame(rows)
     table = events.filter(pl.col("item_id") != "c").with_columns(seed_0=pl.lit("t"))
-    dataset = build_dataset(events, k_core=2, split="f", split_table=table)
+    dataset = Dataset.from_frame(events, k_core=2, split=table)
     assert sorted(dataset.items["item_id"].to_list()) == ["a", "b"]
     assert sorted(dataset.users["user_id"].to_list()) == ["u", "w"]
     assert description_of(dataset).split.rows_without_events == 0
     assert [report.rule for report in description_of(dataset).rules][1:] == [
-        "named in column seed_0 of f",
+        "named in column seed_0 of the split",
         "2-core",
     ]
 
@@ -139,6 +139,6 @@ def test_an_account_reads_as_a_sentence() -> None:
 def test_a_rating_filter_without_ratings_and_filters_that_leave_nothing_are_errors() -> None:
     events = random_events()
     with pytest.raises(ValueError, match="needs a rating column"):
-        build_dataset(events, min_rating=4)
+        Dataset.from_frame(events, split="random", min_rating=4)
     with pytest.raises(ValueError, match="nothing is left"):
-        build_dataset(events, k_core=1000)
+        Dataset.from_frame(events, split="random", k_core=1000)

@@ -5,7 +5,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.readers.split_tables import read_split
 from cllm4rec.data.readers.tables import read_events
@@ -53,22 +52,22 @@ def test_held_out_rows_without_users_are_new_users(tmp_path: Path) -> None:
         tmp_path / "s.tsv", "split\thistory_items\ttarget_item\nval\ti0 i1\ti2\ntest\ti9\ti3\nval\ti5\ti4\n"
     )
     events, table = read_events(tmp_path / "e.tsv"), read_split(tmp_path / "s.tsv")
-    dataset = build_dataset(events, split="s.tsv", split_table=table)
+    dataset = Dataset.from_frame(events, split=table)
     assert user_events(dataset, "val-1") == [("i0", 3), ("i1", 3), ("i2", 1)]
     assert user_events(dataset, "val-2") == [("i5", 3), ("i4", 1)]
     assert user_events(dataset, "test-1") == [("i9", 3), ("i3", 2)]
     assert (dataset.n_users, len(dataset.train.interactions), len(dataset.seen.interactions)) == (7, 24, 28)
     with pytest.raises(ValueError, match="'val-1' is to be made, and is in the events"):
-        build_dataset(events.with_columns(user_id=pl.lit("val-1")), split="s.tsv", split_table=table)
+        Dataset.from_frame(events.with_columns(user_id=pl.lit("val-1")), split=table)
 
 
 def test_held_out_rows_match_whole_numbers() -> None:
     events = pl.DataFrame({"user_id": [1, 1, 2], "item_id": [5, 6, 5]})
     rows = pl.DataFrame({"user_id": [2], "history_items": ["6 7"], "target_item": [5], "split": ["test"]})
-    dataset = build_dataset(events, split="s.tsv", split_table=rows)
+    dataset = Dataset.from_frame(events, split=rows)
     assert (dataset.users.schema["user_id"], dataset.items.schema["item_id"]) == (pl.Int64, pl.Int64)
     assert user_events(dataset, 2) == [(6, 3), (7, 3), (5, 2)]
-    new = build_dataset(events, split="s.tsv", split_table=rows.drop("user_id"))
+    new = Dataset.from_frame(events, split=rows.drop("user_id"))
     assert sorted(new.user_ids.ids) == ["1", "2", "test-1"]
 
 

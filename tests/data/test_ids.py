@@ -6,7 +6,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ids import IdMap, hash_column, hash_ids
 from tests.support.datasets import event_frame, random_events, same_dataset
@@ -15,7 +14,7 @@ from tests.support.datasets import event_frame, random_events, same_dataset
 def test_ids_that_share_a_hash_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hash of the text's length alone gives the same dataset as the real hash."""
     events, series_hash = random_events(), pl.Series.hash
-    expected = build_dataset(events, k_core=2)
+    expected = Dataset.from_frame(events, split="random", k_core=2)
     seeds = []
 
     def colliding(texts: pl.Series, seed: int = 0) -> pl.Series:
@@ -23,7 +22,7 @@ def test_ids_that_share_a_hash_stay_apart(monkeypatch: pytest.MonkeyPatch) -> No
         return texts.str.len_bytes().cast(pl.UInt64) if seed == 0 else series_hash(texts, seed)
 
     monkeypatch.setattr(pl.Series, "hash", colliding)
-    collided = build_dataset(events, k_core=2)
+    collided = Dataset.from_frame(events, split="random", k_core=2)
     assert 1 in seeds
     assert (collided.fingerprint, collided.description) == (expected.fingerprint, expected.description)
 
@@ -35,8 +34,8 @@ def test_whole_numbers_and_their_texts_are_filtered_alike() -> None:
     events = pl.DataFrame({"user_id": users, "item_id": items, "timestamp": generator.integers(0, 9, 400)})
     as_text = events.with_columns(pl.col("user_id", "item_id").cast(pl.String))
     for split in ("random", "leave-last-out", "none"):
-        numbers = build_dataset(events, k_core=7, split=split)
-        texts = build_dataset(as_text, k_core=7, split=split)
+        numbers = Dataset.from_frame(events, k_core=7, split=split)
+        texts = Dataset.from_frame(as_text, k_core=7, split=split)
         assert 0 < len(numbers.interactions) < 400
         assert numbers.fingerprint == texts.fingerprint
         assert numbers.split_fingerprint == texts.split_fingerprint
@@ -85,7 +84,7 @@ def test_an_id_is_hashed_once_for_a_dataset_and_its_parts(monkeypatch: pytest.Mo
         return hash_ids(names)
 
     monkeypatch.setattr("cllm4rec.data.ids.hash_ids", counting)
-    dataset = build_dataset(random_events(), split="random")
+    dataset = Dataset.from_frame(random_events(), split="random")
     for subset in (dataset, dataset.train, dataset.only("train", "test"), dataset.seen):
         assert len(subset.tie_order) == dataset.n_items
     ids = [*dataset.users["user_id"], *dataset.items["item_id"]]

@@ -2,7 +2,6 @@
 
 import pytest
 
-from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import taste_world
 from tests.support.datasets import event_frame
@@ -11,7 +10,7 @@ from tests.support.datasets import event_frame
 @pytest.mark.parametrize(("split", "newest"), [("leave-last-out", True), ("time", True), ("random", False)])
 def test_in_splits_by_time_validation_events_are_input_at_test(split: str, newest: bool) -> None:
     world = taste_world(2, n_users=60, n_items=50, n_events=10)
-    dataset = build_dataset(world.events, world.items, split=split)
+    dataset = Dataset.from_frame(world.events, world.items, split=split)
     assert len(dataset.test.interactions)
     assert len(dataset.task("validation").input.interactions) == len(dataset.train.interactions)
     expected = dataset.only("train", "validation") if newest else dataset.train
@@ -34,5 +33,5 @@ def test_an_unknown_split_is_not_silently_taken_for_one_without_time(
 def test_parts_of_a_table_are_not_in_time() -> None:
     rows = [("ann", "x", "t"), ("ann", "y", "v"), ("ann", "z", "e")]
     parts = event_frame(rows, "part")
-    dataset = build_dataset(parts.drop("part"), split="parts.csv", split_table=parts, split_column="part")
+    dataset = Dataset.from_frame(parts.drop("part"), split=parts, split_column="part")
     assert dataset.task("test").input.fingerprint == dataset.train.fingerprint

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.interactions import Interactions
 from tests.support.datasets import random_events
 
 
 def test_histories_of_several_users_equal_those_of_each() -> None:
-    dataset = build_dataset(random_events(1)).train
+    dataset = Dataset.from_frame(random_events(1), split="random").train
     users = np.array([4, 0, 4, 29, 7])
     histories = dataset.interactions.histories(users)
     pieces = np.split(histories.values, np.cumsum(histories.lengths)[:-1])

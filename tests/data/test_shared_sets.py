@@ -8,7 +8,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.readers.split_tables import read_split
 from cllm4rec.data.readers.tables import read_events, read_items
@@ -141,7 +140,7 @@ def test_lastfm_with_the_held_out_rows_of_llara(shared: Path, tmp_path: Path) ->
 def test_movielens_100k_filtered_as_in_the_papers_has_the_known_size(shared: Path) -> None:
     events = read_events(shared / "data" / "ml-100k" / "interactions.tsv.gz")
     items = read_items(shared / "data" / "ml-100k" / "items.tsv.gz")
-    dataset = build_dataset(events, items, min_rating=4, k_core=5)
+    dataset = Dataset.from_frame(events, items, split="random", min_rating=4, k_core=5)
     assert size(dataset) == (938, 1_008, 54_413)
     assert description_of(dataset).texts["title"] == 1008
     assert sum(report.events for report in description_of(dataset).rules) == 100_000 - 54_413
@@ -152,8 +151,7 @@ def test_movielens_100k_filtered_as_in_the_papers_has_the_known_size(shared: Pat
 def test_movielens_100k_takes_the_parts_of_a_split_file(shared: Path) -> None:
     folder = shared / "data" / "ml-100k"
     events, table = read_events(folder / "interactions.tsv.gz"), read_split(folder / "split_A.tsv.gz")
-    split = str(folder / "split_A.tsv.gz")
-    dataset = build_dataset(events, min_rating=4, k_core=5, split=split, split_table=table)
+    dataset = Dataset.from_frame(events, min_rating=4, k_core=5, split=table)
     assert size(dataset) == (938, 1_008, 54_413)
     assert description_of(dataset).rules[-1].events == 0
     rows = table.select("user_id", "item_id", "seed_0").rows()

@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from cllm4rec import prepare
-from cllm4rec.data.build import build_dataset, shuffled_ties
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.filters import shuffled_ties
 from tests.support.datasets import description_of
 
 
@@ -94,4 +94,4 @@ def test_the_split_follows_the_shuffled_order_and_the_dataset_says_so(
 def test_ties_need_times() -> None:
     for events in (tied().drop("timestamp"), tied().with_columns(timestamp=pl.lit(None, dtype=pl.Int64))):
         with pytest.raises(ValueError, match="`shuffle_ties` needs a timestamp column"):
-            build_dataset(events, shuffle_ties=0)
+            Dataset.from_frame(events, split="random", shuffle_ties=0)

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ids import hash_ids
 from cllm4rec.data.randomness import mix
 from cllm4rec.data.splits import RULES
@@ -89,9 +89,9 @@ def test_every_split_equals_its_rule_in_plain_python(split: str) -> None:
             parts = plain_parts(rows, split, seed)
         except ValueError:
             with pytest.raises(ValueError, match="share one timestamp"):
-                build_dataset(events, split=split, seed=seed)
+                Dataset.from_frame(events, split=split, seed=seed)
             continue
-        dataset = build_dataset(events, split=split, seed=seed)
+        dataset = Dataset.from_frame(events, split=split, seed=seed)
         kept = dataset.interactions
         names = dataset.user_ids.names(kept.users).to_list(), dataset.item_ids.names(kept.items).to_list()
         got = list(zip(*names, kept.reviews.to_list(), dataset.part.tolist(), strict=True))

@@ -8,7 +8,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.description import DatasetHashes
 from cllm4rec.data.synthetic import taste_world
@@ -17,7 +16,7 @@ from tests.support.datasets import description_of, random_events, same_dataset
 
 
 def test_the_tie_order_is_stored_and_computed_alike(tmp_path: Path) -> None:
-    dataset = build_dataset(taste_world(1, n_users=20, n_items=50, n_events=8).events)
+    dataset = Dataset.from_frame(taste_world(1, n_users=20, n_items=50, n_events=8).events, split="random")
     dataset.save(tmp_path / "data")
     loaded = Dataset.load(tmp_path / "data")
     assert loaded.stored_tie_order is not None
@@ -33,7 +32,7 @@ def test_a_folder_round_trip_gives_the_same_dataset(tmp_path: Path) -> None:
         {"item_id": [f"i{i}" for i in range(25)], "title": [f"Title {i}" for i in range(25)], "brand": "é"}
     )
     users = pl.DataFrame({"user_id": ["u1"], "biography": ["likes\ntea"]})
-    dataset = build_dataset(random_events(8), items, users, k_core=2, seed=5)
+    dataset = Dataset.from_frame(random_events(8), items, users, split="random", k_core=2, seed=5)
     dataset.save(tmp_path / "data")
     loaded = Dataset.load(tmp_path / "data")
     assert same_dataset(dataset, loaded)
@@ -51,7 +50,7 @@ def test_a_folder_round_trip_gives_the_same_dataset(tmp_path: Path) -> None:
 
 
 def test_the_counts_in_the_folder_are_those_of_the_events_saved(tmp_path: Path) -> None:
-    dataset = build_dataset(random_events(8))
+    dataset = Dataset.from_frame(random_events(8), split="random")
     dataset.save(tmp_path / "data")
     for name, subset in (("fresh", dataset.train), ("loaded", Dataset.load(tmp_path / "data").train)):
         subset.save(tmp_path / name)
@@ -62,7 +61,7 @@ def test_the_counts_in_the_folder_are_those_of_the_events_saved(tmp_path: Path) 
 
 
 def test_another_format_version_and_a_folder_without_a_dataset_are_clear_errors(tmp_path: Path) -> None:
-    build_dataset(random_events()).save(tmp_path / "data")
+    Dataset.from_frame(random_events(), split="random").save(tmp_path / "data")
     about = json.loads((tmp_path / "data" / "dataset.json").read_text())
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(about | {"format_version": 99}))
     with pytest.raises(ValueError, match="format_version 99 is unknown.* prepare the dataset again"):
@@ -72,7 +71,7 @@ def test_another_format_version_and_a_folder_without_a_dataset_are_clear_errors(
 
 
 def test_save_does_not_replace_a_file_or_a_foreign_folder(tmp_path: Path) -> None:
-    dataset = build_dataset(random_events())
+    dataset = Dataset.from_frame(random_events(), split="random")
     foreign = tmp_path / "photos"
     foreign.mkdir()
     (foreign / "cat.txt").write_text("meow")
@@ -85,7 +84,8 @@ def test_save_does_not_replace_a_file_or_a_foreign_folder(tmp_path: Path) -> Non
 
 
 def test_save_replaces_an_older_dataset_and_fills_an_empty_folder(tmp_path: Path) -> None:
-    first, second = build_dataset(random_events(1)), build_dataset(random_events(2, reviews=False))
+    first = Dataset.from_frame(random_events(1), split="random")
+    second = Dataset.from_frame(random_events(2, reviews=False), split="random")
     (tmp_path / "data").mkdir()
     first.save(tmp_path / "data")
     (tmp_path / "data" / "stale.txt").write_text("a listed file of the older dataset")
@@ -99,7 +99,7 @@ def test_save_replaces_an_older_dataset_and_fills_an_empty_folder(tmp_path: Path
 
 
 def test_a_folder_that_holds_a_foreign_file_is_not_replaced(tmp_path: Path) -> None:
-    dataset = build_dataset(random_events(1))
+    dataset = Dataset.from_frame(random_events(1), split="random")
     dataset.save(tmp_path / "data")
     (tmp_path / "data" / "notes.txt").write_text("foreign")
     message = "data holds notes.txt, which is not a file of this package: move it"
@@ -110,7 +110,7 @@ def test_a_folder_that_holds_a_foreign_file_is_not_replaced(tmp_path: Path) -> N
 
 
 def test_a_save_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
-    dataset = build_dataset(random_events(1))
+    dataset = Dataset.from_frame(random_events(1), split="random")
     unwritable = replace(dataset, description=replace(description_of(dataset), warnings=(object(),)))
     with pytest.raises(TypeError):
         unwritable.save(tmp_path / "data")

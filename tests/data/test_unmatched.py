@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.unmatched import unmatched_ids
 from tests.support.datasets import description_of
 from tests.support.event_files import prepare_dataset
@@ -30,7 +30,7 @@ def test_ids_without_a_row_give_a_warning_with_an_example_and_the_cause(
     events = pl.DataFrame({"user_id": event_ids, "item_id": event_ids})
     items = pl.DataFrame({"item_id": table_ids, "title": ["T", "S"]})
     users = pl.DataFrame({"user_id": table_ids})
-    warnings = description_of(build_dataset(events, items, users)).warnings
+    warnings = description_of(Dataset.from_frame(events, items, users, split="random")).warnings
     for kind, line in zip(("item", "user"), warnings, strict=True):
         assert (
             f"none of the 2 {kind}s of the events has a row in the {kind}s: {event_ids[0]!r} in the events"
@@ -42,8 +42,10 @@ def test_ids_without_a_row_give_a_warning_with_an_example_and_the_cause(
 def test_whole_numbers_equal_their_texts_and_half_of_the_rows_suffice() -> None:
     events = pl.DataFrame({"user_id": [1, 2, 3], "item_id": [7, 8, 9]})
     for items in (["7", "8"], ["8", "9", "07"], ["7", "10", "11"]):
-        assert description_of(build_dataset(events, pl.DataFrame({"item_id": items}))).warnings == ()
-    (line,) = description_of(build_dataset(events, pl.DataFrame({"item_id": ["7", "08", "09"]}))).warnings
+        dataset = Dataset.from_frame(events, pl.DataFrame({"item_id": items}), split="random")
+        assert description_of(dataset).warnings == ()
+    dataset = Dataset.from_frame(events, pl.DataFrame({"item_id": ["7", "08", "09"]}), split="random")
+    (line,) = description_of(dataset).warnings
     assert line == (
         "2 of 3 items of the events have no row in the items: '8' in the events, '08' there: "
         "they differ in leading zeros; write both alike"

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
@@ -79,7 +79,7 @@ def test_a_plain_step_trains_the_same_parameters_as_a_step_of_the_package(
     system: type[CLLM4Rec] | type[RSLLM],
 ) -> None:
     world = taste_world(4, n_users=40, n_items=30, n_events=10)
-    train = build_dataset(world.events, world.items).train
+    train = Dataset.from_frame(world.events, world.items, split="random").train
     model = system()
     if isinstance(model, RSLLM):
         model.trained_base = SASRec().build(train)
@@ -110,7 +110,7 @@ def test_the_floating_point_operations_of_a_step_are_counted_as_pytorch_does(
 ) -> None:
     """A single example needs no padding. Eager attention also computes the masked half."""
     world = taste_world(4, n_users=40, n_items=30, n_events=10)
-    train = build_dataset(world.events, world.items).train
+    train = Dataset.from_frame(world.events, world.items, split="random").train
     config = GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=300)
     backbone = save_backbone(tmp_path, train.item_texts["title"], config)
     model = CLLM4Rec(CLLM4RecConfig(backbone=backbone, tune=tune, start="random"))
@@ -136,7 +136,8 @@ def test_gpu_rows_are_measured_or_said_to_be_not_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world = taste_world(4, n_users=40, n_items=30, n_events=10)
-    train, given = build_dataset(world.events, world.items).train, Settings(tmp_path, True, tmp_path, 1)
+    train = Dataset.from_frame(world.events, world.items, split="random").train
+    given = Settings(tmp_path, True, tmp_path, 1)
     config = GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=300)
     backbone, device = (
         save_backbone(tmp_path / "backbone", train.item_texts["title"], config),

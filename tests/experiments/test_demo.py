@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.evaluation import measure
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
@@ -15,7 +15,7 @@ from experiments.oracle import Oracle
 @pytest.mark.parametrize("seed", range(5))
 def test_cllm4rec_with_its_defaults_reaches_seven_tenths_of_the_oracle(seed: int) -> None:
     world = taste_world(seed)
-    dataset = build_dataset(world.events, world.items, seed=seed)
+    dataset = Dataset.from_frame(world.events, world.items, split="random", seed=seed)
     model = CLLM4Rec()
     for stage in model.stages:
         model.fit(dataset.train, dataset.validation, None, stage)

@@ -294,7 +294,7 @@ def as_parquet(names: list[str], rows: list[list[str]], typed: bool) -> bytes:
 
 
 def frames() -> Examples:
-    """Columns of Python values, for build_dataset."""
+    """Columns of Python values, for Dataset.from_frame."""
     values = [
         "null", "1", "2", "2.0", "1.5", "true", '"a"', '"b"', '""', '" "', "NaN", "[1]", '["a"]', '{"a": 1}',
         "1e30", str(2**63), '"2024-01-01"',
@@ -311,7 +311,7 @@ def frames() -> Examples:
     )
     return st.fixed_dictionaries({
         "kind": st.just("frame"), "columns": columns, "pandas": st.booleans(),
-        "split": st.sampled_from(["none", "random", "time"]),
+        "split": st.sampled_from([None, "none", "random", "time"]),
     })  # fmt: skip
 
 

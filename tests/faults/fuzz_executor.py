@@ -290,11 +290,11 @@ class Executor:
         return None if same else "what was prepared loads as other data"
 
     def _frame(self, example: Example) -> dict[str, Any]:
-        """Frames that build_dataset takes."""
+        """Frames that Dataset.from_frame takes."""
         import pandas as pd
         import polars as pl
 
-        from cllm4rec.data.build import build_dataset
+        from cllm4rec.data.dataset import Dataset
 
         columns = {name: [json.loads(cell) for cell in cells] for name, cells in example["columns"].items()}
         try:
@@ -302,7 +302,7 @@ class Executor:
         except Exception as error:
             return {"outcome": "refused", "message": f"no such frame: {error}"}
         try:
-            build_dataset(frame, split=example["split"])
+            Dataset.from_frame(frame, split=example["split"])
         except ValueError as error:
             one_line = str(error) and "\n" not in str(error)
             return self._told(

@@ -117,10 +117,12 @@ def dataset_readers(world: World, n: int) -> list[str]:
     def made(name: str) -> Any:
         import polars as pl
 
-        from cllm4rec.data.build import build_dataset
+        from cllm4rec.data.dataset import Dataset
 
-        return build_dataset(
-            pl.read_csv(world.inputs / f"{name}.csv"), pl.read_csv(world.inputs / f"{name}-items.csv")
+        return Dataset.from_frame(
+            pl.read_csv(world.inputs / f"{name}.csv"),
+            pl.read_csv(world.inputs / f"{name}-items.csv"),
+            split="random",
         )
 
     def write() -> None:

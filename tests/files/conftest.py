@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.files import folders
 from cllm4rec.training.loop import TrainingRun
@@ -31,7 +31,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     items = items.with_columns(title="Title " + pl.col("item_id").cast(pl.String))
     users = pl.DataFrame({"user_id": world.events["user_id"].unique(maintain_order=True)})
     folder = tmp_path_factory.mktemp("verification") / "data"
-    build_dataset(world.events, items, users).save(folder)
+    Dataset.from_frame(world.events, items, users, split="random").save(folder)
     return folder
 
 

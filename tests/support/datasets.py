@@ -42,7 +42,7 @@ def parts_by_ids(dataset: Dataset) -> dict[tuple[object, object], int]:
 
 
 def description_of(dataset: Dataset) -> DatasetDescription:
-    """The description of a dataset that `build_dataset` made."""
+    """The description of a dataset that was made with a split."""
     assert dataset.description is not None
     return dataset.description
 

@@ -6,7 +6,6 @@ from functools import cache
 import numpy as np
 import polars as pl
 
-from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.synthetic import taste_world
@@ -18,7 +17,7 @@ def taste_dataset(
 ) -> Dataset:
     """Readers with tastes, books with titles, texts and reviews; n_events is the mean history length."""
     world = taste_world(seed, n_users, n_items, n_events)
-    return build_dataset(world.events, world.items, split=split)
+    return Dataset.from_frame(world.events, world.items, split=split)
 
 
 def cycle_dataset(titled: bool = False, shuffled: bool = False) -> Dataset:
@@ -39,7 +38,7 @@ def cycle_dataset(titled: bool = False, shuffled: bool = False) -> Dataset:
     items = pl.DataFrame(
         {"item_id": [f"i{n}" for n in range(20)], "title": [f"Place {n}" for n in range(20)]}
     )
-    return build_dataset(pl.DataFrame(events), items if titled else None, split="leave-last-out")
+    return Dataset.from_frame(pl.DataFrame(events), items if titled else None, split="leave-last-out")
 
 
 def with_user(dataset: Dataset, user_id: str, history: np.ndarray) -> Dataset:

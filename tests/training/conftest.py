@@ -3,7 +3,6 @@
 import polars as pl
 import pytest
 
-from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import taste_world
 
@@ -15,4 +14,4 @@ def uneven_dataset() -> Dataset:
     limits = {user: number for number, user in enumerate(sorted(world.user_ids)[:6], start=1)}
     position = pl.int_range(pl.len()).over("user_id")
     events = world.events.filter(position < pl.col("user_id").replace_strict(limits, default=1000))
-    return build_dataset(events, world.items)
+    return Dataset.from_frame(events, world.items, split="random")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
@@ -25,7 +25,7 @@ from tests.faults.digests import without_clock
 from tests.support.interruption import StopAfter
 
 WORLD = taste_world(0, n_users=50, n_items=40, n_events=10)
-DATASET = build_dataset(WORLD.events, WORLD.items)
+DATASET = Dataset.from_frame(WORLD.events, WORLD.items, split="random")
 CONFIG = TrainConfig(epochs=4, batch_size=4, warmup_steps=5, patience=2)
 
 

@@ -14,7 +14,7 @@ import pytest
 from accelerate import Accelerator
 
 from cllm4rec import finetune, pretrain
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.files.writing import write_text
 from cllm4rec.models import load
@@ -25,7 +25,7 @@ from tests.support.commands import call, refusal, start
 from tests.support.interruption import StopAfter
 
 WORLD = taste_world(0, n_users=50, n_items=40, n_events=10)
-DATASET = build_dataset(WORLD.events, WORLD.items)
+DATASET = Dataset.from_frame(WORLD.events, WORLD.items, split="random")
 
 
 @pytest.fixture(scope="module")

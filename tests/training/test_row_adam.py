@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.id_embeddings import IDEmbeddings
@@ -218,7 +218,7 @@ def dense_tables(made: Callable[..., None]) -> Callable[..., None]:
 def test_training_gives_what_dense_adam_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same epochs with row-sparse and with dense gradients: few epochs, as rounding errors grow."""
     world = taste_world(0, n_users=60, n_items=40)
-    dataset = build_dataset(world.events, world.items)
+    dataset = Dataset.from_frame(world.events, world.items, split="random")
     found = []
     for sparse in (True, False):
         if not sparse:

@@ -27,7 +27,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim import AdamW
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
@@ -47,7 +47,7 @@ CONFIGURATIONS = ROOT / "docs" / "accelerate"
 def start() -> tuple[Any, list[Objective]]:
     """An untrained network in double precision and three objectives. 41 users: no table has an even half."""
     world = taste_world(0, n_users=41, n_items=90, n_events=15)
-    dataset = build_dataset(world.events, world.items)
+    dataset = Dataset.from_frame(world.events, world.items, split="random")
     model = CLLM4Rec(CLLM4RecConfig(backbone="tiny", start="random"))
     model._learn_ids(dataset.train)
     model.net = model._build(dataset.train, 0)

@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.evaluation import measure
@@ -58,7 +57,7 @@ def test_each_user_is_validated_by_one_process(split: str, tmp_path: Path) -> No
         1_643_500_000 + (pl.col("timestamp") - 1_600_000_000) // 8
     )  # into the last fifth of the world's time
     events = world.events.with_columns(timestamp=pl.when(late).then(squeezed).otherwise("timestamp"))
-    dataset = build_dataset(events, world.items, split=split)
+    dataset = Dataset.from_frame(events, world.items, split=split)
     dataset.save(tmp_path / "data")
     (tmp_path / "rank.py").write_text(VALIDATION)
     run_launched(2, tmp_path / "rank.py", tmp_path / "data", tmp_path)

@@ -12,7 +12,6 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from cllm4rec.data.build import build_dataset
 from cllm4rec.data.dataset import Dataset
 from tests.support.tables import refused
 
@@ -28,7 +27,7 @@ NAMED = {**{name: cells for name, cells in CELLS.items() if name != "when"}, "ti
 
 @pytest.mark.parametrize("kind", ["pandas", "pandas object", "polars", "lazy", "arrow", "batch"])
 def test_frames_of_every_library_give_the_same_dataset(kind: str) -> None:
-    expected = build_dataset(pl.DataFrame(NAMED), split="none")
+    expected = Dataset.from_frame(pl.DataFrame(NAMED), split="none")
     frame = {
         "pandas": lambda: pd.DataFrame(NAMED),
         "pandas object": lambda: pd.DataFrame(
@@ -39,7 +38,7 @@ def test_frames_of_every_library_give_the_same_dataset(kind: str) -> None:
         "arrow": lambda: pa.table(NAMED),
         "batch": lambda: pa.RecordBatch.from_pydict(NAMED),
     }[kind]()
-    for dataset in (build_dataset(frame, split="none"), Dataset.from_frame(frame)):
+    for dataset in (Dataset.from_frame(frame, split="none"), Dataset.from_frame(frame)):
         assert dataset.fingerprint == expected.fingerprint
         assert dataset.users.schema["user_id"] == pl.Int64
         assert dataset.interactions.times.min() == 1706695200
@@ -113,8 +112,7 @@ def test_numbers_of_numpy_in_a_pandas_column_are_numbers() -> None:
     ],
 )
 def test_frames_are_checked_as_files_are(frame: Any, words: str) -> None:
-    for call in (Dataset.from_frame, build_dataset):
-        assert words in refused(call, frame)
+    assert words in refused(Dataset.from_frame, frame)
 
 
 def test_tables_of_items_and_users_are_checked_too() -> None:
@@ -125,7 +123,7 @@ def test_tables_of_items_and_users_are_checked_too() -> None:
         Dataset.from_frame, events, pd.DataFrame({"asin": ["x", None]})
     )
     assert "the users: no column for user_id" in refused(
-        build_dataset, events, None, pl.DataFrame({"x": [1]})
+        Dataset.from_frame, events, None, pl.DataFrame({"x": [1]})
     )
 
 
@@ -133,6 +131,6 @@ def test_a_missing_id_of_a_frame_is_refused_with_advice_for_every_call() -> None
     frame = pl.DataFrame({"user_id": ["u", None], "item_id": ["a", "b"], "note": [1, 2]})
     dataset = Dataset.from_frame(frame.head(1))
     words = "expected an id: leave such rows out (`drop_incomplete` does so)"
-    for call in (Dataset.from_frame, dataset.with_histories, build_dataset):
+    for call in (Dataset.from_frame, dataset.with_histories):
         assert words in refused(call, frame)
     assert dataset.description is None

@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.readers.tables import read_event_table
 from tests.support.event_files import dataset_events
 from tests.support.tables import refused, written
@@ -66,7 +66,7 @@ def test_items_of_a_history_that_have_a_row_are_not_repeated_and_rows_are_ordere
         ("u", "c", 5.0, 30, 3),
     ]
     assert checked.report()[-1] == "histories: 1 event without a row, rating and time"
-    dataset = build_dataset(tmp_path / "e.csv", split="leave-last-out")
+    dataset = Dataset.from_frame(tmp_path / "e.csv", split="leave-last-out")
     assert dataset_events(dataset) == [("u", "x"), ("u", "a"), ("u", "b"), ("u", "c")]
     assert dataset.part.tolist() == [0, 0, 1, 2]
 
@@ -74,7 +74,7 @@ def test_items_of_a_history_that_have_a_row_are_not_repeated_and_rows_are_ordere
 def test_amazon_with_histories(tmp_path: Path) -> None:
     content = "user_id,parent_asin,rating,timestamp,history\n"
     content += "u1,i3,5.0,1456420324000,i1 i2\nu2,i1,4.0,1456420325000,\n"
-    dataset = build_dataset(written(tmp_path / "e.csv", content), split="leave-last-out")
+    dataset = Dataset.from_frame(written(tmp_path / "e.csv", content), split="leave-last-out")
     assert sorted(dataset_events(dataset.train), key=str) == [("u1", "i1"), ("u2", "i1")]
     assert (dataset_events(dataset.validation), dataset_events(dataset.test)) == (
         [("u1", "i2")],

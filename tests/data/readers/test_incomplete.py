@@ -8,7 +8,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.readers.tables import read_event_table, read_item_table
 from tests.support.datasets import description_of
 from tests.support.event_files import dataset_events, prepare_dataset
@@ -33,11 +33,11 @@ def test_rows_without_a_user_or_an_item_are_dropped_and_counted(
         pl.DataFrame(columns).write_parquet(source)
     else:
         source = pd.DataFrame(columns)
-    message = refused(build_dataset, source)
+    message = refused(Dataset.from_frame, source)
     advice = "leave such rows out (`drop_incomplete` does so)"
     assert f"column user_id: an empty cell: expected an id: {advice}" in message
     assert "(2 such rows)" in message
-    dataset = build_dataset(source, drop_incomplete=True, split="none")
+    dataset = Dataset.from_frame(source, drop_incomplete=True, split="none")
     assert sorted(dataset_events(dataset), key=str) == [
         (17850 if name != "e.csv" else "17850", "a"),
         (3 if name != "e.csv" else "3", "c"),
@@ -75,7 +75,7 @@ def test_rows_of_items_and_users_without_an_id_and_sequences_without_items_are_d
 
 def test_a_table_without_ids_leaves_no_events(tmp_path: Path) -> None:
     path = written(tmp_path / "e.csv", "user_id,item_id\n,a\n,b\n")
-    message = refused(build_dataset, path, drop_incomplete=True)
+    message = refused(Dataset.from_frame, path, split="random", drop_incomplete=True)
     assert "nothing is left to learn from: events without a user or item id: dropped 2 events" in message
 
 
@@ -116,5 +116,5 @@ def test_held_out_rows_without_an_id_are_refused_or_dropped_and_counted(
 def test_incomplete_rows_of_a_split_in_memory_are_dropped() -> None:
     frame = pl.DataFrame({"user_id": ["u", "u", "v"], "item_id": ["a", "b", "a"]})
     parts = frame.with_columns(seed_0=pl.Series(["t", "e", "t"]), item_id=pl.Series(["a", "b", None]))
-    dataset = build_dataset(frame, split="s", split_table=parts, drop_incomplete=True)
+    dataset = Dataset.from_frame(frame, split=parts, drop_incomplete=True)
     assert (dataset_events(dataset.train), dataset_events(dataset.test)) == ([("u", "a")], [("u", "b")])

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.readers.split_tables import read_split
 from cllm4rec.data.readers.tables import read_events, read_items, read_users
 from tests.support.tables import json_lines, refused, written
@@ -145,7 +145,7 @@ def test_items_and_sequences_of_two_json_objects_share_ids(tmp_path: Path) -> No
     items = written(
         tmp_path / "Games.item.json", json.dumps({"0": {"title": "Chess"}, "1": {"title": "Go"}}, indent=4)
     )
-    dataset = build_dataset(events, items, split="none")
+    dataset = Dataset.from_frame(events, items, split="none")
     assert dict(zip(dataset.items["item_id"], dataset.item_texts["title"], strict=True)) == {
         "0": "Chess",
         "1": "Go",

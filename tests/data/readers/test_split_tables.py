@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.readers.split_tables import read_split_table
 from tests.support.datasets import description_of
 from tests.support.event_files import prepare_dataset
@@ -36,19 +36,17 @@ def test_a_pair_in_two_parts_of_a_split_file_is_refused_by_line(tmp_path: Path) 
         ValueError,
         match=r"s.tsv, line 2, column seed_0: 't': expected one part for a user and an item \(2 such",
     ):
-        build_dataset(
+        Dataset.from_frame(
             pl.DataFrame({"user_id": ["u", "u"], "item_id": ["a", "b"]}),
-            split="s.tsv",
-            split_table=tmp_path / "s.tsv",
+            split=tmp_path / "s.tsv",
         )
 
 
 def test_rows_of_a_split_file_without_an_event_are_counted(tmp_path: Path) -> None:
     (tmp_path / "s.tsv").write_text("user_id\titem_id\tseed_0\nu\ta\tt\nu\ta\tt\nv\tb\tt\nu\tc\te\n")
-    dataset = build_dataset(
+    dataset = Dataset.from_frame(
         pl.DataFrame({"user_id": ["u", "u"], "item_id": ["a", "b"]}),
-        split="s.tsv",
-        split_table=tmp_path / "s.tsv",
+        split=tmp_path / "s.tsv",
     )
     assert description_of(dataset).split.rows_without_events == 2
     assert len(dataset.interactions) == 1

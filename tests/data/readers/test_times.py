@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.readers.tables import read_event_table
 from tests.support.event_files import single_user_file
 from tests.support.tables import refused
@@ -53,7 +53,7 @@ def test_the_time_of_day_does_not_order_events_of_different_days(tmp_path: Path)
     path = single_user_file(
         tmp_path, "date|time", "2020-02-01|0900", "2020-01-01|1800", "2020-01-15|1200", "|0100"
     )
-    dataset = build_dataset(path, split="leave-last-out")
+    dataset = Dataset.from_frame(path, split="leave-last-out")
     assert dataset.item_ids.names(dataset.interactions.items).to_list() == ["i3", "i1", "i2", "i0"]
     assert dataset.part.tolist() == [0, 0, 1, 2]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
@@ -13,7 +13,7 @@ from tests.support.skewed import N_ITEMS
 
 def test_a_step_moves_the_items_that_it_read_and_no_others() -> None:
     world = taste_world(0, n_users=60, n_items=N_ITEMS)
-    dataset = build_dataset(world.events, world.items)
+    dataset = Dataset.from_frame(world.events, world.items, split="random")
     model = CLLM4Rec(CLLM4RecConfig(sampled=3, content_ratio=0.0))
     before = CLLM4Rec(model.config).build(dataset.train).net.collaborative.whole()
     model.build(dataset.train)
@@ -34,7 +34,7 @@ def test_a_step_moves_the_items_that_it_read_and_no_others() -> None:
 
 def test_batches_of_one_step_share_its_sample() -> None:
     world = taste_world(0, n_users=60, n_items=N_ITEMS)
-    dataset = build_dataset(world.events, world.items)
+    dataset = Dataset.from_frame(world.events, world.items, split="random")
     model = CLLM4Rec(CLLM4RecConfig(sampled=8, content_ratio=0.0))
     model.build(dataset.train)
     corpus = model.objectives(dataset.train, "pretrain", TrainConfig())[0].corpus

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from transformers.models.auto import AutoModelForCausalLM
 
 from cllm4rec.corpora.prompts import Template
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.evaluation import measure
 from cllm4rec.models.baselines.popularity import Popularity
@@ -191,7 +191,7 @@ def test_hidden_states_are_those_of_the_language_model(frozen: tuple[CLLM4Rec, P
 
 def test_a_history_longer_than_the_context_of_the_backbone_is_served(tmp_path: Path) -> None:
     save_backbone(tmp_path, context=96)
-    dataset = build_dataset(taste_world(1, n_users=20, n_items=450, n_events=150).events)
+    dataset = Dataset.from_frame(taste_world(1, n_users=20, n_items=450, n_events=150).events, split="random")
     model = CLLM4Rec(CLLM4RecConfig(backbone=str(tmp_path)))
     fit_stages(model, dataset, TrainConfig(epochs=1, batch_size=8))
     assert model.net.backbone.context == 96

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 import torch
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ragged import Ragged
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.evaluation import measure
@@ -83,7 +83,7 @@ def test_an_item_without_a_title_is_no_answer_in_words(monkeypatch: pytest.Monke
     world = taste_world(1, n_users=20, n_items=30, n_events=8)
     untitled = ["book-0000", "book-0001"]
     title = pl.when(pl.col("item_id").is_in(untitled)).then(pl.lit("")).otherwise("title").alias("title")
-    dataset = build_dataset(world.events, world.items.with_columns(title), split="leave-last-out")
+    dataset = Dataset.from_frame(world.events, world.items.with_columns(title), split="leave-last-out")
     model = untrained().build(dataset.train)
     numbers = dataset.item_ids.index(untitled, "item")
     shown = np.array([[*numbers, 5, 6]])
@@ -94,7 +94,9 @@ def test_an_item_without_a_title_is_no_answer_in_words(monkeypatch: pytest.Monke
 
 
 def test_answers_in_words_are_refused_where_there_are_no_titles() -> None:
-    dataset = build_dataset(taste_world(1, n_users=20, n_items=30, n_events=8).events, split="leave-last-out")
+    dataset = Dataset.from_frame(
+        taste_world(1, n_users=20, n_items=30, n_events=8).events, split="leave-last-out"
+    )
     model = untrained(prompt="ids").build(dataset.train)
     with pytest.raises(ValueError, match="the items have none: choose by scores"):
         model.choose(np.array([0]), np.array([[1, 2]]), dataset.train, "likelihood")

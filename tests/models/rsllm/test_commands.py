@@ -13,7 +13,7 @@ import pytest
 
 from cllm4rec import evaluate, finetune, pretrain, recommend
 from cllm4rec.commands.stage_settings import with_absolute_paths
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models import load
 from cllm4rec.models.rsllm.config import RSLLMConfig
@@ -118,7 +118,7 @@ def test_a_dataset_without_titles_is_refused_before_the_sequential_recommender_i
     tmp_path: Path,
 ) -> None:
     events = taste_world(1, n_users=20, n_items=30, n_events=8).events
-    build_dataset(events, split="leave-last-out").save(tmp_path / "data")
+    Dataset.from_frame(events, split="leave-last-out").save(tmp_path / "data")
     with pytest.raises(ValueError, match="the items have none"):
         pretrain_on(tmp_path / "data", tmp_path / "run")
     assert not (tmp_path / "run").exists()

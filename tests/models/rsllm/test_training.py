@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 
-from cllm4rec.data.build import build_dataset
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ragged import Ragged
 from cllm4rec.models import system_class
 from cllm4rec.models.baselines.popularity import Popularity
@@ -95,7 +95,7 @@ def test_scores_are_products_of_the_state_at_the_history_and_the_projected_items
 def test_data_of_users_with_one_training_event_are_refused() -> None:
     events = pl.DataFrame({"user_id": list("aaabbb"), "item_id": list("xyzyzx"), "timestamp": [1, 2, 3] * 2})
     items = pl.DataFrame({"item_id": list("xyz"), "title": ["one", "two", "three"]})
-    dataset = build_dataset(events, items, split="leave-last-out")
+    dataset = Dataset.from_frame(events, items, split="leave-last-out")
     for model in (SASRec(), untrained()):
         with pytest.raises(ValueError, match="nothing to learn from"):
             model.fit(dataset.train, None, TrainConfig(epochs=1))
