@@ -65,8 +65,9 @@ class Dataset:
 
         >>> events = pl.DataFrame({"user_id": [7, 7, 7], "item_id": ["a", "c", "b"], "timestamp": [1, 3, 2]})
         >>> items = pl.DataFrame({"item_id": ["a", "b", "c"], "title": ["Alien", "Brazil", "Cube"]})
-        >>> Dataset.from_frame(events, items, split="leave-last-out").test.item_texts["title"]
-        ['', '', 'Cube']
+        >>> dataset = Dataset.from_frame(events, items, split="leave-last-out")
+        >>> dataset.item_ids.names(dataset.test.interactions.items).to_list()
+        ['c']
 
         Users and items are numbered in the order of a hash of their ids. A user's events are ordered by
         position, then timestamp, then a hash of the ids; empty cells come first.

@@ -1,14 +1,17 @@
 """Ids: look-up by text, numbers that depend on ids alone, hashes that collide."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.ids import IdMap, hash_column, hash_ids
+from cllm4rec.data.ids import IdMap, hash_column, hash_ids, listed_ids
 from tests.support.datasets import event_frame, random_events, same_dataset
+from tests.support.tables import refused
 
 
 def test_ids_that_share_a_hash_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,3 +118,45 @@ def test_numbers_say_nothing_about_popularity_or_age() -> None:
     popularity = np.bincount(dataset.interactions.items)
     for order in (np.arange(200), dataset.tie_order):
         assert abs(np.corrcoef(order, popularity)[0, 1]) < 0.25  # standard error 0.07
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [7, 30],
+        (7, 30),
+        np.array([7, 30], dtype=np.int32),
+        [np.int64(7), "30"],
+        pl.Series([7, 30]),
+        pl.Series(["7", "30"]),
+        pl.Series(["7", "30"], dtype=pl.Categorical),
+        pd.Series([7, 30], index=["x", "y"]),
+        pd.Index(["7", "30"]),
+        np.array(["7", "30"]),
+    ],
+)
+def test_ids_may_be_listed_in_arrays_and_columns(ids: Any) -> None:
+    listed = listed_ids(ids, "users")
+    assert {type(value) for value in listed} <= {int, str}
+    for known in (pl.Series([30, 7]), pl.Series(["30", "7"])):
+        assert IdMap(known).index(listed).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        ("ann", "`users` is 'ann': expected a list of ids"),
+        (7, "`users` is 7: expected a list of ids"),
+        (np.int64(7), "expected a list of ids"),
+        (None, "`users` is None: expected a list of ids"),
+        ({"ann": 1}, "expected a list of ids"),
+        ([3.0], "`users` holds 3.0: expected ids, text or whole numbers"),
+        (pl.Series([1, None]), "`users` holds None"),
+        (pd.Series([1, None]), "`users` holds 1.0"),
+        ([True], "`users` holds True"),
+        ([["ann"]], "`users` holds ['ann']"),
+        (pl.DataFrame({"user_id": [1]}), "`users` holds shape: (1,)"),
+    ],
+)
+def test_what_is_no_list_of_ids_is_refused(ids: object, words: str) -> None:
+    assert words in refused(listed_ids, ids, "users")
