@@ -47,10 +47,7 @@ def run_command(command: str, *arguments: object) -> Cost:
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser with `--shared`, the folder that holds data/; line breaks of the description are kept."""
-    parser = argparse.ArgumentParser(
+    """A parser that keeps the line breaks of the description."""
+    return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    default = Path(os.environ.get("CLLM4REC_SHARED", "../shared"))
-    parser.add_argument("--shared", type=Path, default=default, help="folder that holds data/")
-    return parser

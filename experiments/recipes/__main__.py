@@ -1,0 +1,120 @@
+"""From the published files of a data set to dataset folders, one per seed of protocol A.
+
+    python -m experiments.recipes ml-100k --original ml-100k.zip --output datasets/ml-100k
+
+ORIGINAL is the zip file or the folder of the published files, or a folder of republished tables
+(interactions.tsv.gz, items.tsv.gz). datasets/README.md says where each set is published.
+
+Writes to OUTPUT: interactions.tsv.gz, items.tsv.gz, split_A.tsv.gz (one column per seed) and the dataset
+folders seed0, seed1, ... Prints counts and the SHA-256 of each split. If they are not as expected, it ends
+in one line and writes nothing.
+"""
+
+import gzip
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import polars as pl
+
+from cllm4rec.commands.entry import run, say
+from cllm4rec.files.writing import replace_file
+from experiments.commands import argument_parser, run_command
+from experiments.recipes.originals import open_original
+from experiments.recipes.protocol_a import PAIR, ordered_events, split_column, split_hash, split_parts
+from experiments.recipes.recipe import EVENTS, ITEMS, Counts, Recipe, is_republished
+from experiments.recipes.sets import RECIPES
+
+MARKER = "recipe.json"  # of a folder that a recipe wrote, and may replace
+SPLIT = "split_A.tsv"
+
+
+def main(argv: Sequence[str]) -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("set", choices=list(RECIPES), help="the data set")
+    parser.add_argument("--original", type=Path, required=True, help="zip file or folder")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write or to replace")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the splits")
+    arguments = parser.parse_args(argv)
+    make(arguments.set, arguments.original, arguments.output, arguments.seeds)
+
+
+def make(name: str, original: Path, output: Path, seeds: Sequence[int]) -> None:
+    """Write the tables and dataset folders of a data set.
+
+    Raises:
+        ValueError: the original is not the data set, or the output is another kind of folder.
+    """
+    recipe = RECIPES[name]
+    check_output(output)
+    with open_original(original, (recipe.event_file, recipe.item_file)) as folder:
+        try:
+            events, items = recipe.read(folder)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(folder), str(original))) from error
+        republished = is_republished(folder)
+    ordered = ordered_events(events)
+    kept = recipe.kept(ordered)
+    counts = Counts(len(events), len(kept), kept["user_id"].n_unique(), kept["item_id"].n_unique())
+    expected = recipe.republished if republished else recipe.published
+    if counts != expected:
+        raise ValueError(f"{original} is not {recipe.title}: {counts}; expected: {expected}")
+    split = kept.select(PAIR).with_columns(split_parts(kept, seed) for seed in seeds)
+    hashes = {seed: split_hash(split, seed) for seed in seeds}
+    say(f"{recipe.title}, {'republished tables' if republished else 'published files'}: {counts}")
+    for seed, sha256 in hashes.items():
+        status = compare_hash(recipe, republished, seed, sha256)
+        say(f"split of seed {seed}: SHA-256 {sha256}{status}")
+    about = {"set": name, "republished": republished, "counts": asdict(counts), "split_sha256": hashes}
+    items = items.filter(pl.col("item_id").is_in(ordered["item_id"].unique().implode()))
+    write_folder(output, about, {EVENTS: ordered, ITEMS: items, SPLIT: split}, seeds)
+
+
+def compare_hash(recipe: Recipe, republished: bool, seed: int, sha256: str) -> str:
+    """What the hash of a split says, as a clause; "" if the recipe does not list the seed.
+
+    Raises:
+        ValueError: it differs from a hash that is known.
+    """
+    if seed not in range(len(recipe.hashes)):
+        return ""
+    if sha256 == recipe.hashes[seed]:
+        return ", the split of the reported results"
+    if republished or recipe.confirmed:
+        reason = f"the split of seed {seed} has SHA-256 {sha256}, expected {recipe.hashes[seed]}"
+        raise ValueError(f"{reason}: the rows of the file are not those of {recipe.title}, or not in its order")
+    return ", another draw than the split of the reported results"
+
+
+def check_output(folder: Path) -> None:
+    """Refuse an output folder that holds something else.
+
+    Raises:
+        ValueError: the folder is not empty, and no recipe wrote it.
+    """
+    if folder.exists() and not (folder / MARKER).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} holds something that no recipe wrote: name another --output")
+
+
+def write_folder(
+    folder: Path, about: dict[str, object], tables: dict[str, pl.DataFrame], seeds: Sequence[int]
+) -> None:
+    """Replace a folder by the tables and the dataset folder of each seed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / MARKER).write_text(json.dumps(about, indent=2) + "\n")
+    files = {name: folder / f"{name}.gz" for name in tables}
+    for name, table in tables.items():
+        text = table.write_csv(separator="\t", quote_style="never")
+        with replace_file(files[name]) as file:
+            file.write_bytes(gzip.compress(text.encode(), compresslevel=6, mtime=0))
+    for seed in seeds:
+        split = ("--split", files[SPLIT], "--split-column", split_column(seed))
+        output = ("--output", folder / f"seed{seed}")
+        run_command("prepare", "--interactions", files[EVENTS], "--items", files[ITEMS], *split, *output)
+
+
+if __name__ == "__main__":
+    run(main)

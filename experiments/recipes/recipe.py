@@ -1,0 +1,114 @@
+"""A recipe: from the files of a data set to its tables."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from cllm4rec.data.readers.tables import read_events, read_items
+from experiments.recipes.originals import find_file
+from experiments.recipes.protocol_a import liked_core
+
+EVENTS, ITEMS = "interactions.tsv", "items.tsv"  # of a republished set, and of the folder that is written
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Sizes of a data set.
+
+    Attributes:
+        read: events of the file.
+        kept: events of the split.
+        users, items: with an event of the split.
+    """
+
+    read: int
+    kept: int
+    users: int
+    items: int
+
+    def __str__(self) -> str:
+        kept = f"{self.kept:,} kept of {self.users:,} users and {self.items:,} items"
+        return f"{self.read:,} events read, {kept}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the tables of a data set are made, and what is known of the result.
+
+    Attributes:
+        title: of the data set.
+        event_file, item_file: names of the published files.
+        event_columns, item_columns: columns of the tables, where the files have them.
+        published: sizes from the published files.
+        republished: sizes from the tables of the reported results.
+        hashes: `split_hash` of the seeds 0, 1, 2 from the tables of the reported results.
+        confirmed: whether the published files are known to give the same split.
+        items_optional: whether `item_file` may be missing; the items then have no titles.
+        min_rating: lowest rating that is kept, before a 5-core; None keeps all events.
+        complete_items: adds columns to the items of `item_file`.
+    """
+
+    title: str
+    event_file: str
+    item_file: str
+    event_columns: tuple[str, ...]
+    item_columns: tuple[str, ...]
+    published: Counts
+    republished: Counts
+    hashes: tuple[str, ...]
+    confirmed: bool = False
+    items_optional: bool = False
+    min_rating: float | None = None
+    complete_items: Callable[[pl.DataFrame], pl.DataFrame] | None = None
+
+    def read(self, folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Events and items of the republished tables, or of the published files, in a folder.
+
+        Raises:
+            ValueError: a file is missing or damaged, or lacks a column.
+        """
+        if is_republished(folder):
+            events, items = self._require(folder, EVENTS), self._require(folder, ITEMS)
+            return self._events(events), _select(read_items(items), ("item_id", *self.item_columns))
+        table = self._events(self._require(folder, self.event_file))
+        if self.items_optional and find_file(folder, self.item_file) is None:
+            return table, table.select("item_id", title=pl.lit("")).unique("item_id", maintain_order=True)
+        items = read_items(self._require(folder, self.item_file))
+        if self.complete_items is not None:
+            items = self.complete_items(items)
+        return table, _select(items, ("item_id", *self.item_columns))
+
+    def _require(self, folder: Path, name: str) -> Path:
+        """The file of a name in a folder."""
+        file = find_file(folder, name)
+        if file is None:
+            files = f"{self.event_file} and {self.item_file}, or republished tables"
+            raise ValueError(f"{folder}: no {name} or {name}.gz: the recipe of {self.title} reads {files}")
+        return file
+
+    def _events(self, file: Path) -> pl.DataFrame:
+        """The events of a file, with the columns that the recipe needs."""
+        events = read_events(file)
+        needed = [("position", "timestamp")] + ([("rating",)] if self.min_rating is not None else [])
+        for names in needed:
+            if not set(names) & set(events.columns):
+                raise ValueError(f"{file}: the recipe of {self.title} needs a column {' or '.join(names)}")
+        return _select(events, ("user_id", "item_id", *self.event_columns))
+
+    def kept(self, events: pl.DataFrame) -> pl.DataFrame:
+        """The events of the split."""
+        return events if self.min_rating is None else liked_core(events, self.min_rating, k=5)
+
+
+def is_republished(folder: Path) -> bool:
+    """Whether a folder holds republished tables, and not the published files."""
+    return find_file(folder, EVENTS) is not None
+
+
+def _select(table: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
+    """Those of the columns that a table has; ids and texts without tabs and line ends."""
+    ids = [pl.col(name).cast(pl.String) for name in ("user_id", "item_id") if name in table.columns]
+    selected = table.with_columns(ids).select(name for name in columns if name in table.columns)
+    return selected.with_columns(pl.col(pl.String).str.replace_all(r"[\t\r\n]+", " "))
