@@ -1,9 +1,12 @@
 """LLaRA's protocol: the next item among 20 candidates, on LLaRA's own splits; SASRec and RSLLM.
 
-    python -m experiments.candidates --data lastfm-llara --output runs/lastfm
-    python -m experiments.candidates --data ml-100k --output runs/ml-100k-llara
+    python -m experiments.candidates --data datasets/ml-100k --output runs/ml-100k-llara \
+        --split ../shared/data/ml-100k/llara_split.tsv.gz
+    python -m experiments.candidates --data ../shared/data/lastfm-llara --output runs/lastfm \
+        --split ../shared/data/lastfm-llara/heldout.tsv.gz
 
-Data: items.tsv.gz and the two tables of `TABLES` in SHARED/data/DATA.
+Data: items.tsv.gz and one of `INTERACTIONS` in DATA; LLaRA's held-out rows in SPLIT. A recipe makes the
+folder of MovieLens 100K. No recipe makes the split files, nor the sequences of LastFM: LLaRA published them.
 
 Prints a table of HitRatio@1 and ValidRatio on the test rows: means over training seeds and draws of
 candidates, with 95 % intervals over rows. OUTPUT/table.md holds it. Measured rows are not run again, and
@@ -21,17 +24,13 @@ from cllm4rec.evaluation import bootstrap_interval
 from experiments.commands import argument_parser, run_command
 from experiments.report import difference_cell, markdown_table
 
-TABLES = {  # data -> interactions, split
-    "lastfm-llara": ("train_sequences.tsv.gz", "heldout.tsv.gz"),
-    "ml-100k": ("interactions.tsv.gz", "llara_split.tsv.gz"),
-}
+INTERACTIONS = ("interactions.tsv.gz", "train_sequences.tsv.gz")
 ROWS = {  # name -> run, --by of evaluate
     "SASRec": ("sasrec", "scores"),
     "RSLLM, C_user": ("rsllm", "scores"),
     "RSLLM, likelihood of titles": ("rsllm", "likelihood"),
     "RSLLM, free generation": ("rsllm", "generation"),
 }
-PUBLISHED = {"lastfm-llara": 0.5246, "ml-100k": 0.4526}  # LLaRA with a 7B Llama
 
 
 def train(dataset: Path, parent: Path, seed: int, candidates: int, epochs: tuple[int, int]) -> None:
@@ -75,19 +74,21 @@ def summary(results: dict[str, list[pl.DataFrame]]) -> str:
 
 
 def main(
-    data: str,
-    shared: Path,
+    data: Path,
+    split: Path,
     seeds: list[int],
     draws: int,
     candidates: int,
     epochs: tuple[int, int],
     output: Path,
 ) -> None:
-    source, dataset = shared / "data" / data, output / "dataset"
-    interactions, split = (source / name for name in TABLES[data])
+    dataset = output / "dataset"
+    interactions = next((data / name for name in INTERACTIONS if (data / name).is_file()), None)
+    if interactions is None:
+        raise SystemExit(f"error: {data} has neither {' nor '.join(INTERACTIONS)}")
     output.mkdir(parents=True, exist_ok=True)
     if not dataset.is_dir():
-        tables = ("--interactions", interactions, "--items", source / "items.tsv.gz")
+        tables = ("--interactions", interactions, "--items", data / "items.tsv.gz")
         run_command("prepare", *tables, "--split", split, "--output", dataset)
     results: dict[str, list[pl.DataFrame]] = {name: [] for name in ROWS}
     for seed in seeds:
@@ -100,15 +101,13 @@ def main(
     evaluation = json.loads((output / f"seed{seeds[0]}" / "sasrec-scores.json").read_text())
     protocol = evaluation["protocol"].split("; chosen")[0]
     n_rows, shown_seeds = len(results["SASRec"][0]), ", ".join(map(str, seeds))
-    say(f"\n{data}, {n_rows} test rows, training seeds {shown_seeds}: {protocol}.")
-    say(f"Published, LLaRA with a 7B Llama: {PUBLISHED[data]:.4f}.\n\n{table}")
+    say(f"\n{data.resolve().name}, {n_rows} test rows, training seeds {shown_seeds}: {protocol}.\n\n{table}")
 
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
-    parser.add_argument(
-        "--data", default="lastfm-llara", choices=list(TABLES), help="folder under SHARED/data"
-    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of interactions and items")
+    parser.add_argument("--split", type=Path, required=True, help="table of LLaRA's held-out rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds of training")
     parser.add_argument("--draws", type=int, default=5, help="candidate sets drawn for each row")
     parser.add_argument(

@@ -1,11 +1,11 @@
 """Full ranking on a real data set: CLLM4Rec, its ablations and the baselines, under protocol A.
 
-    python -m experiments.full_ranking --data ml-100k --seeds 0 1 2 --output runs/ml-100k
+    python -m experiments.full_ranking --data datasets/ml-100k --seeds 0 1 2 --output runs/ml-100k
 
 Protocol A: `split_A` assigns each event to train, validation or test (one column a seed). Settings are
 chosen on validation events; test events are reported once.
 
-Data: interactions, items and split_A (.tsv.gz) in SHARED/data/DATA.
+Data: the dataset folders seed0, seed1, ... that `experiments.recipes` wrote to DATA.
 
 Prints a table, means over seeds: metrics, paired difference from CLLM4Rec, CPU time and peak memory.
 OUTPUT/table.md holds the table, OUTPUT/results.json every measured row. Measured rows are not run again.
@@ -95,34 +95,43 @@ def summary(output: Path, results: dict[str, Any], names: list[str], seeds: list
     return comparison_table(rows, METRICS, RANKED_BY, REFERENCE, further)
 
 
-def main(data: str, shared: Path, seeds: list[int], rows: list[str], output: Path) -> None:
-    source = shared / "data" / data
+def check_datasets(data: Path, seeds: list[int]) -> None:
+    """Refuse a folder that lacks the dataset folder of a seed."""
+    for seed in seeds:
+        if not (data / f"seed{seed}").is_dir():
+            raise SystemExit(f"error: {data} has no folder seed{seed}: experiments.recipes --seeds makes it")
+
+
+def main(data: Path, seeds: list[int], rows: list[str], output: Path) -> None:
+    check_datasets(data, seeds)
+    name_of_data = data.resolve().name
     output.mkdir(parents=True, exist_ok=True)
     results_file = output / "results.json"
-    results: dict[str, Any] = {"data": data}
+    results: dict[str, Any] = {"data": name_of_data}
     if results_file.is_file():
         results = json.loads(results_file.read_text())
-    if results["data"] != data:
+    if results["data"] != name_of_data:
         raise SystemExit(f"error: {output} holds results of {results['data']}: name another --output")
     for seed in seeds:
         parent = output / f"seed{seed}"
-        tables = ("--interactions", source / "interactions.tsv.gz", "--items", source / "items.tsv.gz")
-        split = ("--split", source / "split_A.tsv.gz", "--split-column", f"seed_{seed}")
-        run_command("prepare", *tables, *split, "--output", parent / "dataset")
         for name in rows:
             if f"{name}/{seed}" not in results:
-                results[f"{name}/{seed}"] = run_row(name, parent / "dataset", run_folder(parent, name), seed)
+                results[f"{name}/{seed}"] = run_row(
+                    name, data / f"seed{seed}", run_folder(parent, name), seed
+                )
                 write_text(results_file, json.dumps(results, indent=2) + "\n")
     table = summary(output, results, rows, seeds)
     (output / "table.md").write_text(table + "\n")
-    say(f"\n{data}, protocol A, test events, mean over seeds {', '.join(map(str, seeds))}:\n\n{table}")
+    say(
+        f"\n{name_of_data}, protocol A, test events, mean over seeds {', '.join(map(str, seeds))}:\n\n{table}"
+    )
 
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
-    parser.add_argument("--data", default="ml-100k", help="folder under SHARED/data (default: %(default)s)")
+    parser.add_argument("--data", type=Path, required=True, help="folder that a recipe wrote")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="columns of split_A, and seeds of training"
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the splits, and of training"
     )
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), help="rows of the table")
     parser.add_argument("--output", type=Path, required=True, help="folder of runs and results")

@@ -1,12 +1,12 @@
 """Next-item prediction on a real data set: RSLLM, its ablations and sequential baselines.
 
-    python -m experiments.next_item --output runs/beauty-shuffled --shuffle-ties 0
-    python -m experiments.next_item --output runs/beauty
+    python -m experiments.next_item --data datasets/beauty --output runs/beauty-shuffled --shuffle-ties 0
+    python -m experiments.next_item --data datasets/beauty --output runs/beauty
 
 Leave-last-out in time order, full ranking. Settings are chosen on validation events; test events are
 reported once.
 
-Data: interactions and items (.tsv.gz) in SHARED/data/DATA.
+Data: interactions.tsv.gz and items.tsv.gz, which `experiments.recipes` wrote to DATA.
 
 Prints a table: metrics, paired difference from RSLLM and training time; and a second one, the
 differences of users whose last two items have the same time, and of all others. OUTPUT/table.md holds both.
@@ -152,34 +152,30 @@ def day_table(output: Path, names: list[str], days: pl.DataFrame) -> str:
 
 
 def main(
-    data: str,
-    shared: Path,
+    data: Path,
     shuffle_ties: int | None,
     rows: list[str],
     seed: int,
     output: Path,
     finetuning: list[str],
 ) -> None:
-    source = shared / "data" / data
     output.mkdir(parents=True, exist_ok=True)
     ties = [] if shuffle_ties is None else ["--shuffle-ties", str(shuffle_ties)]
-    dataset = prepare(source, output / "dataset", ties)
+    dataset = prepare(data, output / "dataset", ties)
     for name in rows:
         used = dataset
         if name == SHUFFLED:
-            used = prepare(source, output / "dataset-titles-shuffled", ties, shuffle_titles=True)
+            used = prepare(data, output / "dataset-titles-shuffled", ties, shuffle_titles=True)
         run_row(name, used, output, seed, finetuning)
     tables = summary(output, dataset)
     (output / "table.md").write_text(tables + "\n")
     order = "as it comes" if not ties else f"at random among events of one day (seed {shuffle_ties})"
-    say(f"\n{data}, each user's last item, order {order}, seed {seed}:\n\n{tables}")
+    say(f"\n{data.resolve().name}, each user's last item, order {order}, seed {seed}:\n\n{tables}")
 
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
-    parser.add_argument(
-        "--data", default="amazon-beauty-p5", help="folder under SHARED/data (default: %(default)s)"
-    )
+    parser.add_argument("--data", type=Path, required=True, help="folder that a recipe wrote")
     parser.add_argument("--shuffle-ties", type=int, help="passed to prepare")
     parser.add_argument(
         "--rows", nargs="+", default=list(ROWS), choices=list(ROWS), help="rows to run, in order"

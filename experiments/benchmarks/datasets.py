@@ -5,21 +5,19 @@ import sys
 from cllm4rec.data.dataset import Dataset
 from experiments.benchmarks.results import Settings
 
-BEAUTY, MOVIELENS = DATASETS = ("amazon-beauty-p5", "srb-movielens-1m")
+BEAUTY, MOVIELENS = DATASETS = ("beauty", "ml-1m")  # folders that recipes wrote
 
 
 def read_dataset(name: str, settings: Settings) -> Dataset:
-    """Events and titles from SHARED/data/NAME, split by leave-last-out.
+    """Events and titles of a recipe's folder, split by leave-last-out.
 
     Raises:
         SystemExit: there is no such folder.
     """
-    folder = settings.shared / "data" / name
+    folder = settings.datasets / name
     if not folder.is_dir():
-        sys.exit(
-            f"error: {folder} does not exist: name the folder that holds data/ by --shared or CLLM4REC_SHARED"
-        )
-    return Dataset.from_frame(folder / "interactions.tsv.gz", folder / "items.tsv.gz", split="leave-last-out")
+        sys.exit(f"error: {folder} does not exist: make it by experiments.recipes {name}, or give --datasets")
+    return build_dataset(folder / "interactions.tsv.gz", folder / "items.tsv.gz", split="leave-last-out")
 
 
 def dataset_names(settings: Settings) -> tuple[str, ...]:

@@ -65,13 +65,13 @@ class Settings:
     Attributes:
         output: folder of the JSON files.
         short: whether sizes are reduced.
-        shared: folder that holds data/.
+        datasets: folder of the folders that recipes wrote.
         threads: of torch.
     """
 
     output: Path
     short: bool
-    shared: Path
+    datasets: Path
     threads: int
 
 
@@ -79,11 +79,14 @@ def parse_settings(description: str | None) -> Settings:
     """Settings from the command line; sets the number of torch's threads."""
     parser = argument_parser(description)
     parser.add_argument("--output", type=Path, required=True, help="folder of the JSON files")
+    parser.add_argument(
+        "--datasets", type=Path, default=Path("datasets"), help="folder of beauty and ml-1m, made by recipes"
+    )
     parser.add_argument("--short", action="store_true", help="smaller sizes")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: %(default)s)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    return Settings(arguments.output, arguments.short, arguments.shared, arguments.threads)
+    return Settings(arguments.output, arguments.short, arguments.datasets, arguments.threads)
 
 
 def report(name: str, rows: list[Row], settings: Settings) -> list[Row]:

@@ -23,8 +23,8 @@ from cllm4rec.commands.entry import run, say
 from cllm4rec.files.writing import replace_file
 from experiments.commands import argument_parser, run_command
 from experiments.recipes.originals import open_original
-from experiments.recipes.protocol_a import PAIR, ordered_events, split_column, split_hash, split_parts
-from experiments.recipes.recipe import EVENTS, ITEMS, Counts, Recipe, is_republished
+from experiments.recipes.protocol_a import PAIR, split_column, split_hash, split_parts
+from experiments.recipes.recipe import EVENTS, ITEMS, Counts, is_republished
 from experiments.recipes.sets import RECIPES
 
 MARKER = "recipe.json"  # of a folder that a recipe wrote, and may replace
@@ -55,7 +55,7 @@ def make(name: str, original: Path, output: Path, seeds: Sequence[int]) -> None:
         except ValueError as error:
             raise ValueError(str(error).replace(str(folder), str(original))) from error
         republished = is_republished(folder)
-    ordered = ordered_events(events)
+    ordered = recipe.ordered(events)
     kept = recipe.kept(ordered)
     counts = Counts(len(events), len(kept), kept["user_id"].n_unique(), kept["item_id"].n_unique())
     expected = recipe.republished if republished else recipe.published
@@ -63,29 +63,26 @@ def make(name: str, original: Path, output: Path, seeds: Sequence[int]) -> None:
         raise ValueError(f"{original} is not {recipe.title}: {counts}; expected: {expected}")
     split = kept.select(PAIR).with_columns(split_parts(kept, seed) for seed in seeds)
     hashes = {seed: split_hash(split, seed) for seed in seeds}
+    for seed, sha256 in hashes.items():
+        known = recipe.known_hash(seed)
+        if known not in (None, sha256) and (republished or recipe.confirmed):
+            reason = "its rows are not those of the data set, or in another order"
+            raise ValueError(
+                f"{original}: split of seed {seed}: SHA-256 {sha256}; expected: {known}: {reason}"
+            )
     say(f"{recipe.title}, {'republished tables' if republished else 'published files'}: {counts}")
     for seed, sha256 in hashes.items():
-        status = compare_hash(recipe, republished, seed, sha256)
-        say(f"split of seed {seed}: SHA-256 {sha256}{status}")
+        say(f"split of seed {seed}: SHA-256 {sha256}{draw(sha256, recipe.known_hash(seed))}")
     about = {"set": name, "republished": republished, "counts": asdict(counts), "split_sha256": hashes}
     items = items.filter(pl.col("item_id").is_in(ordered["item_id"].unique().implode()))
     write_folder(output, about, {EVENTS: ordered, ITEMS: items, SPLIT: split}, seeds)
 
 
-def compare_hash(recipe: Recipe, republished: bool, seed: int, sha256: str) -> str:
-    """What the hash of a split says, as a clause; "" if the recipe does not list the seed.
-
-    Raises:
-        ValueError: it differs from a hash that is known.
-    """
-    if seed not in range(len(recipe.hashes)):
+def draw(sha256: str, known: str | None) -> str:
+    """Whether a split is that of the reported results, as a clause; "" if its hash is not listed."""
+    if known is None:
         return ""
-    if sha256 == recipe.hashes[seed]:
-        return ", the split of the reported results"
-    if republished or recipe.confirmed:
-        reason = f"the split of seed {seed} has SHA-256 {sha256}, expected {recipe.hashes[seed]}"
-        raise ValueError(f"{reason}: the rows of the file are not those of {recipe.title}, or not in its order")
-    return ", another draw than the split of the reported results"
+    return f", {'the' if sha256 == known else 'another draw than the'} split of the reported results"
 
 
 def check_output(folder: Path) -> None:

@@ -36,7 +36,14 @@ def open_original(path: Path, names: Sequence[str]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as temporary:
         try:
             _unpack(path, names, Path(temporary))
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            OSError,
+            EOFError,
+            RuntimeError,
+            NotImplementedError,
+        ) as error:
             raise ValueError(f"{path}: cannot be unpacked: {error_line(error)}") from error
         yield Path(temporary)
 
@@ -59,4 +66,6 @@ def _unpack(path: Path, names: Sequence[str], folder: Path) -> None:
 
 def find_file(folder: Path, name: str) -> Path | None:
     """The file of a name in a folder, plain or as gzip; None if there is none."""
-    return next((folder / (name + suffix) for suffix in SUFFIXES if (folder / (name + suffix)).is_file()), None)
+    return next(
+        (folder / (name + suffix) for suffix in SUFFIXES if (folder / (name + suffix)).is_file()), None
+    )

@@ -8,7 +8,7 @@ import polars as pl
 
 from cllm4rec.data.readers.tables import read_events, read_items
 from experiments.recipes.originals import find_file
-from experiments.recipes.protocol_a import liked_core
+from experiments.recipes.protocol_a import liked_core, ordered_events
 
 EVENTS, ITEMS = "interactions.tsv", "items.tsv"  # of a republished set, and of the folder that is written
 
@@ -40,7 +40,8 @@ class Recipe:
     Attributes:
         title: of the data set.
         event_file, item_file: names of the published files.
-        event_columns, item_columns: columns of the tables, where the files have them.
+        event_columns, item_columns: columns of the tables, where the files have them. A `position` that the
+            file lacks is the rank of the event within its user.
         published: sizes from the published files.
         republished: sizes from the tables of the reported results.
         hashes: `split_hash` of the seeds 0, 1, 2 from the tables of the reported results.
@@ -70,15 +71,16 @@ class Recipe:
             ValueError: a file is missing or damaged, or lacks a column.
         """
         if is_republished(folder):
-            events, items = self._require(folder, EVENTS), self._require(folder, ITEMS)
-            return self._events(events), _select(read_items(items), ("item_id", *self.item_columns))
-        table = self._events(self._require(folder, self.event_file))
+            event_file, item_file = self._require(folder, EVENTS), self._require(folder, ITEMS)
+            return self._events(event_file), self._items(item_file)
+        events = self._events(self._require(folder, self.event_file))
         if self.items_optional and find_file(folder, self.item_file) is None:
-            return table, table.select("item_id", title=pl.lit("")).unique("item_id", maintain_order=True)
-        items = read_items(self._require(folder, self.item_file))
-        if self.complete_items is not None:
-            items = self.complete_items(items)
-        return table, _select(items, ("item_id", *self.item_columns))
+            return events, events.select("item_id", title=pl.lit("")).unique("item_id", maintain_order=True)
+        return events, self._items(self._require(folder, self.item_file), self.complete_items)
+
+    def known_hash(self, seed: int) -> str | None:
+        """`split_hash` of a seed in the reported results; None if it is not listed."""
+        return self.hashes[seed] if 0 <= seed < len(self.hashes) else None
 
     def _require(self, folder: Path, name: str) -> Path:
         """The file of a name in a folder."""
@@ -96,6 +98,21 @@ class Recipe:
             if not set(names) & set(events.columns):
                 raise ValueError(f"{file}: the recipe of {self.title} needs a column {' or '.join(names)}")
         return _select(events, ("user_id", "item_id", *self.event_columns))
+
+    def _items(
+        self, file: Path, complete: Callable[[pl.DataFrame], pl.DataFrame] | None = None
+    ) -> pl.DataFrame:
+        """The items of a file."""
+        items = read_items(file)
+        return _select(items if complete is None else complete(items), ("item_id", *self.item_columns))
+
+    def ordered(self, events: pl.DataFrame) -> pl.DataFrame:
+        """The events in the order of protocol A, without repeats."""
+        ordered = ordered_events(events)
+        if "position" in self.event_columns and "position" not in events.columns:
+            rank = pl.int_range(pl.len(), dtype=pl.Int64).over("user_id")
+            return ordered.with_columns(position=rank)
+        return ordered
 
     def kept(self, events: pl.DataFrame) -> pl.DataFrame:
         """The events of the split."""
