@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+import polars.selectors as cs
 
 from cllm4rec.data.readers.tables import read_events, read_items
 from experiments.recipes.originals import find_file
@@ -125,7 +126,7 @@ def is_republished(folder: Path) -> bool:
 
 
 def _select(table: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
-    """Those of the columns that a table has; ids and texts without tabs and line ends."""
-    ids = [pl.col(name).cast(pl.String) for name in ("user_id", "item_id") if name in table.columns]
-    selected = table.with_columns(ids).select(name for name in columns if name in table.columns)
-    return selected.with_columns(pl.col(pl.String).str.replace_all(r"[\t\r\n]+", " "))
+    """Those of the columns that a table has; ids are text, and texts have single spaces."""
+    ids = cs.by_name("user_id", "item_id", require_all=False)
+    selected = table.select(name for name in columns if name in table.columns)
+    return selected.with_columns(ids.cast(pl.String), (cs.string() - ids).str.replace_all(r"\s+", " "))
