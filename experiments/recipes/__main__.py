@@ -12,6 +12,7 @@ in one line and writes nothing.
 
 import gzip
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -29,6 +30,7 @@ from experiments.recipes.sets import RECIPES
 
 MARKER = "recipe.json"  # of a folder that a recipe wrote, and may replace
 SPLIT = "split_A.tsv"
+WRITTEN = re.compile(r"recipe\.json|(interactions|items|split_A)\.tsv\.gz|seed\d+|\..*")  # or hidden
 
 
 def main(argv: Sequence[str]) -> None:
@@ -89,10 +91,15 @@ def check_output(folder: Path) -> None:
     """Refuse an output folder that holds something else.
 
     Raises:
-        ValueError: the folder is not empty, and no recipe wrote it.
+        ValueError: it is neither new, nor empty, nor a folder that a recipe wrote, without other files.
     """
-    if folder.exists() and not (folder / MARKER).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} holds something that no recipe wrote: name another --output")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: name another --output")
+    names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    if MARKER in names:
+        names = [name for name in names if not WRITTEN.fullmatch(name)]
+    if names:
+        raise ValueError(f"{folder} holds {names[0]}, which no recipe wrote: name another --output")
 
 
 def write_folder(

@@ -143,10 +143,16 @@ def test_a_republished_table_without_ratings(folder: Path) -> None:
 def test_folders_of_others_are_left_alone(folder: Path) -> None:
     output = folder / "made"
     output.mkdir()
-    (output / "thesis.txt").write_text("all of it")
-    with pytest.raises(ValueError, match="something that no recipe wrote"):
+    for name in ("thesis.txt", "recipe.json"):
+        (output / name).write_text("all of it")
+        with pytest.raises(ValueError, match="holds thesis.txt, which no recipe wrote"):
+            main(["ml-100k", "--original", str(folder), "--output", str(output)])
+        assert (output / "thesis.txt").read_text() == "all of it"
+    (output / "interactions.tsv.gz").write_text("all of it")
+    for name in ("thesis.txt", "recipe.json"):
+        (output / name).unlink()
+    with pytest.raises(ValueError, match="holds interactions.tsv.gz, which no recipe wrote"):
         main(["ml-100k", "--original", str(folder), "--output", str(output)])
-    assert (output / "thesis.txt").read_text() == "all of it"
 
 
 def test_the_command_ends_in_one_line(folder: Path) -> None:
