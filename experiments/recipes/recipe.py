@@ -47,7 +47,7 @@ class Recipe:
         republished: sizes from the tables of the reported results.
         hashes: `split_hash` of the seeds 0, 1, 2 from the tables of the reported results.
         confirmed: whether the published files are known to give the same split.
-        items_optional: whether `item_file` may be missing; the items then have no titles.
+        items_optional: whether `item_file` may be missing; the texts of items are then empty.
         min_rating: lowest rating that is kept, before a 5-core; None keeps all events.
         complete_items: adds columns to the items of `item_file`.
     """
@@ -76,7 +76,8 @@ class Recipe:
             return self._events(event_file), self._items(item_file)
         events = self._events(self._require(folder, self.event_file))
         if self.items_optional and find_file(folder, self.item_file) is None:
-            return events, events.select("item_id", title=pl.lit("")).unique("item_id", maintain_order=True)
+            empty = [pl.lit("").alias(name) for name in self.item_columns]
+            return events, events.select("item_id", *empty).unique("item_id", maintain_order=True)
         return events, self._items(self._require(folder, self.item_file), self.complete_items)
 
     def known_hash(self, seed: int) -> str | None:

@@ -64,7 +64,7 @@ RECIPES = {
         event_file="reviews_Musical_Instruments_5.json",
         item_file="meta_Musical_Instruments.json",
         event_columns=("rating", "timestamp", "review_text"),
-        item_columns=("title",),
+        item_columns=("title", "description"),
         published=Counts(read=10_261, kept=10_261, users=1_429, items=900),
         republished=Counts(read=10_261, kept=10_261, users=1_429, items=900),
         hashes=(

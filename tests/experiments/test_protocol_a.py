@@ -5,7 +5,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from cllm4rec.data.readers.tables import read_events, read_items
 from experiments.recipes.protocol_a import PAIR, ordered_events, split_hash, split_parts
+from experiments.recipes.recipe import EVENTS, ITEMS
 from experiments.recipes.sets import RECIPES
 
 SHARED_FOLDERS = {
@@ -27,7 +29,13 @@ DATASETS = Path(__file__).parents[2] / "datasets"
 def test_the_split_files_of_the_shared_sets(shared: Path, name: str) -> None:
     """Every column equals that of split_A; the first three have the hashes of the recipe."""
     recipe, folder = RECIPES[name], shared / "data" / SHARED_FOLDERS[name]
-    events, _ = recipe.read(folder)
+    events, items = recipe.read(folder)
+    for table, whole in (
+        (events, read_events(folder / f"{EVENTS}.gz")),
+        (items, read_items(folder / f"{ITEMS}.gz")),
+    ):
+        assert set(table.columns) == set(whole.columns), "all that `prepare` reads is kept"
+        assert table.equals(whole.select(table.columns))
     kept = recipe.kept(recipe.ordered(events))
     expected = pl.read_csv(folder / "split_A.tsv.gz", separator="\t", quote_char=None, infer_schema=False)
     seeds = range(len(expected.columns) - 2)

@@ -138,7 +138,7 @@ def test_musical_instruments_have_reviews_and_no_titles_without_metadata(
     main(["musical", "--original", str(tmp_path), "--output", str(output), "--seeds", "0"])
     assert_split(output, 0, split_by_hand(events, 0))
     assert table(output / "interactions.tsv.gz")["review_text"][0] == 'A100 says "good": of B3'
-    assert table(output / "items.tsv.gz").rows() == [(f"B{item}", "") for item in range(1, 6)]
+    assert table(output / "items.tsv.gz").rows() == [(f"B{item}", "", "") for item in range(1, 6)]
 
 
 def test_tables_that_a_recipe_wrote_give_the_same_folder(tmp_path: Path, expect: Expect) -> None:
