@@ -81,7 +81,8 @@ def words_of(sentence: str) -> list[tuple[str, tuple[str, str]]]:
 def draw() -> ET.Element:
     """The whole picture."""
     titles = dict(pl.read_csv(BOOKSHOP / "items.csv").select("item_id", "title").iter_rows())
-    read = pl.read_csv(BOOKSHOP / "events.csv").filter(user_id=READER)["item_id"].to_list()
+    events = pl.read_csv(BOOKSHOP / "events.csv")
+    read = events.filter(user_id=READER)["item_id"].to_list()
     size = {"width": f"{WIDTH}", "height": f"{HEIGHT}", "viewBox": f"0 0 {WIDTH} {HEIGHT}"}
     picture = ET.Element("svg", {"xmlns": "http://www.w3.org/2000/svg", **size, "role": "img"})
     ET.SubElement(picture, "title").text = "A history as a prompt, the language model, and its list"
@@ -92,7 +93,7 @@ def draw() -> ET.Element:
     ET.SubElement(marker, "path", {"d": "M0,0 L8,4 L0,8 z", "fill": LINE})
     box(picture, 0.5, 0.5, WIDTH - 1, HEIGHT - 1, BACKGROUND, "#d1d9e0")
     draw_prompts(picture, titles, read)
-    draw_model(picture)
+    draw_model(picture, events["user_id"].n_unique(), len(titles))
     draw_list(picture, titles, read)
     ET.indent(picture)
     return picture
@@ -108,7 +109,7 @@ def draw_prompts(picture: ET.Element, titles: dict[str, str], read: list[str]) -
     tokens(picture, MARGIN, 78, title)
 
 
-def draw_model(picture: ET.Element) -> None:
+def draw_model(picture: ET.Element, n_users: int, n_items: int) -> None:
     """The vocabulary and the language model."""
     left, top, width = MARGIN, 162, 190
     arrow(picture, (left + width / 2, 106), (left + width / 2, top - 28))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.readme import difference, examples
+from tests.support.readme import difference, examples, program
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -49,33 +49,60 @@ def test_what_may_not_differ_from_the_readme(shown: str, printed: str) -> None:
     assert difference(shown, printed) is not None
 
 
-@pytest.mark.slow
-def test_the_commands_and_the_python_print_what_the_readme_shows(tmp_path: Path) -> None:
+def test_the_picture_has_the_reader_and_the_list_of_the_readme() -> None:
+    from experiments.prompt_figure import LIST, READER
+
+    assert f"--users {READER} " in README
+    rows = [line.split()[1:4] for line in README.splitlines() if line.startswith(READER)]
+    assert [(item, rank) for item, rank, _ in rows] == [(item, str(n)) for n, item in enumerate(LIST, 1)]
+    scores = [float(score) for *_, score in rows]
+    assert scores == pytest.approx(list(LIST.values()), abs=0.01)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the bookshop, and with the script `cllm4rec` of an installation."""
     shutil.copytree(ROOT / "datasets" / "bookshop", tmp_path / "datasets" / "bookshop")
-    script = tmp_path / "bin" / "cllm4rec"  # as an installation has it
+    script = tmp_path / "bin" / "cllm4rec"
     script.parent.mkdir()
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cllm4rec "$@"\n')
     script.chmod(0o755)
+    return tmp_path
+
+
+def output(folder: Path, *command: str) -> str:
+    """What a command prints in the folder, errors included."""
     environment = {
         **os.environ,
-        "PATH": f"{script.parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": "1",
     }
-    programs = {"shell": ["bash", "-e", "-c"], "python": [sys.executable, "-c"]}
+    ended = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        cwd=folder,
+        env=environment,
+        timeout=300,
+        check=False,
+    )
+    assert ended.returncode == 0, f"{command}\n{ended.stdout}"
+    return ended.stdout
+
+
+@pytest.mark.slow
+def test_the_commands_and_the_python_print_what_the_readme_shows(folder: Path) -> None:
+    programs = {"shell": ["bash", "-c"], "python": [sys.executable, "-c"]}
     assert {example.language for example in examples(README)} == set(programs)
     for example in examples(README):
-        ended = subprocess.run(
-            [*programs[example.language], example.source],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=tmp_path,
-            env=environment,
-            timeout=300,
-            check=False,
-        )
-        assert ended.returncode == 0, f"{example.source}\n{ended.stdout}"
-        differs = difference(example.shown, ended.stdout)
+        printed = output(folder, *programs[example.language], example.source)
+        differs = difference(example.shown, printed)
         assert differs is None, f"{example.source}\n{differs}"
+
+
+@pytest.mark.slow
+def test_the_page_on_python_runs(folder: Path) -> None:
+    output(folder, sys.executable, "-c", program((ROOT / "docs" / "python.md").read_text()))

@@ -48,6 +48,11 @@ def examples(page: str) -> list[Example]:
     return found
 
 
+def program(page: str) -> str:
+    """The Python blocks of a page as one program."""
+    return "\n".join(re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE))
+
+
 def difference(shown: str, printed: str) -> str | None:
     """What differs between the text of a page and the printed one; None if nothing does."""
     match = re.fullmatch(_pattern(shown), printed)
