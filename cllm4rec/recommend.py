@@ -107,7 +107,7 @@ def _write_shares(request: Request) -> None:
     """
     from accelerate.utils import broadcast_object_list
 
-    from cllm4rec.training.device import make_accelerator
+    from cllm4rec.training.device import make_accelerator, wait_for_everyone
 
     output, users = Path(request.options.output or ""), request.users
     if output.suffix != ".parquet":
@@ -127,7 +127,7 @@ def _write_shares(request: Request) -> None:
         (folder,) = broadcast_object_list([str(new)])
         table = _table(request, share)
         table.write_parquet(Path(folder) / f"part-{process:05d}.parquet")
-        accelerator.wait_for_everyone()
+        wait_for_everyone(accelerator)
     log.info("file %d of %d: %s -> %s", process + 1, n_processes, _sizes(table, share), output)
 
 

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # what is equal to the bit on a CPU is not on a GPU
 SHARED = Path(os.environ.get("CLLM4REC_SHARED", Path(__file__).parents[2] / "shared"))
 LOADERS = (
     (AutoConfig, "from_pretrained"),

@@ -16,7 +16,7 @@ from cllm4rec.models.config import SystemConfig
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.one_stage import OneStageRecommender
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.device import make_accelerator
+from cllm4rec.training.device import make_accelerator, wait_for_everyone
 from cllm4rec.training.run_description import StageSettings
 from cllm4rec.training.run_folder import RunFolder
 
@@ -94,10 +94,10 @@ def train(stage: FirstStage) -> None:
 def _new_run(stage: FirstStage, accelerator: Accelerator) -> RunFolder:
     """Create the run folder on the main process; the others wait for it."""
     RunFolder.check_new(stage.output)
-    accelerator.wait_for_everyone()
+    wait_for_everyone(accelerator)
     if accelerator.is_main_process:
         stage.create_run()
-    accelerator.wait_for_everyone()
+    wait_for_everyone(accelerator)
     return RunFolder(stage.output)
 
 

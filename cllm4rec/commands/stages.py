@@ -16,7 +16,7 @@ from cllm4rec.files.folders import check_folder
 from cllm4rec.messages import counted
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.device import default_precision
+from cllm4rec.training.device import default_precision, wait_for_everyone
 from cllm4rec.training.hooks import Hooks
 from cllm4rec.training.records import EpochRecord
 from cllm4rec.training.resume import Conditions, Progress, ResumeFile, Stopped
@@ -197,7 +197,7 @@ def run_stage(
     conditions = Conditions(settings.system, settings.training, precision)
     resume_file, request = folder.resume_file(stage, conditions), StopRequest()
     progress = _progress(resume_file, precision)
-    accelerator.wait_for_everyone()
+    wait_for_everyone(accelerator)
     resumed = resume_file.path.is_file()
     hooks = Hooks(should_stop=request)
     if main:
@@ -216,6 +216,6 @@ def run_stage(
         if main:
             records.refused(resume_file)
         raise
-    accelerator.wait_for_everyone()
+    wait_for_everyone(accelerator)
     if main:
         records.end(resumed)

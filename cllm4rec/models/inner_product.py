@@ -11,11 +11,13 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.base import Recommender
 
 SCORES_AT_ONCE = 1 << 21  # numbers of a block of scores: 8 MiB, which stays in the cache
+SCORES_AT_ONCE_ON_GPU = 1 << 26  # 256 MiB: a GPU waits for the next small block
 
 
 def score_blocks(states: Tensor, items: Tensor) -> Iterator[tuple[int, Tensor]]:
     """Inner products of states (B, d) and items (n_items, d): first item and scores (B, W) of each block."""
-    width = max(1, SCORES_AT_ONCE // max(1, len(states)))
+    at_once = SCORES_AT_ONCE_ON_GPU if states.is_cuda else SCORES_AT_ONCE
+    width = max(1, at_once // max(1, len(states)))
     for first in range(0, len(items), width):
         yield first, states @ items[first : first + width].T
 

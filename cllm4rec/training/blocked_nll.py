@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 LOGITS_AT_ONCE = 1 << 21  # of a block: 8 MiB in float32
+LOGITS_AT_ONCE_ON_GPU = 1 << 26  # 256 MiB: a GPU waits for the next small block
 FEWEST_ROWS = 64  # of a block of rows: with fewer, reading all classes takes longer than using them
 
 Gradients = list[Tensor | None]  # of the states (R, d) and of the classes (C, d); None if not needed
@@ -97,7 +98,7 @@ class BlockedNLL(torch.autograd.Function):
             ClassIndices(excluded_rows, excluded),
             ClassIndices(target_rows, targets),
         )
-        rows_fit = LOGITS_AT_ONCE // n_classes >= min(n_rows, FEWEST_ROWS)
+        rows_fit = _logits_at_once(states) // n_classes >= min(n_rows, FEWEST_ROWS)
         normalisers, target_logits = (_over_rows if rows_fit else _over_classes)(inputs, gradients)
         extra_gradient = (extra - normalisers[:, None]).exp() * weights[:, None] if needs_extra else None
         ctx.save_for_backward(*gradients, extra_gradient)
@@ -119,7 +120,7 @@ def _over_rows(inputs: _Inputs, gradients: Gradients) -> tuple[Tensor, Tensor]:
     """Normalisers (R,) and the sum of the targets' logits, by blocks of rows. Gradients are added."""
     states, classes = inputs.states, inputs.classes.to(inputs.states.dtype)
     normalisers, target_logits = torch.empty_like(inputs.extra), states.new_zeros((), dtype=torch.float64)
-    for rows in _slices(len(states), max(1, LOGITS_AT_ONCE // len(classes))):
+    for rows in _slices(len(states), max(1, _logits_at_once(states) // len(classes))):
         logits = (states[rows] @ classes.T).float()  # (rows, C)
         targets = inputs.targets.within(logits, rows.start, 0)
         target_logits += logits[targets].sum(dtype=torch.float64)
@@ -136,7 +137,7 @@ def _over_classes(inputs: _Inputs, gradients: Gradients) -> tuple[Tensor, Tensor
     """The same by blocks of classes, in two passes: a gradient needs the normaliser over all classes."""
     states, weights, dtype = inputs.states, inputs.weights, inputs.states.dtype
     normalisers, target_logits = inputs.extra, states.new_zeros((), dtype=torch.float64)
-    blocks = _slices(len(inputs.classes), max(1, LOGITS_AT_ONCE // len(states)))
+    blocks = _slices(len(inputs.classes), max(1, _logits_at_once(states) // len(states)))
     for block in blocks:
         logits = (states @ inputs.classes[block].to(dtype).T).float()  # (R, block)
         target_logits += logits[inputs.targets.within(logits, 0, block.start)].sum(dtype=torch.float64)
@@ -151,6 +152,11 @@ def _over_classes(inputs: _Inputs, gradients: Gradients) -> tuple[Tensor, Tensor
         slope = _slope(logits, normalisers, weights, targets, dtype)
         _add_gradients(gradients, slope, states, classes, slice(0, len(states)), block)
     return normalisers, target_logits
+
+
+def _logits_at_once(states: Tensor) -> int:
+    """Logits of a block on the device of the states."""
+    return LOGITS_AT_ONCE_ON_GPU if states.is_cuda else LOGITS_AT_ONCE
 
 
 def _any_needed(gradients: Gradients) -> bool:

@@ -27,13 +27,15 @@ def default_precision() -> str:
 def make_accelerator() -> Accelerator:
     """An Accelerator as its launcher configured it; without a launcher, in `default_precision`.
 
-    Freed memory stays with the process from now on, see `keep_freed_memory`.
+    For the whole process from now on, freed memory is kept (see `keep_freed_memory`), and attention on a GPU
+    does not use cuDNN. cuDNN plans anew for every shape of a batch, which takes longer than a step.
 
     Raises:
         ValueError: it is configured to shard the weights (FSDP), which the loop can neither validate nor
             save, or for a precision other than no and bf16.
     """
     keep_freed_memory()
+    torch.backends.cuda.enable_cudnn_sdp(False)
     # objectives alternate, and each leaves the tables of the others unused
     alternating = DistributedDataParallelKwargs(find_unused_parameters=True)
     precision = None if "ACCELERATE_MIXED_PRECISION" in os.environ else default_precision()
@@ -51,3 +53,12 @@ def make_accelerator() -> Accelerator:
             f"{' or '.join(PRECISIONS)}"
         )
     return accelerator
+
+
+def wait_for_everyone(accelerator: Accelerator) -> None:
+    """Wait until all processes have called this.
+
+    Accelerate's own function addresses a GPU for each process, also where processes run on CPUs. It fails if
+    there are fewer GPUs than processes.
+    """
+    accelerator.reduce(torch.zeros(1, device=accelerator.device)).item()

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from cllm4rec.data.randomness import mix
 from cllm4rec.training.batching import MicroBatches, micro_batches, n_steps
 from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.device import wait_for_everyone
 from cllm4rec.training.hooks import NO_HOOKS, Hooks
 from cllm4rec.training.objective import Objective, warmup_epochs
 from cllm4rec.training.optimizer import Optimizer
@@ -111,7 +112,7 @@ class TrainingRun:
         if resume_file is not None:
             self.progress, self.best_weights, moments = resume_file.restore(self.weights)
             self._load_moments(resume_file, moments)
-        accelerator.wait_for_everyone()  # before the main process replaces the file that the others read
+        wait_for_everyone(accelerator)  # before the main process replaces the file that the others read
         now = time.monotonic()
         self.began, self.epoch_began, self.saved = now - self.progress.seconds, now, now
         self.meter = Meter(net, self.progress.totals, accelerator)
@@ -201,6 +202,8 @@ class TrainingRun:
 
     def _sums(self, *values: float) -> list[float]:
         """Sums of values over the processes."""
+        if self.accelerator.num_processes == 1:  # do not wait for a GPU
+            return [float(value) for value in values]
         numbers = torch.tensor(values, device=self.accelerator.device, dtype=torch.float64)
         return [float(total) for total in self.accelerator.reduce(numbers).tolist()]
 

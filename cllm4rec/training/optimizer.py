@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, pad_across_processes
+from accelerate.utils import DistributedType, broadcast, pad_across_processes
 from torch import Tensor, nn
 
 from cllm4rec.training.row_adam import EmbeddingTable, RowAdam, coalesced
@@ -31,7 +31,7 @@ class Optimizer:
             if isinstance(module, EmbeddingTable) and module.sparse and module.weight.requires_grad
         }
         self._row_gradients: dict[str, list[Tensor]] = {name: [] for name in self.row_adams}
-        if accelerator.num_processes > 1:
+        if accelerator.distributed_type != DistributedType.NO:  # a launcher may start one process
             self._exclude_tables_from_ddp()
         sparse = {id(adam.table.weight) for adam in self.row_adams.values()}
         groups = [

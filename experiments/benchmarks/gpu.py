@@ -98,7 +98,8 @@ def training(
         seconds: dict[str, float] = {}
         for form in ("eager", "compiled"):
             if form == "compiled":
-                net.backbone.model.base_model.compile(dynamic=True)
+                for block in net.backbone.model.base_model.h:  # alike, so that they are compiled once
+                    block.compile(dynamic=True)
             function = synchronised(partial(loop_steps, run, objective, steps))
             seconds |= side_by_side({form: function}, 3)
         flops = needed_flops(net, objective, steps)

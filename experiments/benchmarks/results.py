@@ -111,6 +111,7 @@ def machine(threads: int) -> dict[str, Any]:
     return {
         "processor": model[1] if model else platform.processor(),
         "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "load": os.getloadavg()[0],
         "threads": threads,
         "threads of Polars": polars.thread_pool_size(),

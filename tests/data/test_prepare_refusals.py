@@ -56,7 +56,7 @@ def refused_by_prepare(events: Path, *flags: object) -> str:
         ("e.csv", "user_id,item_id\n", "a header and no rows"),
         ("e.csv", bytes(range(256)) * 40, "e.csv"),
         ("e.tsv", b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "e.tsv"),
-        ("e.csv", gzip.compress(EVENTS_CSV.encode()), GZIP_REFUSAL),
+        ("e.csv", gzip.compress(EVENTS_CSV.encode(), mtime=0), GZIP_REFUSAL),
         ("e.csv", EVENTS_CSV.encode("utf-16-le"), UTF_16_REFUSAL),
         ("e.csv.gz", None, "cannot be read as csv: Not a gzipped file"),
         ("e.jsonl.gz", None, "cannot be read as jsonl: Not a gzipped file"),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from cllm4rec.data.dataset import Dataset
@@ -139,11 +140,15 @@ def test_two_processes_that_read_other_rows_keep_the_same_table() -> None:
     torch.testing.assert_close(shared[0].weight, alone.weight, rtol=0, atol=1e-6)
 
 
-def test_tables_of_several_processes_start_as_that_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Initial tables computed on different processors may differ by rounding."""
+@pytest.mark.parametrize("n_processes", [1, 2])
+def test_tables_of_launched_processes_start_as_that_of_the_first(
+    n_processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Initial tables computed on different processors may differ by rounding. A launcher may start one."""
     table, first = table_of(torch.zeros(N_ROWS, WIDTH)), torch.randn(N_ROWS, WIDTH)
     monkeypatch.setattr("cllm4rec.training.optimizer.broadcast", lambda weights: weights.copy_(first))
-    Optimizer(TableNet(table), SimpleNamespace(num_processes=2))
+    launched = SimpleNamespace(distributed_type=DistributedType.MULTI_CPU, num_processes=n_processes)
+    Optimizer(TableNet(table), launched)
     assert torch.equal(table.weight, first)
 
 
