@@ -14,7 +14,6 @@ from cllm4rec.models import load, system_class, system_config
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.config import SystemConfig
 from cllm4rec.models.neural import NeuralRecommender
-from cllm4rec.models.one_stage import OneStageRecommender
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.device import make_accelerator, wait_for_everyone
 from cllm4rec.training.run_description import StageSettings
@@ -55,6 +54,8 @@ class FirstStage:
         """The system before training."""
         model = system_class(self.system)(self.config)
         model.moved = self.moved
+        if isinstance(model, NeuralRecommender):
+            model.is_base = self.is_base
         return model
 
     def create_run(self) -> RunFolder:
@@ -80,15 +81,14 @@ def train(stage: FirstStage) -> None:
     model = stage.model()
     if isinstance(model, NeuralRecommender):
         _train_network(model, stage)
-    elif isinstance(model, OneStageRecommender):
-        dataset = stage.dataset
-        model.check(dataset.validation)
-        folder = RunFolder.open(stage.output) if stage.resumed else stage.create_run()
-        model.fit(dataset.train, dataset.validation, report=log.info, seen=dataset.seen)
-        folder.begin_stage("pretrain", StageSettings(asdict(model.config)))
-        model.save(folder.path / "pretrain")
-        folder.end_stage("pretrain")
-        log.info("the run is in %s", stage.output)
+        return
+    model.check(stage.dataset)
+    folder = RunFolder.open(stage.output) if stage.resumed else stage.create_run()
+    model.fit(stage.dataset)
+    folder.begin_stage("pretrain", StageSettings(asdict(model.config)))
+    model.save(folder.path / "pretrain")
+    folder.end_stage("pretrain")
+    log.info("the run is in %s", stage.output)
 
 
 def _new_run(stage: FirstStage, accelerator: Accelerator) -> RunFolder:
@@ -116,14 +116,13 @@ def _train_network(model: NeuralRecommender, stage: FirstStage) -> None:
         folder,
         accelerator,
         stage.how_to_resume,
-        title=f"{stage.system} pretrain" if stage.is_base else "pretrain",
     )
 
 
 def _check(model: NeuralRecommender, stage: FirstStage) -> None:
     """Refuse what cannot be trained; for a resumed run, name the SHA-256 of its backbone's weights."""
     try:
-        model.check(stage.dataset.train)
+        model.check(stage.dataset)
     except ValueError as error:
         saved = RunFolder(stage.output).resume_file("pretrain").describe() if stage.resumed else None
         if saved is None or saved.conditions.built_from.backbone is None:
@@ -145,12 +144,12 @@ def train_first(system: str, dependent: FirstStage) -> Recommender:
     """
     output, config_class = dependent.output / system, system_config(system)
     assert dependent.training is not None
-    seed, max_minutes = dependent.training.seed, dependent.training.max_minutes
+    seed = dependent.training.seed
     stage = replace(
         dependent,
         system=system,
         config=config_class(),
-        training=replace(config_class.training["pretrain"], seed=seed, max_minutes=max_minutes),
+        training=config_class.base_training(dependent.training),
         output=output,
         preset=None,
         resumed=False,
@@ -184,7 +183,7 @@ def dry_run(stage: FirstStage) -> None:
         say(f"{model.name} is fitted in one go: there are no steps to time")
         return
     assert training is not None
-    model.check(dataset.train)
+    model.check(dataset)
     accelerator = make_accelerator()
     if model.base_system is not None:
         base_system = system_class(model.base_system)()

@@ -64,10 +64,8 @@ class _Records:
         folder: RunFolder,
         settings: StageSettings,
         epoch: int,
-        title: str,
     ) -> None:
         self.model, self.stage, self.folder, self.settings = model, stage, folder, settings
-        self.title = title
         # Weights of an earlier attempt stay until there are new ones.
         self.begun = epoch > 0
         # Whether this process wrote the whole folder.
@@ -78,7 +76,6 @@ class _Records:
 
     def on_epoch(self, record: EpochRecord) -> None:
         self.folder.record(self.stage, record)
-        log.info("%s %s", self.title, record)
 
     def on_best(self) -> None:
         if not self.begun:
@@ -102,18 +99,18 @@ class _Records:
         log.info("the run is in %s", self.folder.path)
 
 
-def _log_beginning(stage: str, dataset: Dataset, progress: Progress | None) -> None:
+def _log_beginning(title: str, dataset: Dataset, progress: Progress | None) -> None:
     if progress is not None:
-        log.info("%s resumes in epoch %d, after step %d", stage, progress.epoch, progress.step)
+        log.info("%s resumes in epoch %d, after step %d", title, progress.epoch, progress.step)
     elif not len(dataset.validation.interactions):
-        log.info("the dataset has no validation events: %s keeps the weights of its last epoch", stage)
+        log.info("the dataset has no validation events: %s keeps the weights of its last epoch", title)
 
 
 def dry_run_stage(
     model: NeuralRecommender, stage: str, dataset: Dataset, training: TrainConfig, accelerator: Accelerator
 ) -> None:
     """Print what a stage would take."""
-    estimate = model.dry_run(dataset.train, dataset.validation, training, stage, accelerator, dataset.seen)
+    estimate = model.dry_run(dataset, stage, training, accelerator)
     if accelerator.is_main_process:
         n_events = len(dataset.train.interactions)
         numbers = {"user": dataset.n_users, "item": dataset.n_items, "training event": n_events}
@@ -178,18 +175,14 @@ def run_stage(
     folder: RunFolder,
     accelerator: Accelerator,
     how_to_resume: str,
-    title: str | None = None,
 ) -> None:
     """Train a stage, or resume it after an interruption; the main process writes into the run folder.
-
-    Printed lines begin with `title`; without it, with the name of the stage.
 
     Raises:
         SystemExit: a signal stopped training, with the usual status.
         ValueError: the stage began in another precision, or training was refused.
         LostProcessError: another process has ended.
     """
-    title = title or stage
     precision, main = accelerator.mixed_precision, accelerator.is_main_process
     if precision != default_precision():
         how_to_resume = f"ACCELERATE_MIXED_PRECISION={precision} {how_to_resume}"
@@ -205,13 +198,12 @@ def run_stage(
         check_folder(folder.path / stage, "model.json")
         folder.announce(stage, settings)
         trained_with = replace(settings, n_processes=accelerator.num_processes)
-        records = _Records(model, stage, folder, trained_with, progress.epoch, title)
+        records = _Records(model, stage, folder, trained_with, progress.epoch)
         hooks = Hooks(records.on_epoch, records.on_best, request)
-        _log_beginning(title, dataset, progress if resumed else None)
-    events = (dataset.train, dataset.validation)
+        _log_beginning(model.stage_title(stage), dataset, progress if resumed else None)
     try:
         with _interruptions(request, how_to_resume, main):
-            model.fit(*events, training, stage, hooks, accelerator, resume_file, seen=dataset.seen)
+            model.fit_stage(dataset, stage, training, hooks, accelerator, resume_file)
     except ValueError:
         if main:
             records.refused(resume_file)

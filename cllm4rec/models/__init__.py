@@ -1,4 +1,4 @@
-"""The table of systems, and loading the model of a run."""
+"""The table of systems, and loading the model of a run or of a model folder."""
 
 import importlib
 import logging
@@ -81,7 +81,7 @@ def system_class(name: str) -> "type[Recommender]":
 def load_stage(
     folder: RunFolder, stage: str | None = None, backbone: str | Path | None = None, verify: bool = False
 ) -> "Recommender":
-    """The best model of a stage of a run.
+    """The best model of a stage of a run. By default it recommends to the users of the run's dataset.
 
     Args:
         folder: the run.
@@ -94,46 +94,77 @@ def load_stage(
         ValueError: the run has no frozen backbone, or the backbone in that folder differs.
     """
     name = folder.description.system
-    if backbone is not None and not issubclass(system_config(name), BackboneConfig):
-        raise ValueError(f"{name} has no backbone: leave `backbone` out")
-    moved = {} if backbone is None else {"backbone": str(backbone)}
+    moved = _moved(name, backbone)
     stage_folder = folder.stage_folder(stage)
     folder.check_stage(stage_folder.name)
-    return system_class(name).load(stage_folder, verify, moved)
+    model = system_class(name).load(stage_folder, verify, moved)
+    model.source = folder
+    return model
 
 
 def load(
-    run: str | Path | RunFolder,
-    train: "Dataset | None" = None,
+    path: str | Path | RunFolder,
+    dataset: "Dataset | None" = None,
     backbone: str | Path | None = None,
     verify: bool = False,
 ) -> "Recommender":
-    """The model of a run folder: the best epoch of its last stage.
+    """The model in a run folder (the best epoch of its last stage), or in a folder that `save` wrote.
 
     Args:
-        run: the folder, or its path.
-        train: the dataset on which the model must have been trained, if it matters.
+        path: the folder.
+        dataset: the dataset on which the model was trained; `recommend` then reads its events. By default
+            it reads those of the run's dataset, from the folder that the run names.
         backbone, verify: as in `load_stage`.
 
     Raises:
         ValueError: there is no model, or it was trained on other users, other items or another split.
     """
-    folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
-    model = load_stage(folder, backbone=backbone, verify=verify)
-    for stage in filter(folder.under_way, STAGES):
-        log.warning(
-            "%s: %s has not ended: resume it; until then its best epoch so far is used, if there is one",
-            folder.path,
-            stage,
-        )
-    if train is not None:
-        same_users = train.user_ids.ids.equals(model.user_ids.ids)
-        same_items = train.item_ids.ids.equals(model.item_ids.ids)
-        stored = train.stored_hashes
-        split_sha256 = folder.description.dataset.split_sha256
-        same_split = stored is None or stored.split_sha256 == split_sha256
+    run = path if isinstance(path, RunFolder) else RunFolder(Path(path))
+    split_sha256 = None
+    if (run.path / "run.json").is_file():
+        model = _load_run(run, backbone, verify)
+        split_sha256 = run.description.dataset.split_sha256
+    else:
+        model = _load_folder(run.path, backbone, verify)
+    if dataset is not None:
+        same_users = dataset.user_ids.ids.equals(model.user_ids.ids)
+        same_items = dataset.item_ids.ids.equals(model.item_ids.ids)
+        stored = dataset.stored_hashes
+        same_split = stored is None or split_sha256 in (None, stored.split_sha256)
         if not (same_users and same_items and same_split):
             raise ValueError(
-                f"{folder.path} was trained on other data or another split: train it on this dataset"
+                f"{run.path} was trained on other data or another split: train it on this dataset"
             )
+        model.source = dataset
     return model
+
+
+def _load_run(run: RunFolder, backbone: str | Path | None, verify: bool) -> "Recommender":
+    """The model of a run; a warning is logged if one of its stages has not ended."""
+    model = load_stage(run, backbone=backbone, verify=verify)
+    for stage in filter(run.under_way, STAGES):
+        log.warning(
+            "%s: %s has not ended: resume it; until then its best epoch so far is used, if there is one",
+            run.path,
+            stage,
+        )
+    return model
+
+
+def _load_folder(folder: Path, backbone: str | Path | None, verify: bool) -> "Recommender":
+    """The model in a folder that `save` wrote."""
+    from cllm4rec.models.storage import stored_system
+
+    name = stored_system(folder)
+    return system_class(name).load(folder, verify, _moved(name, backbone))
+
+
+def _moved(name: str, backbone: str | Path | None) -> dict[str, str]:
+    """The settings of a system that name a folder, with its new path.
+
+    Raises:
+        ValueError: the system has no backbone.
+    """
+    if backbone is not None and not issubclass(system_config(name), BackboneConfig):
+        raise ValueError(f"{name} has no backbone: leave `backbone` out")
+    return {} if backbone is None else {"backbone": str(backbone)}

@@ -42,14 +42,20 @@ class Recommender(StoredModel):
         """Names of its training stages."""
         return tuple(self.config_class.training) or ("pretrain",)
 
+    def check(self, dataset: Dataset) -> None:  # noqa: B027 - most systems can be fitted on any dataset
+        """Refuse a dataset or settings before a folder is made or a base system is trained.
+
+        Raises:
+            ValueError: the message names what is missing.
+        """
+
     @abstractmethod
-    def fit(self, train: Dataset, validation: Dataset | None = None, *, seen: Dataset | None = None) -> Self:
-        """Learn from scratch. Subclasses take further arguments.
+    def fit(self, dataset: Dataset) -> Self:
+        """Learn from scratch, in all stages.
 
         Args:
-            train: the events to learn from.
-            validation: held-out events, on which open settings and the best epoch are chosen.
-            seen: input events in validation; `train` by default.
+            dataset: its training events are learned from. Open settings and the best epoch are chosen on its
+                validation events, predicted from `seen`. Test events are not read.
         """
 
     @abstractmethod

@@ -1,6 +1,6 @@
 """Settings that all systems share: flags of the commands, and `config` in model.json. Imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from cllm4rec.files.schema import STRICT
@@ -31,6 +31,11 @@ class SystemConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+
+    @classmethod
+    def base_training(cls, dependent: TrainConfig) -> TrainConfig:
+        """Training as the base system of another: the defaults, with seed and time limit of the other."""
+        return replace(cls.training["pretrain"], seed=dependent.seed, max_minutes=dependent.max_minutes)
 
     def check_finetuning(self, config: Self) -> None:
         """Refuse settings for finetuning that differ from these, of pretraining, where they may not.

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from cllm4rec.files.schema import STRICT, Scalar
 from cllm4rec.messages import error_line
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 Shapes = Mapping[str, tuple[int, ...]]  # of the arrays in a weights file, by name
 
 

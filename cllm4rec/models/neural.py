@@ -1,7 +1,8 @@
 """Systems with a network: training in stages, the best weights, saving and loading."""
 
+import logging
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,10 @@ from cllm4rec.training.device import make_accelerator, on_gpu
 from cllm4rec.training.dry_run import DryRun, dry_run
 from cllm4rec.training.hooks import NO_HOOKS, Hooks
 from cllm4rec.training.objective import Objective
+from cllm4rec.training.records import EpochRecord
 from cllm4rec.training.resume import BuiltFrom, ResumeFile
+
+log = logging.getLogger("cllm4rec")
 
 TOKENS_AT_ONCE = 1 << 14  # padded tokens of a forward pass when scoring
 
@@ -42,32 +46,22 @@ class NeuralRecommender(InnerProductRecommender):
         net: the network; an `nn.Module` with the methods of `Net`.
         stage: the last stage that was trained or built.
         trained_base: the trained `base_system`, if the caller has one.
+        is_base: whether it is trained as the base system of another, which its log then says.
     """
 
     validated_stages: ClassVar[tuple[str, ...]] = ("pretrain", "finetune")
     net: Any
     stage: str | None = None
     trained_base: Recommender | None = None
+    is_base: bool = False
 
     @property
     def base_system(self) -> str | None:
         """Name of a system that is trained before this one, which uses its embeddings."""
         return None
 
-    def check(self, train: Dataset) -> None:  # noqa: B027 - most systems can be trained on any dataset
-        """Refuse a dataset or settings before a folder is made or a base system is trained.
-
-        Raises:
-            ValueError: the message names what is missing.
-        """
-
     def _before(  # noqa: B027 - most systems need nothing
-        self,
-        train: Dataset,
-        validation: Dataset | None,
-        seen: Dataset | None,
-        accelerator: Accelerator,
-        seed: int,
+        self, dataset: Dataset, config: TrainConfig, accelerator: Accelerator
     ) -> None:
         """Prepare what `_build` needs; the arguments are those of `build`."""
 
@@ -96,87 +90,119 @@ class NeuralRecommender(InnerProductRecommender):
         """What the network was built from; it has to match before training resumes."""
         return BuiltFrom()
 
-    def build(
-        self,
-        train: Dataset,
-        validation: Dataset | None = None,
-        seed: int = 0,
-        accelerator: Accelerator | None = None,
-        *,
-        seen: Dataset | None = None,
-    ) -> Self:
-        """Build the network with its initial weights, as the first stage of `fit` does.
+    def fit(self, dataset: Dataset, training: TrainConfig | Mapping[str, TrainConfig] | None = None) -> Self:
+        """Train all stages on the training events, each from the best weights of the one before.
+
+        The weights are those of the commands pretrain and finetune with the same settings. Bars show the
+        progress on a terminal. The logger `cllm4rec` gets a line on each epoch at level INFO, which is shown
+        after `logging.basicConfig(level=logging.INFO)`.
 
         Args:
-            train: the events to learn from; what is fitted, e.g. a tokenizer, sees no others.
-            validation: chooses the best epoch of a base system that is trained first.
-            seed: of the initial weights.
-            accelerator: device, precision and processes.
-            seen: the events that a base system is validated from; `train` if not given.
+            dataset: as in `Recommender.fit`; without validation events, each stage keeps its last weights.
+            training: how to train: settings for all stages, or stage -> settings. By default each stage has
+                those of the system, and later stages take the seed of the first.
+
+        Raises:
+            ValueError: `training` names an unknown stage; or as in `check` and `fit_stage`.
         """
+        configs = self._stage_configs(training)
+        self.check(dataset)
+        for stage, config in configs.items():
+            self.fit_stage(dataset, stage, config)
+        return self
+
+    def _stage_configs(
+        self, training: TrainConfig | Mapping[str, TrainConfig] | None
+    ) -> dict[str, TrainConfig]:
+        """How each stage is trained, by stage; the argument is that of `fit`."""
+        if isinstance(training, TrainConfig):
+            return dict.fromkeys(self.stages, training)
+        given, defaults = dict(training or {}), self.config_class.training
+        for stage in given:
+            self._check_stage(stage)
+        first, *later = self.stages
+        configs = {first: given.get(first, defaults[first])}
+        for stage in later:
+            configs[stage] = given.get(stage) or replace(defaults[stage], seed=configs[first].seed)
+        return configs
+
+    def _check_stage(self, stage: str) -> None:
+        if stage not in self.stages:
+            raise ValueError(f"stage {stage!r} is unknown: {self.name} has {', '.join(self.stages)}")
+
+    def build(
+        self, dataset: Dataset, config: TrainConfig | None = None, accelerator: Accelerator | None = None
+    ) -> Self:
+        """Build the network with its initial weights, as the first stage does.
+
+        Args:
+            dataset: what is fitted, e.g. a tokenizer, sees its training events only.
+            config: how the first stage is trained, by default that of the system. Its seed draws the weights.
+                A base system that is trained first takes its seed and time limit.
+            accelerator: device, precision and processes.
+        """
+        config = self.config_class.training[self.stages[0]] if config is None else config
         accelerator = make_accelerator() if accelerator is None else accelerator
-        self._learn_ids(train)
-        self._before(train, validation, seen, accelerator, seed)
-        self.net = self._build(train, seed).to(accelerator.device).eval()
+        self._learn_ids(dataset)
+        self._before(dataset, config, accelerator)
+        self.net = self._build(dataset.train, config.seed).to(accelerator.device).eval()
         self.stage = self.stages[0]
         return self
 
-    def fit(
+    def fit_stage(
         self,
-        train: Dataset,
-        validation: Dataset | None = None,
+        dataset: Dataset,
+        stage: str,
         config: TrainConfig | None = None,
-        stage: str = "pretrain",
         hooks: Hooks = NO_HOOKS,
         accelerator: Accelerator | None = None,
         resume_file: ResumeFile | None = None,
-        *,
-        seen: Dataset | None = None,
     ) -> Self:
         """Train one stage. The first stage builds the network, a later one trains it further.
 
         Args:
-            train: the events to learn from.
-            validation: the events that choose the best epoch; without any, the last weights are kept.
-            config: how to train; the stage's defaults if not given.
+            dataset: as in `fit`.
             stage: one of `stages`.
+            config: how to train; the system's settings of the stage if not given.
             hooks: functions called while training; their `validate` is replaced.
             accelerator: device, precision and processes.
             resume_file: where progress is saved. If the file exists, training resumes from it.
-            seen: the events that users are validated from; `train` if not given.
 
         Raises:
             Stopped: `hooks.should_stop` returned True; progress is saved.
             ValueError: there is nothing to learn from, an earlier stage is missing, or training diverged.
         """
-        config, accelerator = self._start(train, validation, config, stage, accelerator, seen)
-        held_out = self._held_out(stage, validation)
+        config, accelerator = self._start(dataset, stage, config, accelerator)
         validate = None
-        if held_out is not None:
-            validate = partial(shared_validation, self, seen or train, held_out, accelerator)
+        if self._is_validated(dataset, stage):
+            validate = partial(shared_validation, self, dataset, accelerator)
         if resume_file is not None:
             conditions = replace(resume_file.conditions, built_from=self._built_from())
             resume_file = replace(resume_file, conditions=conditions)
-        objectives, hooks = self.objectives(train, stage, config), replace(hooks, validate=validate)
+        objectives = self.objectives(dataset.train, stage, config)
+        hooks = replace(hooks, validate=validate, on_epoch=partial(self._on_epoch, stage, hooks, accelerator))
         loop.train(self.net, objectives, config, accelerator, hooks, resume_file)
         return self
 
+    def stage_title(self, stage: str) -> str:
+        """First words of the lines that are logged about a stage."""
+        return f"{self.name} {stage}" if self.is_base else stage
+
+    def _on_epoch(self, stage: str, hooks: Hooks, accelerator: Accelerator, record: EpochRecord) -> None:
+        """Hand on the record of an epoch, and log it on the main process."""
+        hooks.on_epoch(record)
+        if accelerator.is_main_process:
+            log.info("%s %s", self.stage_title(stage), record)
+
     def _start(
-        self,
-        train: Dataset,
-        validation: Dataset | None,
-        config: TrainConfig | None,
-        stage: str,
-        accelerator: Accelerator | None,
-        seen: Dataset | None,
+        self, dataset: Dataset, stage: str, config: TrainConfig | None, accelerator: Accelerator | None
     ) -> tuple[TrainConfig, Accelerator]:
         """Have a network to train on the device: a new one in the first stage."""
-        if stage not in self.stages:
-            raise ValueError(f"stage {stage!r} is unknown: {self.name} has {', '.join(self.stages)}")
+        self._check_stage(stage)
         config = self.config_class.training[stage] if config is None else config
         accelerator = make_accelerator() if accelerator is None else accelerator
         if stage == self.stages[0]:
-            self.build(train, validation, config.seed, accelerator, seen=seen)
+            self.build(dataset, config, accelerator)
         elif self.stage is None:
             first = self.stages[0]
             raise ValueError(f"there is no network that {stage} could train further: fit {first} first")
@@ -184,28 +210,17 @@ class NeuralRecommender(InnerProductRecommender):
         self.net.to(accelerator.device)
         return config, accelerator
 
-    def _held_out(self, stage: str, validation: Dataset | None) -> Dataset | None:
-        """The events that choose the weights of a stage; None if there are none."""
-        if stage not in self.validated_stages or validation is None or not len(validation.interactions):
-            return None
-        return validation
+    def _is_validated(self, dataset: Dataset, stage: str) -> bool:
+        """Whether validation events choose the weights of a stage."""
+        return stage in self.validated_stages and len(dataset.validation.interactions) > 0
 
-    def dry_run(
-        self,
-        train: Dataset,
-        validation: Dataset,
-        config: TrainConfig,
-        stage: str,
-        accelerator: Accelerator,
-        seen: Dataset,
-    ) -> DryRun:
-        """Time and memory that `fit` with these arguments would take. The weights change."""
-        self._start(train, validation, config, stage, accelerator, seen)
-        held_out = self._held_out(stage, validation)
+    def dry_run(self, dataset: Dataset, stage: str, config: TrainConfig, accelerator: Accelerator) -> DryRun:
+        """Time and memory that `fit_stage` with these arguments would take. The weights change."""
+        self._start(dataset, stage, config, accelerator)
         time_validation = None
-        if held_out is not None:
-            time_validation = partial(validation_seconds, self, seen, held_out, accelerator)
-        objectives = self.objectives(train, stage, config)
+        if self._is_validated(dataset, stage):
+            time_validation = partial(validation_seconds, self, dataset, accelerator)
+        objectives = self.objectives(dataset.train, stage, config)
         return dry_run(self.net, objectives, config, accelerator, time_validation)
 
     def set_config(self, config: Any) -> None:

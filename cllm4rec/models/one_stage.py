@@ -1,8 +1,8 @@
 """Systems fitted in one stage, without a network. Open settings are chosen on validation events."""
 
 import json
+import logging
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import product
 from typing import Any, ClassVar, Self
@@ -16,7 +16,7 @@ from cllm4rec.models.base import Recommender
 from cllm4rec.models.baselines.config import DecayedInput
 from cllm4rec.training.records import VALIDATION_METRIC
 
-Report = Callable[[str], None]
+log = logging.getLogger("cllm4rec")
 
 
 class OneStageRecommender(Recommender):
@@ -36,14 +36,10 @@ class OneStageRecommender(Recommender):
         super().__init__(config)
         self.requested_config = self.config
 
-    def check(self, validation: Dataset | None) -> None:
-        """Refuse open settings before a folder is made.
-
-        Raises:
-            ValueError: a setting is open and there are no validation events.
-        """
+    def check(self, dataset: Dataset) -> None:
+        """Refuse open settings without validation events."""
         unset = self._unset()
-        if unset and (validation is None or not len(validation.interactions)):
+        if unset and not len(dataset.validation.interactions):
             raise ValueError(
                 f"{self.name} chooses {' and '.join(f'`{name}`' for name in unset)} on validation events and "
                 "there are none: give a value, or prepare with a split"
@@ -57,42 +53,30 @@ class OneStageRecommender(Recommender):
     def _fit(self, train: Dataset, settings: Any) -> None:
         """Learn from the training events with settings none of which is None."""
 
-    def fit(
-        self,
-        train: Dataset,
-        validation: Dataset | None = None,
-        report: Report = lambda line: None,
-        *,
-        seen: Dataset | None = None,
-    ) -> Self:
-        """Learn from `train`, and choose the settings that are None.
+    def fit(self, dataset: Dataset) -> Self:
+        """Learn from the training events, and choose the settings that are None on the validation events.
 
-        Args:
-            train: the events to learn from.
-            validation: held-out events, on which open settings are chosen.
-            report: called with a line on each choice that is tried.
-            seen: input events in validation; `train` by default.
+        The logger `cllm4rec` gets a line on each choice that is tried, at level INFO.
 
         Raises:
             ValueError: a setting is open and there are no validation events.
         """
-        self._learn_ids(train)
-        self.check(validation)
-        unset = self._unset()
+        self.check(dataset)
+        self._learn_ids(dataset)
+        train, unset = dataset.train, self._unset()
         if not unset:
             self.config = self.requested_config
             self._fit(train, self.config)
             return self
-        assert validation is not None, "checked"
         best: tuple[float, Any] = (-1.0, None)
         for candidates in self._choices(unset):
             for number, settings in enumerate(candidates):
                 self.config = settings
                 if number == 0:
                     self._fit(train, settings)
-                quality = measure(self, seen or train, validation).metrics[VALIDATION_METRIC]
-                chosen = {name: getattr(settings, name) for name in unset}
-                report(f"{self.name} {json.dumps(chosen)}: validation {VALIDATION_METRIC} {quality:.4f}")
+                quality = measure(self, dataset.seen, dataset.validation).metrics[VALIDATION_METRIC]
+                chosen = json.dumps({name: getattr(settings, name) for name in unset})
+                log.info("%s %s: validation %s %.4f", self.name, chosen, VALIDATION_METRIC, quality)
                 if quality > best[0]:
                     best = (quality, settings)
         self.config = best[1]

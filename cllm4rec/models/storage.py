@@ -1,4 +1,4 @@
-"""The model folder: settings, ids and weights of a fitted system, and their checks when it is loaded."""
+"""The model folder: settings, ids, items and weights of a fitted system, checked when it is loaded."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ import polars as pl
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
+from cllm4rec.data.column_names import ITEM_TEXTS
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ids import IdMap
 from cllm4rec.data.storage import check_columns
@@ -20,9 +21,30 @@ from cllm4rec.files.manifest import check_manifest, read_manifest, write_manifes
 from cllm4rec.files.schema import checked, json_text, read_json
 from cllm4rec.models.config import SystemConfig
 from cllm4rec.models.description import FORMAT_VERSION, ModelDescription, Shapes
+from cllm4rec.training.run_folder import RunFolder
 
 MARKER, WEIGHTS = "model.json", "model.safetensors"
 REMEDY = "train this stage again"
+
+
+def stored_system(folder: Path) -> str:
+    """The name of the system whose model a folder holds.
+
+    Raises:
+        ValueError: it holds no model, or model.json is damaged or of another format version.
+    """
+
+    def read(current: Path) -> str:
+        if not (current / MARKER).is_file():
+            raise ValueError(
+                f"{current} is neither a run folder (no run.json) nor a model folder (no {MARKER}): name the "
+                "folder that pretrain or `save` wrote"
+            )
+        with reading(current, REMEDY):
+            description: ModelDescription = read_json(current / MARKER, ModelDescription, FORMAT_VERSION)
+        return description["system"]
+
+    return read_folder(folder, read)
 
 
 class StoredModel(ABC):
@@ -32,7 +54,10 @@ class StoredModel(ABC):
         name: key of the system in `SYSTEMS`.
         config_class: class of its settings.
         user_ids, item_ids: ids of the training set.
+        items: one row per item of the training set: `item_id` and text columns.
         has_history: bool (n_users,), whether a user has training events. Others are served as new users.
+        source: the dataset it was fitted on, or the run that names its folder; None for neither. It is not
+            saved: the model folder holds no events.
         moved: setting that names a folder -> the folder's new path, if it has moved.
         config: the settings in use.
     """
@@ -41,7 +66,9 @@ class StoredModel(ABC):
     config_class: ClassVar[type[SystemConfig]]
     user_ids: IdMap
     item_ids: IdMap
+    items: pl.DataFrame
     has_history: np.ndarray
+    source: Dataset | RunFolder | None = None
     moved: Mapping[str, str] = {}
 
     def __init__(self, config: Any = None) -> None:
@@ -56,7 +83,9 @@ class StoredModel(ABC):
         """Set the learned arrays to those that `_arrays` returned."""
 
     def save(self, folder: str | Path) -> None:
-        """Write settings, ids and weights into a folder, whole or not at all. A model there is replaced.
+        """Write settings, ids, items and weights into a folder, whole or not at all.
+
+        A model there is replaced.
 
         Raises:
             ValueError: the folder is not that of a model, or is being written by another process.
@@ -140,16 +169,17 @@ class StoredModel(ABC):
         pl.DataFrame({"user_id": self.user_ids.ids, "has_history": self.has_history}).write_parquet(
             folder / "users.parquet"
         )
-        pl.DataFrame({"item_id": self.item_ids.ids}).write_parquet(folder / "items.parquet")
+        self.items.write_parquet(folder / "items.parquet")
 
     def _read_ids(self, folder: Path) -> None:
         users, items = (pl.read_parquet(folder / name) for name in ("users.parquet", "items.parquet"))
         check_columns("users.parquet", users, {"user_id": None, "has_history": pl.Boolean}, {})
-        check_columns("items.parquet", items, {"item_id": None}, {})
+        check_columns("items.parquet", items, {"item_id": None}, dict.fromkeys(ITEM_TEXTS, pl.String))
         self.user_ids, self.has_history = IdMap(users["user_id"]), users["has_history"].to_numpy()
-        self.item_ids = IdMap(items["item_id"])
+        self.item_ids, self.items = IdMap(items["item_id"]), items
 
-    def _learn_ids(self, train: Dataset) -> None:
-        """Keep the ids of a training set, and which of its users have events."""
-        self.user_ids, self.item_ids = train.user_ids, train.item_ids
-        self.has_history = np.diff(train.interactions.indptr) > 0
+    def _learn_ids(self, dataset: Dataset) -> None:
+        """Keep the ids and the items of a dataset, and which of its users have training events."""
+        self.user_ids, self.item_ids, self.items = dataset.user_ids, dataset.item_ids, dataset.items
+        self.has_history = np.diff(dataset.train.interactions.indptr) > 0
+        self.source = dataset

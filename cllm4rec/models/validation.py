@@ -12,14 +12,13 @@ from cllm4rec.training.records import VALIDATION_METRIC
 TIMED_USERS = 512
 
 
-def shared_validation(
-    model: Recommender, seen: Dataset, held_out: Dataset, accelerator: Accelerator
-) -> float:
+def shared_validation(model: Recommender, dataset: Dataset, accelerator: Accelerator) -> float:
     """The validation metric. Each user is scored by one process; all processes get the same value.
 
     Raises:
         ValueError: no user has both a held-out item and a history.
     """
+    seen, held_out = dataset.seen, dataset.validation
     users = np.flatnonzero(np.diff(held_out.interactions.indptr) > 0)
     share = users[accelerator.process_index :: accelerator.num_processes]
     result = measure(model, seen, held_out, users=share)
@@ -34,10 +33,9 @@ def shared_validation(
     return float(np.mean([values[user] for user in sorted(values)]))
 
 
-def validation_seconds(
-    model: Recommender, seen: Dataset, held_out: Dataset, accelerator: Accelerator
-) -> float:
+def validation_seconds(model: Recommender, dataset: Dataset, accelerator: Accelerator) -> float:
     """Seconds that `shared_validation` would take, from users at equal distances."""
+    seen, held_out = dataset.seen, dataset.validation
     users = np.flatnonzero(np.diff(held_out.interactions.indptr) > 0)
     timed = users[:: max(1, len(users) // TIMED_USERS)]
     measure(model, seen, held_out, users=timed[:1])  # what is computed once is not counted

@@ -34,9 +34,7 @@ def main(settings: Settings) -> list[Row]:
             if stage == "finetune":
                 start_stage(system, dataset.train, "pretrain")
             config = system.config_class.training[stage]
-            dry_run = system.dry_run(
-                dataset.train, dataset.validation, config, stage, accelerator, dataset.seen
-            )
+            dry_run = system.dry_run(dataset, stage, config, accelerator)
             step_seconds = dry_run.max_seconds - dry_run.validation_seconds
             question = f"validation, {name}, {system.name}, {stage}"
             measured = f"{dry_run.validation_seconds / 60:.1f} min in {config.epochs} epochs"

@@ -102,4 +102,4 @@ def test_a_later_stage_without_the_first_is_refused(name: str) -> None:
     model = new_system(name)
     assert isinstance(model, NeuralRecommender)
     with pytest.raises(ValueError, match="no network that finetune could train further: fit pretrain first"):
-        model.fit(taste_dataset().train, stage="finetune")
+        model.fit_stage(taste_dataset().train, "finetune")

@@ -15,10 +15,8 @@ from experiments.oracle import Oracle
 @pytest.mark.parametrize("seed", range(5))
 def test_cllm4rec_with_its_defaults_reaches_seven_tenths_of_the_oracle(seed: int) -> None:
     world = taste_world(seed)
-    dataset = Dataset.from_frame(world.events, world.items, split="random", seed=seed)
-    model = CLLM4Rec()
-    for stage in model.stages:
-        model.fit(dataset.train, dataset.validation, None, stage)
+    dataset = build_dataset(world.events, world.items, seed=seed)
+    model = CLLM4Rec().fit(dataset)
     masked = dataset.only("train", "validation")
     reached, best = (
         measure(scorer, dataset.train, dataset.test, masked).metrics["ndcg@100"]

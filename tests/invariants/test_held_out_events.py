@@ -65,9 +65,6 @@ def test_test_events_change_no_weight_where_training_is_validated() -> None:
 
 @pytest.mark.parametrize("system", [name for name in SYSTEMS if name != "cllm4rec"])
 def test_test_events_change_nothing_that_a_system_of_one_stage_learns(system: str) -> None:
-    fitted = [
-        system_class(system)().fit(data.train, data.validation)
-        for data in (world_with(), with_other_test_items())
-    ]
+    fitted = [system_class(system)().fit(data) for data in (world_with(), with_other_test_items())]
     assert fitted[0].config == fitted[1].config
     assert_bit_identical(*(model._arrays() for model in fitted))

@@ -85,10 +85,10 @@ def learned(
     dataset: Callable[[], Dataset], validated: bool = False
 ) -> tuple[CLLM4Rec, dict[str, np.ndarray]]:
     """The trained model; weights after each stage; losses, norms and validation metric of each epoch."""
-    data, model, results = dataset(), CLLM4Rec(), {}
+    data, model, results = dataset() if validated else dataset().train, CLLM4Rec(), {}
     for stage in model.stages:
         records: list[EpochRecord] = []
-        model.fit(data.train, data.validation if validated else None, QUICK, stage, Hooks(records.append))
+        model.fit_stage(data, stage, QUICK, Hooks(records.append))
         results |= {f"{stage} {name}": array.copy() for name, array in model._arrays().items()}
         for record in records:
             values = record.losses | record.gradient_norms

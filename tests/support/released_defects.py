@@ -9,7 +9,7 @@ from torch import Tensor
 from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions, RecommendationCorpus
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
-from tests.support.systems import QUICK, fit_stages
+from tests.support.systems import QUICK
 from tests.support.worlds import taste_dataset
 
 
@@ -21,7 +21,7 @@ def small_dataset() -> Dataset:
 @cache
 def trained_model() -> CLLM4Rec:
     """Both stages, two epochs each."""
-    return fit_stages(CLLM4Rec(), small_dataset(), QUICK)
+    return CLLM4Rec().fit(small_dataset(), QUICK)
 
 
 def recommendation_corpus(**options: Any) -> RecommendationCorpus:

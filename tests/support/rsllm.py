@@ -14,7 +14,6 @@ from cllm4rec.models.rsllm.recommender import RSLLM
 from cllm4rec.models.sequential.config import SASRecConfig
 from cllm4rec.models.sequential.sasrec import SASRec
 from cllm4rec.training.config import TrainConfig
-from tests.support.systems import fit_stages
 from tests.support.worlds import taste_dataset
 
 TITLES = ["Red Lamp", "Blue Chair Of Wood", "", "Green Door", "red lamp ", "Old Oak Table With Drawers"]
@@ -51,7 +50,7 @@ def small_dataset() -> Dataset:
 @cache
 def sasrec() -> SASRec:
     model = SASRec(SASRecConfig(dropout=0.1))
-    return model.fit(small_dataset().train, small_dataset().validation, TrainConfig(epochs=3))
+    return model.fit_stage(small_dataset(), "pretrain", TrainConfig(epochs=3))
 
 
 def untrained(**settings: Any) -> RSLLM:
@@ -64,4 +63,4 @@ def untrained(**settings: Any) -> RSLLM:
 @cache
 def trained(**settings: Any) -> RSLLM:
     """Both stages, one epoch each."""
-    return fit_stages(untrained(**settings), small_dataset(), QUICK)
+    return untrained(**settings).fit(small_dataset(), QUICK)

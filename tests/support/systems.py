@@ -1,7 +1,6 @@
 """Recommenders with small settings, fitted quickly."""
 
 from functools import cache
-from typing import TypeVar
 
 import numpy as np
 
@@ -11,7 +10,6 @@ from cllm4rec.models.base import Recommender
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.one_stage import OneStageRecommender
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.hooks import NO_HOOKS, Hooks
 from tests.support.worlds import taste_dataset
 
 SETTINGS = {  # fixed, so that nothing is searched; a system that is not named here keeps its defaults
@@ -24,7 +22,6 @@ SETTINGS = {  # fixed, so that nothing is searched; a system that is not named h
 }
 QUICK = TrainConfig(epochs=2, batch_size=16, warmup_steps=5)
 ONE_STAGE = [name for name in SYSTEMS if issubclass(system_class(name), OneStageRecommender)]
-Model = TypeVar("Model", bound=NeuralRecommender)
 
 
 def new_system(name: str, **settings: object) -> Recommender:
@@ -33,23 +30,9 @@ def new_system(name: str, **settings: object) -> Recommender:
     return system(system.config_class(**{**SETTINGS.get(name, {}), **settings}))
 
 
-def fit_stages(
-    model: Model,
-    dataset: Dataset,
-    config: TrainConfig = QUICK,
-    hooks: Hooks = NO_HOOKS,
-) -> Model:
-    """Train all stages of a neural recommender, validated on the validation events."""
-    for stage in model.stages:
-        model.fit(dataset.train, dataset.validation, config, stage, hooks)
-    return model
-
-
 def fit(model: Recommender, dataset: Dataset, config: TrainConfig = QUICK) -> Recommender:
     """Fit any system, all its stages."""
-    if isinstance(model, NeuralRecommender):
-        return fit_stages(model, dataset, config)
-    return model.fit(dataset.train, dataset.validation)
+    return model.fit(dataset, config) if isinstance(model, NeuralRecommender) else model.fit(dataset)
 
 
 @cache

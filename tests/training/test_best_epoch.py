@@ -28,9 +28,8 @@ class RecordedFit:
         self.model = CLLM4Rec(CLLM4RecConfig(content_ratio=0.0))
         given = iter(qualities or [])
         monkeypatch.setattr(neural, "shared_validation", lambda *arguments: next(given))
-        validation = None if qualities is None else small_dataset().validation
-        hooks = Hooks(self._on_epoch, self._on_best)
-        self.model.fit(small_dataset().train, validation, config, "pretrain", hooks)
+        dataset = small_dataset().train if qualities is None else small_dataset()
+        self.model.fit_stage(dataset, "pretrain", config, Hooks(self._on_epoch, self._on_best))
 
     @property
     def table(self) -> Tensor:
@@ -102,7 +101,7 @@ def test_max_minutes_stop_within_the_warm_up_too() -> None:
     records: list[EpochRecord] = []
     config = replace(QUICK, epochs=1000, max_minutes=1e-9)
     model = CLLM4Rec(CLLM4RecConfig(content_warmup=5))
-    model.fit(small_dataset().train, small_dataset().validation, config, "pretrain", Hooks(records.append))
+    model.fit_stage(small_dataset(), "pretrain", config, Hooks(records.append))
     assert len(records) == 1
     assert records[0].validation is not None
 

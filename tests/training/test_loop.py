@@ -28,9 +28,9 @@ def test_batches_of_eight_equal_eight_micro_batches_of_one(stage: str) -> None:
         config = TrainConfig(epochs=1, batch_size=8, accumulation=accumulation, warmup_steps=2)
         model = CLLM4Rec(start.config)
         if stage == "finetune":
-            model.fit(small_dataset().train, None, replace(config, accumulation=1), "pretrain")
+            model.fit_stage(small_dataset().train, "pretrain", replace(config, accumulation=1))
         before = None if stage == "pretrain" else model.net.collaborative.whole()
-        model.fit(small_dataset().train, None, config, stage)
+        model.fit_stage(small_dataset().train, stage, config)
         assert before is None or not torch.equal(before, model.net.collaborative.whole())
         tables.append((model.net.collaborative.whole(), model.net.content.whole()))
     for table, other in zip(*tables, strict=True):
@@ -57,9 +57,9 @@ def test_a_batch_computed_in_two_groups_is_the_same_batch(
     for cut in (counted, whole):
         monkeypatch.setattr(batching, "cut_by_length", cut)
         model = CLLM4Rec(CLLM4RecConfig(content_warmup=0))
-        model.fit(small_dataset().train, None, config, "pretrain")
+        model.fit_stage(small_dataset().train, "pretrain", config)
         if stage == "finetune":
-            model.fit(small_dataset().train, None, config, stage)
+            model.fit_stage(small_dataset().train, stage, config)
         tables.append((model.net.collaborative.whole(), model.net.content.whole()))
     assert set(n_groups) == {1, 2}
     for table, other in zip(*tables, strict=True):
@@ -70,7 +70,7 @@ def test_warm_up_epochs_read_content_alone_and_are_not_counted() -> None:
     records: list[EpochRecord] = []
     model = CLLM4Rec(CLLM4RecConfig(content_warmup=2))
     config = replace(QUICK, epochs=2)
-    model.fit(small_dataset().train, small_dataset().validation, config, "pretrain", Hooks(records.append))
+    model.fit_stage(small_dataset(), "pretrain", config, Hooks(records.append))
     assert ["collaborative" in record.losses for record in records] == [False, False, True, True]
     assert [record.validation is not None for record in records] == [False, False, True, True]
 
@@ -78,15 +78,15 @@ def test_warm_up_epochs_read_content_alone_and_are_not_counted() -> None:
 def test_training_lowers_the_losses() -> None:
     records: list[EpochRecord] = []
     model = CLLM4Rec(CLLM4RecConfig(content_warmup=0))
-    model.fit(small_dataset().train, None, replace(QUICK, epochs=4), "pretrain", Hooks(records.append))
+    model.fit_stage(small_dataset().train, "pretrain", replace(QUICK, epochs=4), Hooks(records.append))
     for name in ("content", "collaborative"):
         values = [record.losses[name] for record in records]
         assert values[-1] < values[0]
 
 
 def test_building_gives_the_network_of_a_fit_without_epochs() -> None:
-    built = CLLM4Rec().build(small_dataset().train, seed=3)
-    fitted = CLLM4Rec().fit(small_dataset().train, None, replace(QUICK, epochs=0, seed=3))
+    built = CLLM4Rec().build(small_dataset().train, TrainConfig(seed=3))
+    fitted = CLLM4Rec().fit_stage(small_dataset().train, "pretrain", replace(QUICK, epochs=0, seed=3))
     assert built.stage == fitted.stage == "pretrain"
     assert not built.net.training
     for name, array in built._arrays().items():
@@ -97,7 +97,7 @@ def test_building_gives_the_network_of_a_fit_without_epochs() -> None:
 def test_training_runs_of_one_seed_are_equal_and_of_two_differ() -> None:
     tables = []
     for seed in (3, 3, 4):
-        model = CLLM4Rec().fit(small_dataset().train, None, replace(QUICK, epochs=1, seed=seed), "pretrain")
+        model = CLLM4Rec().fit_stage(small_dataset().train, "pretrain", replace(QUICK, epochs=1, seed=seed))
         tables.append(model.net.collaborative.whole())
     assert torch.equal(tables[0], tables[1])
     assert not torch.equal(tables[0], tables[2])
@@ -105,7 +105,7 @@ def test_training_runs_of_one_seed_are_equal_and_of_two_differ() -> None:
 
 def test_an_unknown_stage_is_refused_with_the_names_of_those_there_are() -> None:
     with pytest.raises(ValueError, match="pretrain, finetune"):
-        CLLM4Rec().fit(small_dataset().train, None, QUICK, "warm-up")
+        CLLM4Rec().fit_stage(small_dataset().train, "warm-up", QUICK)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_data_without_structure_trains_to_finite_scores(rows: list[tuple[str, st
     dataset = Dataset.from_frame(pl.DataFrame(rows, schema=["user_id", "item_id"], orient="row"))
     model = CLLM4Rec()
     for stage in model.stages:
-        model.fit(dataset, None, TrainConfig(epochs=1), stage)
+        model.fit_stage(dataset, stage, TrainConfig(epochs=1))
     assert np.isfinite(model.score(np.array([0]), dataset)).all()
 
 
@@ -125,4 +125,4 @@ def test_training_that_diverges_ends_in_an_error_that_says_so() -> None:
     events = pl.DataFrame({"user_id": list("aabbcc"), "item_id": list("xyyzzx")})
     config = TrainConfig(epochs=3, learning_rate=1e6)
     with pytest.raises(ValueError, match="diverged"):
-        CLLM4Rec(CLLM4RecConfig(prior=1e38)).fit(Dataset.from_frame(events), None, config)
+        CLLM4Rec(CLLM4RecConfig(prior=1e38)).fit_stage(Dataset.from_frame(events), "pretrain", config)

@@ -35,7 +35,7 @@ def clockless(records: list[EpochRecord]) -> list[dict[str, Any]]:
 
 @functools.cache
 def pretrained() -> CLLM4Rec:
-    return CLLM4Rec().fit(DATASET.train, DATASET.validation, replace(CONFIG, epochs=1), "pretrain")
+    return CLLM4Rec().fit_stage(DATASET, "pretrain", replace(CONFIG, epochs=1))
 
 
 def model_before(stage: str) -> CLLM4Rec:
@@ -50,8 +50,8 @@ def uninterrupted(
     """A stage without a stop: its name, arrays, records, and number of steps."""
     records: list[EpochRecord] = []
     counter = StopAfter(10**9)
-    model = model_before(request.param).fit(
-        DATASET.train, DATASET.validation, CONFIG, request.param, Hooks(records.append, should_stop=counter)
+    model = model_before(request.param).fit_stage(
+        DATASET, request.param, CONFIG, Hooks(records.append, should_stop=counter)
     )
     return request.param, model._arrays(), records, 10**9 - counter.left
 
@@ -64,11 +64,10 @@ def test_a_stop_after_any_step_changes_nothing(
     assert n_steps > 40
     resume_file, seen = ResumeFile(tmp_path / "state.safetensors"), []
     with pytest.raises(Stopped):
-        model_before(stage).fit(
-            DATASET.train,
-            DATASET.validation,
-            CONFIG,
+        model_before(stage).fit_stage(
+            DATASET,
             stage,
+            CONFIG,
             Hooks(seen.append, should_stop=StopAfter(1 + int(share * (n_steps - 1)))),
             resume_file=resume_file,
         )
@@ -76,7 +75,7 @@ def test_a_stop_after_any_step_changes_nothing(
     with torch.no_grad():
         for parameter in model._trained().values() if stage == "finetune" else ():
             parameter.add_(1.0)  # the saved weights replace them
-    model.fit(DATASET.train, DATASET.validation, CONFIG, stage, Hooks(seen.append), resume_file=resume_file)
+    model.fit_stage(DATASET, stage, CONFIG, Hooks(seen.append), resume_file=resume_file)
     assert clockless(seen) == clockless(records)
     for name, array in model._arrays().items():
         assert np.array_equal(array, expected[name]), name
@@ -90,13 +89,8 @@ def test_many_stops_change_nothing(
     while True:
         model = model_before(stage)
         try:
-            model.fit(
-                DATASET.train,
-                DATASET.validation,
-                CONFIG,
-                stage,
-                Hooks(seen.append, should_stop=StopAfter(11)),
-                resume_file=resume_file,
+            model.fit_stage(
+                DATASET, stage, CONFIG, Hooks(seen.append, should_stop=StopAfter(11)), resume_file=resume_file
             )
             break
         except Stopped:
@@ -124,25 +118,21 @@ def test_the_state_within_an_epoch_is_saved_when_it_is_due(
 
     monkeypatch.setattr(ResumeFile, "write", noting)
     with pytest.raises(MemoryError):
-        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, resume_file=resume_file)
+        CLLM4Rec().fit_stage(DATASET, "pretrain", CONFIG, resume_file=resume_file)
     assert saved == [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4)]
     monkeypatch.setattr(ResumeFile, "write", write)
-    resumed = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, resume_file=resume_file)
-    expected = CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG)._arrays()
+    resumed = CLLM4Rec().fit_stage(DATASET, "pretrain", CONFIG, resume_file=resume_file)
+    expected = CLLM4Rec().fit_stage(DATASET, "pretrain", CONFIG)._arrays()
     assert all(np.array_equal(array, expected[name]) for name, array in resumed._arrays().items())
 
 
 def test_a_state_after_the_last_epoch_ends_at_once_with_the_best_weights(tmp_path: Path) -> None:
     """A kill between the last save and the end: nothing is trained again, and the best epoch is served."""
     resume_file, records = ResumeFile(tmp_path / "state.safetensors"), []
-    first = CLLM4Rec().fit(
-        DATASET.train, DATASET.validation, CONFIG, hooks=Hooks(records.append), resume_file=resume_file
-    )
+    first = CLLM4Rec().fit_stage(DATASET, "pretrain", CONFIG, Hooks(records.append), resume_file=resume_file)
     assert records and resume_file.path.is_file(), "the caller that created the file removes it"
     again: list[EpochRecord] = []
-    second = CLLM4Rec().fit(
-        DATASET.train, DATASET.validation, CONFIG, hooks=Hooks(again.append), resume_file=resume_file
-    )
+    second = CLLM4Rec().fit_stage(DATASET, "pretrain", CONFIG, Hooks(again.append), resume_file=resume_file)
     assert again == []
     assert all(np.array_equal(array, first._arrays()[name]) for name, array in second._arrays().items())
 
@@ -151,12 +141,8 @@ def stopped(folder: Path, conditions: Conditions | None = None) -> ResumeFile:
     """The resume file of a training that was stopped after a step."""
     resume_file = ResumeFile(folder / "state.safetensors", conditions or Conditions())
     with pytest.raises(Stopped):
-        CLLM4Rec().fit(
-            DATASET.train,
-            DATASET.validation,
-            CONFIG,
-            hooks=Hooks(should_stop=StopAfter(2)),
-            resume_file=resume_file,
+        CLLM4Rec().fit_stage(
+            DATASET, "pretrain", CONFIG, Hooks(should_stop=StopAfter(2)), resume_file=resume_file
         )
     return resume_file
 
@@ -178,22 +164,14 @@ def set_progress(resume_file: ResumeFile, **changes: Any) -> None:
 def test_time_spent_before_a_stop_counts(tmp_path: Path) -> None:
     resume_file, records = ResumeFile(tmp_path / "state.safetensors"), []
     with pytest.raises(Stopped):
-        CLLM4Rec().fit(
-            DATASET.train,
-            DATASET.validation,
-            CONFIG,
-            hooks=Hooks(should_stop=StopAfter(3)),
-            resume_file=resume_file,
+        CLLM4Rec().fit_stage(
+            DATASET, "pretrain", CONFIG, Hooks(should_stop=StopAfter(3)), resume_file=resume_file
         )
     set_progress(resume_file, seconds=3600.0)
     asked = StopAfter(10**9)
     config = replace(CONFIG, max_minutes=59.0)
-    CLLM4Rec().fit(
-        DATASET.train,
-        DATASET.validation,
-        config,
-        hooks=Hooks(records.append, should_stop=asked),
-        resume_file=resume_file,
+    CLLM4Rec().fit_stage(
+        DATASET, "pretrain", config, Hooks(records.append, should_stop=asked), resume_file=resume_file
     )
     assert len(records) == 1, "the minutes were used up before"
 
@@ -202,20 +180,16 @@ def test_a_stop_in_the_step_in_which_the_time_runs_out_loses_nothing(tmp_path: P
     """The shortened epoch is validated and kept, as without the stop."""
     config, resume_file = replace(CONFIG, max_minutes=1e-9), ResumeFile(tmp_path / "state.safetensors")
     expected: list[EpochRecord] = []
-    whole = CLLM4Rec().fit(DATASET.train, DATASET.validation, config, hooks=Hooks(expected.append))
+    whole = CLLM4Rec().fit_stage(DATASET, "pretrain", config, Hooks(expected.append))
     with pytest.raises(Stopped):
-        CLLM4Rec().fit(
-            DATASET.train,
-            DATASET.validation,
-            config,
-            hooks=Hooks(should_stop=StopAfter(2)),
-            resume_file=resume_file,
+        CLLM4Rec().fit_stage(
+            DATASET, "pretrain", config, Hooks(should_stop=StopAfter(2)), resume_file=resume_file
         )
     description = resume_file.describe()
     assert description is not None and description.progress.late and description.progress.step == 1
     records: list[EpochRecord] = []
-    resumed = CLLM4Rec().fit(
-        DATASET.train, DATASET.validation, config, hooks=Hooks(records.append), resume_file=resume_file
+    resumed = CLLM4Rec().fit_stage(
+        DATASET, "pretrain", config, Hooks(records.append), resume_file=resume_file
     )
     assert clockless(records) == clockless(expected) and len(records) == 1
     assert all(np.array_equal(array, whole._arrays()[name]) for name, array in resumed._arrays().items())
@@ -232,21 +206,21 @@ def test_a_stop_requested_before_validation_takes_effect_before_it(
     )
     resume_file, records = ResumeFile(tmp_path / "state.safetensors"), []
     config = replace(CONFIG, epochs=1)
-    CLLM4Rec(CLLM4RecConfig(content_ratio=0)).fit(DATASET.train, DATASET.validation, config)
+    CLLM4Rec(CLLM4RecConfig(content_ratio=0)).fit_stage(DATASET, "pretrain", config)
     n_steps = len(steps)
     with pytest.raises(Stopped):
-        CLLM4Rec(CLLM4RecConfig(content_ratio=0)).fit(
-            DATASET.train,
-            DATASET.validation,
+        CLLM4Rec(CLLM4RecConfig(content_ratio=0)).fit_stage(
+            DATASET,
+            "pretrain",
             config,
-            hooks=Hooks(records.append, should_stop=StopAfter(n_steps + 2)),
+            Hooks(records.append, should_stop=StopAfter(n_steps + 2)),
             resume_file=resume_file,
         )
     description = resume_file.describe()
     assert description is not None and description.progress.step == n_steps and records == []
     steps.clear()
-    CLLM4Rec(CLLM4RecConfig(content_ratio=0)).fit(
-        DATASET.train, DATASET.validation, config, hooks=Hooks(records.append), resume_file=resume_file
+    CLLM4Rec(CLLM4RecConfig(content_ratio=0)).fit_stage(
+        DATASET, "pretrain", config, Hooks(records.append), resume_file=resume_file
     )
     assert steps == [] and len(records) == 1 and records[0].validation is not None
 
@@ -255,7 +229,7 @@ def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
     resume_file = stopped(tmp_path)
     resume_file.save(load_file(resume_file.path), description_of(resume_file) | {"format_version": 99})
     with pytest.raises(ValueError, match="format_version 99 is unknown"):
-        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, resume_file=resume_file)
+        CLLM4Rec().fit_stage(DATASET, "pretrain", CONFIG, resume_file=resume_file)
 
 
 def test_a_state_that_lacks_a_weight_is_refused(tmp_path: Path) -> None:
@@ -263,30 +237,30 @@ def test_a_state_that_lacks_a_weight_is_refused(tmp_path: Path) -> None:
     kept = {name: t for name, t in load_file(resume_file.path).items() if name != "now.content.users.weight"}
     resume_file.save(kept, description_of(resume_file))
     with pytest.raises(ValueError, match="does not fit the network"):
-        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, resume_file=resume_file)
+        CLLM4Rec().fit_stage(DATASET, "pretrain", CONFIG, resume_file=resume_file)
 
 
 def test_training_that_diverges_leaves_no_state_that_would_lead_there_again(tmp_path: Path) -> None:
     resume_file = ResumeFile(tmp_path / "state.safetensors")
     config = replace(CONFIG, learning_rate=1e30, warmup_steps=0)
     with pytest.raises(ValueError, match="training diverged"):
-        CLLM4Rec().fit(DATASET.train, DATASET.validation, config, resume_file=resume_file)
+        CLLM4Rec().fit_stage(DATASET, "pretrain", config, resume_file=resume_file)
     assert not resume_file.path.exists()
 
 
 def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
     resume_file = stopped(tmp_path, Conditions(training={"seed": 0}))
     with pytest.raises(ValueError, match="training is not as it was"):
-        CLLM4Rec().fit(
-            DATASET.train,
-            DATASET.validation,
+        CLLM4Rec().fit_stage(
+            DATASET,
+            "pretrain",
             CONFIG,
             resume_file=replace(resume_file, conditions=Conditions(training={"seed": 1})),
         )
     reversed_titles = DATASET.items.with_columns(title=pl.col("title").str.reverse())
     with pytest.raises(ValueError, match="tokenizer is not as it was"):
-        CLLM4Rec().fit(
-            replace(DATASET, items=reversed_titles).train, DATASET.validation, CONFIG, resume_file=resume_file
+        CLLM4Rec().fit_stage(
+            replace(DATASET, items=reversed_titles), "pretrain", CONFIG, resume_file=resume_file
         )
 
 
@@ -295,5 +269,5 @@ def test_a_damaged_state_is_refused_in_one_line(keep: int, tmp_path: Path) -> No
     resume_file = stopped(tmp_path)
     resume_file.path.write_bytes(resume_file.path.read_bytes()[:keep])
     with pytest.raises(ValueError, match="is damaged") as ended:
-        CLLM4Rec().fit(DATASET.train, DATASET.validation, CONFIG, resume_file=resume_file)
+        CLLM4Rec().fit_stage(DATASET, "pretrain", CONFIG, resume_file=resume_file)
     assert "\n" not in str(ended.value)

@@ -229,7 +229,7 @@ def test_training_gives_what_dense_adam_gives(monkeypatch: pytest.MonkeyPatch) -
         if not sparse:
             monkeypatch.setattr(IDEmbeddings, "__init__", dense_tables(IDEmbeddings.__init__))
         model = CLLM4Rec(CLLM4RecConfig(start="random", content_warmup=0))
-        model.fit(dataset.train, None, TrainConfig(epochs=2, batch_size=4, warmup_steps=5))
+        model.fit_stage(dataset.train, "pretrain", TrainConfig(epochs=2, batch_size=4, warmup_steps=5))
         assert model.net.collaborative.users.sparse == sparse
         found.append([table.whole() for table in (model.net.collaborative, model.net.content)])
     for sparse_table, dense_table in zip(*found, strict=True):

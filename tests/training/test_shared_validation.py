@@ -36,7 +36,7 @@ class Recording:
         return np.sin(np.arange(seen.n_items)[None, :] * (1.0 + users[:, None])).astype(np.float32)
 
 dataset, accelerator = Dataset.load(sys.argv[1]), Accelerator(cpu=True)
-value = shared_validation(Recording(), dataset.train, dataset.validation, accelerator)
+value = shared_validation(Recording(), dataset, accelerator)
 with open(f"{sys.argv[2]}/{accelerator.process_index}.json", "w") as file:
     json.dump({"asked": Recording.asked, "value": value, "n": accelerator.num_processes}, file)
 accelerator.state.destroy_process_group()

@@ -30,8 +30,8 @@ class IALS(OneStageRecommender, InnerProductRecommender):
         for alpha in (3.0, 10.0, 30.0)
     )
 
-    def check(self, validation: Dataset | None) -> None:
-        super().check(validation)
+    def check(self, dataset: Dataset) -> None:
+        super().check(dataset)
         _library_model(self.config)
 
     def _fit(self, train: Dataset, settings: IALSConfig) -> None:

@@ -34,9 +34,9 @@ class CLLM4Rec(LanguageRecommender):
     config: CLLM4RecConfig
     net: CLLM4RecNet
 
-    def check(self, train: Dataset) -> None:
-        check_start(self.config.start, train)
-        super().check(train)
+    def check(self, dataset: Dataset) -> None:
+        check_start(self.config.start, dataset.train)
+        super().check(dataset)
 
     def _build(self, train: Dataset, seed: int) -> CLLM4RecNet:
         reviews = train.interactions.reviews

@@ -42,7 +42,7 @@ class LanguageRecommender(NeuralRecommender):
     config: BackboneConfig
     tokenizer: ExtendedTokenizer
 
-    def check(self, train: Dataset) -> None:
+    def check(self, dataset: Dataset) -> None:
         text_tokenizer = check_backbone(self.config, self.moved.get("backbone"))
         if text_tokenizer is not None:
             self._check_tokenizer(text_tokenizer)

@@ -33,6 +33,7 @@ from cllm4rec.models.storage import REMEDY
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.objective import Objective
 from cllm4rec.training.resume import BuiltFrom
+from cllm4rec.training.run_folder import RunFolder
 
 CONVENTIONAL = ("sasrec", "gru4rec")  # systems whose ID embeddings can be used
 
@@ -61,13 +62,13 @@ class RSLLM(LanguageRecommender):
     def base_system(self) -> str | None:
         return self.config.sequential if self.config.sequential in CONVENTIONAL else None
 
-    def check(self, train: Dataset) -> None:
-        super().check(train)
+    def check(self, dataset: Dataset) -> None:
+        super().check(dataset)
+        train = dataset.train
         self._titles(train.item_texts.get("title"), train.n_items)
         if self.base_system is None and self.trained_base is None:
-            self.trained_base = self._as_sequential(
-                load(self.moved.get("sequential", self.config.sequential), train)
-            )
+            run = RunFolder.open(self.moved.get("sequential", self.config.sequential))
+            self.trained_base = self._as_sequential(load(run, dataset))
         if self.config.candidates:
             self._check_candidates(train)
 
@@ -86,14 +87,7 @@ class RSLLM(LanguageRecommender):
                 "are not in the longest history: name fewer"
             )
 
-    def _before(
-        self,
-        train: Dataset,
-        validation: Dataset | None,
-        seen: Dataset | None,
-        accelerator: Accelerator,
-        seed: int,
-    ) -> None:
+    def _before(self, dataset: Dataset, config: TrainConfig, accelerator: Accelerator) -> None:
         """Use the trained sequential recommender, load it from its run, or train it here.
 
         Raises:
@@ -103,10 +97,11 @@ class RSLLM(LanguageRecommender):
             self.sequential = self._as_sequential(self.trained_base)
         elif self.base_system is not None:
             self.sequential = self._as_sequential(system_class(self.base_system)())
-            training = replace(self.sequential.config_class.training["pretrain"], seed=seed)
-            self.sequential.fit(train, validation, training, accelerator=accelerator, seen=seen)
+            self.sequential.is_base = True
+            training = self.sequential.config.base_training(config)
+            self.sequential.fit_stage(dataset, "pretrain", training, accelerator=accelerator)
         else:
-            self.sequential = self._as_sequential(load(self.config.sequential, train))
+            self.sequential = self._as_sequential(load(RunFolder.open(self.config.sequential), dataset))
 
     def _as_sequential(self, model: Recommender) -> SequentialRecommender:
         """The model, if it is a sequential recommender.

@@ -21,7 +21,7 @@ def test_reviews_of_held_out_events_are_in_no_corpus_and_no_vocabulary() -> None
     planted = replace(dataset, interactions=replace(events, reviews=pl.Series(texts)))
     for held_out in (planted.validation, planted.test):
         assert secret in held_out.interactions.reviews[0]
-    fitted = CLLM4Rec().fit(planted.train, planted.validation, replace(QUICK, epochs=1), "pretrain")
+    fitted = CLLM4Rec().fit_stage(planted, "pretrain", replace(QUICK, epochs=1))
     tokenizer = fitted.tokenizer.text_tokenizer
     assert len(tokenizer.tokenize(f" {learned}")) == 1, "a word of the training reviews is one token"
     assert len(tokenizer.tokenize(f" {secret}")) > 3

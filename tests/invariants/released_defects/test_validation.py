@@ -54,7 +54,7 @@ def test_best_weights_are_chosen_by_validation_not_training_loss(monkeypatch: py
         records.append(record)
         after_epoch.append(model.net.collaborative.whole())
 
-    model.fit(dataset.train, dataset.validation, replace(QUICK, epochs=4), "pretrain", Hooks(on_epoch))
+    model.fit_stage(dataset, "pretrain", replace(QUICK, epochs=4), Hooks(on_epoch))
     training_losses = [record.losses["collaborative"] for record in records]
     assert int(np.argmin(training_losses)) == 3, "the training loss falls to the end"
     assert torch.equal(model.net.collaborative.whole(), after_epoch[1])
@@ -87,7 +87,7 @@ def test_validation_is_shared_among_ranks(n_ranks: int, monkeypatch: pytest.Monk
     def run(rank: int) -> None:
         accelerator: Any = SimpleNamespace(process_index=rank, num_processes=n_ranks)
         scorer: Any = scorers[rank]
-        values[rank] = validation.shared_validation(scorer, dataset.train, dataset.validation, accelerator)
+        values[rank] = validation.shared_validation(scorer, dataset, accelerator)
 
     monkeypatch.setattr(validation, "gather_object", gather)
     ranks = [threading.Thread(target=run, args=(rank,), name=str(rank)) for rank in range(n_ranks)]
@@ -114,7 +114,7 @@ model, dataset = load(sys.argv[1]), Dataset.load(sys.argv[2])
 asked, score = [], model.score
 model.score = lambda users, seen: (asked.extend(users.tolist()), score(users, seen))[1]
 accelerator = Accelerator(cpu=True)
-value = shared_validation(model, dataset.train, dataset.validation, accelerator)
+value = shared_validation(model, dataset, accelerator)
 with open(f"{sys.argv[3]}/{accelerator.process_index}.json", "w") as file:
     json.dump({"asked": asked, "value": value, "n": accelerator.num_processes}, file)
 accelerator.state.destroy_process_group()

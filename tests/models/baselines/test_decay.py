@@ -48,7 +48,7 @@ def test_the_decay_is_chosen_on_validation_events_where_order_matters() -> None:
             fits.append(settings)
             super()._fit(train, settings)
 
-    model = Counting(EASEConfig(decay=None)).fit(dataset.train, dataset.validation)
+    model = Counting(EASEConfig(decay=None)).fit(dataset)
     assert model.config.decay is not None and model.config.decay < 1
     assert len(fits) == len(EASE.grid) + 1
     chosen = measure(model, dataset.train, dataset.validation).metrics["ndcg@100"]

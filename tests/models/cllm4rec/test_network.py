@@ -20,7 +20,7 @@ from tests.support.training import small_dataset
 @torch.enable_grad()
 def rough_model() -> CLLM4Rec:
     """A model with random layers: without training they are the identity."""
-    model = CLLM4Rec().fit(small_dataset().train, None, TrainConfig(epochs=1, batch_size=16), "pretrain")
+    model = CLLM4Rec().fit_stage(small_dataset().train, "pretrain", TrainConfig(epochs=1, batch_size=16))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.net.backbone.parameters():

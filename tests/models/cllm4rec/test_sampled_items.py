@@ -27,7 +27,7 @@ def test_a_step_moves_the_items_that_it_read_and_no_others() -> None:
         read = (batch.ids - dataset.n_users)[batch.ids >= dataset.n_users]
         expected = {*read.tolist(), *batch.sample.items.tolist(), *batch.target_items.tolist()}
         assert set(items) == expected != set(range(N_ITEMS))
-    trained = model.fit(dataset.train, dataset.validation, TrainConfig(epochs=3, batch_size=8))
+    trained = model.fit_stage(dataset, "pretrain", TrainConfig(epochs=3, batch_size=8))
     assert not torch.equal(trained.net.collaborative.whole(), before)
     assert trained.rank(np.arange(5), dataset.train, 4).items.shape == (5, 4)
 

@@ -23,7 +23,6 @@ from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.hooks import NO_HOOKS, Hooks
 from cllm4rec.training.records import EpochRecord
 from tests.support.backbones import ARCHITECTURES, fingerprint, save_backbone, small_dataset
-from tests.support.systems import fit_stages
 from tests.support.worlds import taste_dataset
 
 ID_TABLES = {
@@ -35,7 +34,9 @@ TRAINING = TrainConfig(epochs=4, batch_size=8, warmup_steps=2, learning_rate=1e-
 
 def fit(folder: Path, tune: str, hooks: Hooks = NO_HOOKS) -> CLLM4Rec:
     model = CLLM4Rec(CLLM4RecConfig(backbone=str(folder), tune=tune))
-    return fit_stages(model, small_dataset(), TRAINING, hooks)
+    for stage in model.stages:
+        model.fit_stage(small_dataset(), stage, TRAINING, hooks)
+    return model
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -120,7 +121,7 @@ def test_a_run_with_a_frozen_backbone_stores_the_id_tables_alone(
 def test_a_frozen_backbone_that_changed_on_disk_is_refused(architecture: str, tmp_path: Path) -> None:
     folder = save_backbone(tmp_path / "backbone", architecture, titled=True)
     model = CLLM4Rec(CLLM4RecConfig(backbone=str(folder)))
-    model.fit(small_dataset().train, None, TrainConfig(epochs=1), "pretrain")
+    model.fit_stage(small_dataset().train, "pretrain", TrainConfig(epochs=1))
     (tmp_path / "saved").mkdir()
     model.save(tmp_path / "saved")
     CLLM4Rec.load(tmp_path / "saved")
@@ -133,7 +134,7 @@ def test_a_frozen_backbone_that_changed_on_disk_is_refused(architecture: str, tm
 def test_a_frozen_backbone_that_is_gone_is_named(tmp_path: Path) -> None:
     folder = save_backbone(tmp_path / "backbone", titled=True)
     model = CLLM4Rec(CLLM4RecConfig(backbone=str(folder)))
-    model.fit(small_dataset().train, None, TrainConfig(epochs=1), "pretrain")
+    model.fit_stage(small_dataset().train, "pretrain", TrainConfig(epochs=1))
     (tmp_path / "saved").mkdir()
     model.save(tmp_path / "saved")
     folder.rename(tmp_path / "elsewhere")
@@ -193,7 +194,7 @@ def test_a_history_longer_than_the_context_of_the_backbone_is_served(tmp_path: P
     save_backbone(tmp_path, context=96)
     dataset = Dataset.from_frame(taste_world(1, n_users=20, n_items=450, n_events=150).events, split="random")
     model = CLLM4Rec(CLLM4RecConfig(backbone=str(tmp_path)))
-    fit_stages(model, dataset, TrainConfig(epochs=1, batch_size=8))
+    model.fit(dataset, TrainConfig(epochs=1, batch_size=8))
     assert model.net.backbone.context == 96
     room = 96 - Template.compile("recommend", model.tokenizer).n_fixed
     assert np.diff(dataset.train.interactions.indptr).max() > room
@@ -207,7 +208,7 @@ def test_a_real_pretrained_backbone_frozen_beats_popularity_on_the_demo_world(sh
     assert not model.config.tuned
     for stage, epochs in (("pretrain", 4), ("finetune", 12)):
         config = replace(CLLM4Rec.config_class.training[stage], epochs=epochs)
-        model.fit(dataset.train, dataset.validation, config, stage)
+        model.fit_stage(dataset, stage, config)
     masked = dataset.only("train", "validation")
     trained, popular = (
         measure(system, dataset.train, dataset.test, masked).metrics["ndcg@100"]

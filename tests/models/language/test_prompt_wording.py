@@ -26,7 +26,7 @@ NAMES = {"cllm4rec": OF_CLLM4REC, "rsllm": (*OF_RSLLM, "separator")}
 def model(request: pytest.FixtureRequest) -> LanguageRecommender:
     """Each system on a language model, with initial weights."""
     new = CLLM4Rec() if request.param == "cllm4rec" else untrained()
-    return new.fit(small_dataset().train, None, TrainConfig(epochs=0))
+    return new.fit_stage(small_dataset().train, "pretrain", TrainConfig(epochs=0))
 
 
 def test_a_saved_model_records_its_templates(

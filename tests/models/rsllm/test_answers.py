@@ -20,8 +20,8 @@ from tests.support.worlds import cycle_dataset
 def test_certain_answers_are_given() -> None:
     dataset = cycle_dataset(titled=True)
     model = RSLLM(RSLLMConfig(dropout=0.1, length=3))
-    model.fit(dataset.train, None, TrainConfig(epochs=60, batch_size=16, learning_rate=1e-3))
-    model.fit(dataset.train, None, TrainConfig(epochs=30, batch_size=16, learning_rate=1e-3), "finetune")
+    model.fit_stage(dataset.train, "pretrain", TrainConfig(epochs=60, batch_size=16, learning_rate=1e-3))
+    model.fit_stage(dataset.train, "finetune", TrainConfig(epochs=30, batch_size=16, learning_rate=1e-3))
     seen = dataset.only("train", "validation")
     for by in ("scores", "likelihood", "generation"):
         measured = measure(model, seen, dataset.test, candidates=5, draws=2, by=by)

@@ -19,15 +19,15 @@ from cllm4rec.models.rsllm.recommender import RSLLM
 from cllm4rec.models.sequential.sasrec import SASRec
 from cllm4rec.training.config import TrainConfig
 from tests.support.rsllm import QUICK, sasrec, small_dataset, trained, untrained
-from tests.support.systems import fit_stages, recall_at_1
+from tests.support.systems import recall_at_1
 from tests.support.worlds import cycle_dataset
 
 
 def test_the_next_item_of_a_cycle_is_certain() -> None:
     dataset = cycle_dataset(titled=True)
     model = RSLLM(RSLLMConfig(dropout=0.1))
-    model.fit(dataset.train, None, TrainConfig(epochs=2, batch_size=16))
-    model.fit(dataset.train, None, TrainConfig(epochs=30, batch_size=16, learning_rate=1e-3), "finetune")
+    model.fit_stage(dataset.train, "pretrain", TrainConfig(epochs=2, batch_size=16))
+    model.fit_stage(dataset.train, "finetune", TrainConfig(epochs=30, batch_size=16, learning_rate=1e-3))
     assert recall_at_1(model, dataset) == 1.0
     assert recall_at_1(Popularity().fit(dataset.train), dataset) < 0.3
 
@@ -35,8 +35,8 @@ def test_the_next_item_of_a_cycle_is_certain() -> None:
 def test_the_embeddings_of_gru4rec_are_used() -> None:
     model = RSLLM(RSLLMConfig(sequential="gru4rec", title_words=4))
     assert model.base_system == "gru4rec"
-    model.trained_base = system_class("gru4rec")().fit(small_dataset().train, None, QUICK)
-    fit_stages(model, small_dataset(), QUICK)
+    model.trained_base = system_class("gru4rec")().fit_stage(small_dataset().train, "pretrain", QUICK)
+    model.fit(small_dataset(), QUICK)
     assert model.net.items.shape == model.trained_base.net.items.shape
     assert np.isfinite(model.score(np.arange(5), small_dataset().train)).all()
 
@@ -73,7 +73,7 @@ def test_the_projector_starts_as_an_isometry() -> None:
 def test_stage_1_trains_the_language_model_and_nothing_else() -> None:
     model = untrained().build(small_dataset().train)
     before = {name: p.detach().clone() for name, p in model.net.named_parameters()}
-    model = untrained().fit(small_dataset().train, None, QUICK)
+    model = untrained().fit_stage(small_dataset().train, "pretrain", QUICK)
     moved = {name for name, p in model.net.named_parameters() if not torch.equal(p, before[name])}
     assert any(name.startswith("backbone") for name in moved)
     assert not [name for name in moved if not name.startswith("backbone")]
@@ -98,7 +98,7 @@ def test_data_of_users_with_one_training_event_are_refused() -> None:
     dataset = Dataset.from_frame(events, items, split="leave-last-out")
     for model in (SASRec(), untrained()):
         with pytest.raises(ValueError, match="nothing to learn from"):
-            model.fit(dataset.train, None, TrainConfig(epochs=1))
+            model.fit_stage(dataset.train, "pretrain", TrainConfig(epochs=1))
 
 
 def test_titles_are_needed_except_for_id_only_prompts() -> None:
@@ -142,9 +142,9 @@ def llama(shared: Path) -> Path:
 
 def test_a_pretrained_backbone_is_tuned_by_adapters_and_stays_unchanged(llama: Path, tmp_path: Path) -> None:
     model = untrained(backbone=str(llama))
-    model.fit(small_dataset().train, None, QUICK)
+    model.fit_stage(small_dataset().train, "pretrain", QUICK)
     before = model.net.backbone.fingerprint()
-    model.fit(small_dataset().train, None, QUICK, "finetune")
+    model.fit_stage(small_dataset().train, "finetune", QUICK)
     trained_names = [name for name in model._trained() if name.startswith("backbone")]
     assert trained_names
     assert all(".lora_" in name for name in trained_names)
@@ -171,5 +171,5 @@ def test_nothing_is_learned_from_shuffled_histories() -> None:
     """In random order the next item is any of those left, about one of twelve."""
     dataset = cycle_dataset(titled=True, shuffled=True)
     model = RSLLM(RSLLMConfig(dropout=0.1))
-    fit_stages(model, dataset, replace(QUICK, epochs=3))
+    model.fit(dataset, replace(QUICK, epochs=3))
     assert recall_at_1(model, dataset) < 0.45

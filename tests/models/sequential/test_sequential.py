@@ -28,14 +28,16 @@ def sequential_system(name: str) -> SequentialRecommender:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_next_item_of_a_cycle_is_certain(name: str) -> None:
     dataset = cycle_dataset()
-    model = sequential_system(name).fit(dataset.train, None, TrainConfig(epochs=60, batch_size=16))
+    model = sequential_system(name).fit_stage(
+        dataset.train, "pretrain", TrainConfig(epochs=60, batch_size=16)
+    )
     assert recall_at_1(model, dataset) == 1.0
     assert recall_at_1(Popularity().fit(dataset.train), dataset) < 0.3
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_states_depend_on_the_order_and_not_on_later_items(name: str) -> None:
-    model = sequential_system(name).fit(cycle_dataset().train, config=TrainConfig(epochs=1))
+    model = sequential_system(name).fit_stage(cycle_dataset().train, "pretrain", TrainConfig(epochs=1))
     net = model.net.eval()
 
     def states(items: list[int]) -> torch.Tensor:
@@ -56,7 +58,7 @@ def test_states_depend_on_the_order_and_not_on_later_items(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_short_history_scores_the_same_in_a_batch_with_a_long_one(name: str) -> None:
     dataset = cycle_dataset()
-    model = sequential_system(name).fit(dataset.train, config=TrainConfig(epochs=1))
+    model = sequential_system(name).fit_stage(dataset.train, "pretrain", TrainConfig(epochs=1))
     events = dataset.interactions
     kept = np.arange(len(events)) % 9 < 1 + 8 * (events.users % 2)  # one event or nine
     uneven = replace(dataset, interactions=events.select(kept))
