@@ -1,5 +1,7 @@
 """Exact top-k lists of many users, without all scores in memory."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -8,6 +10,21 @@ from torch.nn import functional
 ITEMS_PER_CHUNK = 64  # neighbouring items of which the highest score is looked at first
 LOWEST_SCORE = torch.finfo(torch.float32).min  # only -inf, which masks an item, is lower
 DIVERGED = "the scores hold NaN: the model has diverged; train it again with a lower learning rate"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Top-k lists of a batch of users.
+
+    Attributes:
+        users: user numbers (B,).
+        items: item numbers (B, min(k, n_items)), best first; -1 after the last item that is not masked.
+        scores: of `items`, same shape; -inf where there is no item.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    scores: np.ndarray
 
 
 class TopK:

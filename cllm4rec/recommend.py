@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 
 from cllm4rec.commands.entry import log, n_launched, run, say
@@ -15,16 +13,11 @@ from cllm4rec.commands.stage_settings import BACKBONE, DATASET, VERIFY
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.folders import replace_folder
 from cllm4rec.files.writing import check_table_name, write_table
-from cllm4rec.list_filters import ListFilters, excluded_items, read_ids
+from cllm4rec.list_filters import excluded_items
 from cllm4rec.messages import counted
 from cllm4rec.models import load
 from cllm4rec.settings import setting
 from cllm4rec.training.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from cllm4rec.models.base import Ranking
-
-USERS_AT_ONCE = 512
 
 
 @dataclass
@@ -49,6 +42,12 @@ class RecommendOptions:
     dataset: str | None = setting(None, metavar="FOLDER", help=DATASET)
     verify: bool = setting(False, help=VERIFY)
     backbone: str | None = setting(None, metavar="FOLDER", help=BACKBONE)
+    allow: str | None = setting(
+        None, metavar="FILE", help="recommend only these items: file of item ids, one per line"
+    )
+    deny: str | None = setting(
+        None, metavar="FILE", help="never recommend these items: file of item ids, one per line"
+    )
 
 
 @dataclass(frozen=True)
@@ -59,30 +58,29 @@ class Request:
         options: the flags.
         folder: the run.
         dataset: input events, and ids.
-        users: user numbers (n,).
-        excluded: bool (n_items,), items that no list may hold.
+        allow, deny: item ids in the files of these names; None without one.
     """
 
     options: RecommendOptions
     folder: RunFolder
     dataset: Dataset
-    users: np.ndarray
-    excluded: np.ndarray
+    allow: list[str] | None
+    deny: list[str] | None
 
 
 def main(argv: Sequence[str]) -> None:
     with CommandLine("recommend", argv) as line:
         description = "Write top-k lists of a run, without the items of each user's events."
-        options, filters = line.parse(description, [RecommendOptions, ListFilters])
+        (options,) = line.parse(description, [RecommendOptions])
         # Several processes write a folder.
         if options.output and n_launched() == 1:
             check_table_name(options.output)
         folder = RunFolder.open(options.run)
         dataset = folder.dataset(options.dataset)
         users = _users(options, dataset)
-        request = Request(options, folder, dataset, users, excluded_items(filters, dataset.item_ids))
+        request = Request(options, folder, dataset, *_filters(options, dataset))
         if n_launched() > 1:
-            _write_shares(request)
+            _write_shares(request, users)
             return
         table = _table(request, users)
         if options.output:
@@ -92,24 +90,24 @@ def main(argv: Sequence[str]) -> None:
             say(table.write_csv(separator="\t").rstrip("\n"))
 
 
-def _table(request: Request, users: np.ndarray) -> pl.DataFrame:
-    """The lists of some of the users (B,)."""
-    options, dataset = request.options, request.dataset
-    model = load(request.folder, verify=options.verify, backbone=options.backbone)
-    batches = model.rank_batches(users, dataset, options.k, USERS_AT_ONCE, excluded_items=request.excluded)
-    return pl.concat([recommendation_table(batch, dataset) for batch in batches])
+def _table(request: Request, users: pl.Series) -> pl.DataFrame:
+    """The lists of some of the users (n,)."""
+    options = request.options
+    model = load(request.folder, request.dataset, backbone=options.backbone, verify=options.verify)
+    return model.recommend(users, options.k, allow=request.allow, deny=request.deny)
 
 
-def _write_shares(request: Request) -> None:
+def _write_shares(request: Request, users: pl.Series) -> None:
     """Under a launcher, each process writes the lists of a contiguous share of the users into one folder.
 
     Shares consist of whole batches, so that the files together equal the table that one process writes.
     """
     from accelerate.utils import broadcast_object_list
 
-    from cllm4rec.training.device import make_accelerator, wait_for_everyone
+    from cllm4rec.models.base import USERS_AT_ONCE
+    from cllm4rec.training.device import make_accelerator
 
-    output, users = Path(request.options.output or ""), request.users
+    output = Path(request.options.output or "")
     if output.suffix != ".parquet":
         raise ValueError(
             "several processes write a file each: name their folder with `output`, ending in .parquet"
@@ -131,38 +129,57 @@ def _write_shares(request: Request) -> None:
     log.info("file %d of %d: %s -> %s", process + 1, n_processes, _sizes(table, share), output)
 
 
-def _sizes(table: pl.DataFrame, users: np.ndarray) -> str:
+def _sizes(table: pl.DataFrame, users: pl.Series) -> str:
     """The numbers of rows and users."""
     return f"{counted(len(table), 'row')} for {counted(len(users), 'user')}"
 
 
-def _users(options: RecommendOptions, dataset: Dataset) -> np.ndarray:
-    """Numbers of the users asked for, (B,)."""
+def _users(options: RecommendOptions, dataset: Dataset) -> pl.Series:
+    """Ids of the users asked for, (n,)."""
     if [options.users is not None, options.users_file is not None, options.all].count(True) != 1:
         raise ValueError("name the users with one of --users A,B, --users-file FILE and --all")
     if options.all:
-        return np.arange(dataset.n_users)
-    if options.users_file is None:
-        return dataset.user_ids.index(str(options.users).split(","), "user")
-    ids = read_ids(options.users_file)
+        return dataset.user_ids.ids
+    ids = str(options.users).split(",") if options.users_file is None else read_ids(options.users_file)
     if not ids:
         raise ValueError(f"{options.users_file}: the file names no user")
-    return dataset.user_ids.index(ids, "user")
+    return dataset.user_ids.names(dataset.user_ids.index(ids, "user"))
 
 
-def recommendation_table(lists: "Ranking", dataset: Dataset) -> pl.DataFrame:
-    """Rows user_id, item_id, rank (from 1), score, title if there is one; ranks without item are left out."""
-    rows, ranks = np.nonzero(lists.items >= 0)
-    items = lists.items[rows, ranks]
-    columns = {
-        "user_id": dataset.user_ids.names(lists.users[rows]),
-        "item_id": dataset.item_ids.names(items),
-        "rank": ranks + 1,
-        "score": lists.scores[rows, ranks],
-    }
-    if "title" in dataset.items.columns:
-        columns["title"] = dataset.items["title"].gather(items)
-    return pl.DataFrame(columns)
+def _filters(options: RecommendOptions, dataset: Dataset) -> tuple[list[str] | None, list[str] | None]:
+    """The item ids of --allow and --deny; None without a file.
+
+    Raises:
+        ValueError: a file cannot be read or holds an unknown id; or no item is left.
+    """
+    allow, deny = (None if path is None else _items(path, dataset) for path in (options.allow, options.deny))
+    excluded_items(dataset.item_ids, allow, deny)
+    return allow, deny
+
+
+def _items(path: str, dataset: Dataset) -> list[str]:
+    """The item ids in a file."""
+    ids = read_ids(path)
+    try:
+        dataset.item_ids.index(ids, "item")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return ids
+
+
+def read_ids(path: str) -> list[str]:
+    """The ids in a text file, one per line; empty lines are skipped.
+
+    Raises:
+        ValueError: there is no such file, or it is not UTF-8.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: there is no such file")
+    try:
+        lines = Path(path).read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text: {error}") from error
+    return [line for line in lines if line]
 
 
 if __name__ == "__main__":

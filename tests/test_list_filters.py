@@ -1,13 +1,11 @@
-"""Filters of lists: files of item ids -> a mask, and lists that equal a brute-force filter."""
-
-from pathlib import Path
+"""Filters of lists: item ids -> a mask, and lists that equal a brute-force filter."""
 
 import numpy as np
 import polars as pl
 import pytest
 
 from cllm4rec.data.ids import IdMap
-from cllm4rec.list_filters import ListFilters, excluded_items
+from cllm4rec.list_filters import excluded_items
 from cllm4rec.models.baselines.config import EASEConfig
 from cllm4rec.models.baselines.ease import EASE
 from tests.support.worlds import taste_dataset
@@ -15,13 +13,8 @@ from tests.support.worlds import taste_dataset
 ITEM_IDS = IdMap(pl.Series(["007", "7", "a b", "é"]))
 
 
-def ids_file(folder: Path, name: str, *ids: str) -> str:
-    (folder / name).write_text("".join(f"{item_id}\n" for item_id in ids), encoding="utf-8")
-    return str(folder / name)
-
-
-def test_without_files_no_item_is_excluded() -> None:
-    mask = excluded_items(ListFilters(), ITEM_IDS)
+def test_without_filters_no_item_is_excluded() -> None:
+    mask = excluded_items(ITEM_IDS)
     assert (mask.dtype, mask.tolist()) == (bool, [False] * 4)
 
 
@@ -30,47 +23,28 @@ def test_without_files_no_item_is_excluded() -> None:
     [
         (["7", "é"], None, [True, False, True, False]),
         (None, ["007"], [True, False, False, False]),
-        (["7", "é", "", "7"], ["é"], [True, False, True, True]),
+        (["7", "é", 7], ["é"], [True, False, True, True]),
         (["a b"], [], [True, True, False, True]),
     ],
 )
 def test_only_allowed_items_that_are_not_denied_remain(
-    allow: list[str] | None, deny: list[str] | None, excluded: list[bool], tmp_path: Path
+    allow: list[object] | None, deny: list[object] | None, excluded: list[bool]
 ) -> None:
-    files = {"allow": allow, "deny": deny}
-    filters = {name: None if ids is None else ids_file(tmp_path, name, *ids) for name, ids in files.items()}
-    assert excluded_items(ListFilters(**filters), ITEM_IDS).tolist() == excluded
-
-
-def test_a_file_with_a_byte_order_mark_and_other_line_ends_is_read(tmp_path: Path) -> None:
-    (tmp_path / "ids").write_bytes("\ufeff007\r\né\r\n".encode())
-    mask = excluded_items(ListFilters(deny=str(tmp_path / "ids")), ITEM_IDS)
-    assert mask.tolist() == [True, False, False, True]
+    assert excluded_items(ITEM_IDS, allow, deny).tolist() == excluded
 
 
 @pytest.mark.parametrize("name", ["allow", "deny"])
-def test_files_that_cannot_be_used_are_refused_in_one_line(name: str, tmp_path: Path) -> None:
-    unknown = ids_file(tmp_path, "unknown.txt", "7", "8", "9")
-    (tmp_path / "latin").write_bytes(b"\xe9\n")
-    for file, message in (
-        (str(tmp_path / "none.txt"), r"none\.txt: there is no such file"),
-        (str(tmp_path / "latin"), "latin: not UTF-8 text"),
-        (unknown, r"unknown\.txt: item '8' is not in the data \(2 of 3 unknown\)"),
-    ):
-        with pytest.raises(ValueError, match=message) as caught:
-            excluded_items(ListFilters(**{name: file}), ITEM_IDS)
-        assert "\n" not in str(caught.value)
+def test_unknown_items_are_refused_in_one_line(name: str) -> None:
+    message = rf"^`{name}`: item '8' is not in the data \(2 of 3 unknown\)$"
+    with pytest.raises(ValueError, match=message):
+        excluded_items(ITEM_IDS, **{name: ["7", "8", "9"]})
 
 
-def test_filters_that_leave_no_item_are_refused(tmp_path: Path) -> None:
-    empty, single = ids_file(tmp_path, "empty"), ids_file(tmp_path, "single", "7")
-    for filters, names in (
-        (ListFilters(allow=empty), f"`allow` {empty}: "),
-        (ListFilters(allow=single, deny=single), f"`allow` {single} and `deny` {single}: "),
-    ):
-        with pytest.raises(ValueError) as caught:
-            excluded_items(filters, ITEM_IDS)
-        assert str(caught.value) == f"{names}no item is left to recommend"
+def test_filters_that_leave_no_item_are_refused() -> None:
+    with pytest.raises(ValueError, match="^`allow` leaves no item to recommend$"):
+        excluded_items(ITEM_IDS, allow=[])
+    with pytest.raises(ValueError, match="^`allow` and `deny` leave no item to recommend$"):
+        excluded_items(ITEM_IDS, allow=["7"], deny=["7"])
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.95])

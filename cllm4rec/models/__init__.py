@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cllm4rec.files.damage import reading
 from cllm4rec.models.config import SystemConfig
 from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.training.run_folder import STAGES, RunFolder
@@ -153,9 +154,11 @@ def _load_run(run: RunFolder, backbone: str | Path | None, verify: bool) -> "Rec
 
 def _load_folder(folder: Path, backbone: str | Path | None, verify: bool) -> "Recommender":
     """The model in a folder that `save` wrote."""
-    from cllm4rec.models.storage import stored_system
+    from cllm4rec.models.storage import REMEDY, stored_system
 
     name = stored_system(folder)
+    with reading(folder / "model.json", REMEDY):
+        _registered(name)
     return system_class(name).load(folder, verify, _moved(name, backbone))
 
 

@@ -1,32 +1,21 @@
-"""Recommender: the interface of every system. Top-k lists are computed here once."""
+"""Recommender: the interface of every system. Top-k lists are computed here once, by numbers and by ids."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Self
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.list_filters import excluded_items
+from cllm4rec.models.recommendation import HistoryIds, as_list, matched, of_histories, recommendation_table
 from cllm4rec.models.storage import StoredModel
-from cllm4rec.ranking import TopK
+from cllm4rec.ranking import Ranking, TopK
 
-
-@dataclass(frozen=True)
-class Ranking:
-    """Top-k lists of a batch of users.
-
-    Attributes:
-        users: user numbers (B,).
-        items: item numbers (B, min(k, n_items)), best first; -1 after the last item that is not masked.
-        scores: of `items`, same shape; -inf where there is no item.
-    """
-
-    users: np.ndarray
-    items: np.ndarray
-    scores: np.ndarray
+USERS_AT_ONCE = 512  # users of a batch of `recommend`
 
 
 class Recommender(StoredModel):
@@ -199,12 +188,75 @@ class Recommender(StoredModel):
         *,
         excluded_items: np.ndarray | None = None,
     ) -> Iterator[Ranking]:
-        """`recommend` for many users, one batch at a time. Without users, one empty batch."""
+        """`rank` for many users, one batch at a time. Without users, one empty batch."""
         for start in range(0, max(1, len(users)), batch_size):
             yield self.rank(users[start : start + batch_size], seen, k, excluded_items=excluded_items)
 
+    def recommend(
+        self,
+        users: Iterable[object] | None = None,
+        k: int = 10,
+        *,
+        histories: Iterable[Iterable[object]] | None = None,
+        dataset: Dataset | None = None,
+        allow: Iterable[object] | None = None,
+        deny: Iterable[object] | None = None,
+    ) -> pl.DataFrame:
+        """Top-k lists by external ids, of users of a dataset or of histories: `rank`, with names and titles.
+
+        All events of a user, held-out ones too, are input, and their items are left out of the list.
+
+        Args:
+            users: user ids of `dataset`, as text or numbers. A repeated user is served each time.
+            k: maximum length of a list.
+            histories: item ids of each history, the oldest first, instead of `users`. Nobody in training is
+                taken for their user, whose `user_id` is the row, from 0.
+            dataset: has the events of `users`; by default the dataset of training. Its items are matched
+                with those of the model by their ids.
+            allow: ids of the only items that lists may hold; all if not given.
+            deny: ids of items that no list may hold.
+
+        Returns:
+            Rows `user_id`, `item_id`, `rank` (from 1), `score`, and `title` where the items have titles.
+
+        Raises:
+            ValueError: a user or an item is unknown, a user or history has no events, or no item is left; or
+                the dataset is not known, or `k` is below 1.
+        """
+        if (users is None) == (histories is None) or (histories is not None and dataset is not None):
+            raise ValueError("give either `users`, with or without `dataset`, or `histories`")
+        if histories is not None:
+            seen = of_histories(histories, self.item_ids, self.items)
+            numbers = np.arange(seen.n_users)
+        else:
+            dataset = self._source_dataset() if dataset is None else dataset
+            seen = matched(dataset, self.item_ids, self.items)
+            numbers = seen.user_ids.index(as_list("users", users), "user")
+        filters = {"allow": allow, "deny": deny}
+        given = {name: as_list(name, ids) for name, ids in filters.items() if ids is not None}
+        excluded = excluded_items(self.item_ids, **given)
+        batches = self.rank_batches(numbers, seen, k, USERS_AT_ONCE, excluded_items=excluded)
+        return pl.concat([recommendation_table(batch, seen) for batch in batches])
+
+    def _source_dataset(self) -> Dataset:
+        """The dataset of training. That of a run is read from its folder once.
+
+        Raises:
+            ValueError: it is not known, or no longer in its folder.
+        """
+        if self.source is None:
+            raise ValueError(
+                "the model was loaded from a folder that names no dataset: give `dataset`, which has the "
+                "events of `users`, or give `histories`"
+            )
+        if not isinstance(self.source, Dataset):
+            self.source = self.source.dataset()
+        return self.source
+
     def _trained_users(self, users: np.ndarray, seen: Dataset) -> np.ndarray:
         """Numbers of users (B,) of `seen` in the training set, int64 (B,); -1 if new."""
+        if isinstance(seen.user_ids, HistoryIds):
+            return np.full(len(users), -1, dtype=np.int64)
         same_ids = seen.user_ids.ids.equals(self.user_ids.ids)
         numbers = users if same_ids else self.user_ids.find(seen.user_ids.names(users))
         found = numbers >= 0

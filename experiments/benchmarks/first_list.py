@@ -20,7 +20,6 @@ from cllm4rec import evaluation  # noqa: F401
 from cllm4rec.commands.entry import say
 from cllm4rec.models import load  # noqa: F401
 from cllm4rec.models.cllm4rec import recommender as cllm4rec  # noqa: F401
-from cllm4rec.recommend import recommendation_table
 from cllm4rec.training.run_folder import RunFolder
 from experiments.benchmarks.measurement import process_memory
 
@@ -33,8 +32,7 @@ def main(run: str, threads: int) -> None:
     before = process_memory("RssAnon")
     model = load(run)
     marks.append(time.perf_counter())
-    users = dataset.user_ids.index(["user 7"], "user")
-    table = recommendation_table(model.rank(users, dataset, 20), dataset)
+    table = model.recommend(["user 7"], 20, dataset=dataset)
     marks.append(time.perf_counter())
     say(json.dumps([len(table), process_memory("RssAnon") - before, *np.diff(marks).tolist()]))
 

@@ -15,9 +15,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from cllm4rec.models.base import USERS_AT_ONCE
 from cllm4rec.models.inner_product import score_blocks
 from cllm4rec.ranking import TopK
-from cllm4rec.recommend import USERS_AT_ONCE
 from experiments.benchmarks.measurement import extra_memory, side_by_side
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
 

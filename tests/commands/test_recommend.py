@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from cllm4rec.recommend import read_ids
 from tests.commands.events import ITEMS, USERS, title
 from tests.support.commands import call, refusal
 
@@ -111,11 +112,34 @@ def test_recommend_allows_and_denies_items(workspace: Path, tmp_path: Path) -> N
     assert ranks["rank"].equals(ranks["expected"].rename("rank"))
 
 
-def test_unknown_items_and_filters_that_leave_nothing_are_refused(workspace: Path, tmp_path: Path) -> None:
-    (tmp_path / "ids.txt").write_text("0001\nno such item\n", encoding="utf-8")
+def test_a_file_of_ids_may_have_a_byte_order_mark_other_line_ends_and_empty_lines(tmp_path: Path) -> None:
+    (tmp_path / "ids").write_bytes("\ufeff007\r\n\r\né\r\n".encode())
+    assert read_ids(str(tmp_path / "ids")) == ["007", "é"]
+
+
+@pytest.mark.parametrize("flag", ["--allow", "--deny"])
+def test_files_of_items_that_cannot_be_used_are_refused_in_one_line(
+    flag: str, popularity_workspace: Path, tmp_path: Path
+) -> None:
+    known = pl.read_csv(popularity_workspace / "items.csv")["item_id"][0]
+    (tmp_path / "unknown.txt").write_text(f"{known}\nno such item\n", encoding="utf-8")
+    (tmp_path / "latin").write_bytes(b"\xe9\n")
+    for file, message in (
+        ("none.txt", "none.txt: there is no such file"),
+        ("latin", "latin: not UTF-8 text"),
+        ("unknown.txt", "unknown.txt: item 'no such item' is not in the data (1 of 2 unknown)"),
+    ):
+        line = refusal("recommend", "--run", popularity_workspace / "run", "--all", flag, tmp_path / file)
+        assert message in line
+        assert "\n" not in line
+
+
+def test_filters_that_leave_nothing_are_refused(popularity_workspace: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("", encoding="utf-8")
-    flags = ("--run", workspace / "run", "--all")
-    assert "'no such item' is not in the data (1 of 2 unknown)" in refusal(
-        "recommend", *flags, "--deny", tmp_path / "ids.txt"
-    )
-    assert refusal("recommend", *flags, "--allow", tmp_path / "empty.txt").startswith("--allow ")
+    known = pl.read_csv(popularity_workspace / "items.csv")["item_id"][0]
+    (tmp_path / "single.txt").write_text(f"{known}\n", encoding="utf-8")
+    flags = ("--run", popularity_workspace / "run", "--all")
+    nothing = refusal("recommend", *flags, "--allow", tmp_path / "empty.txt")
+    assert nothing == "--allow leaves no item to recommend"
+    both = ("--allow", tmp_path / "single.txt", "--deny", tmp_path / "single.txt")
+    assert refusal("recommend", *flags, *both) == "--allow and --deny leave no item to recommend"

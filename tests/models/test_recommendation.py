@@ -1,0 +1,195 @@
+"""Recommending by ids: whose events are read, whole numbers as ids, and what is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from cllm4rec import EASE, Dataset, EASEConfig, ItemKNN, ItemKNNConfig, Popularity, load
+from cllm4rec.training.run_folder import RunFolder
+from tests.support.commands import call
+from tests.support.worlds import taste_dataset
+
+
+def numbered_dataset(titled: bool = False) -> Dataset:
+    """Users 0 .. 5 and items 0 .. 9, whose ids are whole numbers."""
+    pairs = [(user, (user * 3 + step) % 10) for user in range(6) for step in range(4)]
+    events = pl.DataFrame(pairs, schema=["user_id", "item_id"], orient="row")
+    items = pl.DataFrame({"item_id": range(10), "title": [f"Title {item}" for item in range(10)]})
+    return Dataset.from_frame(events, items if titled else None)
+
+
+@pytest.fixture
+def ease() -> EASE:
+    return EASE(EASEConfig(regularization=10.0)).fit(numbered_dataset())
+
+
+def test_ids_are_found_as_numbers_and_as_texts_and_returned_as_they_are_in_the_data(ease: EASE) -> None:
+    table = ease.recommend([4, 0], 3)
+    assert table.schema["user_id"] == table.schema["item_id"] == pl.Int64
+    assert_frame_equal(ease.recommend(["4", "0"], 3), table)
+    assert_frame_equal(ease.recommend(pl.Series([4, 0]), 3), table)
+    histories = ease.recommend(histories=[[1, 2], [3]], allow=[5, 6])
+    assert_frame_equal(ease.recommend(histories=(["1", "2"], ("3",)), allow=["6", "5"]), histories)
+
+
+def test_there_are_titles_only_where_the_items_have_some(ease: EASE) -> None:
+    assert ease.recommend([0]).columns == ["user_id", "item_id", "rank", "score"]
+    titled = Popularity().fit(numbered_dataset(titled=True)).recommend([0])
+    assert titled["title"].to_list() == [f"Title {item}" for item in titled["item_id"]]
+
+
+def test_lists_end_where_the_items_end(ease: EASE) -> None:
+    assert ease.recommend([0], 1000)["rank"].to_list() == [1, 2, 3, 4, 5, 6]
+    assert len(ease.recommend(histories=[list(range(10))])) == 0
+
+
+@pytest.mark.parametrize("arguments", [{"users": []}, {"histories": []}])
+def test_nobody_gets_an_empty_table_of_the_same_columns(ease: EASE, arguments: dict[str, list[int]]) -> None:
+    assert ease.recommend(**arguments).schema == ease.recommend([0]).schema
+
+
+class UserBias(EASE):
+    """Scores that depend on the number of a trained user, -1 for new ones."""
+
+    name = "ease"
+
+    def _score(self, users, trained_users, seen):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        return super()._score(users, trained_users, seen) + 100.0 * (1 + trained_users[:, None])
+
+
+def test_a_history_is_never_taken_for_a_trained_user_of_the_same_id() -> None:
+    """Users 0 .. 5 were trained; the histories are named 0 .. 5 too."""
+    model = UserBias(EASEConfig(regularization=10.0)).fit(numbered_dataset())
+    assert model.recommend(range(6))["score"].min() > 90
+    table = model.recommend(histories=[[user] for user in range(6)])
+    assert table["user_id"].unique().sort().to_list() == list(range(6))
+    assert table["score"].max() < 90
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "give either `users`, with or without `dataset`, or `histories`"),
+        ({"users": [0], "histories": [[1]]}, "give either `users`"),
+        ({"histories": [[1]], "dataset": numbered_dataset()}, "give either `users`"),
+        ({"users": "0"}, "`users` is '0': give a list of ids"),
+        ({"users": 0}, "`users` is 0: give a list of ids"),
+        ({"users": [0, 17, 18]}, r"user '17' is not in the data \(2 of 3 unknown\)"),
+        ({"histories": "12"}, "`histories` is '12': give a list of ids"),
+        ({"histories": ["12"]}, r"`histories\[0\]` is '12': give a list of ids"),
+        ({"histories": [[1], 2]}, r"`histories\[1\]` is 2: give a list of ids"),
+        ({"histories": [[1], []]}, r"`histories\[1\]` is empty: there is nothing to recommend from"),
+        ({"histories": [[1, "x"], ["y"]]}, r"`histories`: item 'x' is none .* \(2 of 3 unknown\)"),
+        ({"users": [0], "allow": "12"}, "`allow` is '12': give a list of ids"),
+        ({"users": [0], "deny": [77]}, r"`deny`: item '77' is not in the data \(1 of 1 unknown\)"),
+        ({"users": [0], "allow": []}, "`allow` leaves no item to recommend"),
+        ({"users": [0], "k": 0}, "`k` is 0: ask for at least one item"),
+    ],
+)
+def test_what_cannot_be_recommended_is_refused_in_one_line(
+    ease: EASE, arguments: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{message}") as caught:
+        ease.recommend(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset `data`, and a run `run` of ItemKNN on it."""
+    folder = tmp_path_factory.mktemp("recommendation")
+    taste_dataset().save(folder / "data")
+    flags = ("--system", "itemknn", "--neighbours", 10, "--shrinkage", 5)
+    call("pretrain", *flags, "--dataset", folder / "data", "--output", folder / "run")
+    return folder
+
+
+def fitted() -> ItemKNN:
+    return ItemKNN(ItemKNNConfig(neighbours=10, shrinkage=5.0)).fit(taste_dataset())
+
+
+def test_a_run_recommends_to_the_users_of_its_dataset(folders: Path, tmp_path: Path) -> None:
+    users = taste_dataset().user_ids.ids[:4]
+    table = load(folders / "run").recommend(users, 6)
+    assert_frame_equal(table, fitted().recommend(users, 6))
+    flags = ("--run", folders / "run", "--users", ",".join(users), "--k", 6)
+    call("recommend", *flags, "--output", tmp_path / "lists.parquet")
+    assert_frame_equal(pl.read_parquet(tmp_path / "lists.parquet"), table)
+
+
+def test_the_dataset_of_a_run_is_read_when_it_is_needed_and_once(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[RunFolder] = []
+    read: Callable[[RunFolder], Dataset] = RunFolder.dataset
+    monkeypatch.setattr(RunFolder, "dataset", lambda run: reads.append(run) or read(run))
+    model, users = load(folders / "run"), taste_dataset().user_ids.ids
+    model.recommend(histories=[taste_dataset().item_ids.ids[:2]])
+    assert not reads
+    assert_frame_equal(model.recommend(users[:2]), model.recommend(users[:2]))
+    assert len(reads) == 1
+
+
+def test_a_dataset_that_has_moved_is_named(folders: Path, tmp_path: Path) -> None:
+    (folders / "data").rename(tmp_path / "moved")
+    users, dataset = taste_dataset().user_ids.ids[:2], Dataset.load(tmp_path / "moved")
+    try:
+        with pytest.raises(ValueError, match="no longer in .*: say where with `dataset`"):
+            load(folders / "run").recommend(users)
+        expected = fitted().recommend(users)
+        assert_frame_equal(load(folders / "run", dataset=dataset).recommend(users), expected)
+        assert_frame_equal(load(folders / "run").recommend(users, dataset=dataset), expected)
+    finally:
+        (tmp_path / "moved").rename(folders / "data")
+
+
+def test_a_model_folder_holds_titles_and_no_events(tmp_path: Path) -> None:
+    fitted().save(tmp_path / "model")
+    assert sorted(file.name for file in (tmp_path / "model").iterdir()) == [
+        "items.parquet", "manifest.json", "model.json", "model.safetensors", "users.parquet",
+    ]  # fmt: skip
+    assert_frame_equal(pl.read_parquet(tmp_path / "model" / "items.parquet"), taste_dataset().items)
+    model = load(tmp_path / "model", verify=True)
+    with pytest.raises(ValueError, match="names no dataset: give `dataset`"):
+        model.recommend(taste_dataset().user_ids.ids[:2])
+    assert_frame_equal(
+        load(tmp_path / "model", dataset=taste_dataset()).recommend(taste_dataset().user_ids.ids[:2]),
+        fitted().recommend(taste_dataset().user_ids.ids[:2]),
+    )
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "dataset"])
+def test_a_folder_without_a_model_is_refused_in_one_line(kind: str, folders: Path, tmp_path: Path) -> None:
+    folder = {"missing": tmp_path / "none", "empty": tmp_path, "dataset": folders / "data"}[kind]
+    with pytest.raises(ValueError, match="is neither a run folder .* nor a model folder") as caught:
+        load(folder)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_that_do_not_fit_a_model_folder_are_refused(tmp_path: Path) -> None:
+    fitted().save(tmp_path / "model")
+    with pytest.raises(ValueError, match="itemknn has no backbone: leave `backbone` out"):
+        load(tmp_path / "model", backbone=tmp_path)
+    with pytest.raises(ValueError, match="was trained on other data or another split"):
+        load(tmp_path / "model", dataset=numbered_dataset())
+
+
+def test_a_model_folder_of_another_version_or_system_is_refused(tmp_path: Path) -> None:
+    fitted().save(tmp_path)
+    text = (tmp_path / "model.json").read_text()
+    for old, new, message in (
+        (
+            '"format_version": 3',
+            '"format_version": 2',
+            "format_version 2 is unknown.* train this stage again",
+        ),
+        ('"system": "itemknn"', '"system": "xyz"', "is damaged .*'xyz' is unknown.* train this stage again"),
+    ):
+        (tmp_path / "model.json").write_text(text.replace(old, new))
+        with pytest.raises(ValueError, match=message) as caught:
+            load(tmp_path)
+        assert "\n" not in str(caught.value)
