@@ -1,4 +1,5 @@
 from .data.dataset import Dataset as Dataset
+from .data.dataset import Task as Task
 from .evaluation import bootstrap_interval as bootstrap_interval
 from .evaluation import measure as measure
 from .models import load as load
@@ -18,6 +19,7 @@ from .models.sequential.config import SASRecConfig as SASRecConfig
 from .models.sequential.config import SequentialConfig as SequentialConfig
 from .models.sequential.gru4rec import GRU4Rec as GRU4Rec
 from .models.sequential.sasrec import SASRec as SASRec
+from .ranking import Ranking as Ranking
 from .training.config import TrainConfig as TrainConfig
 
 __version__: str

@@ -146,16 +146,16 @@ def test_a_base_system_takes_the_seed_and_the_time_limit(
 
 def test_finetuning_starts_from_the_best_epoch_of_pretraining(dataset: Dataset, tmp_path: Path) -> None:
     """Weights of a model after `fit` with no epoch of finetuning are those of the stage that a run keeps."""
-    flags = ("--dataset", tmp_path / "data", "--output", tmp_path / "run", "--epochs", 6, "--batch-size", 16)
-    call("pretrain", *flags, "--validate-every", 1, "--learning-rate", 0.05)
+    flags = ("--dataset", tmp_path / "data", "--output", tmp_path / "run", "--epochs", 5, "--batch-size", 16)
+    call("pretrain", *flags, "--validate-every", 1, "--learning-rate", 0.02)
     best = [line.best for line in RunFolder(tmp_path / "run").metrics()]
     assert not best[-1], "the last epoch is not the best one"
     training = replace(
         new_network("cllm4rec").config_class.training["pretrain"],
-        epochs=6,
+        epochs=5,
         batch_size=16,
         validate_every=1,
-        learning_rate=0.05,
+        learning_rate=0.02,
     )
     model = new_network("cllm4rec").fit(dataset, {"pretrain": training, "finetune": replace(QUICK, epochs=0)})
     kept = load_stage(RunFolder(tmp_path / "run"), "pretrain")
