@@ -206,7 +206,7 @@ class NeuralRecommender(InnerProductRecommender):
         elif self.stage is None:
             first = self.stages[0]
             raise ValueError(f"there is no network that {stage} could train further: fit {first} first")
-        self.stage = stage
+        self.stage, self.source = stage, dataset
         self.net.to(accelerator.device)
         return config, accelerator
 

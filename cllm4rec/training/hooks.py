@@ -15,7 +15,7 @@ class Hooks:
         on_best: called whenever the weights are the best so far, e.g. to write them.
         should_stop: asked before and after the steps of an epoch and in each step; one process suffices.
         validate: gives the metric that chooses the weights, higher is better. Without it the last weights
-            are kept. `NeuralRecommender.fit` sets it.
+            are kept. `NeuralRecommender.fit_stage` sets it.
     """
 
     on_epoch: Callable[[EpochRecord], None] = lambda record: None
