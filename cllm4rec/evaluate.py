@@ -4,18 +4,32 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from cllm4rec.commands.entry import n_launched, run, say
+from cllm4rec.commands.entry import is_main_process, n_launched, run, say
+from cllm4rec.commands.evaluation_report import (
+    MeasuredRun,
+    comparison_lines,
+    described_comparison,
+    described_run,
+    report_lines,
+    slice_lines,
+)
 from cllm4rec.commands.flags import CommandLine
 from cllm4rec.commands.stage_settings import BACKBONE, DATASET, VERIFY
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.evaluation import AMONG_CANDIDATES, PROTOCOL, measure, measure_choices
 from cllm4rec.files.writing import check_file, check_table_name, write_table, write_text
 from cllm4rec.messages import counted
+from cllm4rec.metrics import FAMILIES, KS, requested_metrics
 from cllm4rec.models import load
 from cllm4rec.settings import setting
 from cllm4rec.training.run_folder import RunFolder
+
+if TYPE_CHECKING:  # it imports torch
+    from accelerate import Accelerator
 
 
 @dataclass
@@ -30,6 +44,28 @@ class EvaluateOptions:
             "held-out events to predict; the input is the training events and histories, and for test in "
             "splits in time the validation events too; known items are left out"
         ),
+    )
+    metrics: str | None = setting(
+        None,
+        metavar="NAMES",
+        help=(
+            f"metrics, separated by commas: {', '.join(FAMILIES)}, or one with a list length, as in "
+            "ndcg@100; all by default"
+        ),
+    )
+    ks: str | None = setting(
+        None,
+        metavar="NUMBERS",
+        help=f"list lengths, separated by commas; {','.join(map(str, KS))} by default",
+    )
+    slices: bool = setting(
+        False,
+        help="also print the metrics by the user's input events and by the held-out item's training events",
+    )
+    against: str | None = setting(
+        None,
+        metavar="FOLDER",
+        help="another run on the dataset: also print the paired differences, this run minus the other",
     )
     candidates: int | None = setting(
         None,
@@ -67,65 +103,113 @@ def main(argv: Sequence[str]) -> None:
 
 def _check(options: EvaluateOptions) -> None:
     """Refuse what cannot be measured or written."""
-    if n_launched() > 1:
-        raise ValueError(
-            f"evaluate measures in one process, and WORLD_SIZE is {n_launched()}: start it without a launcher"
-        )
     if options.per_user:
         check_table_name(options.per_user)
     if options.json:
         check_file(options.json)
     if options.candidates is None and options.by != "scores":
         raise ValueError(f"`by={options.by}` chooses among candidates: say how many with `candidates`")
+    if options.candidates is not None and (options.metrics or options.ks or options.slices):
+        raise ValueError("`metrics`, `ks` and `slices` are of the full catalogue: leave out `candidates`")
+    requested_metrics(*_metrics(options))
+
+
+def _metrics(options: EvaluateOptions) -> tuple[list[str], list[int]]:
+    """The metrics and list lengths asked for."""
+    names = list(FAMILIES) if options.metrics is None else _split(options.metrics)
+    lengths = list(map(str, KS)) if options.ks is None else _split(options.ks)
+    if not all(length.isdecimal() for length in lengths):
+        raise ValueError(f"`ks` is {options.ks!r}: give list lengths separated by commas, as in 5,10,20")
+    return names, list(map(int, lengths))
+
+
+def _split(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
 
 
 def _evaluate(options: EvaluateOptions) -> None:
-    # Imported once the flags are right: torch takes seconds.
-    from cllm4rec.evaluation import AMONG_CANDIDATES, PROTOCOL, measure
-
     folder = RunFolder.open(options.run)
     dataset = folder.dataset(options.dataset)
-    model = load(folder, verify=options.verify, backbone=options.backbone)
-    task = dataset.task("validation" if options.split == "validation" else "test")
-    choice: dict[str, Any] = {
-        "candidates": options.candidates,
-        "draws": options.draws,
-        "seed": options.seed,
-        "by": options.by,
-    }
-    result = measure(model, task.input, task.held_out, task.masked, **choice)
-    protocol = PROTOCOL
-    if options.candidates is not None:
-        protocol = AMONG_CANDIDATES.format(**choice | {"draws": counted(options.draws, "draw")})
-    input_name = "training" if task.input is dataset.seen else "training and validation"
-    n, unit = len(result.users), "user" if options.candidates is None else "event"
-    say(
-        f"{model.name} after {folder.stage_folder().name}, on {options.split}: {counted(n, unit)}, "
-        f"{counted(dataset.n_items, 'item')} ({protocol}; input: {input_name} events)"
-    )
-    if result.n_without_history:
-        verb = "has" if result.n_without_history == 1 else "have"
-        say(f"  {counted(result.n_without_history, f'further {unit}')} {verb} no history: left out")
-    for name, value in result.metrics.items():
-        say(f"  {name:<14} {value:.4f}")
-    say(f"  {n / result.seconds:,.0f} {unit}s/s, {result.seconds:.1f} s")
+    other = None if options.against is None else _other_run(options.against, dataset)
+    accelerator = _processes()
+    measured = _measure(options, folder, dataset, accelerator, options.backbone)
+    compared = None if other is None else _measure(options, other, dataset, accelerator)
+    if not is_main_process():
+        return
+    for line in report_lines(measured):
+        say(line)
+    if options.slices:
+        for line in slice_lines(measured.result.slices):
+            say(line)
+    if compared is not None:
+        for line in comparison_lines(measured, compared):
+            say(line)
     if options.json:
-        described: dict[str, Any] = {
-            "system": model.name,
-            "dataset": options.dataset or folder.description.dataset.path,
-            "split": options.split,
-            "protocol": protocol,
-            "input": input_name,
-            f"n_{unit}s": n,
-            "n_items": dataset.n_items,
-            "metrics": result.metrics,
-            "seconds": result.seconds,
-            f"{unit}s_per_second": n / result.seconds,
-        }
+        path = options.dataset or folder.description.dataset.path
+        described = {"dataset": path, **described_run(measured), "against": None}
+        if compared is not None:
+            described["against"] = described_comparison(measured, compared)
         write_text(Path(options.json), json.dumps(described, indent=2) + "\n")
     if options.per_user:
-        table = pl.DataFrame({"user_id": dataset.user_ids.names(result.users), **result.per_user})
-        write_table(table, options.per_user)
+        users = dataset.user_ids.names(measured.result.users)
+        write_table(pl.DataFrame({"user_id": users, **measured.result.per_user}), options.per_user)
+
+
+def _other_run(path: str, dataset: Dataset) -> RunFolder:
+    """The run to compare with.
+
+    Raises:
+        ValueError: it is no run, or one of another dataset or split.
+    """
+    folder = RunFolder.open(path)
+    reference = folder.description.dataset
+    for name, kind in (("data_sha256", "dataset"), ("split_sha256", "split")):
+        if getattr(reference, name) != getattr(dataset.hashes, name):
+            raise ValueError(
+                f"`against` {path} was trained on another {kind} ({name} differs): name a run on this dataset"
+            )
+    return folder
+
+
+def _processes() -> "Accelerator | None":
+    """The processes that a launcher started, which share the users; None without a launcher."""
+    if n_launched() == 1:
+        return None
+    from cllm4rec.training.device import make_accelerator  # it imports torch
+
+    return make_accelerator()
+
+
+def _measure(
+    options: EvaluateOptions,
+    folder: RunFolder,
+    dataset: Dataset,
+    accelerator: "Accelerator | None",
+    backbone: str | None = None,
+) -> MeasuredRun:
+    """Load the model of a run and measure it."""
+    model = load(folder, verify=options.verify, backbone=backbone)
+    part: Any = options.split
+    if options.candidates is None:
+        names, ks = _metrics(options)
+        result = measure(model, dataset, part, metrics=names, ks=ks, accelerator=accelerator)
+        protocol = PROTOCOL
+    else:
+        n, draws, seed, by = options.candidates, options.draws, options.seed, options.by
+        result = measure_choices(model, dataset, part, n, draws, seed, by, accelerator=accelerator)
+        protocol = AMONG_CANDIDATES.format(candidates=n, draws=counted(draws, "draw"), seed=seed, by=by)
+    in_time = dataset.description is not None and dataset.description.split.in_time
+    return MeasuredRun(
+        run=str(folder.path),
+        system=model.name,
+        stage=folder.stage_folder().name,
+        part=part,
+        protocol=protocol,
+        input_parts="training and validation" if in_time and part == "test" else "training",
+        unit="user" if options.candidates is None else "event",
+        n_items=dataset.n_items,
+        result=result,
+    )
 
 
 if __name__ == "__main__":

@@ -111,14 +111,3 @@ class TopK:
         scores, items = scores.gather(1, order), items.gather(1, order)
         best = scores.argsort(dim=1, descending=True, stable=True)[:, :k]  # (R, k)
         self.scores[users], self.items[users] = scores.gather(1, best), items.gather(1, best)
-
-
-def top_k(scores: np.ndarray, k: int, tie_order: np.ndarray) -> np.ndarray:
-    """The k best columns of each row of scores (B, n_items), best first, int64 (B, min(k, n_items)).
-
-    As `TopK`: -1 where fewer than k scores are above -inf.
-    """
-    best = TopK(len(scores), min(k, scores.shape[1]), torch.from_numpy(tie_order))
-    if len(scores):
-        best.offer(torch.from_numpy(scores))
-    return best.items.numpy()

@@ -29,7 +29,7 @@ from experiments.oracle import Oracle
 from experiments.report import markdown_table
 
 SYSTEMS = ("cllm4rec", "ease", "itemknn", "popularity")
-METRICS = ("recall@20", "recall@40", "ndcg@100", "hit_rate@10", "mrr", "coverage@20")
+METRICS = ("recall@20", "recall@40", "ndcg@100", "hit_rate@10", "mrr@100", "coverage@20")
 MARKER = "made-by-demo.txt"
 LEAST_SHARE = 0.70  # of the oracle's NDCG@100, for CLLM4Rec
 
@@ -47,8 +47,7 @@ def main(seed: int, folder: Path, backbone: str) -> None:
     for system in SYSTEMS:
         results[system], seconds[system] = run_system(system, folder, seed, backbone)
     dataset = Dataset.load(folder / "dataset")
-    known = dataset.only("train", "validation")
-    oracle = measure(Oracle(world), dataset.train, dataset.test, known).metrics
+    oracle = measure(Oracle(world, dataset), dataset).metrics
     run, user = folder / "cllm4rec", dataset.user_ids.ids[0]
     run_command("recommend", "--run", run, "--users", user, "--k", 10, "--output", folder / "top10.csv")
     run_command("recommend", "--run", run, "--all", "--k", 20, "--output", folder / "recommendations.parquet")

@@ -3,7 +3,21 @@
 import numpy as np
 import pytest
 
-from cllm4rec.metrics import PER_USER, hit_rate, mrr, ndcg, recall
+from cllm4rec.metrics import (
+    FAMILIES,
+    NOT_LISTED,
+    OF_RANKS,
+    TrainingEvents,
+    coverage,
+    gini,
+    hit_rate,
+    mrr,
+    ndcg,
+    novelty,
+    popularity_share,
+    recall,
+    requested_metrics,
+)
 
 ONE_USER = np.array([0])  # all ranks are of one user
 
@@ -47,14 +61,86 @@ def test_hit_rate_asks_for_any_item_in_the_top_k() -> None:
     assert hit_rate(np.array([30, 9, 30, 10, 0, 1, 2]), np.array([0, 2, 4]), 10).tolist() == [1.0, 0.0, 1.0]
 
 
-def test_mrr_is_the_reciprocal_rank_of_the_best_item() -> None:
-    # Best ranks 0, 1 (of 3 and 1), and 999, which counts too.
-    assert mrr(np.array([0, 3, 1, 999]), np.array([0, 1, 3])).tolist() == [1.0, 0.5, 0.001]
+def test_mrr_is_the_reciprocal_rank_of_the_best_item_in_the_top_k() -> None:
+    # Best ranks 0, 1 (of 3 and 1), and 999, which counts in the top 1000 only.
+    ranks, starts = np.array([0, 3, 1, 999]), np.array([0, 1, 3])
+    assert mrr(ranks, starts, 1000).tolist() == [1.0, 0.5, 0.001]
+    assert mrr(ranks, starts, 999).tolist() == [1.0, 0.5, 0.0]
+    assert mrr(ranks, starts, 1).tolist() == [1.0, 0.0, 0.0]
+
+
+def test_items_outside_the_list_are_worth_nothing() -> None:
+    for name, metric in OF_RANKS.items():
+        assert metric(np.array([NOT_LISTED, NOT_LISTED]), ONE_USER, 10**9).tolist() == [0.0], name
 
 
 def test_metrics_of_many_users_are_those_of_each_alone() -> None:
     generator = np.random.default_rng(0)
     ranks, starts = generator.integers(0, 60, 200), np.unique(np.append(generator.integers(0, 200, 50), 0))
-    for name, metric in PER_USER.items():
-        alone = [metric(user_ranks, ONE_USER)[0] for user_ranks in np.split(ranks, starts[1:])]
-        np.testing.assert_allclose(metric(ranks, starts), alone, rtol=1e-14, err_msg=name)
+    for name, metric in OF_RANKS.items():
+        alone = [metric(user_ranks, ONE_USER, 20)[0] for user_ranks in np.split(ranks, starts[1:])]
+        np.testing.assert_allclose(metric(ranks, starts, 20), alone, rtol=1e-14, err_msg=name)
+
+
+def training_events() -> TrainingEvents:
+    """Items 0 .. 6. Users 0 to 3 took item 0, users 0 and 1 item 1, user 2 item 2 twice; 3 to 6 nobody."""
+    users, items = np.array([0, 0, 1, 1, 2, 2, 2, 3]), np.array([0, 1, 0, 1, 0, 2, 2, 0])
+    return TrainingEvents(users, items, tie_order=np.array([6, 5, 4, 3, 2, 1, 0]))
+
+
+def test_novelty_is_the_mean_self_information_of_a_list() -> None:
+    # Of 4 users 4, 2 and 1 took items 0, 1 and 2: 0, 1 and 2 bits. Items of nobody count as of one user.
+    lists = np.array([[0, 1], [1, 2], [2, -1], [3, 1], [-1, -1]])
+    assert novelty(lists, training_events()).tolist() == [0.5, 1.5, 2.0, 1.5, 0.0]
+
+
+def test_popularity_share_counts_the_fifth_of_items_with_the_most_training_events() -> None:
+    # A fifth of 7 items are 2: item 0 with 4 events, and item 2, which has 2 as item 1 and is ahead of it in
+    # the tie order.
+    lists = np.array([[0, 2, 1, 3], [1, 3, 4, 5], [2, -1, -1, -1], [-1, -1, -1, -1]])
+    assert popularity_share(lists, training_events()).tolist() == [0.5, 0.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("occurrences", "expected"),
+    [
+        ([3, 3, 3, 3], 0.0),
+        ([0, 9, 0, 0], 1.0),
+        # sorted 1 2 3, weights -2 0 2: (-2 + 6) / (2 * 6)
+        ([3, 1, 2], 1 / 3),
+        ([0, 0, 0], 0.0),
+        ([5], 0.0),
+    ],
+)
+def test_gini_index_of_the_numbers_of_lists(occurrences: list[int], expected: float) -> None:
+    assert gini(np.array(occurrences)) == pytest.approx(expected, abs=1e-15)
+
+
+def test_coverage_is_the_share_of_items_in_any_list() -> None:
+    assert coverage(np.array([0, 4, 1, 0, 2])) == 0.6
+
+
+def test_families_are_measured_at_each_k_and_full_names_at_theirs() -> None:
+    assert list(map(str, requested_metrics(["recall", "ndcg@7", "recall@5"], [5, 9]))) == [
+        "recall@5", "recall@9", "ndcg@7",
+    ]  # fmt: skip
+    assert len(requested_metrics()) == 4 * len(FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "ks", "message"),
+    [
+        (["recal"], [5], "'recal', which is unknown: take recall, ndcg"),
+        (["recall@"], [5], "'recall@', which is unknown"),
+        (["recall@x"], [5], "'recall@x', which is unknown"),
+        (["recall@-1"], [5], "'recall@-1', which is unknown"),
+        (["recall"], [0], "recall@0 cannot be measured"),
+        (["recall@0"], [5], "recall@0 cannot be measured"),
+        (["recall"], [10**10], "cannot be measured"),
+        (["recall"], [], "name no metric"),
+        ([], [5], "name no metric"),
+    ],
+)
+def test_metrics_that_cannot_be_measured_are_refused(metrics: list[str], ks: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        requested_metrics(metrics, ks)

@@ -1,12 +1,18 @@
-"""Top k and ranks against plain sorting, with ties and masked items."""
+"""Top k against plain sorting, with ties and masked items."""
 
 import numpy as np
 import pytest
 import torch
 
-from cllm4rec.evaluation import rank_of
-from cllm4rec.ranking import TopK, top_k
+from cllm4rec.ranking import TopK
 from tests.support.rankings import final_ranking
+
+
+def top_k(scores: np.ndarray, k: int, tie_order: np.ndarray) -> np.ndarray:
+    """The k best columns of each row, offered in one block."""
+    best = TopK(len(scores), min(k, scores.shape[1]), torch.from_numpy(tie_order))
+    best.offer(torch.from_numpy(scores))
+    return best.items.numpy()
 
 
 def test_ties_rank_by_the_tie_order() -> None:
@@ -29,13 +35,12 @@ def test_k_beyond_the_catalogue_gives_the_whole_catalogue() -> None:
 
 def test_an_item_above_all_others_is_taken_first_even_at_plus_infinity() -> None:
     scores = np.array([[1.0, np.inf, 2.0]])
-    assert rank_of(scores, np.array([0]), np.array([1]), np.arange(3)).tolist() == [0]
     assert top_k(scores, 2, np.arange(3)).tolist() == [[1, 2]]
 
 
 @pytest.mark.parametrize("k", [1, 5, 30, 64])
 @pytest.mark.parametrize("levels", [1, 3, 1000])
-def test_top_k_and_rank_of_agree_with_plain_sorting_on_tied_scores(k: int, levels: int | None) -> None:
+def test_top_k_agrees_with_plain_sorting_on_tied_scores(k: int, levels: int | None) -> None:
     generator = np.random.default_rng(k + levels)
     n_items = 50
     scores = generator.integers(0, levels, (12, n_items)).astype(np.float64)
@@ -43,15 +48,10 @@ def test_top_k_and_rank_of_agree_with_plain_sorting_on_tied_scores(k: int, level
     tie_order = generator.permutation(n_items)
     best = top_k(scores, k, tie_order)
     assert best.shape == (12, min(k, n_items))
-    rows, items = np.nonzero(np.isfinite(scores))
-    ranks = rank_of(scores, rows, items, tie_order)
     for row in range(len(scores)):
         masked = np.flatnonzero(np.isinf(scores[row])).tolist()
         ranking = final_ranking(scores[row], masked, tie_order)
         assert best[row].tolist() == (ranking + [-1] * n_items)[: min(k, n_items)]
-        assert dict(zip(items[rows == row].tolist(), ranks[rows == row].tolist(), strict=True)) == {
-            item: rank for rank, item in enumerate(ranking)
-        }
 
 
 @pytest.mark.parametrize("width", [1000, 333, 70, 7])
@@ -73,14 +73,3 @@ def test_the_best_of_blocks_are_the_best_of_all(k: int, levels: int | None, widt
         expected = (ranking + [-1] * k)[:k]
         assert best.items[row].tolist() == expected
         assert best.scores[row].tolist() == [scores[row, item] if item >= 0 else -np.inf for item in expected]
-
-
-def test_ranks_do_not_depend_on_how_many_cells_are_asked_for_at_once() -> None:
-    """More cells than one chunk of 4 million comparisons holds."""
-    generator = np.random.default_rng(0)
-    scores = generator.integers(0, 50, (2, 20_000)).astype(np.float32)
-    tie_order = generator.permutation(20_000)
-    rows, items = np.repeat([0, 1], 250), generator.integers(0, 20_000, 500)
-    together = rank_of(scores, rows, items, tie_order)
-    alone = [int(rank_of(scores, rows[i : i + 1], items[i : i + 1], tie_order)[0]) for i in range(0, 500, 50)]
-    assert together[::50].tolist() == alone

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,7 @@ from cllm4rec.models.storage import StoredModel
 from cllm4rec.ranking import Ranking, TopK
 
 USERS_AT_ONCE = 512  # users of a batch of `recommend`
+SCORES_AT_ONCE = 1 << 26  # scores of a batch of users: 256 MiB in float32
 
 
 class Recommender(StoredModel):
@@ -24,7 +25,12 @@ class Recommender(StoredModel):
     The input events `seen` are an argument, not state: one model serves new histories, and evaluation cannot
     leak. Users and items are matched by their ids, so that `seen` may hold users without training events.
     These are served from their history.
+
+    Attributes:
+        scores_in_blocks: whether `_blocks` yields the scores of some items at a time.
     """
+
+    scores_in_blocks: ClassVar[bool] = False
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -185,12 +191,18 @@ class Recommender(StoredModel):
         seen: Dataset,
         k: int = 10,
         batch_size: int = 512,
+        masked: Dataset | None = None,
         *,
         excluded_items: np.ndarray | None = None,
     ) -> Iterator[Ranking]:
-        """`rank` for many users, one batch at a time. Without users, one empty batch."""
+        """`rank` for many users, one batch at a time. Without users, one empty batch.
+
+        A system whose scores do not come in blocks gets a batch in parts of at most `SCORES_AT_ONCE` scores.
+        """
+        n_parts = 1 if self.scores_in_blocks else -(-batch_size * seen.n_items // SCORES_AT_ONCE)
         for start in range(0, max(1, len(users)), batch_size):
-            yield self.rank(users[start : start + batch_size], seen, k, excluded_items=excluded_items)
+            for batch in np.array_split(users[start : start + batch_size], max(1, min(n_parts, batch_size))):
+                yield self.rank(batch, seen, k, masked, excluded_items=excluded_items)
 
     def recommend(
         self,

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ def score_blocks(states: Tensor, items: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 class InnerProductRecommender(Recommender):
     """Scores are inner products, so that the best items are found without all scores at once."""
+
+    scores_in_blocks: ClassVar[bool] = True
 
     @abstractmethod
     def _vectors(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:

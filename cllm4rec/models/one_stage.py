@@ -74,7 +74,8 @@ class OneStageRecommender(Recommender):
                 self.config = settings
                 if number == 0:
                     self._fit(train, settings)
-                quality = measure(self, dataset.seen, dataset.validation).metrics[VALIDATION_METRIC]
+                result = measure(self, dataset, "validation", metrics=[VALIDATION_METRIC])
+                quality = result.metrics[VALIDATION_METRIC]
                 chosen = json.dumps({name: getattr(settings, name) for name in unset})
                 log.info("%s %s: validation %s %.4f", self.name, chosen, VALIDATION_METRIC, quality)
                 if quality > best[0]:

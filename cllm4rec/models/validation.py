@@ -5,7 +5,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.evaluation import measure
+from cllm4rec.evaluation import Measurement, measure
 from cllm4rec.models.base import Recommender
 from cllm4rec.training.records import VALIDATION_METRIC
 
@@ -16,12 +16,11 @@ def shared_validation(model: Recommender, dataset: Dataset, accelerator: Acceler
     """The validation metric. Each user is scored by one process; all processes get the same value.
 
     Raises:
-        ValueError: no user has both a held-out item and a history.
+        ValueError: no user has both a validation item and a history.
     """
-    seen, held_out = dataset.seen, dataset.validation
-    users = np.flatnonzero(np.diff(held_out.interactions.indptr) > 0)
-    share = users[accelerator.process_index :: accelerator.num_processes]
-    result = measure(model, seen, held_out, users=share)
+    users = _users_to_validate(dataset)
+    # Not in whole batches, of which a process may get one more than another.
+    result = _validate(model, dataset, users[accelerator.process_index :: accelerator.num_processes])
     gathered = gather_object([(result.users.tolist(), result.per_user[VALIDATION_METRIC].tolist())])
     values = {
         user: value
@@ -35,9 +34,18 @@ def shared_validation(model: Recommender, dataset: Dataset, accelerator: Acceler
 
 def validation_seconds(model: Recommender, dataset: Dataset, accelerator: Accelerator) -> float:
     """Seconds that `shared_validation` would take, from users at equal distances."""
-    seen, held_out = dataset.seen, dataset.validation
-    users = np.flatnonzero(np.diff(held_out.interactions.indptr) > 0)
+    users = _users_to_validate(dataset)
     timed = users[:: max(1, len(users) // TIMED_USERS)]
-    measure(model, seen, held_out, users=timed[:1])  # what is computed once is not counted
-    seconds = measure(model, seen, held_out, users=timed).seconds
+    _validate(model, dataset, timed[:1])  # what is computed once is not counted
+    seconds = _validate(model, dataset, timed).seconds
     return seconds * len(users) / len(timed) / accelerator.num_processes
+
+
+def _users_to_validate(dataset: Dataset) -> np.ndarray:
+    """Numbers of the users with validation events."""
+    return np.flatnonzero(np.diff(dataset.validation.interactions.indptr) > 0)
+
+
+def _validate(model: Recommender, dataset: Dataset, users: np.ndarray) -> Measurement:
+    """The validation metric of users (n,)."""
+    return measure(model, dataset, "validation", metrics=[VALIDATION_METRIC], users=users)

@@ -166,7 +166,7 @@ def test_held_out_rows_are_found_from_histories_that_nothing_learns_from(
     model, dataset = load(tmp_path / "run"), Dataset.load(tmp_path / "data")
     counts = dict(zip(dataset.item_ids.ids, model._arrays()["counts"].tolist(), strict=True))
     assert counts == {"p": 3.0, "q": 3.0, "r": 1.0, "s": 0.0}, "nobody learns from the rows held out"
-    values = dict(pl.read_parquet(tmp_path / "users.parquet").select("user_id", "mrr").iter_rows())
+    values = dict(pl.read_parquet(tmp_path / "users.parquet").select("user_id", "mrr@100").iter_rows())
     first, second = dataset.tie_order[dataset.item_ids.index(["p", "q"])]
     assert values == {"test-1": 1.0 if second < first else 0.5, "test-2": 0.5}, (
         "s and r are known to test-1, q to test-2"

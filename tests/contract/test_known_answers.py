@@ -8,9 +8,10 @@ import pytest
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import checkerboard, shuffled_items, taste_world
 from cllm4rec.evaluation import measure
-from cllm4rec.metrics import PER_USER
+from cllm4rec.metrics import OF_CATALOGUE
 from cllm4rec.models.base import Recommender
 from cllm4rec.training.config import TrainConfig
+from tests.support.scorers import fixed_scores
 from tests.support.systems import fit, new_system
 from tests.support.worlds import taste_dataset
 
@@ -23,7 +24,7 @@ def test_checkerboard_is_mastered(name: str) -> None:
     config = TrainConfig(epochs=40 if randomly_initialised else 4, batch_size=8, warmup_steps=5)
     untitled = {"prompt": "ids"} if name == "rsllm" else {}
     model = fit(new_system(name, **untitled), dataset, config)
-    measured = measure(model, dataset.train, dataset.test)
+    measured = measure(model, dataset)
     users = np.arange(dataset.n_users)
     best = model.rank(users, dataset.train, k=10).items
     item_parity, user_parity = (
@@ -38,26 +39,15 @@ def test_checkerboard_is_mastered(name: str) -> None:
         assert same > 0.98
 
 
-class RandomScorer:
-    """Scores without any knowledge."""
-
-    def __init__(self, seed: int) -> None:
-        self.generator = np.random.default_rng(seed)
-
-    def score(self, users: np.ndarray, seen: Dataset) -> np.ndarray:
-        return self.generator.random((len(users), seen.n_items), dtype=np.float32)
-
-
 @cache
 def shuffled_dataset() -> tuple[Dataset, float]:
     """Data in which nothing can be learned, and its NDCG@100 of chance: the mean of 50 random scorers."""
     world = taste_world(3, n_users=250, n_items=150, n_events=12)
     dataset = Dataset.from_frame(shuffled_items(world.events), world.items, split="random")
-    masked = dataset.only("train", "validation")
-    values = [
-        measure(RandomScorer(seed), dataset.train, dataset.test, masked).metrics["ndcg@100"]
-        for seed in range(50)
-    ]
+    values = []
+    for seed in range(50):
+        scores = np.random.default_rng(seed).random((dataset.n_users, dataset.n_items))
+        values.append(measure(fixed_scores(dataset, scores), dataset).metrics["ndcg@100"])
     return dataset, float(np.mean(values))
 
 
@@ -65,15 +55,17 @@ def test_shuffled_labels_leave_a_system_at_chance(name: str) -> None:
     """The mean over about 250 users is within four standard errors of that of random scorers."""
     dataset, chance = shuffled_dataset()
     model = fit(new_system(name), dataset)
-    masked = dataset.only("train", "validation")
-    values = measure(model, dataset.train, dataset.test, masked).per_user["ndcg@100"]
+    values = measure(model, dataset).per_user["ndcg@100"]
     assert abs(values.mean() - chance) < 4 * values.std(ddof=1) / np.sqrt(len(values))
 
 
 def test_measured_metrics_are_the_means_of_their_users(model: Recommender) -> None:
     dataset = taste_dataset()
-    measured = measure(model, dataset.train, dataset.test, dataset.only("train", "validation"))
-    assert set(measured.per_user) == set(PER_USER)
+    measured = measure(model, dataset)
+    of_catalogue = {name for name in measured.metrics if name.partition("@")[0] in OF_CATALOGUE}
+    assert set(measured.per_user) == set(measured.metrics) - of_catalogue
     for metric, values in measured.per_user.items():
         assert measured.metrics[metric] == pytest.approx(values.mean())
-    assert all(0 <= value <= 1 for value in measured.metrics.values())
+        if not metric.startswith("novelty"):
+            assert values.min() >= 0 and values.max() <= 1
+    assert all(0 <= measured.metrics[name] <= 1 for name in of_catalogue)

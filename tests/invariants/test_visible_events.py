@@ -9,10 +9,11 @@ import pytest
 
 from cllm4rec import evaluate, pretrain, recommend
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.evaluation import measure
+from cllm4rec.evaluation import full_ranking, measure
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.baselines.popularity import Popularity
 from tests.support.reviewed_books import reviewed_books
+from tests.support.scorers import Scorer
 
 
 def pairs(dataset: Dataset) -> set[tuple[int, int]]:
@@ -46,23 +47,26 @@ class Recorder:
         return lambda system, users, known, seen: self.score(users, seen)
 
 
-def test_measure_shows_the_scorer_the_seen_events_and_not_the_masked_ones() -> None:
-    world, scorer = reviewed_books(), Recorder(train=4, validation=3, test=1)
-    seen, masked = world.only("train"), world.only("train", "validation")
-    result = measure(scorer, seen, world.test, masked, batch_size=4)
-    assert len(scorer.asked) > 1
-    assert all(given is seen for _, given in scorer.asked)
-    np.testing.assert_array_equal(np.concatenate([users for users, _ in scorer.asked]), result.users)
-    assert result.metrics["mrr"] == 1, "items of training and validation are not ranked"
+def test_measure_shows_the_scorer_the_seen_events_and_not_the_masked_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, recorder = reviewed_books(), Recorder(train=4, validation=3, test=1)
+    monkeypatch.setattr(full_ranking, "USERS_AT_ONCE", 4)
+    result = measure(Scorer(world, recorder.score), world)
+    assert len(recorder.asked) > 1
+    assert all(pairs(given) == pairs(world.train) for _, given in recorder.asked)
+    np.testing.assert_array_equal(np.concatenate([users for users, _ in recorder.asked]), result.users)
+    assert result.metrics["mrr@100"] == 1, "items of training and validation are not ranked"
     assert result.metrics["ndcg@100"] == 1
 
 
-def test_measure_masks_the_seen_events_where_no_others_are_named() -> None:
-    world, scorer = reviewed_books(), Recorder(train=4, validation=3, test=1)
-    result = measure(scorer, world.train, world.test)
-    assert all(given is world.train for _, given in scorer.asked)
+def test_measure_at_validation_masks_the_seen_events_alone() -> None:
+    world, recorder = reviewed_books(), Recorder(train=4, test=3, validation=1)
+    result = measure(Scorer(world, recorder.score), world, "validation")
+    assert all(pairs(given) == pairs(world.train) for _, given in recorder.asked)
+    n_test = np.diff(world.test.interactions.indptr)[result.users]
     np.testing.assert_allclose(
-        result.per_user["mrr"], 1 / 3, err_msg="two validation items rank above the held-out items"
+        result.per_user["mrr@100"], 1 / (1 + n_test), err_msg="test items rank above the held-out items"
     )
 
 
@@ -95,7 +99,7 @@ def test_evaluate_at_test_takes_training_events_in_and_masks_training_and_valida
     for _, given in scorer.asked:
         assert pairs(given) == pairs(reviewed_books().train)
     assert len(values) == 9
-    assert (values["mrr"] == 1).all()
+    assert (values["mrr@100"] == 1).all()
     assert (values["ndcg@100"] == 1).all()
 
 
@@ -110,7 +114,7 @@ def test_evaluate_at_validation_takes_training_events_in_and_masks_them_alone(
     users = reviewed_books().user_ids.index(values["user_id"].to_list())
     n_test = np.diff(reviewed_books().test.interactions.indptr)[users]
     np.testing.assert_allclose(
-        values["mrr"].to_numpy(), 1 / (1 + n_test), err_msg="test events are not known yet"
+        values["mrr@100"].to_numpy(), 1 / (1 + n_test), err_msg="test events are not known yet"
     )
 
 

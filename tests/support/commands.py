@@ -91,14 +91,15 @@ def launch(n_processes: int, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
-def run_launched(n_processes: int, *arguments: object) -> None:
-    """As `launch`, run to its end, which must be a success."""
+def run_launched(n_processes: int, *arguments: object) -> str:
+    """As `launch`, run to its end, which must be a success; the text on standard output."""
     process = launch(n_processes, *arguments)
     try:
-        _, errors = process.communicate(timeout=600)
+        output, errors = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == 0, errors
+    return output
 
 
 def stage_settings(run: Path, stage: str = "pretrain") -> dict[str, dict[str, object]]:

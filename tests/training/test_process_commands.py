@@ -83,9 +83,33 @@ def test_the_tables_of_two_processes_together_are_that_of_one(
     assert min(map(len, tables)) > 0 or batch_size == 512
 
 
-def test_a_launcher_may_start_one_process(runs: Path) -> None:
-    """Its group of one has DDP around the network, which refuses sparse gradients."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 1]
-    folders = ["--dataset", runs / "data", "--output", runs / "launched"]
-    run_launched(1, *torchrun, "-m", "cllm4rec.pretrain", *folders, "--epochs", 1)
-    assert (runs / "launched" / "pretrain" / "model.safetensors").is_file()
+MEASURE = """
+import sys
+
+from cllm4rec import evaluate
+from cllm4rec.commands.entry import run
+from cllm4rec.evaluation import candidates, full_ranking
+
+full_ranking.USERS_AT_ONCE = candidates.EVENTS_AT_ONCE = 16
+run(evaluate.main)
+"""
+
+
+@pytest.mark.parametrize("flags", [["--slices"], ["--candidates", "6", "--draws", "2"]], ids=str)
+@pytest.mark.parametrize("n_processes", [2, 3])
+def test_processes_together_measure_what_one_measures(n_processes: int, flags: list[str], runs: Path) -> None:
+    """41 users are three batches, one of them not full. With two processes one has two batches."""
+    (runs / "measure.py").write_text(MEASURE)
+    inputs = [runs / "measure.py", "--run", runs / "one", "--against", runs / "two", *flags]
+    printed, results, tables = [], [], []
+    for n in (1, n_processes):
+        files = ["--json", runs / f"{n}.json", "--per-user", runs / f"{n}-users.parquet"]
+        lines = run_launched(n, *inputs, *files).splitlines()
+        printed.append([line for line in lines if "s/s, " not in line])
+        result = json.loads((runs / f"{n}.json").read_text())
+        results.append({name: value for name, value in result.items() if "second" not in name})
+        tables.append(pl.read_parquet(runs / f"{n}-users.parquet"))
+    assert len(printed[0]) > 5
+    assert printed[0] == printed[1], "the main process prints"
+    assert results[0] == results[1]
+    assert tables[0].equals(tables[1])

@@ -24,6 +24,7 @@ from cllm4rec.training.records import EpochRecord
 from cllm4rec.training.run_description import StageSettings
 from cllm4rec.training.run_folder import RunFolder
 from tests.support.released_defects import small_dataset, trained_model
+from tests.support.scorers import Scorer
 from tests.support.systems import QUICK
 
 
@@ -35,11 +36,11 @@ def test_user_without_test_items_does_not_make_metrics_nan() -> None:
     part = np.where(moved, 0, dataset.part).astype(np.uint8)
     fewer = replace(dataset, part=part)
     assert (np.diff(fewer.test.interactions.indptr)[without] == 0).all()
-    measured = measure(trained_model(), fewer.train, fewer.test)
+    measured = measure(trained_model(), fewer)
     assert all(np.isfinite(value) for value in measured.metrics.values())
     assert not set(without) & set(measured.users)
     others = np.setdiff1d(np.unique(dataset.test.interactions.users), without)
-    same = measure(trained_model(), fewer.train, fewer.test, users=others)
+    same = measure(trained_model(), fewer, users=others)
     for name in measured.per_user:
         assert measured.metrics[name] == pytest.approx(same.metrics[name])
 
@@ -61,22 +62,17 @@ def test_best_weights_are_chosen_by_validation_not_training_loss(monkeypatch: py
 
 
 # 9: validation was repeated whole on every rank
-class RecordingScorer:
-    """Scores by item number and records the users it was asked for."""
-
-    def __init__(self) -> None:
-        self.asked: list[int] = []
-
-    def score(self, users: np.ndarray, seen: Dataset) -> np.ndarray:
-        self.asked += users.tolist()
-        return np.sin(np.arange(seen.n_items)[None, :] * (1.0 + users[:, None])).astype(np.float32)
+def scores(users: np.ndarray, seen: Dataset) -> np.ndarray:
+    """Scores by item and user number."""
+    return np.sin(np.arange(seen.n_items)[None, :] * (1.0 + users[:, None]))
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 3])
 def test_validation_is_shared_among_ranks(n_ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranks are threads here: each scores a share of the users, and all get the value of a single process."""
     dataset = small_dataset()
-    barrier, gathered, scorers = threading.Barrier(n_ranks), {}, [RecordingScorer() for _ in range(n_ranks)]
+    barrier, gathered = threading.Barrier(n_ranks), {}
+    scorers = [Scorer(dataset, scores) for _ in range(n_ranks)]
     values: dict[int, float] = {}
 
     def gather(objects: list[object]) -> list[object]:
@@ -86,8 +82,7 @@ def test_validation_is_shared_among_ranks(n_ranks: int, monkeypatch: pytest.Monk
 
     def run(rank: int) -> None:
         accelerator: Any = SimpleNamespace(process_index=rank, num_processes=n_ranks)
-        scorer: Any = scorers[rank]
-        values[rank] = validation.shared_validation(scorer, dataset, accelerator)
+        values[rank] = validation.shared_validation(scorers[rank], dataset, accelerator)
 
     monkeypatch.setattr(validation, "gather_object", gather)
     ranks = [threading.Thread(target=run, args=(rank,), name=str(rank)) for rank in range(n_ranks)]
@@ -96,10 +91,11 @@ def test_validation_is_shared_among_ranks(n_ranks: int, monkeypatch: pytest.Monk
     for thread in ranks:
         thread.join(timeout=120)
     users = np.unique(dataset.validation.interactions.users).tolist()
-    assert sorted(user for scorer in scorers for user in scorer.asked) == users, "each user once"
-    sizes = [len(scorer.asked) for scorer in scorers]
+    asked = [[user for batch, _ in scorer.asked for user in batch.tolist()] for scorer in scorers]
+    assert sorted(user for share in asked for user in share) == users, "each user once"
+    sizes = [len(share) for share in asked]
     assert max(sizes) - min(sizes) <= 1
-    alone = measure(RecordingScorer(), dataset.train, dataset.validation).metrics["ndcg@100"]
+    alone = measure(Scorer(dataset, scores), dataset, "validation").metrics["ndcg@100"]
     assert list(values.values()) == pytest.approx([alone] * n_ranks, rel=1e-12)
 
 
@@ -111,8 +107,8 @@ from cllm4rec.models import load
 from cllm4rec.models.validation import shared_validation
 
 model, dataset = load(sys.argv[1]), Dataset.load(sys.argv[2])
-asked, score = [], model.score
-model.score = lambda users, seen: (asked.extend(users.tolist()), score(users, seen))[1]
+asked, vectors = [], model._vectors
+model._vectors = lambda users, *others: (asked.extend(users.tolist()), vectors(users, *others))[1]
 accelerator = Accelerator(cpu=True)
 value = shared_validation(model, dataset, accelerator)
 with open(f"{sys.argv[3]}/{accelerator.process_index}.json", "w") as file:
@@ -138,5 +134,5 @@ def test_validation_is_shared_among_two_processes(tmp_path: Path) -> None:
     assert [rank["n"] for rank in ranks] == [2, 2]
     users = np.unique(dataset.validation.interactions.users).tolist()
     assert sorted(ranks[0]["asked"] + ranks[1]["asked"]) == users
-    alone = measure(trained_model(), dataset.train, dataset.validation).metrics["ndcg@100"]
+    alone = measure(trained_model(), dataset, "validation").metrics["ndcg@100"]
     assert ranks[0]["value"] == ranks[1]["value"] == pytest.approx(alone, rel=1e-6)

@@ -8,7 +8,7 @@ import torch
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ragged import Ragged
 from cllm4rec.data.synthetic import taste_world
-from cllm4rec.evaluation import measure
+from cllm4rec.evaluation import measure_choices
 from cllm4rec.models.rsllm.config import RSLLMConfig
 from cllm4rec.models.rsllm.generation import generate, likelihoods
 from cllm4rec.models.rsllm.recommender import RSLLM
@@ -22,9 +22,8 @@ def test_certain_answers_are_given() -> None:
     model = RSLLM(RSLLMConfig(dropout=0.1, length=3))
     model.fit_stage(dataset.train, "pretrain", TrainConfig(epochs=60, batch_size=16, learning_rate=1e-3))
     model.fit_stage(dataset.train, "finetune", TrainConfig(epochs=30, batch_size=16, learning_rate=1e-3))
-    seen = dataset.only("train", "validation")
     for by in ("scores", "likelihood", "generation"):
-        measured = measure(model, seen, dataset.test, candidates=5, draws=2, by=by)
+        measured = measure_choices(model, dataset, candidates=5, draws=2, by=by)
         assert measured.metrics["hit_ratio@1"] > 0.9, by
 
 

@@ -1,4 +1,4 @@
-"""What `measure` and the command report of choices among candidates."""
+"""What `measure_choices` and the command report of choices among candidates."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ import pytest
 from cllm4rec import evaluate, pretrain
 from cllm4rec.data.candidates import title_groups
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.evaluation import measure
+from cllm4rec.evaluation import measure_choices
 from cllm4rec.models.baselines.config import ItemKNNConfig
 from cllm4rec.models.baselines.itemknn import ItemKNN
 from tests.support.worlds import taste_dataset
@@ -29,9 +29,6 @@ class FixedChoice:
     ) -> np.ndarray:
         self.asked.append(candidates)
         return np.asarray(self.choice(users, candidates))
-
-    def score(self, users: np.ndarray, seen: Dataset) -> np.ndarray:
-        raise NotImplementedError
 
 
 def small_dataset() -> Dataset:
@@ -57,7 +54,7 @@ def test_hit_ratio_valid_ratio_and_standard_error_by_hand() -> None:
             columns.append(right if user % 4 == 0 else -1 if user % 3 == 0 else (right + 1) % len(row))
         return columns
 
-    result = measure(FixedChoice(choice), dataset.train, dataset.test, candidates=6, draws=3)
+    result = measure_choices(FixedChoice(choice), dataset, candidates=6, draws=3)
     hits = np.array([float(user % 4 == 0) for user in result.users])
     valid = np.array([float(user % 4 == 0 or user % 3 != 0) for user in result.users])
     assert result.metrics["hit_ratio@1"] == pytest.approx(hits.mean())
@@ -70,8 +67,7 @@ def test_draws_differ_and_are_the_same_for_every_system_of_a_seed() -> None:
     dataset = small_dataset()
     models = [FixedChoice(lambda users, candidates: np.zeros(len(users), dtype=int)) for _ in range(3)]
     for model, seed in zip(models, (0, 0, 1), strict=True):
-        both = dataset.only("train", "validation")
-        measure(model, dataset.train, dataset.test, both, candidates=6, draws=2, seed=seed)
+        measure_choices(model, dataset, candidates=6, draws=2, seed=seed)
     first, again, other = (by_draw(model, 2) for model in models)
     np.testing.assert_array_equal(first, again)
     assert (first[0] != first[1]).any()
@@ -88,7 +84,7 @@ def test_only_the_users_asked_for_are_measured() -> None:
     dataset = small_dataset()
     model = FixedChoice(lambda users, candidates: np.zeros(len(users), dtype=int))
     users = np.array([4, 7, 9])
-    result = measure(model, dataset.train, dataset.test, users=users, candidates=5, draws=1)
+    result = measure_choices(model, dataset, candidates=5, draws=1, users=users)
     assert result.users.tolist() == [4, 7, 9]
     assert len(model.asked[0]) == 3
 
@@ -96,7 +92,7 @@ def test_only_the_users_asked_for_are_measured() -> None:
 def test_a_choice_without_scores_is_at_chance() -> None:
     dataset = small_dataset()
     model = FixedChoice(lambda users, candidates: candidates.argmin(1))
-    result = measure(model, dataset.train, dataset.test, candidates=5, draws=20)
+    result = measure_choices(model, dataset, candidates=5, draws=20)
     assert abs(result.metrics["hit_ratio@1"] - 0.2) < 4 * result.metrics["standard_error"] + 0.02
 
 
@@ -116,7 +112,7 @@ def test_choice_by_scores_takes_the_best_of_the_candidates() -> None:
 def test_what_cannot_be_measured_is_refused(candidates: int, draws: int) -> None:
     dataset = small_dataset()
     with pytest.raises(ValueError, match="cannot be measured"):
-        measure(FixedChoice(None), dataset.train, dataset.test, candidates=candidates, draws=draws)
+        measure_choices(FixedChoice(None), dataset, candidates=candidates, draws=draws)
 
 
 def test_evaluate_prints_its_input_events_and_takes_candidates(

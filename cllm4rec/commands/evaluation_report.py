@@ -1,0 +1,142 @@
+"""What evaluate prints and writes: metrics with their intervals, slices, differences from another run."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from textwrap import wrap
+from typing import Any
+
+from cllm4rec.evaluation import Measurement, Slice, differences
+from cllm4rec.messages import counted
+
+WIDTH = 100  # columns of a printed line
+INTERVALS = "± is half the width of the 95 % bootstrap interval over {unit}s."
+
+
+@dataclass(frozen=True)
+class MeasuredRun:
+    """A run, how it was measured, and the result.
+
+    Attributes:
+        run: its folder.
+        system: name of the system.
+        stage: the stage whose weights were measured.
+        part: the held-out part of the split.
+        protocol: the evaluation protocol.
+        input_parts: the parts of the split that the model reads.
+        unit: what has a value each: user or event.
+        n_items: size of the catalogue.
+        result: the metrics.
+    """
+
+    run: str
+    system: str
+    stage: str
+    part: str
+    protocol: str
+    input_parts: str
+    unit: str
+    n_items: int
+    result: Measurement
+
+
+def report_lines(measured: MeasuredRun) -> Iterator[str]:
+    """The run and the protocol, a table of the metrics, and the speed."""
+    result, unit = measured.result, measured.unit
+    n, n_further = len(result.users), result.n_without_history
+    yield (
+        f"{measured.system} after {measured.stage}, on {measured.part}: {counted(n, unit)}, "
+        f"{counted(measured.n_items, 'item')}; input: {measured.input_parts} events"
+    )
+    yield from wrap(measured.protocol, WIDTH)
+    if n_further:
+        verb = "has" if n_further == 1 else "have"
+        yield f"{counted(n_further, f'further {unit}')} {verb} no history: left out"
+    yield from _by_length(
+        {name: _cell(value, result.intervals.get(name)) for name, value in result.metrics.items()}
+    )
+    if result.intervals:
+        yield INTERVALS.format(unit=unit)
+    yield f"{n / result.seconds:,.0f} {unit}s/s, {result.seconds:.1f} s"
+
+
+def comparison_lines(measured: MeasuredRun, other: MeasuredRun) -> Iterator[str]:
+    """A table of paired differences: `measured` minus `other`."""
+    yield ""
+    yield f"minus {other.system} after {other.stage} of {other.run}, paired by {measured.unit}:"
+    found = differences(measured.result, other.result)
+    yield from _by_length({name: _cell(each.mean, each.interval, "+") for name, each in found.items()})
+
+
+def described_run(measured: MeasuredRun) -> dict[str, Any]:
+    """The run and its metrics as JSON."""
+    result, unit = measured.result, measured.unit
+    return {
+        "system": measured.system,
+        "stage": measured.stage,
+        "split": measured.part,
+        "protocol": measured.protocol,
+        "input": measured.input_parts,
+        f"n_{unit}s": len(result.users),
+        "n_items": measured.n_items,
+        "metrics": result.metrics,
+        "intervals": result.intervals,
+        "slices": [asdict(each) for each in result.slices],
+        "seconds": result.seconds,
+        f"{unit}s_per_second": len(result.users) / result.seconds,
+    }
+
+
+def described_comparison(measured: MeasuredRun, other: MeasuredRun) -> dict[str, Any]:
+    """The other run, its metrics, and the paired differences as JSON."""
+    found = differences(measured.result, other.result)
+    return {
+        "run": other.run,
+        "system": other.system,
+        "stage": other.stage,
+        "metrics": other.result.metrics,
+        "differences": {name: asdict(each) for name, each in found.items()},
+    }
+
+
+def slice_lines(slices: Sequence[Slice]) -> Iterator[str]:
+    """A table for each kind of slices, a row a metric, a column a slice."""
+    for by in dict.fromkeys(each.by for each in slices):
+        group = [each for each in slices if each.by == by]
+        bounds = [f"{each.lowest:,} to {each.highest:,}" for each in group]
+        users = ["users", *(f"{each.n_users:,}" for each in group)]
+        values = [[name, *(_number(each.metrics[name]) for each in group)] for name in group[0].metrics]
+        yield from ("", f"by {by}:", *_table(["", *bounds], [users, *values]))
+
+
+def _cell(value: float, interval: tuple[float, float] | None, sign: str = "") -> str:
+    """A value and half the width of its interval: `.1234 ±.0056`."""
+    text = f"{_number(value, sign):>6}"
+    return text if interval is None else f"{text} ±{_number((interval[1] - interval[0]) / 2)}"
+
+
+def _number(value: float, sign: str = "") -> str:
+    """Four decimals, without a zero before the point."""
+    text = f"{value:{sign}.4f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 and "0." in text[:3] else text
+
+
+def _by_length(cells: Mapping[str, str]) -> list[str]:
+    """A table from cells by metric: `recall@20` is in row recall and column @20."""
+    families = list(dict.fromkeys(name.partition("@")[0] for name in cells))
+    lengths = sorted({name.partition("@")[2] for name in cells}, key=lambda k: int(k or 0))
+    n_columns = (WIDTH - max(map(len, families))) // (2 + max(map(len, cells.values())))
+    lines: list[str] = []
+    for start in range(0, len(lengths), n_columns):
+        shown = lengths[start : start + n_columns]
+        header = ["", *(f"{f'@{k}' if k else '':>6}" for k in shown)]
+        named = [(family, [f"{family}@{k}" if k else family for k in shown]) for family in families]
+        rows = [[family, *(cells.get(name, "") for name in names)] for family, names in named]
+        lines += _table(header, [row for row in rows if any(row[1:])])
+    return lines
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)) for row in (header, *rows))
+    return [f"  {line}".rstrip() for line in lines]
