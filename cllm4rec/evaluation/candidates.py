@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from cllm4rec.data.candidates import draw_candidates, title_groups
-from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.dataset import Dataset, Task
 from cllm4rec.evaluation.measurement import STANDARD_ERROR, Measurement
 from cllm4rec.evaluation.processes import NOTHING_TO_MEASURE, gathered, share
 
@@ -66,10 +66,7 @@ def measure_choices(
     _check_candidates(candidates, draws, dataset.n_items)
     task = dataset.task(part)
     events, groups = task.held_out.interactions, title_groups(task.held_out.items)
-    requested = np.ones(len(events), dtype=bool) if users is None else np.isin(events.users, users)
-    measured = np.flatnonzero(requested & (np.diff(task.input.interactions.indptr)[events.users] > 0))
-    if not len(measured):
-        raise ValueError(NOTHING_TO_MEASURE)
+    measured, n_without_history = _measured_events(task, users)
     sources = [source.interactions for source in (task.input, task.masked, task.held_out)]
     shared_events = measured[share(len(measured), EVENTS_AT_ONCE, accelerator)]
     event_users, targets = events.users[shared_events], events.items[shared_events]  # (n,)
@@ -89,8 +86,22 @@ def measure_choices(
     per_event = {"hit_ratio@1": hits, "valid_ratio": valids}
     metrics = {name: float(values.mean()) for name, values in per_event.items()}
     metrics[STANDARD_ERROR] = _standard_error(hits)
-    n_without_history, seconds = int(requested.sum()) - len(measured), time.perf_counter() - began
+    seconds = time.perf_counter() - began
     return Measurement(metrics, per_event, events.users[measured], n_without_history, seconds)
+
+
+def _measured_events(task: Task, users: np.ndarray | None) -> tuple[np.ndarray, int]:
+    """Rows of the held-out events, of these or of all users, with a history; and how many have none.
+
+    Raises:
+        ValueError: no event has a history.
+    """
+    event_users = task.held_out.interactions.users
+    requested = np.ones(len(event_users), dtype=bool) if users is None else np.isin(event_users, users)
+    measured = np.flatnonzero(requested & (np.diff(task.input.interactions.indptr)[event_users] > 0))
+    if not len(measured):
+        raise ValueError(NOTHING_TO_MEASURE)
+    return measured, int(requested.sum()) - len(measured)
 
 
 def _check_candidates(candidates: int, draws: int, n_items: int) -> None:
