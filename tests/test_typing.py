@@ -35,7 +35,7 @@ reveal_type(loaded.recommend(["u2"]))
 task = dataset.task("test")
 reveal_type(task)
 reveal_type(loaded.rank(dataset.user_ids.index(["u1"]), task.input, masked=task.masked))
-reveal_type(cllm4rec.measure(loaded, task.input, task.held_out))
+reveal_type(cllm4rec.measure(loaded, dataset, metrics=["ndcg"], ks=[2]))
 """
 REVEALED = [
     "cllm4rec.data.dataset.Dataset",
@@ -47,7 +47,7 @@ REVEALED = [
     "polars.dataframe.frame.DataFrame",
     "cllm4rec.data.dataset.Task",
     "cllm4rec.ranking.Ranking",
-    "cllm4rec.evaluation.Measurement",
+    "cllm4rec.evaluation.measurement.Measurement",
 ]
 
 

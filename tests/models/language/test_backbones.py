@@ -210,7 +210,6 @@ def test_a_real_pretrained_backbone_frozen_beats_popularity_on_the_demo_world(sh
         config = replace(CLLM4Rec.config_class.training[stage], epochs=epochs)
         model.fit_stage(dataset, stage, config)
     trained, popular = (
-        measure(system, dataset).metrics["ndcg@100"]
-        for system in (model, Popularity().fit(dataset.train))
+        measure(system, dataset).metrics["ndcg@100"] for system in (model, Popularity().fit(dataset.train))
     )
     assert trained > popular
