@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-ITEMS_PER_CHUNK = 64  # neighbouring items of which the highest score is looked at first
+CHUNK_SIZES = (64, 32, 16, 8)  # neighbouring items of which the highest score is looked at first
 LOWEST_SCORE = torch.finfo(torch.float32).min  # only -inf, which masks an item, is lower
 DIVERGED = "the scores hold NaN: the model has diverged; train it again with a lower learning rate"
 
@@ -32,7 +32,7 @@ class TopK:
 
     Equal scores rank by `tie_order`, lower first, whichever block they are in; -inf is never taken.
     Most items cost no more than the maximum over their chunk: only chunks whose highest score reaches the
-    k-th best so far are searched.
+    k-th best so far are searched. A user with many equal scores there is ranked over the whole block.
 
     Attributes:
         items: int64 (B, k), best first, -1 where the scores ran out.
@@ -51,37 +51,46 @@ class TopK:
         Raises:
             ValueError: a score is NaN.
         """
-        width = scores.shape[1]
-        whole = width // ITEMS_PER_CHUNK * ITEMS_PER_CHUNK
+        scores, width, k = scores.to(torch.float32), scores.shape[1], self.items.shape[1]
+        # The chunk maxima are to bound the k-th best score, so there have to be enough of them.
+        chunk = next((size for size in CHUNK_SIZES if width // size >= 2 * k), CHUNK_SIZES[-1])
+        whole = width // chunk * chunk
         if whole:
-            self._offer(scores[:, :whole], first)
+            self._offer(scores[:, :whole], first, chunk)
         if whole < width:
-            rest = functional.pad(scores[:, whole:], (0, whole + ITEMS_PER_CHUNK - width), value=-torch.inf)
-            self._offer(rest, first + whole)
+            rest = functional.pad(scores[:, whole:], (0, whole + chunk - width), value=-torch.inf)
+            self._offer(rest, first + whole, chunk)
 
-    def _offer(self, scores: Tensor, first: int) -> None:
-        """`offer` for a multiple of `ITEMS_PER_CHUNK` items."""
+    def _offer(self, scores: Tensor, first: int, chunk: int) -> None:
+        """`offer` for a multiple of `chunk` items."""
         n_users, width, k = len(scores), scores.shape[1], self.items.shape[1]
-        chunks = scores.unflatten(1, (-1, ITEMS_PER_CHUNK))  # (B, C, ITEMS_PER_CHUNK)
+        chunks = scores.unflatten(1, (-1, chunk))  # (B, C, chunk)
         highest = chunks.amax(2)  # (B, C); NaN where the chunk has one
         if bool(highest.isnan().any()):
             raise ValueError(DIVERGED)
         # (B,) a score below the bound cannot be among the k best
         bound = self.scores[:, -1].clamp(min=LOWEST_SCORE)
         reaches = highest >= bound[:, None]  # (B, C)
-        if int(reaches.sum()) > k * n_users and k <= width:
+        if int(reaches.sum()) * chunk > k * n_users and k <= width:
             # The k-th highest of any subset of the scores is a bound too: of the chunk maxima, if enough.
             kth = (highest if k < highest.shape[1] else scores).topk(k, dim=1).values[:, -1]  # (B,)
             bound = torch.maximum(bound, kth)
             reaches = highest >= bound[:, None]
-        user, chunk = reaches.nonzero(as_tuple=True)  # (N,) chunks to search, users ascending
-        searched = chunks[user, chunk]  # (N, ITEMS_PER_CHUNK)
-        row, column = (searched >= bound[user, None]).nonzero(
-            as_tuple=True
-        )  # (H,) scores that reach the bound
+        user, number = reaches.nonzero(as_tuple=True)  # (N,) chunks to search, users ascending
+        searched = chunks[user, number]  # (N, chunk)
+        hits = searched >= bound[user, None]  # (N, chunk) scores that reach the bound
+        n_hits = torch.zeros(n_users, dtype=torch.int64, device=hits.device)
+        n_hits.index_add_(0, user, hits.sum(1))
+        tied = n_hits > max(width // 4, 2 * k)  # (B,)
+        if bool(tied.any()):
+            users = tied.nonzero().squeeze(1)
+            tied_scores = scores[users]
+            items = torch.arange(first, first + width, device=users.device).expand(len(users), width)
+            self._merge(users, tied_scores, items.masked_fill(tied_scores == -torch.inf, -1))
+            hits &= ~tied[user, None]
+        row, column = hits.nonzero(as_tuple=True)  # (H,)
         if len(row):
-            items = first + chunk[row] * ITEMS_PER_CHUNK + column  # (H,)
-            self._take(user[row], searched[row, column], items)
+            self._take(user[row], searched[row, column], first + number[row] * chunk + column)
 
     def _take(self, user: Tensor, scores: Tensor, items: Tensor) -> None:
         """Merge scores (H,) of items (H,) of users (H,), users ascending."""
@@ -97,17 +106,20 @@ class TopK:
         )  # (H,) 0 .. counts - 1 in each row
         shape = (len(users), int(counts.max()))
         padded_scores, padded_items = self.scores.new_full(shape, -torch.inf), self.items.new_full(shape, -1)
-        padded_scores[row, column], padded_items[row, column] = scores.to(torch.float32), items
+        padded_scores[row, column], padded_items[row, column] = scores, items
         self._merge(users, padded_scores, padded_items)
 
     def _merge(self, users: Tensor, scores: Tensor, items: Tensor) -> None:
-        """Merge scores and items (R, n), padded with -inf and -1, into the lists of users (R,)."""
-        k = self.items.shape[1]
+        """Merge scores and items (R, n) into the lists of users (R,); items of score -inf are -1."""
         scores = torch.cat([self.scores[users], scores], dim=1)  # (R, k + n)
         items = torch.cat([self.items[users], items], dim=1)  # (R, k + n)
-        # Sort by tie order, padding last, then stably by score.
-        ties = self.tie_order[items.clamp(min=0)].masked_fill(items < 0, len(self.tie_order))
-        order = ties.argsort(dim=1)
-        scores, items = scores.gather(1, order), items.gather(1, order)
-        best = scores.argsort(dim=1, descending=True, stable=True)[:, :k]  # (R, k)
+        keys = _ordered(scores) - self.tie_order[items.clamp(min=0)]
+        best = keys.topk(self.items.shape[1], dim=1).indices  # (R, k)
         self.scores[users], self.items[users] = scores.gather(1, best), items.gather(1, best)
+
+
+def _ordered(scores: Tensor) -> Tensor:
+    """Whole numbers in the order of float32 scores, int64, multiples of 2**32; equal for 0 and -0."""
+    bits = (scores + 0.0).view(torch.int32)
+    # The bits of negative numbers ascend as the numbers descend.
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(torch.int64) << 32
