@@ -71,7 +71,7 @@ class TopK:
         # (B,) a score below the bound cannot be among the k best
         bound = self.scores[:, -1].clamp(min=LOWEST_SCORE)
         reaches = highest >= bound[:, None]  # (B, C)
-        if int(reaches.sum()) * chunk > k * n_users and k <= width:
+        if int(reaches.sum()) > k * n_users and k <= width:
             # The k-th highest of any subset of the scores is a bound too: of the chunk maxima, if enough.
             kth = (highest if k < highest.shape[1] else scores).topk(k, dim=1).values[:, -1]  # (B,)
             bound = torch.maximum(bound, kth)
@@ -79,18 +79,21 @@ class TopK:
         user, number = reaches.nonzero(as_tuple=True)  # (N,) chunks to search, users ascending
         searched = chunks[user, number]  # (N, chunk)
         hits = searched >= bound[user, None]  # (N, chunk) scores that reach the bound
-        n_hits = torch.zeros(n_users, dtype=torch.int64, device=hits.device)
-        n_hits.index_add_(0, user, hits.sum(1))
-        tied = n_hits > max(width // 4, 2 * k)  # (B,)
-        if bool(tied.any()):
-            users = tied.nonzero().squeeze(1)
-            tied_scores = scores[users]
-            items = torch.arange(first, first + width, device=users.device).expand(len(users), width)
-            self._merge(users, tied_scores, items.masked_fill(tied_scores == -torch.inf, -1))
+        most = max(width // 4, 2 * k)
+        if int(hits.sum()) > most:
+            n_hits = torch.zeros(n_users, dtype=torch.int64, device=hits.device)
+            tied = n_hits.index_add(0, user, hits.sum(1)) > most  # (B,) too many hits to sort them out
+            self._merge_all(tied.nonzero().squeeze(1), scores, first)
             hits &= ~tied[user, None]
         row, column = hits.nonzero(as_tuple=True)  # (H,)
         if len(row):
             self._take(user[row], searched[row, column], first + number[row] * chunk + column)
+
+    def _merge_all(self, users: Tensor, scores: Tensor, first: int) -> None:
+        """Merge all scores (B, W) of users (R,)."""
+        scores = scores[users]  # (R, W)
+        items = torch.arange(first, first + scores.shape[1], device=users.device).expand(scores.shape)
+        self._merge(users, scores, items.masked_fill(scores == -torch.inf, -1))
 
     def _take(self, user: Tensor, scores: Tensor, items: Tensor) -> None:
         """Merge scores (H,) of items (H,) of users (H,), users ascending."""

@@ -73,3 +73,20 @@ def test_the_best_of_blocks_are_the_best_of_all(k: int, levels: int | None, widt
         expected = (ranking + [-1] * k)[:k]
         assert best.items[row].tolist() == expected
         assert best.scores[row].tolist() == [scores[row, item] if item >= 0 else -np.inf for item in expected]
+
+
+def test_users_with_many_equal_scores_and_others_share_a_block() -> None:
+    """A third of the users have 50 positive scores among zeros, fewer than are listed; zero has two signs."""
+    generator = np.random.default_rng(0)
+    scores = generator.normal(size=(30, 5000)).astype(np.float32)
+    scores[::3] = np.where(generator.random((10, 5000)) < 0.01, abs(scores[::3]), 0.0)
+    scores[::3, ::2] *= -1.0
+    scores[generator.random(scores.shape) < 0.1] = -np.inf
+    tie_order = generator.permutation(5000)
+    expected = np.stack([np.lexsort((tie_order, -row))[:100] for row in scores])
+    assert np.signbit(scores[scores == 0]).any() and not np.signbit(scores[scores == 0]).all()
+    for width in (5000, 2048):
+        best = TopK(30, 100, torch.from_numpy(tie_order))
+        for first in range(0, 5000, width):
+            best.offer(torch.from_numpy(scores[:, first : first + width]), first)
+        np.testing.assert_array_equal(best.items.numpy(), expected)
