@@ -15,10 +15,10 @@ from typing import reveal_type
 import cllm4rec
 import polars as pl
 
-events = pl.DataFrame({"user_id": ["u1"] * 4 + ["u2"] * 4, "item_id": list("abcdbcde")})
+users = ["u1"] * 4 + ["u2"] * 4
+events = pl.DataFrame({"user_id": users, "item_id": list("abcdbcde"), "timestamp": [*range(4)] * 2})
 items = pl.DataFrame({"item_id": list("abcde"), "title": ["A", "B", "C", "D", "E"]})
-parts = ["train", "train", "train", "test"] * 2
-dataset = cllm4rec.Dataset.from_frame(events.with_columns(part=pl.Series(parts)), items)
+dataset = cllm4rec.Dataset.from_frame(events, items, split="leave-last-out")
 reveal_type(dataset)
 training = {"pretrain": cllm4rec.TrainConfig(epochs=1), "finetune": cllm4rec.TrainConfig(epochs=1)}
 config = cllm4rec.CLLM4RecConfig(start="random")

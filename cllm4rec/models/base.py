@@ -243,9 +243,9 @@ class Recommender(StoredModel):
         else:
             dataset = self._source_dataset() if dataset is None else dataset
             seen = matched(dataset, self.item_ids, self.items)
-            numbers = seen.user_ids.index(as_list("users", users), "user")
+            numbers = seen.user_ids.index(as_list("`users`", users), "user")
         filters = {"allow": allow, "deny": deny}
-        given = {name: as_list(name, ids) for name, ids in filters.items() if ids is not None}
+        given = {name: as_list(f"`{name}`", ids) for name, ids in filters.items() if ids is not None}
         excluded = excluded_items(self.item_ids, **given)
         batches = self.rank_batches(numbers, seen, k, USERS_AT_ONCE, excluded_items=excluded)
         return pl.concat([recommendation_table(batch, seen) for batch in batches])

@@ -20,14 +20,14 @@ def as_list(name: str, values: object) -> list[object]:
     """The values of a list, array or column of ids.
 
     Args:
-        name: of the argument, for errors.
+        name: of the argument, in backticks, for errors.
         values: what the caller gave.
 
     Raises:
         ValueError: it is a single text or number.
     """
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise ValueError(f"`{name}` is {values!r}: give a list of ids")
+        raise ValueError(f"{name} is {values!r}: give a list of ids")
     return list(values)
 
 
@@ -61,12 +61,13 @@ def of_histories(histories: Iterable[object], item_ids: IdMap, items: pl.DataFra
         ValueError: a history is empty, is no list, or holds an unknown item.
     """
     lists = [
-        as_list(f"histories[{row}]", history) for row, history in enumerate(as_list("histories", histories))
+        as_list(f"row {row} of `histories`", history)
+        for row, history in enumerate(as_list("`histories`", histories))
     ]
     lengths = np.array([len(ids) for ids in lists], dtype=np.int64)
     if not lengths.all():
         empty = int(np.flatnonzero(lengths == 0)[0])
-        raise ValueError(f"`histories[{empty}]` is empty: there is nothing to recommend from")
+        raise ValueError(f"row {empty} of `histories` is empty: there is nothing to recommend from")
     ids = [item for history in lists for item in history]
     numbers = item_ids.find(ids)
     _refuse_unknown("histories", ids, numbers)

@@ -37,8 +37,8 @@ def stored_system(folder: Path) -> str:
     def read(current: Path) -> str:
         if not (current / MARKER).is_file():
             raise ValueError(
-                f"{current} is neither a run folder (no run.json) nor a model folder (no {MARKER}): name the "
-                "folder that pretrain or `save` wrote"
+                f"{current} is not a run folder (no run.json), nor a model folder (no {MARKER}): name one "
+                "that cllm4rec.pretrain or a model's method save wrote"
             )
         with reading(current, REMEDY):
             description: ModelDescription = read_json(current / MARKER, ModelDescription, FORMAT_VERSION)

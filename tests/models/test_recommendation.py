@@ -79,9 +79,9 @@ def test_a_history_is_never_taken_for_a_trained_user_of_the_same_id() -> None:
         ({"users": 0}, "`users` is 0: give a list of ids"),
         ({"users": [0, 17, 18]}, r"user '17' is not in the data \(2 of 3 unknown\)"),
         ({"histories": "12"}, "`histories` is '12': give a list of ids"),
-        ({"histories": ["12"]}, r"`histories\[0\]` is '12': give a list of ids"),
-        ({"histories": [[1], 2]}, r"`histories\[1\]` is 2: give a list of ids"),
-        ({"histories": [[1], []]}, r"`histories\[1\]` is empty: there is nothing to recommend from"),
+        ({"histories": ["12"]}, "row 0 of `histories` is '12': give a list of ids"),
+        ({"histories": [[1], 2]}, "row 1 of `histories` is 2: give a list of ids"),
+        ({"histories": [[1], []]}, "row 1 of `histories` is empty: there is nothing to recommend from"),
         ({"histories": [[1, "x"], ["y"]]}, r"`histories`: item 'x' is none .* \(2 of 3 unknown\)"),
         ({"users": [0], "allow": "12"}, "`allow` is '12': give a list of ids"),
         ({"users": [0], "deny": [77]}, r"`deny`: item '77' is not in the data \(1 of 1 unknown\)"),
@@ -164,7 +164,7 @@ def test_a_model_folder_holds_titles_and_no_events(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["missing", "empty", "dataset"])
 def test_a_folder_without_a_model_is_refused_in_one_line(kind: str, folders: Path, tmp_path: Path) -> None:
     folder = {"missing": tmp_path / "none", "empty": tmp_path, "dataset": folders / "data"}[kind]
-    with pytest.raises(ValueError, match="is neither a run folder .* nor a model folder") as caught:
+    with pytest.raises(ValueError, match="is not a run folder .* nor a model folder") as caught:
         load(folder)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
