@@ -73,17 +73,17 @@ def test_a_saved_and_loaded_model_recommends_the_same(model: Recommender, tmp_pa
 def test_the_items_of_a_dataset_are_matched_by_their_ids(model: Recommender) -> None:
     dataset = taste_dataset()
     reordered = renumbered(dataset, np.random.default_rng(5).permutation(dataset.n_items))
-    some = dataset.interactions.items < 40
+    kept = dataset.interactions.items < 40
     fewer = replace(
         dataset,
-        interactions=replace(dataset.interactions.select(some), n_items=40),
+        interactions=replace(dataset.interactions.select(kept), n_items=40),
         items=dataset.items[:40],
-        part=dataset.part[some],
+        part=dataset.part[kept],
         stored_tie_order=None,
     )
     users = dataset.user_ids.ids[:9]
     assert_frame_equal(model.recommend(users, dataset=reordered), model.recommend(users))
-    same_events = replace(fewer, items=dataset.items, interactions=dataset.interactions.select(some))
+    same_events = replace(fewer, items=dataset.items, interactions=dataset.interactions.select(kept))
     assert_frame_equal(model.recommend(users, dataset=fewer), model.recommend(users, dataset=same_events))
 
 

@@ -13,11 +13,28 @@ from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.rsllm.recommender import RSLLM
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.run_folder import RunFolder
-from tests.support.commands import call
+from tests.support.commands import call, run_launched
 from tests.support.planted import assert_bit_identical
 from tests.support.worlds import taste_dataset
 
 QUICK = TrainConfig(epochs=2, batch_size=16, warmup_steps=2)
+
+# `fit` and the commands, each in the folder of their dataset; rank 0 saves the model of `fit`.
+IN_PROCESSES = """
+import sys
+
+import torch
+
+from cllm4rec import CLLM4Rec, Dataset, TrainConfig, finetune, pretrain
+
+folder, flags = sys.argv[1], ["--epochs=2", "--learning-rate=0.001", "--patience=5", "--validate-every=1"]
+pretrain.main(["--dataset", f"{folder}/data", "--output", f"{folder}/run", *flags])
+finetune.main(["--run", f"{folder}/run", *flags])
+model = CLLM4Rec().fit(Dataset.load(f"{folder}/data"), TrainConfig(epochs=2))
+if torch.distributed.get_rank() == 0:
+    model.save(f"{folder}/model")
+torch.distributed.destroy_process_group()
+"""
 
 
 def new_network(name: str) -> NeuralRecommender:
@@ -52,6 +69,13 @@ def test_fit_gives_the_weights_of_the_commands_bit_for_bit(
         assert_bit_identical(trained.sequential._arrays(), model.sequential._arrays())
     users = np.arange(dataset.n_users)
     np.testing.assert_array_equal(trained.score(users, dataset), model.score(users, dataset))
+
+
+@pytest.mark.slow
+def test_fit_gives_the_weights_of_the_commands_under_a_launcher(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(IN_PROCESSES)
+    run_launched(2, tmp_path / "script.py", tmp_path)
+    assert_bit_identical(load(tmp_path / "run")._arrays(), load(tmp_path / "model")._arrays())
 
 
 def test_settings_may_be_given_for_all_stages_or_for_some(monkeypatch: pytest.MonkeyPatch) -> None:
