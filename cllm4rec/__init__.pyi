@@ -1,7 +1,10 @@
 from .data.dataset import Dataset as Dataset
 from .data.dataset import Task as Task
+from .evaluation import Measurement as Measurement
 from .evaluation import bootstrap_interval as bootstrap_interval
+from .evaluation import differences as differences
 from .evaluation import measure as measure
+from .evaluation import measure_choices as measure_choices
 from .models import load as load
 from .models.base import Recommender as Recommender
 from .models.baselines.config import EASEConfig as EASEConfig

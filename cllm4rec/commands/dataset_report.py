@@ -1,5 +1,6 @@
 """What prepare prints: columns, dropped rows, texts, the split and the sizes of a dataset."""
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def print_description(dataset: Dataset, items: CheckedTable | None) -> None:
     counts = np.bincount(dataset.part, minlength=len(PARTS))
     parts = [f"{n:,} {name}" for n, name in zip(counts, PARTS, strict=True) if n or name != "history"]
     say(f"split {split.method}: {', '.join(parts)} events")
-    say(f"  {split.rule}")
+    say(textwrap.fill(split.rule, 100, initial_indent="  ", subsequent_indent="  "))
     if split.shuffle_ties is not None:
         say(f"  events of a user with equal timestamps are in random order (seed {split.shuffle_ties})")
     if split.rows_without_events:

@@ -178,6 +178,11 @@ class Dataset:
         """Input events when scoring: training events, and histories, which are never learned from."""
         return self.only("train", "history")
 
+    @cached_property
+    def known(self) -> "Dataset":
+        """All events but those of test."""
+        return self.only("train", "validation", "history")
+
     def task(self, part: Literal["validation", "test"]) -> "Task":
         """The events that are read, predicted and masked when a held-out part is measured.
 
@@ -189,19 +194,18 @@ class Dataset:
         """
         if part not in ("validation", "test"):
             raise ValueError(f"part {part!r} is not held out: take validation or test")
-        held_out = self.only(part)
+        held_out = self.validation if part == "validation" else self.test
         if not len(held_out.interactions):
             raise ValueError(f"the dataset has no {part} events: prepare it with a split to measure")
         if part == "validation":
             return Task(self.seen, held_out, self.seen)
-        known = self.only("train", "validation", "history")
-        if self.description is None and len(known.interactions) > len(self.seen.interactions):
+        if self.description is None and len(self.validation.interactions):
             log.warning(
                 "the dataset does not say how it was split: validation events are no input at test. "
                 "If they precede the test events, make the dataset with a split in time"
             )
         in_time = self.description is not None and self.description.split.in_time
-        return Task(known if in_time else self.seen, held_out, known)
+        return Task(self.known if in_time else self.seen, held_out, self.known)
 
     @property
     def item_texts(self) -> dict[str, list[str]]:

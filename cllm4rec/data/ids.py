@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -108,15 +109,30 @@ def listed_ids(ids: object, name: str) -> list[str | int]:
     Raises:
         ValueError: it is a single id or no list of ids, or holds something else (3.0, None, True).
     """
-    if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Iterable):
-        raise ValueError(f"`{name}` is {shorten(escaped(repr(ids)))}: expected a list of ids")
-    listed = [value.item() if isinstance(value, np.generic) else value for value in ids]
-    for value in listed:
+    elements = listed(ids, name, "a list of ids")
+    found = [value.item() if isinstance(value, np.generic) else value for value in elements]
+    for value in found:
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise ValueError(
                 f"`{name}` holds {shorten(escaped(repr(value)))}: expected ids, text or whole numbers"
             )
-    return listed
+    return found
+
+
+def listed(values: object, name: str, expected: str) -> list[Any]:
+    """The elements of a list, an array or a column.
+
+    Args:
+        values: what a caller gives.
+        name: of the argument, for errors.
+        expected: what it should be, for errors.
+
+    Raises:
+        ValueError: it is a text, a mapping or no collection at all.
+    """
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise ValueError(f"`{name}` is {shorten(escaped(repr(values)))}: expected {expected}")
+    return list(values)
 
 
 class IdMap:

@@ -22,6 +22,7 @@ FORMAT_VERSION = 2
 PARTS = ("train", "validation", "test", "history")
 # Column of items.parquet with the cached tie order: computing it for a million items takes seconds.
 TIE_ORDER = ".tie_order"
+ITEMS = "items.parquet"
 MARKER = "dataset.json"
 
 
@@ -89,7 +90,7 @@ def save_tables(folder: Path, tables: StoredTables) -> None:
     with replace_folder(folder, MARKER) as new:
         pl.DataFrame(columns).write_parquet(new / "events.parquet")
         tables.users.write_parquet(new / "users.parquet")
-        tables.items.with_columns(pl.Series(TIE_ORDER, tables.tie_order)).write_parquet(new / "items.parquet")
+        write_items(new / ITEMS, tables.items, tables.tie_order)
         (new / MARKER).write_text(json_text(described | asdict(counts)), encoding="utf-8")
         write_manifest(new)
 
@@ -111,12 +112,13 @@ def _load_tables(folder: Path) -> StoredTables:
         with ThreadPoolExecutor(1) as pool:  # hashes the files while they are decoded
             check = pool.submit(check_manifest, folder, whole=True)
             try:
-                events, users, items = (
-                    pl.read_parquet(folder / f"{name}.parquet") for name in ("events", "users", "items")
+                events, users, item_table = (
+                    pl.read_parquet(folder / name) for name in ("events.parquet", "users.parquet", ITEMS)
                 )
             finally:
                 check.result()  # its error names the damaged file, and precedes the decoder's
-        tie_order = _check_tables(events, users, items, counts)
+        items, tie_order = checked_items(item_table)
+        _check_tables(events, users, items, counts)
         interactions = Interactions(
             events["user"].to_numpy(),
             events["item"].to_numpy(),
@@ -127,7 +129,7 @@ def _load_tables(folder: Path) -> StoredTables:
         )
     hashes = DatasetHashes(counts.data_sha256, counts.split_sha256)
     part = events["part"].to_numpy()
-    return StoredTables(interactions, users, items.drop(TIE_ORDER), part, description, tie_order, hashes)
+    return StoredTables(interactions, users, items, part, description, tie_order, hashes)
 
 
 def _read_description(path: Path) -> tuple[DatasetDescription | None, DatasetCounts]:
@@ -140,16 +142,12 @@ def _read_description(path: Path) -> tuple[DatasetDescription | None, DatasetCou
 
 def _check_tables(
     events: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame, counts: DatasetCounts
-) -> np.ndarray:
-    """The tie order; raises ValueError unless the tables have the right columns, values and lengths."""
+) -> None:
+    """Raise ValueError unless the tables have the right columns, values and lengths."""
     numbers = {"user": pl.Int64, "item": pl.Int64, "part": pl.UInt8}
     check_columns("events.parquet", events, numbers, {"timestamp": pl.Int64, "review_text": pl.String})
     check_columns("users.parquet", users, {"user_id": None}, dict.fromkeys(USER_TEXTS, pl.String))
-    needed = {"item_id": None, TIE_ORDER: pl.Int64}
-    check_columns("items.parquet", items, needed, dict.fromkeys(ITEM_TEXTS, pl.String))
     _check_parts(events["part"].to_numpy())
-    tie_order = items[TIE_ORDER].to_numpy(writable=True)
-    _check_tie_order(tie_order)
     sizes = (
         ("n_users", counts.n_users, users),
         ("n_items", counts.n_items, items),
@@ -158,7 +156,24 @@ def _check_tables(
     for key, n, table in sizes:
         if n != len(table):
             raise ValueError(f"{MARKER}: {key} is {n:,}, and there are {len(table):,} rows")
-    return tie_order
+
+
+def write_items(file: Path, items: pl.DataFrame, tie_order: np.ndarray) -> None:
+    """Write the table of the items of a dataset or a model, with their tie order (n_items,)."""
+    items.with_columns(pl.Series(TIE_ORDER, tie_order)).write_parquet(file)
+
+
+def checked_items(table: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
+    """The items and their tie order, int64 (n_items,), of a table that `write_items` wrote.
+
+    Raises:
+        ValueError: a column is missing, of another type, or has an impossible value.
+    """
+    needed = {"item_id": None, TIE_ORDER: pl.Int64}
+    check_columns(ITEMS, table, needed, dict.fromkeys(ITEM_TEXTS, pl.String))
+    tie_order = table[TIE_ORDER].to_numpy(writable=True)
+    _check_tie_order(tie_order)
+    return table.drop(TIE_ORDER), tie_order
 
 
 def check_columns(name: str, table: pl.DataFrame, needed: dict[str, Any], optional: dict[str, Any]) -> None:
@@ -197,4 +212,4 @@ def _check_tie_order(order: np.ndarray) -> None:
     """Raise ValueError unless `order` (n_items,) is a permutation of 0 .. n_items - 1."""
     n = len(order)
     if n and (order.min() < 0 or order.max() >= n or not np.bincount(order, minlength=n).all()):
-        raise ValueError(f"items.parquet: column {TIE_ORDER} is not a permutation")
+        raise ValueError(f"{ITEMS}: column {TIE_ORDER} is not a permutation")

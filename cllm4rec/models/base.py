@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.ids import listed_ids
 from cllm4rec.list_filters import excluded_items
-from cllm4rec.models.recommendation import HistoryIds, as_list, matched, of_histories, recommendation_table
+from cllm4rec.models.recommendation import Catalogue, HistoryIds, matched, of_histories, recommendation_table
 from cllm4rec.models.storage import StoredModel
 from cllm4rec.ranking import Ranking, TopK
 
@@ -237,15 +238,16 @@ class Recommender(StoredModel):
         """
         if (users is None) == (histories is None) or (histories is not None and dataset is not None):
             raise ValueError("give either `users`, with or without `dataset`, or `histories`")
+        catalogue = Catalogue(self.item_ids, self.items, self.tie_order)
         if histories is not None:
-            seen = of_histories(histories, self.item_ids, self.items)
+            seen = of_histories(histories, catalogue)
             numbers = np.arange(seen.n_users)
         else:
             dataset = self._source_dataset() if dataset is None else dataset
-            seen = matched(dataset, self.item_ids, self.items)
-            numbers = seen.user_ids.index(as_list("`users`", users), "user")
+            seen = matched(dataset, catalogue)
+            numbers = seen.user_ids.index(listed_ids(users, "users"), "user")
         filters = {"allow": allow, "deny": deny}
-        given = {name: as_list(f"`{name}`", ids) for name, ids in filters.items() if ids is not None}
+        given = {name: listed_ids(ids, name) for name, ids in filters.items() if ids is not None}
         excluded = excluded_items(self.item_ids, **given)
         batches = self.rank_batches(numbers, seen, k, USERS_AT_ONCE, excluded_items=excluded)
         return pl.concat([recommendation_table(batch, seen) for batch in batches])

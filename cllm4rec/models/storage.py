@@ -11,10 +11,9 @@ import polars as pl
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
-from cllm4rec.data.column_names import ITEM_TEXTS
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ids import IdMap
-from cllm4rec.data.storage import check_columns
+from cllm4rec.data.storage import ITEMS, check_columns, checked_items, write_items
 from cllm4rec.files.damage import reading
 from cllm4rec.files.folders import link_file, read_folder, replace_folder
 from cllm4rec.files.manifest import check_manifest, read_manifest, write_manifest
@@ -55,6 +54,7 @@ class StoredModel(ABC):
         config_class: class of its settings.
         user_ids, item_ids: ids of the training set.
         items: one row per item of the training set: `item_id` and text columns.
+        tie_order: int64 (n_items,), that of the training set (`Dataset.tie_order`).
         has_history: bool (n_users,), whether a user has training events. Others are served as new users.
         source: the dataset it was fitted on, or the run that names its folder; None for neither. It is not
             saved: the model folder holds no events.
@@ -67,6 +67,7 @@ class StoredModel(ABC):
     user_ids: IdMap
     item_ids: IdMap
     items: pl.DataFrame
+    tie_order: np.ndarray
     has_history: np.ndarray
     source: Dataset | RunFolder | None = None
     moved: Mapping[str, str] = {}
@@ -169,17 +170,18 @@ class StoredModel(ABC):
         pl.DataFrame({"user_id": self.user_ids.ids, "has_history": self.has_history}).write_parquet(
             folder / "users.parquet"
         )
-        self.items.write_parquet(folder / "items.parquet")
+        write_items(folder / ITEMS, self.items, self.tie_order)
 
     def _read_ids(self, folder: Path) -> None:
-        users, items = (pl.read_parquet(folder / name) for name in ("users.parquet", "items.parquet"))
+        users, items = (pl.read_parquet(folder / name) for name in ("users.parquet", ITEMS))
         check_columns("users.parquet", users, {"user_id": None, "has_history": pl.Boolean}, {})
-        check_columns("items.parquet", items, {"item_id": None}, dict.fromkeys(ITEM_TEXTS, pl.String))
         self.user_ids, self.has_history = IdMap(users["user_id"]), users["has_history"].to_numpy()
-        self.item_ids, self.items = IdMap(items["item_id"]), items
+        self.items, self.tie_order = checked_items(items)
+        self.item_ids = IdMap(self.items["item_id"])
 
     def _learn_ids(self, dataset: Dataset) -> None:
         """Keep the ids and the items of a dataset, and which of its users have training events."""
-        self.user_ids, self.item_ids, self.items = dataset.user_ids, dataset.item_ids, dataset.items
+        self.user_ids, self.item_ids = dataset.user_ids, dataset.item_ids
+        self.items, self.tie_order = dataset.items, dataset.tie_order
         self.has_history = np.diff(dataset.train.interactions.indptr) > 0
         self.source = dataset

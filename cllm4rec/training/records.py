@@ -35,8 +35,8 @@ class EpochRecord:
     best: bool
 
     def __str__(self) -> str:
-        values = [f"{name} {value:.4g}" for name, value in {**self.losses, **self.diagnostics}.items()]
-        values += [f"|grad {name}| {value:.3g}" for name, value in self.gradient_norms.items()]
+        """The epoch in a line: of an objective only the main term of its loss, which is named as it is."""
+        values = [f"{name} {value:.4g}" for name, value in self.losses.items() if " " not in name]
         quality = "not validated"
         if self.validation is not None:
             mark = " (best so far)" if self.best else ""

@@ -75,15 +75,15 @@ def test_a_history_is_never_taken_for_a_trained_user_of_the_same_id() -> None:
         ({}, "give either `users`, with or without `dataset`, or `histories`"),
         ({"users": [0], "histories": [[1]]}, "give either `users`"),
         ({"histories": [[1]], "dataset": numbered_dataset()}, "give either `users`"),
-        ({"users": "0"}, "`users` is '0': give a list of ids"),
-        ({"users": 0}, "`users` is 0: give a list of ids"),
+        ({"users": "0"}, "`users` is '0': expected a list of ids"),
+        ({"users": 0}, "`users` is 0: expected a list of ids"),
         ({"users": [0, 17, 18]}, r"user '17' is not in the data \(2 of 3 unknown\)"),
-        ({"histories": "12"}, "`histories` is '12': give a list of ids"),
-        ({"histories": ["12"]}, "row 0 of `histories` is '12': give a list of ids"),
-        ({"histories": [[1], 2]}, "row 1 of `histories` is 2: give a list of ids"),
-        ({"histories": [[1], []]}, "row 1 of `histories` is empty: there is nothing to recommend from"),
+        ({"histories": "12"}, "`histories` is '12': expected a list of lists of ids"),
+        ({"histories": ["12"]}, r"`histories\[0\]` is '12': expected a list of ids"),
+        ({"histories": [[1], 2]}, r"`histories\[1\]` is 2: expected a list of ids"),
+        ({"histories": [[1], []]}, r"`histories\[1\]` is empty: there is nothing to recommend from"),
         ({"histories": [[1, "x"], ["y"]]}, r"`histories`: item 'x' is none .* \(2 of 3 unknown\)"),
-        ({"users": [0], "allow": "12"}, "`allow` is '12': give a list of ids"),
+        ({"users": [0], "allow": "12"}, "`allow` is '12': expected a list of ids"),
         ({"users": [0], "deny": [77]}, r"`deny`: item '77' is not in the data \(1 of 1 unknown\)"),
         ({"users": [0], "allow": []}, "`allow` leaves no item to recommend"),
         ({"users": [0], "k": 0}, "`k` is 0: ask for at least one item"),
@@ -151,8 +151,9 @@ def test_a_model_folder_holds_titles_and_no_events(tmp_path: Path) -> None:
     assert sorted(file.name for file in (tmp_path / "model").iterdir()) == [
         "items.parquet", "manifest.json", "model.json", "model.safetensors", "users.parquet",
     ]  # fmt: skip
-    assert_frame_equal(pl.read_parquet(tmp_path / "model" / "items.parquet"), taste_dataset().items)
     model = load(tmp_path / "model", verify=True)
+    assert_frame_equal(model.items, taste_dataset().items)
+    assert model.tie_order.tolist() == taste_dataset().tie_order.tolist()
     with pytest.raises(ValueError, match="names no dataset: give `dataset`"):
         model.recommend(taste_dataset().user_ids.ids[:2])
     assert_frame_equal(
