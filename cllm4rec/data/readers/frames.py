@@ -24,9 +24,9 @@ def raw_frame(frame: Any, name: str, columns: Collection[str] | None = None) -> 
     Raises:
         ValueError: it is something else, or two columns have the same name.
     """
-    advice = ""
+    advice = "; rename the column that holds it"
     if type(frame).__module__.split(".")[0] == "pandas" and hasattr(frame, "columns"):
-        advice = _index_advice(frame)
+        advice = _index_advice(frame) or advice
         frame = _from_pandas(frame, name, columns)
     elif isinstance(frame, pl.LazyFrame):
         frame = frame.collect()
