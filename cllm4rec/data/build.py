@@ -24,13 +24,14 @@ from cllm4rec.data.filters import (
     shuffled_ties,
 )
 from cllm4rec.data.held_out import add_held_out_rows
-from cllm4rec.data.ids import IdMap, with_categories, with_texts
+from cllm4rec.data.ids import IdMap, with_categories
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.numbering import number_events
 from cllm4rec.data.randomness import check_seed
 from cllm4rec.data.readers.split_tables import SplitTable
 from cllm4rec.data.readers.tables import CheckedTable
 from cllm4rec.data.splits import FILE_RULE, RULES, assign_parts, check_rule, read_parts
+from cllm4rec.data.texts import with_texts
 from cllm4rec.data.unmatched import unmatched_ids, unmatched_parts
 from cllm4rec.messages import join_names
 

@@ -12,13 +12,16 @@ import polars as pl
 from cllm4rec.data.build import BuildSettings, number_tables
 from cllm4rec.data.column_names import ITEM_TEXTS, USER_TEXTS
 from cllm4rec.data.description import DatasetDescription, DatasetHashes
+from cllm4rec.data.filters import latest_of_repeats
 from cllm4rec.data.fingerprints import data_fingerprint, split_fingerprint
-from cllm4rec.data.ids import IdMap, with_texts
+from cllm4rec.data.ids import IdMap
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.numbering import number_events
 from cllm4rec.data.readers.split_tables import read_split_table
 from cllm4rec.data.readers.tables import read_event_table, read_item_table, read_user_table
 from cllm4rec.data.storage import PARTS, StoredTables, load_tables, save_tables
+from cllm4rec.data.texts import texts_by_column, with_texts
+from cllm4rec.messages import counted
 
 log = logging.getLogger("cllm4rec")
 
@@ -36,6 +39,8 @@ class Dataset:
         stored_tie_order: `tie_order` as the folder has it; None if not loaded.
         stored_hashes: hashes as the folder has them, of the whole dataset even where this one has some of its
             parts; None if not loaded.
+        anonymous: whether the users are histories without ids, named by their rows. No model takes such a
+            user for one of its training set.
     """
 
     interactions: Interactions
@@ -45,6 +50,12 @@ class Dataset:
     description: DatasetDescription | None = None
     stored_tie_order: np.ndarray | None = None
     stored_hashes: DatasetHashes | None = None
+    anonymous: bool = False
+
+    def __repr__(self) -> str:
+        split = "" if self.description is None else f" (split {self.description.split.method})"
+        events = counted(len(self.interactions), "event")
+        return f"Dataset: {counted(self.n_users, 'user')}, {counted(self.n_items, 'item')}, {events}{split}"
 
     @classmethod
     def from_frame(
@@ -106,13 +117,15 @@ class Dataset:
     def with_histories(self, events: Any) -> "Dataset":
         """Other events over the same items: the histories to recommend from, of known or new users.
 
+        Of repeated events of a user and an item the latest is kept, by position, then timestamp, then row.
+
         Args:
             events: as in `from_frame`; all are train.
 
         Raises:
             ValueError: an item is not one of this dataset's, or a cell is wrong.
         """
-        frame = read_event_table(events).frame
+        frame = latest_of_repeats(read_event_table(events).frame)
         self.item_ids.index(frame["item_id"].unique(), "item")
         user_ids = IdMap.ordered_by_hash(frame["user_id"])
         users = with_texts(user_ids.ids, self.users)
@@ -215,12 +228,12 @@ class Dataset:
         do not reach a system that learns from `train`.
         """
         has_event = np.bincount(self.interactions.items, minlength=self.n_items) > 0
-        return _texts(self.items, ITEM_TEXTS, has_event)
+        return texts_by_column(self.items, ITEM_TEXTS, has_event)
 
     @property
     def user_texts(self) -> dict[str, list[str]]:
         """Text column of the users -> one text per user; "" without an event in this dataset."""
-        return _texts(self.users, USER_TEXTS, np.diff(self.interactions.indptr) > 0)
+        return texts_by_column(self.users, USER_TEXTS, np.diff(self.interactions.indptr) > 0)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -261,15 +274,6 @@ class Dataset:
         return cls(*load_tables(Path(folder)))
 
 
-def _texts(table: pl.DataFrame, names: tuple[str, ...], has_event: np.ndarray) -> dict[str, list[str]]:
-    """The text columns that the table has; "" in rows where `has_event` (n,) is False."""
-    columns = [name for name in names if name in table.columns]
-    texts = table.select(
-        pl.when(pl.Series(has_event)).then(pl.col(name)).otherwise(pl.lit("")).alias(name) for name in columns
-    )
-    return {name: texts[name].to_list() for name in columns}
-
-
 @dataclass(frozen=True)
 class Task:
     """A prediction task: three sets of events of the same users and items.
@@ -283,3 +287,10 @@ class Task:
     input: Dataset
     held_out: Dataset
     masked: Dataset
+
+    def __repr__(self) -> str:
+        n_input, n_held_out, n_masked = (
+            f"{len(dataset.interactions):,}" for dataset in (self.input, self.held_out, self.masked)
+        )
+        sizes = f"{counted(self.input.n_users, 'user')}, {counted(self.input.n_items, 'item')}"
+        return f"Task: {sizes}; events: {n_input} input, {n_held_out} held out, {n_masked} masked"

@@ -78,23 +78,6 @@ def row_numbers(column: pl.Series, ids: pl.Series) -> np.ndarray:
     return row[code]
 
 
-def with_texts(ids: pl.Series, table: pl.DataFrame | None) -> pl.DataFrame:
-    """A table of one row per id in the order of `ids`, with text columns.
-
-    Args:
-        ids: distinct; the name of the series is that of the id column.
-        table: the id column and text columns; of a repeated id the first row counts. None for no texts.
-    """
-    key, frame = ids.name, ids.to_frame()
-    if table is None:
-        return frame
-    by_text = table.with_columns(pl.col(key).cast(pl.String)).unique(key, keep="first", maintain_order=True)
-    joined = frame.with_columns(pl.col(key).cast(pl.String).alias("_text")).join(
-        by_text.rename({key: "_text"}), on="_text", how="left", maintain_order="left"
-    )
-    return joined.drop("_text").with_columns(pl.exclude(key).cast(pl.String).fill_null(""))
-
-
 # Up to this many ids are looked up by a scan; a dictionary of all ids takes longer to build.
 IDS_WITHOUT_DICTIONARY = 100
 
@@ -103,14 +86,14 @@ def listed_ids(ids: object, name: str) -> list[str | int]:
     """Ids that a caller gives, as a list of Python's texts and whole numbers.
 
     Args:
-        ids: a list, an array of NumPy, or a column of pandas or Polars.
+        ids: a list, an array of NumPy or Arrow, or a column of pandas or Polars.
         name: of the argument, for errors.
 
     Raises:
         ValueError: it is a single id or no list of ids, or holds something else (3.0, None, True).
     """
     elements = listed(ids, name, "a list of ids")
-    found = [value.item() if isinstance(value, np.generic) else value for value in elements]
+    found = [_plain(value) for value in elements]
     for value in found:
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise ValueError(
@@ -128,11 +111,25 @@ def listed(values: object, name: str, expected: str) -> list[Any]:
         expected: what it should be, for errors.
 
     Raises:
-        ValueError: it is a text, a mapping or no collection at all.
+        ValueError: it is a text, a mapping, a table or no collection at all.
     """
+    if hasattr(type(values), "columns"):  # of pandas, Polars or Arrow
+        raise ValueError(
+            f"`{name}` is a table, not {expected}: give a column of it. A table of events is given as "
+            "dataset=dataset.with_histories(table)"
+        )
+    values = _plain(values)
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise ValueError(f"`{name}` is {shorten(escaped(repr(values)))}: expected {expected}")
     return list(values)
+
+
+def _plain(value: Any) -> Any:
+    """A scalar of NumPy, or a scalar or array of Arrow, as Python's value; other values as they are."""
+    for convert in ("to_pylist", "as_py"):  # Arrow, which is not imported
+        if hasattr(value, convert):
+            return getattr(value, convert)()
+    return value.item() if isinstance(value, np.generic) else value
 
 
 class IdMap:
@@ -192,13 +189,14 @@ class IdMap:
         """Numbers of external ids, int64 (n,).
 
         Args:
-            ids: external ids.
+            ids: external ids, in a list, an array or a column.
             kind: "user" or "item", for errors.
 
         Raises:
-            ValueError: an id is unknown; the message names the first such id and `kind`.
+            ValueError: an id is unknown; the message names the first such id and `kind`. Or `ids` is a single
+                id or a table.
         """
-        ids = list(ids)
+        ids = listed(ids, "ids", "a list of ids")
         numbers = self.find(ids)
         if (numbers < 0).any():
             unknown = [str(name) for name, number in zip(ids, numbers, strict=True) if number < 0]
@@ -211,7 +209,7 @@ class IdMap:
         """External ids of numbers, of their type.
 
         Raises:
-            ValueError: a number is negative, as `recommend` gives where the catalogue ran out.
+            ValueError: a number is negative, as `rank` gives where the catalogue ran out.
         """
         numbers = np.asarray(numbers, dtype=np.int64)
         if (numbers < 0).any():

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
@@ -11,12 +12,13 @@ from torch import Tensor
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ids import listed_ids
+from cllm4rec.data.loading import as_dataset
 from cllm4rec.list_filters import excluded_items
-from cllm4rec.models.recommendation import Catalogue, HistoryIds, matched, of_histories, recommendation_table
+from cllm4rec.models.arguments import item_mask, list_length, user_numbers
+from cllm4rec.models.recommendation import Catalogue, matched, of_histories, recommendation_table
 from cllm4rec.models.storage import StoredModel
-from cllm4rec.ranking import Ranking, TopK
+from cllm4rec.ranking import USERS_AT_ONCE, Ranking, TopK
 
-USERS_AT_ONCE = 512  # users of a batch of `recommend`
 SCORES_AT_ONCE = 1 << 26  # scores of a batch of users: 256 MiB in float32
 
 
@@ -72,7 +74,8 @@ class Recommender(StoredModel):
             seen: the input events. Its items must be those of training, in the same order.
 
         Raises:
-            ValueError: the items differ, or a user is new and has no history; the message names it.
+            ValueError: the items differ, `users` are no numbers of users, or a user is new and has no
+                history; the message names it.
         """
         users, trained_users = self._checked(users, seen)
         return self._score(users, trained_users, seen)
@@ -88,13 +91,7 @@ class Recommender(StoredModel):
                 f"the {seen.n_items:,} items of this data are not the {len(self.item_ids):,} items the model "
                 "was trained on: use the dataset of the run"
             )
-        users = np.asarray(users, dtype=np.int64)
-        out_of_range = users[(users < 0) | (users >= seen.n_users)]
-        if len(out_of_range):
-            raise ValueError(
-                f"there is no user {out_of_range[0]} in data of {seen.n_users:,} users: numbers are those of "
-                "its user_ids"
-            )
+        users = user_numbers(users, seen.n_users)
         trained_users = self._trained_users(users, seen)
         without_input = users[(trained_users < 0) & (np.diff(seen.interactions.indptr)[users] == 0)]
         if len(without_input):
@@ -134,18 +131,12 @@ class Recommender(StoredModel):
             excluded_items: bool (n_items,), items left out of all lists; none if not given.
 
         Raises:
-            ValueError: `k` is below 1, or `excluded_items` has another shape or type; or as in `score`.
+            ValueError: `k` is no whole number or below 1, or `excluded_items` has another shape or type;
+                or as in `score`.
         """
-        if k < 1:
-            raise ValueError(f"`k` is {k}: ask for at least one item")
-        n_items = seen.n_items
+        k = min(list_length(k), seen.n_items)
         if excluded_items is not None:
-            excluded_items = np.asarray(excluded_items)
-            if (excluded_items.shape, excluded_items.dtype) != ((n_items,), bool):
-                raise ValueError(
-                    f"`excluded_items` is {excluded_items.dtype} {excluded_items.shape}: "
-                    f"give bool ({n_items},)"
-                )
+            excluded_items = item_mask(excluded_items, seen.n_items)
         users, trained_users = self._checked(users, seen)
         histories = (masked or seen).interactions.histories(users)
         order = np.argsort(histories.values, kind="stable")
@@ -154,7 +145,7 @@ class Recommender(StoredModel):
         # scores (B, W) of the items from `start` on
         for start, scores in self._blocks(users, trained_users, seen):
             if best is None:
-                best = TopK(len(users), min(k, n_items), torch.from_numpy(seen.tie_order).to(scores.device))
+                best = TopK(len(users), k, torch.from_numpy(seen.tie_order).to(scores.device))
             end = start + scores.shape[1]
             in_block = slice(*np.searchsorted(items, [start, end]))
             scores[torch.from_numpy(rows[in_block]), torch.from_numpy(items[in_block] - start)] = -torch.inf
@@ -191,7 +182,7 @@ class Recommender(StoredModel):
         users: np.ndarray,
         seen: Dataset,
         k: int = 10,
-        batch_size: int = 512,
+        batch_size: int = USERS_AT_ONCE,
         masked: Dataset | None = None,
         *,
         excluded_items: np.ndarray | None = None,
@@ -200,6 +191,7 @@ class Recommender(StoredModel):
 
         A system whose scores do not come in blocks gets a batch in parts of at most `SCORES_AT_ONCE` scores.
         """
+        users = user_numbers(users, seen.n_users)
         n_parts = 1 if self.scores_in_blocks else -(-batch_size * seen.n_items // SCORES_AT_ONCE)
         for start in range(0, max(1, len(users)), batch_size):
             for batch in np.array_split(users[start : start + batch_size], max(1, min(n_parts, batch_size))):
@@ -211,7 +203,7 @@ class Recommender(StoredModel):
         k: int = 10,
         *,
         histories: Iterable[Iterable[object]] | None = None,
-        dataset: Dataset | None = None,
+        dataset: Dataset | str | Path | None = None,
         allow: Iterable[object] | None = None,
         deny: Iterable[object] | None = None,
     ) -> pl.DataFrame:
@@ -220,12 +212,14 @@ class Recommender(StoredModel):
         All events of a user, held-out ones too, are input, and their items are left out of the list.
 
         Args:
-            users: user ids of `dataset`, as text or numbers. A repeated user is served each time.
+            users: user ids of `dataset`, as text or numbers: a list, an array or a column. A repeated user is
+                served each time.
             k: maximum length of a list.
-            histories: item ids of each history, the oldest first, instead of `users`. Nobody in training is
-                taken for their user, whose `user_id` is the row, from 0.
-            dataset: has the events of `users`; by default the dataset of training. Its items are matched
-                with those of the model by their ids.
+            histories: item ids of each history, the oldest first, instead of `users`. Of repeated items the
+                latest is kept. Nobody in training is taken for their user, whose `user_id` is the row,
+                from 0.
+            dataset: has the events of `users`, or is its folder; by default the dataset of training. Its
+                items are matched with those of the model by their ids.
             allow: ids of the only items that lists may hold; all if not given.
             deny: ids of items that no list may hold.
 
@@ -234,7 +228,7 @@ class Recommender(StoredModel):
 
         Raises:
             ValueError: a user or an item is unknown, a user or history has no events, or no item is left; or
-                the dataset is not known, or `k` is below 1.
+                the dataset is not known, or `k` is no whole number or below 1.
         """
         if (users is None) == (histories is None) or (histories is not None and dataset is not None):
             raise ValueError("give either `users`, with or without `dataset`, or `histories`")
@@ -243,9 +237,9 @@ class Recommender(StoredModel):
             seen = of_histories(histories, catalogue)
             numbers = np.arange(seen.n_users)
         else:
-            dataset = self._source_dataset() if dataset is None else dataset
-            seen = matched(dataset, catalogue)
-            numbers = seen.user_ids.index(listed_ids(users, "users"), "user")
+            ids = listed_ids(users, "users")
+            seen = matched(self._source_dataset() if dataset is None else as_dataset(dataset), catalogue)
+            numbers = seen.user_ids.index(ids, "user")
         filters = {"allow": allow, "deny": deny}
         given = {name: listed_ids(ids, name) for name, ids in filters.items() if ids is not None}
         excluded = excluded_items(self.item_ids, **given)
@@ -269,7 +263,7 @@ class Recommender(StoredModel):
 
     def _trained_users(self, users: np.ndarray, seen: Dataset) -> np.ndarray:
         """Numbers of users (B,) of `seen` in the training set, int64 (B,); -1 if new."""
-        if isinstance(seen.user_ids, HistoryIds):
+        if seen.anonymous:
             return np.full(len(users), -1, dtype=np.int64)
         same_ids = seen.user_ids.ids.equals(self.user_ids.ids)
         numbers = users if same_ids else self.user_ids.find(seen.user_ids.names(users))

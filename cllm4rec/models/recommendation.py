@@ -7,13 +7,10 @@ import numpy as np
 import polars as pl
 
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.filters import latest_of_repeats
 from cllm4rec.data.ids import IdMap, listed, listed_ids
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.ranking import Ranking
-
-
-class HistoryIds(IdMap):
-    """Row numbers as the ids of users who are nothing but a history; no model was trained on them."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +48,11 @@ def matched(dataset: Dataset, catalogue: Catalogue) -> Dataset:
 
 
 def of_histories(histories: object, catalogue: Catalogue) -> Dataset:
-    """A dataset with one user a history, named by its row.
+    """A dataset with one anonymous user a history, named by its row.
 
     Args:
-        histories: item ids in time order, the oldest first.
+        histories: item ids in time order, the oldest first. Of repeated items of a history the latest is
+            kept, as in `Dataset.with_histories`.
         catalogue: the items of the model.
 
     Raises:
@@ -64,16 +62,24 @@ def of_histories(histories: object, catalogue: Catalogue) -> Dataset:
     lists = [listed_ids(history, f"histories[{row}]") for row, history in enumerate(rows_of_ids)]
     lengths = np.array([len(ids) for ids in lists], dtype=np.int64)
     if not lengths.all():
-        empty = int(np.flatnonzero(lengths == 0)[0])
-        raise ValueError(f"`histories[{empty}]` is empty: there is nothing to recommend from")
+        name = f"histories[{np.flatnonzero(lengths == 0)[0]}]"
+        raise ValueError(f"`{name}` is empty: there is nothing to recommend from")
     ids = [item for history in lists for item in history]
     numbers = catalogue.ids.find(ids)
     _refuse_unknown("histories", ids, numbers)
     rows = np.arange(len(lists))
-    events = Interactions(np.repeat(rows, lengths), numbers, len(lists), len(catalogue.ids))
-    users, part = pl.DataFrame({"user_id": rows}), np.zeros(len(numbers), dtype=np.uint8)
-    dataset = Dataset(events, users, catalogue.table, part, stored_tie_order=catalogue.tie_order)
-    return dataset._with_id_maps(HistoryIds(users["user_id"]), catalogue.ids)
+    events = latest_of_repeats(pl.DataFrame({"user_id": np.repeat(rows, lengths), "item_id": numbers}))
+    dataset = Dataset(
+        Interactions(
+            events["user_id"].to_numpy(), events["item_id"].to_numpy(), len(lists), len(catalogue.ids)
+        ),
+        pl.DataFrame({"user_id": rows}),
+        catalogue.table,
+        np.zeros(len(events), dtype=np.uint8),
+        stored_tie_order=catalogue.tie_order,
+        anonymous=True,
+    )
+    return dataset._with_id_maps(dataset.user_ids, catalogue.ids)
 
 
 def _refuse_unknown(name: str, ids: Sequence[object], numbers: np.ndarray) -> None:

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from cllm4rec.data.dataset import Dataset
-from tests.support.datasets import parts_by_ids, random_events
+from tests.support.datasets import event_frame, parts_by_ids, random_events
 
 
 def test_no_events_are_an_error() -> None:
@@ -98,3 +98,29 @@ def test_histories_of_new_users_keep_the_numbers_of_items() -> None:
     assert new_users.item_ids.names(new_users.interactions.history(0)).to_list() == ["z", "x"]
     with pytest.raises(ValueError, match="item 'w'"):
         dataset.with_histories(pl.DataFrame({"user_id": ["carl"], "item_id": ["w"]}))
+
+
+def test_of_repeated_events_of_a_history_the_latest_is_kept() -> None:
+    dataset = Dataset.from_frame(event_frame([("ann", "x"), ("ann", "y"), ("bob", "z")]))
+    rows = [("carl", "x", 1), ("carl", "x", 4), ("carl", "y", 3), ("carl", "z", 2), ("carl", "z", None)]
+    histories = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    for frame in (histories, histories.reverse()):
+        events = dataset.with_histories(frame).interactions
+        assert dataset.item_ids.names(events.items).to_list() == ["z", "y", "x"]
+        assert events.times.tolist() == [2, 3, 4]
+
+
+def test_datasets_and_tasks_print_as_one_short_line(tmp_path: Path) -> None:
+    dataset = Dataset.from_frame(random_events(7), split="random")
+    n_users, n_items, n = dataset.n_users, dataset.n_items, len(dataset.interactions)
+    whole = f"Dataset: {n_users} users, {n_items} items, {n} events (split random)"
+    assert repr(dataset) == whole
+    dataset.save(tmp_path / "data")
+    assert repr(Dataset.load(tmp_path / "data")) == whole
+    n_train, n_test = len(dataset.train.interactions), len(dataset.test.interactions)
+    assert repr(dataset.train) == whole.replace(f"{n} events", f"{n_train} events")
+    assert repr(dataset.task("test")) == (
+        f"Task: {n_users} users, {n_items} items; events: {n_train} input, {n_test} held out, "
+        f"{n - n_test} masked"
+    )
+    assert repr(Dataset.from_frame(event_frame([("a", "x")]))) == "Dataset: 1 user, 1 item, 1 event"

@@ -1,11 +1,12 @@
 """Ids: look-up by text, numbers that depend on ids alone, hashes that collide."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from cllm4rec.data.dataset import Dataset
@@ -133,6 +134,14 @@ def test_numbers_say_nothing_about_popularity_or_age() -> None:
         pd.Series([7, 30], index=["x", "y"]),
         pd.Index(["7", "30"]),
         np.array(["7", "30"]),
+        pd.Series(["7", "30"], dtype="category"),
+        pd.Series([7, 30], dtype="Int64"),
+        pd.Series(["7", "30"], dtype=pd.ArrowDtype(pa.string())),
+        pa.array([7, 30]),
+        pa.array(["7", "30"]),
+        pa.array(["7", "30"]).dictionary_encode(),
+        pa.chunked_array([["7"], ["30"]]),
+        [pa.scalar("7"), pa.scalar(30)],
     ],
 )
 def test_ids_may_be_listed_in_arrays_and_columns(ids: Any) -> None:
@@ -140,6 +149,7 @@ def test_ids_may_be_listed_in_arrays_and_columns(ids: Any) -> None:
     assert {type(value) for value in listed} <= {int, str}
     for known in (pl.Series([30, 7]), pl.Series(["30", "7"])):
         assert IdMap(known).index(listed).tolist() == [1, 0]
+        assert IdMap(known).index(ids).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -155,8 +165,23 @@ def test_ids_may_be_listed_in_arrays_and_columns(ids: Any) -> None:
         (pd.Series([1, None]), "`users` holds 1.0"),
         ([True], "`users` holds True"),
         ([["ann"]], "`users` holds ['ann']"),
-        (pl.DataFrame({"user_id": [1]}), "`users` holds shape: (1,)"),
+        (pa.scalar("ann"), "`users` is 'ann': expected a list of ids"),
+        (pa.array([1, None]), "`users` holds None"),
+        (pa.array([True]), "`users` holds True"),
     ],
 )
 def test_what_is_no_list_of_ids_is_refused(ids: object, words: str) -> None:
     assert words in refused(listed_ids, ids, "users")
+
+
+@pytest.mark.parametrize("kind", [pl.DataFrame, pl.LazyFrame, pd.DataFrame, pa.table, pa.record_batch])
+def test_a_table_as_a_list_of_ids_is_refused_with_the_way_out(kind: Callable[[object], object]) -> None:
+    table, ids = kind({"user_id": ["ann"], "item_id": ["x"]}), IdMap(pl.Series(["ann"]))
+    for name, call in (("users", lambda table: listed_ids(table, "users")), ("ids", ids.index)):
+        message = refused(call, table)
+        assert f"`{name}` is a table, not a list of ids: give a column of it" in message
+        assert "dataset=dataset.with_histories(table)" in message
+
+
+def test_a_single_id_is_not_looked_up_letter_by_letter() -> None:
+    assert "`ids` is 'ann': expected a list of ids" in refused(IdMap(pl.Series(["ann"])).index, "ann", "user")

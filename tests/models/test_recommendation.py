@@ -1,13 +1,18 @@
 """Recommending by ids: whose events are read, whole numbers as ids, and what is refused."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 from polars.testing import assert_frame_equal
 
 from cllm4rec import EASE, Dataset, EASEConfig, ItemKNN, ItemKNNConfig, Popularity, load
+from cllm4rec.models.recommendation import Catalogue, of_histories
 from cllm4rec.training.run_folder import RunFolder
 from tests.support.commands import call
 from tests.support.worlds import taste_dataset
@@ -33,6 +38,38 @@ def test_ids_are_found_as_numbers_and_as_texts_and_returned_as_they_are_in_the_d
     assert_frame_equal(ease.recommend(pl.Series([4, 0]), 3), table)
     histories = ease.recommend(histories=[[1, 2], [3]], allow=[5, 6])
     assert_frame_equal(ease.recommend(histories=(["1", "2"], ("3",)), allow=["6", "5"]), histories)
+
+
+@pytest.mark.parametrize(
+    "column", [np.array, pl.Series, pd.Series, pa.array, lambda ids: pa.chunked_array([ids])]
+)
+def test_ids_may_be_arrays_and_columns(ease: EASE, column: Callable[[list[int]], object]) -> None:
+    assert_frame_equal(ease.recommend(column([4, 0]), deny=column([5])), ease.recommend([4, 0], deny=[5]))
+    expected = ease.recommend(histories=[[1, 2], [3, 4]])
+    assert_frame_equal(ease.recommend(histories=[column([1, 2]), column([3, 4])]), expected)
+    assert_frame_equal(ease.recommend(histories=column([[1, 2], [3, 4]])), expected)
+
+
+def test_a_dataset_may_be_named_by_its_folder(ease: EASE, tmp_path: Path) -> None:
+    numbered_dataset().save(tmp_path / "data")
+    for folder in (tmp_path / "data", str(tmp_path / "data")):
+        assert_frame_equal(ease.recommend([4, 0], dataset=folder), ease.recommend([4, 0]))
+
+
+def test_of_repeated_items_of_a_history_the_latest_counts(ease: EASE) -> None:
+    """In a list and in a table of events alike."""
+    once = ease.recommend(histories=[[2, 1], [1, 3]])
+    assert_frame_equal(ease.recommend(histories=[[1, 2, 1, 1], [1, 1, 3]]), once)
+    catalogue = Catalogue(ease.item_ids, ease.items, ease.tie_order)
+    events = of_histories([[1, 2, 1, 1], [1, 1, 3]], catalogue).interactions
+    assert ease.item_ids.names(events.items).to_list() == [2, 1, 1, 3]
+    rows = [(0, item, time) for time, item in enumerate([1, 2, 1, 1])]
+    rows += [(1, item, time) for time, item in enumerate([1, 1, 3])]
+    frame = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    dataset = numbered_dataset().with_histories(frame)
+    for row in (0, 1):
+        number = dataset.user_ids.index([row])[0]
+        assert dataset.interactions.history(number).tolist() == events.history(row).tolist()
 
 
 def test_there_are_titles_only_where_the_items_have_some(ease: EASE) -> None:
@@ -67,6 +104,10 @@ def test_a_history_is_never_taken_for_a_trained_user_of_the_same_id() -> None:
     table = model.recommend(histories=[[user] for user in range(6)])
     assert table["user_id"].unique().sort().to_list() == list(range(6))
     assert table["score"].max() < 90
+    catalogue = Catalogue(model.item_ids, model.items, model.tie_order)
+    histories, users = of_histories([[user] for user in range(6)], catalogue), np.arange(6)
+    for seen in (histories, histories.seen, replace(histories), replace(histories, users=histories.users)):
+        assert model.score(users, seen).max() < 90
 
 
 @pytest.mark.parametrize(
@@ -87,6 +128,15 @@ def test_a_history_is_never_taken_for_a_trained_user_of_the_same_id() -> None:
         ({"users": [0], "deny": [77]}, r"`deny`: item '77' is not in the data \(1 of 1 unknown\)"),
         ({"users": [0], "allow": []}, "`allow` leaves no item to recommend"),
         ({"users": [0], "k": 0}, "`k` is 0: ask for at least one item"),
+        ({"users": [0], "k": 5.0}, "`k` is 5.0: expected a whole number of items"),
+        ({"users": [], "k": "5"}, "`k` is '5': expected a whole number of items"),
+        ({"histories": [[1]], "k": None}, "`k` is None: expected a whole number of items"),
+        ({"users": pd.DataFrame({"user_id": [0]})}, "`users` is a table, not a list of ids"),
+        ({"histories": pl.DataFrame({"item_id": [0]})}, "`histories` is a table, not a list of lists of ids"),
+        ({"histories": [pa.table({"item_id": [0]})]}, r"`histories\[0\]` is a table, not a list of ids"),
+        ({"histories": pa.array([[1], None])}, r"`histories\[1\]` is None: expected a list of ids"),
+        ({"users": [0], "deny": pl.DataFrame({"item_id": [0]})}, "`deny` is a table, not a list of ids"),
+        ({"users": [0], "dataset": pl.DataFrame({"item_id": [0]})}, ".* is no dataset: give one"),
     ],
 )
 def test_what_cannot_be_recommended_is_refused_in_one_line(
@@ -95,6 +145,33 @@ def test_what_cannot_be_recommended_is_refused_in_one_line(
     with pytest.raises(ValueError, match=f"^{message}") as caught:
         ease.recommend(**arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "users", [[0.7], ["reader-0109"], 3, None, [True], [[0]], pl.DataFrame({"user_id": [0]})]
+)
+def test_what_is_no_array_of_user_numbers_is_refused_in_one_line(ease: EASE, users: object) -> None:
+    seen = numbered_dataset()
+    for method in (ease.rank, ease.score, lambda users, seen: list(ease.rank_batches(users, seen))):
+        with pytest.raises(ValueError, match="^`users` is .*: expected an array of user numbers") as caught:
+            method(users, seen)
+        assert "dataset.user_ids.index(ids) gives those of ids" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_user_numbers_may_be_any_whole_numbers_in_a_row(ease: EASE) -> None:
+    expected = ease.rank(np.array([4, 0]), numbered_dataset(), k=3)
+    for users in ([4, 0], np.array([4, 0], dtype=np.uint8), pl.Series([4, 0]), pa.array([4, 0])):
+        ranking = ease.rank(users, numbered_dataset(), k=np.int64(3))
+        np.testing.assert_array_equal(ranking.items, expected.items)
+    assert ease.rank([], numbered_dataset()).items.shape == (0, 10)
+
+
+def test_lists_print_as_one_short_line(ease: EASE) -> None:
+    assert (
+        repr(ease.rank(np.arange(6), numbered_dataset(), k=3))
+        == "Ranking: users (6,), items and scores (6, 3)"
+    )
 
 
 @pytest.fixture(scope="module")

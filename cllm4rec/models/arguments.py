@@ -1,0 +1,57 @@
+"""Checks of the arguments of `rank` and `score`."""
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from cllm4rec.messages import escaped, shorten
+
+
+def user_numbers(users: Any, n_users: int) -> np.ndarray:
+    """User numbers, int64 (B,).
+
+    Raises:
+        ValueError: they are no array of whole numbers, or one is not below `n_users`.
+    """
+    numbers = np.asarray(users)
+    if numbers.ndim != 1 or (len(numbers) and numbers.dtype.kind not in "iu"):
+        raise ValueError(
+            f"`users` is {shorten(escaped(repr(users)))}: expected an array of user numbers. "
+            "dataset.user_ids.index(ids) gives those of ids"
+        )
+    numbers = numbers.astype(np.int64)
+    out_of_range = numbers[(numbers < 0) | (numbers >= n_users)]
+    if len(out_of_range):
+        raise ValueError(
+            f"there is no user {out_of_range[0]} in data of {n_users:,} users: numbers are those of its "
+            "user_ids"
+        )
+    return numbers
+
+
+def list_length(k: Any) -> int:
+    """The maximum length of a list.
+
+    Raises:
+        ValueError: it is no whole number, or below 1.
+    """
+    try:
+        k = operator.index(k)
+    except TypeError:
+        raise ValueError(f"`k` is {shorten(escaped(repr(k)))}: expected a whole number of items") from None
+    if k < 1:
+        raise ValueError(f"`k` is {k}: ask for at least one item")
+    return k
+
+
+def item_mask(excluded_items: Any, n_items: int) -> np.ndarray:
+    """A mask of items, bool (n_items,).
+
+    Raises:
+        ValueError: it has another shape or type.
+    """
+    mask = np.asarray(excluded_items)
+    if (mask.shape, mask.dtype) != ((n_items,), bool):
+        raise ValueError(f"`excluded_items` is {mask.dtype} {mask.shape}: give bool ({n_items},)")
+    return mask
