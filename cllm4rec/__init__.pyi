@@ -10,6 +10,7 @@ from .models.base import Recommender as Recommender
 from .models.baselines.config import EASEConfig as EASEConfig
 from .models.baselines.config import IALSConfig as IALSConfig
 from .models.baselines.config import ItemKNNConfig as ItemKNNConfig
+from .models.baselines.config import PopularityConfig as PopularityConfig
 from .models.baselines.ease import EASE as EASE
 from .models.baselines.ials import IALS as IALS
 from .models.baselines.itemknn import ItemKNN as ItemKNN

@@ -105,7 +105,7 @@ def load_stage(
 
 def load(
     path: str | Path | RunFolder,
-    dataset: "Dataset | None" = None,
+    dataset: "Dataset | str | Path | None" = None,
     backbone: str | Path | None = None,
     verify: bool = False,
 ) -> "Recommender":
@@ -113,31 +113,39 @@ def load(
 
     Args:
         path: the folder.
-        dataset: the dataset on which the model was trained; `recommend` then reads its events. By default
-            it reads those of the run's dataset, from the folder that the run names.
+        dataset: the dataset on which the model was trained, or its folder; `recommend` then reads its
+            events. By default it reads those of the run's dataset, from the folder that the run names. Ids,
+            events, texts and split are compared with those of a run. A model folder has ids only: its users
+            and items are compared, not their events.
         backbone, verify: as in `load_stage`.
 
     Raises:
-        ValueError: there is no model, or it was trained on other users, other items or another split.
+        ValueError: there is no model, or a run was trained on another dataset or split, or a model on other
+            users or items.
     """
+    from cllm4rec.data.loading import as_dataset
+
     run = path if isinstance(path, RunFolder) else RunFolder(Path(path))
-    split_sha256 = None
-    if (run.path / "run.json").is_file():
-        model = _load_run(run, backbone, verify)
-        split_sha256 = run.description.dataset.split_sha256
-    else:
-        model = _load_folder(run.path, backbone, verify)
+    is_run = (run.path / "run.json").is_file()
+    model = _load_run(run, backbone, verify) if is_run else _load_folder(run.path, backbone, verify)
     if dataset is not None:
-        same_users = dataset.user_ids.ids.equals(model.user_ids.ids)
-        same_items = dataset.item_ids.ids.equals(model.item_ids.ids)
-        stored = dataset.stored_hashes
-        same_split = stored is None or split_sha256 in (None, stored.split_sha256)
-        if not (same_users and same_items and same_split):
-            raise ValueError(
-                f"{run.path} was trained on other data or another split: train it on this dataset"
-            )
+        dataset = as_dataset(dataset)
+        model._check_ids(dataset, str(run.path))
+        if is_run:
+            _check_hashes(run, dataset)
         model.source = dataset
     return model
+
+
+def _check_hashes(run: RunFolder, dataset: "Dataset") -> None:
+    """Raise ValueError unless the events, texts and split of a dataset are those of a run."""
+    expected, found = run.description.dataset, dataset.hashes
+    for name, kind in (("data_sha256", "dataset"), ("split_sha256", "split")):
+        if getattr(found, name) != getattr(expected, name):
+            raise ValueError(
+                f"{run.path} was trained on another {kind} ({name} differs): give the dataset of its "
+                "training, or train a model on this one"
+            )
 
 
 def _load_run(run: RunFolder, backbone: str | Path | None, verify: bool) -> "Recommender":

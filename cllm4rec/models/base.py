@@ -86,12 +86,15 @@ class Recommender(StoredModel):
         Returns:
             Their numbers in `seen`, int64 (B,), and in the training set, int64 (B,), -1 for new users.
         """
-        if not seen.item_ids.ids.equals(self.item_ids.ids):
+        self._check_fitted()
+        self._check_items(seen)
+        users = np.asarray(users, dtype=np.int64)
+        out_of_range = users[(users < 0) | (users >= seen.n_users)]
+        if len(out_of_range):
             raise ValueError(
-                f"the {seen.n_items:,} items of this data are not the {len(self.item_ids):,} items the model "
-                "was trained on: use the dataset of the run"
+                f"there is no user {out_of_range[0]} in data of {seen.n_users:,} users: numbers are those of "
+                "its user_ids"
             )
-        users = user_numbers(users, seen.n_users)
         trained_users = self._trained_users(users, seen)
         without_input = users[(trained_users < 0) & (np.diff(seen.interactions.indptr)[users] == 0)]
         if len(without_input):
@@ -232,6 +235,7 @@ class Recommender(StoredModel):
         """
         if (users is None) == (histories is None) or (histories is not None and dataset is not None):
             raise ValueError("give either `users`, with or without `dataset`, or `histories`")
+        self._check_fitted()
         catalogue = Catalogue(self.item_ids, self.items, self.tie_order)
         if histories is not None:
             seen = of_histories(histories, catalogue)

@@ -2,7 +2,7 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from cllm4rec.corpora.padding import batches_by_length
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.loading import as_dataset
 from cllm4rec.messages import shorten
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.description import ModelDescription, Shapes, checked_array
 from cllm4rec.models.inner_product import InnerProductRecommender
+from cllm4rec.models.stages import Training, check_stage, check_training, stage_configs
 from cllm4rec.models.storage import REMEDY
 from cllm4rec.models.validation import shared_validation, validation_seconds
 from cllm4rec.training import loop
@@ -90,7 +92,11 @@ class NeuralRecommender(InnerProductRecommender):
         """What the network was built from; it has to match before training resumes."""
         return BuiltFrom()
 
-    def fit(self, dataset: Dataset, training: TrainConfig | Mapping[str, TrainConfig] | None = None) -> Self:
+    @property
+    def _is_fitted(self) -> bool:
+        return self.stage is not None
+
+    def fit(self, dataset: Dataset | str | Path, training: Training | None = None) -> Self:
         """Train all stages on the training events, each from the best weights of the one before.
 
         The weights are those of the commands pretrain and finetune with the same settings. Bars show the
@@ -98,37 +104,21 @@ class NeuralRecommender(InnerProductRecommender):
         after `logging.basicConfig(level=logging.INFO)`.
 
         Args:
-            dataset: as in `Recommender.fit`; without validation events, each stage keeps its last weights.
+            dataset: as in `Recommender.fit`, or its folder; without validation events, each stage keeps its
+                last weights.
             training: how to train: settings for all stages, or stage -> settings. By default each stage has
                 those of the system, and later stages take the seed of the first.
 
         Raises:
-            ValueError: `training` names an unknown stage; or as in `check` and `fit_stage`.
+            ValueError: `training` names an unknown stage or is something else; or as in `check` and
+                `fit_stage`.
         """
-        configs = self._stage_configs(training)
+        dataset = as_dataset(dataset)
+        configs = stage_configs(training, self.config_class.training, self.name)
         self.check(dataset)
         for stage, config in configs.items():
             self.fit_stage(dataset, stage, config)
         return self
-
-    def _stage_configs(
-        self, training: TrainConfig | Mapping[str, TrainConfig] | None
-    ) -> dict[str, TrainConfig]:
-        """How each stage is trained, by stage; the argument is that of `fit`."""
-        if isinstance(training, TrainConfig):
-            return dict.fromkeys(self.stages, training)
-        given, defaults = dict(training or {}), self.config_class.training
-        for stage in given:
-            self._check_stage(stage)
-        first, *later = self.stages
-        configs = {first: given.get(first, defaults[first])}
-        for stage in later:
-            configs[stage] = given.get(stage) or replace(defaults[stage], seed=configs[first].seed)
-        return configs
-
-    def _check_stage(self, stage: str) -> None:
-        if stage not in self.stages:
-            raise ValueError(f"stage {stage!r} is unknown: {self.name} has {', '.join(self.stages)}")
 
     def build(
         self, dataset: Dataset, config: TrainConfig | None = None, accelerator: Accelerator | None = None
@@ -143,6 +133,7 @@ class NeuralRecommender(InnerProductRecommender):
         """
         config = self.config_class.training[self.stages[0]] if config is None else config
         accelerator = make_accelerator() if accelerator is None else accelerator
+        self.stage = None  # until there is a network for these ids
         self._learn_ids(dataset)
         self._before(dataset, config, accelerator)
         self.net = self._build(dataset.train, config.seed).to(accelerator.device).eval()
@@ -151,7 +142,7 @@ class NeuralRecommender(InnerProductRecommender):
 
     def fit_stage(
         self,
-        dataset: Dataset,
+        dataset: Dataset | str | Path,
         stage: str,
         config: TrainConfig | None = None,
         hooks: Hooks = NO_HOOKS,
@@ -170,8 +161,10 @@ class NeuralRecommender(InnerProductRecommender):
 
         Raises:
             Stopped: `hooks.should_stop` returned True; progress is saved.
-            ValueError: there is nothing to learn from, an earlier stage is missing, or training diverged.
+            ValueError: there is nothing to learn from, an earlier stage is missing or was trained on other
+                users or items, or training diverged.
         """
+        dataset = as_dataset(dataset)
         config, accelerator = self._start(dataset, stage, config, accelerator)
         validate = None
         if self._is_validated(dataset, stage):
@@ -198,14 +191,17 @@ class NeuralRecommender(InnerProductRecommender):
         self, dataset: Dataset, stage: str, config: TrainConfig | None, accelerator: Accelerator | None
     ) -> tuple[TrainConfig, Accelerator]:
         """Have a network to train on the device: a new one in the first stage."""
-        self._check_stage(stage)
+        check_stage(stage, self.stages, self.name)
         config = self.config_class.training[stage] if config is None else config
+        check_training(config)
         accelerator = make_accelerator() if accelerator is None else accelerator
         if stage == self.stages[0]:
             self.build(dataset, config, accelerator)
         elif self.stage is None:
             first = self.stages[0]
             raise ValueError(f"there is no network that {stage} could train further: fit {first} first")
+        else:
+            self._check_ids(dataset)
         self.stage, self.source = stage, dataset
         self.net.to(accelerator.device)
         return config, accelerator
@@ -227,8 +223,10 @@ class NeuralRecommender(InnerProductRecommender):
         """Take other settings for the stages to come; the network reads the same object.
 
         Raises:
-            ValueError: pretraining fixed one of them.
+            ValueError: pretraining fixed one of them, or they are those of another system.
         """
+        self._check_fitted()
+        self._check_config(config)
         self.config.check_finetuning(config)
         self.config = self.net.config = config
 
@@ -238,6 +236,7 @@ class NeuralRecommender(InnerProductRecommender):
     @property
     def device(self) -> torch.device:
         """Device of the network."""
+        self._check_fitted()
         return next(self.net.parameters()).device
 
     def _encode_by_length(

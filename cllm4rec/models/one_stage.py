@@ -5,12 +5,14 @@ import logging
 from abc import abstractmethod
 from dataclasses import asdict, replace
 from itertools import product
-from typing import Any, ClassVar, Self
+from pathlib import Path
+from typing import Any, ClassVar, Never, Self
 
 import numpy as np
 import scipy.sparse as sp
 
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.loading import as_dataset
 from cllm4rec.evaluation import measure
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.baselines.config import DecayedInput
@@ -32,8 +34,8 @@ class OneStageRecommender(Recommender):
     grid: ClassVar[tuple[dict[str, Any], ...]] = ()
     scoring_grid: ClassVar[dict[str, tuple[Any, ...]]] = {}
 
-    def __init__(self, config: Any = None) -> None:
-        super().__init__(config)
+    def __init__(self, config: Any = None, **settings: Never) -> None:
+        super().__init__(config, **settings)
         self.requested_config = self.config
 
     def check(self, dataset: Dataset) -> None:
@@ -53,20 +55,24 @@ class OneStageRecommender(Recommender):
     def _fit(self, train: Dataset, settings: Any) -> None:
         """Learn from the training events with settings none of which is None."""
 
-    def fit(self, dataset: Dataset) -> Self:
+    def fit(self, dataset: Dataset | str | Path) -> Self:
         """Learn from the training events, and choose the settings that are None on the validation events.
 
         The logger `cllm4rec` gets a line on each choice that is tried, at level INFO.
 
+        Args:
+            dataset: as in `Recommender.fit`, or its folder.
+
         Raises:
-            ValueError: a setting is open and there are no validation events.
+            ValueError: it is no dataset, or a setting is open and there are no validation events.
         """
+        dataset = as_dataset(dataset)
         self.check(dataset)
-        self._learn_ids(dataset)
         train, unset = dataset.train, self._unset()
         if not unset:
             self.config = self.requested_config
             self._fit(train, self.config)
+            self._learn_ids(dataset)
             return self
         best: tuple[float, Any] = (-1.0, None)
         for candidates in self._choices(unset):
@@ -74,6 +80,7 @@ class OneStageRecommender(Recommender):
                 self.config = settings
                 if number == 0:
                     self._fit(train, settings)
+                    self._learn_ids(dataset)
                 result = measure(self, dataset, "validation", metrics=[VALIDATION_METRIC])
                 quality = result.metrics[VALIDATION_METRIC]
                 chosen = json.dumps({name: getattr(settings, name) for name in unset})

@@ -2,9 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Never, Self
 
 import numpy as np
 import polars as pl
@@ -18,6 +18,7 @@ from cllm4rec.files.damage import reading
 from cllm4rec.files.folders import link_file, read_folder, replace_folder
 from cllm4rec.files.manifest import check_manifest, read_manifest, write_manifest
 from cllm4rec.files.schema import checked, json_text, read_json
+from cllm4rec.messages import counted, escaped, shorten
 from cllm4rec.models.config import SystemConfig
 from cllm4rec.models.description import FORMAT_VERSION, ModelDescription, Shapes
 from cllm4rec.training.run_folder import RunFolder
@@ -72,8 +73,61 @@ class StoredModel(ABC):
     source: Dataset | RunFolder | None = None
     moved: Mapping[str, str] = {}
 
-    def __init__(self, config: Any = None) -> None:
+    def __init__(self, config: Any = None, **settings: Never) -> None:
+        if settings:
+            name, cls, config_cls = next(iter(settings)), type(self).__name__, self.config_class.__name__
+            raise TypeError(f"`{name}` is no argument of {cls}: give {cls}({config_cls}({name}=...))")
         self.config = self.config_class() if config is None else config
+        self._check_config(self.config)
+
+    def __repr__(self) -> str:
+        """The settings that differ from their defaults, and whether it is fitted."""
+        changed = [
+            f"{field.name}={getattr(self.config, field.name)!r}"
+            for field in fields(self.config)
+            if getattr(self.config, field.name) != field.default
+        ]
+        fitted = "not fitted"
+        if self._is_fitted:
+            fitted = f"fitted on {counted(len(self.user_ids), 'user')}, {counted(len(self.item_ids), 'item')}"
+        return f"<{type(self).__name__}({self.config_class.__name__}({', '.join(changed)})), {fitted}>"
+
+    def _check_config(self, config: object) -> None:
+        """Raise ValueError unless these are settings of this system."""
+        if type(config) is not self.config_class:  # a subclass has settings that could not be loaded
+            raise ValueError(
+                f"{shorten(escaped(repr(config)))} is no config of {self.name}: give a "
+                f"{self.config_class.__name__}"
+            )
+
+    @property
+    def _is_fitted(self) -> bool:
+        """Whether it was fitted, built or loaded."""
+        return hasattr(self, "item_ids")
+
+    def _check_fitted(self) -> None:
+        """Raise ValueError unless it was fitted, built or loaded."""
+        if not self._is_fitted:
+            raise ValueError(
+                f"this {type(self).__name__} is not fitted: call its method fit, or load a model"
+            )
+
+    def _check_items(self, dataset: Dataset) -> None:
+        """Raise ValueError unless the items of a dataset are those of training, in the same order."""
+        _check_same_ids("item", self.item_ids, dataset.item_ids)
+
+    def _check_ids(self, dataset: Dataset, model: str = "the model") -> None:
+        """Refuse a dataset over other users or items than those of training, or in another order.
+
+        Args:
+            dataset: to compare.
+            model: its name in errors.
+
+        Raises:
+            ValueError: names the first id that differs.
+        """
+        _check_same_ids("user", self.user_ids, dataset.user_ids, model)
+        _check_same_ids("item", self.item_ids, dataset.item_ids, model)
 
     @abstractmethod
     def _arrays(self) -> dict[str, np.ndarray]:
@@ -89,8 +143,10 @@ class StoredModel(ABC):
         A model there is replaced.
 
         Raises:
-            ValueError: the folder is not that of a model, or is being written by another process.
+            ValueError: the model is not fitted, or the folder is not that of a model, or is being written by
+                another process.
         """
+        self._check_fitted()
         with replace_folder(Path(folder), MARKER) as new:
             self._write(new)
 
@@ -185,3 +241,33 @@ class StoredModel(ABC):
         self.items, self.tie_order = dataset.items, dataset.tie_order
         self.has_history = np.diff(dataset.train.interactions.indptr) > 0
         self.source = dataset
+
+
+def _check_same_ids(kind: str, trained: IdMap, given: IdMap, model: str = "the model") -> None:
+    """Compare the ids of training with those of a dataset.
+
+    Args:
+        kind: "user" or "item".
+        trained, given: the ids of training and of the dataset.
+        model: its name in errors.
+
+    Raises:
+        ValueError: names the first id that differs.
+    """
+    if trained.ids.equals(given.ids):
+        return
+    types_differ = (trained.ids.dtype == pl.String) != (given.ids.dtype == pl.String)
+    n_common = min(len(trained), len(given))
+    differ = (trained.ids[:n_common].cast(pl.String) != given.ids[:n_common].cast(pl.String)).arg_true()
+    number = 0 if types_differ else next(iter(differ), n_common)
+
+    def named(ids: pl.Series) -> str:
+        if number >= len(ids):
+            return "missing"
+        types = {True: " (text)", False: " (a whole number)"} if types_differ else {}
+        return shorten(repr(ids[number])) + types.get(ids.dtype == pl.String, "")
+
+    raise ValueError(
+        f"{model} was trained on other {kind}s: number {number} is {named(trained.ids)}, in this dataset "
+        f"{named(given.ids)}: give the dataset of its training, or train a model on this one"
+    )

@@ -95,6 +95,7 @@ class RSLLM(LanguageRecommender):
         """
         if self.trained_base is not None:
             self.sequential = self._as_sequential(self.trained_base)
+            self.sequential._check_ids(dataset)
         elif self.base_system is not None:
             self.sequential = self._as_sequential(system_class(self.base_system)())
             self.sequential.is_base = True
@@ -251,6 +252,7 @@ class RSLLM(LanguageRecommender):
             return super().choose(users, candidates, seen)
         if by not in ("likelihood", "generation"):
             raise ValueError(f"`by` is {by!r}: rsllm chooses by scores, likelihood or generation")
+        self._checked(users, seen)
         writer, projected = self.writer(seen.items), self.net.projected()
         if not len(writer.titles.values):
             raise ValueError(f"`by` {by} answers with titles, and the items have none: choose by scores")
