@@ -96,8 +96,8 @@ class StoredModel(ABC):
         """Raise ValueError unless these are settings of this system."""
         if type(config) is not self.config_class:  # a subclass has settings that could not be loaded
             raise ValueError(
-                f"{shorten(escaped(repr(config)))} is no config of {self.name}: give a "
-                f"{self.config_class.__name__}"
+                f"{shorten(escaped(repr(config)))} is no config of {self.name}: give "
+                f"{self.config_class.__name__}(...)"
             )
 
     @property
