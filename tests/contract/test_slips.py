@@ -171,17 +171,6 @@ def test_a_later_stage_on_other_users_or_items_is_refused(name: str) -> None:
     model.fit_stage(dataset, "finetune", TrainConfig(epochs=0))
 
 
-def test_a_base_system_of_other_items_is_refused() -> None:
-    model, dataset = new_network("rsllm"), taste_dataset()
-    item = dataset.item_ids.ids[4]
-    base = new_network("sasrec").fit_stage(of_other({}, {item: "X"}), "pretrain", TrainConfig(epochs=0))
-    model.trained_base = base
-    message = refused(model.fit_stage, dataset, "pretrain", TrainConfig(epochs=0))
-    assert message.startswith(
-        f"the model was trained on other items: number 4 is 'X', in this dataset {item!r}"
-    )
-
-
 @pytest.mark.parametrize(
     ("ids", "named"),
     [

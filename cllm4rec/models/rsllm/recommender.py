@@ -95,7 +95,6 @@ class RSLLM(LanguageRecommender):
         """
         if self.trained_base is not None:
             self.sequential = self._as_sequential(self.trained_base)
-            self.sequential._check_ids(dataset)
         elif self.base_system is not None:
             self.sequential = self._as_sequential(system_class(self.base_system)())
             self.sequential.is_base = True
