@@ -20,10 +20,11 @@ from cllm4rec.commands.evaluation_report import (
 from cllm4rec.commands.flags import CommandLine
 from cllm4rec.commands.stage_settings import BACKBONE, DATASET, VERIFY
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.evaluation import AMONG_CANDIDATES, PROTOCOL, measure, measure_choices
+from cllm4rec.evaluation import measure, measure_choices
+from cllm4rec.files.damage import reading
+from cllm4rec.files.schema import read_json
 from cllm4rec.files.writing import check_file, check_table_name, write_table, write_text
-from cllm4rec.messages import counted
-from cllm4rec.metrics import FAMILIES, KS, requested_metrics
+from cllm4rec.metrics import FAMILIES, KS, OF_CATALOGUE, requested_metrics
 from cllm4rec.models import load
 from cllm4rec.settings import setting
 from cllm4rec.training.run_folder import RunFolder
@@ -91,7 +92,9 @@ class EvaluateOptions:
     )
     dataset: str | None = setting(None, metavar="FOLDER", help=DATASET)
     verify: bool = setting(False, help=VERIFY)
-    backbone: str | None = setting(None, metavar="FOLDER", help=BACKBONE)
+    backbone: str | None = setting(
+        None, metavar="FOLDER", help=f"{BACKBONE}; also for --against, if that run has the same backbone"
+    )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -107,11 +110,23 @@ def _check(options: EvaluateOptions) -> None:
         check_table_name(options.per_user)
     if options.json:
         check_file(options.json)
-    if options.candidates is None and options.by != "scores":
-        raise ValueError(f"`by={options.by}` chooses among candidates: say how many with `candidates`")
     if options.candidates is not None and (options.metrics or options.ks or options.slices):
         raise ValueError("`metrics`, `ks` and `slices` are of the full catalogue: leave out `candidates`")
-    requested_metrics(*_metrics(options))
+    if options.candidates is None:
+        _check_full_ranking(options)
+
+
+def _check_full_ranking(options: EvaluateOptions) -> None:
+    """Refuse flags of the candidate protocol, and values of users where no metric has any."""
+    for name in ("by", "draws", "seed"):
+        value = getattr(options, name)
+        if value != getattr(EvaluateOptions, name):
+            raise ValueError(f"`{name}={value}` is of choices among candidates: say how many by `candidates`")
+    requested = requested_metrics(*_metrics(options))
+    if all(metric.family in OF_CATALOGUE for metric in requested):
+        for name in ("slices", "per_user"):
+            if getattr(options, name):
+                raise ValueError(f"`{name}` needs a metric of users in `metrics`, as recall")
 
 
 def _metrics(options: EvaluateOptions) -> tuple[list[str], list[int]]:
@@ -132,8 +147,9 @@ def _evaluate(options: EvaluateOptions) -> None:
     dataset = folder.dataset(options.dataset)
     other = None if options.against is None else _other_run(options.against, dataset)
     accelerator = _processes()
-    measured = _measure(options, folder, dataset, accelerator, options.backbone)
-    compared = None if other is None else _measure(options, other, dataset, accelerator)
+    backbones = _backbones(options.backbone, folder, other)
+    measured = _measure(options, folder, dataset, accelerator, backbones[0])
+    compared = None if other is None else _measure(options, other, dataset, accelerator, backbones[1])
     if not is_main_process():
         return
     for line in report_lines(measured):
@@ -171,6 +187,31 @@ def _other_run(path: str, dataset: Dataset) -> RunFolder:
     return folder
 
 
+def _backbones(
+    moved: str | None, folder: RunFolder, other: RunFolder | None
+) -> tuple[str | None, str | None]:
+    """The moved backbone of the run and of the other: for both if they have the same frozen backbone.
+
+    It is the other's alone if only the other has a frozen backbone.
+    """
+    if moved is None or other is None:
+        return moved, None
+    sha256, other_sha256 = _backbone_sha256(folder), _backbone_sha256(other)
+    if other_sha256 is None:
+        return moved, None
+    return None if sha256 is None else moved, moved if sha256 in (None, other_sha256) else None
+
+
+def _backbone_sha256(folder: RunFolder) -> str | None:
+    """SHA-256 of the weights of a run's frozen backbone; None without one."""
+    from cllm4rec.models.description import FORMAT_VERSION, ModelDescription  # it imports torch
+
+    stage = folder.stage_folder()
+    with reading(stage, "train this stage again"):
+        description: ModelDescription = read_json(stage / "model.json", ModelDescription, FORMAT_VERSION)
+    return description.get("backbone_sha256")
+
+
 def _processes() -> "Accelerator | None":
     """The processes that a launcher started, which share the users; None without a launcher."""
     if n_launched() == 1:
@@ -185,7 +226,7 @@ def _measure(
     folder: RunFolder,
     dataset: Dataset,
     accelerator: "Accelerator | None",
-    backbone: str | None = None,
+    backbone: str | None,
 ) -> MeasuredRun:
     """Load the model of a run and measure it."""
     model = load(folder, verify=options.verify, backbone=backbone)
@@ -193,11 +234,11 @@ def _measure(
     if options.candidates is None:
         names, ks = _metrics(options)
         result = measure(model, dataset, part, metrics=names, ks=ks, accelerator=accelerator)
-        protocol = PROTOCOL
+        protocol = result.conditions.protocol
     else:
         n, draws, seed, by = options.candidates, options.draws, options.seed, options.by
         result = measure_choices(model, dataset, part, n, draws, seed, by, accelerator=accelerator)
-        protocol = AMONG_CANDIDATES.format(candidates=n, draws=counted(draws, "draw"), seed=seed, by=by)
+        protocol = f"{result.conditions.protocol}; chosen by {by}"
     in_time = dataset.description is not None and dataset.description.split.in_time
     return MeasuredRun(
         run=str(folder.path),

@@ -3,11 +3,14 @@
 To add a metric, write a function and its line in the table of its kind.
 """
 
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+
+from cllm4rec.messages import escaped, shorten
 
 NOT_LISTED = np.iinfo(np.int64).max  # rank of an item that is not in the list
 LONGEST_LIST = 10**9
@@ -192,20 +195,38 @@ def requested_metrics(metrics: Sequence[str] = FAMILIES, ks: Sequence[int] = KS)
         ks: list lengths.
 
     Raises:
-        ValueError: a name is unknown, a list length is out of range, or there is no metric.
+        ValueError: a name is unknown, a list length is out of range or no whole number, there is no metric,
+            or an argument is no list.
     """
+    if isinstance(metrics, str) or not isinstance(metrics, Iterable):
+        raise ValueError(f"`metrics` is {shorten(escaped(repr(metrics)))}: give a list, as in ['ndcg@100']")
+    lengths = _list_lengths(ks)
     found: list[Metric] = []
     for name in metrics:
-        family, at, k = name.partition("@")
+        family, at, k = str(name).partition("@")
         if family not in FAMILIES or (at and not k.isdecimal()):
             raise ValueError(
                 f"`metrics` holds {name!r}, which is unknown: take {', '.join(FAMILIES)}, or one with a list "
                 "length, as in ndcg@100"
             )
-        found += [Metric(family, int(k))] if at else [Metric(family, each) for each in ks]
+        found += [Metric(family, int(k))] if at else [Metric(family, each) for each in lengths]
     for metric in found:
         if not 1 <= metric.k <= LONGEST_LIST:
             raise ValueError(f"{metric} cannot be measured: a list has 1 to {LONGEST_LIST:,} items")
     if not found:
         raise ValueError("`metrics` and `ks` name no metric: give at least one of each")
     return list(dict.fromkeys(found))
+
+
+def _list_lengths(ks: Sequence[int]) -> list[int]:
+    """List lengths as ints.
+
+    Raises:
+        ValueError: they are no list of whole numbers.
+    """
+    try:
+        return [operator.index(k) for k in ks]
+    except TypeError:
+        raise ValueError(
+            f"`ks` is {shorten(escaped(repr(ks)))}: give a list of whole numbers, as in [10, 100]"
+        ) from None

@@ -11,6 +11,7 @@ from cllm4rec.commands.entry import log, n_launched, run, say
 from cllm4rec.commands.flags import CommandLine
 from cllm4rec.commands.stage_settings import BACKBONE, DATASET, VERIFY
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.evaluation.processes import share
 from cllm4rec.files.folders import replace_folder
 from cllm4rec.files.writing import check_table_name, write_table
 from cllm4rec.list_filters import excluded_items
@@ -104,8 +105,8 @@ def _write_shares(request: Request, users: pl.Series) -> None:
     """
     from accelerate.utils import broadcast_object_list
 
-    from cllm4rec.models.base import USERS_AT_ONCE
-    from cllm4rec.training.device import make_accelerator
+    from cllm4rec.ranking import USERS_AT_ONCE
+    from cllm4rec.training.device import make_accelerator, wait_for_everyone
 
     output = Path(request.options.output or "")
     if output.suffix != ".parquet":
@@ -115,18 +116,16 @@ def _write_shares(request: Request, users: pl.Series) -> None:
     # This also chooses the GPU of the process.
     accelerator = make_accelerator()
     process, n_processes = accelerator.process_index, accelerator.num_processes
-    n_batches = -(-len(users) // USERS_AT_ONCE)
-    bounds = [n_batches * (process + i) // n_processes for i in (0, 1)]
-    share = users[bounds[0] * USERS_AT_ONCE : bounds[1] * USERS_AT_ONCE]
+    shared_users = users[share(len(users), USERS_AT_ONCE, accelerator)]
     with (
         replace_folder(output, "part-00000.parquet") if accelerator.is_main_process else nullcontext() as new
     ):
         # The main process made the folder and tells the others its name.
         (folder,) = broadcast_object_list([str(new)])
-        table = _table(request, share)
+        table = _table(request, shared_users)
         table.write_parquet(Path(folder) / f"part-{process:05d}.parquet")
         wait_for_everyone(accelerator)
-    log.info("file %d of %d: %s -> %s", process + 1, n_processes, _sizes(table, share), output)
+    log.info("file %d of %d: %s -> %s", process + 1, n_processes, _sizes(table, shared_users), output)
 
 
 def _sizes(table: pl.DataFrame, users: pl.Series) -> str:

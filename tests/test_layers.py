@@ -20,16 +20,16 @@ BELOW: dict[str, set[str]] = {  # layer -> the layers that it may import from, b
     "corpora": {"messages", "files", "data"},
     "list_filters": {"settings", "messages", "files", "data"},
     "ranking": set(),
-    "metrics": set(),
-    "evaluation": {"data", "ranking", "metrics"},
+    "metrics": {"messages"},
+    "evaluation": {"messages", "data", "ranking", "metrics"},
     "training": {"settings", "messages", "files", "data", "corpora", "evaluation"},
     "models": {
         *("settings", "messages", "files", "data", "corpora"),
         *("list_filters", "ranking", "evaluation", "training"),
     },
     "commands": {
-        *("settings", "messages", "files", "data", "list_filters", "metrics", "evaluation", "training"),
-        "models",
+        *("settings", "messages", "files", "data", "list_filters", "ranking", "metrics", "evaluation"),
+        *("training", "models"),
     },
 }
 LINES_A_FILE, LINES_A_FUNCTION, LINES_A_TEST_FILE = 300, 60, 400

@@ -125,6 +125,7 @@ def test_families_are_measured_at_each_k_and_full_names_at_theirs() -> None:
         "recall@5", "recall@9", "ndcg@7",
     ]  # fmt: skip
     assert len(requested_metrics()) == 4 * len(FAMILIES)
+    assert requested_metrics(("ndcg",), np.array([5, 9])) == requested_metrics(["ndcg"], range(5, 10, 4))
 
 
 @pytest.mark.parametrize(
@@ -139,6 +140,14 @@ def test_families_are_measured_at_each_k_and_full_names_at_theirs() -> None:
         (["recall"], [10**10], "cannot be measured"),
         (["recall"], [], "name no metric"),
         ([], [5], "name no metric"),
+        ("ndcg@10", [5], r"`metrics` is 'ndcg@10': give a list"),
+        (None, [5], "`metrics` is None: give a list"),
+        ([10], [5], "`metrics` holds 10, which is unknown"),
+        (["recall"], 10, "`ks` is 10: give a list of whole numbers"),
+        (["recall"], "10", "`ks` is '10': give a list of whole numbers"),
+        (["recall"], ["10"], r"`ks` is \['10'\]: give a list of whole numbers"),
+        (["recall"], [10.0], r"`ks` is \[10.0\]: give a list of whole numbers"),
+        (["recall"], np.ones((2, 2)), "`ks` is .*: give a list of whole numbers"),
     ],
 )
 def test_metrics_that_cannot_be_measured_are_refused(metrics: list[str], ks: list[int], message: str) -> None:

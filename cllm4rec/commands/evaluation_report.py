@@ -6,10 +6,12 @@ from textwrap import wrap
 from typing import Any
 
 from cllm4rec.evaluation import Measurement, Slice, differences
+from cllm4rec.evaluation.measurement import STANDARD_ERROR
 from cllm4rec.messages import counted
 
 WIDTH = 100  # columns of a printed line
 INTERVALS = "± is half the width of the 95 % bootstrap interval over {unit}s."
+INTERVALS_OF_DIFFERENCES = "[low, high] is the 95 % bootstrap interval of the mean difference over {unit}s."
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,12 @@ def report_lines(measured: MeasuredRun) -> Iterator[str]:
     if n_further:
         verb = "has" if n_further == 1 else "have"
         yield f"{counted(n_further, f'further {unit}')} {verb} no history: left out"
-    yield from _by_length(
-        {name: _cell(value, result.intervals.get(name)) for name, value in result.metrics.items()}
+    yield from _metric_lines(
+        {
+            name: _with_half_width(value, result.intervals.get(name))
+            for name, value in result.metrics.items()
+            if name != STANDARD_ERROR
+        }
     )
     if result.intervals:
         yield INTERVALS.format(unit=unit)
@@ -64,7 +70,9 @@ def comparison_lines(measured: MeasuredRun, other: MeasuredRun) -> Iterator[str]
     yield ""
     yield f"minus {other.system} after {other.stage} of {other.run}, paired by {measured.unit}:"
     found = differences(measured.result, other.result)
-    yield from _by_length({name: _cell(each.mean, each.interval, "+") for name, each in found.items()})
+    yield from _metric_lines({name: _with_bounds(each.mean, each.interval) for name, each in found.items()})
+    if any(each.interval for each in found.values()):
+        yield INTERVALS_OF_DIFFERENCES.format(unit=measured.unit)
 
 
 def described_run(measured: MeasuredRun) -> dict[str, Any]:
@@ -108,10 +116,16 @@ def slice_lines(slices: Sequence[Slice]) -> Iterator[str]:
         yield from ("", f"by {by}:", *_table(["", *bounds], [users, *values]))
 
 
-def _cell(value: float, interval: tuple[float, float] | None, sign: str = "") -> str:
+def _with_half_width(value: float, interval: tuple[float, float] | None) -> str:
     """A value and half the width of its interval: `.1234 ±.0056`."""
-    text = f"{_number(value, sign):>6}"
+    text = f"{_number(value):>6}"
     return text if interval is None else f"{text} ±{_number((interval[1] - interval[0]) / 2)}"
+
+
+def _with_bounds(difference: float, interval: tuple[float, float] | None) -> str:
+    """A difference and its interval: `+.1234 [+.0056, +.2345]`."""
+    text = f"{_number(difference, '+'):>6}"
+    return text if interval is None else f"{text} [{', '.join(_number(bound, '+') for bound in interval)}]"
 
 
 def _number(value: float, sign: str = "") -> str:
@@ -120,17 +134,25 @@ def _number(value: float, sign: str = "") -> str:
     return text.replace("0.", ".", 1) if abs(value) < 1 and "0." in text[:3] else text
 
 
+def _metric_lines(cells: Mapping[str, str]) -> list[str]:
+    """A table from cells by metric: of list lengths if all have one, else a line a metric."""
+    if all("@" in name for name in cells):
+        return _by_length(cells)
+    width = max(map(len, cells))
+    return [f"  {name:<{width}}  {cell}" for name, cell in cells.items()]
+
+
 def _by_length(cells: Mapping[str, str]) -> list[str]:
     """A table from cells by metric: `recall@20` is in row recall and column @20."""
     families = list(dict.fromkeys(name.partition("@")[0] for name in cells))
-    lengths = sorted({name.partition("@")[2] for name in cells}, key=lambda k: int(k or 0))
-    n_columns = (WIDTH - max(map(len, families))) // (2 + max(map(len, cells.values())))
+    lengths = sorted({int(name.partition("@")[2]) for name in cells})
+    most = (WIDTH - 2 - max(map(len, families))) // (2 + max(map(len, cells.values())))
+    n_columns = -(-len(lengths) // -(-len(lengths) // most))  # of tables of about the same width
     lines: list[str] = []
     for start in range(0, len(lengths), n_columns):
         shown = lengths[start : start + n_columns]
-        header = ["", *(f"{f'@{k}' if k else '':>6}" for k in shown)]
-        named = [(family, [f"{family}@{k}" if k else family for k in shown]) for family in families]
-        rows = [[family, *(cells.get(name, "") for name in names)] for family, names in named]
+        header = ["", *(f"{f'@{k}':>6}" for k in shown)]
+        rows = [[family, *(cells.get(f"{family}@{k}", "") for k in shown)] for family in families]
         lines += _table(header, [row for row in rows if any(row[1:])])
     return lines
 

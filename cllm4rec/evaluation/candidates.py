@@ -1,21 +1,27 @@
 """`measure_choices`: is the held-out item chosen among candidates?"""
 
+import operator
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from cllm4rec.data.candidates import draw_candidates, title_groups
 from cllm4rec.data.dataset import Dataset, Task
-from cllm4rec.evaluation.measurement import STANDARD_ERROR, Measurement
-from cllm4rec.evaluation.processes import NOTHING_TO_MEASURE, gathered, share
+from cllm4rec.data.loading import as_dataset
+from cllm4rec.evaluation.measurement import STANDARD_ERROR, Measurement, conditions
+from cllm4rec.evaluation.processes import gathered, share
+from cllm4rec.evaluation.selection import NOTHING_TO_MEASURE, selected_users
+from cllm4rec.messages import counted, escaped, shorten
 
 if TYPE_CHECKING:  # it imports torch
     from accelerate import Accelerator
 
 AMONG_CANDIDATES = (
     "the held-out item among {candidates} candidates, the others drawn at random from items the user is not "
-    "known to have, no two of one title; {draws} of them averaged (seed {seed}); chosen by {by}"
+    "known to have, no two of one title; {draws} of them averaged (seed {seed})"
 )
 EVENTS_AT_ONCE = 512  # events in a call of `choose`
 
@@ -32,14 +38,14 @@ class Chooser(Protocol):
 
 def measure_choices(
     model: Chooser,
-    dataset: Dataset,
+    dataset: Dataset | str | Path,
     part: Literal["validation", "test"] = "test",
     candidates: int = 20,
     draws: int = 5,
     seed: int = 0,
     by: str = "scores",
     *,
-    users: np.ndarray | None = None,
+    users: Sequence[int] | np.ndarray | None = None,
     accelerator: "Accelerator | None" = None,
 ) -> Measurement:
     """The candidate protocol: is the held-out item chosen among itself and items drawn at random?
@@ -60,10 +66,13 @@ def measure_choices(
         candidate. `per_user` and `users` have one value per event.
 
     Raises:
-        ValueError: no event is left, or too few items to draw from.
+        ValueError: an argument is wrong, no event is left, or too few items to draw from.
     """
+    dataset = as_dataset(dataset)
+    candidates, draws, seed = _checked_numbers(dataset.n_items, candidates=candidates, draws=draws, seed=seed)
+    protocol = AMONG_CANDIDATES.format(candidates=candidates, draws=counted(draws, "draw"), seed=seed)
+    measured_as = conditions(dataset, part, protocol)
     began = time.perf_counter()
-    _check_candidates(candidates, draws, dataset.n_items)
     task = dataset.task(part)
     events, groups = task.held_out.interactions, title_groups(task.held_out.items)
     measured, n_without_history = _measured_events(task, users)
@@ -71,7 +80,7 @@ def measure_choices(
     shared_events = measured[share(len(measured), EVENTS_AT_ONCE, accelerator)]
     event_users, targets = events.users[shared_events], events.items[shared_events]  # (n,)
     excluded = [np.concatenate([source.history(user) for source in sources]) for user in event_users.tolist()]
-    hit, valid = np.empty((draws, len(shared_events))), np.empty((draws, len(shared_events)))
+    results = np.empty((2, draws, len(shared_events)))  # hit and valid
     cases = list(zip(event_users.tolist(), targets.tolist(), excluded, strict=True))
     for draw in range(draws):
         sets = [
@@ -79,33 +88,42 @@ def measure_choices(
         ]
         shown = np.array(sets, dtype=np.int64).reshape(-1, candidates)  # (n, candidates)
         choice = _choose(model, event_users, shown, task.input, by)  # (n,), -1 for none
-        valid[draw] = choice >= 0
-        hit[draw] = (choice >= 0) & (shown[np.arange(len(choice)), choice] == targets)
-    results = gathered((hit.mean(0), valid.mean(0)), accelerator)
-    hits, valids = (np.concatenate(values) for values in zip(*results, strict=True))  # (n_measured,)
+        valid = choice >= 0
+        results[:, draw] = valid & (shown[np.arange(len(choice)), choice] == targets), valid
+    hits, valids = np.concatenate(gathered(results.mean(1), accelerator), axis=1)  # (n_measured,)
     per_event = {"hit_ratio@1": hits, "valid_ratio": valids}
     metrics = {name: float(values.mean()) for name, values in per_event.items()}
     metrics[STANDARD_ERROR] = _standard_error(hits)
     seconds = time.perf_counter() - began
-    return Measurement(metrics, per_event, events.users[measured], n_without_history, seconds)
+    return Measurement(measured_as, metrics, per_event, events.users[measured], n_without_history, seconds)
 
 
-def _measured_events(task: Task, users: np.ndarray | None) -> tuple[np.ndarray, int]:
-    """Rows of the held-out events, of these or of all users, with a history; and how many have none.
+def _measured_events(task: Task, users: Sequence[int] | np.ndarray | None) -> tuple[np.ndarray, int]:
+    """Rows of the held-out events of the selected users with a history; and how many have none.
 
     Raises:
         ValueError: no event has a history.
     """
     event_users = task.held_out.interactions.users
-    requested = np.ones(len(event_users), dtype=bool) if users is None else np.isin(event_users, users)
+    requested = selected_users(users, task.input.n_users)[event_users]  # (n,)
     measured = np.flatnonzero(requested & (np.diff(task.input.interactions.indptr)[event_users] > 0))
     if not len(measured):
         raise ValueError(NOTHING_TO_MEASURE)
     return measured, int(requested.sum()) - len(measured)
 
 
-def _check_candidates(candidates: int, draws: int, n_items: int) -> None:
-    """Raise ValueError unless sets of candidates can be drawn and measured."""
+def _checked_numbers(n_items: int, **arguments: int) -> list[int]:
+    """`candidates`, `draws` and `seed` as ints.
+
+    Raises:
+        ValueError: one is no whole number, or sets of candidates cannot be drawn and measured.
+    """
+    for name, value in arguments.items():
+        try:
+            arguments[name] = operator.index(value)
+        except TypeError:
+            raise ValueError(f"`{name}` is {shorten(escaped(repr(value)))}: give a whole number") from None
+    candidates, draws, seed = arguments.values()
     if candidates < 2 or draws < 1:
         raise ValueError(
             f"`candidates` is {candidates} and `draws` is {draws}, which cannot be measured: take at least 2 "
@@ -115,6 +133,7 @@ def _check_candidates(candidates: int, draws: int, n_items: int) -> None:
         raise ValueError(
             f"{candidates} candidates are asked for, and there are {n_items} items: ask for fewer"
         )
+    return [candidates, draws, seed]
 
 
 def _choose(model: Chooser, users: np.ndarray, shown: np.ndarray, seen: Dataset, by: str) -> np.ndarray:

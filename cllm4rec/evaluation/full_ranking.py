@@ -1,16 +1,19 @@
-"""`measure`: metrics of the top-k lists that a system serves."""
+"""`measure`: metrics of the top-k lists that a system ranks."""
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from cllm4rec.data.dataset import Dataset, Task
+from cllm4rec.data.loading import as_dataset
 from cllm4rec.data.ragged import Ragged
-from cllm4rec.evaluation.measurement import Measurement
-from cllm4rec.evaluation.processes import NOTHING_TO_MEASURE, gathered, share
+from cllm4rec.evaluation.measurement import Measurement, conditions
+from cllm4rec.evaluation.processes import gathered, share
+from cllm4rec.evaluation.selection import NOTHING_TO_MEASURE, selected_users
 from cllm4rec.evaluation.slices import slices_by_activity, slices_by_popularity
 from cllm4rec.metrics import (
     FAMILIES,
@@ -50,32 +53,33 @@ class Ranker(Protocol):
 
 def measure(
     model: Ranker,
-    dataset: Dataset,
+    dataset: Dataset | str | Path,
     part: Literal["validation", "test"] = "test",
     *,
     metrics: Sequence[str] = FAMILIES,
     ks: Sequence[int] = KS,
-    users: np.ndarray | None = None,
+    users: Sequence[int] | np.ndarray | None = None,
     accelerator: "Accelerator | None" = None,
 ) -> Measurement:
     """Measure the lists of every user with held-out items and a history.
 
     Args:
         model: any system.
-        dataset: its task (`Dataset.task`) names the input, held-out and masked events.
+        dataset: its task (`Dataset.task`) names the input, held-out and masked events; or its folder.
         part: the held-out events to predict.
         metrics: families (`metrics.FAMILIES`), measured at all `ks`, and full names such as `ndcg@100`.
         ks: list lengths.
-        users: (n,) numbers of the users to measure; all if not given. Users without an event in `part` or
-            without an input event are left out.
+        users: (n,) numbers of the users to measure, a repeated one once; all if not given. Users without an
+            event in `part` or without an input event are left out.
         accelerator: processes that share the users in whole batches. All get the same result, that of one
             process; one process if not given.
 
     Raises:
-        ValueError: a metric is unknown, no user is left, or a score is NaN.
+        ValueError: an argument is wrong, no user is left, or a score is NaN.
     """
+    requested, dataset = requested_metrics(metrics, ks), as_dataset(dataset)
+    measured_as = conditions(dataset, part, PROTOCOL)
     began = time.perf_counter()
-    requested = requested_metrics(metrics, ks)
     task = dataset.task(part)
     measured, n_without_history = _measured_users(task, users)
     training = TrainingEvents(
@@ -95,26 +99,26 @@ def measure(
             per_user[name] = lists.per_user[name]
         else:
             per_user[name] = OF_RANKS[metric.family](ranks.values, ranks.starts, metric.k)
-        values[name] = float(per_user[name].mean()) if len(measured) else 0.0
+        values[name] = float(per_user[name].mean())
     n_input = np.diff(task.input.interactions.indptr)[measured]  # (n_measured,)
     slices = (
         *slices_by_activity(n_input, per_user),
         *slices_by_popularity(training.events_of_items[held_out.values], ranks, requested),
     )
     seconds = time.perf_counter() - began
-    return Measurement(values, per_user, measured, n_without_history, seconds, slices)
+    return Measurement(measured_as, values, per_user, measured, n_without_history, seconds, slices)
 
 
-def _measured_users(task: Task, users: np.ndarray | None) -> tuple[np.ndarray, int]:
-    """The users of these, or of all, with a held-out item and a history; and how many have no history.
+def _measured_users(task: Task, users: Sequence[int] | np.ndarray | None) -> tuple[np.ndarray, int]:
+    """The selected users with a held-out item and a history; and how many have no history.
 
     Raises:
-        ValueError: of all users, none has both.
+        ValueError: none has both.
     """
     n_held_out, n_input = (np.diff(events.interactions.indptr) for events in (task.held_out, task.input))
-    with_held_out = np.flatnonzero(n_held_out) if users is None else users[n_held_out[users] > 0]
+    with_held_out = np.flatnonzero(selected_users(users, task.input.n_users) & (n_held_out > 0))
     measured = with_held_out[n_input[with_held_out] > 0]
-    if users is None and not len(measured):
+    if not len(measured):
         raise ValueError(NOTHING_TO_MEASURE)
     return measured, len(with_held_out) - len(measured)
 

@@ -14,11 +14,17 @@ def bootstrap_interval(
     """95 % percentile bootstrap interval of the mean over users (`scipy.stats.bootstrap`).
 
     Args:
-        values: (n,), at least two; to compare two systems, their paired differences.
+        values: (n,), at least two, finite; to compare two systems, their paired differences.
         seed: of the resampling, by numpy's `default_rng`: equal seeds give equal intervals.
         draws: number of resamples.
+
+    Raises:
+        ValueError: there are fewer than two values, or one is not finite.
     """
-    return bootstrap_intervals({"": np.asarray(values, dtype=np.float64)}, seed, draws)[""]
+    column = np.asarray(values, dtype=np.float64)
+    if column.ndim != 1 or len(column) < 2 or not np.isfinite(column).all():
+        raise ValueError("an interval is of two or more finite values: leave others out")
+    return bootstrap_intervals({"": column}, seed, draws)[""]
 
 
 def bootstrap_intervals(

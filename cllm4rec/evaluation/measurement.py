@@ -1,10 +1,11 @@
 """The result of measuring a system, and paired differences of two results."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
 
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation.intervals import bootstrap_intervals
 from cllm4rec.evaluation.slices import Slice
 
@@ -12,10 +13,33 @@ STANDARD_ERROR = "standard_error"  # of `measure_choices`, over its events
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """What was measured, whatever the system. Measurements are comparable if these are equal.
+
+    Attributes:
+        part: the held-out events.
+        data_sha256, split_sha256: of the dataset (`DatasetHashes`).
+        protocol: how items compete, in words.
+    """
+
+    part: str
+    data_sha256: str
+    split_sha256: str
+    protocol: str
+
+
+def conditions(dataset: Dataset, part: str, protocol: str) -> Conditions:
+    """The conditions of a measurement on the held-out events of a dataset."""
+    hashes = dataset.hashes
+    return Conditions(part, hashes.data_sha256, hashes.split_sha256, protocol)
+
+
+@dataclass(frozen=True)
 class Measurement:
     """Result of `measure` or `measure_choices`.
 
     Attributes:
+        conditions: what was measured.
         metrics: name -> mean over users; for coverage and Gini index, the value over all lists.
         per_user: name -> float64 (n_measured,), rows as `users`, of metrics that are means over users.
         users: (n_measured,) numbers of the users with held-out items.
@@ -24,6 +48,7 @@ class Measurement:
         slices: the metrics of groups of users and of held-out items.
     """
 
+    conditions: Conditions
     metrics: dict[str, float]
     per_user: dict[str, np.ndarray]
     users: np.ndarray
@@ -46,13 +71,21 @@ class Difference:
 
 
 def differences(result: Measurement, other: Measurement) -> dict[str, Difference]:
-    """Paired differences of two systems, measured on the same users: `result` minus `other`, by metric.
+    """Paired differences of two systems, measured in the same way: `result` minus `other`, by metric.
 
     Raises:
-        ValueError: the users or the metrics differ.
+        ValueError: the conditions, the users or the metrics differ; the message names them.
     """
-    if list(result.metrics) != list(other.metrics) or not np.array_equal(result.users, other.users):
-        raise ValueError("the two measurements have other users or metrics: measure both in the same way")
+    same = {
+        field.name: getattr(result.conditions, field.name) == getattr(other.conditions, field.name)
+        for field in fields(Conditions)
+    }
+    same["users"] = np.array_equal(result.users, other.users)
+    same["metrics"] = result.metrics.keys() == other.metrics.keys()
+    if different := [name for name, equal in same.items() if not equal]:
+        raise ValueError(
+            f"the two measurements differ in {', '.join(different)}: measure both systems in the same way"
+        )
     paired = {name: values - other.per_user[name] for name, values in result.per_user.items()}
     intervals = bootstrap_intervals(paired) if len(result.users) > 1 and paired else {}
     return {

@@ -1,17 +1,15 @@
-"""Users or events that several processes measure together."""
+"""Users or events that several processes share."""
 
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:  # it imports torch
     from accelerate import Accelerator
 
-NOTHING_TO_MEASURE = "no user has a held-out item and a history: there is nothing to measure"
-
 Result = TypeVar("Result")
 
 
 def share(n: int, batch_size: int, accelerator: "Accelerator | None") -> slice:
-    """The rows of n that this process measures: whole batches, so that batches are those of one process."""
+    """The rows of n that this process takes: whole batches, so that batches are those of one process."""
     if accelerator is None:
         return slice(0, n)
     n_batches = -(-n // batch_size)

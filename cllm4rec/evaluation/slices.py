@@ -15,10 +15,10 @@ BY_POPULARITY = "training events of the held-out item"
 
 @dataclass(frozen=True)
 class Slice:
-    """A quarter of the users, or of the held-out items.
+    """A quartile group of the users, or of the held-out items; equal numbers are in one group.
 
     Attributes:
-        by: the number that makes the quarters: `BY_ACTIVITY` or `BY_POPULARITY`.
+        by: the number that makes the groups: `BY_ACTIVITY` or `BY_POPULARITY`.
         lowest, highest: this number in the slice.
         n_users: users whose metrics are averaged.
         metrics: name -> mean over these users.
@@ -31,7 +31,7 @@ class Slice:
     metrics: dict[str, float]
 
 
-def quarters(numbers: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+def quartile_groups(numbers: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
     """The quartile groups of numbers (n,): lowest and highest number, and mask (n,); no empty group.
 
     Equal numbers are in one group, the lower one, so that groups may differ in size.
@@ -46,8 +46,8 @@ def quarters(numbers: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
 
 
 def slices_by_activity(n_input: np.ndarray, per_user: dict[str, np.ndarray]) -> Iterator[Slice]:
-    """Metrics of users by their number of input events (n_users,)."""
-    for lowest, highest, mask in quarters(n_input):
+    """Metrics of users by their number of input events (n_users,); no slice without a metric."""
+    for lowest, highest, mask in quartile_groups(n_input) if per_user else ():
         metrics = {name: float(values[mask].mean()) for name, values in per_user.items()}
         yield Slice(BY_ACTIVITY, lowest, highest, int(mask.sum()), metrics)
 
@@ -65,7 +65,7 @@ def slices_by_popularity(
         requested: the metrics; those of lists and of the catalogue are not of held-out items.
     """
     of_ranks = [metric for metric in requested if metric.family in OF_RANKS]
-    for lowest, highest, mask in quarters(n_training) if of_ranks else ():
+    for lowest, highest, mask in quartile_groups(n_training) if of_ranks else ():
         inside = ranks.filter(mask)
         starts = inside.starts[inside.lengths > 0]
         metrics = {

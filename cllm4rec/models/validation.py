@@ -20,15 +20,12 @@ def shared_validation(model: Recommender, dataset: Dataset, accelerator: Acceler
     """
     users = _users_to_validate(dataset)
     # Not in whole batches, of which a process may get one more than another.
-    result = _validate(model, dataset, users[accelerator.process_index :: accelerator.num_processes])
-    gathered = gather_object([(result.users.tolist(), result.per_user[VALIDATION_METRIC].tolist())])
-    values = {
-        user: value
-        for process_users, process_values in gathered
-        for user, value in zip(process_users, process_values, strict=True)
-    }
-    if not values:
-        raise ValueError("no user with validation events has training events: choose another split")
+    share = users[accelerator.process_index :: accelerator.num_processes]
+    measured = []
+    if len(share):
+        result = _validate(model, dataset, share)
+        measured = list(zip(result.users.tolist(), result.per_user[VALIDATION_METRIC].tolist(), strict=True))
+    values = dict(pair for of_process in gather_object([measured]) for pair in of_process)
     return float(np.mean([values[user] for user in sorted(values)]))
 
 
@@ -42,8 +39,18 @@ def validation_seconds(model: Recommender, dataset: Dataset, accelerator: Accele
 
 
 def _users_to_validate(dataset: Dataset) -> np.ndarray:
-    """Numbers of the users with validation events."""
-    return np.flatnonzero(np.diff(dataset.validation.interactions.indptr) > 0)
+    """Numbers of the users with validation events and a history.
+
+    Raises:
+        ValueError: no user has both.
+    """
+    n_held_out, n_input = (
+        np.diff(events.interactions.indptr) for events in (dataset.validation, dataset.seen)
+    )
+    users = np.flatnonzero((n_held_out > 0) & (n_input > 0))
+    if not len(users):
+        raise ValueError("no user with validation events has training events: choose another split")
+    return users
 
 
 def _validate(model: Recommender, dataset: Dataset, users: np.ndarray) -> Measurement:

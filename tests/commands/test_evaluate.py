@@ -119,7 +119,14 @@ def test_runs_are_compared_by_user(
     assert same == {"mean": 0.0, "interval": [0.0, 0.0]}
     printed = capsys.readouterr().out
     assert f"minus cllm4rec after pretrain of {pretrained}, paired by user:" in printed
-    assert "+.0000 ±.0000" in printed
+    assert "+.0000 [+.0000, +.0000]" in printed
+    difference = against["differences"]["ndcg@20"]
+    values = [
+        f"{value:+.4f}".replace("0.", ".", 1) for value in (difference["mean"], *difference["interval"])
+    ]
+    assert "{} [{}, {}]".format(*values) in printed
+    assert "[low, high] is the 95 % bootstrap interval of the mean difference over users." in printed
+    assert max(map(len, printed.replace(str(pretrained), "").splitlines())) <= 100
 
 
 def test_runs_of_other_data_or_another_split_are_not_compared(workspace: Path, tmp_path: Path) -> None:
@@ -148,6 +155,10 @@ def test_runs_of_other_data_or_another_split_are_not_compared(workspace: Path, t
         (["--ks", "5,x"], "--ks is '5,x': give list lengths separated by commas"),
         (["--ks", "0"], "recall@0 cannot be measured: a list has 1 to"),
         (["--ks", "5", "--candidates", "5"], "--metrics, --ks and --slices are of the full catalogue"),
+        (["--seed", "7"], "--seed 7 is of choices among candidates: say how many by --candidates"),
+        (["--draws", "9"], "--draws 9 is of choices among candidates: say how many by --candidates"),
+        (["--metrics", "gini", "--slices"], "--slices needs a metric of users in --metrics, as recall"),
+        (["--metrics", "coverage,gini@3", "--per-user", "u.csv"], "--per-user needs a metric of users"),
     ],
 )
 def test_metrics_that_cannot_be_measured_are_refused(flags: list[str], message: str, workspace: Path) -> None:

@@ -115,6 +115,13 @@ def test_what_cannot_be_measured_is_refused(candidates: int, draws: int) -> None
         measure_choices(FixedChoice(None), dataset, candidates=candidates, draws=draws)
 
 
+@pytest.mark.parametrize("name", ["candidates", "draws", "seed"])
+@pytest.mark.parametrize("value", ["20", 20.0, None, [20]])
+def test_numbers_that_are_not_whole_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"`{name}` is .*: give a whole number"):
+        measure_choices(FixedChoice(None), small_dataset(), **{name: value})
+
+
 def test_evaluate_prints_its_input_events_and_takes_candidates(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,9 +141,19 @@ def test_evaluate_prints_its_input_events_and_takes_candidates(
     printed = capsys.readouterr().out
     assert "among 8 candidates" in printed
     assert "3 draws of them averaged (seed 5)" in printed
-    assert "standard_error" in printed
     rows = pl.read_csv(tmp_path / "u.csv")
-    metrics = json.loads((tmp_path / "r.json").read_text())["metrics"]
+    result = json.loads((tmp_path / "r.json").read_text())
+    metrics, (low, high) = result["metrics"], result["intervals"]["hit_ratio@1"]
+    half_width = f"{(high - low) / 2:.4f}".lstrip("0")
+    lines = printed.splitlines()
+    start = next(row for row, line in enumerate(lines) if line.startswith("  "))
+    expected = [["hit_ratio@1", f"{metrics['hit_ratio@1']:.4f}".lstrip("0"), f"±{half_width}"]]
+    assert [line.split() for line in lines[start : start + 2]] == [
+        *expected, ["valid_ratio", "1.0000", "±.0000"],
+    ]  # fmt: skip
+    assert lines[start].index(".") == lines[start + 1].index(".")
+    assert metrics["standard_error"] > 0
+    assert "standard_error" not in printed
     assert rows["hit_ratio@1"].mean() == pytest.approx(metrics["hit_ratio@1"])
     assert len(rows) == len(dataset.test.interactions)
     with pytest.raises(ValueError, match="--candidates"):

@@ -1,6 +1,7 @@
 """`measure` against numbers worked by hand, plain sorting and the library ranx."""
 
 import math
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -8,7 +9,7 @@ import polars as pl
 import pytest
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.evaluation import full_ranking, measure
+from cllm4rec.evaluation import full_ranking, measure, measure_choices
 from cllm4rec.evaluation.full_ranking import ranks_in_lists
 from cllm4rec.metrics import FAMILIES, KS, NOT_LISTED
 from tests.support.rankings import final_ranking
@@ -211,12 +212,43 @@ def test_asked_for_users_without_held_out_items_are_skipped() -> None:
     assert all(np.isfinite(value) for value in result.metrics.values())
 
 
-def test_no_users_are_measured_where_none_are_asked_for() -> None:
-    """A process of several may have none."""
+def test_users_are_numbers_in_any_order() -> None:
     dataset = random_dataset(1)
-    result = measure(random_scorer(dataset), dataset, users=np.empty(0, dtype=np.int64))
-    assert len(result.users) == len(result.per_user["ndcg@100"]) == len(result.slices) == 0
-    assert result.intervals == {}
+    model = random_scorer(dataset)
+    users = measure(model, dataset).users[:3].tolist()
+    expected = measure(model, dataset, users=np.array(users))
+    for same in (users, users[::-1] + users, tuple(users), pl.Series(users)):
+        assert measure(model, dataset, users=same).metrics == expected.metrics
+
+
+@pytest.mark.parametrize("users", [[41], [-1], [0.5], [True], ["u1"], [[1, 2]], 1, "12"])
+def test_numbers_of_no_user_are_refused(users: list[int]) -> None:
+    dataset = random_dataset(1)
+    for function in (measure, measure_choices):
+        with pytest.raises(ValueError, match="`users` is .*: give numbers from 0 to 40, as dataset.user_ids"):
+            function(random_scorer(dataset), dataset, users=users)
+
+
+def test_an_empty_selection_is_refused() -> None:
+    dataset = random_dataset(1)
+    without_test = np.flatnonzero(np.diff(dataset.test.interactions.indptr) == 0)
+    for function in (measure, measure_choices):
+        for users in ([], np.empty(0, dtype=np.int64), without_test):
+            with pytest.raises(ValueError, match="there is nothing to measure"):
+                function(random_scorer(dataset), dataset, users=users)
+
+
+def test_a_dataset_is_named_by_its_folder(tmp_path: Path) -> None:
+    dataset = random_dataset(1, n_items=160)
+    dataset.save(tmp_path / "data")
+    model = random_scorer(dataset)
+    for function in (measure, measure_choices):
+        expected = function(model, dataset)
+        for folder in (tmp_path / "data", str(tmp_path / "data")):
+            named = function(model, folder)
+            assert (named.metrics, named.conditions) == (expected.metrics, expected.conditions)
+        with pytest.raises(ValueError, match="is no dataset"):
+            function(model, dataset.test.interactions)
 
 
 def test_nobody_with_a_history_is_an_error() -> None:

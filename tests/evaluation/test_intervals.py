@@ -1,13 +1,27 @@
 """Bootstrap intervals against known means, the normal interval and scipy, and paired differences."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 from scipy import stats
 
-from cllm4rec.evaluation import Difference, Measurement, bootstrap_interval, differences
+from cllm4rec.evaluation import (
+    Conditions,
+    Difference,
+    Measurement,
+    bootstrap_interval,
+    differences,
+    measure,
+    measure_choices,
+)
 from cllm4rec.evaluation.intervals import bootstrap_intervals
+from cllm4rec.models.baselines.popularity import Popularity
+from tests.support.worlds import taste_dataset
+
+CONDITIONS = Conditions("test", "1234", "5678", "full ranking")
 
 
 def test_the_bootstrap_interval_covers_a_known_mean_about_95_times_in_100() -> None:
@@ -36,6 +50,12 @@ def test_the_bootstrap_interval_of_equal_values_is_that_value() -> None:
     assert bootstrap_interval([0.25] * 10) == (0.25, 0.25)
 
 
+@pytest.mark.parametrize("values", [[], [0.5], [0.5, math.nan], [0.5, -math.inf], [[0.5, 0.5]], 0.5])
+def test_values_without_an_interval_are_refused(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="two or more finite values"):
+        bootstrap_interval(values)
+
+
 def test_intervals_of_several_metrics_are_those_of_each_alone_and_of_scipy() -> None:
     """All metrics share the resamples of the users."""
     generator = np.random.default_rng(2)
@@ -53,7 +73,8 @@ def measurement(**per_user: list[float]) -> Measurement:
     """Metrics of two users and a coverage."""
     arrays = {name: np.array(values) for name, values in per_user.items()}
     metrics = {name: float(values.mean()) for name, values in arrays.items()}
-    return Measurement(metrics | {"coverage@5": sum(metrics.values())}, arrays, np.array([3, 8]), 0, 1.0)
+    metrics["coverage@5"] = sum(metrics.values())
+    return Measurement(CONDITIONS, metrics, arrays, np.array([3, 8]), 0, 1.0)
 
 
 def test_differences_are_paired_by_user() -> None:
@@ -62,12 +83,43 @@ def test_differences_are_paired_by_user() -> None:
     assert found == {"ndcg": Difference(0.375, (0.25, 0.5)), "coverage@5": Difference(0.375, None)}
 
 
-def test_differences_of_other_users_are_refused() -> None:
+def test_differences_of_other_users_or_metrics_are_refused() -> None:
     result = measurement(ndcg=[0.75, 0.5])
-    other = Measurement(result.metrics, result.per_user, np.array([3, 9]), 0, 1.0)
-    with pytest.raises(ValueError, match="other users or metrics"):
-        differences(result, other)
+    with pytest.raises(ValueError, match="differ in users: measure both"):
+        differences(result, replace(result, users=np.array([3, 9])))
+    with pytest.raises(ValueError, match="differ in metrics: measure both"):
+        differences(result, measurement(recall=[0.75, 0.5]))
+
+
+def test_differences_of_other_held_out_events_or_splits_are_refused() -> None:
+    """Of the same users, by the same metrics."""
+    dataset, other_split = taste_dataset(), taste_dataset(split="leave-last-out")
+    model = Popularity().fit(dataset)
+    users = np.intersect1d(measure(model, dataset).users, measure(model, dataset, "validation").users)
+    result, in_validation, in_other_split = (
+        measure(model, measured, part, users=users)
+        for measured, part in ((dataset, "test"), (dataset, "validation"), (other_split, "test"))
+    )
+    assert differences(result, result)["ndcg@10"] == Difference(0.0, (0.0, 0.0))
+    with pytest.raises(ValueError, match="differ in part: measure both"):
+        differences(result, in_validation)
+    with pytest.raises(ValueError, match="differ in split_sha256: measure both"):
+        differences(result, in_other_split)
+    untitled = replace(dataset, items=dataset.items.with_columns(title=pl.lit("")))
+    with pytest.raises(ValueError, match="differ in data_sha256: measure both"):
+        differences(result, measure(model, untitled, users=users))
+
+
+def test_differences_of_other_candidates_are_refused() -> None:
+    dataset = taste_dataset()
+    model = Popularity().fit(dataset)
+    result = measure_choices(model, dataset, candidates=8, draws=2, seed=1)
+    assert differences(result, result)["hit_ratio@1"] == Difference(0.0, (0.0, 0.0))
+    for changed in ({"candidates": 9}, {"draws": 3}, {"seed": 2}):
+        settings = {"candidates": 8, "draws": 2, "seed": 1} | changed
+        with pytest.raises(ValueError, match="differ in protocol: measure both"):
+            differences(result, measure_choices(model, dataset, **settings))
 
 
 def test_one_user_has_no_interval() -> None:
-    assert Measurement({"a": 1.0}, {"a": np.ones(1)}, np.array([4]), 0, 1.0).intervals == {}
+    assert Measurement(CONDITIONS, {"a": 1.0}, {"a": np.ones(1)}, np.array([4]), 0, 1.0).intervals == {}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cllm4rec.evaluation import measure
-from cllm4rec.evaluation.slices import BY_ACTIVITY, BY_POPULARITY, quarters
+from cllm4rec.evaluation.slices import BY_ACTIVITY, BY_POPULARITY, quartile_groups
 from tests.support.scorers import fixed_scores
 from tests.support.worlds import taste_dataset
 
@@ -20,13 +20,13 @@ from tests.support.worlds import taste_dataset
         ([], []),
     ],
 )
-def test_quarters_by_hand(numbers: list[int], expected: list[list[int]]) -> None:
-    found = list(quarters(np.array(numbers)))
+def test_quartile_groups_by_hand(numbers: list[int], expected: list[list[int]]) -> None:
+    found = list(quartile_groups(np.array(numbers)))
     assert [sorted(np.array(numbers)[mask]) for _, _, mask in found] == expected
     assert [(lowest, highest) for lowest, highest, _ in found] == [(min(x), max(x)) for x in expected]
 
 
-def test_slices_by_activity_average_the_users_of_a_quarter() -> None:
+def test_slices_by_activity_average_the_users_of_a_group() -> None:
     dataset = taste_dataset()
     scores = np.random.default_rng(0).random((dataset.n_users, dataset.n_items))
     result = measure(fixed_scores(dataset, scores), dataset)
@@ -41,7 +41,13 @@ def test_slices_by_activity_average_the_users_of_a_quarter() -> None:
             assert value == pytest.approx(result.per_user[name][inside].mean())
 
 
-def test_slices_by_popularity_have_the_held_out_items_of_a_quarter_alone() -> None:
+def test_metrics_of_the_catalogue_have_no_slices() -> None:
+    dataset = taste_dataset()
+    scores = np.zeros((dataset.n_users, dataset.n_items))
+    assert measure(fixed_scores(dataset, scores), dataset, metrics=["gini", "coverage"]).slices == ()
+
+
+def test_slices_by_popularity_have_the_held_out_items_of_a_group_alone() -> None:
     """The value of a slice is that of the test events whose items are in it."""
     dataset = taste_dataset()
     scores = np.random.default_rng(0).random((dataset.n_users, dataset.n_items))

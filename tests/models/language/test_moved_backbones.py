@@ -48,6 +48,28 @@ def test_a_backbone_that_moved_is_found_by_its_flag_and_known_by_its_hash(
     assert load(run, backbone=moved).moved == {"backbone": str(moved)}
 
 
+def test_a_backbone_that_moved_is_found_for_the_run_to_compare_with(
+    folder: Path, data: Path, tmp_path: Path
+) -> None:
+    """Two runs have the backbone; others have none, another that has not moved, and a tuned one."""
+    other_backbone = save_backbone(tmp_path / "other backbone", dropout=0.1, seed=1)
+    run = pretrained_run(data, folder, tmp_path / "run")
+    runs = {
+        "same": pretrained_run(data, folder, tmp_path / "same", "--seed", 1),
+        "other": pretrained_run(data, other_backbone, tmp_path / "other"),
+        "tuned": pretrained_run(data, Path("tiny"), tmp_path / "tuned"),
+        "none": tmp_path / "none",
+    }
+    call("pretrain", "--dataset", data, "--output", runs["none"], "--system", "popularity")
+    moved = folder.rename(tmp_path / "elsewhere")
+    for other in runs.values():
+        for pair in (("--run", run, "--against", other), ("--run", other, "--against", run)):
+            assert "there is no such folder" in refused(lambda pair=pair: call("evaluate", *pair))
+        call("evaluate", "--run", run, "--against", other, "--backbone", moved)
+    for name in ("same", "tuned", "none"):
+        call("evaluate", "--run", runs[name], "--against", run, "--backbone", moved)
+
+
 def rotate_vocabulary(folder: Path) -> None:
     """Give every token but the end token the number of the next."""
 
