@@ -1,4 +1,4 @@
-"""Measure a run on held-out events: python -m cllm4rec.evaluate --help"""
+"""Measure a run on held-out events: cllm4rec evaluate --help"""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Finetune a pretrained run to recommend: python -m cllm4rec.finetune --help"""
+"""Finetune a pretrained run to recommend: cllm4rec finetune --help"""
 
 import argparse
 import shlex
@@ -8,7 +8,7 @@ from typing import Any
 
 from cllm4rec.commands import stage_settings
 from cllm4rec.commands.entry import log, run, say
-from cllm4rec.commands.flags import CommandLine
+from cllm4rec.commands.flags import CommandLine, started_as
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import load_stage, system_config
 from cllm4rec.models.config import SystemConfig
@@ -116,7 +116,7 @@ def _train(
         folder.resume_file("finetune").remove()
         if folder.ended("finetune"):
             log.info("%s: replacing the existing finetuning after the first epoch", folder.path)
-    how_to_resume = f"python -m cllm4rec.finetune --run {shlex.quote(str(folder.path))} --resume"
+    how_to_resume = f"{started_as('finetune')} --run {shlex.quote(str(folder.path))} --resume"
     how_to_resume += stage_settings.typed_flags(moved)
     run_stage(model, "finetune", dataset, training, folder, accelerator, how_to_resume)
 

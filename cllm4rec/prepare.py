@@ -1,4 +1,4 @@
-"""Make a dataset folder from tables of events, items and users: python -m cllm4rec.prepare --help"""
+"""Make a dataset folder from tables of events, items and users: cllm4rec prepare --help"""
 
 import math
 import os

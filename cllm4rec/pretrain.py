@@ -1,4 +1,4 @@
-"""Train a system's first stage into a run folder: python -m cllm4rec.pretrain --help"""
+"""Train a system's first stage into a run folder: cllm4rec pretrain --help"""
 
 import argparse
 import shlex
@@ -9,7 +9,7 @@ from typing import Any
 
 from cllm4rec.commands import stage_settings
 from cllm4rec.commands.entry import log, run
-from cllm4rec.commands.flags import CommandLine
+from cllm4rec.commands.flags import CommandLine, started_as
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import SYSTEMS, system_config
 from cllm4rec.settings import setting
@@ -85,7 +85,7 @@ def _pretrain(line: CommandLine, typed: argparse.Namespace) -> None:
         dataset=dataset,
         dataset_path=options.dataset,
         output=Path(options.output),
-        how_to_resume=f"python -m cllm4rec.pretrain --output {shlex.quote(options.output)} --resume"
+        how_to_resume=f"{started_as('pretrain')} --output {shlex.quote(options.output)} --resume"
         + stage_settings.typed_flags(moved_dataset | moved),
         preset=options.preset,
         resumed=before is not None,

@@ -1,4 +1,4 @@
-"""Write top-k lists of a run, with external ids and titles: python -m cllm4rec.recommend --help"""
+"""Write top-k lists of a run, with external ids and titles: cllm4rec recommend --help"""
 
 from collections.abc import Sequence
 from contextlib import nullcontext

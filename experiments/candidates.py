@@ -1,16 +1,14 @@
 """LLaRA's protocol: the next item among 20 candidates, on LLaRA's own splits; SASRec and RSLLM.
 
-    python -m experiments.candidates --data datasets/ml-100k --output runs/ml-100k-llara \
-        --split ../shared/data/ml-100k/llara_split.tsv.gz
-    python -m experiments.candidates --data ../shared/data/lastfm-llara --output runs/lastfm \
-        --split ../shared/data/lastfm-llara/heldout.tsv.gz
+    python -m experiments.candidates --interactions train_sequences.tsv --items items.tsv \
+        --split heldout.tsv --output runs/lastfm
 
-Data: items.tsv.gz and one of `INTERACTIONS` in DATA; LLaRA's held-out rows in SPLIT. A recipe makes the
-folder of MovieLens 100K. No recipe makes the split files, nor the sequences of LastFM: LLaRA published them.
+Data: tables of events, of items with titles, and of held-out rows (docs/data.md). No recipe makes the splits
+of LLaRA: docs/rsllm.md says what LLaRA publishes, and the form of these tables.
 
 Prints a table of HitRatio@1 and ValidRatio on the test rows: means over training seeds and draws of
 candidates, with 95 % intervals over rows. OUTPUT/table.md holds it. Measured rows are not run again, and
-interrupted training resumes.
+interrupted training resumes; other data is refused.
 """
 
 import json
@@ -21,10 +19,10 @@ import polars as pl
 
 from cllm4rec.commands.entry import say
 from cllm4rec.evaluation import bootstrap_interval
-from experiments.commands import argument_parser, run_command
+from experiments.commands import Seeds, argument_parser, run_command
+from experiments.prepared import prepare_once
 from experiments.report import difference_cell, markdown_table
 
-INTERACTIONS = ("interactions.tsv.gz", "train_sequences.tsv.gz")
 ROWS = {  # name -> run, --by of evaluate
     "SASRec": ("sasrec", "scores"),
     "RSLLM, C_user": ("rsllm", "scores"),
@@ -74,7 +72,8 @@ def summary(results: dict[str, list[pl.DataFrame]]) -> str:
 
 
 def main(
-    data: Path,
+    interactions: Path,
+    items: Path,
     split: Path,
     seeds: list[int],
     draws: int,
@@ -83,13 +82,8 @@ def main(
     output: Path,
 ) -> None:
     dataset = output / "dataset"
-    interactions = next((data / name for name in INTERACTIONS if (data / name).is_file()), None)
-    if interactions is None:
-        raise SystemExit(f"error: {data} has neither {' nor '.join(INTERACTIONS)}")
     output.mkdir(parents=True, exist_ok=True)
-    if not dataset.is_dir():
-        tables = ("--interactions", interactions, "--items", data / "items.tsv.gz")
-        run_command("prepare", *tables, "--split", split, "--output", dataset)
+    prepare_once(dataset, {"--interactions": interactions, "--items": items, "--split": split}, {})
     results: dict[str, list[pl.DataFrame]] = {name: [] for name in ROWS}
     for seed in seeds:
         parent = output / f"seed{seed}"
@@ -101,14 +95,17 @@ def main(
     evaluation = json.loads((output / f"seed{seeds[0]}" / "sasrec-scores.json").read_text())
     protocol = evaluation["protocol"].split("; chosen")[0]
     n_rows, shown_seeds = len(results["SASRec"][0]), ", ".join(map(str, seeds))
-    say(f"\n{data.resolve().name}, {n_rows} test rows, training seeds {shown_seeds}: {protocol}.\n\n{table}")
+    say(f"\n{split}, {n_rows} test rows, training seeds {shown_seeds}: {protocol}.\n\n{table}")
 
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of interactions and items")
+    parser.add_argument("--interactions", type=Path, required=True, help="table of events or sequences")
+    parser.add_argument("--items", type=Path, required=True, help="table of items with titles")
     parser.add_argument("--split", type=Path, required=True, help="table of LLaRA's held-out rows")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds of training")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", action=Seeds, default=[0, 1, 2, 3, 4], help="seeds of training"
+    )
     parser.add_argument("--draws", type=int, default=5, help="candidate sets drawn for each row")
     parser.add_argument(
         "--candidates", type=int, default=20, help="candidates of a row (default: %(default)s)"

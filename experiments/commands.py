@@ -1,4 +1,4 @@
-"""Runs commands of the package: echoes them, and measures their time and peak memory."""
+"""Flags of the experiments, and the commands that they run: echoed, with their time and peak memory."""
 
 import argparse
 import os
@@ -6,7 +6,9 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from cllm4rec.commands.entry import say
 
@@ -45,8 +47,30 @@ def run_command(command: str, *arguments: object) -> Cost:
     return Cost(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A wrong flag ends in one line, as in the commands of the package."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (--help shows all flags)\n")
+
+
+class Seeds(argparse.Action):
+    """Seeds of a flag: different, none negative."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        assert isinstance(values, list)
+        if min(values) < 0 or len(set(values)) < len(values):
+            typed = " ".join(map(str, values))
+            raise argparse.ArgumentError(self, f"{typed}: give different seeds, none below 0")
+        setattr(namespace, self.dest, values)
+
+
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser that keeps the line breaks of the description."""
-    return argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    return _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)

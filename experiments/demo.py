@@ -67,14 +67,14 @@ def main(seed: int, folder: Path, backbone: str) -> None:
     say(
         f"\nAll files are in {folder}/ (curves.png, recommendations.parquet, the run in cllm4rec/). "
         "For your own data: "
-        "python -m cllm4rec.prepare --interactions events.csv --items items.csv --output mydata"
+        "cllm4rec prepare --interactions events.csv --items items.csv --output mydata"
     )
     if share < LEAST_SHARE:
         sys.exit(f"CLLM4Rec is below {LEAST_SHARE:.0%} of the oracle")
 
 
 def make_folder(folder: Path) -> None:
-    """An empty folder in which an earlier demonstration is replaced.
+    """An empty folder in which an earlier demonstration is replaced. A link is followed.
 
     Raises:
         SystemExit: the folder holds other files.
@@ -83,8 +83,9 @@ def make_folder(folder: Path) -> None:
         sys.exit(
             f"error: {folder} holds something that the demonstration did not write: name another --output"
         )
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    target = folder.resolve()
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
     (folder / MARKER).write_text("written by experiments/demo.py, which replaces the whole folder\n")
 
 

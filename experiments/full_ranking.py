@@ -8,11 +8,13 @@ chosen on validation events; test events are reported once.
 Data: the dataset folders seed0, seed1, ... that `experiments.recipes` wrote to DATA.
 
 Prints a table, means over seeds: metrics, paired difference from CLLM4Rec, CPU time and peak memory.
-OUTPUT/table.md holds the table, OUTPUT/results.json every measured row. Measured rows are not run again.
+OUTPUT/table.md holds the table, OUTPUT/results.json every measured row with the hashes of its dataset.
+Measured rows are not run again; those of other datasets are refused.
 """
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ import numpy as np
 import polars as pl
 
 from cllm4rec.commands.entry import say
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.writing import write_text
-from experiments.commands import argument_parser, run_command
+from experiments.commands import Seeds, argument_parser, run_command
 from experiments.report import (
     SystemRow,
     comparison_table,
@@ -95,43 +98,48 @@ def summary(output: Path, results: dict[str, Any], names: list[str], seeds: list
     return comparison_table(rows, METRICS, RANKED_BY, REFERENCE, further)
 
 
-def check_datasets(data: Path, seeds: list[int]) -> None:
-    """Refuse a folder that lacks the dataset folder of a seed."""
+def dataset_hashes(data: Path, seeds: list[int]) -> dict[int, dict[str, str]]:
+    """Hashes of the dataset folder of each seed: of its content and of its split."""
     for seed in seeds:
         if not (data / f"seed{seed}").is_dir():
             raise SystemExit(f"error: {data} has no folder seed{seed}: experiments.recipes --seeds makes it")
+    return {seed: asdict(Dataset.load(data / f"seed{seed}").hashes) for seed in seeds}
 
 
 def main(data: Path, seeds: list[int], rows: list[str], output: Path) -> None:
-    check_datasets(data, seeds)
-    name_of_data = data.resolve().name
+    hashes = dataset_hashes(data, seeds)
     output.mkdir(parents=True, exist_ok=True)
     results_file = output / "results.json"
-    results: dict[str, Any] = {"data": name_of_data}
-    if results_file.is_file():
-        results = json.loads(results_file.read_text())
-    if results["data"] != name_of_data:
-        raise SystemExit(f"error: {output} holds results of {results['data']}: name another --output")
-    for seed in seeds:
-        parent = output / f"seed{seed}"
-        for name in rows:
-            if f"{name}/{seed}" not in results:
-                results[f"{name}/{seed}"] = run_row(
-                    name, data / f"seed{seed}", run_folder(parent, name), seed
-                )
-                write_text(results_file, json.dumps(results, indent=2) + "\n")
+    results: dict[str, Any] = json.loads(results_file.read_text()) if results_file.is_file() else {}
+    keys = {f"{name}/{seed}": (name, seed) for seed in seeds for name in rows}
+    for key, (_, seed) in keys.items():
+        if key in results and results[key].get("dataset") != hashes[seed]:
+            raise SystemExit(
+                f"error: {output} holds {key}, measured on another dataset than {data}/seed{seed}: name "
+                "another --output"
+            )
+    for key, (name, seed) in keys.items():
+        if key not in results:
+            run = run_folder(output / f"seed{seed}", name)
+            row = run_row(name, data / f"seed{seed}", run, seed)
+            results[key] = row | {"dataset": hashes[seed]}
+            write_text(results_file, json.dumps(results, indent=2) + "\n")
     table = summary(output, results, rows, seeds)
     (output / "table.md").write_text(table + "\n")
-    say(
-        f"\n{name_of_data}, protocol A, test events, mean over seeds {', '.join(map(str, seeds))}:\n\n{table}"
-    )
+    shown_seeds = ", ".join(map(str, seeds))
+    say(f"\n{data.resolve().name}, protocol A, test events, mean over seeds {shown_seeds}:\n\n{table}")
 
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that a recipe wrote")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the splits, and of training"
+        "--seeds",
+        type=int,
+        nargs="+",
+        action=Seeds,
+        default=[0, 1, 2],
+        help="of the splits, and of training",
     )
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), help="rows of the table")
     parser.add_argument("--output", type=Path, required=True, help="folder of runs and results")

@@ -10,8 +10,8 @@ Data: interactions.tsv.gz and items.tsv.gz, which `experiments.recipes` wrote to
 
 Prints a table: metrics, paired difference from RSLLM and training time; and a second one, the
 differences of users whose last two items have the same time, and of all others. OUTPUT/table.md holds both.
-Measured rows are not run again, and interrupted training resumes. Calls with different --rows may share an
-OUTPUT once SASRec and "RSLLM, stage 1" are in it.
+Measured rows are not run again, and interrupted training resumes; other data is refused. Calls with
+different --rows may share an OUTPUT once SASRec and "RSLLM, stage 1" are in it.
 """
 
 import shutil
@@ -25,6 +25,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.randomness import permutation
 from cllm4rec.training.run_folder import RunFolder
 from experiments.commands import argument_parser, run_command
+from experiments.prepared import prepare_once
 from experiments.report import (
     SystemRow,
     comparison_table,
@@ -69,18 +70,16 @@ RANKED_BY = "ndcg@10"
 REFERENCE = "RSLLM"
 
 
-def prepare(source: Path, dataset: Path, ties: list[str], shuffle_titles: bool = False) -> Path:
-    """The dataset folder, prepared unless it exists; `shuffle_titles` permutes the titles among the items."""
-    if dataset.is_dir():
-        return dataset
+def prepare(source: Path, dataset: Path, ties: dict[str, object], shuffle_titles: bool = False) -> Path:
+    """The dataset folder of the tables; `shuffle_titles` permutes the titles among the items."""
     items = source / "items.tsv.gz"
     if shuffle_titles:
         table = pl.read_csv(items, separator="\t", quote_char=None, infer_schema=False)
         items = dataset.parent / "items-titles-shuffled.tsv"
         titles = table["title"].gather(permutation(len(table), 0))
         table.with_columns(titles).write_csv(items, separator="\t", quote_style="never")
-    tables = ("--interactions", source / "interactions.tsv.gz", "--items", items)
-    run_command("prepare", *tables, "--split", "leave-last-out", *ties, "--output", dataset)
+    tables = {"--interactions": source / "interactions.tsv.gz", "--items": items}
+    prepare_once(dataset, tables, {"--split": "leave-last-out", **ties})
     return dataset
 
 
@@ -160,7 +159,7 @@ def main(
     finetuning: list[str],
 ) -> None:
     output.mkdir(parents=True, exist_ok=True)
-    ties = [] if shuffle_ties is None else ["--shuffle-ties", str(shuffle_ties)]
+    ties: dict[str, object] = {} if shuffle_ties is None else {"--shuffle-ties": shuffle_ties}
     dataset = prepare(data, output / "dataset", ties)
     for name in rows:
         used = dataset

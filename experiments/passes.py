@@ -1,6 +1,6 @@
 """Cost of a pass of each pretraining objective of CLLM4Rec: tokens and CPU seconds.
 
-    python -m experiments.passes --dataset runs/musical/seed0/dataset
+    python -m experiments.passes --dataset datasets/musical/seed0
 
 Data: a dataset folder.
 

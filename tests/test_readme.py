@@ -24,6 +24,9 @@ def test_the_readme_has_at_most_150_lines_of_110_columns() -> None:
     ("shown", "printed"),
     [
         ("ndcg 0.3703\n", "ndcg 0.3712\n"),
+        ("0.1200 ±.0360\n", "0.1250 ±.0380\n"),
+        ("-0.0004 [-.0010, .0002]\n", "0.0010 [-.0020, .0020]\n"),
+        ("loss 4.10\n", "loss 4.15\n"),
         ("3 rows ->  list.csv\n", "3 rows -> list.csv\n"),
         ("epoch 0: loss ...\n", "epoch 0: loss 4.1, 2 s\n"),
         ("first\n...\nlast\n", "first\nsecond\nthird\nlast\n"),
@@ -38,6 +41,10 @@ def test_what_may_differ_from_the_readme(shown: str, printed: str) -> None:
     ("shown", "printed"),
     [
         ("ndcg 0.3703\n", "ndcg 0.4703\n"),
+        ("0.1200 ±.0360\n", "0.1200 ±.0560\n"),
+        ("0.1200 ±.0360\n", "0.1200 ±.0160\n"),
+        ("recall 0.0300\n", "recall 0.0200\n"),
+        ("loss 4.10\n", "loss 4.20\n"),
         ("ndcg 0.3703\n", "nDCG 0.3703\n"),
         ("3 rows -> list.csv\n", "4 rows -> list.csv\n"),
         ("3 rows -> list.csv\n", "3 rows -> list.csv\nand a line more\n"),

@@ -87,7 +87,7 @@ class CommandLine:
             if flag not in self.flags:
                 raise ValueError(f"--config {self.file}: {flag} is not a flag of this command")
         parser = _Parser(
-            prog=_started_as(self.command),
+            prog=started_as(self.command),
             usage=_usage(self.command, [field for _, field, _ in groups], defaults),
             description=description,
             allow_abbrev=False,
@@ -152,7 +152,7 @@ def _title(options: type[Any]) -> str:
     return str(options.__doc__).splitlines()[0].lower().partition(":")[0].rstrip(".")
 
 
-def _started_as(command: str) -> str:
+def started_as(command: str) -> str:
     """The command as typed: by the console script, or by a module after `python -m`."""
     spec = sys.modules["__main__"].__spec__
     modules = {
@@ -166,7 +166,7 @@ def _usage(command: str, options: Sequence[Field[Any]], defaults: dict[str, Any]
     """The usage line of --help: the required flags."""
     required = [field for field in options if defaults.get(field.name, field.default) is MISSING]
     typed = [f"{flag_of(field.name)} {field.metadata.get('metavar', 'VALUE')}" for field in required]
-    return " ".join([_started_as(command), *typed, "[options]"])
+    return " ".join([started_as(command), *typed, "[options]"])
 
 
 def _add_flag(parser: argparse._ActionsContainer, field: Field[Any], kind: Any, default: Any) -> None:

@@ -106,7 +106,7 @@ def load_tables(folder: Path) -> StoredTables:
 
 def _load_tables(folder: Path) -> StoredTables:
     if not (folder / MARKER).is_file():
-        raise ValueError(f"{folder} is not a dataset folder (no {MARKER}): make one with cllm4rec.prepare")
+        raise ValueError(f"{folder} is not a dataset folder (no {MARKER}): make one with cllm4rec prepare")
     with reading(folder, "prepare the dataset again"):
         description, counts = _read_description(folder / MARKER)
         with ThreadPoolExecutor(1) as pool:  # hashes the files while they are decoded

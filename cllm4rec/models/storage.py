@@ -38,7 +38,7 @@ def stored_system(folder: Path) -> str:
         if not (current / MARKER).is_file():
             raise ValueError(
                 f"{current} is not a run folder (no run.json), nor a model folder (no {MARKER}): name one "
-                "that cllm4rec.pretrain or a model's method save wrote"
+                "that cllm4rec pretrain or a model's method save wrote"
             )
         with reading(current, REMEDY):
             description: ModelDescription = read_json(current / MARKER, ModelDescription, FORMAT_VERSION)

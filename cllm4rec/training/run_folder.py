@@ -114,7 +114,7 @@ class RunFolder:
         """
         run = cls(Path(path))
         if not run._file.is_file():
-            raise ValueError(f"{path} is not a run folder (no {MARKER}): make one with cllm4rec.pretrain")
+            raise ValueError(f"{path} is not a run folder (no {MARKER}): make one with cllm4rec pretrain")
         run.description  # noqa: B018 - checks the file
         return run
 

@@ -5,24 +5,30 @@
 ORIGINAL is the zip file or the folder of the published files, or a folder of republished tables
 (interactions.tsv.gz, items.tsv.gz). datasets/README.md says where each set is published.
 
-Writes to OUTPUT: interactions.tsv.gz, items.tsv.gz, split_A.tsv.gz (one column per seed) and the dataset
-folders seed0, seed1, ... Prints counts and the SHA-256 of each split. If they are not as expected, it ends
-in one line and writes nothing.
+Writes to OUTPUT: interactions.tsv.gz, items.tsv.gz, split_A.tsv.gz (one column per seed), the dataset
+folders seed0, seed1, ..., recipe.json and manifest.json. Prints counts and the SHA-256 of each split. If they
+are not as expected, it ends in one line and writes nothing.
+
+An earlier OUTPUT is replaced as a whole: its dataset folders of other seeds go. It stays as it is until the
+new one is complete, and if it holds any other file.
 """
 
+import contextlib
 import gzip
 import json
-import re
-import shutil
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import polars as pl
 
+from cllm4rec import prepare
 from cllm4rec.commands.entry import run, say
-from cllm4rec.files.writing import replace_file
-from experiments.commands import argument_parser, run_command
+from cllm4rec.files.folders import check_folder, replace_folder
+from cllm4rec.files.locks import locked
+from cllm4rec.files.manifest import write_manifest
+from experiments.commands import Seeds, argument_parser
 from experiments.recipes.originals import open_original
 from experiments.recipes.protocol_a import PAIR, split_column, split_hash, split_parts
 from experiments.recipes.recipe import EVENTS, ITEMS, Counts, is_republished
@@ -30,27 +36,31 @@ from experiments.recipes.sets import RECIPES
 
 MARKER = "recipe.json"  # of a folder that a recipe wrote, and may replace
 SPLIT = "split_A.tsv"
-WRITTEN = re.compile(r"recipe\.json|(interactions|items|split_A)\.tsv\.gz|seed\d+|\..*")  # or hidden
 
 
 def main(argv: Sequence[str]) -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("set", choices=list(RECIPES), help="the data set")
     parser.add_argument("--original", type=Path, required=True, help="zip file or folder")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write or to replace")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the splits")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder to write, or to replace as a whole"
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", action=Seeds, default=[0, 1, 2], help="all seeds of the folder"
+    )
     arguments = parser.parse_args(argv)
-    make(arguments.set, arguments.original, arguments.output, arguments.seeds)
+    with locked(Path(os.path.realpath(arguments.output))):
+        check_folder(arguments.output, MARKER)
+        make(arguments.set, arguments.original, arguments.output, arguments.seeds)
 
 
 def make(name: str, original: Path, output: Path, seeds: Sequence[int]) -> None:
     """Write the tables and dataset folders of a data set.
 
     Raises:
-        ValueError: the original is not the data set, or the output is another kind of folder.
+        ValueError: the original is not the data set, or the output cannot be replaced.
     """
     recipe = RECIPES[name]
-    check_output(output)
     with open_original(original, (recipe.event_file, recipe.item_file)) as folder:
         try:
             events, items = recipe.read(folder)
@@ -87,37 +97,29 @@ def draw(sha256: str, known: str | None) -> str:
     return f", {'the' if sha256 == known else 'another draw than the'} split of the reported results"
 
 
-def check_output(folder: Path) -> None:
-    """Refuse an output folder that holds something else.
-
-    Raises:
-        ValueError: it is neither new, nor empty, nor a folder that a recipe wrote, without other files.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: name another --output")
-    names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    if MARKER in names:
-        names = [name for name in names if not WRITTEN.fullmatch(name)]
-    if names:
-        raise ValueError(f"{folder} holds {names[0]}, which no recipe wrote: name another --output")
-
-
 def write_folder(
     folder: Path, about: dict[str, object], tables: dict[str, pl.DataFrame], seeds: Sequence[int]
 ) -> None:
     """Replace a folder by the tables and the dataset folder of each seed."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / MARKER).write_text(json.dumps(about, indent=2) + "\n")
-    files = {name: folder / f"{name}.gz" for name in tables}
-    for name, table in tables.items():
-        text = table.write_csv(separator="\t", quote_style="never")
-        with replace_file(files[name]) as file:
-            file.write_bytes(gzip.compress(text.encode(), compresslevel=6, mtime=0))
-    for seed in seeds:
-        split = ("--split", files[SPLIT], "--split-column", split_column(seed))
-        output = ("--output", folder / f"seed{seed}")
-        run_command("prepare", "--interactions", files[EVENTS], "--items", files[ITEMS], *split, *output)
+    with replace_folder(folder, MARKER) as new:
+        for name, table in tables.items():
+            text = table.write_csv(separator="\t", quote_style="never")
+            (new / f"{name}.gz").write_bytes(gzip.compress(text.encode(), compresslevel=6, mtime=0))
+        # The datasets record and print relative names: `new` is renamed.
+        with contextlib.chdir(new):
+            for seed in seeds:
+                prepare_seed(seed)
+        (new / MARKER).write_text(json.dumps(about, indent=2) + "\n")
+        write_manifest(new)
+
+
+def prepare_seed(seed: int) -> None:
+    """Make the dataset folder of a seed from the tables of the current folder."""
+    tables = ["--interactions", f"{EVENTS}.gz", "--items", f"{ITEMS}.gz"]
+    split = ["--split", f"{SPLIT}.gz", "--split-column", split_column(seed)]
+    flags = [*tables, *split, "--output", f"seed{seed}"]
+    say(f"\n$ cllm4rec prepare {' '.join(flags)}")
+    prepare.main(flags)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 
 from cllm4rec.data.synthetic import taste_world
 from experiments import candidates, full_ranking, next_item
+from experiments.prepared import prepare_once
 from experiments.recipes.__main__ import main as make
 from experiments.recipes.recipe import Counts
 from experiments.recipes.sets import RECIPES
@@ -33,10 +34,23 @@ def test_full_ranking_reads_the_dataset_folder_of_a_seed(data: Path, tmp_path: P
     assert "| ItemKNN " in table
     with pytest.raises(SystemExit, match="has no folder seed1: experiments.recipes --seeds makes it"):
         full_ranking.main(data, [0, 1], ["popularity"], output)
-    other = tmp_path / "other"
-    data.rename(other)
-    with pytest.raises(SystemExit, match="holds results of small: name another --output"):
-        full_ranking.main(other, [0], ["popularity"], output)
+
+
+def test_full_ranking_keeps_rows_of_the_same_data_only(data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "runs"
+    full_ranking.main(data, [0], ["popularity"], output)
+    moved = data.rename(tmp_path / "moved")
+    run = output / "seed0" / "popularity"
+    before = run.stat().st_mtime_ns
+    full_ranking.main(moved, [0], ["popularity"], output)
+    assert run.stat().st_mtime_ns == before, "measured again"
+    make(["ml-1m", "--original", str(tmp_path), "--output", str(data), "--seeds", "1"])
+    (data / "seed1").rename(data / "seed0")
+    with pytest.raises(
+        SystemExit, match="holds popularity/0, measured on another dataset than .*/small/seed0"
+    ):
+        full_ranking.main(data, [0], ["popularity"], output)
+    assert run.stat().st_mtime_ns == before
 
 
 def test_next_item_reads_the_tables(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,6 +60,25 @@ def test_next_item_reads_the_tables(data: Path, tmp_path: Path, monkeypatch: pyt
     )
     next_item.main(data, 0, ["ItemKNN, decayed"], 0, output, [])
     assert "| ItemKNN, decayed |" in (output / "table.md").read_text()
+    next_item.main(data, 0, ["ItemKNN, decayed"], 0, output, [])
+    with pytest.raises(SystemExit, match="was made with another --shuffle-ties: name another --output"):
+        next_item.main(data, 1, ["ItemKNN, decayed"], 0, output, [])
+
+
+def test_a_dataset_of_other_tables_is_not_used(tmp_path: Path) -> None:
+    events, dataset, record = (tmp_path / name for name in ("events.csv", "dataset", "dataset-inputs.json"))
+    events.write_text("user_id,item_id\n1,2\n1,3\n")
+    prepare_once(dataset, {"--interactions": events}, {"--split": "none"})
+    before = dataset.stat().st_ino
+    prepare_once(dataset, {"--interactions": events}, {"--split": "none"})
+    assert dataset.stat().st_ino == before, "prepared again"
+    events.write_text("user_id,item_id\n1,2\n1,4\n")
+    with pytest.raises(SystemExit, match="was made with another --interactions: name another --output"):
+        prepare_once(dataset, {"--interactions": events}, {"--split": "none"})
+    record.unlink()
+    with pytest.raises(SystemExit, match="there is no .*dataset-inputs.json"):
+        prepare_once(dataset, {"--interactions": events}, {"--split": "none"})
+    assert dataset.stat().st_ino == before
 
 
 @pytest.mark.slow
@@ -67,7 +100,12 @@ def test_candidates_reads_tables_and_a_split_file(tmp_path: Path) -> None:
     columns = ["split", "user_id", "history_items", "target_item"]
     split = tmp_path / "held_out.tsv"
     pl.DataFrame(rows, schema=columns, orient="row").write_csv(split, separator="\t")
-    candidates.main(data, split, [0], draws=1, candidates=3, epochs=(1, 1), output=output)
+    tables = {"interactions": data / "interactions.tsv.gz", "items": data / "items.tsv.gz", "split": split}
+    options = {"seeds": [0], "draws": 1, "candidates": 3, "epochs": (1, 1), "output": output}
+    candidates.main(**tables, **options)
     assert "| RSLLM, C_user " in (output / "table.md").read_text()
-    with pytest.raises(SystemExit, match="has neither interactions.tsv.gz nor train_sequences.tsv.gz"):
-        candidates.main(tmp_path, split, [0], draws=1, candidates=3, epochs=(1, 1), output=output)
+    with pytest.raises(SystemExit, match="--items .*absent.tsv: there is no such file"):
+        candidates.main(**tables | {"items": tmp_path / "absent.tsv"}, **options)
+    world.events.write_csv(data / "interactions.tsv.gz", separator="\t")
+    with pytest.raises(SystemExit, match="was made with another --interactions"):
+        candidates.main(**tables, **options)

@@ -143,16 +143,31 @@ def test_a_republished_table_without_ratings(folder: Path) -> None:
 def test_folders_of_others_are_left_alone(folder: Path) -> None:
     output = folder / "made"
     output.mkdir()
-    for name in ("thesis.txt", "recipe.json"):
+    no_marker, foreign = r"not a folder of this kind \(no recipe\.json\)", "not a file of this package"
+    for name, reason in {"thesis.txt": no_marker, "recipe.json": foreign}.items():
         (output / name).write_text("all of it")
-        with pytest.raises(ValueError, match="holds thesis.txt, which no recipe wrote"):
+        with pytest.raises(ValueError, match=reason):
             main(["ml-100k", "--original", str(folder), "--output", str(output)])
         assert (output / "thesis.txt").read_text() == "all of it"
     (output / "interactions.tsv.gz").write_text("all of it")
     for name in ("thesis.txt", "recipe.json"):
         (output / name).unlink()
-    with pytest.raises(ValueError, match="holds interactions.tsv.gz, which no recipe wrote"):
+    with pytest.raises(ValueError, match=no_marker):
         main(["ml-100k", "--original", str(folder), "--output", str(output)])
+    assert (output / "interactions.tsv.gz").read_text() == "all of it"
+
+
+@pytest.mark.parametrize(
+    "seeds", [["0", "0"], ["-1"], ["1", "0", "1"]], ids=["repeated", "negative", "repeated later"]
+)
+def test_seeds_are_different_and_not_negative(
+    folder: Path, seeds: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["ml-100k", "--original", str(folder), "--output", str(folder / "made"), "--seeds", *seeds])
+    assert ended.value.code == 2
+    mistake = f"argument --seeds: {' '.join(seeds)}: give different seeds, none below 0"
+    assert capsys.readouterr().err == f"error: {mistake} (--help shows all flags)\n"
 
 
 def test_the_command_ends_in_one_line(folder: Path) -> None:

@@ -161,5 +161,5 @@ def test_tables_that_a_recipe_wrote_give_the_same_folder(tmp_path: Path, expect:
         assert (first / name).read_bytes() == (second / name).read_bytes()
     shutil.rmtree(first)
     assert sorted(path.name for path in second.iterdir()) == [
-        *("interactions.tsv.gz", "items.tsv.gz", "recipe.json", "seed0", "split_A.tsv.gz")
+        *("interactions.tsv.gz", "items.tsv.gz", "manifest.json", "recipe.json", "seed0", "split_A.tsv.gz")
     ]

@@ -1,15 +1,15 @@
 """Commands and Python of a Markdown page, what the page shows that they print, and a comparison with it.
 
 In the shown text `...` on a line of its own is any number of lines, within a line the rest of a line or a
-gap in it. A number with a decimal point may differ by `TOLERANCE`, relative or absolute; a run of
-spaces is any run of spaces or tabs. All else, whole numbers included, is compared as it is.
+gap in it. A run of spaces is any run of spaces or tabs. A number with a decimal point may differ by 2 %.
+Below 1 it is a metric or its interval, and may differ by 10 % or by .002. All else, whole numbers included,
+is compared as it is.
 """
 
-import math
 import re
 from dataclasses import dataclass
 
-TOLERANCE = 0.02
+RELATIVE, RELATIVE_BELOW_1, ABSOLUTE_BELOW_1 = 0.02, 0.1, 0.002  # tolerances
 DECIMAL = r"[-+]?\d*\.\d+(?:e[-+]?\d+)?"
 
 
@@ -59,9 +59,16 @@ def difference(shown: str, printed: str) -> str | None:
     if match is None:
         return f"the page shows\n{shown}\nand this was printed\n{printed}"
     for expected, value in zip(re.findall(DECIMAL, shown), match.groups(), strict=True):
-        if not math.isclose(float(expected), float(value), rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+        if not _close(float(expected), float(value)):
             return f"the page shows {expected} where {value} was printed:\n{printed}"
     return None
+
+
+def _close(expected: float, value: float) -> bool:
+    """Whether a printed number is within the tolerance of the shown one."""
+    if abs(expected) < 1:
+        return abs(value - expected) <= max(RELATIVE_BELOW_1 * abs(expected), ABSOLUTE_BELOW_1)
+    return abs(value - expected) <= RELATIVE * abs(expected)
 
 
 def _pattern(shown: str) -> str:

@@ -198,7 +198,7 @@ def test_a_run_resumes_in_its_first_precision(
     with monkeypatch.context() as patch, caplog.at_level("INFO"), pytest.raises(SystemExit):
         patch.setattr("cllm4rec.commands.stages.StopRequest.__call__", StopAfter(2).__call__)
         pretrain.main(flags("pretrain", data, interrupted.with_name("half")))
-    assert "resume with: ACCELERATE_MIXED_PRECISION=bf16 python -m cllm4rec.pretrain" in caplog.text
+    assert "resume with: ACCELERATE_MIXED_PRECISION=bf16 cllm4rec pretrain --output " in caplog.text
 
 
 def test_an_interrupted_stage_is_not_restarted(interrupted: Path, data: Path) -> None:

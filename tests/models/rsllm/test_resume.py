@@ -45,7 +45,7 @@ def test_training_stopped_in_the_sequential_recommender_is_resumed(
     flags = ["--system", "rsllm", *paths, "--title-words", "4", "--epochs", "1", "--seed", "3"]
     with stopped_at(5, monkeypatch), caplog.at_level("INFO"), pytest.raises(SystemExit):
         pretrain.main(flags)
-    assert f"python -m cllm4rec.pretrain --output {tmp_path / 'run'} --resume" in caplog.text
+    assert f"resume with: cllm4rec pretrain --output {tmp_path / 'run'} --resume" in caplog.text
     with caplog.at_level("INFO"):
         pretrain.main(["--output", str(tmp_path / "run"), "--resume"])
     n_base_epochs = len(RunFolder(tmp_path / "run" / "sasrec").metrics())

@@ -1,0 +1,43 @@
+"""Dataset folders of the experiments, made once from tables."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from cllm4rec.files.writing import write_text
+from experiments.commands import run_command
+
+
+def prepare_once(dataset: Path, tables: Mapping[str, Path], flags: Mapping[str, object]) -> None:
+    """Prepare a dataset folder unless it exists. A file next to it records its tables and flags.
+
+    Args:
+        dataset: the folder.
+        tables: flag of prepare -> file.
+        flags: other flags of prepare, with their values.
+
+    Raises:
+        SystemExit: the folder was made from other tables or with other flags, or a table is missing.
+    """
+    for flag, file in tables.items():
+        if not file.is_file():
+            raise SystemExit(f"error: {flag} {file}: there is no such file")
+    record = dataset.with_name(f"{dataset.name}-inputs.json")
+    made_from = {flag: hashlib.sha256(file.read_bytes()).hexdigest() for flag, file in tables.items()}
+    made_from |= {flag: str(value) for flag, value in flags.items()}
+    if record.is_file():
+        recorded = json.loads(record.read_text())
+        if recorded != made_from:
+            differs = min(
+                flag for flag in {**recorded, **made_from} if recorded.get(flag) != made_from.get(flag)
+            )
+            raise SystemExit(f"error: {dataset} was made with another {differs}: name another --output")
+    elif dataset.is_dir():
+        raise SystemExit(
+            f"error: there is no {record}, so {dataset} may be other data: name another --output"
+        )
+    if not dataset.is_dir():
+        write_text(record, json.dumps(made_from, indent=2) + "\n")
+        typed = [text for flag, value in {**tables, **flags}.items() for text in (flag, value)]
+        run_command("prepare", *typed, "--output", dataset)
