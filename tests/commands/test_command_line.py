@@ -3,13 +3,16 @@
 The script is written as pip writes it, from the entry point of setup.cfg. So nothing needs to be installed.
 """
 
+import ast
 import configparser
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +20,7 @@ import pytest
 
 import cllm4rec
 from cllm4rec.commands.dispatch import COMMANDS, HELP, dispatch
+from cllm4rec.commands.flags import started_as
 from tests.commands.events import ITEMS, title, write_csv, write_events
 from tests.support.commands import assert_refused, default_signals, run_launched
 
@@ -128,6 +132,31 @@ def test_usage_is_the_line_as_typed(command: str, script: Path) -> None:
     }
     for usage, arguments in typed.items():
         assert run(*arguments, "--help").stdout.startswith(f"usage: {usage} --"), usage
+
+
+@pytest.mark.parametrize(
+    ("module", "typed"),
+    [
+        (None, "cllm4rec pretrain"),
+        ("cllm4rec.__main__", "python -m cllm4rec pretrain"),
+        ("cllm4rec.pretrain", "python -m cllm4rec.pretrain"),
+    ],
+)
+def test_a_command_names_itself_as_typed(
+    module: str | None, typed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = None if module is None else ModuleSpec(module, None)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", spec)
+    assert started_as("pretrain") == typed
+
+
+def test_texts_name_commands_and_not_their_modules() -> None:
+    """In errors, advice and docstrings: `cllm4rec pretrain`."""
+    module = re.compile(rf"\bcllm4rec\.({'|'.join(COMMANDS)})\b")
+    for file in Path(cllm4rec.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert not module.search(node.value), f"{file}, line {node.lineno}: {node.value}"
 
 
 def test_a_mistake_ends_in_the_line_of_the_module(started: list[str], tmp_path: Path) -> None:

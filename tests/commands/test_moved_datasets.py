@@ -21,8 +21,7 @@ def printed_command(
     with monkeypatch.context() as patch, caplog.at_level("INFO"), pytest.raises(SystemExit):
         patch.setattr("cllm4rec.commands.stages.StopRequest.__call__", StopAfter(after).__call__)
         call(*command)
-    module, *flags = shlex.split(caplog.text.strip().splitlines()[-1].split("resume with: python -m ")[1])
-    return [module.removeprefix("cllm4rec."), *flags]
+    return shlex.split(caplog.text.strip().splitlines()[-1].split("resume with: cllm4rec ")[1])
 
 
 def test_pretraining_resumes_as_printed(

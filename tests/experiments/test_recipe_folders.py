@@ -106,6 +106,6 @@ def test_candidates_reads_tables_and_a_split_file(tmp_path: Path) -> None:
     assert "| RSLLM, C_user " in (output / "table.md").read_text()
     with pytest.raises(SystemExit, match="--items .*absent.tsv: there is no such file"):
         candidates.main(**tables | {"items": tmp_path / "absent.tsv"}, **options)
-    world.events.write_csv(data / "interactions.tsv.gz", separator="\t")
+    (data / "interactions.tsv.gz").write_bytes(b"of another data set")
     with pytest.raises(SystemExit, match="was made with another --interactions"):
         candidates.main(**tables, **options)
