@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-USERS_AT_ONCE = 512  # users of a batch of lists
 CHUNK_SIZES = (64, 32, 16, 8)  # neighbouring items of which the highest score is looked at first
 LOWEST_SCORE = torch.finfo(torch.float32).min  # only -inf, which masks an item, is lower
 DIVERGED = "the scores hold NaN: the model has diverged; train it again with a lower learning rate"

@@ -11,7 +11,7 @@ from cllm4rec.commands.entry import log, n_launched, run, say
 from cllm4rec.commands.flags import CommandLine
 from cllm4rec.commands.stage_settings import BACKBONE, DATASET, VERIFY
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.evaluation.processes import share
+from cllm4rec.evaluation.processes import USERS_AT_ONCE, share
 from cllm4rec.files.folders import replace_folder
 from cllm4rec.files.writing import check_table_name, write_table
 from cllm4rec.list_filters import excluded_items
@@ -105,7 +105,6 @@ def _write_shares(request: Request, users: pl.Series) -> None:
     """
     from accelerate.utils import broadcast_object_list
 
-    from cllm4rec.ranking import USERS_AT_ONCE
     from cllm4rec.training.device import make_accelerator, wait_for_everyone
 
     output = Path(request.options.output or "")

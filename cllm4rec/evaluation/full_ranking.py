@@ -12,7 +12,7 @@ from cllm4rec.data.dataset import Dataset, Task
 from cllm4rec.data.loading import as_dataset
 from cllm4rec.data.ragged import Ragged
 from cllm4rec.evaluation.measurement import Measurement, conditions
-from cllm4rec.evaluation.processes import gathered, share
+from cllm4rec.evaluation.processes import USERS_AT_ONCE, gathered, share
 from cllm4rec.evaluation.selection import NOTHING_TO_MEASURE, selected_users
 from cllm4rec.evaluation.slices import slices_by_activity, slices_by_popularity
 from cllm4rec.metrics import (
@@ -33,7 +33,6 @@ if TYPE_CHECKING:  # metrics need no torch
     from cllm4rec.ranking import Ranking
 
 PROTOCOL = "full ranking, known items masked; recall@k = hits / min(k, n held out); ties by a hash of the id"
-USERS_AT_ONCE = 512
 
 
 class Ranker(Protocol):
@@ -44,7 +43,7 @@ class Ranker(Protocol):
         users: np.ndarray,
         seen: Dataset,
         k: int = 10,
-        batch_size: int = 512,
+        batch_size: int = USERS_AT_ONCE,
         masked: Dataset | None = None,
     ) -> Iterator["Ranking"]:
         """Lists of users with the histories in `seen`, without their items in `masked`, in batches."""

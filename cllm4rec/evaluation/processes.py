@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:  # it imports torch
     from accelerate import Accelerator
 
+USERS_AT_ONCE = 512  # users of a batch of lists
+
 Result = TypeVar("Result")
 
 

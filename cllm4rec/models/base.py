@@ -13,11 +13,12 @@ from torch import Tensor
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ids import listed_ids
 from cllm4rec.data.loading import as_dataset
+from cllm4rec.evaluation.processes import USERS_AT_ONCE
 from cllm4rec.list_filters import excluded_items
 from cllm4rec.models.arguments import item_mask, list_length, user_numbers
 from cllm4rec.models.recommendation import Catalogue, matched, of_histories, recommendation_table
 from cllm4rec.models.storage import StoredModel
-from cllm4rec.ranking import USERS_AT_ONCE, Ranking, TopK
+from cllm4rec.ranking import Ranking, TopK
 
 SCORES_AT_ONCE = 1 << 26  # scores of a batch of users: 256 MiB in float32
 

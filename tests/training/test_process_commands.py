@@ -68,8 +68,8 @@ def test_the_tables_of_two_processes_together_are_that_of_one(
     """With one batch for all users, a process writes an empty table."""
     program = runs / f"recommend{batch_size}.py"
     imports = "from cllm4rec import recommend\nfrom cllm4rec.commands.entry import run\n"
-    imports += "from cllm4rec import ranking\nfrom cllm4rec.models import base\n"
-    batches = f"base.USERS_AT_ONCE = ranking.USERS_AT_ONCE = {batch_size}\n"
+    imports += "from cllm4rec.models import base\n"
+    batches = f"base.USERS_AT_ONCE = recommend.USERS_AT_ONCE = {batch_size}\n"
     program.write_text(f"{imports}{batches}run(recommend.main)\n")
     denied = uneven_dataset.item_ids.names(np.arange(5)).to_list()
     (runs / "denied.txt").write_text("\n".join(map(str, denied)), encoding="utf-8")
