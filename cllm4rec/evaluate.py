@@ -117,7 +117,7 @@ def _check(options: EvaluateOptions) -> None:
 
 
 def _check_full_ranking(options: EvaluateOptions) -> None:
-    """Refuse flags of the candidate protocol, and values of users where no metric has any."""
+    """Refuse flags of the candidate protocol, and values of each user where no metric has any."""
     for name in ("by", "draws", "seed"):
         value = getattr(options, name)
         if value != getattr(EvaluateOptions, name):
@@ -126,7 +126,7 @@ def _check_full_ranking(options: EvaluateOptions) -> None:
     if all(metric.family in OF_CATALOGUE for metric in requested):
         for name in ("slices", "per_user"):
             if getattr(options, name):
-                raise ValueError(f"`{name}` needs a metric of users in `metrics`, as recall")
+                raise ValueError(f"`{name}` needs a metric with a value of each user: add one to `metrics`")
 
 
 def _metrics(options: EvaluateOptions) -> tuple[list[str], list[int]]:
@@ -190,16 +190,18 @@ def _other_run(path: str, dataset: Dataset) -> RunFolder:
 def _backbones(
     moved: str | None, folder: RunFolder, other: RunFolder | None
 ) -> tuple[str | None, str | None]:
-    """The moved backbone of the run and of the other: for both if they have the same frozen backbone.
+    """The moved backbone for the run and for the other: for both if they have the same frozen backbone.
 
-    It is the other's alone if only the other has a frozen backbone.
+    It is for the other alone if only the other has a frozen backbone.
     """
     if moved is None or other is None:
         return moved, None
     sha256, other_sha256 = _backbone_sha256(folder), _backbone_sha256(other)
     if other_sha256 is None:
         return moved, None
-    return None if sha256 is None else moved, moved if sha256 in (None, other_sha256) else None
+    if sha256 is None:
+        return None, moved
+    return moved, moved if sha256 == other_sha256 else None
 
 
 def _backbone_sha256(folder: RunFolder) -> str | None:

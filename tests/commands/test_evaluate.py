@@ -157,8 +157,8 @@ def test_runs_of_other_data_or_another_split_are_not_compared(workspace: Path, t
         (["--ks", "5", "--candidates", "5"], "--metrics, --ks and --slices are of the full catalogue"),
         (["--seed", "7"], "--seed 7 is of choices among candidates: say how many by --candidates"),
         (["--draws", "9"], "--draws 9 is of choices among candidates: say how many by --candidates"),
-        (["--metrics", "gini", "--slices"], "--slices needs a metric of users in --metrics, as recall"),
-        (["--metrics", "coverage,gini@3", "--per-user", "u.csv"], "--per-user needs a metric of users"),
+        (["--metrics", "gini", "--slices"], "--slices needs a metric with a value of each user"),
+        (["--metrics", "coverage,gini@3", "--per-user", "u.csv"], "--per-user needs a metric with a value"),
     ],
 )
 def test_metrics_that_cannot_be_measured_are_refused(flags: list[str], message: str, workspace: Path) -> None:
