@@ -97,9 +97,14 @@ class RunFolder:
         """Hold the lock of a run folder while a stage is trained. Leftovers of killed processes are removed.
 
         Raises:
-            ValueError: another process trains in this folder; the message names it.
+            ValueError: another process trains in this folder, or it is that of a dataset or a model.
         """
         folder = Path(os.path.realpath(path))
+        for marker, kind in (("dataset.json", "dataset"), ("model.json", "model")):
+            if (folder / marker).is_file():
+                raise ValueError(
+                    f"{path} is the folder of a {kind} ({marker}), not of a run: name another one"
+                )
         with locked(folder / MARKER, name=folder):  # in the folder: its parent need not be writable
             for name in (MARKER, METRICS, *STAGES, *map(cls._resume_name, STAGES)):
                 remove_leftovers(folder / name)
@@ -114,7 +119,10 @@ class RunFolder:
         """
         run = cls(Path(path))
         if not run._file.is_file():
-            raise ValueError(f"{path} is not a run folder (no {MARKER}): make one with cllm4rec pretrain")
+            hint = "; Python's cllm4rec.load reads it" if (run.path / "model.json").is_file() else ""
+            raise ValueError(
+                f"{path} is not a run folder (no {MARKER}): make one with cllm4rec pretrain{hint}"
+            )
         run.description  # noqa: B018 - checks the file
         return run
 

@@ -242,3 +242,16 @@ def test_absurd_numbers_are_refused_in_one_line(
     }
     assert flags[-1] in refusal(command, *inputs[command], *flags)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["finetune", "--run"], ["finetune", "--resume", "--run"], ["pretrain", "--dataset", "x", "--output"]],
+)
+def test_a_folder_of_a_dataset_or_a_model_is_no_run(arguments: list[str], workspace: Path) -> None:
+    line = refusal(*arguments, workspace / "data")
+    assert line.endswith("data is the folder of a dataset (dataset.json), not of a run: name another one")
+    line = refusal(*arguments, workspace / "run" / "pretrain")
+    assert line.endswith("pretrain is the folder of a model (model.json), not of a run: name another one")
+    line = refusal("evaluate", "--run", workspace / "run" / "pretrain")
+    assert line.endswith("make one with cllm4rec pretrain; Python's cllm4rec.load reads it")
