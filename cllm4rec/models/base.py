@@ -49,12 +49,12 @@ class Recommender(StoredModel):
         """
 
     @abstractmethod
-    def fit(self, dataset: Dataset) -> Self:
+    def fit(self, dataset: Dataset | str | Path) -> Self:
         """Learn from scratch, in all stages.
 
         Args:
-            dataset: its training events are learned from. Open settings and the best epoch are chosen on its
-                validation events, predicted from `seen`. Test events are not read.
+            dataset: the data, or its folder. Its training events are learned from. Open settings and the best
+                epoch are chosen on its validation events, predicted from `seen`. Test events are not read.
         """
 
     @abstractmethod
@@ -89,13 +89,7 @@ class Recommender(StoredModel):
         """
         self._check_fitted()
         self._check_items(seen)
-        users = np.asarray(users, dtype=np.int64)
-        out_of_range = users[(users < 0) | (users >= seen.n_users)]
-        if len(out_of_range):
-            raise ValueError(
-                f"there is no user {out_of_range[0]} in data of {seen.n_users:,} users: numbers are those of "
-                "its user_ids"
-            )
+        users = user_numbers(users, seen.n_users)
         trained_users = self._trained_users(users, seen)
         without_input = users[(trained_users < 0) & (np.diff(seen.interactions.indptr)[users] == 0)]
         if len(without_input):

@@ -17,7 +17,7 @@ def read_dataset(name: str, settings: Settings) -> Dataset:
     folder = settings.datasets / name
     if not folder.is_dir():
         sys.exit(f"error: {folder} does not exist: make it by experiments.recipes {name}, or give --datasets")
-    return build_dataset(folder / "interactions.tsv.gz", folder / "items.tsv.gz", split="leave-last-out")
+    return Dataset.from_frame(folder / "interactions.tsv.gz", folder / "items.tsv.gz", split="leave-last-out")
 
 
 def dataset_names(settings: Settings) -> tuple[str, ...]:

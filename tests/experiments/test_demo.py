@@ -15,7 +15,7 @@ from experiments.oracle import Oracle
 @pytest.mark.parametrize("seed", range(5))
 def test_cllm4rec_with_its_defaults_reaches_seven_tenths_of_the_oracle(seed: int) -> None:
     world = taste_world(seed)
-    dataset = build_dataset(world.events, world.items, seed=seed)
+    dataset = Dataset.from_frame(world.events, world.items, split="random", seed=seed)
     model = CLLM4Rec().fit(dataset)
     reached, best = (
         measure(scorer, dataset).metrics["ndcg@100"] for scorer in (model, Oracle(world, dataset))

@@ -84,6 +84,14 @@ def test_the_tables_of_two_processes_together_are_that_of_one(
     assert min(map(len, tables)) > 0 or batch_size == 512
 
 
+def test_a_launcher_may_start_one_process(runs: Path) -> None:
+    """Its group of one has DDP around the network, which refuses sparse gradients."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 1]
+    folders = ["--dataset", runs / "data", "--output", runs / "launched"]
+    run_launched(1, *torchrun, "-m", "cllm4rec.pretrain", *folders, "--epochs", 1)
+    assert (runs / "launched" / "pretrain" / "model.safetensors").is_file()
+
+
 MEASURE = """
 import sys
 
