@@ -129,7 +129,8 @@ def _plain(value: Any) -> Any:
     for convert in ("to_pylist", "as_py"):  # Arrow, which is not imported
         if hasattr(value, convert):
             return getattr(value, convert)()
-    return value.item() if isinstance(value, np.generic) else value
+    is_scalar = isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0)
+    return value.item() if is_scalar else value
 
 
 class IdMap:
@@ -154,6 +155,9 @@ class IdMap:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        return f"<IdMap of {len(self):,} ids>"
 
     @cached_property
     def hashes(self) -> np.ndarray:

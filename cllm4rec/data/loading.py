@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.messages import escaped, shorten
 
 
 def as_dataset(dataset: Dataset | str | Path) -> Dataset:
@@ -16,7 +15,7 @@ def as_dataset(dataset: Dataset | str | Path) -> Dataset:
         return Dataset.load(dataset)
     if not isinstance(dataset, Dataset):
         raise ValueError(
-            f"{shorten(escaped(repr(dataset)))} is no dataset: give one, such as Dataset.from_frame(events), "
-            "or its folder"
+            f"a value of type {type(dataset).__name__} is no dataset: give one, such as "
+            "Dataset.from_frame(events), or its folder"
         )
     return dataset

@@ -1,6 +1,6 @@
 """The result of measuring a system, and paired differences of two results."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 
 import numpy as np
@@ -50,11 +50,11 @@ class Measurement:
 
     conditions: Conditions
     metrics: dict[str, float]
-    per_user: dict[str, np.ndarray]
-    users: np.ndarray
+    per_user: dict[str, np.ndarray] = field(repr=False)
+    users: np.ndarray = field(repr=False)
     n_without_history: int
     seconds: float
-    slices: tuple[Slice, ...] = ()
+    slices: tuple[Slice, ...] = field(default=(), repr=False)
 
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
@@ -77,8 +77,8 @@ def differences(result: Measurement, other: Measurement) -> dict[str, Difference
         ValueError: the conditions, the users or the metrics differ; the message names them.
     """
     same = {
-        field.name: getattr(result.conditions, field.name) == getattr(other.conditions, field.name)
-        for field in fields(Conditions)
+        each.name: getattr(result.conditions, each.name) == getattr(other.conditions, each.name)
+        for each in fields(Conditions)
     }
     same["users"] = np.array_equal(result.users, other.users)
     same["metrics"] = result.metrics.keys() == other.metrics.keys()

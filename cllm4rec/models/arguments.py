@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.messages import escaped, shorten
 
 
@@ -20,14 +21,24 @@ def user_numbers(users: Any, n_users: int) -> np.ndarray:
             f"`users` is {shorten(escaped(repr(users)))}: expected an array of user numbers. "
             "dataset.user_ids.index(ids) gives those of ids"
         )
-    numbers = numbers.astype(np.int64)
     out_of_range = numbers[(numbers < 0) | (numbers >= n_users)]
     if len(out_of_range):
         raise ValueError(
             f"there is no user {out_of_range[0]} in data of {n_users:,} users: numbers are those of its "
             "user_ids"
         )
-    return numbers
+    return numbers.astype(np.int64)
+
+
+def check_events(seen: Any, masked: Any) -> None:
+    """Raise ValueError unless two datasets have the same users and items, in the same order."""
+    for name, dataset in (("seen", seen), ("masked", masked)):
+        if not isinstance(dataset, Dataset):
+            raise ValueError(f"`{name}` is of type {type(dataset).__name__}: expected a Dataset")
+    for kind in ("user", "item"):
+        ids, others = (getattr(dataset, f"{kind}_ids") for dataset in (seen, masked))
+        if ids is not others and not ids.ids.equals(others.ids):
+            raise ValueError(f"`masked` has other {kind}s than `seen`, or another order of them")
 
 
 def list_length(k: Any) -> int:

@@ -15,7 +15,7 @@ from cllm4rec.data.ids import listed_ids
 from cllm4rec.data.loading import as_dataset
 from cllm4rec.evaluation.processes import USERS_AT_ONCE
 from cllm4rec.list_filters import excluded_items
-from cllm4rec.models.arguments import item_mask, list_length, user_numbers
+from cllm4rec.models.arguments import check_events, item_mask, list_length, user_numbers
 from cllm4rec.models.recommendation import Catalogue, matched, of_histories, recommendation_table
 from cllm4rec.models.storage import StoredModel
 from cllm4rec.ranking import Ranking, TopK
@@ -88,6 +88,7 @@ class Recommender(StoredModel):
             Their numbers in `seen`, int64 (B,), and in the training set, int64 (B,), -1 for new users.
         """
         self._check_fitted()
+        check_events(seen, seen)
         self._check_items(seen)
         users = user_numbers(users, seen.n_users)
         trained_users = self._trained_users(users, seen)
@@ -132,11 +133,13 @@ class Recommender(StoredModel):
             ValueError: `k` is no whole number or below 1, or `excluded_items` has another shape or type;
                 or as in `score`.
         """
+        masked = seen if masked is None else masked
+        check_events(seen, masked)
         k = min(list_length(k), seen.n_items)
         if excluded_items is not None:
             excluded_items = item_mask(excluded_items, seen.n_items)
         users, trained_users = self._checked(users, seen)
-        histories = (masked or seen).interactions.histories(users)
+        histories = masked.interactions.histories(users)
         order = np.argsort(histories.values, kind="stable")
         rows, items = histories.rows[order], histories.values[order]
         best: TopK | None = None

@@ -202,6 +202,14 @@ class NeuralRecommender(InnerProductRecommender):
             raise ValueError(f"there is no network that {stage} could train further: fit {first} first")
         else:
             self._check_ids(dataset)
+            before = self.source
+            if isinstance(before, Dataset) and before is not dataset and before.hashes != dataset.hashes:
+                log.warning(
+                    "%s is trained on other events or another split than %s: held-out events may have been "
+                    "learned",
+                    stage,
+                    self.stage,
+                )
         self.stage, self.source = stage, dataset
         self.net.to(accelerator.device)
         return config, accelerator

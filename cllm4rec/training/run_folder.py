@@ -235,7 +235,7 @@ class RunFolder:
         """
         if (file := self._resume_path(stage)).is_file() and not self.ended(stage):
             raise ValueError(
-                f"{self.path} holds an interrupted {stage}: give --resume to cllm4rec.{stage}, or remove "
+                f"{self.path} holds an interrupted {stage}: give --resume to cllm4rec {stage}, or remove "
                 f"{file.name} to start it anew"
             )
 

@@ -194,3 +194,14 @@ def test_the_first_item_that_differs_is_named(ids: list[str] | list[int], named:
     assert message.startswith(
         f"the model was trained on other items: {named}: give the dataset of its training"
     )
+
+
+def test_another_split_in_a_later_stage_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    dataset = taste_dataset()
+    untrained = TrainConfig(epochs=0)
+    model = new_network("cllm4rec").fit_stage(dataset, "pretrain", untrained)
+    model.fit_stage(dataset, "finetune", untrained)
+    assert "another split" not in caplog.text
+    everything = Dataset(dataset.interactions, dataset.users, dataset.items, np.zeros_like(dataset.part))
+    model.fit_stage(everything, "finetune", untrained)
+    assert "finetune is trained on other events or another split than finetune" in caplog.text

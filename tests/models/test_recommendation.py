@@ -15,6 +15,7 @@ from cllm4rec import EASE, Dataset, EASEConfig, ItemKNN, ItemKNNConfig, Populari
 from cllm4rec.models.recommendation import Catalogue, of_histories
 from cllm4rec.training.run_folder import RunFolder
 from tests.support.commands import call
+from tests.support.tables import refused
 from tests.support.worlds import taste_dataset
 
 
@@ -267,3 +268,21 @@ def test_a_model_folder_of_another_version_or_system_is_refused(tmp_path: Path) 
         with pytest.raises(ValueError, match=message) as caught:
             load(tmp_path)
         assert "\n" not in str(caught.value)
+
+
+def test_ranking_refuses_what_is_no_dataset_and_masks_in_other_numbers(ease: EASE) -> None:
+    dataset = numbered_dataset()
+    numbers = np.array([0])
+    assert refused(ease.rank, numbers, None) == "`seen` is of type NoneType: expected a Dataset"
+    assert refused(ease.rank, numbers, dataset, 3, 5) == "`masked` is of type int: expected a Dataset"
+    frame = pl.DataFrame({"user_id": [0, 1], "item_id": [0, 1]})
+    message = refused(ease.rank, numbers, dataset, 3, dataset.with_histories(frame))
+    assert message == "`masked` has other users than `seen`, or another order of them"
+    assert "there is no user 9223372036854775808 in data" in refused(
+        ease.rank, np.array([2**63], dtype=np.uint64), dataset
+    )
+
+
+def test_a_list_of_ids_is_no_array_without_dimensions(ease: EASE) -> None:
+    message = refused(ease.recommend, np.array("0"))
+    assert message == "`users` is '0': expected a list of ids"
