@@ -18,7 +18,8 @@ $(VENV)/ready: setup.cfg setup.py constraints.txt
 		'Python 3.11 or later is needed: make PYTHON=python3.11'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[baselines,experiments,plots,test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e '.[baselines,experiments,plots,test]'
 	touch $@
 
 demo: $(VENV)/ready  ## run the demonstration: train and compare systems on a small synthetic dataset

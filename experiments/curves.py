@@ -8,11 +8,10 @@ Data: the epoch records of a run folder. Prints nothing; the picture is written 
 import argparse
 from pathlib import Path
 
-import matplotlib
-
 from cllm4rec.training.run_folder import RunFolder
+from experiments.libraries import required_library
 
-matplotlib.use("Agg")
+required_library("matplotlib", "plots").use("Agg")
 from matplotlib import pyplot  # noqa: E402 - after the choice of a backend without a screen
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from tabulate import tabulate
 
 from cllm4rec.evaluation import bootstrap_interval
 from experiments.commands import Cost, run_command
+from experiments.libraries import required_library
+
+tabulate = required_library("tabulate", "experiments").tabulate
 
 METRICS_FILE, USERS_FILE = "test.json", "test.parquet"  # of a run folder: means, and values per user
 
@@ -91,4 +93,4 @@ def comparison_table(
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first column is aligned left, the others right."""
     alignment = ["left", *["right"] * (len(header) - 1)]
-    return tabulate(rows, header, tablefmt="pipe", colalign=alignment, disable_numparse=True)
+    return str(tabulate(rows, header, tablefmt="pipe", colalign=alignment, disable_numparse=True))

@@ -11,7 +11,6 @@ written to OUTPUT/growth.svg and OUTPUT/growth.json.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import matplotlib
 from torch import Tensor
 
 from cllm4rec.commands.entry import say
@@ -20,8 +19,9 @@ from experiments.benchmarks import item_loss, users
 from experiments.benchmarks.generated import N_BATCHES
 from experiments.benchmarks.measurement import extra_memory, side_by_side
 from experiments.benchmarks.results import Settings, parse_settings, write_json
+from experiments.libraries import required_library
 
-matplotlib.use("Agg")
+required_library("matplotlib", "plots").use("Agg")
 from matplotlib import pyplot  # noqa: E402 - after the choice of a backend without a screen
 
 WIDTH = 64
