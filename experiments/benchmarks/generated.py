@@ -11,7 +11,7 @@ from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.net import CLLM4RecNet
-from cllm4rec.models.language.backbone import build_backbone
+from cllm4rec.models.language.loading import build_backbone
 from cllm4rec.training.batching import MicroBatches
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.hooks import NO_HOOKS

@@ -15,8 +15,8 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
-from cllm4rec.models.language.backbone import build_backbone
 from cllm4rec.models.language.config import BackboneConfig
+from cllm4rec.models.language.loading import build_backbone
 from cllm4rec.models.rsllm.recommender import RSLLM
 from cllm4rec.models.sequential.sasrec import SASRec
 from cllm4rec.training.batching import micro_batches

@@ -13,8 +13,8 @@ from transformers.models.auto import AutoModelForCausalLM
 from cllm4rec.corpora.tokenizer import train_bpe
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.manifest import MANIFEST, file_record
-from cllm4rec.models.language.backbone import check_backbone, load_backbone
 from cllm4rec.models.language.config import BackboneConfig
+from cllm4rec.models.language.loading import check_backbone, load_backbone
 from cllm4rec.training.run_description import signed_text
 from cllm4rec.training.run_folder import RunFolder
 from tests.support.commands import call

@@ -11,7 +11,7 @@ from transformers.models.auto import AutoModelForCausalLM
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer, train_bpe
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.net import CLLM4RecNet
-from cllm4rec.models.language.backbone import load_backbone
+from cllm4rec.models.language.loading import load_backbone
 from tests.support.reviewed_books import reviewed_books
 
 MUTUAL, PRIOR = 0.7, 0.3  # far from each other, from 1 and from the defaults

@@ -12,7 +12,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import TasteWorld, taste_world
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
-from cllm4rec.models.language import backbone
+from cllm4rec.models.language import loading
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.hooks import Hooks
 from cllm4rec.training.records import EpochRecord
@@ -116,13 +116,13 @@ def assert_the_same_is_learned(
 def texts_for_the_vocabulary(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The texts that the tokenizer is trained on."""
     read: list[str] = []
-    train_bpe = backbone.train_bpe
+    train_bpe = loading.train_bpe
 
     def noted(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         read.extend(texts)
         return train_bpe(read)
 
-    monkeypatch.setattr(backbone, "train_bpe", noted)
+    monkeypatch.setattr(loading, "train_bpe", noted)
     model = CLLM4Rec()
     model._learn_ids(dataset.train)
     model._build(dataset.train, 0)

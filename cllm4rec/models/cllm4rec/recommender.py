@@ -16,8 +16,8 @@ from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.initialisation import check_start, initial_id_embeddings
 from cllm4rec.models.cllm4rec.net import CLLM4RecNet
 from cllm4rec.models.description import ModelDescription, Shapes
-from cllm4rec.models.language.backbone import build_backbone
 from cllm4rec.models.language.base import LanguageRecommender
+from cllm4rec.models.language.loading import build_backbone
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.objective import Objective
 

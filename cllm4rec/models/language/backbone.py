@@ -1,31 +1,16 @@
 """Backbone: any Hugging Face causal language model, frozen or tuned, that also reads user and item IDs."""
 
 import hashlib
-import importlib.util
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForCausalLM,
-    DynamicCache,
-    GPT2Config,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import DynamicCache, PreTrainedModel
 
-from cllm4rec.corpora.tokenizer import train_bpe
-from cllm4rec.models.config import ID_EMBEDDING_STD
-from cllm4rec.models.description import Shapes
+from cllm4rec.models.language.adapters import add_adapters
 from cllm4rec.models.language.attention import ATTENTION
-from cllm4rec.models.language.config import BUILT_IN, BackboneConfig
-from cllm4rec.models.language.pretrained import Pretrained, read_run_model, vocabulary_size
+from cllm4rec.models.language.pretrained import vocabulary_size
 
-LORA_RANK = 16
-ADVICE = "; `backbone` takes tiny, small, or the name or folder of a Hugging Face causal language model"
-RUN_PREFIX = "backbone.model."  # of the names of a tuned backbone's weights in model.safetensors
 CONTEXT = 1024  # tokens: positions of the built-in backbones, and the longest example for any backbone
 
 
@@ -147,141 +132,3 @@ class Backbone(nn.Module):
             content = tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
             digest.update(name.encode() + content)
         return digest.hexdigest()
-
-
-def add_adapters(model: PreTrainedModel) -> None:
-    """Add trainable low-rank adapters to all linear layers. They are initialised as zero maps.
-
-    Raises:
-        ValueError: peft is not installed.
-    """
-    _check_peft()
-    from peft import LoraConfig, inject_adapter_in_model
-
-    inject_adapter_in_model(
-        LoraConfig(r=LORA_RANK, lora_alpha=2 * LORA_RANK, target_modules="all-linear"), model
-    )
-
-
-def _check_peft() -> None:
-    if importlib.util.find_spec("peft") is None:
-        raise ValueError("adapters need peft, which is not installed: pip install 'cllm4rec[lora]'")
-
-
-def _check_tuning(config: BackboneConfig) -> None:
-    """Refuse to freeze a built-in backbone: it has learned nothing, and the run would not hold it."""
-    if config.built_in and not config.tuned:
-        raise ValueError(
-            f"`tune={config.tune}`: {config.backbone} is not pretrained and is trained in full: "
-            "leave `tune` out"
-        )
-
-
-def check_backbone(config: BackboneConfig, folder: str | None = None) -> PreTrainedTokenizerBase | None:
-    """Check that a backbone can be loaded, without reading its weights.
-
-    Args:
-        config: its settings.
-        folder: its new path, if it has moved.
-
-    Returns:
-        The tokenizer of a pretrained backbone. None for a built-in one, whose tokenizer is trained later.
-
-    Raises:
-        ValueError: there is no such model, it is not a causal language model, its tokenizer has more tokens
-            than its embedding table has rows, or adapters are requested without peft.
-    """
-    _check_tuning(config)
-    if config.tuning == "lora":
-        _check_peft()
-    return None if config.built_in else Pretrained.read(folder or config.backbone, ADVICE).tokenizer
-
-
-def build_backbone(
-    config: BackboneConfig, texts: Iterable[str], seed: int, dropout: float = 0.0, folder: str | None = None
-) -> tuple[Backbone, PreTrainedTokenizerBase]:
-    """A new backbone and its tokenizer.
-
-    Args:
-        config: its settings: a built-in backbone, or the name or folder of a pretrained one.
-        texts: on which the BPE of a built-in backbone is trained.
-        seed: of the weights of a built-in backbone.
-        dropout: of the inputs and of each layer's output in a built-in backbone. A pretrained one keeps its
-            rates.
-        folder: new path of a pretrained backbone, if it has moved.
-
-    Raises:
-        ValueError: the backbone cannot be loaded, or a built-in one was to be frozen.
-    """
-    if not config.built_in:
-        return load_backbone(config, folder)
-    _check_tuning(config)
-    tokenizer = train_bpe(texts)
-    layers, width = BUILT_IN[config.backbone]
-    gpt2_config = GPT2Config(
-        vocab_size=len(tokenizer),
-        n_positions=CONTEXT,
-        n_embd=width,
-        n_layer=layers,
-        n_head=max(2, width // 64),
-        activation_function="relu",
-        resid_pdrop=dropout,
-        embd_pdrop=dropout,
-        attn_pdrop=0.0,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(
-            gpt2_config, attn_implementation="sdpa", trust_remote_code=False
-        )
-    with torch.no_grad():
-        # each block is initialised as the identity, so that the initial ID embeddings reach the last layer
-        for block in model.transformer.h:
-            block.attn.c_proj.weight.zero_()
-            block.mlp.c_proj.weight.zero_()
-    return Backbone(model, config.tuning, width**0.5, width**0.5), tokenizer
-
-
-def load_backbone(
-    config: BackboneConfig, folder: str | None = None
-) -> tuple[Backbone, PreTrainedTokenizerBase]:
-    """A pretrained backbone and its tokenizer.
-
-    Args:
-        config: names its folder, or its name at the hub.
-        folder: its new path, if it has moved.
-
-    Raises:
-        ValueError: there is no such model, it is not a causal language model, or its files do not fit one
-            another.
-    """
-    name = folder or config.backbone
-    pretrained = Pretrained.read(name, "" if folder else ADVICE)
-    model = pretrained.load()
-    std = float(cast(Tensor, model.get_input_embeddings().weight).detach().std())
-    if not std > 0:
-        raise ValueError(f"backbone {name!r} cannot be loaded: its embedding table is constant or not finite")
-    return Backbone(model, config.tuning, 1.0, std / ID_EMBEDDING_STD), pretrained.tokenizer
-
-
-def restore_backbone(
-    folder: Path, config: BackboneConfig, scales: tuple[float, float], shapes: Shapes
-) -> tuple[Backbone, PreTrainedTokenizerBase]:
-    """The network and tokenizer of a run's tuned backbone. Its weights are loaded later.
-
-    Args:
-        folder: of the backbone's configuration and tokenizer.
-        config: of the run.
-        scales: `token_scale` and `id_scale`.
-        shapes: of the arrays in the run's model.safetensors, by name.
-
-    Raises:
-        ValueError: a file is missing or damaged, or describes another network than that of the weights.
-    """
-    saved = read_run_model(folder, shapes, RUN_PREFIX)
-    model = AutoModelForCausalLM.from_config(
-        saved.model.config, attn_implementation="sdpa", trust_remote_code=False
-    )
-    return Backbone(model, config.tuning, *scales), saved.tokenizer

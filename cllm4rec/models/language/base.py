@@ -10,9 +10,10 @@ from cllm4rec.corpora.prompts import TEMPLATES
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.description import ModelDescription, Shapes
-from cllm4rec.models.language.backbone import Backbone, check_backbone, load_backbone, restore_backbone
+from cllm4rec.models.language.backbone import Backbone
 from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.models.language.fingerprints import config_sha256, tokenizer_sha256
+from cllm4rec.models.language.loading import check_backbone, load_backbone, restore_backbone
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.storage import REMEDY
 from cllm4rec.training.resume import BuiltFrom

@@ -23,8 +23,8 @@ from cllm4rec.messages import shorten
 from cllm4rec.models import load, system_class
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.description import ModelDescription, Shapes
-from cllm4rec.models.language.backbone import build_backbone
 from cllm4rec.models.language.base import LanguageRecommender
+from cllm4rec.models.language.loading import build_backbone
 from cllm4rec.models.rsllm.config import RSLLMConfig
 from cllm4rec.models.rsllm.generation import generate, likelihoods
 from cllm4rec.models.rsllm.net import RSLLMNet

@@ -10,8 +10,8 @@ from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.models.auto import AutoModelForCausalLM
 
 from cllm4rec.models.language.attention import ATTENTION, EAGER_TOKENS, attention, eager_attention
-from cllm4rec.models.language.backbone import load_backbone
 from cllm4rec.models.language.config import BackboneConfig
+from cllm4rec.models.language.loading import load_backbone
 from tests.support.backbones import save_backbone
 
 

@@ -17,8 +17,8 @@ from cllm4rec.evaluation import measure
 from cllm4rec.models.baselines.popularity import Popularity
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
-from cllm4rec.models.language.backbone import load_backbone
 from cllm4rec.models.language.config import BackboneConfig
+from cllm4rec.models.language.loading import load_backbone
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.hooks import NO_HOOKS, Hooks
 from cllm4rec.training.records import EpochRecord

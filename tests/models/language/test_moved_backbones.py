@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizer
 
 from cllm4rec.models import load
-from cllm4rec.models.language.backbone import load_backbone
 from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.models.language.fingerprints import config_sha256, tokenizer_sha256
+from cllm4rec.models.language.loading import load_backbone
 from cllm4rec.training import loop
 from cllm4rec.training.resume import Stopped
 from tests.support.backbones import edit, fingerprint, pretrained_run, save_backbone, set_values

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
-from cllm4rec.models.language.backbone import load_backbone
 from cllm4rec.models.language.config import BackboneConfig
+from cllm4rec.models.language.loading import load_backbone
 from tests.support.backbones import refused_backbone, set_values
 from tests.support.commands import call
 from tests.support.tables import refused

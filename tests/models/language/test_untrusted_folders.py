@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from cllm4rec.files.manifest import write_manifest
 from cllm4rec.models import load
-from cllm4rec.models.language.backbone import load_backbone
 from cllm4rec.models.language.config import BackboneConfig
+from cllm4rec.models.language.loading import load_backbone
 from tests.support.backbones import refused_backbone, set_values, sign_run
 from tests.support.commands import call
 from tests.support.tables import refused

@@ -8,8 +8,8 @@ from transformers.models.auto import AutoModelForSeq2SeqLM
 from transformers.models.bart import BartForConditionalGeneration
 from transformers.models.bert import BertForMaskedLM
 
-from cllm4rec.models.language.backbone import check_backbone
 from cllm4rec.models.language.config import BackboneConfig
+from cllm4rec.models.language.loading import check_backbone
 from tests.support.backbones import ARCHITECTURES, refused_backbone, save_backbone, set_values
 from tests.support.tables import refused
 

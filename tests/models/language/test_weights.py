@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from cllm4rec.models.language.architecture import check_architecture, weight_shapes
-from cllm4rec.models.language.backbone import RUN_PREFIX, Backbone, load_backbone
+from cllm4rec.models.language.backbone import Backbone
 from cllm4rec.models.language.config import BackboneConfig
+from cllm4rec.models.language.loading import RUN_PREFIX, load_backbone
 from tests.support.backbones import fingerprint, refused_backbone, set_values
 from tests.support.tables import refused
 

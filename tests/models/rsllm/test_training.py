@@ -13,7 +13,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ragged import Ragged
 from cllm4rec.models import system_class
 from cllm4rec.models.baselines.popularity import Popularity
-from cllm4rec.models.language import backbone
+from cllm4rec.models.language import loading
 from cllm4rec.models.rsllm.config import RSLLMConfig
 from cllm4rec.models.rsllm.recommender import RSLLM
 from cllm4rec.models.sequential.sasrec import SASRec
@@ -121,9 +121,9 @@ def test_titles_of_items_without_training_events_reach_neither_vocabulary_nor_pr
     ]
     dataset = replace(dataset, part=part, items=dataset.items.with_columns(title=pl.Series(titles)))
     read: list[str] = []
-    train_bpe = backbone.train_bpe
+    train_bpe = loading.train_bpe
     monkeypatch.setattr(
-        backbone, "train_bpe", lambda texts: train_bpe([read.append(text) or text for text in texts])
+        loading, "train_bpe", lambda texts: train_bpe([read.append(text) or text for text in texts])
     )
     model = untrained(candidates=20).build(dataset.train)
     assert read
@@ -149,7 +149,7 @@ def test_a_pretrained_backbone_is_tuned_by_adapters_and_stays_unchanged(llama: P
     assert trained_names
     assert all(".lora_" in name for name in trained_names)
     assert model.net.backbone.fingerprint() == before
-    assert backbone.load_backbone(RSLLMConfig(backbone=str(llama), tune="frozen"))[0].fingerprint() == before
+    assert loading.load_backbone(RSLLMConfig(backbone=str(llama), tune="frozen"))[0].fingerprint() == before
     model.save(tmp_path)
     again = RSLLM.load(tmp_path)
     scores, expected = (system.score(np.arange(9), small_dataset().train) for system in (again, model))
