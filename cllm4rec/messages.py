@@ -1,8 +1,10 @@
 """Wording of error messages and reports: counts, names and shortened values, each in one line."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 MAX_VALUE_CHARACTERS = 80  # of a value in an error
+MAX_REASON_CHARACTERS = 200  # of a library's error
 MAX_NAMES = 20  # in a list of columns
 
 
@@ -50,3 +52,21 @@ def error_line(error: BaseException) -> str:
     if not lines:
         return type(error).__name__
     return shorten(escaped(lines[0]))
+
+
+@contextmanager
+def library_errors(message: str, advice: str = "") -> Iterator[None]:
+    """Turn any error of a library that reads a file, panics of the tokenizers included, into one line.
+
+    Raises:
+        ValueError: `message`, the library's reason and `advice`.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:  # a panic is no Exception
+        if "allocate memory" in str(error):
+            raise MemoryError(str(error)) from error
+        reason = escaped(" ".join(str(error).split())) or type(error).__name__
+        raise ValueError(f"{message}: {shorten(reason, MAX_REASON_CHARACTERS)}{advice}") from error

@@ -7,8 +7,7 @@ written as text.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,29 +15,10 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from cllm4rec.messages import escaped, shorten
+from cllm4rec.messages import library_errors
 
 END = "<|end|>"
-REASON_CHARACTERS = 200  # of a library's error
 _ID = re.compile(r"\s?\b(user|item)_(\d+)\b")
-
-
-@contextmanager
-def library_errors(message: str, advice: str = "") -> Iterator[None]:
-    """Turn any error of a library that reads a file, panics of the tokenizers included, into one line.
-
-    Raises:
-        ValueError: `message`, the library's reason and `advice`.
-    """
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
-        raise
-    except BaseException as error:  # a panic is no Exception
-        if "allocate memory" in str(error):
-            raise MemoryError(str(error)) from error
-        reason = escaped(" ".join(str(error).split())) or type(error).__name__
-        raise ValueError(f"{message}: {shorten(reason, REASON_CHARACTERS)}{advice}") from error
 
 
 def train_bpe(texts: Iterable[str], vocabulary: int = 4096) -> PreTrainedTokenizerFast:

@@ -18,8 +18,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from cllm4rec.corpora.tokenizer import library_errors
-from cllm4rec.messages import shorten
+from cllm4rec.messages import library_errors, shorten
 from cllm4rec.models.description import Shapes
 from cllm4rec.models.language.architecture import (
     check_architecture,
