@@ -59,14 +59,14 @@ def content_documents(train: Dataset, tokenizer: ExtendedTokenizer) -> list[Docu
     documents: list[Document] = []
     events = train.interactions
     if events.reviews is not None:
-        tokens = tokenizer.encode_texts(events.reviews.to_list())
+        tokens = tokenizer.encode_main_texts(events.reviews.to_list())
         reviews = zip(events.users.tolist(), events.items.tolist(), tokens, strict=True)
         documents += [("review", "", user, item, text) for user, item, text in reviews if len(text)]
     for field, texts in train.item_texts.items():
-        tokens = tokenizer.encode_texts(texts)
+        tokens = tokenizer.encode_main_texts(texts)
         documents += [("item", field, -1, item, text) for item, text in enumerate(tokens) if len(text)]
     for field, texts in train.user_texts.items():
-        tokens = tokenizer.encode_texts(texts)
+        tokens = tokenizer.encode_main_texts(texts)
         documents += [("user", field, user, -1, text) for user, text in enumerate(tokens) if len(text)]
     return documents
 
@@ -101,7 +101,9 @@ class ContentCorpus(Corpus):
         self.kinds = np.array([numbers[template, field] for template, field, *_ in documents], dtype=np.int64)
         self.users = np.array([user for _, _, user, _, _ in documents], dtype=np.int64)
         self.items = np.array([item for _, _, _, item, _ in documents], dtype=np.int64)
-        self.texts = Ragged.from_lists([np.append(tokens, tokenizer.end) for *_, tokens in documents])
+        self.texts = Ragged.from_lists(
+            [np.append(tokens, tokenizer.document.end) for *_, tokens in documents]
+        )
         self.prompts = Ragged.from_lists([_prompt(template) for template in self.templates])
         prompt_lengths = self.prompts.lengths[self.kinds]
         room = options.context - prompt_lengths

@@ -34,7 +34,11 @@ Piece = str | np.ndarray  # the name of a placeholder, or tokens
 
 @dataclass(frozen=True)
 class Template:
-    """A template cut into pieces: int64 arrays of tokens, and names of placeholders."""
+    """A template cut into pieces: int64 arrays of tokens, and names of placeholders.
+
+    It begins as a document does. What a document has between prompt and main text is part of it too: before a
+    history at its end, which is the main text, else after it.
+    """
 
     pieces: tuple[Piece, ...]
 
@@ -46,7 +50,15 @@ class Template:
             if text.startswith("{"):
                 pieces.append(text[1:-1])
             elif text.strip():
-                pieces.append(np.array(tokenizer.encode_words(text, after_id=bool(pieces)), dtype=np.int64))
+                tokens = tokenizer.encode_words(text, True) if pieces else tokenizer.encode_opening(text)
+                pieces.append(np.array(tokens, dtype=np.int64))
+        begin, between = tokenizer.document.begin, tokenizer.document.between
+        if between:
+            last = pieces[-1]
+            ends_with_history = isinstance(last, str) and last == "history"
+            pieces.insert(len(pieces) - ends_with_history, np.array(between, dtype=np.int64))
+        if begin:
+            pieces.insert(0, np.array(begin, dtype=np.int64))
         return cls(tuple(pieces))
 
     def count(self, placeholder: str) -> int:

@@ -48,7 +48,7 @@ class PromptWriter:
 
     Attributes:
         titles: tokens of each item's title, cut (n_items rows).
-        answers: the same with the end token (n_items rows).
+        answers: the same as a main text, with its end tokens (n_items rows).
         item_tokens: tokens of each item within a prompt (n_items rows).
     """
 
@@ -63,10 +63,13 @@ class PromptWriter:
             title_words: most words of a title that are read.
         """
         self.tokenizer, self.form, n_items = tokenizer, form, len(titles)
-        encoded = tokenizer.encode_texts([" ".join(title.split()[:title_words]) for title in titles])
-        self.titles = Ragged.from_lists([tokens[: TOKENS_A_WORD * title_words] for tokens in encoded])
-        end = Ragged.repeated(np.array([tokenizer.end]), n_items)
-        self.answers, _ = concatenate_rows([self.titles, end])
+        cut = [" ".join(title.split()[:title_words]) for title in titles]
+        self.titles, answers = (
+            Ragged.from_lists([tokens[: TOKENS_A_WORD * title_words] for tokens in encode(cut)])
+            for encode in (tokenizer.encode_texts, tokenizer.encode_main_texts)
+        )
+        end = Ragged.repeated(np.array(tokenizer.document.end), n_items)
+        self.answers, _ = concatenate_rows([answers, end])
         if form == "text":
             separator = np.array(
                 tokenizer.encode_words(TEMPLATES["separator"], after_id=True), dtype=np.int64
@@ -145,7 +148,7 @@ class PromptWriter:
         return prompts, history
 
     def answers_of(self, items: np.ndarray) -> list[np.ndarray]:
-        """The title's tokens and the end token of each item."""
+        """The title's tokens and the end tokens of each item."""
         answers = self.answers.take(items)
         return np.split(answers.values, np.cumsum(answers.lengths)[:-1])
 

@@ -15,7 +15,8 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from cllm4rec.messages import library_errors
+from cllm4rec.corpora.documents import DocumentTokens, document_tokens
+from cllm4rec.corpora.words import WordTokenizer
 
 END = "<|end|>"
 _ID = re.compile(r"\s?\b(user|item)_(\d+)\b")
@@ -43,17 +44,6 @@ def train_bpe(texts: Iterable[str], vocabulary: int = 4096) -> PreTrainedTokeniz
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END)
 
 
-def end_token(text_tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that ends a text.
-
-    Raises:
-        ValueError: the tokenizer has none.
-    """
-    if text_tokenizer.eos_token_id is None:
-        raise ValueError("the backbone's tokenizer has no end token (eos_token): set one in its folder")
-    return int(text_tokenizer.eos_token_id)
-
-
 @dataclass(frozen=True)
 class ExtendedTokenizer:
     """A tokenizer extended by n_users + n_items tokens.
@@ -62,12 +52,16 @@ class ExtendedTokenizer:
         text_tokenizer: the tokenizer of the backbone.
         n_text_tokens: rows of the backbone's token embeddings (at least the tokenizer's size).
         n_users, n_items: numbers of ID tokens.
+        chat: whether documents follow the chat template, if the tokenizer has one.
+        eos: EOS tokens that the backbone's configuration names.
     """
 
     text_tokenizer: PreTrainedTokenizerBase
     n_text_tokens: int
     n_users: int
     n_items: int
+    chat: bool = True
+    eos: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return self.n_text_tokens + self.n_users + self.n_items
@@ -80,28 +74,18 @@ class ExtendedTokenizer:
         """Token of an item."""
         return self._checked("item", number, self.n_items) + self.n_text_tokens + self.n_users
 
-    @property
-    def end(self) -> int:
-        """The token that ends a text."""
-        return end_token(self.text_tokenizer)
-
     @cached_property
-    def _adds_space(self) -> bool:
-        """Whether the tokenizer puts a space before the first word (SentencePiece does, GPT-2 does not)."""
-        return self._plain("a a") == 2 * self._plain("a")
-
-    def _plain(self, text: str) -> list[int]:
-        return self._tokens([text])[0]
-
-    def _tokens(self, texts: list[str]) -> list[list[int]]:
-        """Tokens of texts, without special tokens.
+    def document(self) -> DocumentTokens:
+        """How a document begins and ends.
 
         Raises:
-            ValueError: the tokenizer fails.
+            ValueError: as `document_tokens` does.
         """
-        with library_errors("the backbone's tokenizer cannot read a text"):
-            tokens: list[list[int]] = self.text_tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return tokens
+        return document_tokens(self.text_tokenizer, self.chat, self.eos)
+
+    @cached_property
+    def _words(self) -> WordTokenizer:
+        return WordTokenizer(self.text_tokenizer)
 
     def encode_words(self, text: str, after_id: bool = False) -> list[int]:
         """Tokens of a text without IDs.
@@ -111,19 +95,25 @@ class ExtendedTokenizer:
             after_id: whether an ID token comes before it.
         """
         spaced, text = text[:1].isspace(), text.strip()
+        plain = self._words.plain
         if not text or not after_id:
-            return self._plain(text)
-        if not self._adds_space:
-            return self._plain(" " + text if spaced else text)
-        return self._plain(text) if spaced else self._plain("a" + text)[len(self._plain("a")) :]
+            return plain(text)
+        if spaced or not self._words.adds_space:
+            return self._words.following([text], spaced)[0]
+        return plain("a" + text)[len(plain("a")) :]
+
+    def encode_opening(self, text: str) -> list[int]:
+        """Tokens of the words with which a prompt begins, after `document.begin`."""
+        return self._words.following([text], self.document.prompt_spaced)[0]
 
     def encode_texts(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Tokens of texts that follow a prompt and a space, int64 arrays; empty ones for empty texts."""
-        if not texts:
-            return []
-        prepared = [text.strip() for text in texts]
-        spaced = prepared if self._adds_space else [" " + text if text else "" for text in prepared]
-        return [np.array(ids, dtype=np.int64) for ids in self._tokens(spaced)]
+        return [np.array(ids, dtype=np.int64) for ids in self._words.following(texts, spaced=True)]
+
+    def encode_main_texts(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Tokens of main texts, as `encode_texts` gives them, with or without a space before them."""
+        spaced = self.document.text_spaced
+        return [np.array(ids, dtype=np.int64) for ids in self._words.following(texts, spaced)]
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text in which `user_3` and `item_7` are single tokens, without stray space tokens."""

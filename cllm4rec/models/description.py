@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from typing_extensions import TypedDict
 
+from cllm4rec.corpora.documents import DocumentTokens
 from cllm4rec.files.schema import STRICT, Scalar
 from cllm4rec.messages import error_line
 
@@ -25,6 +26,7 @@ class ModelDescription(TypedDict):
         stage: the last stage trained, of a network.
         scales: factors of the token and ID embeddings, of a system on a language model.
         templates: wording of the prompts of training by name, of a system on a language model.
+        document: tokens with which documents of training begin and end, of a system on a language model.
         backbone_sha256, config_sha256, tokenizer_sha256: of the weights, configuration and tokenizer of a
             frozen backbone, which the run does not hold.
         sequential: name of the sequential recommender of RSLLM.
@@ -38,6 +40,7 @@ class ModelDescription(TypedDict):
     stage: NotRequired[str | None]
     scales: NotRequired[tuple[float, float]]
     templates: NotRequired[dict[str, str]]
+    document: NotRequired[DocumentTokens]
     backbone_sha256: NotRequired[str]
     config_sha256: NotRequired[str]
     tokenizer_sha256: NotRequired[str]

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from cllm4rec.corpora.documents import DocumentTokens
 from cllm4rec.files.damage import reading
 from cllm4rec.files.schema import STRICT, Scalar, parse_json
 from cllm4rec.files.writing import remove_file, replace_file
@@ -60,6 +61,7 @@ class BuiltFrom:
         configuration: SHA-256 of the configuration of the backbone.
         backbone: SHA-256 of the weights of a frozen backbone.
         sequential: SHA-256 of the arrays of the sequential recommender.
+        document: tokens with which a document begins and ends.
         templates: name of a prompt -> its wording.
     """
 
@@ -69,6 +71,7 @@ class BuiltFrom:
     configuration: str | None = None
     backbone: str | None = None
     sequential: str | None = None
+    document: DocumentTokens | None = None
     templates: dict[str, str] = field(default_factory=dict)
 
 

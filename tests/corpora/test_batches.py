@@ -46,7 +46,12 @@ def test_the_example_of_the_content_batch() -> None:
     corpus = ContentCorpus(documents, extended, HistoryCorpusOptions(context=40), 1000)
     batch = corpus.batch(np.array([0, 1]), 0)
     assert batch.ids.tolist() == [50 + 4, 1]
-    assert batch.target_tokens.tolist() == [*title, extended.end, *biography, extended.end]
+    assert batch.target_tokens.tolist() == [
+        *title,
+        *extended.document.end,
+        *biography,
+        *extended.document.end,
+    ]
     after = batch.tokens.flatten()[batch.state_index + 1]
     assert after.tolist() == batch.target_tokens.tolist()
     assert batch.n_targets == len(title) + len(biography) + 2
@@ -64,9 +69,9 @@ def test_the_examples_of_the_answer_and_the_contrastive_batch() -> None:
     answers = AnswerCorpus(train, PromptWriter(extended, TITLES, "text", 8), groups, options)
     epoch = next(e for e in range(100) if answers.batch(np.array([0]), e).target_tokens[-2] == title[9][-1])
     batch = answers.batch(np.array([0]), epoch)
-    tokens = [*before, *title[7], *comma, *title[4], *comma, *after, *title[9], extended.end]
+    tokens = [*before, *title[7], *comma, *title[4], *comma, *after, *title[9], *extended.document.end]
     assert batch.tokens.tolist() == [tokens]
-    assert batch.target_tokens.tolist() == [*title[9], extended.end]
+    assert batch.target_tokens.tolist() == [*title[9], *extended.document.end]
     n, n_answer = len(tokens), len(title[9]) + 1
     assert batch.state_index.tolist() == list(range(n - n_answer - 1, n - 1))
     assert batch.n_targets == n_answer
@@ -76,7 +81,7 @@ def test_the_examples_of_the_answer_and_the_contrastive_batch() -> None:
     contrast.sample = lambda epoch, step: np.array([4, 8])  # type: ignore[method-assign]
     both = contrast.batch(np.array([0]), 0)
     soft_7, soft_4 = extended.n_text_tokens + 2, extended.n_text_tokens + 1  # numbered within the batch
-    tokens = [*before, *title[7], soft_7, *title[4], soft_4, *after, *title[9], extended.end]
+    tokens = [*before, *title[7], soft_7, *title[4], soft_4, *after, *title[9], *extended.document.end]
     assert both.tokens.tolist() == [tokens]
     assert both.items.tolist() == both.groups.tolist() == [2, 4, 7, 8, 9]
     assert both.history_index.tolist() == [tokens.index(soft_7), tokens.index(soft_4)]

@@ -64,11 +64,11 @@ def test_a_document_is_its_written_prompt_its_words_and_the_end(bpe: ExtendedTok
     for row, (kind, field, user, item, words) in enumerate(documents):
         prompt = bpe.encode(prompts[kind].format(u=user, i=item, f=field))
         tokens = batch.tokens[row][batch.mask[row]].tolist()
-        assert tokens == [*prompt, *words.tolist(), bpe.end]
+        assert tokens == [*prompt, *words.tolist(), *bpe.document.end]
         read = [index - row * width for index in batch.state_index.tolist() if index // width == row]
         # From the prompt's last token on, which is never an ID.
         assert read == list(range(len(prompt) - 1, len(tokens) - 1))
-    targets = [token for *_, words in documents for token in [*words.tolist(), bpe.end]]
+    targets = [token for *_, words in documents for token in [*words.tolist(), *bpe.document.end]]
     assert batch.target_tokens.tolist() == targets
 
 
@@ -84,14 +84,14 @@ def test_a_long_text_is_cut_to_a_random_window_and_any_other_ends_with_the_end_t
         after = batch.tokens.flatten()[batch.state_index + 1]
         assert (after == batch.target_tokens).all()
         for row, example in enumerate(examples_of(batch, bpe)):
-            text = [*documents[row][4].tolist(), bpe.end]
+            text = [*documents[row][4].tolist(), *bpe.document.end]
             window = example["targets"]
             starts = [s for s in range(len(text) - len(window) + 1) if text[s : s + len(window)] == window]
             assert starts
             prompt = len(example["tokens"]) - len(window)
             assert len(window) == min(len(text), context - prompt)
             if len(window) == len(text):
-                assert window[-1] == bpe.end
+                assert window[-1:] == [*bpe.document.end]
             elif len(starts) == 1:
                 seen.setdefault(row, []).append((starts[0], len(text) - len(window)))
     assert bool(seen) == (context == 24)

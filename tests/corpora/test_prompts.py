@@ -38,7 +38,7 @@ def test_templates_compile_to_what_encoding_the_written_text_gives(
         written = TEMPLATES[name].format(user="user_3", field=field, **items)
         template = Template.compile(name, tokenizer, field)
         tokens = filled(template, tokenizer, 3, 7, [1, 2, 19])
-        assert tokens == tokenizer.encode(written)
+        assert tokens == [*tokenizer.document.begin, *tokenizer.encode(written)]
         assert template.n_fixed == len(tokens) - (3 if "{history}" in TEMPLATES[name] else 0)
 
 

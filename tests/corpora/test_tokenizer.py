@@ -86,15 +86,8 @@ def test_texts_after_a_prompt_are_tokenised_as_running_text(tokenizer: ExtendedT
 def test_a_trained_vocabulary_encodes_every_text_and_ends_with_its_end_token() -> None:
     words = train_bpe(["only these words"], 300)
     extended = ExtendedTokenizer(words, len(words), 1, 1)
-    assert extended.end == 0
+    assert extended.document.end == (0,)
     for text in ("Ærøskøbing 漢字", "tab\tand\nline", "<>&\\"):
         assert words.decode(plain(extended, text)) == text
     assert len(train_bpe(SENTENCES, 300)) == 300
     assert train_bpe(SENTENCES, 300).get_vocab() == train_bpe(SENTENCES, 300).get_vocab()
-
-
-def test_a_tokenizer_without_an_end_token_is_refused_when_one_is_needed() -> None:
-    words = train_bpe(["x"], 300)
-    words.eos_token = None
-    with pytest.raises(ValueError, match="no end token"):
-        _ = ExtendedTokenizer(words, len(words), 1, 1).end

@@ -32,7 +32,13 @@ class CLLM4RecConfig(BackboneConfig):
         "finetune": TrainConfig(epochs=100, patience=8, learning_rate=3e-4, validate_every=3),
     }
     presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {"paper": PAPER}
-    fixed_after_pretraining: ClassVar[tuple[str, ...]] = ("backbone", "tune", "start", "sampled")
+    fixed_after_pretraining: ClassVar[tuple[str, ...]] = (
+        "backbone",
+        "tune",
+        "chat_template",
+        "start",
+        "sampled",
+    )
 
     mutual: float = setting(
         1.0,

@@ -1,11 +1,13 @@
 """Systems on a language model: the backbone and its tokenizer in the model folder."""
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from cllm4rec.corpora.documents import document_tokens
 from cllm4rec.corpora.prompts import TEMPLATES
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from cllm4rec.data.dataset import Dataset
@@ -44,22 +46,25 @@ class LanguageRecommender(NeuralRecommender):
     tokenizer: ExtendedTokenizer
 
     def check(self, dataset: Dataset) -> None:
-        text_tokenizer = check_backbone(self.config, self.moved.get("backbone"))
-        if text_tokenizer is not None:
-            self._check_tokenizer(text_tokenizer)
+        pretrained = check_backbone(self.config, self.moved.get("backbone"))
+        if pretrained is not None:
+            document_tokens(pretrained.tokenizer, self._in_chat, _eos(pretrained.model))
 
-    def _check_tokenizer(self, text_tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027
-        """Refuse a pretrained backbone's tokenizer that the system cannot use.
-
-        Raises:
-            ValueError: says what the tokenizer lacks.
-        """
+    @property
+    def _in_chat(self) -> bool:
+        """Whether documents follow the backbone's chat template, if there is one."""
+        return self.config.chat_template == "auto"
 
     def _extend(self, text_tokenizer: PreTrainedTokenizerBase, backbone: Backbone) -> None:
         """Extend the tokenizer of a backbone by the IDs."""
         n_users = len(self.user_ids) if self.user_tokens else 0
         self.tokenizer = ExtendedTokenizer(
-            text_tokenizer, backbone.n_text_tokens, n_users, len(self.item_ids)
+            text_tokenizer,
+            backbone.n_text_tokens,
+            n_users,
+            len(self.item_ids),
+            chat=self._in_chat,
+            eos=_eos(backbone.model),
         )
 
     def _built_from(self) -> BuiltFrom:
@@ -68,6 +73,7 @@ class LanguageRecommender(NeuralRecommender):
             tokenizer=tokenizer_sha256(self.tokenizer.text_tokenizer),
             configuration=config_sha256(backbone.model.config),
             backbone=None if backbone.tuned else backbone.fingerprint(),
+            document=self.tokenizer.document,
             templates=self._templates(),
         )
 
@@ -80,6 +86,7 @@ class LanguageRecommender(NeuralRecommender):
         description = super()._describe() | {
             "scales": [backbone.token_scale, backbone.id_scale],
             "templates": self._templates(),
+            "document": asdict(self.tokenizer.document),
         }
         return (
             description
@@ -108,6 +115,24 @@ class LanguageRecommender(NeuralRecommender):
                 "worse; train it again, or use the version that trained it",
                 folder,
                 "; ".join(f"{name}: {trained_with[name]!r}, now {TEMPLATES[name]!r}" for name in changed),
+            )
+
+    def _compare_document(self, folder: Path, description: ModelDescription) -> None:
+        """Log a warning if documents of training began or ended with other tokens.
+
+        Raises:
+            ValueError: model.json lacks those tokens.
+        """
+        if "document" not in description:
+            raise ValueError(f"{folder} is damaged (model.json: key document is missing): {REMEDY}")
+        trained_with, now = asdict(description["document"]), asdict(self.tokenizer.document)
+        changed = [name for name in now if trained_with[name] != now[name]]
+        if changed:
+            log.warning(
+                "%s was trained with documents that begin and end otherwise (%s): it may be "
+                "scored worse; train it again, or use the tokenizer and the cllm4rec that trained it",
+                folder,
+                "; ".join(f"{name}: {trained_with[name]!r}, now {now[name]!r}" for name in changed),
             )
 
     def _write_description(self, folder: Path) -> None:
@@ -142,6 +167,7 @@ class LanguageRecommender(NeuralRecommender):
             backbone, text_tokenizer = self._frozen_backbone(moved or self.config.backbone, expected)
             backbone.token_scale, backbone.id_scale = scales
         self._extend(text_tokenizer, backbone)
+        self._compare_document(folder, description)
         return backbone
 
     def _frozen_backbone(
@@ -181,3 +207,9 @@ def _fingerprints(backbone: Backbone, text_tokenizer: PreTrainedTokenizerBase) -
         tokenizer_sha256(text_tokenizer),
     )
     return dict(zip(FINGERPRINTS, hashes, strict=True))
+
+
+def _eos(model: PreTrainedModel) -> tuple[int, ...]:
+    """EOS tokens that a model's configuration names: none, one or several."""
+    eos = model.config.to_dict().get("eos_token_id")
+    return tuple(token for token in (eos if isinstance(eos, list) else [eos]) if isinstance(token, int))

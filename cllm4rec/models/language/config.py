@@ -14,7 +14,7 @@ BUILT_IN = {"tiny": (2, 128), "small": (4, 256)}
 class BackboneConfig(SystemConfig):
     """The language model, and which of its weights are trained."""
 
-    fixed_after_pretraining: ClassVar[tuple[str, ...]] = ("backbone", "tune")
+    fixed_after_pretraining: ClassVar[tuple[str, ...]] = ("backbone", "tune", "chat_template")
 
     backbone: str = setting(
         "tiny",
@@ -31,6 +31,12 @@ class BackboneConfig(SystemConfig):
             "trained weights of the backbone: frozen (none), lora (adapters; needs cllm4rec[lora]) or full; "
             "auto: full for tiny and small, else frozen for cllm4rec and lora for rsllm"
         ),
+    )
+
+    chat_template: str = setting(
+        "auto",
+        choices=["auto", "off"],
+        help="prompts in the chat template of an instruction-tuned backbone; auto: if its tokenizer has one",
     )
 
     @property

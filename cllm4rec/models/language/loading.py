@@ -29,7 +29,7 @@ def _check_tuning(config: BackboneConfig) -> None:
         )
 
 
-def check_backbone(config: BackboneConfig, folder: str | None = None) -> PreTrainedTokenizerBase | None:
+def check_backbone(config: BackboneConfig, folder: str | None = None) -> Pretrained | None:
     """Check that a backbone can be loaded, without reading its weights.
 
     Args:
@@ -37,7 +37,7 @@ def check_backbone(config: BackboneConfig, folder: str | None = None) -> PreTrai
         folder: its new path, if it has moved.
 
     Returns:
-        The tokenizer of a pretrained backbone. None for a built-in one, whose tokenizer is trained later.
+        A pretrained backbone without its weights. None for a built-in one, whose tokenizer is trained later.
 
     Raises:
         ValueError: there is no such model, it is not a causal language model, its tokenizer has more tokens
@@ -46,7 +46,7 @@ def check_backbone(config: BackboneConfig, folder: str | None = None) -> PreTrai
     _check_tuning(config)
     if config.tuning == "lora":
         check_peft()
-    return None if config.built_in else Pretrained.read(folder or config.backbone, ADVICE).tokenizer
+    return None if config.built_in else Pretrained.read(folder or config.backbone, ADVICE)
 
 
 def build_backbone(

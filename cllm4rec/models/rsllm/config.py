@@ -19,7 +19,13 @@ class RSLLMConfig(BackboneConfig):
         "pretrain": TrainConfig(epochs=2, learning_rate=1e-3),
         "finetune": TrainConfig(epochs=20, patience=8, learning_rate=5e-4, validate_every=4),
     }
-    fixed_after_pretraining: ClassVar[tuple[str, ...]] = ("backbone", "tune", "sequential", "dropout")
+    fixed_after_pretraining: ClassVar[tuple[str, ...]] = (
+        "backbone",
+        "tune",
+        "chat_template",
+        "sequential",
+        "dropout",
+    )
 
     sequential: str = setting(
         "sasrec",

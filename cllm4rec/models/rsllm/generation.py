@@ -29,7 +29,7 @@ def likelihoods(backbone: Backbone, prompt: Tensor, answers: Sequence[Tensor], t
     Args:
         backbone: the language model.
         prompt: tokens (L,).
-        answers: tokens of each answer with the end token, each (T_c,) with T_c >= 1.
+        answers: tokens of each answer with the end tokens, each (T_c,) with T_c >= 1.
         table: (n_items, d) of the soft tokens.
     """
     last, cache = read_prompt(backbone, prompt, table)
@@ -44,15 +44,15 @@ def likelihoods(backbone: Backbone, prompt: Tensor, answers: Sequence[Tensor], t
     return log_p.masked_fill(~mask, 0.0).sum(1) / lengths
 
 
-def generate(backbone: Backbone, prompt: Tensor, end: int, most: int, table: Tensor) -> list[int]:
-    """Greedy decoding after a prompt (L,), to the end token (left out) or to `most` tokens."""
+def generate(backbone: Backbone, prompt: Tensor, end: Sequence[int], most: int, table: Tensor) -> list[int]:
+    """Greedy decoding after a prompt (L,), to the end tokens (left out) or to `most` tokens."""
     state, cache = read_prompt(backbone, prompt, table)
     tokens: list[int] = []
     while len(tokens) < most:
         token = _log_probabilities(backbone, state).argmax()
-        if int(token) == end:
-            break
         tokens.append(int(token))
+        if tokens[-len(end) :] == list(end):
+            return tokens[: -len(end)]
         mask = torch.ones(1, 1, dtype=torch.bool, device=token.device)
         state = backbone(token[None, None], mask, table, cache=cache)[0, -1]
     return tokens

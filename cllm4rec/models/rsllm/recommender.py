@@ -10,12 +10,10 @@ import polars as pl
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from cllm4rec.corpora.prompts import OF_RSLLM, training_texts
 from cllm4rec.corpora.rsllm import AnswerCorpus, ContrastiveCorpus, RSLLMCorpusOptions
 from cllm4rec.corpora.rsllm_prompts import PromptWriter
-from cllm4rec.corpora.tokenizer import end_token
 from cllm4rec.data.candidates import title_groups
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ragged import Ragged
@@ -71,9 +69,6 @@ class RSLLM(LanguageRecommender):
             self.trained_base = self._as_sequential(load(run, dataset))
         if self.config.candidates:
             self._check_candidates(train)
-
-    def _check_tokenizer(self, text_tokenizer: PreTrainedTokenizerBase) -> None:
-        end_token(text_tokenizer)  # of every answer
 
     def _check_candidates(self, train: Dataset) -> None:
         groups, events = title_groups(train.items), train.interactions
@@ -267,8 +262,9 @@ class RSLLM(LanguageRecommender):
             if by == "likelihood":
                 chosen[row] = self._likeliest(prompt, answers, projected)
             else:
-                tokens = generate(self.net.backbone, prompt, self.tokenizer.end, longest, projected)
-                titles = [answer[:-1].tolist() for answer in answers]  # without the end token
+                end = self.tokenizer.document.end
+                tokens = generate(self.net.backbone, prompt, end, longest, projected)
+                titles = [answer[: -len(end)].tolist() for answer in answers]
                 chosen[row] = titles.index(tokens) if tokens and tokens in titles else -1
         return chosen
 
@@ -276,6 +272,7 @@ class RSLLM(LanguageRecommender):
         """Index of the likeliest of the answers (tokens) to a prompt (L,); -1 if none has a title."""
         on_device = [answer.to(self.device) for answer in answers]
         likelihood = likelihoods(self.net.backbone, prompt, on_device, projected)  # (C,)
-        untitled = torch.tensor([len(answer) == 1 for answer in answers])  # nothing but the end token
+        n_end = len(self.tokenizer.document.end)
+        untitled = torch.tensor([len(answer) == n_end for answer in answers])  # nothing but an end
         likelihood[untitled] = -torch.inf
         return int(likelihood.argmax()) if likelihood.max() > -torch.inf else -1

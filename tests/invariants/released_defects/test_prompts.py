@@ -191,7 +191,7 @@ def test_first_word_and_the_end_of_every_text_are_predicted(user_dropping: float
     for row, example in enumerate(examples):
         template, field, _, _, words = documents[example]
         in_row = batch.state_index // width == row
-        assert batch.target_tokens[in_row].tolist() == [*words.tolist(), tokenizer.end]
+        assert batch.target_tokens[in_row].tolist() == [*words.tolist(), *tokenizer.document.end]
         first = int(batch.state_index[in_row][0]) % width
         last_word = Template.compile(template, tokenizer, field).pieces[-1][-1]
         assert batch.tokens[row, first] == int(last_word)

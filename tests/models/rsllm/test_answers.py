@@ -52,13 +52,13 @@ def test_generation_takes_the_most_likely_token_each_time() -> None:
     )
     prompt = torch.from_numpy(prompts.tokens[0])
     with torch.no_grad():
-        found = generate(model.net.backbone, prompt, model.tokenizer.end, 6, table)
+        found = generate(model.net.backbone, prompt, model.tokenizer.document.end, 6, table)
         expected: list[int] = []
         while len(expected) < 6:
             tokens = torch.cat([prompt, torch.tensor(expected, dtype=torch.int64)])[None]
             states = model.net.backbone(tokens, torch.ones_like(tokens, dtype=torch.bool), table)[0, -1]
             token = int((states @ model.net.backbone.output_embeddings.T).argmax())
-            if token == model.tokenizer.end:
+            if (token,) == model.tokenizer.document.end:
                 break
             expected.append(token)
     assert found == expected

@@ -29,7 +29,7 @@ def test_stage_1_predicts_the_tokens_of_a_title_and_the_end_token_from_the_items
     corpus = AnswerCorpus(events(), writer("text"), groups(), RSLLMCorpusOptions(200, 10))
     assert corpus.users.tolist() == [0, 2], "a single item answers nothing"
     batch = corpus.batch(np.array([1]), 0)
-    answers = [*tokens_of(TITLES[1]), tokenizer().end]
+    answers = [*tokens_of(TITLES[1]), *tokenizer().document.end]
     assert batch.target_tokens.tolist() == answers
     written = {tuple(corpus.batch(np.array([0]), epoch).tokens[0].tolist()) for epoch in range(30)}
     taken = [1, 0, 3, 5]

@@ -52,7 +52,7 @@ def test_candidates_and_the_answer_follow_the_history() -> None:
     named = [*tokens_of("Green Door"), soft(3), *tokens_of("Blue Chair Of Wood"), soft(1)]
     before = tokenizer().encode_words("A user chose these items, the oldest first:")
     question = tokenizer().encode_words(" chose next:", after_id=True)
-    answer = [*tokens_of("Green Door"), tokenizer().end]
+    answer = [*tokens_of("Green Door"), *tokenizer().document.end]
     whole = [*before, *tokens_of("Red Lamp"), soft(0), *between, *named, *question, *answer]
     assert prompts.tokens[0].tolist() == whole
     assert prompts.tokens[0][prompts.query_index[0]] == soft(0), "read before any candidate is named"
@@ -61,7 +61,7 @@ def test_candidates_and_the_answer_follow_the_history() -> None:
 
 def test_long_titles_are_cut_at_a_number_of_words() -> None:
     assert writer(title_words=2).titles.take(np.array([5])).values.tolist() == tokens_of("Old Oak")
-    answer = [*tokens_of("Old Oak"), tokenizer().end]
+    answer = [*tokens_of("Old Oak"), *tokenizer().document.end]
     assert writer(title_words=2).answers.take(np.array([5])).values.tolist() == answer
 
 
