@@ -7,7 +7,7 @@ makes the prompt a user's turn and the main text the assistant's.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
@@ -111,6 +111,14 @@ def _end(words: WordTokenizer, eos: Sequence[int]) -> tuple[int, ...]:
     return line_break
 
 
+class _Turn(NamedTuple):
+    """The text of a turn: its tokens [start, end) of a conversation, and whether a space comes before it."""
+
+    start: int
+    end: int
+    spaced: bool
+
+
 def _chat(words: WordTokenizer) -> DocumentTokens:
     """What the chat template puts around the turns of a user and an assistant.
 
@@ -119,22 +127,21 @@ def _chat(words: WordTokenizer) -> DocumentTokens:
     conversation = _rendered(words, PROMPTS[0], MAIN_TEXTS[0])
     other_prompt = _rendered(words, PROMPTS[1], MAIN_TEXTS[0])
     other_text = _rendered(words, PROMPTS[0], MAIN_TEXTS[1])
-    prompt_start, text_start = (_n_equal(conversation, other) for other in (other_prompt, other_text))
-    prompt_end, text_end = (
-        len(conversation) - _n_equal(conversation[::-1], other[::-1]) for other in (other_prompt, other_text)
-    )
-    prompt_spaced = _spaced(words, conversation[prompt_start:prompt_end], PROMPTS[0])
-    text_spaced = _spaced(words, conversation[text_start:text_end], MAIN_TEXTS[0])
-    if prompt_spaced is None or text_spaced is None or prompt_end > text_start:
+    prompt = _located(words, conversation, other_prompt, PROMPTS[0])
+    text = _located(words, conversation, other_text, MAIN_TEXTS[0])
+    if prompt is None or text is None or prompt.end > text.start:
         raise ValueError(
             f"the chat template of the backbone's tokenizer does not hold one turn of a user and one of an "
             f"assistant as they are{ADVICE}"
         )
-    begin, between, end = (
-        tuple(conversation[start:stop])
-        for start, stop in ((0, prompt_start), (prompt_end, text_start), (text_end, None))
+    return DocumentTokens(
+        begin=tuple(conversation[: prompt.start]),
+        between=tuple(conversation[prompt.end : text.start]),
+        end=tuple(conversation[text.end :]),
+        chat=True,
+        prompt_spaced=prompt.spaced,
+        text_spaced=text.spaced,
     )
-    return DocumentTokens(begin, between, end, True, prompt_spaced, text_spaced)
 
 
 def _rendered(words: WordTokenizer, prompt: str, main_text: str) -> list[int]:
@@ -154,6 +161,13 @@ def _n_equal(tokens: list[int], others: list[int]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def _spaced(words: WordTokenizer, tokens: list[int], text: str) -> bool | None:
-    """Whether tokens are those of a text after a space; None if they are not those of the text at all."""
-    return next((spaced for spaced in (True, False) if words.following([text], spaced)[0] == tokens), None)
+def _located(words: WordTokenizer, conversation: list[int], other: list[int], text: str) -> _Turn | None:
+    """Where the text of a turn is, None if nowhere; `other` is a conversation that differs in that turn."""
+    start = _n_equal(conversation, other)
+    end = len(conversation) - _n_equal(conversation[::-1], other[::-1])
+    for spaced in (True, False):
+        tokens = words.following([text], spaced)[0]
+        first = end - len(tokens)  # of a space too, which may be a token of its own in both conversations
+        if 0 <= first <= start and conversation[first:end] == tokens:
+            return _Turn(first, end, spaced)
+    return None
