@@ -10,7 +10,7 @@ LOGITS_AT_ONCE = 1 << 21  # of a block: 8 MiB in float32
 LOGITS_AT_ONCE_ON_GPU = 1 << 26  # 256 MiB: a GPU waits for the next small block
 FEWEST_ROWS = 64  # of a block of rows: with fewer, reading all classes takes longer than using them
 
-Gradients = list[Tensor | None]  # of the states (R, d) and of the classes (C, d); None if not needed
+Gradients = list[Tensor | None]  # of the states (R, d), classes (C, d) and bias (C,); None if not needed
 
 
 class ClassIndices(NamedTuple):
@@ -36,6 +36,8 @@ class _Inputs(NamedTuple):
         extra: (R,), logsumexp of the further logits; -inf without any.
         excluded: classes that are left out of a state's softmax.
         targets: target classes of each state.
+        bias: (C,), or None.
+        softcap: bound of the logits, or None.
     """
 
     states: Tensor
@@ -44,13 +46,23 @@ class _Inputs(NamedTuple):
     extra: Tensor
     excluded: ClassIndices
     targets: ClassIndices
+    bias: Tensor | None
+    softcap: float | None
+
+    def logits(self, states: Tensor, classes: Tensor, columns: slice) -> Tensor:
+        """Float32 logits (rows, columns) of some states and classes, whose numbers are `columns`."""
+        logits = (states @ classes.T).float()
+        if self.bias is not None:
+            logits += self.bias[columns]
+        return logits if self.softcap is None else logits.div_(self.softcap).tanh_().mul_(self.softcap)
 
 
 class BlockedNLL(torch.autograd.Function):
     """Weighted normalisers of softmaxes minus the logits of their targets, a float64 scalar.
 
     sum over states r of w_r * logsumexp(logits of r) - sum over targets (r, c) of states_r . classes_c,
-    where the logits of r are states_r classes^T without the excluded classes, and extra_r.
+    where the logits of r are states_r classes^T without the excluded classes, and extra_r. A bias of the
+    classes is added to the products, and a soft cap c bounds the sums: c tanh(sum / c) (Gemma 2).
 
     Value and gradients are computed together, block by block: the logits of a block are used and discarded.
     A block has all classes of some rows. With very many classes it has all rows of some classes. Their
@@ -62,12 +74,14 @@ class BlockedNLL(torch.autograd.Function):
 
     Args:
         states: float32 (R, d).
-        classes: float32 (C, d).
+        classes: (C, d), float32; or, without a gradient, in any dtype: there is no copy in float32.
         weights: (R,); a state of weight 0 adds nothing, even if all classes are excluded.
         extra: (R, E), further logits of each state.
         excluded_rows, excluded: (P,), pairs of a state and a class.
         target_rows, targets: (T,), pairs of a state and a class.
         dtype: of the matrix products.
+        bias: float32 (C,) of the classes, or None.
+        softcap: bound c of the logits, or None.
     """
 
     @staticmethod
@@ -82,11 +96,14 @@ class BlockedNLL(torch.autograd.Function):
         target_rows: Tensor,
         targets: Tensor,
         dtype: torch.dtype,
+        bias: Tensor | None = None,
+        softcap: float | None = None,
     ) -> Tensor:
         needs_states, needs_classes, _, needs_extra = ctx.needs_input_grad[:4]
         gradients: Gradients = [
             torch.zeros_like(states) if needs_states else None,
             torch.zeros_like(classes) if needs_classes else None,
+            torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[9] else None,
         ]
         n_rows, n_classes = len(states), len(classes)
         no_extra = states.new_full((n_rows,), -torch.inf)
@@ -97,6 +114,8 @@ class BlockedNLL(torch.autograd.Function):
             torch.logsumexp(extra, dim=1) if extra.shape[1] else no_extra,
             ClassIndices(excluded_rows, excluded),
             ClassIndices(target_rows, targets),
+            bias,
+            softcap,
         )
         rows_fit = _logits_at_once(states) // n_classes >= min(n_rows, FEWEST_ROWS)
         normalisers, target_logits = (_over_rows if rows_fit else _over_classes)(inputs, gradients)
@@ -109,11 +128,11 @@ class BlockedNLL(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients, in place: they may be the largest tensors. Autograd refuses a second call."""
-        of_states, of_classes, of_extra = [
+        of_states, of_classes, of_bias, of_extra = [
             None if gradient is None else gradient.mul_(grad.to(gradient.dtype))
             for gradient in ctx.saved_tensors
         ]
-        return of_states, of_classes, None, of_extra, None, None, None, None, None
+        return of_states, of_classes, None, of_extra, None, None, None, None, None, of_bias, None
 
 
 def _over_rows(inputs: _Inputs, gradients: Gradients) -> tuple[Tensor, Tensor]:
@@ -121,14 +140,16 @@ def _over_rows(inputs: _Inputs, gradients: Gradients) -> tuple[Tensor, Tensor]:
     states, classes = inputs.states, inputs.classes.to(inputs.states.dtype)
     normalisers, target_logits = torch.empty_like(inputs.extra), states.new_zeros((), dtype=torch.float64)
     for rows in _slices(len(states), max(1, _logits_at_once(states) // len(classes))):
-        logits = (states[rows] @ classes.T).float()  # (rows, C)
+        logits = inputs.logits(states[rows], classes, slice(None))  # (rows, C)
         targets = inputs.targets.within(logits, rows.start, 0)
         target_logits += logits[targets].sum(dtype=torch.float64)
         logits[inputs.excluded.within(logits, rows.start, 0)] = -torch.inf
         normalisers[rows] = torch.logaddexp(torch.logsumexp(logits, dim=1), inputs.extra[rows])
         normalisers[rows].masked_fill_(inputs.weights[rows] == 0, torch.inf)  # then p = 0 for all classes
         if _any_needed(gradients):
-            slope = _slope(logits, normalisers[rows], inputs.weights[rows], targets, states.dtype)
+            slope = _slope(
+                logits, normalisers[rows], inputs.weights[rows], targets, states.dtype, inputs.softcap
+            )
             _add_gradients(gradients, slope, states[rows], classes, rows, slice(0, len(classes)))
     return normalisers, target_logits
 
@@ -139,17 +160,17 @@ def _over_classes(inputs: _Inputs, gradients: Gradients) -> tuple[Tensor, Tensor
     normalisers, target_logits = inputs.extra, states.new_zeros((), dtype=torch.float64)
     blocks = _slices(len(inputs.classes), max(1, _logits_at_once(states) // len(states)))
     for block in blocks:
-        logits = (states @ inputs.classes[block].to(dtype).T).float()  # (R, block)
+        logits = inputs.logits(states, inputs.classes[block].to(dtype), block)  # (R, block)
         target_logits += logits[inputs.targets.within(logits, 0, block.start)].sum(dtype=torch.float64)
         logits[inputs.excluded.within(logits, 0, block.start)] = -torch.inf
         normalisers = torch.logaddexp(normalisers, torch.logsumexp(logits, dim=1))
     normalisers = normalisers.masked_fill(weights == 0, torch.inf)  # then p = 0 for all classes
     for block in blocks if _any_needed(gradients) else []:
         classes = inputs.classes[block].to(dtype)
-        logits = (states @ classes.T).float()  # (R, block)
+        logits = inputs.logits(states, classes, block)  # (R, block)
         logits[inputs.excluded.within(logits, 0, block.start)] = -torch.inf
         targets = inputs.targets.within(logits, 0, block.start)
-        slope = _slope(logits, normalisers, weights, targets, dtype)
+        slope = _slope(logits, normalisers, weights, targets, dtype, inputs.softcap)
         _add_gradients(gradients, slope, states, classes, slice(0, len(states)), block)
     return normalisers, target_logits
 
@@ -169,18 +190,28 @@ def _slices(n: int, size: int) -> list[slice]:
 
 
 def _slope(
-    logits: Tensor, normalisers: Tensor, weights: Tensor, targets: tuple[Tensor, Tensor], dtype: torch.dtype
+    logits: Tensor,
+    normalisers: Tensor,
+    weights: Tensor,
+    targets: tuple[Tensor, Tensor],
+    dtype: torch.dtype,
+    softcap: float | None,
 ) -> Tensor:
-    """Derivative of the loss by the logits of a block: w_r * p, minus 1 for each target.
+    """Derivative of the loss by the logits of a block before the soft cap: w_r * p, minus 1 for each target.
 
     Args:
         logits: (B, C); overwritten.
         normalisers, weights: (B,).
         targets: indices (row, class) of targets in the block.
         dtype: of the result.
+        softcap: c; the derivative of c tanh(x / c) is 1 - (logit / c)^2. None: 1.
     """
+    of_cap = None if softcap is None else 1 - (logits / softcap).square_()
     slope = logits.sub_(normalisers[:, None]).exp_().mul_(weights[:, None])
-    return slope.index_put_(targets, slope.new_tensor(-1.0), accumulate=True).to(dtype)
+    slope.index_put_(targets, slope.new_tensor(-1.0), accumulate=True)
+    if of_cap is not None:  # an excluded class has the logit -inf and the slope 0
+        slope.mul_(of_cap.masked_fill_(of_cap.isinf(), 0.0))
+    return slope.to(dtype)
 
 
 def _add_gradients(
@@ -189,13 +220,15 @@ def _add_gradients(
     """Add the gradients of a block.
 
     Args:
-        gradients: of all states and all classes.
+        gradients: of all states, all classes and their bias.
         slope: (B, C), derivative by the logits of the block.
         states: (B, d) of the block.
         classes: (C, d) of the block.
         rows, columns: of the block, among all states and all classes.
     """
-    of_states, of_classes = gradients
+    of_states, of_classes, of_bias = gradients
+    if of_bias is not None:
+        of_bias[columns] += slope.sum(0, dtype=of_bias.dtype)
     for gradient, block, left, right in (
         (of_states, rows, slope, classes),
         (of_classes, columns, slope.T, states),

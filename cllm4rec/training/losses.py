@@ -26,6 +26,8 @@ def multinomial_nll(
     targets: Tensor,
     excluded_rows: Tensor | None = None,
     excluded: Tensor | None = None,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
 ) -> Tensor:
     """Negative log-likelihood of sparse multinomial targets, summed, exact.
 
@@ -35,11 +37,14 @@ def multinomial_nll(
 
     Args:
         states: (R, d).
-        classes: (C, d), the classes of the softmax: items, or tokens.
+        classes: (C, d), the classes of the softmax: items, or tokens. Without a gradient they are read in
+            their own dtype, block by block.
         rows: (T,) ascending, the state of each target.
         targets: (T,), the class of each target.
         excluded_rows, excluded: (P,), pairs of a state, ascending, and a class left out of its softmax; none
             by default.
+        bias: (C,) of the classes, none by default.
+        softcap: bound c of the logits, by c tanh(logits / c); none by default.
 
     Returns:
         A float32 scalar. Not a mean: divide by the number of targets of the global batch.
@@ -48,11 +53,13 @@ def multinomial_nll(
         excluded = excluded_rows = targets[:0]
     dtype = _product_dtype(states)
     with torch.autocast(states.device.type, enabled=False):
-        states, classes = states.float(), classes.float()
+        states, classes = states.float(), classes.float() if classes.requires_grad else classes
+        bias = None if bias is None else bias.float()
         counts = torch.bincount(rows, minlength=len(states)).to(torch.float32)  # (R,), targets of each state
         no_extra = states.new_zeros(len(states), 0)
+        excluded_pairs, target_pairs = (excluded_rows, excluded), (rows, targets)
         return BlockedNLL.apply(
-            states, classes, counts, no_extra, excluded_rows, excluded, rows, targets, dtype
+            states, classes, counts, no_extra, *excluded_pairs, *target_pairs, dtype, bias, softcap
         ).float()
 
 

@@ -58,7 +58,7 @@ def initial_id_embeddings(
         for item, tokens in enumerate(tokenizer.encode_texts(train.item_texts["title"])):
             if len(tokens):
                 mean = token_embeddings[torch.from_numpy(tokens)].mean(0)
-                table[train.n_users + item] = mean * backbone.token_scale / backbone.id_scale
+                table[train.n_users + item] = backbone.as_ids(mean)
     elif start == "factors":
         factors = torch.from_numpy(als_factors(train.interactions, backbone.width, seed))
         # an ID without training events has no factors and stays random

@@ -73,7 +73,7 @@ class CLLM4RecNet(nn.Module):
     def _content_nll(self, batch: ContentBatch) -> Tensor:
         """NLL of the tokens of texts, by the softmax over the text tokens."""
         states, targets = self._states_at(batch.state_index, batch, self.content), batch.target_tokens
-        return multinomial_nll(states, self.backbone.output_embeddings, _row_numbers(targets), targets)
+        return self.backbone.word_nll(states, targets)
 
     def _item_nll(
         self,
@@ -114,10 +114,11 @@ class CLLM4RecNet(nn.Module):
         if not (finetuned and self.config.pooled):
             return at_query
         rows = prompts.item_rows  # (P,)
-        summed = torch.zeros_like(at_query).index_add(0, rows, states[prompts.item_index])  # (B, d)
+        zeros = torch.zeros_like(at_query, dtype=torch.float32)
+        summed = zeros.index_add(0, rows, states[prompts.item_index].float())  # (B, d)
         n_items = torch.bincount(rows, minlength=len(at_query))[:, None]
         mean = functional.layer_norm(summed / n_items.clamp(min=1), summed.shape[1:])
-        return torch.where(n_items > 0, mean, at_query)
+        return torch.where(n_items > 0, mean, at_query.float())
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trained parameters: the two tables and, where it is tuned, the backbone."""

@@ -1,5 +1,6 @@
 """Checks of a language model's configuration against its weights, before it is built."""
 
+import inspect
 import json
 import math
 from collections.abc import Iterable
@@ -24,6 +25,11 @@ REFUSED_KEYS = {  # of config.json: they make the library load other files, kern
     "transformers_weights": "it names another file of weights",
     "fusion_config": "it replaces layers",
 }
+REQUIRED_ARGUMENTS = ("inputs_embeds", "attention_mask", "past_key_values", "use_cache")  # of the layers
+NO_SETS = (
+    "`attention=bidirectional`: {} reads the order of items whatever its mask and positions are: set "
+    "`attention` to causal"
+)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -125,7 +131,7 @@ def blank_model(config: PreTrainedConfig) -> PreTrainedModel:
     """The network of a configuration on the meta device, where it takes no memory.
 
     Raises:
-        ValueError: it is not a causal language model.
+        ValueError: it is not a causal language model, or its layers lack an argument that this package needs.
     """
     if config.is_encoder_decoder:
         raise ValueError(
@@ -134,7 +140,24 @@ def blank_model(config: PreTrainedConfig) -> PreTrainedModel:
     if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
         raise ValueError(f"{config.model_type} reads in both directions, and is not a causal language model")
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", trust_remote_code=False)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    missing = [name for name in REQUIRED_ARGUMENTS if name not in _arguments(model)]
+    if missing:
+        raise ValueError(
+            f"the layers of {config.model_type} take no {missing[0]}: models that keep another state than "
+            "keys and values are not supported"
+        )
+    return model
+
+
+def takes_positions(model: PreTrainedModel) -> bool:
+    """Whether the layers of a model can be told the positions of tokens."""
+    return "position_ids" in _arguments(model)
+
+
+def _arguments(model: PreTrainedModel) -> set[str]:
+    """Names of the arguments of a model's layers."""
+    return set(inspect.signature(type(model.base_model).forward).parameters)
 
 
 def check_architecture(

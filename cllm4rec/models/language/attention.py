@@ -1,15 +1,16 @@
-"""Attention of the backbones: the library's fused form, except under autocast on a CPU.
+"""Attention of the backbones: the library's default form for a family, fused where the family has one.
 
-There the gradient of the fused form takes several times as long in bfloat16 as in float32. Short inputs use
-`eager_attention` in the autocast dtype, which is faster than both. Longer ones stay in float32.
-`experiments.benchmarks.steps` times all three forms.
+Another form takes the place of the fused one under autocast on a CPU. There the gradient of the fused form
+takes several times as long in bfloat16 as in float32. Short inputs use `eager_attention` in the autocast
+dtype, which is faster than both. Longer ones stay in float32. `experiments.benchmarks.steps` times all three
+forms.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -17,6 +18,15 @@ ATTENTION = "sdpa_or_eager"  # its name in the library
 EAGER_TOKENS = 256  # longest input of `eager_attention`, which keeps all (L, L) weights for the gradient
 # arguments that `attention` handles; the last three change nothing here
 HANDLED_ARGUMENTS = {"is_causal", "scaling", "sliding_window", "position_ids", "use_cache"}
+
+
+def use_fused_attention(model: PreTrainedModel) -> None:
+    """Replace the library's fused form by `attention`, in a model that uses it.
+
+    A model that cannot switch, such as Falcon, keeps its own.
+    """
+    if model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(ATTENTION)
 
 
 def attention(

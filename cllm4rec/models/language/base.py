@@ -50,10 +50,19 @@ class LanguageRecommender(NeuralRecommender):
         if pretrained is not None:
             document_tokens(pretrained.tokenizer, self._in_chat, _eos(pretrained.model))
 
-    @property
-    def _in_chat(self) -> bool:
-        """Whether documents follow the backbone's chat template, if there is one."""
-        return self.config.chat_template == "auto"
+    def set_config(self, config: Any) -> None:
+        self._check_fitted()
+        self._check_config(config)
+        if config.bidirectional and not config.built_in:
+            self.net.backbone.check_reads_sets()
+        super().set_config(config)
+
+    def _check_tokenizer(self, text_tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027
+        """Refuse a pretrained backbone's tokenizer that the system cannot use.
+
+        Raises:
+            ValueError: says what the tokenizer lacks.
+        """
 
     def _extend(self, text_tokenizer: PreTrainedTokenizerBase, backbone: Backbone) -> None:
         """Extend the tokenizer of a backbone by the IDs."""

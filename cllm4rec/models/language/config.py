@@ -55,3 +55,8 @@ class BackboneConfig(SystemConfig):
         if self.tune != "auto":
             return self.tune
         return "full" if self.built_in else "frozen"
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether attention over a set of items is bidirectional in some stage."""
+        return False

@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import cast
 
 import torch
-from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerBase
 
 from cllm4rec.corpora.tokenizer import train_bpe
-from cllm4rec.models.config import ID_EMBEDDING_STD
+from cllm4rec.messages import library_errors
 from cllm4rec.models.description import Shapes
 from cllm4rec.models.language.adapters import check_peft
+from cllm4rec.models.language.architecture import NO_SETS, takes_positions
 from cllm4rec.models.language.backbone import CONTEXT, Backbone
 from cllm4rec.models.language.config import BUILT_IN, BackboneConfig
 from cllm4rec.models.language.pretrained import Pretrained, read_run_model
@@ -46,7 +45,15 @@ def check_backbone(config: BackboneConfig, folder: str | None = None) -> Pretrai
     _check_tuning(config)
     if config.tuning == "lora":
         check_peft()
-    return None if config.built_in else Pretrained.read(folder or config.backbone, ADVICE)
+    return None if config.built_in else _read(config, folder).tokenizer
+
+
+def _read(config: BackboneConfig, folder: str | None) -> Pretrained:
+    """Everything of a pretrained backbone but the weights; the arguments are those of `check_backbone`."""
+    pretrained = Pretrained.read(folder or config.backbone, "" if folder else ADVICE)
+    if config.bidirectional and not takes_positions(pretrained.model):
+        raise ValueError(NO_SETS.format(pretrained.model.config.model_type))
+    return pretrained
 
 
 def build_backbone(
@@ -106,16 +113,16 @@ def load_backbone(
         folder: its new path, if it has moved.
 
     Raises:
-        ValueError: there is no such model, it is not a causal language model, or its files do not fit one
-            another.
+        ValueError: there is no such model, it is not a causal language model, its files do not fit one
+            another, or attention is to be bidirectional and it cannot be.
     """
-    name = folder or config.backbone
-    pretrained = Pretrained.read(name, "" if folder else ADVICE)
+    name, pretrained = folder or config.backbone, _read(config, folder)
     model = pretrained.load()
-    std = float(cast(Tensor, model.get_input_embeddings().weight).detach().std())
-    if not std > 0:
-        raise ValueError(f"backbone {name!r} cannot be loaded: its embedding table is constant or not finite")
-    return Backbone(model, config.tuning, 1.0, std / ID_EMBEDDING_STD), pretrained.tokenizer
+    with library_errors(f"backbone {name!r} cannot be loaded"):
+        backbone = Backbone(model, config.tuning, 1.0)
+    if config.bidirectional:
+        backbone.check_reads_sets()
+    return backbone, pretrained.tokenizer
 
 
 def restore_backbone(
@@ -133,7 +140,5 @@ def restore_backbone(
         ValueError: a file is missing or damaged, or describes another network than that of the weights.
     """
     saved = read_run_model(folder, shapes, RUN_PREFIX)
-    model = AutoModelForCausalLM.from_config(
-        saved.model.config, attn_implementation="sdpa", trust_remote_code=False
-    )
+    model = AutoModelForCausalLM.from_config(saved.model.config, trust_remote_code=False)
     return Backbone(model, config.tuning, *scales), saved.tokenizer

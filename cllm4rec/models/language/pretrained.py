@@ -26,6 +26,7 @@ from cllm4rec.models.language.architecture import (
     weight_files,
     weight_shapes,
 )
+from cllm4rec.models.language.head import WordHead
 
 DOWNLOAD_PATTERNS = (
     "config.json",
@@ -90,8 +91,7 @@ class Pretrained:
             shapes = weight_shapes(weight_files(folder))
             config = read_config(folder, shapes)
             model = check_architecture(config, shapes)
-            if getattr(model.get_output_embeddings(), "bias", None) is not None:
-                raise ValueError("it has a bias in its output layer, which this package does not read")
+            WordHead.of(model)
             tokenizer = read_tokenizer(folder, config)
         _check_vocabulary(tokenizer, vocabulary_size(model), f"backbone {name!r}")
         return cls(folder, model, tokenizer)
@@ -113,7 +113,6 @@ class Pretrained:
                 config=self.model.config,
                 state_dict=weights,
                 dtype=torch.float32,
-                attn_implementation="sdpa",
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,

@@ -11,7 +11,7 @@ from cllm4rec.models.language.backbone import Backbone
 
 def _log_probabilities(backbone: Backbone, states: Tensor) -> Tensor:
     """Log-probabilities of the next token (..., n_text_tokens), from states (..., d)."""
-    return torch.log_softmax((states @ backbone.output_embeddings.T).float(), dim=-1)
+    return torch.log_softmax(backbone.word_logits(states), dim=-1)
 
 
 def read_prompt(backbone: Backbone, tokens: Tensor, table: Tensor) -> tuple[Tensor, DynamicCache]:

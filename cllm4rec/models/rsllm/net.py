@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from cllm4rec.corpora.rsllm import AnswerBatch, ContrastiveBatch
 from cllm4rec.models.language.backbone import Backbone
 from cllm4rec.models.rsllm.config import RSLLMConfig
-from cllm4rec.training.losses import item_contrast, multinomial_nll, user_contrast
+from cllm4rec.training.losses import item_contrast, user_contrast
 
 
 class RSLLMNet(nn.Module):
@@ -45,9 +45,11 @@ class RSLLMNet(nn.Module):
         """
         match objective:
             case "text":
-                # The prompts have no soft token: any item will do.
-                nll, _ = self._answer_nll(batch, self.projected(batch.tokens.new_zeros(1)))
-                return {objective: nll}
+                # The prompts have no soft token: any item will do. Its gradient is zero: the optimiser and
+                # all processes expect one.
+                projected = self.projected(batch.tokens.new_zeros(1))
+                nll, _ = self._answer_nll(batch, projected)
+                return {objective: nll + 0.0 * projected.sum()}
             case "unified":
                 assert isinstance(batch, ContrastiveBatch)
                 projected = self.projected(batch.items)  # (M, d)
@@ -59,8 +61,7 @@ class RSLLMNet(nn.Module):
         """The NLL of the answers, and all states (B * L, d)."""
         hidden = self.backbone(batch.tokens, batch.mask, projected).flatten(0, 1)
         states, targets = hidden[batch.state_index], batch.target_tokens  # (T, d), (T,)
-        rows = torch.arange(len(targets), device=targets.device)
-        return multinomial_nll(states, self.backbone.output_embeddings, rows, targets), hidden
+        return self.backbone.word_nll(states, targets), hidden
 
     def _contrasts(self, batch: ContrastiveBatch, hidden: Tensor, projected: Tensor) -> dict[str, Tensor]:
         """The contrastive losses, times alpha and beta; a loss of weight 0 is left out.
@@ -73,7 +74,7 @@ class RSLLMNet(nn.Module):
         config, terms = self.config, {}
         if config.beta:
             hard = batch.local_hard[batch.history_rows] if batch.local_hard.shape[1] else None  # (R, H)
-            states = self.norm(hidden[batch.history_index])  # (R, d)
+            states = self.norm(hidden[batch.history_index].float())  # (R, d)
             terms["C_user"] = config.beta * user_contrast(
                 states, projected, batch.local_targets, batch.local_sample, batch.groups, hard
             )
@@ -107,9 +108,10 @@ def mean_states(
         items: (P,).
 
     Returns:
-        Mean states (R, d), and the item (R,) of each.
+        Mean states, float32 (R, d), and the item (R,) of each.
     """
     titled, counts = torch.unique_consecutive(title_rows, return_counts=True)  # (R,)
     title = torch.repeat_interleave(torch.arange(len(titled), device=title_rows.device), counts)  # (W,)
-    summed = hidden.new_zeros(len(titled), hidden.shape[1]).index_add(0, title, hidden[title_index])
+    zeros = torch.zeros(len(titled), hidden.shape[1], device=hidden.device)
+    summed = zeros.index_add(0, title, hidden[title_index].float())
     return summed / counts[:, None], items[titled]

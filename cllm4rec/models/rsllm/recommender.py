@@ -121,10 +121,8 @@ class RSLLM(LanguageRecommender):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = RSLLMNet(backbone, self.config, self.sequential.net.items.detach().cpu())
-        with torch.no_grad():  # soft tokens start with the standard deviation of token embeddings
-            backbone.id_scale = (
-                float(backbone.token_embeddings.std()) * backbone.token_scale / float(net.projected().std())
-            )
+        with torch.no_grad():  # soft tokens start with the standard deviation of the words at the input
+            backbone.id_scale = backbone.id_scale_for(float(net.projected().std()))
         return net
 
     def _rebuild(self, folder: Path, described: ModelDescription, shapes: Shapes) -> RSLLMNet:
@@ -218,7 +216,7 @@ class RSLLM(LanguageRecommender):
                 torch.from_numpy(array).to(self.device) for array in (prompts.tokens, prompts.mask)
             )
             hidden = backbone(tokens, mask, projected).flatten(0, 1)  # (b * L, d)
-            return self.net.norm(hidden[torch.from_numpy(prompts.query_index).to(self.device)])
+            return self.net.norm(hidden[torch.from_numpy(prompts.query_index).to(self.device)].float())
 
         lengths = writer.templates["next"].n_fixed + writer.expand(items).lengths
         return self._encode_by_length(lengths, backbone.width, encode), projected
