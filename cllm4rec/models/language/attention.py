@@ -25,7 +25,7 @@ def use_fused_attention(model: PreTrainedModel) -> None:
 
     A model that cannot switch, such as Falcon, keeps its own.
     """
-    if model.config._attn_implementation == "sdpa":
+    if model.config._attn_implementation == "sdpa" and model._can_set_attn_implementation():
         model.set_attn_implementation(ATTENTION)
 
 

@@ -16,7 +16,7 @@ def _log_probabilities(backbone: Backbone, states: Tensor) -> Tensor:
 
 def read_prompt(backbone: Backbone, tokens: Tensor, table: Tensor) -> tuple[Tensor, DynamicCache]:
     """The last state (d,) of a prompt (L,), and its cached keys and values."""
-    cache = DynamicCache()
+    cache = DynamicCache(config=backbone.model.config)  # layers of some families keep a window, or a state
     states = backbone(tokens[None], torch.ones_like(tokens[None], dtype=torch.bool), table, cache=cache)
     return states[0, -1], cache
 
@@ -38,7 +38,8 @@ def likelihoods(backbone: Backbone, prompt: Tensor, answers: Sequence[Tensor], t
     mask = torch.arange(tokens.shape[1], device=prompt.device)[None, :] < lengths[:, None]
     states = last.expand(len(answers), 1, -1)
     if tokens.shape[1] > 1:
-        cache.batch_repeat_interleave(len(answers))
+        # one copy of the prompt for each answer; `batch_repeat_interleave` lacks states of convolutions
+        cache.reorder_cache(torch.zeros_like(lengths))
         states = torch.cat([states, backbone(tokens[:, :-1], mask[:, :-1], table, cache=cache)], dim=1)
     log_p = _log_probabilities(backbone, states).gather(-1, tokens[..., None]).squeeze(-1)  # (C, T)
     return log_p.masked_fill(~mask, 0.0).sum(1) / lengths
