@@ -1,6 +1,7 @@
 """Answers to a prompt: the likelihood of each candidate's title, or free generation."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ def likelihoods(backbone: Backbone, prompt: Tensor, answers: Sequence[Tensor], t
     states = last.expand(len(answers), 1, -1)
     if tokens.shape[1] > 1:
         # one copy of the prompt for each answer; `batch_repeat_interleave` lacks states of convolutions
-        cache.reorder_cache(torch.zeros_like(lengths))
+        cache.reorder_cache(cast(torch.LongTensor, torch.zeros_like(lengths)))
         states = torch.cat([states, backbone(tokens[:, :-1], mask[:, :-1], table, cache=cache)], dim=1)
     log_p = _log_probabilities(backbone, states).gather(-1, tokens[..., None]).squeeze(-1)  # (C, T)
     return log_p.masked_fill(~mask, 0.0).sum(1) / lengths
