@@ -189,7 +189,7 @@ def test_answers_are_read_on_a_cached_prompt_as_without(name: str) -> None:
 def test_generation_on_a_cached_prompt_is_that_without(name: str) -> None:
     backbone, _ = loaded(name)
     prompt, table = texts(backbone.n_text_tokens)[0][0, :40], no_ids(backbone)
-    found = generate(backbone, prompt, -1, 6, table)
+    found = generate(backbone, prompt, [-1], 6, table)
     tokens = prompt
     for _ in range(6):
         mask = torch.ones_like(tokens[None], dtype=torch.bool)
