@@ -54,6 +54,7 @@ def document_tokens(
 
     - the tokenizer's own EOS
     - a token of `eos` that is one of the tokenizer's added tokens, so that no word is taken for an end
+      (nor the unknown token, which stands for words)
     - the tokens of a line break
 
     Args:
@@ -98,7 +99,7 @@ def _end(words: WordTokenizer, eos: Sequence[int]) -> tuple[int, ...]:
     if tokenizer.eos_token_id is not None:
         return (int(tokenizer.eos_token_id),)
     for token in eos:
-        if token in tokenizer.added_tokens_decoder:
+        if token in tokenizer.added_tokens_decoder and token != tokenizer.unk_token_id:
             return (token,)
     word = words.plain(PROMPTS[0])
     with_break = words.plain(f"{PROMPTS[0]}\n")

@@ -63,7 +63,8 @@ def test_without_an_end_token_that_of_the_configuration_ends_a_text() -> None:
     tokenizer, stop = by_words("<s> $A", eos=None), NUMBERS["<stop>"]
     assert document_tokens(tokenizer, True, (stop, NUMBERS["</s>"])).end == (stop,)
     # A number that is a word of texts, or no token at all, would end titles that hold it, or nothing.
-    assert document_tokens(tokenizer, True, (NUMBERS["lamp"], 10**6, stop)).end == (stop,)
+    unknown = NUMBERS["<unk>"]
+    assert document_tokens(tokenizer, True, (NUMBERS["lamp"], unknown, 10**6, stop)).end == (stop,)
 
 
 def test_without_any_end_token_a_line_break_ends_a_text(shared: Path) -> None:
