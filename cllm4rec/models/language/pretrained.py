@@ -33,6 +33,7 @@ DOWNLOAD_PATTERNS = (
     "model*.safetensors",
     "model.safetensors.index.json",
     "*token*",
+    "chat_template*",
     "vocab*",
     "merges.txt",
 )

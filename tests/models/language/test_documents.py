@@ -48,10 +48,11 @@ def untrained(folder: Path, **settings: str) -> CLLM4Rec:
     return CLLM4Rec(config).fit_stage(small_dataset().train, "pretrain", TrainConfig(epochs=0))
 
 
+@pytest.mark.parametrize("tune", ["frozen", "full"])
 def test_a_saved_model_records_its_document_and_scores_the_same(
-    chat_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tune: str, chat_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model, users = untrained(chat_folder), np.arange(5)
+    model, users = untrained(chat_folder, tune=tune), np.arange(5)
     decode = model.tokenizer.text_tokenizer.decode
     model.save(tmp_path / "saved")
     recorded = json.loads((tmp_path / "saved" / "model.json").read_text())["document"]
