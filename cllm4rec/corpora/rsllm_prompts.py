@@ -64,10 +64,10 @@ class PromptWriter:
         """
         self.tokenizer, self.form, n_items = tokenizer, form, len(titles)
         cut = [" ".join(title.split()[:title_words]) for title in titles]
-        self.titles, answers = (
-            Ragged.from_lists([tokens[: TOKENS_A_WORD * title_words] for tokens in encode(cut)])
-            for encode in (tokenizer.encode_texts, tokenizer.encode_main_texts)
-        )
+        self.titles = _cut(tokenizer.encode_texts(cut), title_words)
+        answers = self.titles
+        if not tokenizer.document.text_spaced:
+            answers = _cut(tokenizer.encode_main_texts(cut), title_words)
         end = Ragged.repeated(np.array(tokenizer.document.end), n_items)
         self.answers, _ = concatenate_rows([answers, end])
         if form == "text":
@@ -168,3 +168,8 @@ class PromptWriter:
             else:
                 written.append(Ragged.repeated(piece, n))
         return written
+
+
+def _cut(titles: list[np.ndarray], title_words: int) -> Ragged:
+    """Tokens of titles, each cut at the most that `title_words` words have."""
+    return Ragged.from_lists([tokens[: TOKENS_A_WORD * title_words] for tokens in titles])

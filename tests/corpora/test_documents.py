@@ -1,11 +1,13 @@
 """The tokens with which a document begins and ends, asked of tokenizers and their chat templates."""
 
+import os
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import pre_tokenizers
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from cllm4rec.corpora.documents import DocumentTokens, document_tokens
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
@@ -79,6 +81,42 @@ def test_a_tokenizer_with_nothing_to_end_a_text_is_refused() -> None:
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     with pytest.raises(ValueError, match="no end token .eos_token. and no tokens for a line break"):
         document_tokens(tokenizer, True)
+
+
+class Rewriting(PreTrainedTokenizerFast):
+    """A tokenizer that reads a text otherwise where it adds special tokens."""
+
+    def __call__(self, text: Any, add_special_tokens: bool = True, **settings: Any) -> Any:
+        read = text.upper() if add_special_tokens else text
+        return super().__call__(read, add_special_tokens=add_special_tokens, **settings)
+
+
+def test_a_tokenizer_whose_special_tokens_change_a_text_is_refused() -> None:
+    tokenizer = Rewriting(tokenizer_object=by_words("<s> $A").backend_tokenizer, eos_token="</s>")
+    with pytest.raises(ValueError, match=r"reads 'red' as \[1, 0\] with special tokens and as \[6\] without"):
+        document_tokens(tokenizer, True)
+
+
+def test_turns_of_the_real_gemma_are_its_special_tokens_once_each() -> None:
+    folder = os.environ.get("CLLM4REC_GEMMA")
+    if folder is None:
+        pytest.skip("no Gemma")
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    turns = "{% for turn in messages %}{{ '<start_of_turn>' + turn.role + '\n' + turn.content }}"
+    tokenizer.chat_template = "{{ bos_token }}" + turns + "{{ '<end_of_turn>\n' }}{% endfor %}"
+    document = document_tokens(tokenizer, chat=True)
+    start, stop, line = 105, 106, 107
+    assert [tokenizer.decode([token]) for token in (start, stop, line)] == [
+        "<start_of_turn>",
+        "<end_of_turn>",
+        "\n",
+    ]
+    (user,), (assistant,) = tokenizer(["user", "assistant"], add_special_tokens=False)["input_ids"]
+    assert tokens_of(document) == (
+        [2, start, user, line],
+        [stop, line, start, assistant, line],
+        [stop, line],
+    )
 
 
 def test_a_gemma_like_template_gives_the_turns_with_one_bos() -> None:
