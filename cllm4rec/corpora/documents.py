@@ -7,13 +7,14 @@ makes the prompt a user's turn and the main text the assistant's.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Any, ClassVar, NamedTuple
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from cllm4rec.corpora.words import WordTokenizer
 from cllm4rec.files.schema import STRICT
 from cllm4rec.messages import library_errors
+
+if TYPE_CHECKING:  # systems without a language model import no transformers
+    from transformers import PreTrainedTokenizerBase
 
 # Two prompts and two main texts. Those of a pair begin and end with different characters.
 PROMPTS, MAIN_TEXTS = ("red", "blue"), ("yes", "no")
@@ -46,7 +47,7 @@ class DocumentTokens:
 
 
 def document_tokens(
-    text_tokenizer: PreTrainedTokenizerBase, chat: bool, eos: Sequence[int] = ()
+    text_tokenizer: "PreTrainedTokenizerBase", chat: bool, eos: Sequence[int] = ()
 ) -> DocumentTokens:
     """The tokens with which a tokenizer begins and ends a document.
 

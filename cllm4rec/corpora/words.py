@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from cllm4rec.messages import library_errors
+
+if TYPE_CHECKING:  # systems without a language model import no transformers
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class WordTokenizer:
         text_tokenizer: the tokenizer of the backbone.
     """
 
-    text_tokenizer: PreTrainedTokenizerBase
+    text_tokenizer: "PreTrainedTokenizerBase"
 
     @cached_property
     def adds_space(self) -> bool:
