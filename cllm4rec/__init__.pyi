@@ -17,6 +17,8 @@ from .models.baselines.itemknn import ItemKNN as ItemKNN
 from .models.baselines.popularity import Popularity as Popularity
 from .models.cllm4rec.config import CLLM4RecConfig as CLLM4RecConfig
 from .models.cllm4rec.recommender import CLLM4Rec as CLLM4Rec
+from .models.readings.item_texts import ItemVectors as ItemVectors
+from .models.readings.item_vectors import item_vectors as item_vectors
 from .models.rsllm.config import RSLLMConfig as RSLLMConfig
 from .models.rsllm.recommender import RSLLM as RSLLM
 from .models.sequential.config import SASRecConfig as SASRecConfig

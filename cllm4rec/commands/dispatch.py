@@ -8,7 +8,7 @@ from cllm4rec import __version__
 from cllm4rec.commands.entry import say
 from cllm4rec.messages import shorten
 
-COMMANDS = ("prepare", "pretrain", "finetune", "evaluate", "recommend")
+COMMANDS = ("prepare", "pretrain", "finetune", "evaluate", "recommend", "vectors")
 HELP = """\
 usage: cllm4rec COMMAND [flags]
 
@@ -21,6 +21,7 @@ Commands, in the order of use:
   finetune   train the second stage, which recommends (CLLM4Rec and RSLLM only)
   evaluate   measure the run on held-out events
   recommend  write top-k lists with the ids and titles of the tables
+  vectors    write a vector for each item, read from its text by a language model
 
 Example: events.csv has the columns user_id, item_id, timestamp; items.csv has item_id, title.
   cllm4rec prepare --interactions events.csv --items items.csv --output data

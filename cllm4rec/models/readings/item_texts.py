@@ -1,0 +1,144 @@
+"""The text of each item, and its vectors by an encoder of texts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import polars as pl
+
+from cllm4rec.data.column_names import ITEM_TEXTS
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.messages import counted, join_names, shorten
+from cllm4rec.models.readings.cache import cached_reading
+
+CONSTANT = 1e-6  # a standard deviation below this share of the mean is rounding
+FIRST_FIELDS = ("title", "year", "brand", "categories")  # the order in an item's text; then the others
+
+
+class TextEncoder(Protocol):
+    """What gives texts their vectors: a language model, a sentence encoder, or an object of the caller."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs between encoders that give a text different vectors."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors of texts, float32 (n, d). A text without words has zeros."""
+        ...
+
+
+@dataclass(frozen=True)
+class ItemVectors:
+    """A vector for each item.
+
+    Attributes:
+        item_ids: external ids (n_items,), in the order of item numbers.
+        values: float32 (n_items, d); zeros for an item without a vector.
+        present: bool (n_items,), True for items that have a vector.
+    """
+
+    item_ids: pl.Series
+    values: np.ndarray
+    present: np.ndarray
+
+    def standardised(self, rows: np.ndarray) -> "ItemVectors":
+        """The vectors with mean 0 and variance 1 in each dimension over some items.
+
+        A dimension that is constant over these items becomes zero. So does an item without a vector.
+
+        Args:
+            rows: bool (n_items,), the items that learning may see. Those without a vector are left out.
+
+        Raises:
+            ValueError: none of these items has a vector.
+        """
+        chosen = self.values[rows & self.present].astype(np.float64)
+        if not len(chosen):
+            raise ValueError("no item with a training event has a vector, so that none can be standardised")
+        mean, deviation = chosen.mean(0), chosen.std(0)  # (d,)
+        varies = deviation > CONSTANT * np.abs(mean)
+        scale = np.where(varies, 1 / np.where(varies, deviation, 1.0), 0.0)
+        values = ((self.values - mean) * scale * self.present[:, None]).astype(np.float32)
+        return ItemVectors(self.item_ids, values, self.present)
+
+
+@dataclass(frozen=True)
+class ItemTexts:
+    """One text for each item: `Alien (1979). Fox. Horror, Science Fiction. A crew meets ...`.
+
+    Attributes:
+        item_ids: external ids (n_items,), in the order of item numbers.
+        texts: of all items, those without an event too; "" where an item has none.
+    """
+
+    item_ids: pl.Series
+    texts: list[str]
+
+    @classmethod
+    def of(cls, dataset: Dataset, fields: Sequence[str] | None = None) -> "ItemTexts":
+        """The texts of a dataset's items: title, year in brackets, brand, categories, description.
+
+        Fields are separated by a full stop and a space. A year that is in the title is not repeated. Reviews
+        are not read.
+
+        Args:
+            dataset: whose items have text columns.
+            fields: the text columns to read, in any order; by default all.
+
+        Raises:
+            ValueError: a field is none of the dataset's, or no item has a text.
+        """
+        columns = [name for name in ITEM_TEXTS if name in dataset.items.columns]
+        for name in [] if fields is None else fields:
+            if name not in columns:
+                has = f"the dataset has {join_names(columns)}" if columns else "the dataset has no texts"
+                raise ValueError(f"`fields`: items have no {shorten(repr(name))}: {has}")
+        wanted = [name for name in columns if fields is None or name in fields]
+        ordered = [name for name in FIRST_FIELDS if name in wanted]
+        ordered += [name for name in wanted if name not in FIRST_FIELDS]
+        rows = dataset.items.select(ordered).iter_rows(named=True) if ordered else [{}] * dataset.n_items
+        texts = [_worded(row) for row in rows]
+        if not any(texts):
+            raise ValueError(
+                "no item has a text: prepare the dataset with a table of items that has titles, or give "
+                "vectors of your own"
+            )
+        return cls(dataset.item_ids.ids, texts)
+
+    def vectors(self, encoder: TextEncoder) -> ItemVectors:
+        """The encoder's vector of each item's text, not standardised.
+
+        Each distinct text is read once. The vectors are kept in the cache of readings (`cache`).
+
+        Raises:
+            ValueError: the encoder gives something else than finite numbers (n, d).
+        """
+        distinct = sorted(set(self.texts) - {""})
+        read = cached_reading(encoder.fingerprint, distinct, encoder.encode)
+        if read.ndim != 2 or len(read) != len(distinct) or not np.isfinite(read).all():
+            raise ValueError(
+                f"the encoder gave an array of shape {list(read.shape)} for "
+                f"{counted(len(distinct), 'text')}: expected a row of finite numbers for each"
+            )
+        rows = {text: row for row, text in enumerate(distinct)}
+        numbers = np.array([rows.get(text, -1) for text in self.texts])
+        values = np.where(numbers[:, None] >= 0, read[numbers], np.float32(0))
+        return ItemVectors(self.item_ids, values, np.any(values, axis=1))
+
+
+def _worded(row: dict[str, str]) -> str:
+    """The text of an item.
+
+    Args:
+        row: field -> text, in the order in which they are read.
+    """
+    texts = {name: text.strip() for name, text in row.items() if text.strip()}
+    year, title = texts.pop("year", ""), texts.get("title")
+    if year and title is None:
+        texts = {"year": year, **texts}
+    elif title is not None and year not in title:
+        texts["title"] = f"{title} ({year})"
+    *first, last = texts.values() or [""]
+    return "".join(f"{text.rstrip('.')}. " for text in first) + last
