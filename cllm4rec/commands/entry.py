@@ -40,8 +40,8 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 def _run(main: Callable[[Sequence[str]], None]) -> None:
     _prepare_streams()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    # They log every request, and every attempt of one.
-    for name in ("httpx", "huggingface_hub"):
+    # They log every request, every attempt of one, and every load.
+    for name in ("httpx", "huggingface_hub", "sentence_transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     keep_freed_memory()
     try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -116,16 +117,26 @@ class ItemTexts:
             ValueError: the encoder gives something else than finite numbers (n, d).
         """
         distinct = sorted(set(self.texts) - {""})
-        read = cached_reading(encoder.fingerprint, distinct, encoder.encode)
-        if read.ndim != 2 or len(read) != len(distinct) or not np.isfinite(read).all():
-            raise ValueError(
-                f"the encoder gave an array of shape {list(read.shape)} for "
-                f"{counted(len(distinct), 'text')}: expected a row of finite numbers for each"
-            )
+        read = cached_reading(encoder.fingerprint, distinct, partial(_encoded, encoder))
         rows = {text: row for row, text in enumerate(distinct)}
         numbers = np.array([rows.get(text, -1) for text in self.texts])
         values = np.where(numbers[:, None] >= 0, read[numbers], np.float32(0))
         return ItemVectors(self.item_ids, values, np.any(values, axis=1))
+
+
+def _encoded(encoder: TextEncoder, texts: Sequence[str]) -> np.ndarray:
+    """The encoder's vectors of texts, float32 (n, d).
+
+    Raises:
+        ValueError: it gives something else.
+    """
+    vectors = np.asarray(encoder.encode(texts), dtype=np.float32)
+    if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
+        raise ValueError(
+            f"the encoder gave an array of shape {list(vectors.shape)} for {counted(len(texts), 'text')}: "
+            "expected a row of finite numbers for each"
+        )
+    return vectors
 
 
 def _worded(row: dict[str, str]) -> str:

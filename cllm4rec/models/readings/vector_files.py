@@ -43,9 +43,8 @@ def read_vectors(path: str | Path, items: IdMap) -> ItemVectors:
     if not Path(path).is_file():
         raise ValueError(f"{path}: there is no such file")
     try:
-        rows, values = (
-            _npy_rows(Path(path), items) if Path(path).suffix == ".npy" else _table(Path(path), items)
-        )
+        read = _npy_array if Path(path).suffix == ".npy" else _table
+        present, values = read(Path(path), items)
     except _WrongVectorsError as error:
         raise ValueError(f"{path}: {error}") from error
     except READ_ERRORS as error:
@@ -54,11 +53,11 @@ def read_vectors(path: str | Path, items: IdMap) -> ItemVectors:
         narrow = values.astype(np.float32)
     wrong = np.flatnonzero(~np.isfinite(narrow).all(1))
     if len(wrong):
-        ids = items.names(np.flatnonzero(rows >= 0))
-        raise ValueError(f"{path}: the vector of item {_shown(ids[int(wrong[0])])} is not of finite numbers")
+        item = items.ids.filter(pl.Series(present))[int(wrong[0])]
+        raise ValueError(f"{path}: the vector of item {_shown(item)} is not of finite numbers")
     vectors = np.zeros((len(items), narrow.shape[1]), dtype=np.float32)
-    vectors[rows >= 0] = narrow
-    return ItemVectors(items.ids, vectors, rows >= 0)
+    vectors[present] = narrow
+    return ItemVectors(items.ids, vectors, present)
 
 
 def write_vectors(vectors: ItemVectors, path: str) -> None:
@@ -85,7 +84,7 @@ class _WrongVectorsError(Exception):
     """A file holds something else than vectors of these items; the message goes after the file's name."""
 
 
-def _npy_rows(path: Path, items: IdMap) -> tuple[np.ndarray, np.ndarray]:
+def _npy_array(path: Path, items: IdMap) -> tuple[np.ndarray, np.ndarray]:
     """As `_table`, of a .npy file."""
     # mapped: a false header takes no memory, and objects are refused
     array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -98,22 +97,22 @@ def _npy_rows(path: Path, items: IdMap) -> tuple[np.ndarray, np.ndarray]:
             f"it has {counted(len(array), 'row')}, and the dataset has {counted(len(items), 'item')}: give a "
             "row for each row of dataset.items, or a .parquet file with ids"
         )
-    return np.arange(len(items)), array
+    return np.ones(len(items), dtype=bool), array
 
 
 def _table(path: Path, items: IdMap) -> tuple[np.ndarray, np.ndarray]:
     """The vectors of a Parquet file.
 
     Returns:
-        rows: int64 (n_items,), >= 0 for items that have a vector, else -1.
+        present: bool (n_items,), True for items that have a vector.
         values: their vectors, numbers (n, d) in the order of items.
     """
     schema = pl.read_parquet_schema(path)
     if ID not in schema or VECTOR not in schema:
         raise _WrongVectorsError(f"expected the columns {ID} and {VECTOR}, found {join_names(schema)}")
-    inner = getattr(schema[VECTOR], "inner", None)
-    if inner is None or not inner.is_numeric():
-        raise _WrongVectorsError(f"its column {VECTOR} holds {schema[VECTOR]}: expected lists of numbers")
+    kind = schema[VECTOR]
+    if not isinstance(kind, pl.List | pl.Array) or not pl.DataType.is_numeric(kind.inner):
+        raise _WrongVectorsError(f"its column {VECTOR} holds {shorten(str(kind))}: expected lists of numbers")
     table = pl.read_parquet(path, columns=[ID, VECTOR])
     ids = table[ID].cast(pl.String)
     if ids.null_count() or ids.is_duplicated().any():
@@ -129,30 +128,31 @@ def _table(path: Path, items: IdMap) -> tuple[np.ndarray, np.ndarray]:
             f"{counted(len(items), 'item')} missing): a row with a null {VECTOR} says that it has none"
         )
     column = table[VECTOR].gather(numbers)
-    return np.where(column.is_not_null(), numbers, -1), _matrix(
-        column.drop_nulls(), items, column.is_not_null()
-    )
+    present = column.is_not_null()
+    return present.to_numpy(), _matrix(column.drop_nulls(), items.ids.filter(present))
 
 
-def _matrix(column: pl.Series, items: IdMap, present: pl.Series) -> np.ndarray:
+def _matrix(column: pl.Series, ids: pl.Series) -> np.ndarray:
     """Lists of numbers as an array (n, d).
 
     Args:
         column: without nulls (n,).
-        items: ids.
-        present: bool (n_items,), n of them True.
+        ids: of the items (n,).
+
+    Raises:
+        _WrongVectorsError: they are empty or of several lengths.
     """
     lists = column.cast(pl.List(pl.Float64))
     lengths = lists.list.len()
     if not len(lists) or not lengths[0]:
         raise _WrongVectorsError("it holds no numbers")
     width = int(lengths[0])
-    other = (lengths != width).arg_true()
-    if len(other):
-        odd = items.ids.filter(present)[other[0]]
+    others = (lengths != width).arg_true()
+    if len(others):
+        odd = others[0]
         raise _WrongVectorsError(
-            f"the vector of item {_shown(odd)} has {counted(int(lengths[other[0]]), 'number')}, and that of "
-            f"item {_shown(items.ids.filter(present)[0])} has {width:,}"
+            f"the vector of item {_shown(ids[odd])} has {counted(int(lengths[odd]), 'number')}, and that of "
+            f"item {_shown(ids[0])} has {width:,}"
         )
     return lists.explode().to_numpy().reshape(-1, width)  # a null becomes NaN, which is refused
 
