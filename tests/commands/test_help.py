@@ -18,6 +18,7 @@ FLAGS = {
     "finetune": "run dataset resume mask-share targets epochs batch-size accumulation patience seed config",
     "evaluate": "run split json per-user dataset config",
     "recommend": "run users users-file all k output dataset allow deny config",
+    "vectors": "dataset output encoder item-vectors depth fields raw config",
 }
 
 

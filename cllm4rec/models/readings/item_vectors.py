@@ -72,12 +72,13 @@ def open_encoder(encoder: str | Path | TextEncoder, depth: float | None) -> Text
         raise ValueError(f"`depth` is {depth}: it has to be above 0, and it may not be above 1")
     if isinstance(encoder, str | Path):
         from cllm4rec.models.language.pretrained import Pretrained
-        from cllm4rec.models.readings.language import LanguageEncoder
+        from cllm4rec.models.readings.language import LanguageEncoder, held_dtype
         from cllm4rec.models.readings.sentences import SentenceEncoder, sentence_folder
 
         folder = sentence_folder(str(encoder))
         if folder is None:
-            return LanguageEncoder(Pretrained.read(str(encoder), ADVICE), DEPTH if depth is None else depth)
+            pretrained = Pretrained.read(str(encoder), ADVICE)
+            return LanguageEncoder(pretrained, DEPTH if depth is None else depth, held_dtype())
         encoder = SentenceEncoder(folder)
     if depth is not None:
         raise ValueError("`depth` is of causal language models, and this encoder is none: leave it out")

@@ -36,10 +36,21 @@ class LanguageEncoder:
     Attributes:
         pretrained: the model, whose weights are read when texts are.
         layer: after which the states are taken.
+        dtype: in which the weights are held and multiplied.
     """
 
-    def __init__(self, pretrained: Pretrained, depth: float) -> None:
-        self.pretrained = pretrained
+    def __init__(self, pretrained: Pretrained, depth: float, dtype: torch.dtype) -> None:
+        """Find the layer, without reading weights.
+
+        Args:
+            pretrained: the model.
+            depth: share of the layers, above 0 to 1.
+            dtype: float32 or bfloat16.
+
+        Raises:
+            ValueError: the layers of the model cannot be found, and `depth` is below 1.
+        """
+        self.pretrained, self.dtype = pretrained, dtype
         n_layers = int(pretrained.model.config.num_hidden_layers)
         self.layer = min(n_layers, max(1, round(depth * n_layers)))
         if self.layer < n_layers:
@@ -70,6 +81,7 @@ class LanguageEncoder:
             "begin": self._begin,
             "window": self._window,
             "layer": self.layer,
+            "dtype": str(self.dtype),
         }
         return sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
@@ -81,7 +93,7 @@ class LanguageEncoder:
         """
         tokens = self._tokens(texts)
         n_begin = len(self._begin)
-        model = self.pretrained.load().eval()
+        model = _load(self.pretrained, self.dtype).eval()
         cast(nn.Module, model).to("cuda" if on_gpu() else "cpu")
         vectors = np.zeros((len(texts), 1), dtype=np.float32)
         not_empty = np.flatnonzero(tokens.lengths > n_begin)
@@ -103,6 +115,21 @@ class LanguageEncoder:
         return Ragged.from_lists(
             [np.array([*self._begin, *ids][: self._window], dtype=np.int64) for ids in words]
         )
+
+
+def held_dtype() -> torch.dtype:
+    """The dtype of frozen weights: bfloat16 where the device multiplies in it, else float32."""
+    if on_gpu():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+
+
+def _load(pretrained: Pretrained, dtype: torch.dtype) -> PreTrainedModel:
+    """The model with its weights in a dtype; numbers that the library computes stay in float32."""
+    model = pretrained.load()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:

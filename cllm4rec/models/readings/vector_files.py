@@ -111,7 +111,7 @@ def _table(path: Path, items: IdMap) -> tuple[np.ndarray, np.ndarray]:
     if ID not in schema or VECTOR not in schema:
         raise _WrongVectorsError(f"expected the columns {ID} and {VECTOR}, found {join_names(schema)}")
     kind = schema[VECTOR]
-    if not isinstance(kind, pl.List | pl.Array) or not pl.DataType.is_numeric(kind.inner):
+    if not isinstance(kind, pl.List | pl.Array) or not kind.inner.is_numeric():
         raise _WrongVectorsError(f"its column {VECTOR} holds {shorten(str(kind))}: expected lists of numbers")
     table = pl.read_parquet(path, columns=[ID, VECTOR])
     ids = table[ID].cast(pl.String)
