@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from cllm4rec.corpora.documents import document_tokens
 from cllm4rec.corpora.padding import BatchGroup, batches_by_length, pad
-from cllm4rec.corpora.tokenizer import library_errors
+from cllm4rec.corpora.words import WordTokenizer
 from cllm4rec.data.ragged import Ragged
 from cllm4rec.models.language.architecture import weight_files
 from cllm4rec.models.language.backbone import CONTEXT
@@ -57,13 +58,9 @@ class LanguageEncoder:
             decoder_layers(pretrained.model)
 
     @cached_property
-    def _begin(self) -> list[int]:
+    def _begin(self) -> tuple[int, ...]:
         """The tokens that the tokenizer puts before a text."""
-        tokenizer = self.pretrained.tokenizer
-        with_special, plain = (
-            tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False)
-        )
-        return list(with_special[: with_special.index(plain[0])])
+        return document_tokens(self.pretrained.tokenizer, chat=False).begin
 
     @cached_property
     def _window(self) -> int:
@@ -110,8 +107,7 @@ class LanguageEncoder:
 
     def _tokens(self, texts: Sequence[str]) -> Ragged:
         """Tokens of each text with its beginning, cut to the window."""
-        with library_errors("the tokenizer cannot read a text"):
-            words = self.pretrained.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        words = WordTokenizer(self.pretrained.tokenizer).tokens(texts)
         return Ragged.from_lists(
             [np.array([*self._begin, *ids][: self._window], dtype=np.int64) for ids in words]
         )

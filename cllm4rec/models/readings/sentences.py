@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from huggingface_hub import snapshot_download
 
-from cllm4rec.corpora.tokenizer import library_errors
-from cllm4rec.messages import shorten
+from cllm4rec.messages import library_errors, shorten
 from cllm4rec.models.language.architecture import read_config, weight_files, weight_shapes
 from cllm4rec.models.language.pretrained import quiet
 from cllm4rec.models.readings.fingerprints import files_sha256
