@@ -1,5 +1,6 @@
 """Readings of a language model equal the hidden states that transformers gives, one text at a time."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -144,3 +145,25 @@ def test_fingerprints_tell_weights_layers_dtypes_and_tokenizers_apart(tmp_path: 
     train_bpe(["another text"], vocabulary=280).save_pretrained(folder)
     found.add(encoder(folder, 0.5).fingerprint)
     assert len(found) == 5
+
+
+@pytest.mark.slow
+def test_gemma_reads_with_bos_what_transformers_reads() -> None:
+    folder = os.environ.get("CLLM4REC_GEMMA")
+    if folder is None:
+        pytest.skip("no Gemma")
+    films = ["Alien (1979)", "Aliens (1986)", "Pride and Prejudice (1995)"]
+    read = LanguageEncoder(Pretrained.read(folder), 0.67, torch.bfloat16)
+    assert read.layer == 12  # of 18
+    vectors = read.encode(films)
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, dtype=torch.bfloat16).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    for film, vector in zip(films, vectors, strict=True):
+        tokens = torch.tensor([tokenizer(film)["input_ids"]])
+        assert tokens[0, 0] == tokenizer.bos_token_id
+        with torch.no_grad():
+            states = model(tokens, output_hidden_states=True).hidden_states[12][0, 1:]
+        mean = states.float().mean(0).numpy()
+        assert np.linalg.norm(vector - mean) < 0.02 * np.linalg.norm(mean)  # bfloat16 has 8 bits
+    alien, aliens, pride = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert alien @ aliens > alien @ pride
