@@ -21,7 +21,9 @@ from cllm4rec.training.run_folder import RunFolder
 # Help texts of flags that several commands have.
 DATASET = "dataset folder of the run, if it has moved"
 VERIFY = "compare the whole weights with their SHA-256; by default only their size and header are compared"
-BACKBONE = "folder of the run's frozen backbone, if it has moved; its files are compared with their hashes"
+BACKBONE = (
+    "folder, .gguf file or name of the run's frozen backbone, if it has moved; it is compared with its hashes"
+)
 DRY_RUN = "time a few steps, print parameters, memory, steps and time, and write nothing"
 
 # Settings that may name a folder, and values of them that never do.
@@ -122,7 +124,7 @@ def typed_flags(settings: Mapping[str, str]) -> str:
 
 
 def with_absolute_paths(config: SystemConfig) -> SystemConfig:
-    """The settings with absolute paths of existing folders; other values, and reserved names, stay."""
+    """The settings with absolute paths of what exists; other values, and reserved names, stay."""
     values = {name: value for name, value in asdict(config).items() if name in FOLDERS}
-    folders = {name: value for name, value in values.items() if value not in NAMES and Path(value).is_dir()}
+    folders = {name: value for name, value in values.items() if value not in NAMES and Path(value).exists()}
     return replace(config, **{name: str(Path(value).resolve()) for name, value in folders.items()})

@@ -87,7 +87,7 @@ def load_stage(
     Args:
         folder: the run.
         stage: pretrain or finetune; by default the last one.
-        backbone: folder of the run's frozen backbone, if it has moved.
+        backbone: folder, GGUF file or name of the run's frozen backbone, if it has moved.
         verify: whether the weights are read whole and compared with their hash; by default only their size
             and header are compared.
 

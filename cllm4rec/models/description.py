@@ -29,6 +29,7 @@ class ModelDescription(TypedDict):
         document: tokens with which documents of training begin and end, of a system on a language model.
         backbone_sha256, config_sha256, tokenizer_sha256: of the weights, configuration and tokenizer of a
             frozen backbone, which the run does not hold.
+        backbone_commit: of the backbone's repository at the hub, if it comes from there.
         sequential: name of the sequential recommender of RSLLM.
     """
 
@@ -44,6 +45,7 @@ class ModelDescription(TypedDict):
     backbone_sha256: NotRequired[str]
     config_sha256: NotRequired[str]
     tokenizer_sha256: NotRequired[str]
+    backbone_commit: NotRequired[str]
     sequential: NotRequired[str]
 
 

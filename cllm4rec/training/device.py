@@ -16,12 +16,26 @@ def on_gpu() -> bool:
     return torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
 
 
+def multiplies_bf16(device_type: str) -> bool:
+    """Whether the hardware multiplies matrices in bf16: a CPU does by AVX-512 BF16 or AMX.
+
+    Args:
+        device_type: cuda or cpu; others do not.
+    """
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # torch offers these two questions under no public name
+    avx512, amx = torch.cpu._is_avx512_bf16_supported, torch.cpu._is_amx_tile_supported
+    return device_type == "cpu" and (avx512() or amx())
+
+
 def default_precision() -> str:
     """Precision where ACCELERATE_MIXED_PRECISION, which launchers set, is absent.
 
-    It is bf16 on a GPU whose hardware computes in it, else "no".
+    It is bf16 on a GPU that multiplies in it, else "no". On a CPU it stays "no": small networks gain
+    little, and their training would change with the CPU. Frozen weights are held in bf16 without it.
     """
-    return "bf16" if on_gpu() and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    return "bf16" if on_gpu() and multiplies_bf16("cuda") else "no"
 
 
 def make_accelerator() -> Accelerator:

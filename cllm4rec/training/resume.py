@@ -60,6 +60,7 @@ class BuiltFrom:
         tokenizer: SHA-256 of the tokenizer of text.
         configuration: SHA-256 of the configuration of the backbone.
         backbone: SHA-256 of the weights of a frozen backbone.
+        dtype: in which a frozen backbone is held.
         sequential: SHA-256 of the arrays of the sequential recommender.
         document: tokens with which a document begins and ends.
         templates: name of a prompt -> its wording.
@@ -70,6 +71,7 @@ class BuiltFrom:
     tokenizer: str | None = None
     configuration: str | None = None
     backbone: str | None = None
+    dtype: str | None = None
     sequential: str | None = None
     document: DocumentTokens | None = None
     templates: dict[str, str] = field(default_factory=dict)
@@ -108,6 +110,12 @@ class Conditions:
                     "training began: resume with the version of cllm4rec that began it, or remove the file "
                     "and start again"
                 )
+        dtype, dtype_before = self.built_from.dtype, began.built_from.dtype
+        if None not in (dtype, dtype_before) and dtype != dtype_before:
+            raise ValueError(
+                f"the backbone was held in {dtype_before} when training began, and is in {dtype} "
+                "here: resume on a device like that, or remove the file and start again"
+            )
         before_by_name = began._by_name()
         for name, value in self._by_name().items():
             if value is not None and before_by_name[name] != value:

@@ -85,7 +85,7 @@ def save_backbone(
 
 def fingerprint(folder: Path) -> str:
     """SHA-256 of the weights."""
-    return load_backbone(BackboneConfig(str(folder)))[0].fingerprint()
+    return str(load_backbone(BackboneConfig(str(folder)))[0].stored_sha256)
 
 
 def edit(file: Path, change: Callable[[Any], Any]) -> None:

@@ -33,9 +33,7 @@ class CLLM4RecConfig(BackboneConfig):
     }
     presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {"paper": PAPER}
     fixed_after_pretraining: ClassVar[tuple[str, ...]] = (
-        "backbone",
-        "tune",
-        "chat_template",
+        *BackboneConfig.fixed_after_pretraining,
         "start",
         "sampled",
     )

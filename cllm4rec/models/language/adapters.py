@@ -8,7 +8,7 @@ LORA_RANK = 16
 
 
 def add_adapters(model: PreTrainedModel) -> None:
-    """Add trainable low-rank adapters to all linear layers. They are initialised as zero maps.
+    """Add trainable low-rank adapters to all linear layers. They are initialised as zero maps, in float32.
 
     Raises:
         ValueError: peft is not installed.
@@ -19,6 +19,9 @@ def add_adapters(model: PreTrainedModel) -> None:
     inject_adapter_in_model(
         LoraConfig(r=LORA_RANK, lora_alpha=2 * LORA_RANK, target_modules="all-linear"), model
     )
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # it was made in the dtype of the frozen weights
+            parameter.data = parameter.data.float()
 
 
 def check_peft() -> None:

@@ -82,7 +82,7 @@ def read_config(folder: Path, shapes: Shapes) -> PreTrainedConfig:
             f"transformers has no model type {shorten(repr(model_type))}, and code in a model's folder is "
             "never run"
         )
-    _check_counts(settings, shapes)
+    check_counts(settings, shapes)
     return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
@@ -100,7 +100,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _check_counts(settings: dict[str, Any], shapes: Shapes) -> None:
+def check_counts(settings: dict[str, Any], shapes: Shapes) -> None:
     """Refuse counts that no weights justify: the library makes lists and layers of that length.
 
     Raises:

@@ -1,6 +1,5 @@
 """Backbone: any Hugging Face causal language model, frozen or tuned, that also reads user and item IDs."""
 
-import hashlib
 from typing import Protocol, cast
 
 import torch
@@ -11,6 +10,7 @@ from cllm4rec.models.config import ID_EMBEDDING_STD
 from cllm4rec.models.language.adapters import add_adapters
 from cllm4rec.models.language.architecture import NO_SETS, takes_positions
 from cllm4rec.models.language.attention import use_fused_attention
+from cllm4rec.models.language.fingerprints import weights_sha256
 from cllm4rec.models.language.head import WordHead, embedding_factor, output_layer
 from cllm4rec.models.language.pretrained import vocabulary_size
 from cllm4rec.training.losses import multinomial_nll
@@ -45,10 +45,18 @@ class Backbone(nn.Module):
         token_scale: factor of the embeddings of text tokens, after that of the model's own embedding module.
         id_scale: factor of the input embeddings of IDs.
         head: what the model makes of products with its output embeddings.
+        stored_sha256: of the weights in the files of a pretrained model, whatever dtype they are held in.
+        commit: of its repository at the hub, if it comes from there.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tuning: str, token_scale: float, id_scale: float | None = None
+        self,
+        model: PreTrainedModel,
+        tuning: str,
+        token_scale: float,
+        id_scale: float | None = None,
+        stored_sha256: str | None = None,
+        commit: str | None = None,
     ) -> None:
         """A backbone on a model.
 
@@ -57,12 +65,14 @@ class Backbone(nn.Module):
             tuning: frozen, lora or full.
             token_scale: see the attributes.
             id_scale: see the attributes. None: that of rows with the standard deviation ID_EMBEDDING_STD.
+            stored_sha256, commit: see the attributes.
 
         Raises:
             ValueError: the model makes something unknown of embeddings or logits, or the embedding table is
                 constant or not finite.
         """
         super().__init__()
+        self.stored_sha256, self.commit = stored_sha256, commit
         self.tuned, self.adapted = tuning == "full", tuning == "lora"
         self.head, self.embedding_factor = WordHead.of(model), embedding_factor(model)
         use_fused_attention(model)
@@ -80,6 +90,11 @@ class Backbone(nn.Module):
     @property
     def width(self) -> int:
         return int(self.token_embeddings.shape[1])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype in which its weights are held; trained adapters are float32."""
+        return self.token_embeddings.dtype
 
     @property
     def n_text_tokens(self) -> int:
@@ -238,14 +253,11 @@ class Backbone(nn.Module):
             raise ValueError(NO_SETS.format(self.model.config.model_type))
 
     def fingerprint(self) -> str:
-        """SHA-256 of the weights without adapters."""
-        digest = hashlib.sha256()
-        weights = {
-            name.replace(".base_layer", ""): tensor
-            for name, tensor in self.model.state_dict().items()
-            if ".lora_" not in name
-        }
-        for name, tensor in sorted(weights.items()):
-            content = tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-            digest.update(name.encode() + content)
-        return digest.hexdigest()
+        """SHA-256 of the weights as they are held, without adapters."""
+        return weights_sha256(
+            {
+                name.replace(".base_layer", ""): tensor
+                for name, tensor in self.model.state_dict().items()
+                if ".lora_" not in name
+            }
+        )

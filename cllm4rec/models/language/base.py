@@ -1,7 +1,7 @@
 """Systems on a language model: the backbone and its tokenizer in the model folder."""
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -81,7 +81,8 @@ class LanguageRecommender(NeuralRecommender):
         return BuiltFrom(
             tokenizer=tokenizer_sha256(self.tokenizer.text_tokenizer),
             configuration=config_sha256(backbone.model.config),
-            backbone=None if backbone.tuned else backbone.fingerprint(),
+            backbone=None if backbone.tuned else backbone.stored_sha256,
+            dtype=None if backbone.tuned else str(backbone.dtype).removeprefix("torch."),
             document=self.tokenizer.document,
             templates=self._templates(),
         )
@@ -97,11 +98,11 @@ class LanguageRecommender(NeuralRecommender):
             "templates": self._templates(),
             "document": asdict(self.tokenizer.document),
         }
-        return (
-            description
-            if backbone.tuned
-            else description | _fingerprints(backbone, self.tokenizer.text_tokenizer)
-        )
+        if backbone.commit is not None:
+            description["backbone_commit"] = backbone.commit
+        if not backbone.tuned:
+            description |= _fingerprints(backbone, self.tokenizer.text_tokenizer)
+        return description
 
     def _prepare(self, folder: Path, description: ModelDescription, shapes: Shapes) -> None:
         super()._prepare(folder, description, shapes)
@@ -173,19 +174,22 @@ class LanguageRecommender(NeuralRecommender):
                 raise ValueError("the run holds its backbone, which was tuned: leave `backbone` out")
             backbone, text_tokenizer = restore_backbone(folder / "backbone", self.config, scales, shapes)
         else:
-            backbone, text_tokenizer = self._frozen_backbone(moved or self.config.backbone, expected)
+            backbone, text_tokenizer = self._frozen_backbone(
+                moved, description.get("backbone_commit"), expected
+            )
             backbone.token_scale, backbone.id_scale = scales
         self._extend(text_tokenizer, backbone)
         self._compare_document(folder, description)
         return backbone
 
     def _frozen_backbone(
-        self, folder: str, expected: dict[str, str]
+        self, moved: str | None, commit: str | None, expected: dict[str, str]
     ) -> tuple[Backbone, PreTrainedTokenizerBase]:
         """The frozen backbone of the run, which the run does not hold, and its tokenizer.
 
         Args:
-            folder: of the backbone, or its name at the hub.
+            moved: its new place, if it has moved.
+            commit: of its repository at the hub at training: its main branch may have moved on.
             expected: SHA-256 by key of model.json.
 
         Raises:
@@ -193,17 +197,19 @@ class LanguageRecommender(NeuralRecommender):
                 names the expected SHA-256.
         """
         advice = f"name the folder of the weights with SHA-256 {expected['backbone_sha256']} by `backbone`"
+        config = self.config if commit is None else replace(self.config, revision=commit)
         try:
-            backbone, text_tokenizer = load_backbone(self.config, folder)
+            backbone, text_tokenizer = load_backbone(config, moved)
         except ValueError as error:
             raise ValueError(f"{error}. The run does not hold its backbone: {advice}") from error
         hashes = _fingerprints(backbone, text_tokenizer)
         for key, message in FINGERPRINTS.items():
             if hashes[key] != expected[key]:
                 remedy = advice if key == "backbone_sha256" else "name the unchanged folder by `backbone`"
+                subject = message.format(moved or config.backbone)
                 raise ValueError(
-                    f"{message.format(folder)} this run was trained with (SHA-256 {hashes[key]}, not "
-                    f"{expected[key]}): {remedy}"
+                    f"{subject} this run was trained with (SHA-256 {hashes[key]}, not {expected[key]}): "
+                    + remedy
                 )
         return backbone, text_tokenizer
 
@@ -211,7 +217,7 @@ class LanguageRecommender(NeuralRecommender):
 def _fingerprints(backbone: Backbone, text_tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     """SHA-256 of the weights, configuration and tokenizer of a backbone, by key of model.json."""
     hashes = (
-        backbone.fingerprint(),
+        str(backbone.stored_sha256),
         config_sha256(backbone.model.config),
         tokenizer_sha256(text_tokenizer),
     )

@@ -14,14 +14,21 @@ BUILT_IN = {"tiny": (2, 128), "small": (4, 256)}
 class BackboneConfig(SystemConfig):
     """The language model, and which of its weights are trained."""
 
-    fixed_after_pretraining: ClassVar[tuple[str, ...]] = ("backbone", "tune", "chat_template")
+    fixed_after_pretraining: ClassVar[tuple[str, ...]] = (
+        "backbone",
+        "revision",
+        "tune",
+        "chat_template",
+        "dtype",
+    )
 
     backbone: str = setting(
         "tiny",
         metavar="NAME",
         help=(
             "language model: tiny (2 layers, width 128) or small (4 layers, width 256), both with random "
-            "weights; or the name or folder of a Hugging Face causal language model"
+            "weights; or the name or folder of a Hugging Face causal language model, or its .gguf file "
+            "(needs cllm4rec[gguf])"
         ),
     )
     tune: str = setting(
@@ -37,6 +44,21 @@ class BackboneConfig(SystemConfig):
         "auto",
         choices=["auto", "off"],
         help="prompts in the chat template of an instruction-tuned backbone; auto: if its tokenizer has one",
+    )
+    revision: str | None = setting(
+        None,
+        metavar="NAME",
+        advanced=True,
+        help="branch, tag or commit of a backbone by name at the Hugging Face hub; by default its main one",
+    )
+    dtype: str = setting(
+        "auto",
+        choices=["auto", "float32", "bfloat16"],
+        advanced=True,
+        help=(
+            "type in which the frozen weights of the backbone are held and multiplied; auto: bfloat16 where "
+            "the device multiplies in it, else float32. Trained weights are float32"
+        ),
     )
 
     @property

@@ -1,18 +1,39 @@
-"""SHA-256 of a language model's configuration and tokenizer, the same for a copy saved in another way."""
+"""SHA-256 of a language model's weights, configuration and tokenizer.
+
+Each is the same for a copy that was saved in another way, or is held in another dtype.
+"""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from cllm4rec.models.language.pretrained import quiet
+from cllm4rec.models.language.silence import quiet
 
 # keys of a configuration that say how it was saved
 IGNORED_KEYS = {"_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"}
 PER_CALL_KEYS = ("padding", "truncation")  # of a fast tokenizer; each call sets them
+NUMBERS_AT_ONCE = 1 << 20  # of a tensor, converted to float32
+
+
+def weights_sha256(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the names and values of weights.
+
+    Floating values enter as float32: those of a bfloat16 copy are the same whichever of the two holds them.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode())
+        for part in tensor.detach().reshape(-1).split(NUMBERS_AT_ONCE):
+            numbers = part.float() if part.is_floating_point() else part
+            digest.update(numbers.cpu().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def config_sha256(config: PreTrainedConfig) -> str:

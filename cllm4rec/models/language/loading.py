@@ -14,18 +14,37 @@ from cllm4rec.models.language.architecture import NO_SETS, takes_positions
 from cllm4rec.models.language.backbone import CONTEXT, Backbone
 from cllm4rec.models.language.config import BUILT_IN, BackboneConfig
 from cllm4rec.models.language.pretrained import Pretrained, read_run_model
+from cllm4rec.training.device import multiplies_bf16, on_gpu
 
-ADVICE = "; `backbone` takes tiny, small, or the name or folder of a Hugging Face causal language model"
+ADVICE = (
+    "; `backbone` takes tiny, small, or name, folder or GGUF file of a Hugging Face causal language model"
+)
 RUN_PREFIX = "backbone.model."  # of the names of a tuned backbone's weights in model.safetensors
 
 
-def _check_tuning(config: BackboneConfig) -> None:
-    """Refuse to freeze a built-in backbone: it has learned nothing, and the run would not hold it."""
+def _check_config(config: BackboneConfig) -> None:
+    """Refuse settings that contradict one another.
+
+    A built-in backbone cannot be frozen: it has learned nothing, and the run would not hold it.
+    """
     if config.built_in and not config.tuned:
         raise ValueError(
             f"`tune={config.tune}`: {config.backbone} is not pretrained and is trained in full: "
             "leave `tune` out"
         )
+    if config.built_in and config.revision is not None:
+        raise ValueError(f"`revision` {config.revision}: {config.backbone} is built here: leave it out")
+    if config.tuned and config.dtype == "bfloat16":
+        raise ValueError(
+            "`dtype=bfloat16`: trained weights are float32: leave `dtype` out, or take another `tune`"
+        )
+
+
+def held_dtype(config: BackboneConfig) -> torch.dtype:
+    """The dtype in which the weights of a backbone are held, `dtype` with auto resolved for this device."""
+    if config.dtype == "auto" and not config.tuned and multiplies_bf16("cuda" if on_gpu() else "cpu"):
+        return torch.bfloat16
+    return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
 
 
 def check_backbone(config: BackboneConfig, folder: str | None = None) -> Pretrained | None:
@@ -42,7 +61,7 @@ def check_backbone(config: BackboneConfig, folder: str | None = None) -> Pretrai
         ValueError: there is no such model, it is not a causal language model, its tokenizer has more tokens
             than its embedding table has rows, or adapters are requested without peft.
     """
-    _check_tuning(config)
+    _check_config(config)
     if config.tuning == "lora":
         check_peft()
     return None if config.built_in else _read(config, folder).tokenizer
@@ -50,7 +69,10 @@ def check_backbone(config: BackboneConfig, folder: str | None = None) -> Pretrai
 
 def _read(config: BackboneConfig, folder: str | None) -> Pretrained:
     """Everything of a pretrained backbone but the weights; the arguments are those of `check_backbone`."""
-    pretrained = Pretrained.read(folder or config.backbone, "" if folder else ADVICE)
+    if folder is None:
+        pretrained = Pretrained.read(config.backbone, ADVICE, config.revision)
+    else:
+        pretrained = Pretrained.read(folder)
     if config.bidirectional and not takes_positions(pretrained.model):
         raise ValueError(NO_SETS.format(pretrained.model.config.model_type))
     return pretrained
@@ -74,7 +96,7 @@ def build_backbone(
     """
     if not config.built_in:
         return load_backbone(config, folder)
-    _check_tuning(config)
+    _check_config(config)
     tokenizer = train_bpe(texts)
     layers, width = BUILT_IN[config.backbone]
     gpt2_config = GPT2Config(
@@ -109,17 +131,18 @@ def load_backbone(
     """A pretrained backbone and its tokenizer.
 
     Args:
-        config: names its folder, or its name at the hub.
+        config: names it: its folder, its GGUF file, or its name at the hub.
         folder: its new path, if it has moved.
 
     Raises:
         ValueError: there is no such model, it is not a causal language model, its files do not fit one
             another, or attention is to be bidirectional and it cannot be.
     """
+    _check_config(config)
     name, pretrained = folder or config.backbone, _read(config, folder)
-    model = pretrained.load()
+    model, sha256 = pretrained.load(held_dtype(config))
     with library_errors(f"backbone {name!r} cannot be loaded"):
-        backbone = Backbone(model, config.tuning, 1.0)
+        backbone = Backbone(model, config.tuning, 1.0, stored_sha256=sha256, commit=pretrained.commit)
     if config.bidirectional:
         backbone.check_reads_sets()
     return backbone, pretrained.tokenizer

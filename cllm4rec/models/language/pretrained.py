@@ -1,12 +1,10 @@
-"""A pretrained language model from a folder or the Hugging Face hub: configuration, tokenizer and weights.
+"""A pretrained language model, by name, folder or GGUF file: configuration, tokenizer and weights.
 
-Folders are not trusted. None of their code is run and nothing is unpickled. Sizes are compared with the
-weights before memory is taken for them.
+Files are not trusted. None of their code is run and nothing is unpickled. Sizes are compared with the weights
+before memory is taken for them.
 """
 
-import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +14,6 @@ from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from cllm4rec.messages import library_errors, shorten
 from cllm4rec.models.description import Shapes
@@ -26,7 +23,10 @@ from cllm4rec.models.language.architecture import (
     weight_files,
     weight_shapes,
 )
+from cllm4rec.models.language.fingerprints import weights_sha256
+from cllm4rec.models.language.gguf_files import alone, check_embeddings, read_gguf
 from cllm4rec.models.language.head import WordHead
+from cllm4rec.models.language.silence import quiet
 
 DOWNLOAD_PATTERNS = (
     "config.json",
@@ -37,22 +37,9 @@ DOWNLOAD_PATTERNS = (
     "vocab*",
     "merges.txt",
 )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the library's warnings and progress bars: its reports on weights are raised as errors here."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+FLOATS = {"F64", "F32", "F16", "BF16"}  # of safetensors
+READ_TYPES = FLOATS | {"I64", "I32", "I16", "I8", "U8", "BOOL"}
+Source = tuple[PreTrainedConfig, PreTrainedTokenizerBase, Shapes]
 
 
 @dataclass(frozen=True)
@@ -60,22 +47,25 @@ class Pretrained:
     """A pretrained language model whose weights are not read yet.
 
     Attributes:
-        folder: of its files.
+        path: folder of its files, or its GGUF file.
         model: the network on the meta device, where it takes no memory.
         tokenizer: every token of it has a row in the network's embedding table.
+        commit: of its repository at the hub, if it comes from there.
     """
 
-    folder: Path
+    path: Path
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    commit: str | None = None
 
     @classmethod
-    def read(cls, name: str, advice: str = "") -> "Pretrained":
+    def read(cls, name: str, advice: str = "", revision: str | None = None) -> "Pretrained":
         """Read everything but the weights, of which only the headers are read.
 
         Args:
-            name: a folder, or a name at the hub.
+            name: a folder, a GGUF file, or a name at the hub.
             advice: appended to error messages.
+            revision: branch, tag or commit at the hub; by default its main branch.
 
         Raises:
             ValueError: there is no such model, it is not a causal language model, it has no tokenizer, its
@@ -83,46 +73,110 @@ class Pretrained:
                 another.
         """
         with quiet(), library_errors(f"backbone {name!r} cannot be loaded", advice):
-            folder = _folder(name)
-            if (folder / "adapter_config.json").is_file():
-                raise ValueError(
-                    "it holds adapters (adapter_config.json): merge them with merge_and_unload and save the "
-                    "model"
-                )
-            shapes = weight_shapes(weight_files(folder))
-            config = read_config(folder, shapes)
+            path = _path(name, revision)
+            config, tokenizer, shapes = read_gguf(path) if path.is_file() else _read_folder(path)
             model = check_architecture(config, shapes)
             WordHead.of(model)
-            tokenizer = read_tokenizer(folder, config)
+            if path.is_file():
+                check_embeddings(model, shapes)
         _check_vocabulary(tokenizer, vocabulary_size(model), f"backbone {name!r}")
-        return cls(folder, model, tokenizer)
+        return cls(path, model, tokenizer, None if Path(name).exists() else path.name)
 
-    def load(self) -> PreTrainedModel:
-        """The network with its weights, in float32.
+    def load(self, dtype: torch.dtype) -> tuple[PreTrainedModel, str]:
+        """The network with its weights in a dtype, and the SHA-256 of the weights as stored.
+
+        If the dtype cannot hold the stored values, they are read in float32 first, for the SHA-256 alone.
+
+        Args:
+            dtype: float32 or bfloat16.
 
         Raises:
             ValueError: weights are missing, or of other shapes than the configuration says.
         """
-        with quiet(), library_errors(f"backbone {str(self.folder)!r} cannot be loaded"), ExitStack() as stack:
-            weights: dict[str, Any] = {}
-            for file in weight_files(self.folder):
-                opened = stack.enter_context(safe_open(file, framework="pt"))
-                weights |= {name: opened.get_slice(name) for name in opened.keys()}
-            model_class: Any = type(self.model)
-            model, report = model_class.from_pretrained(
-                None,  # no folder: only these weights are read
-                config=self.model.config,
-                state_dict=weights,
-                dtype=torch.float32,
-                trust_remote_code=False,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-            for problem in ("missing_keys", "mismatched_keys", "error_msgs"):
-                if report[problem]:
-                    detail = f"{problem.replace('_', ' ')} {sorted(report[problem])[0]}"
-                    raise ValueError(f"weights do not fit config.json: {detail}")
-        return cast(PreTrainedModel, model)
+        with quiet(), library_errors(f"backbone {str(self.path)!r} cannot be loaded"), ExitStack() as stack:
+            if self.path.is_file():
+                weights, stored = _gguf_weights(self.path, self.model), {"F32"}
+            else:
+                weights, stored = _folder_weights(self.path, stack)
+            exact = dtype == torch.float32 or stored <= {"BF16"}
+            model = _network(self.model, dtype if exact else torch.float32, state_dict=weights)
+            sha256 = weights_sha256(model.state_dict())
+            if not exact:
+                del model
+                model = _network(self.model, dtype, state_dict=weights)
+        return model, sha256
+
+
+def _read_folder(folder: Path) -> Source:
+    """Configuration and tokenizer of a folder, and the shapes of its tensors."""
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            "it holds adapters (adapter_config.json): merge them with merge_and_unload and save the model"
+        )
+    shapes = weight_shapes(weight_files(folder))
+    config = read_config(folder, shapes)
+    return config, read_tokenizer(folder, config), shapes
+
+
+def _folder_weights(folder: Path, stack: ExitStack) -> tuple[dict[str, Any], set[str]]:
+    """The weights of a folder, each read when it is indexed, and the types of the floating ones.
+
+    Raises:
+        ValueError: a type is not read.
+    """
+    weights: dict[str, Any] = {}
+    for file in weight_files(folder):
+        opened = stack.enter_context(safe_open(file, framework="pt"))
+        weights |= {name: opened.get_slice(name) for name in opened.keys()}
+    types = {name: tensor.get_dtype() for name, tensor in weights.items()}
+    for name, kind in types.items():
+        if kind not in READ_TYPES:
+            raise ValueError(f"tensor {name} is of type {kind}, which this package does not read")
+    return weights, FLOATS & set(types.values())
+
+
+def _gguf_weights(file: Path, blank: PreTrainedModel) -> dict[str, Any]:
+    """The weights in a GGUF file by their names in the network, in float32; quantised ones are computed."""
+    from transformers import GgufConfig
+
+    with alone(file) as source:
+        dequantised = GgufConfig(dequantize=True)
+        model = _network(blank, torch.float32, **source, quantization_config=dequantised)
+    return dict(model.state_dict())
+
+
+def _network(
+    blank: PreTrainedModel,
+    dtype: torch.dtype,
+    pretrained_model_name_or_path: str | None = None,
+    **source: Any,
+) -> PreTrainedModel:
+    """A network with weights, which the library names and converts.
+
+    Args:
+        blank: the network on the meta device.
+        dtype: of the weights.
+        pretrained_model_name_or_path: folder that the library may read; by default it reads none.
+        source: of the weights, as the library's arguments.
+
+    Raises:
+        ValueError: weights are missing, or of other shapes than the configuration says.
+    """
+    model_class: Any = type(blank)
+    model, report = model_class.from_pretrained(
+        pretrained_model_name_or_path,
+        config=blank.config,
+        dtype=dtype,
+        trust_remote_code=False,
+        use_safetensors=True,
+        output_loading_info=True,
+        **source,
+    )
+    for problem in ("missing_keys", "mismatched_keys", "error_msgs"):
+        if report[problem]:
+            detail = f"{problem.replace('_', ' ')} {sorted(report[problem])[0]}"
+            raise ValueError(f"weights do not fit the configuration: {detail}")
+    return cast(PreTrainedModel, model)
 
 
 def read_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
@@ -182,10 +236,22 @@ def vocabulary_size(model: PreTrainedModel) -> int:
     return int(cast(Tensor, model.get_input_embeddings().weight).shape[0])
 
 
-def _folder(name: str) -> Path:
-    """The folder of a model: `name` itself, or its download from the hub."""
-    if Path(name).is_dir():
-        return Path(name)
-    if Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or Path(name).exists():
+def _path(name: str, revision: str | None) -> Path:
+    """The folder or GGUF file of a model: `name` itself, or the folder of its download from the hub.
+
+    Raises:
+        ValueError: there is no such folder or file, or a revision was given with one.
+    """
+    path = Path(name)
+    local = path.is_dir() or (path.is_file() and path.suffix.lower() == ".gguf")
+    if local and revision is not None:
+        raise ValueError(f"`revision` {revision} is of a name at the hub, not of files: leave it out")
+    if local:
+        return path
+    if path.is_file():
+        raise ValueError("it is a file, and of files only GGUF is read (.gguf): name the folder of the model")
+    if path.suffix.lower() == ".gguf":
+        raise ValueError("there is no such file")
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.exists():
         raise ValueError("there is no such folder")
-    return Path(snapshot_download(name, allow_patterns=list(DOWNLOAD_PATTERNS)))
+    return Path(snapshot_download(name, revision=revision, allow_patterns=list(DOWNLOAD_PATTERNS)))

@@ -20,9 +20,7 @@ class RSLLMConfig(BackboneConfig):
         "finetune": TrainConfig(epochs=20, patience=8, learning_rate=5e-4, validate_every=4),
     }
     fixed_after_pretraining: ClassVar[tuple[str, ...]] = (
-        "backbone",
-        "tune",
-        "chat_template",
+        *BackboneConfig.fixed_after_pretraining,
         "sequential",
         "dropout",
     )

@@ -24,7 +24,7 @@ def test_sliding_window_attention_is_that_of_the_language_model(tmp_path: Path) 
     original = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", trust_remote_code=False
     ).eval()
-    net = load_backbone(BackboneConfig(backbone=str(folder)))[0].eval()
+    net = load_backbone(BackboneConfig(str(folder), dtype="float32"))[0].eval()
     tokens = torch.arange(20).view(2, 10)
     mask = torch.ones_like(tokens, dtype=torch.bool)
     with torch.no_grad():
@@ -118,12 +118,15 @@ def test_a_backbone_that_cannot_switch_its_attention_uses_that_of_the_library(tm
         vocab_size=400, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, bias=False
     )
     AutoModelForCausalLM.from_config(config, trust_remote_code=False).save_pretrained(folder)
-    assert load_backbone(BackboneConfig(backbone=str(folder)))[0].model.config._attn_implementation == "sdpa"
+    assert (
+        load_backbone(BackboneConfig(str(folder), dtype="float32"))[0].model.config._attn_implementation
+        == "sdpa"
+    )
 
 
 def test_attention_without_autocast_is_that_of_the_library(tmp_path: Path) -> None:
     folder = save_backbone(tmp_path)
-    model = load_backbone(BackboneConfig(backbone=str(folder)))[0].model
+    model = load_backbone(BackboneConfig(str(folder), dtype="float32"))[0].model
     expected = AutoModelForCausalLM.from_pretrained(
         folder, attn_implementation="sdpa", trust_remote_code=False
     )

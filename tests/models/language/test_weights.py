@@ -112,7 +112,7 @@ def test_a_backbone_is_the_same_however_it_is_loaded(folder: Path) -> None:
     published = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, trust_remote_code=False
     ).state_dict()
-    backbone: Backbone = load_backbone(BackboneConfig(str(folder)))[0]
+    backbone: Backbone = load_backbone(BackboneConfig(str(folder), dtype="float32"))[0]
     weights = backbone.model.state_dict()
     assert weights.keys() == published.keys()
     assert all(torch.equal(weights[name], published[name]) for name in weights)
