@@ -5,10 +5,12 @@ values; the values, each with key and type; name, shape, type and position of ea
 """
 
 import importlib.util
+import io
 import math
 import struct
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, cast
@@ -148,8 +150,12 @@ def _n_bytes(name: str, kind: int, shape: tuple[int, ...]) -> int:
 
 @contextmanager
 def alone(file: Path) -> Iterator[dict[str, Any]]:
-    """Arguments with which the library reads a file, in a folder of its own: no other file is looked at."""
-    with TemporaryDirectory() as folder:
+    """Arguments with which the library reads a file, in a folder of its own: no other file is looked at.
+
+    The library's progress bar is shown on a terminal only.
+    """
+    silence = nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
+    with silence, TemporaryDirectory() as folder:
         (Path(folder) / "model.gguf").symlink_to(file.resolve())
         yield {
             "pretrained_model_name_or_path": folder,
