@@ -1,4 +1,4 @@
-"""The device of training and scoring, and the precision of training; scoring runs in float32."""
+"""The device of training and scoring, and the precision of products."""
 
 import os
 
@@ -27,6 +27,11 @@ def multiplies_bf16(device_type: str) -> bool:
     # torch offers these two questions under no public name
     avx512, amx = torch.cpu._is_avx512_bf16_supported, torch.cpu._is_amx_tile_supported
     return device_type == "cpu" and (avx512() or amx())
+
+
+def frozen_dtype() -> torch.dtype:
+    """The dtype of frozen weights: bfloat16 where the device multiplies in it, else float32."""
+    return torch.bfloat16 if multiplies_bf16("cuda" if on_gpu() else "cpu") else torch.float32
 
 
 def default_precision() -> str:

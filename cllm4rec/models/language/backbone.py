@@ -4,7 +4,7 @@ from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from cllm4rec.models.config import ID_EMBEDDING_STD
 from cllm4rec.models.language.adapters import add_adapters
@@ -103,8 +103,7 @@ class Backbone(nn.Module):
     @property
     def context(self) -> int:
         """Longest example, in tokens."""
-        config = self.model.config
-        return min(CONTEXT, *(int(getattr(config, name, CONTEXT)) for name in POSITIONS))
+        return context_of(self.model.config)
 
     @property
     def multiplications_per_token(self) -> int:
@@ -261,3 +260,8 @@ class Backbone(nn.Module):
                 if ".lora_" not in name
             }
         )
+
+
+def context_of(config: PreTrainedConfig) -> int:
+    """Longest example of a model, in tokens."""
+    return min(CONTEXT, *(int(getattr(config, name, CONTEXT)) for name in POSITIONS))

@@ -14,7 +14,7 @@ from cllm4rec.models.language.architecture import NO_SETS, takes_positions
 from cllm4rec.models.language.backbone import CONTEXT, Backbone
 from cllm4rec.models.language.config import BUILT_IN, BackboneConfig
 from cllm4rec.models.language.pretrained import Pretrained, read_run_model
-from cllm4rec.training.device import multiplies_bf16, on_gpu
+from cllm4rec.training.device import frozen_dtype
 
 ADVICE = (
     "; `backbone` takes tiny, small, or name, folder or GGUF file of a Hugging Face causal language model"
@@ -42,8 +42,8 @@ def _check_config(config: BackboneConfig) -> None:
 
 def held_dtype(config: BackboneConfig) -> torch.dtype:
     """The dtype in which the weights of a backbone are held, `dtype` with auto resolved for this device."""
-    if config.dtype == "auto" and not config.tuned and multiplies_bf16("cuda" if on_gpu() else "cpu"):
-        return torch.bfloat16
+    if config.dtype == "auto" and not config.tuned:
+        return frozen_dtype()
     return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
 
 

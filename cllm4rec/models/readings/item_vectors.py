@@ -72,13 +72,14 @@ def open_encoder(encoder: str | Path | TextEncoder, depth: float | None) -> Text
         raise ValueError(f"`depth` is {depth}: it has to be above 0, and it may not be above 1")
     if isinstance(encoder, str | Path):
         from cllm4rec.models.language.pretrained import Pretrained
-        from cllm4rec.models.readings.language import LanguageEncoder, held_dtype
+        from cllm4rec.models.readings.language import LanguageEncoder
         from cllm4rec.models.readings.sentences import SentenceEncoder, sentence_folder
+        from cllm4rec.training.device import frozen_dtype
 
         folder = sentence_folder(str(encoder))
         if folder is None:
             pretrained = Pretrained.read(str(encoder), ADVICE)
-            return LanguageEncoder(pretrained, DEPTH if depth is None else depth, held_dtype())
+            return LanguageEncoder(pretrained, DEPTH if depth is None else depth, frozen_dtype())
         encoder = SentenceEncoder(folder)
     if depth is not None:
         raise ValueError("`depth` is of causal language models, and this encoder is none: leave it out")
@@ -86,6 +87,6 @@ def open_encoder(encoder: str | Path | TextEncoder, depth: float | None) -> Text
 
 
 ADVICE = (
-    "; `encoder` takes the name or folder of a Hugging Face causal language model or of a "
-    "sentence-transformers model"
+    "; `encoder` takes the name, folder or GGUF file of a Hugging Face causal language model, or the name or "
+    "folder of a sentence-transformers model"
 )

@@ -17,7 +17,7 @@ from cllm4rec.corpora.padding import BatchGroup, batches_by_length, pad
 from cllm4rec.corpora.words import WordTokenizer
 from cllm4rec.data.ragged import Ragged
 from cllm4rec.models.language.architecture import weight_files
-from cllm4rec.models.language.backbone import CONTEXT
+from cllm4rec.models.language.backbone import context_of
 from cllm4rec.models.language.fingerprints import config_sha256, tokenizer_sha256
 from cllm4rec.models.language.pretrained import Pretrained
 from cllm4rec.models.readings.fingerprints import files_sha256
@@ -32,7 +32,7 @@ class LanguageEncoder:
     The states are those after layer round(depth x layers), at least the first: entry `layer` of the
     `hidden_states` of transformers. At depth 1 they are the last states, after the final norm. A text begins
     as the model's tokenizer begins one (BOS), and what is put before it is left out of the mean. Texts are
-    cut to the model's window, at most CONTEXT tokens.
+    cut to the model's window, at most 1,024 tokens.
 
     Attributes:
         pretrained: the model, whose weights are read when texts are.
@@ -65,14 +65,16 @@ class LanguageEncoder:
     @cached_property
     def _window(self) -> int:
         """Most tokens of a text, its beginning included."""
-        return min(CONTEXT, int(getattr(self.pretrained.model.config, "max_position_embeddings", CONTEXT)))
+        return context_of(self.pretrained.model.config)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the weights' files, configuration, tokenizer, layer and way of reading."""
+        path = self.pretrained.path
+        files = weight_files(path) if path.is_dir() else [path]
         described = {
             "mean of the states of words": 1,  # to be raised when this module reads in another way
-            "weights": files_sha256(self.pretrained.folder, weight_files(self.pretrained.folder)),
+            "weights": files_sha256(path if path.is_dir() else path.parent, files),
             "config": config_sha256(self.pretrained.model.config),
             "tokenizer": tokenizer_sha256(self.pretrained.tokenizer),
             "begin": self._begin,
@@ -90,8 +92,8 @@ class LanguageEncoder:
         """
         tokens = self._tokens(texts)
         n_begin = len(self._begin)
-        model = _load(self.pretrained, self.dtype).eval()
-        cast(nn.Module, model).to("cuda" if on_gpu() else "cpu")
+        model, _ = self.pretrained.load(self.dtype)
+        cast(nn.Module, model.eval()).to("cuda" if on_gpu() else "cpu")
         vectors = np.zeros((len(texts), 1), dtype=np.float32)
         not_empty = np.flatnonzero(tokens.lengths > n_begin)
         with tqdm(total=len(not_empty), desc="reading texts", unit="text", leave=False, disable=None) as bar:
@@ -111,21 +113,6 @@ class LanguageEncoder:
         return Ragged.from_lists(
             [np.array([*self._begin, *ids][: self._window], dtype=np.int64) for ids in words]
         )
-
-
-def held_dtype() -> torch.dtype:
-    """The dtype of frozen weights: bfloat16 where the device multiplies in it, else float32."""
-    if on_gpu():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
-
-
-def _load(pretrained: Pretrained, dtype: torch.dtype) -> PreTrainedModel:
-    """The model with its weights in a dtype; numbers that the library computes stay in float32."""
-    model = pretrained.load()
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
-    return model
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:

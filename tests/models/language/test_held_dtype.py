@@ -13,7 +13,6 @@ from transformers.models.auto import AutoModelForCausalLM
 from cllm4rec.models import load
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
-from cllm4rec.models.language import loading
 from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.models.language.fingerprints import weights_sha256
 from cllm4rec.models.language.loading import held_dtype, load_backbone
@@ -31,7 +30,7 @@ Force = Callable[[bool], None]
 @pytest.fixture
 def force(monkeypatch: pytest.MonkeyPatch) -> Force:
     """Say whether the device multiplies in bf16."""
-    return lambda multiplies: monkeypatch.setattr(loading, "multiplies_bf16", lambda _: multiplies)
+    return lambda multiplies: monkeypatch.setattr(device, "multiplies_bf16", lambda _: multiplies)
 
 
 def rounded(folder: Path, stored: torch.dtype = torch.bfloat16) -> None:
