@@ -17,7 +17,7 @@ HIDDEN_FILE = re.compile(r"(^|/)\.")
 SYSTEM_FILE = re.compile(r"(^|/)(\.DS_Store|\._|\.nfs|\.ipynb_checkpoints/|Thumbs\.db$|desktop\.ini$)")
 PACKAGE_FILE = re.compile(
     r"(dataset|model|manifest)\.json|(events|users|items)\.parquet|model\.safetensors"
-    r"|part-\d{5,}\.parquet|(backbone|sequential)/.*"
+    r"|part-\d{5,}\.parquet|(adapter|backbone|sequential)/.*"
 )
 
 

@@ -111,6 +111,8 @@ def load(
 ) -> "Recommender":
     """The model in a run folder (the best epoch of its last stage), or in a folder that `save` wrote.
 
+    Adapters of a backbone are merged into its weights.
+
     Args:
         path: the folder.
         dataset: the dataset on which the model was trained, or its folder; `recommend` then reads its
@@ -128,6 +130,7 @@ def load(
     run = path if isinstance(path, RunFolder) else RunFolder(Path(path))
     is_run = (run.path / "run.json").is_file()
     model = _load_run(run, backbone, verify) if is_run else _load_folder(run.path, backbone, verify)
+    model.merge_adapters()
     if dataset is not None:
         dataset = as_dataset(dataset)
         model._check_ids(dataset, str(run.path))

@@ -248,6 +248,9 @@ class Recommender(StoredModel):
         batches = self.rank_batches(numbers, seen, k, USERS_AT_ONCE, excluded_items=excluded)
         return pl.concat([recommendation_table(batch, seen) for batch in batches])
 
+    def merge_adapters(self) -> None:  # noqa: B027 - most systems have none
+        """Merge adapters into the weights that they adapt, so that scoring costs nothing for them."""
+
     def _source_dataset(self) -> Dataset:
         """The dataset of training. That of a run is read from its folder once.
 

@@ -241,6 +241,10 @@ class NeuralRecommender(InnerProductRecommender):
     def _trained(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.net.named_parameters() if p.requires_grad}
 
+    def _stored(self) -> dict[str, nn.Parameter]:
+        """The parameters in model.safetensors, by name."""
+        return self._trained()
+
     @property
     def device(self) -> torch.device:
         """Device of the network."""
@@ -266,17 +270,17 @@ class NeuralRecommender(InnerProductRecommender):
         return states
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return {name: p.detach().float().cpu().numpy() for name, p in self._trained().items()}
+        return {name: p.detach().float().cpu().numpy() for name, p in self._stored().items()}
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        trained = self._trained()
-        if set(trained) != set(arrays):
-            name = sorted(set(trained) ^ set(arrays))[0]
+        stored = self._stored()
+        if set(stored) != set(arrays):
+            name = sorted(set(stored) ^ set(arrays))[0]
             side = "file" if name in arrays else "network"
             raise ValueError(f"model.safetensors does not fit this system: {name} is only in the {side}")
         if len({array.dtype for array in arrays.values()}) > 1:
             raise ValueError("model.safetensors does not fit this system: its numbers are of several types")
-        for name, parameter in trained.items():
+        for name, parameter in stored.items():
             array = checked_array(arrays, name, tuple(parameter.shape), np.float32, np.float64)
             parameter.data = torch.from_numpy(array)  # no copy: a large table stays on disk until it is read
         self.net.to("cuda" if on_gpu() else "cpu").eval()

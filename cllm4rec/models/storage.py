@@ -152,8 +152,9 @@ class StoredModel(ABC):
 
     def save_weights(self, folder: Path) -> None:
         """Replace the weights in a folder that `save` wrote. The other files are linked, not rewritten."""
+        written = self._weight_files()
         linked_files = {
-            name: record for name, record in read_manifest(folder).files.items() if name != WEIGHTS
+            name: record for name, record in read_manifest(folder).files.items() if name not in written
         }
         with replace_folder(folder, MARKER) as new:
             for name in linked_files:
@@ -167,6 +168,10 @@ class StoredModel(ABC):
         self._write_weights(folder)
         self._write_description(folder)
         write_manifest(folder)
+
+    def _weight_files(self) -> set[str]:
+        """The files that `_write_weights` writes, relative to the folder."""
+        return {WEIGHTS}
 
     def _write_weights(self, folder: Path) -> None:
         save_file(

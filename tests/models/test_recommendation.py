@@ -261,7 +261,7 @@ def test_a_model_folder_of_another_version_or_system_is_refused(tmp_path: Path) 
     fitted().save(tmp_path)
     text = (tmp_path / "model.json").read_text()
     for old, new, message in (
-        ('"format_version": 3', '"format_version": 2', "format_version 2 is unknown.*: train this stage"),
+        ('"format_version": 4', '"format_version": 3', "format_version 3 is unknown.*: train this stage"),
         ('"system": "itemknn"', '"system": "xyz"', "is damaged .*'xyz' is unknown.* train this stage again"),
     ):
         (tmp_path / "model.json").write_text(text.replace(old, new))

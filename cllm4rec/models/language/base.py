@@ -5,22 +5,29 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from accelerate import Accelerator
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cllm4rec.corpora.documents import document_tokens
 from cllm4rec.corpora.prompts import TEMPLATES
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.files.damage import reading
 from cllm4rec.models.description import ModelDescription, Shapes
+from cllm4rec.models.language import adapters
 from cllm4rec.models.language.backbone import Backbone
 from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.models.language.fingerprints import config_sha256, tokenizer_sha256
 from cllm4rec.models.language.loading import check_backbone, load_backbone, restore_backbone
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.storage import REMEDY
+from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.resume import BuiltFrom
 
 log = logging.getLogger("cllm4rec")
+
+ADAPTER = "adapter"  # folder of the adapters in that of the model
 
 FINGERPRINTS = {  # key of model.json -> message if it differs
     "backbone_sha256": "the weights of backbone {!r} are not those",
@@ -32,7 +39,8 @@ FINGERPRINTS = {  # key of model.json -> message if it differs
 class LanguageRecommender(NeuralRecommender):
     """A system whose network has a `backbone`.
 
-    The model folder holds a tuned backbone and its tokenizer, and the SHA-256 of a frozen one.
+    The model folder holds a tuned backbone and its tokenizer, and the SHA-256 of a frozen one. Adapters are
+    in PEFT's format, in a folder of their own.
 
     Attributes:
         user_tokens: whether users have ID tokens; items always have.
@@ -145,8 +153,29 @@ class LanguageRecommender(NeuralRecommender):
                 "; ".join(f"{name}: {trained_with[name]!r}, now {now[name]!r}" for name in changed),
             )
 
+    def _stored(self) -> dict[str, nn.Parameter]:
+        return {
+            name: parameter
+            for name, parameter in super()._stored().items()
+            if not (self.net.backbone.adapted and ".lora_" in name)
+        }
+
+    def _weight_files(self) -> set[str]:
+        of_adapters = {f"{ADAPTER}/{adapters.WEIGHTS}"} if self.net.backbone.adapted else set()
+        return super()._weight_files() | of_adapters
+
+    def _write_weights(self, folder: Path) -> None:
+        super()._write_weights(folder)
+        if self.net.backbone.adapted:
+            adapters.write_adapter_weights(self.net.backbone.model, folder / ADAPTER)
+
     def _write_description(self, folder: Path) -> None:
         super()._write_description(folder)
+        if self.net.backbone.adapted:
+            revision = self.net.backbone.commit or self.config.revision
+            adapters.write_adapter_config(
+                self.net.backbone.model, folder / ADAPTER, self.config.backbone, revision
+            )
         if self.net.backbone.tuned:
             self.net.backbone.model.config.save_pretrained(folder / "backbone")
             self.tokenizer.text_tokenizer.save_pretrained(folder / "backbone")
@@ -178,9 +207,37 @@ class LanguageRecommender(NeuralRecommender):
                 moved, description.get("backbone_commit"), expected
             )
             backbone.token_scale, backbone.id_scale = scales
+        if backbone.adapted:
+            with reading(folder / ADAPTER, REMEDY):
+                adapters.read_adapters(backbone.model, folder / ADAPTER)
         self._extend(text_tokenizer, backbone)
         self._compare_document(folder, description)
         return backbone
+
+    def merge_adapters(self) -> None:
+        self._check_fitted()
+        backbone: Backbone = self.net.backbone
+        if backbone.adapted:
+            adapters.merge_adapters(backbone.model)
+
+    def _start(
+        self, dataset: Dataset, stage: str, config: TrainConfig | None, accelerator: Accelerator | None
+    ) -> tuple[TrainConfig, Accelerator]:
+        if self._is_fitted and self.net.backbone.adapted and stage != self.stages[0]:
+            self._unmerge_adapters()
+        return super()._start(dataset, stage, config, accelerator)
+
+    def _unmerge_adapters(self) -> None:
+        """Read the weights that adapters were merged into again, before training.
+
+        Raises:
+            ValueError: the backbone is no longer there, or has changed.
+        """
+        backbone: Backbone = self.net.backbone
+        if adapters.are_merged(backbone.model):
+            expected = _fingerprints(backbone, self.tokenizer.text_tokenizer)
+            frozen, _ = self._frozen_backbone(self.moved.get("backbone"), backbone.commit, expected)
+            adapters.unmerge_adapters(backbone.model, frozen.model)
 
     def _frozen_backbone(
         self, moved: str | None, commit: str | None, expected: dict[str, str]

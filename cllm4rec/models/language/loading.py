@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerBa
 from cllm4rec.corpora.tokenizer import train_bpe
 from cllm4rec.messages import library_errors
 from cllm4rec.models.description import Shapes
-from cllm4rec.models.language.adapters import check_peft
+from cllm4rec.models.language.adapters import check_peft, draw_adapters
 from cllm4rec.models.language.architecture import NO_SETS, takes_positions
 from cllm4rec.models.language.backbone import CONTEXT, Backbone
 from cllm4rec.models.language.config import BUILT_IN, BackboneConfig
@@ -86,7 +86,7 @@ def build_backbone(
     Args:
         config: its settings: a built-in backbone, or the name or folder of a pretrained one.
         texts: on which the BPE of a built-in backbone is trained.
-        seed: of the weights of a built-in backbone.
+        seed: of the weights of a built-in backbone, and of adapters.
         dropout: of the inputs and of each layer's output in a built-in backbone. A pretrained one keeps its
             rates.
         folder: new path of a pretrained backbone, if it has moved.
@@ -95,7 +95,10 @@ def build_backbone(
         ValueError: the backbone cannot be loaded, or a built-in one was to be frozen.
     """
     if not config.built_in:
-        return load_backbone(config, folder)
+        backbone, tokenizer = load_backbone(config, folder)
+        if backbone.adapted:
+            draw_adapters(backbone.model, seed)
+        return backbone, tokenizer
     _check_config(config)
     tokenizer = train_bpe(texts)
     layers, width = BUILT_IN[config.backbone]
