@@ -56,3 +56,11 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("no shared data")
     return SHARED
+
+
+@pytest.fixture
+def gemma() -> Path:
+    """Folder of Gemma 3 270M; tests that need it are skipped where CLLM4REC_GEMMA does not name it."""
+    if "CLLM4REC_GEMMA" not in os.environ:
+        pytest.skip("no Gemma")
+    return Path(os.environ["CLLM4REC_GEMMA"])
