@@ -1,9 +1,9 @@
 """Attention of the backbones: the library's default form for a family, fused where the family has one.
 
-Another form takes the place of the fused one under autocast on a CPU. There the gradient of the fused form
-takes several times as long in bfloat16 as in float32. Short inputs use `eager_attention` in the autocast
-dtype, which is faster than both. Longer ones stay in float32. `experiments.benchmarks.steps` times all three
-forms.
+On a CPU, another form takes the place of the fused one under autocast, and where states in bfloat16 have a
+gradient. The gradient of the fused form takes several times as long in bfloat16 as in float32. Short inputs
+use `eager_attention` in bfloat16, which is faster than both. Longer ones stay in float32.
+`experiments.benchmarks.steps` times all three forms.
 """
 
 from typing import Any
@@ -49,7 +49,8 @@ def attention(
     Returns:
         States (B, L, heads, head width), and None instead of the weights.
     """
-    if query.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+    in_bfloat16 = torch.is_autocast_enabled("cpu") or (query.dtype == torch.bfloat16 and query.requires_grad)
+    if query.device.type != "cpu" or not in_bfloat16:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **further)
     with torch.autocast("cpu", enabled=False):
         unhandled = any(
