@@ -24,6 +24,7 @@ class FinetuneOptions:
     run: str = setting(metavar="FOLDER", help="run folder, written by pretrain")
     dataset: str | None = setting(None, metavar="FOLDER", help=stage_settings.DATASET)
     dry_run: bool = setting(False, help=stage_settings.DRY_RUN)
+    memory: float | None = setting(None, gt=0, metavar="GIB", help=stage_settings.MEMORY)
     resume: bool = setting(
         False,
         help="resume an interrupted finetuning, which needs --run only; start it if it was never started",
@@ -76,7 +77,7 @@ def _finetune(line: CommandLine, typed: argparse.Namespace) -> None:
     dataset = folder.dataset(options.dataset)
     if options.dataset:
         moved = {"dataset": options.dataset, **moved}
-    _train(folder, dataset, config, training, options.dry_run, before is not None, moved)
+    _train(folder, dataset, config, training, options, before is not None, moved)
 
 
 def _train(
@@ -84,7 +85,7 @@ def _train(
     dataset: Dataset,
     config: SystemConfig,
     training: TrainConfig,
-    dry_run: bool,
+    options: FinetuneOptions,
     resumed: bool,
     moved: Mapping[str, str],
 ) -> None:
@@ -95,7 +96,7 @@ def _train(
         dataset: the data.
         config: settings of the system.
         training: settings of training.
-        dry_run: whether nothing is trained.
+        options: whether nothing is trained, and the memory that may be taken.
         resumed: whether finetuning was begun before.
         moved: flag that names a folder of the run which has moved -> that folder.
     """
@@ -108,8 +109,8 @@ def _train(
     model = load_stage(folder, "pretrain", moved.get("backbone"))
     assert isinstance(model, NeuralRecommender)
     model.set_config(config)
-    if dry_run:
-        dry_run_stage(model, "finetune", dataset, training, accelerator)
+    if options.dry_run:
+        dry_run_stage(model, "finetune", dataset, training, accelerator, options.memory)
         return
     if not resumed:
         # A process that was killed at the very end leaves it.
@@ -118,7 +119,7 @@ def _train(
             log.info("%s: replacing the existing finetuning after the first epoch", folder.path)
     how_to_resume = f"{started_as('finetune')} --run {shlex.quote(str(folder.path))} --resume"
     how_to_resume += stage_settings.typed_flags(moved)
-    run_stage(model, "finetune", dataset, training, folder, accelerator, how_to_resume)
+    run_stage(model, "finetune", dataset, training, folder, accelerator, how_to_resume, options.memory)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ class PretrainOptions:
         None, metavar="NAME", help="defaults of this preset: paper, the settings of the CLLM4Rec paper"
     )
     dry_run: bool = setting(False, help=stage_settings.DRY_RUN)
+    memory: float | None = setting(None, gt=0, metavar="GIB", help=stage_settings.MEMORY)
     resume: bool = setting(
         False,
         help="resume an interrupted run, which needs --output only; start the run if it was never started",
@@ -90,6 +91,7 @@ def _pretrain(line: CommandLine, typed: argparse.Namespace) -> None:
         preset=options.preset,
         resumed=before is not None,
         moved=moved,
+        memory=options.memory,
     )
     (dry_run if options.dry_run else train)(stage)
 

@@ -36,6 +36,7 @@ class FirstStage:
         resumed: whether the stage was begun in `output`.
         moved: setting -> folder that has moved since then.
         is_base: whether it is the base system of another.
+        memory: GiB that a process may take; None: a share of what is free.
     """
 
     system: str
@@ -49,6 +50,7 @@ class FirstStage:
     resumed: bool = False
     moved: Mapping[str, str] = field(default_factory=dict)
     is_base: bool = False
+    memory: float | None = None
 
     def model(self) -> Recommender:
         """The system before training."""
@@ -116,6 +118,7 @@ def _train_network(model: NeuralRecommender, stage: FirstStage) -> None:
         folder,
         accelerator,
         stage.how_to_resume,
+        stage.memory,
     )
 
 
@@ -189,7 +192,7 @@ def dry_run(stage: FirstStage) -> None:
         base_system = system_class(model.base_system)()
         assert isinstance(base_system, NeuralRecommender)
         base_training = base_system.config_class.training["pretrain"]
-        dry_run_stage(base_system, "pretrain", dataset, base_training, accelerator)
+        dry_run_stage(base_system, "pretrain", dataset, base_training, accelerator, stage.memory)
         say("\nand then, on it:\n")
         model.trained_base = base_system
-    dry_run_stage(model, "pretrain", dataset, training, accelerator)
+    dry_run_stage(model, "pretrain", dataset, training, accelerator, stage.memory)

@@ -25,6 +25,10 @@ BACKBONE = (
     "folder, .gguf file or name of the run's frozen backbone, if it has moved; it is compared with its hashes"
 )
 DRY_RUN = "time a few steps, print parameters, memory, steps and time, and write nothing"
+MEMORY = (
+    "memory in GiB that a process may take, of the GPU if there is one; a batch that needs more is computed "
+    "in parts; by default half of what is free"
+)
 
 # Settings that may name a folder, and values of them that never do.
 FOLDERS = ("backbone", "sequential")

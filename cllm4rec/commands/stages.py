@@ -107,10 +107,15 @@ def _log_beginning(title: str, dataset: Dataset, progress: Progress | None) -> N
 
 
 def dry_run_stage(
-    model: NeuralRecommender, stage: str, dataset: Dataset, training: TrainConfig, accelerator: Accelerator
+    model: NeuralRecommender,
+    stage: str,
+    dataset: Dataset,
+    training: TrainConfig,
+    accelerator: Accelerator,
+    memory: float | None,
 ) -> None:
     """Print what a stage would take."""
-    estimate = model.dry_run(dataset, stage, training, accelerator)
+    estimate = model.dry_run(dataset, stage, training, accelerator, memory)
     if accelerator.is_main_process:
         n_events = len(dataset.train.interactions)
         numbers = {"user": dataset.n_users, "item": dataset.n_items, "training event": n_events}
@@ -175,6 +180,7 @@ def run_stage(
     folder: RunFolder,
     accelerator: Accelerator,
     how_to_resume: str,
+    memory: float | None = None,
 ) -> None:
     """Train a stage, or resume it after an interruption; the main process writes into the run folder.
 
@@ -203,7 +209,7 @@ def run_stage(
         _log_beginning(model.stage_title(stage), dataset, progress if resumed else None)
     try:
         with _interruptions(request, how_to_resume, main):
-            model.fit_stage(dataset, stage, training, hooks, accelerator, resume_file)
+            model.fit_stage(dataset, stage, training, hooks, accelerator, resume_file, memory)
     except ValueError:
         if main:
             records.refused(resume_file)

@@ -148,6 +148,7 @@ class NeuralRecommender(InnerProductRecommender):
         hooks: Hooks = NO_HOOKS,
         accelerator: Accelerator | None = None,
         resume_file: ResumeFile | None = None,
+        memory: float | None = None,
     ) -> Self:
         """Train one stage. The first stage builds the network, a later one trains it further.
 
@@ -156,8 +157,7 @@ class NeuralRecommender(InnerProductRecommender):
             stage: one of `stages`.
             config: how to train; the system's settings of the stage if not given.
             hooks: functions called while training; their `validate` is replaced.
-            accelerator: device, precision and processes.
-            resume_file: where progress is saved. If the file exists, training resumes from it.
+            accelerator, resume_file, memory: as `loop.train` takes them.
 
         Raises:
             Stopped: `hooks.should_stop` returned True; progress is saved.
@@ -174,7 +174,7 @@ class NeuralRecommender(InnerProductRecommender):
             resume_file = replace(resume_file, conditions=conditions)
         objectives = self.objectives(dataset.train, stage, config)
         hooks = replace(hooks, validate=validate, on_epoch=partial(self._on_epoch, stage, hooks, accelerator))
-        loop.train(self.net, objectives, config, accelerator, hooks, resume_file)
+        loop.train(self.net, objectives, config, accelerator, hooks, resume_file, memory)
         return self
 
     def stage_title(self, stage: str) -> str:
@@ -218,14 +218,21 @@ class NeuralRecommender(InnerProductRecommender):
         """Whether validation events choose the weights of a stage."""
         return stage in self.validated_stages and len(dataset.validation.interactions) > 0
 
-    def dry_run(self, dataset: Dataset, stage: str, config: TrainConfig, accelerator: Accelerator) -> DryRun:
+    def dry_run(
+        self,
+        dataset: Dataset,
+        stage: str,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        memory: float | None = None,
+    ) -> DryRun:
         """Time and memory that `fit_stage` with these arguments would take. The weights change."""
         self._start(dataset, stage, config, accelerator)
         time_validation = None
         if self._is_validated(dataset, stage):
             time_validation = partial(validation_seconds, self, dataset, accelerator)
         objectives = self.objectives(dataset.train, stage, config)
-        return dry_run(self.net, objectives, config, accelerator, time_validation)
+        return dry_run(self.net, objectives, config, accelerator, time_validation, memory)
 
     def set_config(self, config: Any) -> None:
         """Take other settings for the stages to come; the network reads the same object.

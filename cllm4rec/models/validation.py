@@ -9,7 +9,8 @@ from cllm4rec.evaluation import Measurement, measure
 from cllm4rec.models.base import Recommender
 from cllm4rec.training.records import VALIDATION_METRIC
 
-TIMED_USERS = 512
+TIMED_SECONDS = 4.0  # after which no other users are timed
+FEWEST_USERS, MOST_USERS = 8, 512  # timed at once
 
 
 def shared_validation(model: Recommender, dataset: Dataset, accelerator: Accelerator) -> float:
@@ -30,12 +31,22 @@ def shared_validation(model: Recommender, dataset: Dataset, accelerator: Acceler
 
 
 def validation_seconds(model: Recommender, dataset: Dataset, accelerator: Accelerator) -> float:
-    """Seconds that `shared_validation` would take, from users at equal distances."""
+    """Seconds that `shared_validation` would take, from users with histories of typical lengths.
+
+    Ever more users are timed at once, until that takes a few seconds.
+    """
     users = _users_to_validate(dataset)
-    timed = users[:: max(1, len(users) // TIMED_USERS)]
-    _validate(model, dataset, timed[:1])  # what is computed once is not counted
-    seconds = _validate(model, dataset, timed).seconds
-    return seconds * len(users) / len(timed) / accelerator.num_processes
+    by_length = users[np.argsort(np.diff(dataset.seen.interactions.indptr)[users], kind="stable")]
+    _validate(model, dataset, by_length[:1])  # what is computed once is not counted
+    n, spent = FEWEST_USERS, 0.0
+    while True:
+        places = ((np.arange(n) + 0.5) / n * len(users)).astype(int)
+        timed = by_length[np.unique(places)]
+        seconds = _validate(model, dataset, np.sort(timed)).seconds
+        spent += seconds
+        if len(timed) == len(users) or n >= MOST_USERS or spent > TIMED_SECONDS / 2:
+            return seconds * len(users) / len(timed) / accelerator.num_processes
+        n *= 4
 
 
 def _users_to_validate(dataset: Dataset) -> np.ndarray:

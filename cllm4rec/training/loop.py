@@ -1,26 +1,28 @@
 """The training loop: visits objectives in turn, averages over the global batch, keeps the best weights."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from tqdm import tqdm
 
 from cllm4rec.data.randomness import mix
-from cllm4rec.training.batching import MicroBatches, micro_batches, n_steps
+from cllm4rec.training.batching import MicroBatches, steps_of_epoch
+from cllm4rec.training.checkpointing import checkpointed
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.device import wait_for_everyone
 from cllm4rec.training.hooks import NO_HOOKS, Hooks
+from cllm4rec.training.limits import NO_LIMITS, Limits
 from cllm4rec.training.objective import Objective, warmup_epochs
 from cllm4rec.training.optimizer import Optimizer
 from cllm4rec.training.progress import Meter, Totals, means
 from cllm4rec.training.records import EpochRecord
 from cllm4rec.training.resume import Progress, ResumeFile, Stopped, Weights
 from cllm4rec.training.schedule import is_validated, learning_rate_factor, total_epochs
+from cllm4rec.training.step_memory import measure
 
 SAVE_SECONDS = 300.0  # between two saves of the resume file within an epoch; each epoch ends with one
 
@@ -32,6 +34,7 @@ def train(
     accelerator: Accelerator,
     hooks: Hooks = NO_HOOKS,
     resume_file: ResumeFile | None = None,
+    memory: float | None = None,
 ) -> None:
     """Train until the epochs, the patience or the minutes are used up; `net` then has the best weights.
 
@@ -46,17 +49,25 @@ def train(
         hooks: functions that are called while training.
         resume_file: where progress is saved. If the file exists, training resumes from it; on one process
             of a CPU the result is bit for bit that of uninterrupted training.
+        memory: GiB that a process may take; by default a share of what is free. A batch that needs more is
+            computed in parts. Without it, training resumes with the parts it began with.
 
     Raises:
         Stopped: `hooks.should_stop` returned True.
-        ValueError: there is no example, or training diverged.
+        ValueError: there is no example, the longest needs more memory, or training diverged.
     """
     if not any(len(objective.corpus.lengths) for objective in objectives):
         raise ValueError(
             "there is nothing to learn from: no user has enough training events "
             "(next-item prediction needs two)"
         )
-    with TrainingRun(net, config, accelerator, resume_file) as run:
+    limits = resume_file.limits() if resume_file is not None and memory is None else None
+    if limits is None:
+        limits = measure(net, objectives, accelerator, memory).limits
+    with (
+        checkpointed(net, limits.checkpointed),
+        TrainingRun(net, config, accelerator, resume_file, limits) as run,
+    ):
         _train_epochs(run, objectives, hooks)
         run.restore_best_weights()
     net.eval()
@@ -84,8 +95,9 @@ def _train_epoch(run: "TrainingRun", objectives: Sequence[Objective], hooks: Hoo
     """The steps of an epoch that are left, until the time limit."""
     run.net.train()
     run.save_or_stop(hooks.should_stop())
-    steps = _steps(objectives, run.progress, run.config, run.accelerator)
-    while not run.progress.late and (step := next(steps, None)) is not None:
+    progress = run.progress
+    steps = steps_of_epoch(objectives, progress.epoch, progress.step, run.config, run.accelerator, run.limits)
+    while not progress.late and (step := next(steps, None)) is not None:
         run.step(*step, hooks.should_stop())
     run.save_or_stop(hooks.should_stop())  # before the validation, which may take long
     run.optimizer.apply_missed_steps()
@@ -103,7 +115,12 @@ class TrainingRun:
     """
 
     def __init__(
-        self, net: Any, config: TrainConfig, accelerator: Accelerator, resume_file: ResumeFile | None
+        self,
+        net: Any,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        resume_file: ResumeFile | None,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         self.net, self.config, self.accelerator, self.resume_file = net, config, accelerator, resume_file
         self.weights: Weights = {name: p for name, p in net.named_parameters() if p.requires_grad}
@@ -112,6 +129,7 @@ class TrainingRun:
         if resume_file is not None:
             self.progress, self.best_weights, moments = resume_file.restore(self.weights)
             self._load_moments(resume_file, moments)
+        self.progress.limits = self.limits = limits
         wait_for_everyone(accelerator)  # before the main process replaces the file that the others read
         now = time.monotonic()
         self.began, self.epoch_began, self.saved = now - self.progress.seconds, now, now
@@ -271,18 +289,3 @@ class TrainingRun:
         self.epoch_began = time.monotonic()
         self.meter = Meter(self.net, Totals(), self.accelerator)
         self.save()
-
-
-def _steps(
-    objectives: Sequence[Objective], progress: Progress, config: TrainConfig, accelerator: Accelerator
-) -> Iterator[tuple[str, MicroBatches]]:
-    """Steps of an epoch that are left: name of the objective, and the micro-batches of this process."""
-    hidden = None if accelerator.is_main_process else True  # None: shown on a terminal only
-    epoch, n_done = progress.epoch, progress.step
-    for objective in [objective for objective in objectives if objective.from_epoch <= epoch]:
-        n = n_steps(objective, epoch, config)
-        steps, n_done = range(min(n_done, n), n), max(0, n_done - n)
-        batches = micro_batches(objective, epoch, steps, config, accelerator)
-        title = f"epoch {epoch} {objective.name}"
-        for step_batches in tqdm(batches, title, len(steps), leave=False, disable=hidden):
-            yield objective.name, step_batches

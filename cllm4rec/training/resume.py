@@ -17,6 +17,7 @@ from cllm4rec.files.damage import reading
 from cllm4rec.files.schema import STRICT, Scalar, parse_json
 from cllm4rec.files.writing import remove_file, replace_file
 from cllm4rec.messages import shorten
+from cllm4rec.training.limits import Limits
 from cllm4rec.training.progress import Totals
 
 FORMAT_VERSION = 4
@@ -38,6 +39,7 @@ class Progress:
         late: whether the time limit has passed.
         seconds: spent on the stage.
         totals: sums over the steps of the current epoch.
+        limits: how steps are computed; None: not measured yet.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -50,6 +52,7 @@ class Progress:
     late: bool = False
     seconds: float = 0.0
     totals: Totals = field(default_factory=Totals)
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,15 @@ class ResumeFile:
         """
         content = self._read(with_tensors=False)
         return None if content is None else content[0]
+
+    def limits(self) -> Limits | None:
+        """How steps were computed before training was interrupted; None if there is no file.
+
+        Raises:
+            ValueError: the file is damaged or of another format version.
+        """
+        description = self.describe()
+        return None if description is None else description.progress.limits
 
     def restore(self, weights: Weights) -> tuple[Progress, Weights, Weights]:
         """Fill the weights with the saved ones. Without a file they stay, and progress is at its beginning.

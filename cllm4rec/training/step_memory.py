@@ -1,0 +1,264 @@
+"""What a step of each objective holds, measured on a few examples, and the micro-batches that fit."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from cllm4rec.training.checkpointing import checkpointed, decoder_layers
+from cllm4rec.training.limits import Limits, TokenLimit
+from cllm4rec.training.live_bytes import LiveBytes
+from cllm4rec.training.memory import GIB, free_bytes, held_bytes, optimiser_bytes
+from cllm4rec.training.objective import Objective
+
+log = logging.getLogger("cllm4rec")
+
+# multiplications of a micro-batch on a CPU: 65,536 tokens of the backbone `small`; more gain no time
+WORK_AT_ONCE = 3 << 36
+SHARE_OF_FREE = 0.5  # of the memory that is free, for a micro-batch
+SHARE_FOR_ONE = 0.8  # of it, for an example that cannot be divided
+FIRST_PROBE = 256  # tokens: a first, short example shows whether the longest can be tried
+SAMPLED_LENGTHS = 64  # examples whose true lengths are compared with those of the corpus
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bytes that forward and backward pass hold at their peak, beside the weights: affine in the tokens.
+
+    Attributes:
+        fixed: whatever the micro-batch, e.g. gradients of the classes of a softmax.
+        per_token: for each token, padding included.
+        longest: tokens of the longest example.
+        seconds: of a token.
+    """
+
+    fixed: float
+    per_token: float
+    longest: int
+    seconds: float
+
+    def bytes(self, tokens: int) -> float:
+        """Bytes of a micro-batch."""
+        return self.fixed + self.per_token * tokens
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """The limits of the micro-batches, and what was measured for them.
+
+    Attributes:
+        limits: of the micro-batches.
+        costs: name of an objective -> its cost.
+    """
+
+    limits: Limits
+    costs: Mapping[str, Cost]
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """A micro-batch that was computed.
+
+    Attributes:
+        tokens: padding included.
+        forward: most bytes held in the forward pass.
+        peak: most bytes held in both passes.
+        seconds: of both.
+    """
+
+    tokens: int
+    forward: int
+    peak: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Room:
+    """Bytes that activations may take.
+
+    Attributes:
+        micro_batch: of several examples.
+        example: of one, which cannot be divided.
+        held: taken by weights, data, gradients and moments.
+    """
+
+    micro_batch: float
+    example: float
+    held: float
+
+
+def measure(
+    net: Any, objectives: Sequence[Objective], accelerator: Accelerator, memory: float | None = None
+) -> StepMemory:
+    """Compute some examples of each objective, without a step, and find the largest micro-batches that fit.
+
+    On a CPU a micro-batch has no more than WORK_AT_ONCE multiplications either. All processes get the
+    smallest limit of any.
+
+    Args:
+        net, objectives, accelerator: as `train` takes them; the network is not wrapped yet.
+        memory: GiB that a process may take; by default a share of what is free.
+
+    Raises:
+        ValueError: not even the longest example fits with its layers checkpointed.
+    """
+    room, was_training, device = _room(net, accelerator.device, memory), net.training, accelerator.device
+    net.train()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        costs = _costs(net, objectives, accelerator, room)
+        too_long = _too_long(costs, room)
+        checkpoints = too_long is not None and bool(decoder_layers(net))
+        if checkpoints:
+            log.info("the longest example takes too much memory: layers are computed twice (checkpointing)")
+            with checkpointed(net):
+                costs = _costs(net, objectives, accelerator, room)
+            too_long = _too_long(costs, room)
+    net.train(was_training)
+    if too_long is not None:
+        raise ValueError(_refusal(too_long, costs[too_long], room, memory))
+    most = WORK_AT_ONCE // _multiplications_per_token(net) if device.type == "cpu" else 1 << 31
+    limits = {
+        objective.name: TokenLimit(_tokens(costs[objective.name], room.micro_batch, most), _beyond(objective))
+        if objective.name in costs
+        else TokenLimit(0)
+        for objective in objectives
+        if len(objective.corpus.selection(objective.from_epoch))
+    }
+    return StepMemory(_agreed(Limits(limits, checkpoints)), costs)
+
+
+def _room(net: nn.Module, device: torch.device, memory: float | None) -> _Room:
+    """What activations may take, of `memory` GiB or of what is free."""
+    held = held_bytes(device) + optimiser_bytes(net)
+    if memory is not None:
+        return _Room(memory * GIB - held, memory * GIB - held, held)
+    free = free_bytes(device) - optimiser_bytes(net)
+    return _Room(SHARE_OF_FREE * free, SHARE_FOR_ONE * free, held)
+
+
+def _costs(
+    net: Any, objectives: Sequence[Objective], accelerator: Accelerator, room: _Room
+) -> dict[str, Cost]:
+    """The cost of each objective that trains a weight."""
+    costs = {}
+    for objective in objectives:
+        if len(objective.corpus.selection(objective.from_epoch)):
+            cost = _cost(net, objective, accelerator, room)
+            if cost is None:
+                log.info("%s: no trained weight takes part in it, its steps are left out", objective.name)
+            else:
+                costs[objective.name] = cost
+    return costs
+
+
+def _cost(net: Any, objective: Objective, accelerator: Accelerator, room: _Room) -> Cost | None:
+    """The cost of an objective; None if it trains no weight.
+
+    Two micro-batches of other sizes are computed. The second holds the longest example, unless the first
+    shows that there may be no room for it. The cost then is at least that of the first.
+    """
+    lengths = objective.corpus.lengths_in(objective.from_epoch)
+    by_length = np.argsort(lengths, kind="stable")
+    longest = int(lengths[by_length[-1]])
+    n_short = int(np.searchsorted(lengths[by_length], min(FIRST_PROBE, longest // 2), side="right"))
+    short = by_length[max(0, n_short - 1)]
+    first = _probe(net, objective, np.array([short]), accelerator)
+    if first is None:
+        return None
+    longest += first.tokens - int(lengths[short])  # tokens that the lengths leave out
+    alone = Cost(0.0, first.peak / first.tokens, longest, first.seconds / first.tokens)
+    if alone.bytes(longest) > room.example:
+        return alone
+    n_long = 1 if 2 * lengths[short] <= longest else 2
+    second = _probe(net, objective, by_length[-n_long:], accelerator)
+    if second is None or second.tokens <= first.tokens:
+        return alone
+    n_more = second.tokens - first.tokens
+    more = max(second.forward - first.forward, second.peak - first.peak, n_more)
+    fixed = max(probe.peak - more / n_more * probe.tokens for probe in (first, second))
+    return Cost(max(0.0, fixed), more / n_more, longest, second.seconds / second.tokens)
+
+
+def _probe(net: Any, objective: Objective, examples: np.ndarray, accelerator: Accelerator) -> _Probe | None:
+    """Compute a micro-batch forwards and backwards; None if its loss has no gradient."""
+    batch = objective.corpus.batch(examples, objective.from_epoch).to(accelerator.device)
+    began = time.perf_counter()
+    with LiveBytes([*net.parameters(), *net.buffers()]) as live:
+        with accelerator.autocast():
+            terms = net(objective.name, batch)
+        loss: Tensor = torch.stack(list(terms.values())).sum()
+        forward = live.peak
+        if not loss.requires_grad:
+            return None
+        loss.backward()
+    for parameter in net.parameters():
+        parameter.grad = None
+    if accelerator.device.type == "cuda":
+        torch.cuda.synchronize()
+    return _Probe(batch.mask.numel(), forward, live.peak, time.perf_counter() - began)
+
+
+def _too_long(costs: Mapping[str, Cost], room: _Room) -> str | None:
+    """The objective whose longest example takes most; None if all fit."""
+    needed = {name: cost.bytes(cost.longest) for name, cost in costs.items()}
+    name = max(needed, key=needed.__getitem__, default=None)
+    return name if name is not None and needed[name] > room.example else None
+
+
+def _refusal(objective: str, cost: Cost, room: _Room, memory: float | None) -> str:
+    needed, held = cost.bytes(cost.longest) / GIB, room.held / GIB
+    what = (
+        f"the longest example of {objective} ({cost.longest:,} tokens) needs {needed:.1f} GiB, beside "
+        f"{held:.1f} GiB of weights, data and optimiser"
+    )
+    if memory is not None:
+        return f"`memory` {memory:g} is too little: {what}; give at least {needed + held + 0.1:.1f}"
+    return f"not enough memory is free: {what}; free some, or train on a machine with more"
+
+
+def _tokens(cost: Cost, room: float, most: int) -> int:
+    """Tokens of a micro-batch: as many as fit, rounded down to a power of two, at most `most`.
+
+    Rounding keeps the limit the same in the next run, where slightly more or less is free.
+    """
+    fitting = max(1, int((room - cost.fixed) / cost.per_token))
+    return max(1, min(1 << (fitting.bit_length() - 1), most))
+
+
+def _multiplications_per_token(net: nn.Module) -> int:
+    """Multiplications of a token in the layers: their weights, without those of embedding tables."""
+    tables = {id(module.weight) for module in net.modules() if isinstance(module, nn.Embedding)}
+    weights = {
+        id(p): p.numel()
+        for module in net.modules()
+        for name, p in module.named_parameters(recurse=False)
+        if name == "weight" and p.dim() > 1
+    }
+    return max(1, sum(n for key, n in weights.items() if key not in tables))
+
+
+def _beyond(objective: Objective) -> int:
+    """Most tokens that `lengths_in` leaves out, of examples of all lengths."""
+    corpus, epoch = objective.corpus, objective.from_epoch
+    lengths = corpus.lengths_in(epoch)
+    places = np.unique(np.linspace(0, len(lengths) - 1, SAMPLED_LENGTHS).astype(int))
+    examples = np.argsort(lengths, kind="stable")[places]
+    n_tokens = corpus.batch(examples, epoch).mask.sum(1).numpy()
+    return max(0, int((n_tokens - lengths[examples]).max()))
+
+
+def _agreed(limits: Limits) -> Limits:
+    """The smallest limits of all processes, so that all compute their parts in the same way."""
+    everywhere: list[Limits] = gather_object([limits])
+    tokens = {
+        name: min((each.micro_batches[name] for each in everywhere), key=lambda limit: limit.tokens)
+        for name in limits.micro_batches
+    }
+    return Limits(tokens, any(each.checkpointed for each in everywhere))
