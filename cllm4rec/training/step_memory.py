@@ -24,7 +24,7 @@ log = logging.getLogger("cllm4rec")
 WORK_AT_ONCE = 3 << 36
 SHARE_OF_FREE = 0.5  # of the memory that is free, for a micro-batch
 SHARE_FOR_ONE = 0.8  # of it, for an example that cannot be divided
-FIRST_PROBE = 256  # tokens: a first, short example shows whether the longest can be tried
+FIRST_PROBE = 128  # tokens of short examples, which show whether the longest can be tried
 SAMPLED_LENGTHS = 64  # examples whose true lengths are compared with those of the corpus
 
 
@@ -68,12 +68,14 @@ class _Probe:
 
     Attributes:
         tokens: padding included.
+        width: tokens of its longest example.
         forward: most bytes held in the forward pass.
         peak: most bytes held in both passes.
         seconds: of both.
     """
 
     tokens: int
+    width: int
     forward: int
     peak: int
     seconds: float
@@ -161,23 +163,24 @@ def _costs(
 def _cost(net: Any, objective: Objective, accelerator: Accelerator, room: _Room) -> Cost | None:
     """The cost of an objective; None if it trains no weight.
 
-    Two micro-batches of other sizes are computed. The second holds the longest example, unless the first
-    shows that there may be no room for it. The cost then is at least that of the first.
+    Two micro-batches are computed: of short examples, then of the longest. The second is left out where the
+    first shows that there may be no room for it. The cost is then as if all of it grew with the tokens.
     """
     lengths = objective.corpus.lengths_in(objective.from_epoch)
     by_length = np.argsort(lengths, kind="stable")
     longest = int(lengths[by_length[-1]])
     n_short = int(np.searchsorted(lengths[by_length], min(FIRST_PROBE, longest // 2), side="right"))
-    short = by_length[max(0, n_short - 1)]
-    first = _probe(net, objective, np.array([short]), accelerator)
+    last = max(1, n_short)
+    n_first = max(1, FIRST_PROBE // max(1, int(lengths[by_length[last - 1]])))
+    first = _probe(net, objective, by_length[max(0, last - n_first) : last], accelerator)
     if first is None:
         return None
-    longest += first.tokens - int(lengths[short])  # tokens that the lengths leave out
+    longest += max(0, first.width - int(lengths[by_length[last - 1]]))  # what the lengths leave out
     alone = Cost(0.0, first.peak / first.tokens, longest, first.seconds / first.tokens)
     if alone.bytes(longest) > room.example:
         return alone
-    n_long = 1 if 2 * lengths[short] <= longest else 2
-    second = _probe(net, objective, by_length[-n_long:], accelerator)
+    n_second = -(-2 * max(FIRST_PROBE, first.tokens) // longest)
+    second = _probe(net, objective, by_length[-n_second:], accelerator)
     if second is None or second.tokens <= first.tokens:
         return alone
     n_more = second.tokens - first.tokens
@@ -202,7 +205,8 @@ def _probe(net: Any, objective: Objective, examples: np.ndarray, accelerator: Ac
         parameter.grad = None
     if accelerator.device.type == "cuda":
         torch.cuda.synchronize()
-    return _Probe(batch.mask.numel(), forward, live.peak, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return _Probe(batch.mask.numel(), batch.mask.shape[1], forward, live.peak, seconds)
 
 
 def _too_long(costs: Mapping[str, Cost], room: _Room) -> str | None:

@@ -14,8 +14,9 @@ FLAGS = {
     "prepare": "interactions items users columns item-columns user-columns separator no-header sequences "
     "escape encoding max-unpacked-gib output preset min-rating k-core split split-column seed config",
     "pretrain": "dataset output resume system preset backbone tune start mutual epochs batch-size "
-    "learning-rate max-minutes config",
-    "finetune": "run dataset resume mask-share targets epochs batch-size accumulation patience seed config",
+    "learning-rate max-minutes memory config",
+    "finetune": "run dataset resume mask-share targets epochs batch-size accumulation patience seed memory "
+    "config",
     "evaluate": "run split json per-user dataset config",
     "recommend": "run users users-file all k output dataset allow deny config",
     "vectors": "dataset output encoder item-vectors depth fields raw config",

@@ -1,6 +1,7 @@
 """Pretrain and finetune: systems, presets, settings of both stages, --dry-run."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -116,6 +117,9 @@ def test_a_dry_run_prints_the_cost_of_training_and_writes_nothing(
     n_examples = int((np.diff(Dataset.load(workspace / "data").train.interactions.indptr) > 0).sum())
     assert f"collaborative {-(-n_examples // 5)} steps an epoch" in printed
     assert "(7 epochs and 1 of warm-up; patience may end them earlier)" in printed
+    assert re.search(r"micro-batch  at most [0-9,]+ \(content\), [0-9,]+ \(collaborative\) tokens", printed)
+    with pytest.raises(ValueError, match=r"`--memory` 0\.001 is too little|--memory 0\.001 is too little"):
+        call("pretrain", *flags, "--memory", 0.001)
     call("finetune", "--run", workspace / "run", "--dry-run")
     assert "recommend" in capsys.readouterr().out
     assert files() == before
@@ -138,3 +142,6 @@ def test_the_estimates_of_a_dry_run_by_hand() -> None:
     assert found.memory == 4 + 5 * 2 - 0.5, (
         "MiB: 4 frozen; of 2 trained weights, gradients (but of rows), two moments, the best"
     )
+    assert replace(found, frozen_width=2).memory == 2 + 5 * 2 - 0.5, "frozen weights in bf16"
+    assert "computed twice" not in str(found)
+    assert "layers are computed twice (gradient checkpointing)" in str(replace(found, checkpointed=True))
