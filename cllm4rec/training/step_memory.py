@@ -20,10 +20,14 @@ from cllm4rec.training.objective import Objective
 
 log = logging.getLogger("cllm4rec")
 
-# multiplications of a micro-batch on a CPU: 65,536 tokens of the backbone `small`; more gain no time
-WORK_AT_ONCE = 3 << 36
 SHARE_OF_FREE = 0.5  # of the memory that is free, for a micro-batch
 SHARE_FOR_ONE = 0.8  # of it, for an example that cannot be divided
+# By default a process on a CPU takes this much in all, or FEWEST_BYTES for micro-batches: larger ones gain
+# no time there. Batches of small networks, such as those of the built-in backbones, stay whole.
+PROCESS_BYTES = 3.75 * GIB
+FEWEST_BYTES = GIB
+SMALL_TOKENS, SMALL_BYTES = 1 << 16, 5 * GIB  # a network is small if so many tokens take no more
+ALLOCATED = 1.25  # bytes of the process to bytes of its tensors: freed blocks of other sizes lie between them
 FIRST_PROBE = 128  # tokens of short examples, which show whether the longest can be tried
 SAMPLED_LENGTHS = 64  # examples whose true lengths are compared with those of the corpus
 
@@ -69,15 +73,15 @@ class _Probe:
     Attributes:
         tokens: padding included.
         width: tokens of its longest example.
-        forward: most bytes held in the forward pass.
-        peak: most bytes held in both passes.
+        forward: most bytes taken in the forward pass.
+        peak: most bytes taken in both passes.
         seconds: of both.
     """
 
     tokens: int
     width: int
-    forward: int
-    peak: int
+    forward: float
+    peak: float
     seconds: float
 
 
@@ -87,11 +91,13 @@ class _Room:
 
     Attributes:
         micro_batch: of several examples.
+        small: of several, where a network is small.
         example: of one, which cannot be divided.
         held: taken by weights, data, gradients and moments.
     """
 
     micro_batch: float
+    small: float
     example: float
     held: float
 
@@ -101,8 +107,7 @@ def measure(
 ) -> StepMemory:
     """Compute some examples of each objective, without a step, and find the largest micro-batches that fit.
 
-    On a CPU a micro-batch has no more than WORK_AT_ONCE multiplications either. All processes get the
-    smallest limit of any.
+    All processes get the smallest limit of any.
 
     Args:
         net, objectives, accelerator: as `train` takes them; the network is not wrapped yet.
@@ -125,9 +130,8 @@ def measure(
     net.train(was_training)
     if too_long is not None:
         raise ValueError(_refusal(too_long, costs[too_long], room, memory))
-    most = WORK_AT_ONCE // _multiplications_per_token(net) if device.type == "cpu" else 1 << 31
     limits = {
-        objective.name: TokenLimit(_tokens(costs[objective.name], room.micro_batch, most), _beyond(objective))
+        objective.name: TokenLimit(_tokens(costs[objective.name], room), _beyond(objective))
         if objective.name in costs
         else TokenLimit(0)
         for objective in objectives
@@ -140,9 +144,12 @@ def _room(net: nn.Module, device: torch.device, memory: float | None) -> _Room:
     """What activations may take, of `memory` GiB or of what is free."""
     held = held_bytes(device) + optimiser_bytes(net)
     if memory is not None:
-        return _Room(memory * GIB - held, memory * GIB - held, held)
+        room = memory * GIB - held
+        return _Room(room, room, room, held)
     free = free_bytes(device) - optimiser_bytes(net)
-    return _Room(SHARE_OF_FREE * free, SHARE_FOR_ONE * free, held)
+    share = SHARE_OF_FREE * free
+    most = share if device.type == "cuda" else min(share, max(PROCESS_BYTES - held, FEWEST_BYTES))
+    return _Room(most, min(share, SMALL_BYTES), SHARE_FOR_ONE * free, held)
 
 
 def _costs(
@@ -206,7 +213,8 @@ def _probe(net: Any, objective: Objective, examples: np.ndarray, accelerator: Ac
     if accelerator.device.type == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - began
-    return _Probe(batch.mask.numel(), batch.mask.shape[1], forward, live.peak, seconds)
+    factor = ALLOCATED if accelerator.device.type == "cpu" else 1.0
+    return _Probe(batch.mask.numel(), batch.mask.shape[1], factor * forward, factor * live.peak, seconds)
 
 
 def _too_long(costs: Mapping[str, Cost], room: _Room) -> str | None:
@@ -227,25 +235,14 @@ def _refusal(objective: str, cost: Cost, room: _Room, memory: float | None) -> s
     return f"not enough memory is free: {what}; free some, or train on a machine with more"
 
 
-def _tokens(cost: Cost, room: float, most: int) -> int:
-    """Tokens of a micro-batch: as many as fit, rounded down to a power of two, at most `most`.
+def _tokens(cost: Cost, room: _Room) -> int:
+    """Tokens of a micro-batch: as many as fit, rounded down to a power of two.
 
     Rounding keeps the limit the same in the next run, where slightly more or less is free.
     """
-    fitting = max(1, int((room - cost.fixed) / cost.per_token))
-    return max(1, min(1 << (fitting.bit_length() - 1), most))
-
-
-def _multiplications_per_token(net: nn.Module) -> int:
-    """Multiplications of a token in the layers: their weights, without those of embedding tables."""
-    tables = {id(module.weight) for module in net.modules() if isinstance(module, nn.Embedding)}
-    weights = {
-        id(p): p.numel()
-        for module in net.modules()
-        for name, p in module.named_parameters(recurse=False)
-        if name == "weight" and p.dim() > 1
-    }
-    return max(1, sum(n for key, n in weights.items() if key not in tables))
+    fitting = max(1, int((room.micro_batch - cost.fixed) / cost.per_token))
+    tokens = 1 << (fitting.bit_length() - 1)
+    return max(tokens, SMALL_TOKENS) if cost.bytes(SMALL_TOKENS) <= room.small else tokens
 
 
 def _beyond(objective: Objective) -> int:
