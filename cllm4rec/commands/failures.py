@@ -69,8 +69,8 @@ def line_of(error: BaseException) -> str | None:
     # A ValueError for lack of memory already names the file.
     if out_of_memory(error) and not isinstance(error, ValueError):
         return (
-            f"not enough memory ({_first_line(error)}): lower --batch-size or raise --accumulation in "
-            "training, lower --candidates or --draws in evaluate, or take a machine with more"
+            f"not enough memory ({_first_line(error)}): give a lower --memory in training, "
+            "lower --candidates or --draws in evaluate, or take a machine with more"
         )
     if lost_process(error) and not isinstance(error, LostProcessError):
         return f"another process of this command has ended ({_first_line(error)}): start it again"
