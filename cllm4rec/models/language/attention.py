@@ -1,21 +1,21 @@
-"""Attention of the backbones: the library's default form for a family, fused where the family has one.
+"""Attention of the backbones: the library's fused form, except in bfloat16 on a CPU.
 
-On a CPU, another form takes the place of the fused one under autocast, and where states in bfloat16 have a
-gradient. The gradient of the fused form takes several times as long in bfloat16 as in float32. Short inputs
-use `eager_attention` in bfloat16, which is faster than both. Longer ones stay in float32.
-`experiments.benchmarks.steps` times all three forms.
+There the fused form takes two to three times as long as `eager_attention`, and its gradient up to six times.
+The longest inputs are left to the fused form, as `eager_attention` keeps all (L, L) weights for the gradient.
+Under autocast they stay in float32. `experiments.benchmarks.steps` times these forms.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 ATTENTION = "sdpa_or_eager"  # its name in the library
-EAGER_TOKENS = 256  # longest input of `eager_attention`, which keeps all (L, L) weights for the gradient
+# Longest input of `eager_attention`, in widths of a head: from there on the fused form is as fast.
+EAGER_WIDTHS = 8
 # arguments that `attention` handles; the last three change nothing here
 HANDLED_ARGUMENTS = {"is_causal", "scaling", "sliding_window", "position_ids", "use_cache"}
 
@@ -49,28 +49,26 @@ def attention(
     Returns:
         States (B, L, heads, head width), and None instead of the weights.
     """
-    in_bfloat16 = torch.is_autocast_enabled("cpu") or (query.dtype == torch.bfloat16 and query.requires_grad)
-    if query.device.type != "cpu" or not in_bfloat16:
+    autocast = torch.is_autocast_enabled("cpu")
+    dtype = torch.get_autocast_dtype("cpu") if autocast else query.dtype
+    if query.device.type != "cpu" or dtype != torch.bfloat16:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **further)
+    unhandled = any(
+        isinstance(argument, Tensor) or argument
+        for name, argument in further.items()
+        if name not in HANDLED_ARGUMENTS
+    )
     with torch.autocast("cpu", enabled=False):
-        unhandled = any(
-            isinstance(argument, Tensor) or argument
-            for name, argument in further.items()
-            if name not in HANDLED_ARGUMENTS
-        )
-        if query.shape[2] != key.shape[2] or key.shape[2] > EAGER_TOKENS or unhandled:
-            states, _ = sdpa_attention_forward(
-                module, query.float(), key.float(), value.float(), attention_mask, **further
-            )
+        n_queries, n_keys, width = query.shape[2], *key.shape[2:]
+        if n_queries != n_keys or n_keys > EAGER_WIDTHS * width or unhandled:
+            fused = torch.float32 if autocast else dtype
+            q, k, v = (tensor.to(fused) for tensor in (query, key, value))
+            states, _ = sdpa_attention_forward(module, q, k, v, attention_mask, **further)
             return states.to(query.dtype), None
         causal = further.get("is_causal")
         if attention_mask is None and (getattr(module, "is_causal", True) if causal is None else causal):
-            attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
-        groups = query.shape[1] // key.shape[1]
-        q, k, v = (
-            tensor.to(torch.get_autocast_dtype("cpu"))
-            for tensor in (query, repeat_kv(key, groups), repeat_kv(value, groups))
-        )
+            attention_mask = torch.ones(n_queries, n_keys, dtype=torch.bool).tril()
+        q, k, v = (tensor.to(dtype) for tensor in (query, key, value))
         return eager_attention(q, k, v, attention_mask, further.get("scaling")).to(query.dtype), None
 
 
@@ -80,10 +78,12 @@ def eager_attention(
     """Attention as products and a softmax in the dtype of its inputs.
 
     The library has no single eager form: each model has one of its own. Llama's softmax in float32 takes half
-    as long again; GPT-2's scales the products instead of the queries, which rounds differently.
+    as long again; GPT-2's scales the products instead of the queries, which rounds differently. Here the
+    queries that share keys are multiplied with them at once: keys and values are not repeated.
 
     Args:
-        query, key, value: (B, heads, L, head width).
+        query: (B, heads, L, head width).
+        key, value: (B, heads or fewer, L, head width).
         mask: added to the scores, or True where attention is allowed. A query that may attend to nothing
             attends to everything equally.
         scaling: factor of the scores; by default head width ** -0.5.
@@ -91,13 +91,17 @@ def eager_attention(
     Returns:
         States (B, L, heads, head width).
     """
-    scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.transpose(-1, -2)
+    scaled = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    shared = (len(key), key.shape[1], -1)  # B, heads of the keys, the rows that share them
+    scores = scaled.reshape(*shared, query.shape[-1]) @ key.transpose(-1, -2)
+    scores = scores.view(*query.shape[:3], -1)  # (B, heads, L, L)
     if mask is not None:  # added, since filling all heads' scores takes longer
         lowest = torch.finfo(scores.dtype).min
         if mask.dtype == torch.bool:
             mask = torch.zeros(mask.shape, dtype=scores.dtype, device=mask.device).masked_fill(~mask, lowest)
-        scores = scores + mask.to(scores.dtype).clamp(min=lowest)  # (B, heads, L, L)
-    return (scores.softmax(-1) @ value).transpose(1, 2)
+        scores = scores + mask.to(scores.dtype).clamp(min=lowest)
+    states = scores.softmax(-1).view(*shared, scores.shape[-1]) @ value
+    return states.view(*query.shape[:3], -1).transpose(1, 2)
 
 
 AttentionInterface.register(ATTENTION, attention)

@@ -7,13 +7,14 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import FalconConfig, MistralConfig
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.models.auto import AutoModelForCausalLM
 
-from cllm4rec.models.language.attention import ATTENTION, EAGER_TOKENS, attention, eager_attention
+from cllm4rec.models.language.attention import ATTENTION, EAGER_WIDTHS, attention, eager_attention
 from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.models.language.loading import load_backbone
 from tests.support.backbones import save_backbone
+
+LONGEST_EAGER = EAGER_WIDTHS * 8  # tokens, for heads of width 8
 
 
 def test_sliding_window_attention_is_that_of_the_language_model(tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_eager_attention_is_that_of_the_library(mask: str | None) -> None:
         "boolean": attended,
         "causal": torch.ones(5, 5, dtype=torch.bool).tril(),
     }
-    states = eager_attention(query, repeat_kv(key, 2), repeat_kv(value, 2), masks[mask], 0.3)
+    states = eager_attention(query, key, value, masks[mask], 0.3)
     mask_tensor = None if mask in (None, "causal") else masks["boolean"]
     expected = scaled_dot_product_attention(
         query, key, value, attn_mask=mask_tensor, is_causal=mask == "causal", scale=0.3, enable_gqa=True
@@ -88,29 +89,32 @@ def test_unknown_arguments_of_attention_are_left_to_the_library() -> None:
         attention(module, query, key, value, None, softcap=30.0)
 
 
+@pytest.mark.parametrize("autocast", [True, False], ids=["autocast", "held"])
 @pytest.mark.parametrize("masked", [False, True], ids=["causal", "masked"])
-@pytest.mark.parametrize("length", [1, 5, EAGER_TOKENS, EAGER_TOKENS + 1])
-def test_attention_under_autocast_on_a_cpu_is_that_of_float32(length: int, masked: bool) -> None:
-    """Exact in long examples. In short ones products and weights are rounded by about 1/256 each."""
+@pytest.mark.parametrize("length", [1, 5, LONGEST_EAGER, LONGEST_EAGER + 1])
+def test_attention_in_bf16_on_a_cpu_is_that_of_float32(length: int, masked: bool, autocast: bool) -> None:
+    """Long examples under autocast are in float32. Else products and weights are rounded by 1/256 each."""
     query, key, value = (tensor.bfloat16().requires_grad_() for tensor in heads(length))
     attended = torch.arange(length) < max(1, length - 2)
     added = torch.zeros(length).masked_fill(~attended, -torch.inf).expand(2, 1, length, length)
-    mask = added if masked else None
+    mask = added.to(torch.float32 if autocast else torch.bfloat16) if masked else None
     groups = torch.nn.Module()
     groups.num_key_value_groups = 2
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         states, _ = attention(groups, query, key, value, mask)  # (B, L, heads, width)
     states.sum().backward()
     single = [tensor.detach().float().requires_grad_() for tensor in (query, key, value)]
-    exact = scaled_dot_product_attention(*single, attn_mask=mask, is_causal=not masked, enable_gqa=True)
+    exact = scaled_dot_product_attention(
+        *single, attn_mask=added if masked else None, is_causal=not masked, enable_gqa=True
+    )
     exact = exact.transpose(1, 2)
     exact.bfloat16().sum().backward()
     assert states.dtype == torch.bfloat16
-    tolerance = {"rtol": 0.0, "atol": 0.0} if length > EAGER_TOKENS else {"rtol": 0.02, "atol": 0.02}
-    assert torch.allclose(states, exact.bfloat16(), **tolerance)
+    tolerance = 1e-5 if autocast and length > LONGEST_EAGER else 0.02
+    assert torch.allclose(states, exact.bfloat16(), rtol=tolerance, atol=tolerance)
     for tensor, float_tensor in zip((query, key, value), single, strict=True):
         exact = float_tensor.grad.bfloat16()
-        assert (tensor.grad - exact).norm() <= tolerance["rtol"] * exact.norm() + tolerance["atol"]
+        assert (tensor.grad - exact).norm() <= tolerance * (exact.norm() + 1)
 
 
 def test_a_backbone_that_cannot_switch_its_attention_uses_that_of_the_library(tmp_path: Path) -> None:
@@ -125,7 +129,7 @@ def test_a_backbone_that_cannot_switch_its_attention_uses_that_of_the_library(tm
     )
 
 
-def test_attention_without_autocast_is_that_of_the_library(tmp_path: Path) -> None:
+def test_attention_in_float32_is_that_of_the_library(tmp_path: Path) -> None:
     folder = save_backbone(tmp_path)
     model = load_backbone(BackboneConfig(str(folder), dtype="float32"))[0].model
     expected = AutoModelForCausalLM.from_pretrained(
