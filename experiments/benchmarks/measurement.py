@@ -19,18 +19,27 @@ EAGER_RELEASE = {
 }  # bytes; read by glibc
 
 
-def side_by_side(functions: Mapping[str, Callable[[], object]], repeats: int = 5) -> dict[str, float]:
-    """Median wall time of each function in seconds; a first call of each is not counted.
+def side_by_side(
+    functions: Mapping[str, Callable[[], object]],
+    repeats: int = 5,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """Median time of each function in seconds; a first call of each is not counted.
 
     The functions are called in turn, so that other work on the machine slows all of them alike.
+
+    Args:
+        functions: by name.
+        repeats: calls that are counted.
+        clock: gives seconds: wall time by default, or CPU time (`time.process_time`).
     """
     times: dict[str, list[float]] = {name: [] for name in functions}
     for repeat in range(repeats + 1):
         for name, function in functions.items():
-            start = time.perf_counter()
+            start = clock()
             function()
             if repeat:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 

@@ -1,5 +1,6 @@
 """Results of the benchmarks: rows with a target, printed as a table and written as JSON; and the flags."""
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -77,6 +78,11 @@ class Settings:
 
 def parse_settings(description: str | None) -> Settings:
     """Settings from the command line; sets the number of torch's threads."""
+    return settings_from(settings_parser(description).parse_args())
+
+
+def settings_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser of the flags of `Settings`, to which a benchmark may add its own."""
     parser = argument_parser(description)
     parser.add_argument("--output", type=Path, required=True, help="folder of the JSON files")
     parser.add_argument(
@@ -84,7 +90,11 @@ def parse_settings(description: str | None) -> Settings:
     )
     parser.add_argument("--short", action="store_true", help="smaller sizes")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: %(default)s)")
-    arguments = parser.parse_args()
+    return parser
+
+
+def settings_from(arguments: argparse.Namespace) -> Settings:
+    """Settings from parsed flags; sets the number of torch's threads."""
     torch.set_num_threads(arguments.threads)
     return Settings(arguments.output, arguments.short, arguments.datasets, arguments.threads)
 

@@ -51,15 +51,18 @@ def prompts(model: CLLM4Rec, users: np.ndarray, train: Dataset) -> list[list[His
     template, batches = Template.compile("recommend", model.tokenizer), []
     for start in range(0, len(users), USERS_AT_ONCE):
         batch_users = users[start : start + USERS_AT_ONCE]
-        histories = train.interactions.histories(batch_users)
-        items = histories.last(model.net.backbone.context - template.n_fixed)
-        micro_batches = []
-        for rows in batches_by_length(histories.lengths + template.n_fixed, TOKENS_AT_ONCE):
-            keep_user = np.ones(len(rows), dtype=bool)
-            filled = fill(template, model.tokenizer, batch_users[rows], items.take(rows), keep_user)
-            micro_batches.append(prompt_batch(model.tokenizer, *filled).to(model.device))
-        batches.append(micro_batches)
+        lengths = train.interactions.histories(batch_users).lengths + template.n_fixed
+        cut = batches_by_length(lengths, TOKENS_AT_ONCE)
+        batches.append([prompts_of(model, batch_users[rows], train) for rows in cut])
     return batches
+
+
+def prompts_of(model: CLLM4Rec, users: np.ndarray, train: Dataset) -> HistoryPrompts:
+    """The prompts of users, as one batch."""
+    template = Template.compile("recommend", model.tokenizer)
+    items = train.interactions.histories(users).last(model.net.backbone.context - template.n_fixed)
+    filled = fill(template, model.tokenizer, users, items, np.ones(len(users), dtype=bool))
+    return prompt_batch(model.tokenizer, *filled).to(model.device)
 
 
 @torch.no_grad()
