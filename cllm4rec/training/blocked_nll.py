@@ -49,6 +49,13 @@ class _Inputs(NamedTuple):
     bias: Tensor | None
     softcap: float | None
 
+    @property
+    def has_single_targets(self) -> bool:
+        """Whether each state has one target, in order, and its softmax is over all classes and no more."""
+        rows = torch.arange(len(self.states), device=self.states.device)
+        all_classes = not len(self.excluded.rows) and bool(self.extra.isneginf().all())
+        return all_classes and torch.equal(self.targets.rows, rows)
+
     def logits(self, states: Tensor, classes: Tensor, columns: slice) -> Tensor:
         """Float32 logits (rows, columns) of some states and classes, whose numbers are `columns`."""
         logits = (states @ classes.T).float()
@@ -66,7 +73,8 @@ class BlockedNLL(torch.autograd.Function):
 
     Value and gradients are computed together, block by block: the logits of a block are used and discarded.
     A block has all classes of some rows. With very many classes it has all rows of some classes. Their
-    logits are then computed twice, first for the normalisers, then for the gradients.
+    logits are then computed twice, first for the normalisers, then for the gradients; but once where the
+    states alone need a gradient, as under a frozen language model.
 
     Matrix products run in `dtype`, all else in float32. A target's logit is that of the block, and its slope
     is p - 1 before rounding. So a state that is sure of its target has neither a negative loss nor a gradient
@@ -118,7 +126,12 @@ class BlockedNLL(torch.autograd.Function):
             softcap,
         )
         rows_fit = _logits_at_once(states) // n_classes >= min(n_rows, FEWEST_ROWS)
-        normalisers, target_logits = (_over_rows if rows_fit else _over_classes)(inputs, gradients)
+        states_alone = needs_states and not any(ctx.needs_input_grad[1:])
+        if not rows_fit and states_alone and inputs.has_single_targets:
+            form = _over_frozen_classes
+        else:
+            form = _over_rows if rows_fit else _over_classes
+        normalisers, target_logits = form(inputs, gradients)
         extra_gradient = (extra - normalisers[:, None]).exp() * weights[:, None] if needs_extra else None
         ctx.save_for_backward(*gradients, extra_gradient)
         weighted = (weights * normalisers).masked_fill(weights == 0, 0.0)  # not 0 * inf
@@ -173,6 +186,41 @@ def _over_classes(inputs: _Inputs, gradients: Gradients) -> tuple[Tensor, Tensor
         slope = _slope(logits, normalisers, weights, targets, dtype, inputs.softcap)
         _add_gradients(gradients, slope, states, classes, slice(0, len(states)), block)
     return normalisers, target_logits
+
+
+def _over_frozen_classes(inputs: _Inputs, gradients: Gradients) -> tuple[Tensor, Tensor]:
+    """The same in one pass, for the gradient of the states alone, where `has_single_targets` is True.
+
+    The gradient of a state is the mean of the classes by their probabilities, minus its target. The mean is
+    taken by exp(logit - largest logit so far), and scaled down where a larger one comes (Milakov and
+    Gimelshein, "Online normalizer calculation for softmax", 2018). The target is left out and added last.
+    """
+    states, cap, of_states = inputs.states, inputs.softcap, gradients[0]
+    assert of_states is not None
+    largest, total = torch.full_like(inputs.extra, -torch.inf), torch.zeros_like(inputs.extra)  # (R,)
+    target_logits = torch.empty_like(total)
+    for block in _slices(len(inputs.classes), max(1, _logits_at_once(states) // len(states))):
+        classes = inputs.classes[block].to(states.dtype)
+        logits = inputs.logits(states, classes, block)  # (R, block)
+        targets = inputs.targets.within(logits, 0, block.start)
+        target_logits[targets[0]] = logits[targets]
+        before, largest = largest, torch.maximum(largest, logits.amax(1))
+        raised = (largest > before).nonzero()[:, 0]
+        factor = (before - largest)[raised].exp_()
+        total[raised] *= factor
+        of_states[raised] *= factor[:, None]
+        of_cap = None if cap is None else 1 - (logits / cap).square_()
+        shares = logits.sub_(largest[:, None]).exp_()
+        total += shares.sum(1)
+        shares = shares if of_cap is None else shares.mul_(of_cap)
+        shares[targets] = 0
+        of_states += shares.to(states.dtype) @ classes
+    normalisers = largest + total.log()
+    slope = (target_logits - normalisers).exp_() - 1
+    slope = slope if cap is None else slope * (1 - (target_logits / cap).square_())
+    of_targets = inputs.classes[inputs.targets.classes].to(of_states.dtype)
+    of_states.div_(total[:, None]).addcmul_(slope[:, None], of_targets)
+    return normalisers, target_logits.sum(dtype=torch.float64)
 
 
 def _logits_at_once(states: Tensor) -> int:

@@ -180,3 +180,56 @@ def test_pull_by_hand() -> None:
     assert table.grad.tolist() == [[2, 4], [4, 6], [0, 0]]
     assert centre.grad is None
     assert squared_distance(table[ids], None, weights).item() == 5 + 25
+
+
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("classes_at_once", [1, 4, 64])
+def test_a_softmax_over_frozen_classes_is_read_once_and_equals_a_dense_float64_reference(
+    classes_at_once: int, softcap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_rows, n_classes = 9, 64
+    monkeypatch.setattr(blocked_nll, "LOGITS_AT_ONCE", classes_at_once * n_rows)
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(n_rows, WIDTH, generator=generator, dtype=torch.float64).requires_grad_()
+    classes = torch.randn(n_classes, WIDTH, generator=generator, dtype=torch.float64)
+    classes *= torch.linspace(1, 4, n_classes)[:, None]  # the largest logit comes late
+    bias, targets = torch.linspace(-1, 1, n_classes), torch.arange(n_rows) * 7
+    logits = states @ classes.T + bias
+    expected = dense_nll(
+        logits if softcap is None else softcap * (logits / softcap).tanh(),
+        torch.eye(n_classes, dtype=torch.float64),
+        torch.arange(n_rows),
+        targets,
+    )
+    [expected_gradient] = torch.autograd.grad(expected, states)
+    single = states.detach().float().requires_grad_()
+    reads = counted_products(monkeypatch)
+    loss = multinomial_nll(single, classes.float(), torch.arange(n_rows), targets, bias=bias, softcap=softcap)
+    [gradient] = torch.autograd.grad(loss, single)
+    assert len(reads) == -(-n_classes // classes_at_once)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_a_state_that_is_sure_of_its_target_has_no_gradient_of_rounding_errors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(blocked_nll, "LOGITS_AT_ONCE", 8)
+    classes = torch.eye(8).bfloat16()
+    states = (classes[:2] * 200).requires_grad_()
+    loss = multinomial_nll(states, classes, torch.arange(2), torch.arange(2))
+    assert loss.item() == 0
+    assert not torch.autograd.grad(loss, states)[0].any()
+
+
+def counted_products(monkeypatch: pytest.MonkeyPatch) -> list[slice]:
+    """The blocks of classes whose logits are computed from now on."""
+    blocks: list[slice] = []
+    logits = blocked_nll._Inputs.logits
+
+    def counted(inputs: blocked_nll._Inputs, states: Tensor, classes: Tensor, columns: slice) -> Tensor:
+        blocks.append(columns)
+        return logits(inputs, states, classes, columns)
+
+    monkeypatch.setattr(blocked_nll._Inputs, "logits", counted)
+    return blocks
