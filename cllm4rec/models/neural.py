@@ -35,6 +35,8 @@ from cllm4rec.training.resume import BuiltFrom, ResumeFile
 log = logging.getLogger("cllm4rec")
 
 TOKENS_AT_ONCE = 1 << 14  # padded tokens of a forward pass when scoring
+# On a CPU also a bound of tokens x width: wide states of more tokens are slower, and take more memory.
+NUMBERS_AT_ONCE_ON_CPU = 1 << 22
 
 
 class NeuralRecommender(InnerProductRecommender):
@@ -271,7 +273,9 @@ class NeuralRecommender(InnerProductRecommender):
         states = torch.zeros(len(lengths), width, device=self.device)
         self.net.eval()
         not_empty = np.flatnonzero(lengths)
-        for batch in batches_by_length(lengths[not_empty], TOKENS_AT_ONCE):
+        on_cpu = self.device.type == "cpu"
+        tokens = min(TOKENS_AT_ONCE, NUMBERS_AT_ONCE_ON_CPU // width) if on_cpu else TOKENS_AT_ONCE
+        for batch in batches_by_length(lengths[not_empty], tokens):
             rows = not_empty[batch]
             states[torch.from_numpy(rows)] = encode(rows).to(torch.float32)
         return states
