@@ -25,8 +25,8 @@ class VectorsOptions:
         None,
         metavar="NAME",
         help=(
-            "name or folder of a Hugging Face causal language model, or of a sentence-transformers model "
-            "(needs cllm4rec[text])"
+            "name or folder of a Hugging Face causal language model, its .gguf file (needs cllm4rec[gguf]), "
+            "or name or folder of a sentence-transformers model (needs cllm4rec[text])"
         ),
     )
     item_vectors: str | None = setting(

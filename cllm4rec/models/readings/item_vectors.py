@@ -29,8 +29,8 @@ def item_vectors(
 
     Args:
         dataset: a dataset, or its folder.
-        encoder: name or folder of a Hugging Face causal language model or of a sentence-transformers model,
-            or an object with the methods of `TextEncoder`.
+        encoder: name or folder of a Hugging Face causal language model, or its .gguf file; name or folder of
+            a sentence-transformers model; or an object with the methods of `TextEncoder`.
         item_vectors: a .parquet file (`item_id`, `vector`) or a .npy file (rows as in `dataset.items`).
             Exactly one of `encoder` and `item_vectors` is given.
         depth: share of a language model's layers, above 0 to 1, after which its states are read; DEPTH by
@@ -71,15 +71,17 @@ def open_encoder(encoder: str | Path | TextEncoder, depth: float | None) -> Text
     if depth is not None and not 0 < depth <= 1:
         raise ValueError(f"`depth` is {depth}: it has to be above 0, and it may not be above 1")
     if isinstance(encoder, str | Path):
+        from cllm4rec.models.language.config import BackboneConfig
+        from cllm4rec.models.language.loading import held_dtype
         from cllm4rec.models.language.pretrained import Pretrained
         from cllm4rec.models.readings.language import LanguageEncoder
         from cllm4rec.models.readings.sentences import SentenceEncoder, sentence_folder
-        from cllm4rec.training.device import frozen_dtype
 
         folder = sentence_folder(str(encoder))
         if folder is None:
             pretrained = Pretrained.read(str(encoder), ADVICE)
-            return LanguageEncoder(pretrained, DEPTH if depth is None else depth, frozen_dtype())
+            dtype = held_dtype(BackboneConfig(str(encoder), tune="frozen"))
+            return LanguageEncoder(pretrained, DEPTH if depth is None else depth, dtype)
         encoder = SentenceEncoder(folder)
     if depth is not None:
         raise ValueError("`depth` is of causal language models, and this encoder is none: leave it out")

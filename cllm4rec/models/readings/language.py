@@ -71,10 +71,10 @@ class LanguageEncoder:
     def fingerprint(self) -> str:
         """SHA-256 of the weights' files, configuration, tokenizer, layer and way of reading."""
         path = self.pretrained.path
-        files = weight_files(path) if path.is_dir() else [path]
+        files = [path] if path.is_file() else weight_files(path)
         described = {
             "mean of the states of words": 1,  # to be raised when this module reads in another way
-            "weights": files_sha256(path if path.is_dir() else path.parent, files),
+            "weights": files_sha256(files[0].parent, files),
             "config": config_sha256(self.pretrained.model.config),
             "tokenizer": tokenizer_sha256(self.pretrained.tokenizer),
             "begin": self._begin,

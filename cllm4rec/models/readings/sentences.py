@@ -14,7 +14,7 @@ from huggingface_hub import snapshot_download
 
 from cllm4rec.messages import library_errors, shorten
 from cllm4rec.models.language.architecture import read_config, weight_files, weight_shapes
-from cllm4rec.models.language.pretrained import quiet
+from cllm4rec.models.language.silence import quiet
 from cllm4rec.models.readings.fingerprints import files_sha256
 from cllm4rec.training.device import on_gpu
 

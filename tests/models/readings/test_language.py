@@ -14,7 +14,9 @@ from cllm4rec.corpora.tokenizer import train_bpe
 from cllm4rec.models.language.pretrained import Pretrained
 from cllm4rec.models.readings import language
 from cllm4rec.models.readings.language import LanguageEncoder, decoder_layers, states_after
+from tests.support.backbones import save_backbone
 from tests.support.encoders import TITLES, save_language_model
+from tests.support.gguf_files import write_gguf
 from tests.support.tables import refused
 
 SIZES = {
@@ -145,6 +147,15 @@ def test_fingerprints_tell_weights_layers_dtypes_and_tokenizers_apart(tmp_path: 
     train_bpe(["another text"], vocabulary=280).save_pretrained(folder)
     found.add(encoder(folder, 0.5).fingerprint)
     assert len(found) == 5
+
+
+def test_a_gguf_file_reads_as_the_folder_it_is_made_from(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    folder = save_backbone(tmp_path / "model", "llama")
+    file = write_gguf(folder, tmp_path / "model.gguf")
+    from_file = encoder(file, 1.0)
+    np.testing.assert_allclose(from_file.encode(TITLES), encoder(folder, 1.0).encode(TITLES), atol=1e-5)
+    assert from_file.fingerprint != encoder(file, 0.5).fingerprint
 
 
 @pytest.mark.slow
