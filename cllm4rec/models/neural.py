@@ -35,8 +35,7 @@ from cllm4rec.training.resume import BuiltFrom, ResumeFile
 log = logging.getLogger("cllm4rec")
 
 TOKENS_AT_ONCE = 1 << 14  # padded tokens of a forward pass when scoring
-# On a CPU also a bound of tokens x width: wide states of more tokens are slower, and take more memory.
-NUMBERS_AT_ONCE_ON_CPU = 1 << 22
+NUMBERS_AT_ONCE_ON_CPU = 1 << 22  # tokens x width: of wide states, more are slower and take more memory
 
 
 class NeuralRecommender(InnerProductRecommender):
