@@ -2,7 +2,6 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
-from cllm4rec.corpora.padding import batches_by_length
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.loading import as_dataset
 from cllm4rec.messages import shorten
@@ -33,9 +31,6 @@ from cllm4rec.training.records import EpochRecord
 from cllm4rec.training.resume import BuiltFrom, ResumeFile
 
 log = logging.getLogger("cllm4rec")
-
-TOKENS_AT_ONCE = 1 << 14  # padded tokens of a forward pass when scoring
-NUMBERS_AT_ONCE_ON_CPU = 1 << 22  # tokens x width: of wide states, more are slower and take more memory
 
 
 class NeuralRecommender(InnerProductRecommender):
@@ -258,26 +253,6 @@ class NeuralRecommender(InnerProductRecommender):
         """Device of the network."""
         self._check_fitted()
         return next(self.net.parameters()).device
-
-    def _encode_by_length(
-        self, lengths: np.ndarray, width: int, encode: Callable[[np.ndarray], Tensor]
-    ) -> Tensor:
-        """States of histories, float32 (B, d), encoded in batches of similar length.
-
-        Args:
-            lengths: int64 (B,), approximate tokens of each history; the state of an empty one is zero.
-            width: d.
-            encode: gives the states (b, d) of the histories of some rows (b,).
-        """
-        states = torch.zeros(len(lengths), width, device=self.device)
-        self.net.eval()
-        not_empty = np.flatnonzero(lengths)
-        on_cpu = self.device.type == "cpu"
-        tokens = min(TOKENS_AT_ONCE, NUMBERS_AT_ONCE_ON_CPU // width) if on_cpu else TOKENS_AT_ONCE
-        for batch in batches_by_length(lengths[not_empty], tokens):
-            rows = not_empty[batch]
-            states[torch.from_numpy(rows)] = encode(rows).to(torch.float32)
-        return states
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {name: p.detach().float().cpu().numpy() for name, p in self._stored().items()}

@@ -21,7 +21,7 @@ from cllm4rec.corpora.prompts import Template
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
-from cllm4rec.models.neural import TOKENS_AT_ONCE
+from cllm4rec.models.histories import TOKENS_AT_ONCE
 from experiments.benchmarks.datasets import dataset_names, read_dataset
 from experiments.benchmarks.measurement import extra_memory, side_by_side, synchronised
 from experiments.benchmarks.objectives import untrained

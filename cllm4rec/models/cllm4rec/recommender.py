@@ -16,6 +16,7 @@ from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.initialisation import check_start, initial_id_embeddings
 from cllm4rec.models.cllm4rec.net import CLLM4RecNet
 from cllm4rec.models.description import ModelDescription, Shapes
+from cllm4rec.models.histories import encode_by_length
 from cllm4rec.models.language.base import LanguageRecommender
 from cllm4rec.models.language.loading import build_backbone
 from cllm4rec.training.config import TrainConfig
@@ -108,5 +109,5 @@ class CLLM4Rec(LanguageRecommender):
             filled = fill(template, tokenizer, np.maximum(numbers, 0), items.take(rows), numbers >= 0)
             return self.net.user_states(prompt_batch(tokenizer, *filled).to(self.device), finetuned)
 
-        states = self._encode_by_length(items.lengths + template.n_fixed, self.net.backbone.width, encode)
+        states = encode_by_length(self.net, items.lengths + template.n_fixed, self.net.backbone.width, encode)
         return states, self.net.collaborative.items.weight.detach()

@@ -21,6 +21,7 @@ from cllm4rec.messages import shorten
 from cllm4rec.models import load, system_class
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.description import ModelDescription, Shapes
+from cllm4rec.models.histories import encode_by_length
 from cllm4rec.models.language.base import LanguageRecommender
 from cllm4rec.models.language.loading import build_backbone
 from cllm4rec.models.rsllm.config import RSLLMConfig
@@ -219,7 +220,7 @@ class RSLLM(LanguageRecommender):
             return self.net.norm(hidden[torch.from_numpy(prompts.query_index).to(self.device)].float())
 
         lengths = writer.templates["next"].n_fixed + writer.expand(items).lengths
-        return self._encode_by_length(lengths, backbone.width, encode), projected
+        return encode_by_length(self.net, lengths, backbone.width, encode), projected
 
     @torch.no_grad()
     def choose(

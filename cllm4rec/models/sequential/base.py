@@ -13,6 +13,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.damage import reading
 from cllm4rec.models.config import ID_EMBEDDING_STD
 from cllm4rec.models.description import ModelDescription, Shapes, check_layers, check_shapes
+from cllm4rec.models.histories import encode_by_length
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.sequential.config import SequentialConfig
 from cllm4rec.models.storage import REMEDY
@@ -90,4 +91,4 @@ class SequentialRecommender(NeuralRecommender):
             newest = sequences.mask.sum(1) - 1  # (b,)
             return self.net.states(sequences)[torch.arange(len(rows)), newest]
 
-        return self._encode_by_length(items.lengths, self.config.width, encode), self.net.items.detach()
+        return encode_by_length(self.net, items.lengths, self.config.width, encode), self.net.items.detach()

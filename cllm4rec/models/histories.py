@@ -1,0 +1,35 @@
+"""Encoding of histories in forward passes of similar length."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cllm4rec.corpora.padding import batches_by_length
+
+TOKENS_AT_ONCE = 1 << 14  # padded tokens of a forward pass when scoring
+NUMBERS_AT_ONCE_ON_CPU = 1 << 22  # tokens x width: of wide states, more are slower and take more memory
+
+
+def encode_by_length(
+    net: nn.Module, lengths: np.ndarray, width: int, encode: Callable[[np.ndarray], Tensor]
+) -> Tensor:
+    """States of histories, float32 (B, d), encoded in batches of similar length.
+
+    Args:
+        net: the network, which is put in evaluation mode.
+        lengths: int64 (B,), approximate tokens of each history; the state of an empty one is zero.
+        width: d.
+        encode: gives the states (b, d) of the histories of some rows (b,).
+    """
+    device = next(net.parameters()).device
+    states = torch.zeros(len(lengths), width, device=device)
+    net.eval()
+    not_empty = np.flatnonzero(lengths)
+    on_cpu = device.type == "cpu"
+    tokens = min(TOKENS_AT_ONCE, NUMBERS_AT_ONCE_ON_CPU // width) if on_cpu else TOKENS_AT_ONCE
+    for batch in batches_by_length(lengths[not_empty], tokens):
+        rows = not_empty[batch]
+        states[torch.from_numpy(rows)] = encode(rows).to(torch.float32)
+    return states
