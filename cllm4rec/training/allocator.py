@@ -17,3 +17,9 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(M_MMAP_THRESHOLD, LARGEST_THRESHOLD)
         libc.mallopt(M_TRIM_THRESHOLD, LARGEST_THRESHOLD)
+
+
+def return_freed_memory() -> None:
+    """Return the freed memory that glibc keeps to the system, blocks between others included."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -105,7 +105,8 @@ def _limited(rows: np.ndarray, lengths: np.ndarray, limit: TokenLimit | None) ->
     """A slice (B,) in parts of at most `limit` tokens; whole if it has no more."""
     if limit is None or padded_tokens(rows, lengths, limit) <= limit.tokens:
         return [rows]
-    return [rows[part] for part in batches_by_length(lengths[rows] + limit.beyond, limit.tokens)]
+    parts = batches_by_length(lengths[rows] + limit.beyond, limit.tokens)
+    return [rows[part] for part in reversed(parts)]  # long first: freed blocks then hold those of the next
 
 
 def padded_tokens(rows: np.ndarray, lengths: np.ndarray, limit: TokenLimit) -> int:

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from cllm4rec.data.randomness import mix
+from cllm4rec.training.allocator import return_freed_memory
 from cllm4rec.training.batching import MicroBatches, steps_of_epoch
 from cllm4rec.training.checkpointing import checkpointed
 from cllm4rec.training.config import TrainConfig
@@ -24,6 +25,7 @@ from cllm4rec.training.resume import Progress, ResumeFile, Stopped, Weights
 from cllm4rec.training.schedule import is_validated, learning_rate_factor, total_epochs
 from cllm4rec.training.step_memory import measure
 
+UNLIMITED_PARTS = 2  # micro-batches of a step that was not divided for its memory, at most
 SAVE_SECONDS = 300.0  # between two saves of the resume file within an epoch; each epoch ends with one
 
 
@@ -181,6 +183,8 @@ class TrainingRun:
                 # DDP averages over processes: times their number gives the sum
                 accelerator.backward(loss * accelerator.num_processes / max(1.0, n_targets))
             self.optimizer.collect_row_gradients()
+            if len(batches) > UNLIMITED_PARTS:  # each leaves other gaps, which would add up
+                return_freed_memory()
             self.meter.add(objective, terms, weight, batch)
         self.optimizer.sum_row_gradients()
         self.meter.add_norms()
