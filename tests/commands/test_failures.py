@@ -57,7 +57,7 @@ def test_little_memory_is_named_as_such(error: BaseException) -> None:
     line = line_of(error)
     assert line is not None
     assert line.startswith("not enough memory (")
-    assert "--batch-size" in line
+    assert "--memory" in line
     assert "\n" not in line
 
 

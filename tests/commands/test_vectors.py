@@ -55,7 +55,7 @@ def test_mistakes_are_named_by_flags(workspace: Path, model: Path, tmp_path: Pat
     assert refusal("vectors", *flags[:4], *other, "--depth", 0.5).startswith("--depth has no effect")
     assert refusal("vectors", *flags[:4], *other).endswith("absent.npy: there is no such file")
     line = refusal("vectors", *flags[:4], "--encoder", "./absent")
-    assert "there is no such folder; --encoder takes the name or folder" in line
+    assert "there is no such folder; --encoder takes the name, folder" in line
     assert not (tmp_path / "vectors.npy").exists()
 
 

@@ -39,7 +39,7 @@ def loaded(name: str, tune: str = "frozen") -> tuple[Backbone, PreTrainedModel]:
     """The backbone of a folder, and the same folder as the library loads it by default."""
     with TemporaryDirectory() as folder:
         save_family(Path(folder), name)
-        backbone, _ = load_backbone(CLLM4RecConfig(backbone=folder, tune=tune))
+        backbone, _ = load_backbone(CLLM4RecConfig(backbone=folder, tune=tune, dtype="float32"))
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
         return backbone.eval(), model.eval()
 
@@ -206,7 +206,7 @@ def test_a_set_is_read_without_its_order_or_bidirectional_attention_is_refused(
     backbone, _ = loaded(name)
     if not backbone.reads_sets():
         save_family(tmp_path, name)
-        config = CLLM4RecConfig(backbone=str(tmp_path), attention="bidirectional")
+        config = CLLM4RecConfig(backbone=str(tmp_path), attention="bidirectional", dtype="float32")
         line = refused(lambda: load_backbone(config))
         assert "`attention=bidirectional`" in line
         assert "set `attention` to causal" in line
@@ -231,7 +231,7 @@ def test_a_set_is_read_without_its_order_or_bidirectional_attention_is_refused(
 @each_family
 def test_what_takes_no_positions_is_refused_before_its_weights_are_read(name: str, tmp_path: Path) -> None:
     save_family(tmp_path, name)
-    config = CLLM4RecConfig(backbone=str(tmp_path), attention="bidirectional")
+    config = CLLM4RecConfig(backbone=str(tmp_path), attention="bidirectional", dtype="float32")
     if name in ("BLOOM", "MPT"):
         assert "`attention=bidirectional`" in refused(lambda: check_backbone(config))
     else:

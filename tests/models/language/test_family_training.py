@@ -41,7 +41,7 @@ def check_frozen(model: LanguageRecommender, name: str) -> None:
 @each_family
 def test_cllm4rec_trains_on_a_frozen_model(name: str, tmp_path: Path) -> None:
     folder, records, dataset = save_family(tmp_path / "model", name), list[EpochRecord](), small_dataset()
-    model = CLLM4Rec(CLLM4RecConfig(backbone=str(folder)))
+    model = CLLM4Rec(CLLM4RecConfig(backbone=str(folder), dtype="float32"))
     for stage in model.stages:
         model.fit_stage(dataset, stage, OF_CLLM4REC, Hooks(records.append))
     assert np.isfinite([record.losses.get("content", 0.0) for record in records]).all()
@@ -65,7 +65,7 @@ def test_rsllm_trains_adapters_on_a_frozen_model(name: str, tmp_path: Path) -> N
         list[EpochRecord](),
         rsllm.small_dataset(),
     )
-    model = RSLLM(RSLLMConfig(backbone=str(folder), title_words=4, length=6))
+    model = RSLLM(RSLLMConfig(backbone=str(folder), dtype="float32", title_words=4, length=6))
     assert model.config.tuning == "lora"
     model.trained_base = rsllm.sasrec()
     for stage in model.stages:

@@ -50,7 +50,9 @@ def test_a_model_in_a_gguf_file_is_that_of_its_folder(dtype: str, llama: Path, o
     with torch.no_grad():
         states = backbone(tokens, torch.ones_like(tokens, dtype=torch.bool), torch.zeros(1, 32))
         logits = published(tokens).logits.float()
-    torch.testing.assert_close(backbone.word_logits(states), logits, rtol=1e-5, atol=1e-5)
+    rounding = 1e-5 if dtype == "float32" else 2e-2  # attention adds its products in another order
+    largest = float(logits.abs().max())
+    torch.testing.assert_close(backbone.word_logits(states), logits, rtol=0, atol=rounding * largest)
     text = "a user has interacted with Élan, 3 items"
     assert tokenizer(text)["input_ids"] == of_tokenizer(text)["input_ids"]
     assert tokenizer.eos_token_id == of_tokenizer.eos_token_id == 0

@@ -93,7 +93,9 @@ def test_the_network_is_the_librarys_in_the_dtype_it_is_held_in(
             states = backbone(tokens, torch.ones_like(tokens, dtype=torch.bool), torch.zeros(1, 32))
             logits = published(tokens).logits.float()
         assert states.dtype == backbone.dtype == getattr(torch, dtype)
-        torch.testing.assert_close(backbone.word_logits(states), logits, rtol=1e-5, atol=1e-5)
+        rounding = 1e-5 if dtype == "float32" else 2e-2  # attention adds its products in another order
+        largest = float(logits.abs().max())
+        torch.testing.assert_close(backbone.word_logits(states), logits, rtol=0, atol=rounding * largest)
 
 
 def test_the_hash_is_of_the_stored_values_whatever_holds_them(folder: Path) -> None:
