@@ -114,8 +114,8 @@ class CLLM4RecNet(nn.Module):
         if not (finetuned and self.config.pooled):
             return at_query
         rows = prompts.item_rows  # (P,)
-        zeros = torch.zeros_like(at_query, dtype=torch.float32)
-        summed = zeros.index_add(0, rows, states[prompts.item_index].float())  # (B, d)
+        of_items = states[prompts.item_index].float()  # (P, d)
+        summed = of_items.new_zeros(at_query.shape).index_add(0, rows, of_items)  # (B, d)
         n_items = torch.bincount(rows, minlength=len(at_query))[:, None]
         mean = functional.layer_norm(summed / n_items.clamp(min=1), summed.shape[1:])
         return torch.where(n_items > 0, mean, at_query.float())

@@ -55,11 +55,11 @@ class WordHead:
         """
         output = output_layer(model)
         n_words, width = output.out_features, output.in_features
-        signs = torch.tensor([1.0, -1.0])
-        numbers = torch.tensor(PRODUCTS).outer(signs).flatten()  # (14,)
+        signs = torch.tensor([1.0, -1.0], dtype=torch.float32)
+        numbers = torch.tensor(PRODUCTS, dtype=torch.float32).outer(signs).flatten()  # (14,)
         of_words = numbers[torch.arange(n_words) % len(numbers)]
         products = torch.stack([of_words, of_words.flip(0)])[None]  # (1, 2, n_words)
-        states = torch.linspace(-3, 5, 2 * width).view(1, 2, width)
+        states = torch.linspace(-3, 5, 2 * width, dtype=torch.float32).view(1, 2, width)
         with _answering(model, states, products) as read:
             logits = model(
                 input_ids=torch.zeros(1, 2, dtype=torch.int64), attention_mask=None, use_cache=False
@@ -68,8 +68,8 @@ class WordHead:
             raise ValueError("its forward does not give one logit for each word")
         if not torch.equal(read[0], states):
             raise ValueError("its forward changes the states before the output layer")
-        head = cls._fitted(products, logits.float())
-        if not torch.allclose(head.logits(products), logits.float(), rtol=EXACTNESS, atol=0):
+        head = cls._fitted(products, logits.to(products.dtype))
+        if not torch.allclose(head.logits(products), logits.to(products.dtype), rtol=EXACTNESS, atol=0):
             raise ValueError(
                 "its forward changes the logits of words in a way that this package does not know"
             )

@@ -112,6 +112,6 @@ def mean_states(
     """
     titled, counts = torch.unique_consecutive(title_rows, return_counts=True)  # (R,)
     title = torch.repeat_interleave(torch.arange(len(titled), device=title_rows.device), counts)  # (W,)
-    zeros = torch.zeros(len(titled), hidden.shape[1], device=hidden.device)
-    summed = zeros.index_add(0, title, hidden[title_index].float())
+    of_tokens = hidden[title_index].float()  # (W, d)
+    summed = of_tokens.new_zeros(len(titled), hidden.shape[1]).index_add(0, title, of_tokens)
     return summed / counts[:, None], items[titled]
