@@ -287,7 +287,7 @@ class OnlyOne(Slope):
 
 
 def test_steps_that_would_train_no_weight_are_left_out() -> None:
-    """RSLLM's first stage on a frozen backbone: its prompts hold no soft token."""
+    """As in RSLLM's first stage on a frozen backbone (tests/models/rsllm/test_training.py)."""
     objectives, records = [Objective("nothing", Numbers(6)), Objective("line", Numbers(6))], []
     config = TrainConfig(epochs=2, batch_size=3)
     loop.train(OnlyOne(), objectives, config, cpu(), Hooks(on_epoch=records.append))

@@ -46,10 +46,10 @@ class RSLLMNet(nn.Module):
         match objective:
             case "text":
                 # The prompts have no soft token: any item will do. Its gradient is zero: the optimiser and
-                # all processes expect one.
+                # all processes expect one, except where a frozen backbone leaves nothing to train.
                 projected = self.projected(batch.tokens.new_zeros(1))
                 nll, _ = self._answer_nll(batch, projected)
-                return {objective: nll + 0.0 * projected.sum()}
+                return {objective: nll + 0.0 * projected.sum() if nll.requires_grad else nll}
             case "unified":
                 assert isinstance(batch, ContrastiveBatch)
                 projected = self.projected(batch.items)  # (M, d)

@@ -1,6 +1,7 @@
 """Training of RSLLM in two stages, and its scores."""
 
 import importlib.util
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from cllm4rec.models.rsllm.config import RSLLMConfig
 from cllm4rec.models.rsllm.recommender import RSLLM
 from cllm4rec.models.sequential.sasrec import SASRec
 from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.hooks import Hooks
+from cllm4rec.training.records import EpochRecord
 from tests.support.rsllm import QUICK, sasrec, small_dataset, trained, untrained
 from tests.support.systems import recall_at_1
 from tests.support.worlds import cycle_dataset
@@ -154,6 +157,26 @@ def test_a_pretrained_backbone_is_tuned_by_adapters_and_stays_unchanged(llama: P
     again = RSLLM.load(tmp_path)
     scores, expected = (system.score(np.arange(9), small_dataset().train) for system in (again, model))
     np.testing.assert_array_equal(scores, expected)
+
+
+def test_a_frozen_backbone_leaves_the_first_stage_nothing_to_train(
+    llama: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its prompts hold no soft token. The second stage trains the projector and the ID embeddings."""
+    model, records, dataset = (
+        untrained(backbone=str(llama), tune="frozen"),
+        list[EpochRecord](),
+        small_dataset(),
+    )
+    with caplog.at_level(logging.INFO, "cllm4rec"):
+        model.fit_stage(dataset, "pretrain", QUICK, Hooks(records.append))
+    assert "text: no trained weight takes part in it, its steps are left out" in caplog.text
+    assert [record.losses for record in records] == [{}]
+    before = {name: array.copy() for name, array in model._arrays().items()}
+    model.fit_stage(dataset, "finetune", QUICK, Hooks(records.append))
+    assert records[-1].losses["unified"] > 0
+    after = model._arrays()
+    assert all(not np.array_equal(after[name], before[name]) for name in ("items", "projector.2.weight"))
 
 
 def test_adapters_without_their_library_are_refused_in_one_line(
