@@ -141,6 +141,8 @@ def blank_model(config: PreTrainedConfig) -> PreTrainedModel:
         raise ValueError(f"{config.model_type} reads in both directions, and is not a causal language model")
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    if model.base_model is model:
+        raise ValueError(f"the layers of {config.model_type} cannot be used without its output layer")
     missing = [name for name in REQUIRED_ARGUMENTS if name not in _arguments(model)]
     if missing:
         raise ValueError(

@@ -60,10 +60,14 @@ class WordHead:
         of_words = numbers[torch.arange(n_words) % len(numbers)]
         products = torch.stack([of_words, of_words.flip(0)])[None]  # (1, 2, n_words)
         states = torch.linspace(-3, 5, 2 * width, dtype=torch.float32).view(1, 2, width)
-        with _answering(model, states, products) as read:
-            logits = model(
-                input_ids=torch.zeros(1, 2, dtype=torch.int64), attention_mask=None, use_cache=False
-            ).logits
+        tokens = torch.zeros(1, 2, dtype=torch.int64)
+        try:
+            with _answering(model, states, products) as read:
+                logits = model(input_ids=tokens, attention_mask=None, use_cache=False).logits
+        except AttributeError as error:
+            raise ValueError(
+                f"its forward reads more of its layers than this package knows ({error})"
+            ) from error
         if len(read) != 1 or logits.shape != products.shape:
             raise ValueError("its forward does not give one logit for each word")
         if not torch.equal(read[0], states):

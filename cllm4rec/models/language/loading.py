@@ -13,6 +13,7 @@ from cllm4rec.models.language.adapters import check_peft, draw_adapters
 from cllm4rec.models.language.architecture import NO_SETS, takes_positions
 from cllm4rec.models.language.backbone import CONTEXT, Backbone
 from cllm4rec.models.language.config import BUILT_IN, BackboneConfig
+from cllm4rec.models.language.conformance import check_conforms
 from cllm4rec.models.language.pretrained import Pretrained, read_run_model
 from cllm4rec.training.device import frozen_dtype
 
@@ -139,13 +140,15 @@ def load_backbone(
 
     Raises:
         ValueError: there is no such model, it is not a causal language model, its files do not fit one
-            another, or attention is to be bidirectional and it cannot be.
+            another, it reads words in a way that this package does not know, or attention is to be
+            bidirectional and it cannot be.
     """
     _check_config(config)
     name, pretrained = folder or config.backbone, _read(config, folder)
     model, sha256 = pretrained.load(held_dtype(config))
     with library_errors(f"backbone {name!r} cannot be loaded"):
         backbone = Backbone(model, config.tuning, 1.0, stored_sha256=sha256, commit=pretrained.commit)
+        check_conforms(backbone)
     if config.bidirectional:
         backbone.check_reads_sets()
     return backbone, pretrained.tokenizer
