@@ -4,6 +4,7 @@ Files are not trusted. None of their code is run and nothing is unpickled. Sizes
 before memory is taken for them.
 """
 
+import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from cllm4rec.messages import library_errors, shorten
+from cllm4rec.messages import counted, escaped, library_errors, shorten
 from cllm4rec.models.description import Shapes
 from cllm4rec.models.language.architecture import (
     check_architecture,
@@ -27,6 +28,8 @@ from cllm4rec.models.language.fingerprints import weights_sha256
 from cllm4rec.models.language.gguf_files import alone, check_embeddings, read_gguf
 from cllm4rec.models.language.head import WordHead
 from cllm4rec.models.language.silence import quiet
+
+log = logging.getLogger("cllm4rec")
 
 DOWNLOAD_PATTERNS = (
     "config.json",
@@ -86,6 +89,7 @@ class Pretrained:
         """The network with its weights in a dtype, and the SHA-256 of the weights as stored.
 
         If the dtype cannot hold the stored values, they are read in float32 first, for the SHA-256 alone.
+        A warning is logged if the network has no use for some weights.
 
         Args:
             dtype: float32 or bfloat16.
@@ -93,17 +97,27 @@ class Pretrained:
         Raises:
             ValueError: weights are missing, or of other shapes than the configuration says.
         """
+        unused: set[str] = set()
         with quiet(), library_errors(f"backbone {str(self.path)!r} cannot be loaded"), ExitStack() as stack:
             if self.path.is_file():
-                weights, stored = _gguf_weights(self.path, self.model), {"F32"}
+                weights, stored = _gguf_weights(self.path, self.model, unused), {"F32"}
             else:
                 weights, stored = _folder_weights(self.path, stack)
             exact = dtype == torch.float32 or stored <= {"BF16"}
-            model = _network(self.model, dtype if exact else torch.float32, state_dict=weights)
+            model = _network(self.model, dtype if exact else torch.float32, unused, state_dict=weights)
             sha256 = weights_sha256(model.state_dict())
             if not exact:
                 del model
-                model = _network(self.model, dtype, state_dict=weights)
+                model = _network(self.model, dtype, unused, state_dict=weights)
+        if unused:
+            log.warning(
+                "backbone %r: its weights hold %s that a model of type %s has no use for, such as %s: the "
+                "configuration may be that of another model",
+                str(self.path),
+                counted(len(unused), "tensor"),
+                self.model.config.model_type,
+                shorten(escaped(min(unused))),
+            )
         return model, sha256
 
 
@@ -135,19 +149,23 @@ def _folder_weights(folder: Path, stack: ExitStack) -> tuple[dict[str, Any], set
     return weights, FLOATS & set(types.values())
 
 
-def _gguf_weights(file: Path, blank: PreTrainedModel) -> dict[str, Any]:
-    """The weights in a GGUF file by their names in the network, in float32; quantised ones are computed."""
+def _gguf_weights(file: Path, blank: PreTrainedModel, unused: set[str]) -> dict[str, Any]:
+    """The weights in a GGUF file by their names in the network, in float32; quantised ones are computed.
+
+    Names without a use are added to `unused`.
+    """
     from transformers import GgufConfig
 
     with alone(file) as source:
         dequantised = GgufConfig(dequantize=True)
-        model = _network(blank, torch.float32, **source, quantization_config=dequantised)
+        model = _network(blank, torch.float32, unused, **source, quantization_config=dequantised)
     return dict(model.state_dict())
 
 
 def _network(
     blank: PreTrainedModel,
     dtype: torch.dtype,
+    unused: set[str],
     pretrained_model_name_or_path: str | None = None,
     **source: Any,
 ) -> PreTrainedModel:
@@ -156,6 +174,8 @@ def _network(
     Args:
         blank: the network on the meta device.
         dtype: of the weights.
+        unused: names of weights that the network has no use for are added to it. Those that the library
+            knows to be without meaning are left out.
         pretrained_model_name_or_path: folder that the library may read; by default it reads none.
         source: of the weights, as the library's arguments.
 
@@ -176,6 +196,7 @@ def _network(
         if report[problem]:
             detail = f"{problem.replace('_', ' ')} {sorted(report[problem])[0]}"
             raise ValueError(f"weights do not fit the configuration: {detail}")
+    unused |= set(report["unexpected_keys"])
     return cast(PreTrainedModel, model)
 
 

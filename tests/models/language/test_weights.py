@@ -14,6 +14,7 @@ from cllm4rec.models.language.backbone import Backbone
 from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.models.language.loading import RUN_PREFIX, load_backbone
 from tests.support.backbones import fingerprint, refused_backbone, set_values
+from tests.support.families import save_family
 from tests.support.tables import refused
 
 
@@ -28,6 +29,17 @@ def test_a_missing_weight_is_not_made_up(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     line = refused(lambda: load_backbone(BackboneConfig(str(folder))))
     assert "missing keys transformer.h.1.mlp.c_fc.weight" in line
+
+
+def test_weights_without_a_use_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Qwen 2 is a Llama with biases: as a Llama it would silently be another model."""
+    folder, of_llama = save_family(tmp_path / "qwen", "Qwen2"), save_family(tmp_path / "llama", "Llama")
+    load_backbone(BackboneConfig(str(folder)))
+    assert not caplog.messages
+    (of_llama / "config.json").replace(folder / "config.json")
+    load_backbone(BackboneConfig(str(folder)))
+    (line,) = caplog.messages
+    assert "hold 6 tensors that a model of type llama has no use for, such as model.layers.0.self" in line
 
 
 @pytest.mark.parametrize("prefix", ["transformer.", ""])
