@@ -36,13 +36,18 @@ class EpochRecord:
 
     def __str__(self) -> str:
         """The epoch in a line: of an objective only the main term of its loss, which is named as it is."""
-        values = [f"{name} {value:.4g}" for name, value in self.losses.items() if " " not in name]
+        values = [f"{name} {value:.4g}" for name, value in self.losses.items() if not self._is_further(name)]
+        losses = ", ".join(values) or "nothing was trained"
         quality = "not validated"
         if self.validation is not None:
             mark = " (best so far)" if self.best else ""
             quality = f"validation {VALIDATION_METRIC} {self.validation:.4f}{mark}"
         speed = f"{self.tokens_per_second:,.0f} tokens/s, {self.seconds:.1f} s"
-        return f"epoch {self.epoch}: {', '.join(values)}; {quality}; {speed}"
+        return f"epoch {self.epoch}: {losses}; {quality}; {speed}"
+
+    def _is_further(self, name: str) -> bool:
+        """Whether a loss is a further term of another: `unified C_user` of `unified`."""
+        return any(name.startswith(f"{other} ") for other in self.losses)
 
 
 @dataclass(frozen=True)
