@@ -68,5 +68,5 @@ def library_errors(message: str, advice: str = "") -> Iterator[None]:
     except BaseException as error:  # a panic is no Exception
         if "allocate memory" in str(error):
             raise MemoryError(str(error)) from error
-        reason = escaped(" ".join(str(error).split())) or type(error).__name__
+        reason = escaped(" ".join(str(error).split())).rstrip(".") or type(error).__name__
         raise ValueError(f"{message}: {shorten(reason, MAX_REASON_CHARACTERS)}{advice}") from error

@@ -76,6 +76,8 @@ def _pretrain(line: CommandLine, typed: argparse.Namespace) -> None:
             log.info("%s was finetuned from an earlier epoch: finetune it again afterwards", folder.path)
     else:
         dataset = Dataset.load(options.dataset)
+    if options.memory is not None and not training:
+        raise ValueError(f"`memory` has no effect on {system}, which is fitted in one go: leave it out")
     # Imported once the flags are right: --help and a wrong flag do not wait for torch.
     from cllm4rec.commands.first_stage import FirstStage, dry_run, train
 

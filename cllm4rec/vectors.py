@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
             options.encoder,
             options.item_vectors,
             depth=options.depth,
-            fields=None if options.fields is None else options.fields.split(","),
+            fields=_names(options.fields),
             standardise=not options.raw,
         )
         write_vectors(vectors, options.output)
@@ -72,9 +72,14 @@ def main(argv: Sequence[str]) -> None:
             "%s of %s%s -> %s",
             counted(n_items - without, "vector"),
             counted(width, "number"),
-            f" ({counted(without, 'item')} without a text)" if without else "",
+            f" ({counted(without, 'item')} without one)" if without else "",
             options.output,
         )
+
+
+def _names(text: str | None) -> list[str] | None:
+    """Names separated by commas; None for None."""
+    return None if text is None else [name.strip() for name in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import load, load_stage
 from cllm4rec.training.dry_run import DryRun, ObjectiveTiming
 from cllm4rec.training.run_folder import RunFolder
-from tests.support.commands import call, stage_settings
+from tests.support.commands import call, refusal, stage_settings
 
 
 def test_a_dataset_without_a_split_is_trained_without_validation(workspace: Path, tmp_path: Path) -> None:
@@ -43,6 +43,12 @@ def test_a_one_stage_system_has_the_same_commands(
     assert json.loads((tmp_path / "r.json").read_text())["system"] == system
     call("recommend", "--run", tmp_path / "run", "--all", "--output", tmp_path / "lists.jsonl")
     assert len(pl.read_ndjson(tmp_path / "lists.jsonl")) > 0
+
+
+def test_memory_is_refused_where_nothing_is_trained_by_steps(workspace: Path, tmp_path: Path) -> None:
+    flags = ("--dataset", workspace / "data", "--output", tmp_path / "run", "--system", "popularity")
+    assert refusal("pretrain", *flags, "--memory", 3).startswith("--memory has no effect on popularity")
+    assert not (tmp_path / "run").exists()
 
 
 def test_finetuning_again_starts_from_pretraining_and_gives_the_same(

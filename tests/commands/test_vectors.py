@@ -50,10 +50,12 @@ def test_mistakes_are_named_by_flags(workspace: Path, model: Path, tmp_path: Pat
     assert refusal("vectors", *flags) == "give one of --encoder and --item-vectors"
     flags += ["--encoder", model]
     assert refusal("vectors", *flags, "--fields", "plot").startswith("--fields: items have no 'plot'")
+    assert refusal("vectors", *flags, "--fields", "title, plot").startswith("--fields: items have no 'plot'")
     assert refusal("vectors", *flags, "--depth", 0).startswith("--depth is 0.0: ")
     other = ("--item-vectors", tmp_path / "absent.npy")
     assert refusal("vectors", *flags[:4], *other, "--depth", 0.5).startswith("--depth has no effect")
     assert refusal("vectors", *flags[:4], *other).endswith("absent.npy: there is no such file")
+    assert refusal("vectors", *flags[:4], "--encoder", "tiny").startswith("--encoder: tiny is not pretrained")
     line = refusal("vectors", *flags[:4], "--encoder", "./absent")
     assert "there is no such folder; --encoder takes the name, folder" in line
     assert not (tmp_path / "vectors.npy").exists()

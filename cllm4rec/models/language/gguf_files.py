@@ -105,10 +105,13 @@ def read_header(file: Path) -> Header:
         ValueError: it is no GGUF file, is damaged, or lacks data of a tensor.
     """
     with file.open("rb") as opened:
-        cursor = _Cursor(opened.read(MAX_HEADER_BYTES))
-    magic, version, n_tensors, n_values = cursor.numbers("4sIQQ")
-    if magic != b"GGUF" or version not in (2, 3):
-        raise ValueError("it is not a GGUF file of version 2 or 3")
+        content = opened.read(MAX_HEADER_BYTES)
+    if not b"GGUF".startswith(content[:4]):
+        raise ValueError("it is not a GGUF file")
+    cursor = _Cursor(content)
+    _, version, n_tensors, n_values = cursor.numbers("4sIQQ")
+    if version not in (2, 3):
+        raise ValueError(f"it is a GGUF file of version {version}: expected 2 or 3")
     values = {}
     for _ in range(n_values):
         key = cursor.string()

@@ -86,8 +86,8 @@ class _WrongVectorsError(Exception):
 
 def _npy_array(path: Path, items: IdMap) -> tuple[np.ndarray, np.ndarray]:
     """As `_table`, of a .npy file."""
-    # mapped: a false header takes no memory, and objects are refused
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    # mapped: a false header takes no memory; pickled objects and archives (.npz) are refused
+    array = np.lib.format.open_memmap(path, mode="r")
     if array.dtype.kind not in "fiu":
         raise _WrongVectorsError(f"it holds {array.dtype}: expected numbers")
     if array.ndim != 2 or not array.shape[1]:

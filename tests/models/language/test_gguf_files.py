@@ -110,8 +110,10 @@ def number(key: str, value: int) -> bytes:
 
 
 def test_a_file_that_is_no_gguf_or_of_another_version_is_refused(file: Path) -> None:
-    assert "it is not a GGUF file of version 2 or 3" in changed(file, b"GGUF\3", b"GGUF\1")
-    assert "it is not a GGUF file of version 2 or 3" in changed(file, b"GGUF", b"FUGG")
+    assert "it is a GGUF file of version 1: expected 2 or 3" in changed(file, b"GGUF\3", b"GGUF\1")
+    assert "it is not a GGUF file" in changed(file, b"GGUF", b"FUGG")
+    file.write_text("hello\n")
+    assert "it is not a GGUF file" in refused_backbone(file)
 
 
 def test_lengths_beyond_the_file_are_refused_before_the_library_believes_them(file: Path) -> None:

@@ -136,6 +136,13 @@ def test_objects_are_never_unpickled(world: Dataset, tmp_path: Path, monkeypatch
         assert line.startswith(f"{tmp_path / name} cannot be read: ")
 
 
+def test_an_archive_named_npy_is_refused(world: Dataset, tmp_path: Path) -> None:
+    with (tmp_path / "vectors.npy").open("wb") as opened:
+        np.savez(opened, vectors=np.ones((4, 2)))
+    line = refused(read_vectors, tmp_path / "vectors.npy", world.item_ids)
+    assert line.startswith(f"{tmp_path / 'vectors.npy'} cannot be read: ")
+
+
 def test_a_false_header_takes_no_memory(world: Dataset, tmp_path: Path) -> None:
     np.save(tmp_path / "vectors.npy", np.ones((4, 2)))
     content = (tmp_path / "vectors.npy").read_bytes()
