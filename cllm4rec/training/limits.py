@@ -29,12 +29,14 @@ class Limits:
     Attributes:
         micro_batches: name of an objective -> its largest micro-batch; an absent one is not limited.
         checkpointed: whether layers are computed again in the backward pass instead of being kept.
+        memory: GiB that a process was allowed to take; None: a share of what was free.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     micro_batches: dict[str, TokenLimit] = field(default_factory=dict)
     checkpointed: bool = False
+    memory: float | None = None
 
     def learned(self, objective: str) -> bool:
         """Whether a trained weight takes part in an objective."""

@@ -63,8 +63,8 @@ def train(
             "there is nothing to learn from: no user has enough training events "
             "(next-item prediction needs two)"
         )
-    limits = resume_file.limits() if resume_file is not None and memory is None else None
-    if limits is None:
+    limits = resume_file.limits() if resume_file is not None else None
+    if limits is None or memory not in (None, limits.memory):
         limits = measure(net, objectives, accelerator, memory).limits
     with (
         checkpointed(net, limits.checkpointed),

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -137,7 +137,7 @@ def measure(
         for objective in objectives
         if len(objective.corpus.selection(objective.from_epoch))
     }
-    return StepMemory(_agreed(Limits(limits, checkpoints)), costs)
+    return StepMemory(_agreed(Limits(limits, checkpoints, memory)), costs)
 
 
 def _room(net: nn.Module, device: torch.device, memory: float | None) -> _Room:
@@ -227,8 +227,8 @@ def _too_long(costs: Mapping[str, Cost], room: _Room) -> str | None:
 def _refusal(objective: str, cost: Cost, room: _Room, memory: float | None) -> str:
     needed, held = cost.bytes(cost.longest) / GIB, room.held / GIB
     what = (
-        f"the longest example of {objective} ({cost.longest:,} tokens) needs {needed:.1f} GiB, beside "
-        f"{held:.1f} GiB of weights, data and optimiser"
+        f"the longest example of {objective} ({cost.longest:,} tokens) needs {needed:.2f} GiB in addition to "
+        f"{held:.2f} GiB of weights, data and optimiser"
     )
     if memory is not None:
         return f"`memory` {memory:g} is too little: {what}; give at least {needed + held + 0.1:.1f}"
@@ -262,4 +262,4 @@ def _agreed(limits: Limits) -> Limits:
         name: min((each.micro_batches[name] for each in everywhere), key=lambda limit: limit.tokens)
         for name in limits.micro_batches
     }
-    return Limits(tokens, any(each.checkpointed for each in everywhere))
+    return replace(limits, micro_batches=tokens, checkpointed=any(each.checkpointed for each in everywhere))

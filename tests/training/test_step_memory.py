@@ -240,17 +240,17 @@ def few_tokens(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float | None]]:
 
     def found(net: Any, objectives: Any, accelerator: Any, memory: float | None) -> StepMemory:
         asked.append(memory)
-        return StepMemory(FEW_TOKENS, {})
+        return StepMemory(replace(FEW_TOKENS, memory=memory), {})
 
     monkeypatch.setattr(loop, "measure", found)
     yield asked
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+@pytest.mark.parametrize(("stage", "memory"), [("pretrain", None), ("finetune", 2.0)])
 def test_a_resumed_run_goes_on_with_its_first_limits(
-    stage: str, few_tokens: list[float | None], tmp_path: Path
+    stage: str, memory: float | None, few_tokens: list[float | None], tmp_path: Path
 ) -> None:
-    """Bit for bit, however much is free now. Only where `memory` is given are the limits found anew."""
+    """Bit for bit, however much is free now. Only for another `memory` are the limits found anew."""
 
     def model() -> CLLM4Rec:
         model = CLLM4Rec(CLLM4RecConfig(content_warmup=0))
@@ -261,14 +261,14 @@ def test_a_resumed_run_goes_on_with_its_first_limits(
     resume_file, hooks = ResumeFile(tmp_path / "state.safetensors"), Hooks(should_stop=StopAfter(3))
     stopped, resumed = model(), model()
     with pytest.raises(Stopped):
-        stopped.fit_stage(dataset, stage, config, hooks, resume_file=resume_file)
-    assert resume_file.limits() == FEW_TOKENS
+        stopped.fit_stage(dataset, stage, config, hooks, resume_file=resume_file, memory=memory)
+    assert resume_file.limits() == replace(FEW_TOKENS, memory=memory)
     few_tokens.clear()
-    resumed.fit_stage(dataset, stage, config, resume_file=resume_file)
+    resumed.fit_stage(dataset, stage, config, resume_file=resume_file, memory=memory)
     assert few_tokens == []
     assert all(np.array_equal(array, whole[name]) for name, array in resumed._arrays().items())
-    resumed.fit_stage(dataset, stage, config, resume_file=resume_file, memory=2.0)
-    assert few_tokens == [2.0]
+    resumed.fit_stage(dataset, stage, config, resume_file=resume_file, memory=3.0)
+    assert few_tokens == [3.0]
 
 
 def test_both_stages_of_rsllm_train_in_small_parts(few_tokens: list[float | None]) -> None:

@@ -1,15 +1,16 @@
-"""Attention of the backbones: the library's fused form, except in bfloat16 on a CPU.
+"""Attention of the backbones: the library's default form for a family, fused where the family has one.
 
-There the fused form takes two to three times as long as `eager_attention`, and its gradient up to six times.
-The longest inputs are left to the fused form, as `eager_attention` keeps all (L, L) weights for the gradient.
-Under autocast they stay in float32. `experiments.benchmarks.steps` times these forms.
+In bfloat16 on a CPU another form takes the place of the fused one, which takes two to three times as long as
+`eager_attention`, and its gradient up to six times. The longest inputs are left to the fused form, as
+`eager_attention` keeps all (L, L) weights for the gradient. Under autocast they stay in float32.
+`experiments.benchmarks.steps` times these forms.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 

@@ -65,12 +65,10 @@ class LanguageRecommender(NeuralRecommender):
             self.net.backbone.check_reads_sets()
         super().set_config(config)
 
-    def _check_tokenizer(self, text_tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027
-        """Refuse a pretrained backbone's tokenizer that the system cannot use.
-
-        Raises:
-            ValueError: says what the tokenizer lacks.
-        """
+    @property
+    def _in_chat(self) -> bool:
+        """Whether documents follow the backbone's chat template, if there is one."""
+        return self.config.chat_template == "auto"
 
     def _extend(self, text_tokenizer: PreTrainedTokenizerBase, backbone: Backbone) -> None:
         """Extend the tokenizer of a backbone by the IDs."""

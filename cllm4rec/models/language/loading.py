@@ -65,7 +65,7 @@ def check_backbone(config: BackboneConfig, folder: str | None = None) -> Pretrai
     _check_config(config)
     if config.tuning == "lora":
         check_peft()
-    return None if config.built_in else _read(config, folder).tokenizer
+    return None if config.built_in else _read(config, folder)
 
 
 def _read(config: BackboneConfig, folder: str | None) -> Pretrained:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import FalconConfig, MistralConfig
 from transformers.models.auto import AutoModelForCausalLM
@@ -138,17 +137,3 @@ def test_attention_in_float32_is_that_of_the_library(tmp_path: Path) -> None:
     tokens = torch.arange(12).view(2, 6)
     assert model.config._attn_implementation == ATTENTION
     assert torch.equal(model(tokens).logits, expected(tokens).logits)
-
-
-def test_states_in_bfloat16_are_attended_to_in_the_form_whose_gradient_is_fast() -> None:
-    """Without autocast too. Without a gradient the form is the library's."""
-    query, key, value = (tensor.bfloat16() for tensor in heads(5))
-    module = nn.Module()
-    module.num_key_value_groups = 2
-    fused, _ = sdpa_attention_forward(module, query, key, value, None, is_causal=True)
-    states, _ = attention(module, query, key, value, None, is_causal=True)
-    assert torch.equal(states, fused)
-    causal = torch.ones(5, 5, dtype=torch.bool).tril()
-    eager = eager_attention(query, repeat_kv(key, 2), repeat_kv(value, 2), causal, None)
-    states, _ = attention(module, query.requires_grad_(), key, value, None, is_causal=True)
-    assert torch.equal(states, eager)
