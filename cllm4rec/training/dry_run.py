@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from cllm4rec.messages import counted
 from cllm4rec.training.batching import (
     MicroBatches,
     grouped_by_length,
@@ -124,21 +125,22 @@ class DryRun:
     def __str__(self) -> str:
         groups = ", ".join(f"{name} {n:,}" for name, n in self.trained.items())
         lines = [
-            f"parameters   {sum(self.trained.values()):,} trained ({groups}), {self.frozen:,} frozen",
-            f"memory       {self.memory:,.0f} MiB of weights, gradients and optimiser; "
+            f"parameters     {sum(self.trained.values()):,} trained ({groups}), {self.frozen:,} frozen",
+            f"memory         {self.memory:,.0f} MiB of weights, gradients and optimiser; "
             f"{self.peak:,.0f} MiB with all the rest",
-            f"micro-batch  {self._micro_batches()}",
+            f"micro-batch    {self._micro_batches()}",
         ]
         for timing in self.objectives:
             step = f"{timing.seconds:.3g} s and {timing.tokens:,.0f} tokens a step"
             epoch = _duration(timing.steps * timing.seconds)
-            lines.append(f"{timing.name:<12} {timing.steps:,} steps an epoch, {step}: {epoch} an epoch")
+            steps = counted(timing.steps, "step")
+            lines.append(f"{timing.name:<14} {steps} an epoch, {step}: {epoch} an epoch")
         if self.validation is not None:
             validation = _duration(self.validation)
-            lines.append(f"validation   {validation}, after one epoch in {self.validate_every}")
+            lines.append(f"validation     {validation}, after one epoch in {self.validate_every}")
         warmup = f" and {self.warmup} of warm-up" if self.epochs and self.warmup else ""
         lines.append(
-            f"time         at most {_duration(self.max_seconds)} ({self.epochs} epochs{warmup}; "
+            f"time           at most {_duration(self.max_seconds)} ({self.epochs} epochs{warmup}; "
             "patience may end them earlier)"
         )
         return "\n".join(lines)

@@ -119,11 +119,11 @@ def test_a_dry_run_prints_the_cost_of_training_and_writes_nothing(
     n_parameters = sum(
         p.numel() for p in load_stage(RunFolder(workspace / "run"), "pretrain").net.parameters()
     )
-    assert f"parameters   {n_parameters:,} trained" in printed
+    assert f"parameters     {n_parameters:,} trained" in printed
     n_examples = int((np.diff(Dataset.load(workspace / "data").train.interactions.indptr) > 0).sum())
-    assert f"collaborative {-(-n_examples // 5)} steps an epoch" in printed
+    assert f"collaborative  {-(-n_examples // 5)} steps an epoch" in printed
     assert "(7 epochs and 1 of warm-up; patience may end them earlier)" in printed
-    assert re.search(r"micro-batch  at most [0-9,]+ \(content\), [0-9,]+ \(collaborative\) tokens", printed)
+    assert re.search(r"micro-batch    at most [0-9,]+ \(content\), [0-9,]+ \(collaborative\) tokens", printed)
     with pytest.raises(ValueError, match=r"`--memory` 0\.001 is too little|--memory 0\.001 is too little"):
         call("pretrain", *flags, "--memory", 0.001)
     call("finetune", "--run", workspace / "run", "--dry-run")

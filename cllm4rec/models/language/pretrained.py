@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -275,4 +276,10 @@ def _path(name: str, revision: str | None) -> Path:
         raise ValueError("there is no such file")
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.exists():
         raise ValueError("there is no such folder")
-    return Path(snapshot_download(name, revision=revision, allow_patterns=list(DOWNLOAD_PATTERNS)))
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(DOWNLOAD_PATTERNS)))
+    except LocalEntryNotFoundError as error:
+        raise ValueError(
+            "there is no such folder, nor such a model in the local cache of the Hugging Face hub, which was "
+            "not reached"
+        ) from error
