@@ -24,7 +24,7 @@ SHARE_OF_FREE = 0.5  # of the memory that is free, for a micro-batch
 SHARE_FOR_ONE = 0.8  # of it, for an example that cannot be divided
 # By default a process on a CPU takes this much in all, or FEWEST_BYTES for micro-batches: larger ones gain
 # no time there. Batches of small networks, such as those of the built-in backbones, stay whole.
-PROCESS_BYTES = 3.75 * GIB
+PROCESS_BYTES = 3.25 * GIB
 FEWEST_BYTES = GIB
 SMALL_TOKENS, SMALL_BYTES = 1 << 16, 5 * GIB  # a network is small if so many tokens take no more
 ALLOCATED = 1.25  # bytes of the process to bytes of its tensors: freed blocks of other sizes lie between them

@@ -1,6 +1,7 @@
 """Systems on a language model: the backbone and its tokenizer in the model folder."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -124,14 +125,9 @@ class LanguageRecommender(NeuralRecommender):
         missing = [name for name in self.prompt_names if name not in trained_with]
         if missing:
             raise ValueError(f"{folder} is damaged (model.json: templates has no {missing[0]!r}): {REMEDY}")
-        changed = [name for name in self.prompt_names if trained_with[name] != TEMPLATES[name]]
-        if changed:
-            log.warning(
-                "%s was trained with prompts of other wording (%s): this version of cllm4rec may score it "
-                "worse; train it again, or use the version that trained it",
-                folder,
-                "; ".join(f"{name}: {trained_with[name]!r}, now {TEMPLATES[name]!r}" for name in changed),
-            )
+        _warn_of_changes(
+            f"{folder} was trained with prompts of other wording", trained_with, self._templates()
+        )
 
     def _compare_document(self, folder: Path, description: ModelDescription) -> None:
         """Log a warning if documents of training began or ended with other tokens.
@@ -142,14 +138,9 @@ class LanguageRecommender(NeuralRecommender):
         if "document" not in description:
             raise ValueError(f"{folder} is damaged (model.json: key document is missing): {REMEDY}")
         trained_with, now = asdict(description["document"]), asdict(self.tokenizer.document)
-        changed = [name for name in now if trained_with[name] != now[name]]
-        if changed:
-            log.warning(
-                "%s was trained with documents that begin and end otherwise (%s): it may be "
-                "scored worse; train it again, or use the tokenizer and the cllm4rec that trained it",
-                folder,
-                "; ".join(f"{name}: {trained_with[name]!r}, now {now[name]!r}" for name in changed),
-            )
+        _warn_of_changes(
+            f"{folder} was trained with documents that begin and end otherwise", trained_with, now
+        )
 
     def _stored(self) -> dict[str, nn.Parameter]:
         return {
@@ -283,3 +274,19 @@ def _eos(model: PreTrainedModel) -> tuple[int, ...]:
     """EOS tokens that a model's configuration names: none, one or several."""
     eos = model.config.to_dict().get("eos_token_id")
     return tuple(token for token in (eos if isinstance(eos, list) else [eos]) if isinstance(token, int))
+
+
+def _warn_of_changes(subject: str, trained_with: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Log a warning about what prompts consist of, by name, if it is not as in training."""
+    changed = [
+        f"{name}: {trained_with[name]!r}, now {value!r}"
+        for name, value in now.items()
+        if trained_with[name] != value
+    ]
+    if changed:
+        log.warning(
+            "%s (%s): it may be scored worse; train it again, or use the tokenizer and the version of "
+            "cllm4rec that trained it",
+            subject,
+            "; ".join(changed),
+        )

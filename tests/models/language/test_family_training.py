@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.models.base import Recommender
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.models.language.base import LanguageRecommender
@@ -37,6 +39,16 @@ def check_frozen(model: LanguageRecommender, name: str) -> None:
         assert torch.equal(kept[weight], tensor), weight
 
 
+def check_saved(model: Recommender, dataset: Dataset, folder: Path) -> None:
+    """A loaded model scores as the saved one does."""
+    folder.mkdir()
+    model.save(folder)
+    users = np.arange(dataset.n_users)
+    scores = model.score(users, dataset.train)
+    assert np.isfinite(scores).all()
+    np.testing.assert_array_equal(type(model).load(folder).score(users, dataset.train), scores)
+
+
 @pytest.mark.slow
 @each_family
 def test_cllm4rec_trains_on_a_frozen_model(name: str, tmp_path: Path) -> None:
@@ -49,12 +61,7 @@ def test_cllm4rec_trains_on_a_frozen_model(name: str, tmp_path: Path) -> None:
         losses = [record.losses[objective] for record in records if objective in record.losses]
         assert losses[-1] < losses[0], objective
     check_frozen(model, name)
-    (tmp_path / "run").mkdir()
-    model.save(tmp_path / "run")
-    users = np.arange(dataset.n_users)
-    scores = model.score(users, dataset.train)
-    assert np.isfinite(scores).all()
-    np.testing.assert_array_equal(CLLM4Rec.load(tmp_path / "run").score(users, dataset.train), scores)
+    check_saved(model, dataset, tmp_path / "run")
 
 
 @pytest.mark.slow
@@ -75,9 +82,4 @@ def test_rsllm_trains_adapters_on_a_frozen_model(name: str, tmp_path: Path) -> N
         assert losses[-1] < losses[0], objective
     check_frozen(model, name)
     assert any(".lora_" in weight for weight in model._trained()), "adapters are trained"
-    (tmp_path / "run").mkdir()
-    model.save(tmp_path / "run")
-    users = np.arange(dataset.n_users)
-    scores = model.score(users, dataset.train)
-    assert np.isfinite(scores).all()
-    np.testing.assert_array_equal(RSLLM.load(tmp_path / "run").score(users, dataset.train), scores)
+    check_saved(model, dataset, tmp_path / "run")
