@@ -47,7 +47,7 @@ VARIANTS = {  # name -> flags of pretrain beside `--backbone`; tiny is built in
 PRETRAIN = ["--epochs", "8", "--batch-size", "16", "--learning-rate", "1e-3"]
 FINETUNE = ["--epochs", "100", "--batch-size", "16", "--learning-rate", "1e-3"]
 QUICK = ["--epochs", "1"]  # with --quick, of both stages and every variant
-MAX_MINUTES = (30.0, 60.0)  # of pretraining and finetuning
+MAX_MINUTES = (20.0, 40.0)  # of pretraining and finetuning
 SEED_FOLDER = "seed0"
 
 

@@ -57,7 +57,7 @@ def llama_network(folder: Path, **settings: Any) -> tuple[CLLM4RecNet, ExtendedT
     return net, ExtendedTokenizer(words, backbone.n_text_tokens, world.n_users, world.n_items)
 
 
-def normalised_mean(states: Tensor) -> Tensor:
-    """The mean of states (n, d), with mean 0 and variance 1 over its d numbers."""
-    mean = states.mean(0)
-    return (mean - mean.mean()) / (mean.var(correction=0) + 1e-5).sqrt()
+def normalised(states: Tensor) -> Tensor:
+    """States (..., d), each with mean 0 and variance 1 over its d numbers."""
+    centred = states - states.mean(-1, keepdim=True)
+    return centred / (states.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()

@@ -68,7 +68,7 @@ def _library_model(settings: IALSConfig) -> Any:
         from implicit.cpu.als import AlternatingLeastSquares
     except ImportError as error:
         raise ValueError(
-            "system 'ials' needs the implicit library: pip install 'cllm4rec[baselines]'"
+            "system 'ials' needs the implicit library: pip install implicit (extra cllm4rec[baselines])"
         ) from error
     return AlternatingLeastSquares(
         factors=settings.factors,

@@ -40,7 +40,7 @@ class CLLM4RecNet(nn.Module):
                 table, other_table = self.content, self.collaborative
             case "collaborative":
                 assert isinstance(batch, CollaborativeBatch)
-                states = self._states_at(batch.state_index, batch, self.collaborative)
+                states = self._normalised(self._states_at(batch.state_index, batch, self.collaborative))
                 nll = self._item_nll(
                     states, _row_numbers(batch.target_items), batch.target_items, batch.sample
                 )
@@ -112,13 +112,21 @@ class CLLM4RecNet(nn.Module):
         states = self.backbone(prompts.tokens, prompts.mask, self.collaborative, order_free).flatten(0, 1)
         at_query = states[prompts.query_index]  # (B, d)
         if not (finetuned and self.config.pooled):
-            return at_query
+            return self._normalised(at_query)
         rows = prompts.item_rows  # (P,)
         of_items = states[prompts.item_index].float()  # (P, d)
         summed = of_items.new_zeros(at_query.shape).index_add(0, rows, of_items)  # (B, d)
         n_items = torch.bincount(rows, minlength=len(at_query))[:, None]
         mean = functional.layer_norm(summed / n_items.clamp(min=1), summed.shape[1:])
-        return torch.where(n_items > 0, mean, at_query.float())
+        return torch.where(n_items > 0, mean, self._normalised(at_query).float())
+
+    def _normalised(self, states: Tensor) -> Tensor:
+        """States (N, d) of a built-in backbone, which end with a norm; normalised ones of a pretrained one.
+
+        The final norm of a pretrained model has weights for its own words: the states of Gemma are so wide
+        that a softmax over new rows starts far from uniform.
+        """
+        return states if self.config.built_in else functional.layer_norm(states.float(), states.shape[1:])
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trained parameters: the two tables and, where it is tuned, the backbone."""

@@ -67,7 +67,9 @@ def add_adapters(model: PreTrainedModel) -> None:
 def check_peft() -> None:
     """Raise ValueError unless peft is installed."""
     if importlib.util.find_spec("peft") is None:
-        raise ValueError("adapters need peft, which is not installed: pip install 'cllm4rec[lora]'")
+        raise ValueError(
+            "adapters need peft, which is not installed: pip install peft (extra cllm4rec[lora])"
+        )
 
 
 def draw_adapters(model: PreTrainedModel, seed: int) -> None:

@@ -245,7 +245,7 @@ class LanguageRecommender(NeuralRecommender):
         advice = f"name the folder of the weights with SHA-256 {expected['backbone_sha256']} by `backbone`"
         config = self.config if commit is None else replace(self.config, revision=commit)
         try:
-            backbone, text_tokenizer = load_backbone(config, moved)
+            backbone, text_tokenizer = load_backbone(config, moved, advice="")
         except ValueError as error:
             raise ValueError(f"{error}. The run does not hold its backbone: {advice}") from error
         hashes = _fingerprints(backbone, text_tokenizer)
@@ -257,6 +257,8 @@ class LanguageRecommender(NeuralRecommender):
                     f"{subject} this run was trained with (SHA-256 {hashes[key]}, not {expected[key]}): "
                     + remedy
                 )
+        if commit is not None:  # a copy in a folder has the same values
+            backbone.commit = commit
         return backbone, text_tokenizer
 
 

@@ -93,7 +93,9 @@ class _Cursor:
 def check_gguf() -> None:
     """Raise ValueError unless the package that reads the files is installed."""
     if importlib.util.find_spec("gguf") is None:
-        raise ValueError("GGUF files need gguf, which is not installed: pip install 'cllm4rec[gguf]'")
+        raise ValueError(
+            "GGUF files need gguf, which is not installed: pip install gguf (extra cllm4rec[gguf])"
+        )
 
 
 def read_header(file: Path) -> Header:

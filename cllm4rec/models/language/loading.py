@@ -68,10 +68,10 @@ def check_backbone(config: BackboneConfig, folder: str | None = None) -> Pretrai
     return None if config.built_in else _read(config, folder)
 
 
-def _read(config: BackboneConfig, folder: str | None) -> Pretrained:
-    """Everything of a pretrained backbone but the weights; the arguments are those of `check_backbone`."""
+def _read(config: BackboneConfig, folder: str | None, advice: str = ADVICE) -> Pretrained:
+    """Everything of a pretrained backbone but the weights; the arguments are those of `load_backbone`."""
     if folder is None:
-        pretrained = Pretrained.read(config.backbone, ADVICE, config.revision)
+        pretrained = Pretrained.read(config.backbone, advice, config.revision)
     else:
         pretrained = Pretrained.read(folder)
     if config.bidirectional and not takes_positions(pretrained.model):
@@ -130,13 +130,14 @@ def build_backbone(
 
 
 def load_backbone(
-    config: BackboneConfig, folder: str | None = None
+    config: BackboneConfig, folder: str | None = None, advice: str = ADVICE
 ) -> tuple[Backbone, PreTrainedTokenizerBase]:
     """A pretrained backbone and its tokenizer.
 
     Args:
         config: names it: its folder, its GGUF file, or its name at the hub.
         folder: its new path, if it has moved.
+        advice: appended to the message where the name that `config` gives leads to no model.
 
     Raises:
         ValueError: there is no such model, it is not a causal language model, its files do not fit one
@@ -144,7 +145,7 @@ def load_backbone(
             bidirectional and it cannot be.
     """
     _check_config(config)
-    name, pretrained = folder or config.backbone, _read(config, folder)
+    name, pretrained = folder or config.backbone, _read(config, folder, advice)
     model, sha256 = pretrained.load(held_dtype(config))
     with library_errors(f"backbone {name!r} cannot be loaded"):
         backbone = Backbone(model, config.tuning, 1.0, stored_sha256=sha256, commit=pretrained.commit)

@@ -55,36 +55,42 @@ class Pretrained:
         model: the network on the meta device, where it takes no memory.
         tokenizer: every token of it has a row in the network's embedding table.
         commit: of its repository at the hub, if it comes from there.
+        role: its name in messages.
     """
 
     path: Path
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     commit: str | None = None
+    role: str = "backbone"
 
     @classmethod
-    def read(cls, name: str, advice: str = "", revision: str | None = None) -> "Pretrained":
+    def read(
+        cls, name: str, advice: str = "", revision: str | None = None, role: str = "backbone"
+    ) -> "Pretrained":
         """Read everything but the weights, of which only the headers are read.
 
         Args:
             name: a folder, a GGUF file, or a name at the hub.
             advice: appended to error messages.
             revision: branch, tag or commit at the hub; by default its main branch.
+            role: its name in messages.
 
         Raises:
             ValueError: there is no such model, it is not a causal language model, it has no tokenizer, its
                 tokenizer has more tokens than the embedding table has rows, or its files do not fit one
                 another.
         """
-        with quiet(), library_errors(f"backbone {name!r} cannot be loaded", advice):
+        with quiet(), library_errors(f"{role} {name!r} cannot be loaded", advice):
             path = _path(name, revision)
             config, tokenizer, shapes = read_gguf(path) if path.is_file() else _read_folder(path)
             model = check_architecture(config, shapes)
             WordHead.of(model)
             if path.is_file():
                 check_embeddings(model, shapes)
-        _check_vocabulary(tokenizer, vocabulary_size(model), f"backbone {name!r}")
-        return cls(path, model, tokenizer, None if Path(name).exists() else path.name)
+        _check_vocabulary(tokenizer, vocabulary_size(model), f"{role} {name!r}")
+        commit = None if Path(name).exists() else path.name
+        return cls(path, model, tokenizer, commit, role)
 
     def load(self, dtype: torch.dtype) -> tuple[PreTrainedModel, str]:
         """The network with its weights in a dtype, and the SHA-256 of the weights as stored.
@@ -99,7 +105,8 @@ class Pretrained:
             ValueError: weights are missing, or of other shapes than the configuration says.
         """
         unused: set[str] = set()
-        with quiet(), library_errors(f"backbone {str(self.path)!r} cannot be loaded"), ExitStack() as stack:
+        subject = f"{self.role} {str(self.path)!r}"
+        with quiet(), library_errors(f"{subject} cannot be loaded"), ExitStack() as stack:
             if self.path.is_file():
                 weights, stored = _gguf_weights(self.path, self.model, unused), {"F32"}
             else:
@@ -112,9 +119,9 @@ class Pretrained:
                 model = _network(self.model, dtype, unused, state_dict=weights)
         if unused:
             log.warning(
-                "backbone %r: its weights hold %s that a model of type %s has no use for, such as %s: the "
+                "%s: its weights hold %s that a model of type %s has no use for, such as %s: the "
                 "configuration may be that of another model",
-                str(self.path),
+                subject,
                 counted(len(unused), "tensor"),
                 self.model.config.model_type,
                 shorten(escaped(min(unused))),

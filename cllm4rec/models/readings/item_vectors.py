@@ -81,7 +81,7 @@ def open_encoder(encoder: str | Path | TextEncoder, depth: float | None) -> Text
             raise ValueError(f"`encoder`: {encoder} is not pretrained, so it cannot read texts{ADVICE}")
         folder = sentence_folder(str(encoder))
         if folder is None:
-            pretrained = Pretrained.read(str(encoder), ADVICE)
+            pretrained = Pretrained.read(str(encoder), ADVICE, role="encoder")
             dtype = held_dtype(BackboneConfig(str(encoder), tune="frozen"))
             return LanguageEncoder(pretrained, DEPTH if depth is None else depth, dtype)
         encoder = SentenceEncoder(folder)

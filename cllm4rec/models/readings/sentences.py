@@ -59,7 +59,7 @@ class SentenceEncoder:
         if importlib.util.find_spec("sentence_transformers") is None:
             raise ValueError(
                 f"{folder} is a model of sentence-transformers, which is not installed: "
-                "pip install 'cllm4rec[text]'"
+                "pip install sentence-transformers (extra cllm4rec[text])"
             )
         with quiet(), library_errors(f"sentence encoder {str(folder)!r} cannot be loaded"):
             _check(folder)

@@ -14,7 +14,7 @@ from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions
 from cllm4rec.corpora.history_batches import CollaborativeBatch, RecommendationBatch
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from cllm4rec.models.cllm4rec.net import CLLM4RecBatch, CLLM4RecNet
-from tests.support.llama import MUTUAL, PRIOR, llama_network, normalised_mean
+from tests.support.llama import MUTUAL, PRIOR, llama_network, normalised
 from tests.support.reviewed_books import reviewed_books
 
 
@@ -89,7 +89,7 @@ class Reference:
             token = target if content else self.n_text_tokens + self.n_users + target
             assert self.rows[row][index + 1] == token, "a state predicts the next token"
             states, words = answers[row]
-            logits = words[index] if content else self.table[self.n_users :] @ states[index]
+            logits = words[index] if content else self.table[self.n_users :] @ normalised(states[index])
             total = total - logits.log_softmax(0)[target]
         return total
 
@@ -98,8 +98,8 @@ class Reference:
         for row, tokens in enumerate(self.rows):
             states, _ = self.states(tokens)
             is_item = tokens >= self.n_text_tokens + self.n_users
-            state = normalised_mean(states[is_item]) if self.pooled and is_item.any() else states[-1]
-            logits = self.table[self.n_users :] @ state
+            state = states[is_item].mean(0) if self.pooled and is_item.any() else states[-1]
+            logits = self.table[self.n_users :] @ normalised(state)
             if batch.excluded is not None:
                 left_out = batch.excluded.items[batch.excluded.rows == row]
                 logits = logits.index_fill(0, left_out, -torch.inf)

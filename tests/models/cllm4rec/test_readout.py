@@ -12,7 +12,7 @@ from cllm4rec.corpora.prompts import Template
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from cllm4rec.data.ragged import Ragged
 from cllm4rec.models.cllm4rec.net import CLLM4RecNet
-from tests.support.llama import llama_network, normalised_mean
+from tests.support.llama import llama_network, normalised
 
 HISTORIES: list[list[int]] = [[3, 1, 12], [], [5], [0, 2, 4, 6, 8, 10, 11], [], [7, 9]]
 KEEPS_USER = np.array([True, True, False, True, True, False])
@@ -46,14 +46,14 @@ def test_pooled_readout_is_the_normalised_mean_of_the_item_states(attention: str
         tokens = batch.tokens[row][batch.mask[row]]
         indices = [tokens.tolist().index(tokenizer.item(item)) for item in HISTORIES[row]]
         if indices:
-            torch.testing.assert_close(users[row], normalised_mean(states[indices]), rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(users[row], normalised(states[indices].mean(0)), rtol=1e-5, atol=1e-5)
             assert abs(users[row].mean().item()) < 1e-5
             assert users[row].var(correction=0).item() == pytest.approx(1, abs=1e-2)
 
 
 @torch.no_grad()
 @both_attentions
-def test_pooled_readout_of_a_prompt_without_items_is_the_state_at_its_last_token(
+def test_pooled_readout_of_a_prompt_without_items_is_the_normalised_state_at_its_last_token(
     attention: str, llama: Path
 ) -> None:
     net, tokenizer = llama_network(llama, readout="pooled", attention=attention)
@@ -62,18 +62,18 @@ def test_pooled_readout_of_a_prompt_without_items_is_the_state_at_its_last_token
     empty = [row for row, history in enumerate(HISTORIES) if not history]
     assert len(empty) == 2
     for row in empty:
-        torch.testing.assert_close(users[row], states[row][-1], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(users[row], normalised(states[row][-1]), rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
 @both_attentions
-def test_last_readout_is_the_state_at_the_last_real_token(attention: str, llama: Path) -> None:
+def test_last_readout_is_the_normalised_state_at_the_last_real_token(attention: str, llama: Path) -> None:
     net, tokenizer = llama_network(llama, readout="last", attention=attention)
     batch = history_batch(tokenizer)
     assert not batch.mask[:, -1].all(), "some prompts are padded"
     users = net.user_states(batch)
     for row, states in enumerate(backbone_states(net, batch, attention == "bidirectional")):
-        torch.testing.assert_close(users[row], states[-1], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(users[row], normalised(states[-1]), rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
@@ -82,4 +82,4 @@ def test_before_finetuning_the_user_is_read_causally_at_the_last_token(llama: Pa
     batch = history_batch(tokenizer)
     users = net.user_states(batch, finetuned=False)
     for row, states in enumerate(backbone_states(net, batch, as_set=False)):
-        torch.testing.assert_close(users[row], states[-1], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(users[row], normalised(states[-1]), rtol=1e-5, atol=1e-5)

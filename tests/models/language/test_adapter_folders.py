@@ -135,7 +135,7 @@ def test_a_run_with_adapters_needs_peft(stored: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "peft" else find(name)
     )
-    assert "adapters need peft, which is not installed: pip install 'cllm4rec[lora]'" in refused(
+    assert "adapters need peft, which is not installed: pip install peft (extra cllm4rec[lora])" in refused(
         lambda: load(stored)
     )
 

@@ -87,7 +87,7 @@ def test_without_the_package_gguf_its_extra_is_named(file: Path, monkeypatch: py
         "importlib.util.find_spec",
         lambda name, package=None: None if name == "gguf" else find_spec(name, package),
     )
-    assert "gguf, which is not installed: pip install 'cllm4rec[gguf]'" in refused_backbone(file)
+    assert "gguf, which is not installed: pip install gguf (extra cllm4rec[gguf])" in refused_backbone(file)
 
 
 @pytest.mark.parametrize("n_bytes", [0, 3, 20, 24, 100, 3000, -1])

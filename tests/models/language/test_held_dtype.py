@@ -226,6 +226,10 @@ def test_a_name_at_the_hub_has_a_revision_and_its_commit_is_recorded(
     revisions.clear()
     load(run, backbone=cached)
     assert not revisions
+    call("finetune", "--run", run, "--backbone", cached, "--epochs", 1)
+    assert not revisions
+    load(run)
+    assert revisions == [("some/model", "a" * 40)], "finetuning with a copy keeps the commit"
     flags = ["--output", tmp_path / "new", "--backbone", cached, "--revision", "v1"]
     line = refused(lambda: call("pretrain", "--dataset", data, *flags))
     assert "--revision v1 is of a name at the hub, not of files: leave it out" in line

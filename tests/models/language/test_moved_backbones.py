@@ -39,6 +39,7 @@ def test_a_backbone_that_moved_is_found_by_its_flag_and_known_by_its_hash(
         assert str(folder) in line
         assert "there is no such folder" in line
         assert f"SHA-256 {sha256} by --backbone" in line
+        assert line.count("--backbone") == 1, "one piece of advice"
         line = refused(lambda typed=typed: call(*typed, "--backbone", other))
         assert f"the weights of backbone {str(other)!r} are not those this run was trained with" in line
         assert sha256 in line

@@ -99,7 +99,7 @@ def test_a_damaged_list_of_modules_is_refused(content: str, tmp_path: Path) -> N
 def test_a_missing_library_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     line = refused(open_encoder, save_sentence_encoder(tmp_path / "model"), None)
-    assert line.endswith("which is not installed: pip install 'cllm4rec[text]'")
+    assert line.endswith("which is not installed: pip install sentence-transformers (extra cllm4rec[text])")
 
 
 def test_weights_that_do_not_fit_end_in_one_line(tmp_path: Path) -> None:

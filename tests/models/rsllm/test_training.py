@@ -186,7 +186,7 @@ def test_adapters_without_their_library_are_refused_in_one_line(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "peft" else real(name, *rest)
     )
-    with pytest.raises(ValueError, match=r"pip install 'cllm4rec\[lora\]'"):
+    with pytest.raises(ValueError, match=r"pip install peft \(extra cllm4rec\[lora\]\)"):
         untrained(backbone=str(llama)).build(small_dataset().train)
 
 
