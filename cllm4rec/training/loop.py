@@ -10,13 +10,13 @@ import torch
 from accelerate import Accelerator
 
 from cllm4rec.data.randomness import mix
-from cllm4rec.training.allocator import return_freed_memory
 from cllm4rec.training.batching import MicroBatches, steps_of_epoch
 from cllm4rec.training.checkpointing import checkpointed
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.device import wait_for_everyone
 from cllm4rec.training.hooks import NO_HOOKS, Hooks
 from cllm4rec.training.limits import NO_LIMITS, Limits
+from cllm4rec.training.memory import FreedMemory
 from cllm4rec.training.objective import Objective, warmup_epochs
 from cllm4rec.training.optimizer import Optimizer
 from cllm4rec.training.progress import Meter, Totals, means
@@ -132,6 +132,7 @@ class TrainingRun:
             self.progress, self.best_weights, moments = resume_file.restore(self.weights)
             self._load_moments(resume_file, moments)
         self.progress.limits = self.limits = limits
+        self.freed = FreedMemory(accelerator.device, limits.memory)
         wait_for_everyone(accelerator)  # before the main process replaces the file that the others read
         now = time.monotonic()
         self.began, self.epoch_began, self.saved = now - self.progress.seconds, now, now
@@ -183,8 +184,7 @@ class TrainingRun:
                 # DDP averages over processes: times their number gives the sum
                 accelerator.backward(loss * accelerator.num_processes / max(1.0, n_targets))
             self.optimizer.collect_row_gradients()
-            if len(batches) > UNLIMITED_PARTS:  # each leaves other gaps, which would add up
-                return_freed_memory()
+            self.freed.after_micro_batch(divided=len(batches) > UNLIMITED_PARTS)
             self.meter.add(objective, terms, weight, batch)
         self.optimizer.sum_row_gradients()
         self.meter.add_norms()

@@ -7,7 +7,12 @@ import psutil
 import torch
 from torch import nn
 
+from cllm4rec.training.allocator import return_freed_memory
+
 GIB = 2**30
+# By default a process on a CPU takes this much in all: larger micro-batches gain no time there.
+PROCESS_BYTES = 3.25 * GIB
+GAPS = 1.25  # bytes that the process holds to those it needs: then freed memory is returned
 CGROUP = Path("/sys/fs/cgroup")  # of a container under Linux
 
 
@@ -41,3 +46,30 @@ def held_bytes(device: torch.device) -> int:
 def optimiser_bytes(net: nn.Module) -> int:
     """Bytes that training adds to the weights: gradients, Adam's two moments and the best weights."""
     return sum(4 * p.numel() * p.element_size() for p in net.parameters() if p.requires_grad)
+
+
+class FreedMemory:
+    """Returns freed memory to the system before its gaps add up.
+
+    The allocator keeps freed blocks for the next step (`allocator.py`). Micro-batches of other shapes do not
+    fit into them, so that a process would grow with every new shape.
+    """
+
+    def __init__(self, device: torch.device, memory: float | None) -> None:
+        """Before the first micro-batch.
+
+        Args:
+            device: of the network.
+            memory: GiB that the process may take; `PROCESS_BYTES` if None.
+        """
+        self.device, self.most = device, PROCESS_BYTES if memory is None else memory * GIB
+
+    def after_micro_batch(self, divided: bool) -> None:
+        """Return freed memory if the process holds too much.
+
+        Args:
+            divided: whether the step was divided for its memory. Then it is always returned.
+        """
+        if divided or (self.device.type == "cpu" and held_bytes(self.device) > self.most):
+            return_freed_memory()
+            self.most = max(self.most, GAPS * held_bytes(self.device))

@@ -15,17 +15,15 @@ from torch import Tensor, nn
 from cllm4rec.training.checkpointing import checkpointed, decoder_layers
 from cllm4rec.training.limits import Limits, TokenLimit
 from cllm4rec.training.live_bytes import LiveBytes
-from cllm4rec.training.memory import GIB, free_bytes, held_bytes, optimiser_bytes
+from cllm4rec.training.memory import GIB, PROCESS_BYTES, free_bytes, held_bytes, optimiser_bytes
 from cllm4rec.training.objective import Objective
 
 log = logging.getLogger("cllm4rec")
 
 SHARE_OF_FREE = 0.5  # of the memory that is free, for a micro-batch
 SHARE_FOR_ONE = 0.8  # of it, for an example that cannot be divided
-# By default a process on a CPU takes this much in all, or FEWEST_BYTES for micro-batches: larger ones gain
-# no time there. Batches of small networks, such as those of the built-in backbones, stay whole.
-PROCESS_BYTES = 3.25 * GIB
-FEWEST_BYTES = GIB
+FEWEST_BYTES = GIB  # for micro-batches, where a process holds more than PROCESS_BYTES without them
+# Batches of small networks, such as those of the built-in backbones, stay whole.
 SMALL_TOKENS, SMALL_BYTES = 1 << 16, 5 * GIB  # a network is small if so many tokens take no more
 ALLOCATED = 1.25  # bytes of the process to bytes of its tensors: freed blocks of other sizes lie between them
 FIRST_PROBE = 128  # tokens of short examples, which show whether the longest can be tried
