@@ -45,9 +45,9 @@ VARIANTS = {  # name -> flags of pretrain beside `--backbone`; tiny is built in
 # Of the variants with a large backbone, chosen on validation events. Small batches: a step costs as many
 # tokens as it reads, so that more steps are free.
 PRETRAIN = ["--epochs", "8", "--batch-size", "16", "--learning-rate", "1e-3"]
-FINETUNE = ["--epochs", "100", "--batch-size", "16", "--learning-rate", "1e-3"]
+FINETUNE = ["--epochs", "100", "--batch-size", "16", "--learning-rate", "3e-4"]
 QUICK = ["--epochs", "1"]  # with --quick, of both stages and every variant
-MAX_MINUTES = (20.0, 40.0)  # of pretraining and finetuning
+MAX_MINUTES = (15.0, 25.0)  # of pretraining and finetuning
 SEED_FOLDER = "seed0"
 
 
