@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from cllm4rec.commands.failures import line_of, lost_process
 from cllm4rec.commands.signals import ignore
-from cllm4rec.training.allocator import keep_freed_memory
+from cllm4rec.training.allocator import keep_freed_memory, limit_kernel_caches
 
 log = logging.getLogger("cllm4rec")
 
@@ -44,6 +44,7 @@ def _run(main: Callable[[Sequence[str]], None]) -> None:
     for name in ("httpx", "huggingface_hub", "sentence_transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     keep_freed_memory()
+    limit_kernel_caches()
     try:
         main(sys.argv[1:])
         _leave_group()

@@ -6,7 +6,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import DistributedType, parse_flag_from_env
 
-from cllm4rec.training.allocator import keep_freed_memory
+from cllm4rec.training.allocator import keep_freed_memory, limit_kernel_caches
 
 PRECISIONS = ("no", "bf16")  # fp16 would need loss scaling
 
@@ -46,14 +46,15 @@ def default_precision() -> str:
 def make_accelerator() -> Accelerator:
     """An Accelerator as its launcher configured it; without a launcher, in `default_precision`.
 
-    For the whole process from now on, freed memory is kept (see `keep_freed_memory`), and attention on a GPU
-    does not use cuDNN. cuDNN plans anew for every shape of a batch, which takes longer than a step.
+    For the whole process from now on, freed memory is kept and few kernels are (`allocator.py`). Attention on
+    a GPU does not use cuDNN, which plans anew for every shape of a batch. That takes longer than a step.
 
     Raises:
         ValueError: it is configured to shard the weights (FSDP), which the loop can neither validate nor
             save, or for a precision other than no and bf16.
     """
     keep_freed_memory()
+    limit_kernel_caches()
     torch.backends.cuda.enable_cudnn_sdp(False)
     # objectives alternate, and each leaves the tables of the others unused
     alternating = DistributedDataParallelKwargs(find_unused_parameters=True)
