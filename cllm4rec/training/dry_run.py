@@ -23,7 +23,7 @@ from cllm4rec.training.checkpointing import checkpointed
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.limits import Limits, TokenLimit
 from cllm4rec.training.loop import TrainingRun
-from cllm4rec.training.memory import held_bytes, optimiser_bytes
+from cllm4rec.training.memory import needed_bytes, optimiser_bytes
 from cllm4rec.training.objective import Objective
 from cllm4rec.training.schedule import is_validated, total_epochs
 from cllm4rec.training.step_memory import Cost, measure
@@ -118,7 +118,8 @@ class DryRun:
 
     def _micro_batches(self) -> str:
         """The largest micro-batches."""
-        tokens = ", ".join(f"{timing.micro_batch:,} ({timing.name})" for timing in self.objectives)
+        learned = [timing for timing in self.objectives if timing.steps]
+        tokens = ", ".join(f"{timing.micro_batch:,} ({timing.name})" for timing in learned) or "0"
         how = "; layers are computed twice (gradient checkpointing)" if self.checkpointed else ""
         return f"at most {tokens} tokens, padding included{how}"
 
@@ -127,10 +128,12 @@ class DryRun:
         lines = [
             f"parameters     {sum(self.trained.values()):,} trained ({groups}), {self.frozen:,} frozen",
             f"memory         {self.memory:,.0f} MiB of weights, gradients and optimiser; "
-            f"{self.peak:,.0f} MiB with all the rest",
+            f"peak of the process {self.peak:,.0f} MiB",
             f"micro-batch    {self._micro_batches()}",
         ]
         for timing in self.objectives:
+            if not timing.steps:
+                continue
             step = f"{timing.seconds:.3g} s and {timing.tokens:,.0f} tokens a step"
             epoch = _duration(timing.steps * timing.seconds)
             steps = counted(timing.steps, "step")
@@ -140,7 +143,7 @@ class DryRun:
             lines.append(f"validation     {validation}, after one epoch in {self.validate_every}")
         warmup = f" and {self.warmup} of warm-up" if self.epochs and self.warmup else ""
         lines.append(
-            f"time           at most {_duration(self.max_seconds)} ({self.epochs} epochs{warmup}; "
+            f"time           at most {_duration(self.max_seconds)} ({counted(self.epochs, 'epoch')}{warmup}; "
             "patience may end them earlier)"
         )
         return "\n".join(lines)
@@ -174,7 +177,7 @@ def dry_run(
         for name, group in net.parameter_groups().items()
     }
     frozen = [p for p in net.parameters() if not p.requires_grad]
-    held = held_bytes(accelerator.device) + optimiser_bytes(net)
+    held = needed_bytes(accelerator.device) + optimiser_bytes(net)
     step_memory = measure(net, objectives, accelerator, memory)
     limits, costs = step_memory.limits, step_memory.costs
     with (

@@ -25,7 +25,6 @@ from cllm4rec.training.resume import Progress, ResumeFile, Stopped, Weights
 from cllm4rec.training.schedule import is_validated, learning_rate_factor, total_epochs
 from cllm4rec.training.step_memory import measure
 
-UNLIMITED_PARTS = 2  # micro-batches of a step that was not divided for its memory, at most
 SAVE_SECONDS = 300.0  # between two saves of the resume file within an epoch; each epoch ends with one
 
 
@@ -184,7 +183,7 @@ class TrainingRun:
                 # DDP averages over processes: times their number gives the sum
                 accelerator.backward(loss * accelerator.num_processes / max(1.0, n_targets))
             self.optimizer.collect_row_gradients()
-            self.freed.after_micro_batch(divided=len(batches) > UNLIMITED_PARTS)
+            self.freed.after_micro_batch()
             self.meter.add(objective, terms, weight, batch)
         self.optimizer.sum_row_gradients()
         self.meter.add_norms()

@@ -12,7 +12,7 @@ from cllm4rec.training.allocator import return_freed_memory
 GIB = 2**30
 # By default a process on a CPU takes this much in all: larger micro-batches gain no time there.
 PROCESS_BYTES = 3.25 * GIB
-GAPS = 1.25  # bytes that the process holds to those it needs: then freed memory is returned
+GAPS = 1.1  # bytes that a process holds, as a multiple of those it needs, at which it returns freed memory
 CGROUP = Path("/sys/fs/cgroup")  # of a container under Linux
 
 
@@ -43,6 +43,12 @@ def held_bytes(device: torch.device) -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def needed_bytes(device: torch.device) -> int:
+    """Bytes that this process holds and needs: freed memory is returned first."""
+    return_freed_memory()
+    return held_bytes(device)
+
+
 def optimiser_bytes(net: nn.Module) -> int:
     """Bytes that training adds to the weights: gradients, Adam's two moments and the best weights."""
     return sum(4 * p.numel() * p.element_size() for p in net.parameters() if p.requires_grad)
@@ -53,6 +59,9 @@ class FreedMemory:
 
     The allocator keeps freed blocks for the next step (`allocator.py`). Micro-batches of other shapes do not
     fit into them, so that a process would grow with every new shape.
+
+    Attributes:
+        most: bytes that the process may hold after a micro-batch.
     """
 
     def __init__(self, device: torch.device, memory: float | None) -> None:
@@ -60,16 +69,22 @@ class FreedMemory:
 
         Args:
             device: of the network.
-            memory: GiB that the process may take; `PROCESS_BYTES` if None.
+            memory: GiB that the process may take. If None, `PROCESS_BYTES` and GAPS times what it needs.
         """
-        self.device, self.most = device, PROCESS_BYTES if memory is None else memory * GIB
+        self.device, self.memory = device, memory
+        self.most = PROCESS_BYTES if memory is None else memory * GIB
+        self._returned = False  # in the micro-batch before
 
-    def after_micro_batch(self, divided: bool) -> None:
+    def after_micro_batch(self) -> None:
         """Return freed memory if the process holds too much.
 
-        Args:
-            divided: whether the step was divided for its memory. Then it is always returned.
+        What it holds after the next micro-batch is what it needs.
         """
-        if divided or (self.device.type == "cpu" and held_bytes(self.device) > self.most):
+        if self.device.type != "cpu":
+            return
+        held = held_bytes(self.device)
+        if self._returned and self.memory is None:
+            self.most = max(self.most, GAPS * held)
+        self._returned = held > self.most
+        if self._returned:
             return_freed_memory()
-            self.most = max(self.most, GAPS * held_bytes(self.device))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cllm4rec.training.checkpointing import checkpointed, decoder_layers
 from cllm4rec.training.limits import Limits, TokenLimit
 from cllm4rec.training.live_bytes import LiveBytes
-from cllm4rec.training.memory import GIB, PROCESS_BYTES, free_bytes, held_bytes, optimiser_bytes
+from cllm4rec.training.memory import GIB, PROCESS_BYTES, free_bytes, needed_bytes, optimiser_bytes
 from cllm4rec.training.objective import Objective
 
 log = logging.getLogger("cllm4rec")
@@ -121,10 +121,11 @@ def measure(
         too_long = _too_long(costs, room)
         checkpoints = too_long is not None and bool(decoder_layers(net))
         if checkpoints:
-            log.info("the longest example takes too much memory: layers are computed twice (checkpointing)")
             with checkpointed(net):
                 costs = _costs(net, objectives, accelerator, room)
             too_long = _too_long(costs, room)
+            if too_long is None:
+                log.info("the longest example needs much memory: layers are computed twice (checkpointing)")
     net.train(was_training)
     if too_long is not None:
         raise ValueError(_refusal(too_long, costs[too_long], room, memory))
@@ -140,7 +141,7 @@ def measure(
 
 def _room(net: nn.Module, device: torch.device, memory: float | None) -> _Room:
     """What activations may take, of `memory` GiB or of what is free."""
-    held = held_bytes(device) + optimiser_bytes(net)
+    held = needed_bytes(device) + optimiser_bytes(net)
     if memory is not None:
         room = memory * GIB - held
         return _Room(room, room, room, held)
@@ -226,7 +227,7 @@ def _refusal(objective: str, cost: Cost, room: _Room, memory: float | None) -> s
     needed, held = cost.bytes(cost.longest) / GIB, room.held / GIB
     what = (
         f"the longest example of {objective} ({cost.longest:,} tokens) needs {needed:.2f} GiB in addition to "
-        f"{held:.2f} GiB of weights, data and optimiser"
+        f"{held:.2f} GiB that the process holds (weights, data, libraries) or will (optimiser)"
     )
     if memory is not None:
         return f"`memory` {memory:g} is too little: {what}; give at least {needed + held + 0.1:.1f}"

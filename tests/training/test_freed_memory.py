@@ -24,27 +24,34 @@ def test_a_growing_process_returns_what_it_has_freed(monkeypatch: pytest.MonkeyP
     held = []
     for _ in range(20):
         process.kept += 0.5
-        freed.after_micro_batch(divided=False)
+        freed.after_micro_batch()
         held.append(process.needed + process.kept)
     assert max(held) <= memory.PROCESS_BYTES / GIB
     assert process.returns == 4, "each five micro-batches"
 
 
 def test_a_process_that_needs_more_returns_only_its_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large dataset is held all the time: returning memory after every micro-batch would cost time."""
-    process, freed = Process(monkeypatch, needed=8.0), FreedMemory(torch.device("cpu"), 4.0)
-    freed.after_micro_batch(divided=False)
+    """Whole batches of a small network: returning their memory after every step would cost time."""
+    process, freed = Process(monkeypatch, needed=1.0), FreedMemory(torch.device("cpu"), None)
+    for _ in range(50):
+        process.kept = max(process.kept, 3.0)  # the blocks of a batch
+        freed.after_micro_batch()
     assert process.returns == 1
-    for kept in (1.0, 1.9, 2.1):
-        process.kept = kept
-        freed.after_micro_batch(divided=False)
-    assert process.returns == 2, "above 1.25 times of what it needs"
+    process.kept = 3.5
+    freed.after_micro_batch()
+    assert process.returns == 2, "above 1.1 times of what it needs"
 
 
-def test_a_divided_step_returns_it_always_and_a_gpu_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    process = Process(monkeypatch, needed=1.0)
-    FreedMemory(torch.device("cpu"), None).after_micro_batch(divided=True)
-    assert process.returns == 1
-    process.needed = 100.0
-    FreedMemory(torch.device("cuda"), None).after_micro_batch(divided=False)
-    assert process.returns == 1
+def test_a_limit_that_was_given_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    process, freed = Process(monkeypatch, needed=1.9), FreedMemory(torch.device("cpu"), 2.0)
+    for _ in range(3):
+        process.kept = 0.2
+        freed.after_micro_batch()
+        assert process.kept == 0
+    assert process.returns == 3
+
+
+def test_a_gpu_keeps_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = Process(monkeypatch, needed=100.0)
+    FreedMemory(torch.device("cuda"), None).after_micro_batch()
+    assert process.returns == 0

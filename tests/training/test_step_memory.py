@@ -214,7 +214,7 @@ def test_too_little_memory_is_refused_with_what_is_needed() -> None:
 
 def test_more_memory_allows_larger_micro_batches() -> None:
     model, objectives = started("small")
-    held = memory.held_bytes(torch.device("cpu")) + memory.optimiser_bytes(model.net)
+    held = memory.needed_bytes(torch.device("cpu")) + memory.optimiser_bytes(model.net)
     tokens = []
     for mib in (50, 100, 200):
         found = measure(model.net, objectives, cpu(), (held + mib * 2**20) / 2**30)
