@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
+from cllm4rec.files.memory import out_of_memory
 from cllm4rec.models.config import ID_EMBEDDING_STD
 from cllm4rec.models.language.adapters import add_adapters
 from cllm4rec.models.language.architecture import NO_SETS, takes_positions
@@ -228,8 +229,10 @@ class Backbone(nn.Module):
         try:
             with torch.autocast(device.type, enabled=False):
                 states = self(orders, torch.ones_like(orders, dtype=torch.bool), rows, orders >= n_words)
-        except (ValueError, RuntimeError, TypeError, IndexError):  # the model takes no such mask
-            return False
+        except (ValueError, RuntimeError, TypeError, IndexError) as error:
+            if out_of_memory(error):
+                raise
+            return False  # the model takes no such mask
         finally:
             self.train(training)
         back = torch.arange(1, SET_SIZE + 1, device=device).flip(0)

@@ -70,6 +70,32 @@ def test_a_run_refuses_bidirectional_attention_that_its_model_cannot_hold(
     assert model.config.bidirectional == allowed
 
 
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
+        (RuntimeError("The size of tensor a (8) must match the size of tensor b (10)"), False),
+        (TypeError("forward() got an unexpected keyword argument 'position_ids'"), False),
+    ],
+)
+def test_lack_of_memory_is_not_taken_for_reading_an_order(
+    error: Exception, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = Backbone(random_model("Llama"), "frozen", 1.0)
+    assert backbone.reads_sets()
+
+    def fails(_: object, *, position_ids: torch.Tensor, **named: object) -> object:
+        raise error
+
+    monkeypatch.setattr(type(backbone.model.base_model), "forward", fails)
+    if passes:
+        with pytest.raises(type(error), match="allocate"):
+            backbone.reads_sets()
+    else:
+        assert not backbone.reads_sets()
+
+
 def test_a_title_of_one_word_starts_as_that_word_enters() -> None:
     """Gemma multiplies its words by sqrt(width), and IDs pass that module by."""
     backbone = Backbone(random_model("Gemma"), "frozen", 1.0)
