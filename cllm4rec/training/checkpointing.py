@@ -15,7 +15,7 @@ def checkpointed(net: nn.Module, enabled: bool = True) -> Iterator[None]:
     The library's own switch acts in training mode only, in which frozen layers would drop out.
 
     """
-    layers = decoder_layers(net) if enabled else []
+    layers = checkpointable_layers(net) if enabled else []
     for layer in layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
     try:
@@ -25,7 +25,7 @@ def checkpointed(net: nn.Module, enabled: bool = True) -> Iterator[None]:
             del layer.forward  # that of the class again
 
 
-def decoder_layers(net: nn.Module) -> list[nn.Module]:
+def checkpointable_layers(net: nn.Module) -> list[nn.Module]:
     """The layers of a network that can be checkpointed."""
     from transformers.modeling_layers import GradientCheckpointingLayer  # takes seconds to import
 

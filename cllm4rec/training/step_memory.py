@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from cllm4rec.training.checkpointing import checkpointed, decoder_layers
+from cllm4rec.training.checkpointing import checkpointable_layers, checkpointed
 from cllm4rec.training.limits import Limits, TokenLimit
 from cllm4rec.training.live_bytes import LiveBytes
 from cllm4rec.training.memory import GIB, PROCESS_BYTES, free_bytes, needed_bytes, optimiser_bytes
@@ -119,7 +119,7 @@ def measure(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         costs = _costs(net, objectives, accelerator, room)
         too_long = _too_long(costs, room)
-        checkpoints = too_long is not None and bool(decoder_layers(net))
+        checkpoints = too_long is not None and bool(checkpointable_layers(net))
         if checkpoints:
             with checkpointed(net):
                 costs = _costs(net, objectives, accelerator, room)

@@ -18,7 +18,7 @@ from cllm4rec.models.rsllm.config import RSLLMConfig
 from cllm4rec.models.rsllm.recommender import RSLLM
 from cllm4rec.training import loop, memory, step_memory
 from cllm4rec.training.batching import micro_batches, n_steps
-from cllm4rec.training.checkpointing import checkpointed, decoder_layers
+from cllm4rec.training.checkpointing import checkpointable_layers, checkpointed
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.hooks import Hooks
 from cllm4rec.training.limits import NO_LIMITS, Limits, TokenLimit
@@ -184,7 +184,7 @@ def test_checkpointed_layers_have_the_same_gradients_and_hold_less(
             peaks.append(peak_of_step(model.net, "collaborative", step))
     assert_close(found[1], found[0])
     assert peaks[1] < 0.8 * peaks[0]
-    assert all("forward" not in vars(layer) for layer in decoder_layers(model.net)), "as before"
+    assert all("forward" not in vars(layer) for layer in checkpointable_layers(model.net)), "as before"
 
 
 def test_layers_are_checkpointed_where_the_longest_example_does_not_fit(
