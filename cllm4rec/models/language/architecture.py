@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
@@ -53,11 +53,18 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def weight_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
-    """Shapes of all tensors by name, read from the headers."""
+    """Shapes of all tensors by name, read from the headers.
+
+    Raises:
+        ValueError: a header is damaged, or its file is longer or shorter than the header says.
+    """
     shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
-        with safe_open(file, framework="pt") as opened:
-            shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}
+        try:
+            with safe_open(file, framework="pt") as opened:
+                shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}
+        except SafetensorError as error:
+            raise ValueError(f"{file.name} is cut or damaged: copy or download it again") from error
     return shapes
 
 

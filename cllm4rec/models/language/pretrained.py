@@ -41,6 +41,8 @@ DOWNLOAD_PATTERNS = (
     "vocab*",
     "merges.txt",
 )
+# of each folder with a tokenizer, at least one
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 FLOATS = {"F64", "F32", "F16", "BF16"}  # of safetensors
 READ_TYPES = FLOATS | {"I64", "I32", "I16", "I8", "U8", "BOOL"}
 Source = tuple[PreTrainedConfig, PreTrainedTokenizerBase, Shapes]
@@ -212,11 +214,18 @@ def read_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenize
     """The tokenizer of a folder.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it is damaged.
     """
-    tokenizer = AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
+    has_files = any((folder / name).is_file() for name in TOKENIZER_FILES)
+    missing = f"it has no tokenizer: expected {' or '.join(TOKENIZER_FILES)} in its folder"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
+    except Exception as error:  # of any kind, in words of the library's own parts
+        if has_files:
+            raise
+        raise ValueError(missing) from error
     if not tokenizer("user")["input_ids"]:  # the library makes an empty tokenizer without a vocabulary
-        raise ValueError("it has no tokenizer")
+        raise ValueError("its tokenizer has no words" if has_files else missing)
     return tokenizer
 
 

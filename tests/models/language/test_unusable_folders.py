@@ -28,19 +28,37 @@ def test_a_folder_of_a_model_that_is_no_causal_language_model_is_refused_in_one_
     assert "cannot be loaded" in refused_backbone(tmp_path)
 
 
-def test_a_folder_whose_weights_are_broken_is_refused_in_one_line(tmp_path: Path) -> None:
-    folder = save_backbone(tmp_path / "backbone")
-    (folder / "model.safetensors").write_bytes(b"not weights")
-    assert "cannot be loaded" in refused_backbone(folder)
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_a_folder_whose_weights_are_cut_is_refused_in_one_line(share: float, folder: Path) -> None:
+    file = folder / "model.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    assert "cannot be loaded: model.safetensors is cut or damaged: " in refused_backbone(folder)
+
+
+@pytest.mark.parametrize("content", [b"not weights", b"version https://git-lfs", bytes(64)])
+def test_a_folder_whose_weights_are_something_else_is_refused_in_one_line(
+    content: bytes, folder: Path
+) -> None:
+    (folder / "model.safetensors").write_bytes(content)
+    assert "cannot be loaded: model.safetensors is cut or damaged: " in refused_backbone(folder)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_folder_without_a_tokenizer_is_refused_in_one_line(architecture: str, tmp_path: Path) -> None:
     """Hugging Face builds an empty tokenizer for some architectures: every text would be lost silently."""
     folder = save_backbone(tmp_path / "backbone", architecture)
-    for file in folder.glob("tokenizer*"):
-        file.unlink()
-    assert "cannot be loaded" in refused_backbone(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):  # the second alone is no tokenizer
+        (folder / name).unlink()
+        line = refused_backbone(folder)
+        assert "cannot be loaded: it has no tokenizer: expected tokenizer.json or tokenizer.model or " in line
+
+
+def test_a_damaged_tokenizer_is_not_called_missing(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{}")
+    line = refused_backbone(folder)
+    assert "cannot be loaded: " in line
+    assert "it has no tokenizer" not in line
 
 
 def test_an_encoder_is_refused(folder: Path) -> None:
