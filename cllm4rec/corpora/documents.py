@@ -73,18 +73,27 @@ def document_tokens(
     return document if document.end else replace(document, end=_end(words, eos))
 
 
+def text_begin(words: WordTokenizer) -> tuple[int, ...]:
+    """The tokens that a tokenizer puts before a text that needs no end.
+
+    Raises:
+        ValueError: the special tokens change those of the text.
+    """
+    return _plain(words).begin
+
+
 def _plain(words: WordTokenizer) -> DocumentTokens:
     """What the tokenizer puts around a text."""
     text = PROMPTS[0]
-    with library_errors("the backbone's tokenizer cannot read a text"):
+    with library_errors(f"the {words.role}'s tokenizer cannot read a text"):
         whole: list[int] = words.text_tokenizer(text)["input_ids"]
     alone = words.plain(text)
     n = len(alone)
     starts = [start for start in range(len(whole) - n + 1) if n and whole[start : start + n] == alone]
     if not starts:
         raise ValueError(
-            f"the backbone's tokenizer reads {text!r} as {whole} with special tokens and as {alone} without: "
-            "use a tokenizer whose special tokens leave those of a text as they are"
+            f"the {words.role}'s tokenizer reads {text!r} as {whole} with special tokens and as {alone} "
+            "without: use a tokenizer whose special tokens leave those of a text as they are"
         )
     begin, end = tuple(whole[: starts[0]]), tuple(whole[starts[0] + n :])
     return DocumentTokens(begin, (), end, prompt_spaced=words.adds_space)

@@ -16,10 +16,12 @@ class WordTokenizer:
     """Tokenises parts of a document, without special tokens.
 
     Attributes:
-        text_tokenizer: the tokenizer of the backbone.
+        text_tokenizer: the tokenizer of a language model.
+        role: that of the model, in messages.
     """
 
     text_tokenizer: "PreTrainedTokenizerBase"
+    role: str = "backbone"
 
     @cached_property
     def adds_space(self) -> bool:
@@ -38,7 +40,7 @@ class WordTokenizer:
         """
         if not texts:
             return []
-        with library_errors("the backbone's tokenizer cannot read a text"):
+        with library_errors(f"the {self.role}'s tokenizer cannot read a text"):
             tokens: list[list[int]] = self.text_tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return tokens
 

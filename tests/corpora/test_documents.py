@@ -9,8 +9,9 @@ import pytest
 from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from cllm4rec.corpora.documents import DocumentTokens, document_tokens
+from cllm4rec.corpora.documents import DocumentTokens, document_tokens, text_begin
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
+from cllm4rec.corpora.words import WordTokenizer
 from tests.support.documents import CHATML_LIKE, GEMMA_LIKE, NUMBERS, by_words, numbers
 from tests.support.tokenizers import load_tokenizer
 
@@ -77,10 +78,11 @@ def test_without_any_end_token_a_line_break_ends_a_text(shared: Path) -> None:
 
 
 def test_a_tokenizer_with_nothing_to_end_a_text_is_refused() -> None:
-    tokenizer = by_words(eos=None)
+    tokenizer = by_words("<s> $A", eos=None)
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     with pytest.raises(ValueError, match="no end token .eos_token. and no tokens for a line break"):
         document_tokens(tokenizer, True)
+    assert text_begin(WordTokenizer(tokenizer)) == (NUMBERS["<s>"],), "which needs no end"
 
 
 class Rewriting(PreTrainedTokenizerFast):
@@ -93,8 +95,11 @@ class Rewriting(PreTrainedTokenizerFast):
 
 def test_a_tokenizer_whose_special_tokens_change_a_text_is_refused() -> None:
     tokenizer = Rewriting(tokenizer_object=by_words("<s> $A").backend_tokenizer, eos_token="</s>")
-    with pytest.raises(ValueError, match=r"reads 'red' as \[1, 0\] with special tokens and as \[6\] without"):
+    reason = r"tokenizer reads 'red' as \[1, 0\] with special tokens and as \[6\] without"
+    with pytest.raises(ValueError, match=f"the backbone's {reason}"):
         document_tokens(tokenizer, True)
+    with pytest.raises(ValueError, match=f"the encoder's {reason}"):
+        text_begin(WordTokenizer(tokenizer, "encoder"))
 
 
 def test_turns_of_the_real_gemma_are_its_special_tokens_once_each() -> None:

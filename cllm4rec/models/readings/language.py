@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from cllm4rec.corpora.documents import document_tokens
+from cllm4rec.corpora.documents import text_begin
 from cllm4rec.corpora.padding import BatchGroup, batches_by_length, pad
 from cllm4rec.corpora.words import WordTokenizer
 from cllm4rec.data.ragged import Ragged
@@ -58,9 +58,13 @@ class LanguageEncoder:
             decoder_layers(pretrained.model)
 
     @cached_property
+    def _words(self) -> WordTokenizer:
+        return WordTokenizer(self.pretrained.tokenizer, self.pretrained.role)
+
+    @cached_property
     def _begin(self) -> tuple[int, ...]:
         """The tokens that the tokenizer puts before a text."""
-        return document_tokens(self.pretrained.tokenizer, chat=False).begin
+        return text_begin(self._words)
 
     @cached_property
     def _window(self) -> int:
@@ -109,7 +113,7 @@ class LanguageEncoder:
 
     def _tokens(self, texts: Sequence[str]) -> Ragged:
         """Tokens of each text with its beginning, cut to the window."""
-        words = WordTokenizer(self.pretrained.tokenizer).tokens(texts)
+        words = self._words.tokens(texts)
         return Ragged.from_lists(
             [np.array([*self._begin, *ids][: self._window], dtype=np.int64) for ids in words]
         )

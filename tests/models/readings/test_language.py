@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import pre_tokenizers
 from torch import nn
 from transformers import CONFIG_MAPPING, PreTrainedModel
 from transformers.models.auto import AutoModelForCausalLM, AutoTokenizer
@@ -14,7 +15,8 @@ from cllm4rec.corpora.tokenizer import train_bpe
 from cllm4rec.models.language.pretrained import Pretrained
 from cllm4rec.models.readings import language
 from cllm4rec.models.readings.language import LanguageEncoder, decoder_layers, states_after
-from tests.support.backbones import save_backbone
+from tests.support.backbones import save_backbone, set_values
+from tests.support.documents import NUMBERS, by_words
 from tests.support.encoders import TITLES, save_language_model
 from tests.support.gguf_files import write_gguf
 from tests.support.tables import refused
@@ -95,6 +97,37 @@ def test_batches_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(read.encode(TITLES), together, atol=1e-6)
     order = np.random.default_rng(0).permutation(len(TITLES))
     np.testing.assert_allclose(read.encode([TITLES[n] for n in order]), together[order], atol=1e-6)
+
+
+@pytest.mark.parametrize("in_config", [False, True])
+def test_a_tokenizer_needs_no_end_token(in_config: bool, tmp_path: Path) -> None:
+    folder = save_backbone(tmp_path / "model", "llama")
+    config_end = NUMBERS["</s>"] if in_config else None
+    set_values(folder / "config.json", {"eos_token_id": config_end})
+    tokenizer = by_words("<s> $A", eos=None)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # no token for a line break
+    tokenizer.save_pretrained(folder)
+    lamp, lamp_and_door = encoder(folder, 1.0).encode(["lamp", "lamp door"])
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False).eval()
+    tokens = torch.tensor([[NUMBERS["<s>"], NUMBERS["lamp"], NUMBERS["door"]]])
+    with torch.no_grad():
+        states = model(tokens, output_hidden_states=True).hidden_states[-1][0, 1:].numpy()
+    np.testing.assert_allclose(lamp, states[0], atol=1e-6)
+    np.testing.assert_allclose(lamp_and_door, states.mean(0), atol=1e-6)
+
+
+def test_a_tokenizer_that_fails_is_called_that_of_the_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_language_model(tmp_path / "model")
+    pretrained = Pretrained.read(str(folder), role="encoder")
+
+    def fails(*_: object, **__: object) -> None:
+        raise OverflowError("too long")
+
+    monkeypatch.setattr(type(pretrained.tokenizer), "__call__", fails)
+    line = refused(LanguageEncoder(pretrained, 1.0, torch.float32).encode, TITLES)
+    assert line == "the encoder's tokenizer cannot read a text: too long"
 
 
 @pytest.mark.parametrize("name", FAMILIES)
