@@ -16,9 +16,12 @@ from cllm4rec.corpora.documents import text_begin
 from cllm4rec.corpora.padding import BatchGroup, batches_by_length, pad
 from cllm4rec.corpora.words import WordTokenizer
 from cllm4rec.data.ragged import Ragged
+from cllm4rec.messages import library_errors
 from cllm4rec.models.language.architecture import weight_files
 from cllm4rec.models.language.backbone import context_of
+from cllm4rec.models.language.conformance import check_logits
 from cllm4rec.models.language.fingerprints import config_sha256, tokenizer_sha256
+from cllm4rec.models.language.head import WordHead, output_layer
 from cllm4rec.models.language.pretrained import Pretrained
 from cllm4rec.models.readings.fingerprints import files_sha256
 from cllm4rec.training.device import on_gpu
@@ -92,12 +95,15 @@ class LanguageEncoder:
         """Vectors of texts, float32 (n, d). Progress shows on a terminal.
 
         Raises:
-            ValueError: the tokenizer or the weights cannot be read.
+            ValueError: the tokenizer or the weights cannot be read, or the model does not read from left to
+                right.
         """
         tokens = self._tokens(texts)
         n_begin = len(self._begin)
         model, _ = self.pretrained.load(self.dtype)
-        cast(nn.Module, model.eval()).to("cuda" if on_gpu() else "cpu")
+        with library_errors(f"{self.pretrained.role} {str(self.pretrained.path)!r} cannot be loaded"):
+            check_reads_without_mask(model.eval())
+        cast(nn.Module, model).to("cuda" if on_gpu() else "cpu")
         vectors = np.zeros((len(texts), 1), dtype=np.float32)
         not_empty = np.flatnonzero(tokens.lengths > n_begin)
         with tqdm(total=len(not_empty), desc="reading texts", unit="text", leave=False, disable=None) as bar:
@@ -167,6 +173,26 @@ def states_after(model: PreTrainedModel, tokens: Tensor, layer: int) -> Tensor:
     finally:
         hook.remove()
     raise ValueError(f"{model.config.model_type}: its layers are not run one after another: give `depth=1`")
+
+
+def check_reads_without_mask(model: PreTrainedModel) -> None:
+    """Refuse a model in which padding on the right changes the states before it.
+
+    The vector of a text would depend on the other texts of its batch.
+
+    Args:
+        model: in evaluation mode.
+
+    Raises:
+        ValueError: its logits differ from those of `states_after`, which gives it no mask.
+    """
+    head, layer = WordHead.of(model), output_layer(model)
+
+    def logits(tokens: Tensor, mask: Tensor) -> Tensor:
+        states = states_after(model, tokens, model.config.num_hidden_layers)[mask]  # (T, d)
+        return head.logits(layer(states.to(layer.weight.dtype)).float())
+
+    check_logits(model, logits)
 
 
 @torch.inference_mode()

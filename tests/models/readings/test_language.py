@@ -12,14 +12,24 @@ from transformers import CONFIG_MAPPING, PreTrainedModel
 from transformers.models.auto import AutoModelForCausalLM, AutoTokenizer
 
 from cllm4rec.corpora.tokenizer import train_bpe
+from cllm4rec.models.language.config import BackboneConfig
+from cllm4rec.models.language.loading import load_backbone
 from cllm4rec.models.language.pretrained import Pretrained
 from cllm4rec.models.readings import language
-from cllm4rec.models.readings.language import LanguageEncoder, decoder_layers, states_after
+from cllm4rec.models.readings.item_vectors import item_vectors
+from cllm4rec.models.readings.language import (
+    LanguageEncoder,
+    check_reads_without_mask,
+    decoder_layers,
+    states_after,
+)
 from tests.support.backbones import save_backbone, set_values
 from tests.support.documents import NUMBERS, by_words
 from tests.support.encoders import TITLES, save_language_model
+from tests.support.families import save_family
 from tests.support.gguf_files import write_gguf
 from tests.support.tables import refused
+from tests.support.worlds import taste_dataset
 
 SIZES = {
     "vocab_size": 50,
@@ -142,6 +152,29 @@ def test_states_of_every_layer_are_those_of_transformers(name: str) -> None:
             torch.testing.assert_close(
                 states_after(model, tokens, layer), states[layer], rtol=1e-5, atol=1e-5
             )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_causal_models_are_read_without_a_mask(name: str, dtype: torch.dtype) -> None:
+    check_reads_without_mask(family(name).to(dtype))
+
+
+@pytest.mark.parametrize("depth", [0.5, 1.0])
+def test_a_model_that_reads_in_both_directions_is_refused_as_a_backbone_is(
+    depth: float, tmp_path: Path, cache: Path
+) -> None:
+    """Its states of a text change with the padding of the batch."""
+    folder = save_family(tmp_path / "model", "Gemma 3 (text)")
+    world = taste_dataset(4, 40, 30, 10)
+    assert item_vectors(world, folder, depth=depth).present.all()
+    n_readings = len(list(cache.iterdir()))
+    set_values(folder / "config.json", {"use_bidirectional_attention": True})
+    line = refused(item_vectors, world, folder, depth=depth)
+    reason = "gemma3_text reads words otherwise than as embeddings from left to right"
+    assert line.startswith(f"encoder {str(folder)!r} cannot be loaded: {reason}")
+    assert len(list(cache.iterdir())) == n_readings
+    assert reason in refused(load_backbone, BackboneConfig(str(folder)))
 
 
 def test_layers_above_are_not_computed() -> None:
