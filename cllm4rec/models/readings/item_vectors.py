@@ -25,7 +25,8 @@ def item_vectors(
     """A vector for each item: an encoder's reading of its text, or the caller's own.
 
     Texts are read once: the readings are cached (`models/readings/cache.py`). No training is involved, and an
-    item's vector depends on no other item, but for the standardisation over the items with training events.
+    item's vector depends on no other item, but for rounding, and for the standardisation over the items with
+    training events.
 
     Args:
         dataset: a dataset, or its folder.

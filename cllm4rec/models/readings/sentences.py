@@ -11,6 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    IncompleteSnapshotError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 
 from cllm4rec.messages import library_errors, shorten
 from cllm4rec.models.language.architecture import read_config, weight_files, weight_shapes
@@ -20,6 +27,7 @@ from cllm4rec.training.device import on_gpu
 
 MODULES = "modules.json"  # lists the modules of a sentence encoder; other models have no such file
 PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model")  # of the files that are read
+NOT_FOUND = (RepositoryNotFoundError, LocalEntryNotFoundError, HFValidationError)  # at the hub, or here
 KINDS = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize")  # modules that are read
 
 
@@ -28,16 +36,22 @@ def sentence_folder(name: str) -> Path | None:
 
     Args:
         name: a folder, or a name at the hub, from which the files are downloaded.
+
+    Raises:
+        ValueError: the files cannot be downloaded.
     """
     if Path(name).exists():
         return Path(name) if (Path(name) / MODULES).is_file() else None
     if Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         return None
-    try:
-        listed = Path(snapshot_download(name, allow_patterns=[MODULES])) / MODULES
-    except (OSError, ValueError):  # not found: the name is reported when it is taken for a language model
-        return None
-    return Path(snapshot_download(name, allow_patterns=list(PATTERNS))) if listed.is_file() else None
+    with library_errors(f"encoder {name!r} cannot be loaded"):
+        try:
+            listed = Path(snapshot_download(name, allow_patterns=[MODULES])) / MODULES
+        except (IncompleteSnapshotError, GatedRepoError):  # the repository is there, and cannot be read
+            raise
+        except NOT_FOUND:  # the name is reported when it is taken for a language model
+            return None
+        return Path(snapshot_download(name, allow_patterns=list(PATTERNS))) if listed.is_file() else None
 
 
 class SentenceEncoder:

@@ -1,15 +1,27 @@
 """Sentence encoders give the vectors of sentence-transformers, from folders that are not trusted."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    IncompleteSnapshotError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from transformers import AutoModel, AutoTokenizer
 
+from cllm4rec.models.readings import sentences
 from cllm4rec.models.readings.item_vectors import item_vectors, open_encoder
-from cllm4rec.models.readings.sentences import SentenceEncoder
+from cllm4rec.models.readings.sentences import MODULES as LIST
+from cllm4rec.models.readings.sentences import SentenceEncoder, sentence_folder
 from tests.support.encoders import MODULES, TITLES, save_sentence_encoder, write_json
 from tests.support.tables import refused
 from tests.support.worlds import taste_dataset
@@ -55,6 +67,76 @@ def test_items_get_vectors_of_a_sentence_encoder_and_keep_them(
 
     monkeypatch.setattr(SentenceEncoder, "encode", unread)
     np.testing.assert_array_equal(item_vectors(world, folder).values, first.values)
+
+
+def hub(
+    monkeypatch: pytest.MonkeyPatch, listed: Path | Exception, others: Path | Exception
+) -> list[list[str]]:
+    """A hub that answers for the list of modules and for all files; the requests that it gets."""
+    requests = []
+
+    def download(name: str, allow_patterns: list[str]) -> str:
+        requests.append(allow_patterns)
+        answer = listed if allow_patterns == [LIST] else others
+        if isinstance(answer, Exception):
+            raise answer
+        return str(answer)
+
+    monkeypatch.setattr(sentences, "snapshot_download", download)
+    return requests
+
+
+def http_error(kind: Callable[..., Exception], message: str) -> Exception:
+    return kind(message, response=Mock())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        http_error(RepositoryNotFoundError, "404"),
+        LocalEntryNotFoundError("not cached"),
+        HFValidationError("no name of a repository"),
+    ],
+)
+def test_a_name_that_is_not_at_the_hub_is_no_sentence_encoder(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = hub(monkeypatch, error, AssertionError())
+    assert sentence_folder("some/model") is None
+    assert len(requests) == 1
+
+
+def test_a_name_at_the_hub_is_a_sentence_encoder_if_it_lists_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = hub(monkeypatch, tmp_path, tmp_path)
+    assert sentence_folder("some/model") is None
+    assert len(requests) == 1
+    write_json(tmp_path / LIST, MODULES)
+    assert sentence_folder("some/model") == tmp_path
+    assert len(requests) == 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        PermissionError(13, "Permission denied"),
+        http_error(HfHubHTTPError, "401 Client Error"),
+        http_error(GatedRepoError, "403 Client Error"),
+        IncompleteSnapshotError("The cached snapshot is incomplete", snapshot_path="x"),
+        RuntimeError("a defect\nof the library"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_failed_download_ends_in_one_line(
+    error: Exception, first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_json(tmp_path / LIST, MODULES)
+    hub(monkeypatch, error if first else tmp_path, error)
+    line = refused(sentence_folder, "some/model")
+    assert line.startswith("encoder 'some/model' cannot be loaded: ")
+    assert " ".join(str(error).split()) in line
 
 
 def test_a_depth_is_refused(tmp_path: Path) -> None:
