@@ -1,7 +1,7 @@
 """Systems on a language model: the backbone and its tokenizer in the model folder."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +21,7 @@ from cllm4rec.models.language.backbone import Backbone
 from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.models.language.fingerprints import config_sha256, tokenizer_sha256
 from cllm4rec.models.language.loading import check_backbone, load_backbone, restore_backbone
+from cllm4rec.models.language.wording import document_changes, template_changes
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.storage import REMEDY
 from cllm4rec.training.config import TrainConfig
@@ -28,6 +29,7 @@ from cllm4rec.training.resume import BuiltFrom
 
 log = logging.getLogger("cllm4rec")
 
+ADVICE = "train it again, or use the tokenizer and the version of cllm4rec that trained it"
 ADAPTER = "adapter"  # folder of the adapters in that of the model
 
 FINGERPRINTS = {  # key of model.json -> message if it differs
@@ -47,12 +49,14 @@ class LanguageRecommender(NeuralRecommender):
         user_tokens: whether users have ID tokens; items always have.
         prompt_names: keys in `TEMPLATES` of its prompts.
         tokenizer: of text and IDs.
+        changes: what a loaded model reads otherwise than in training.
     """
 
     user_tokens: ClassVar[bool] = True
     prompt_names: ClassVar[tuple[str, ...]]
     config: BackboneConfig
     tokenizer: ExtendedTokenizer
+    changes: Sequence[str] = ()
 
     def check(self, dataset: Dataset) -> None:
         pretrained = check_backbone(self.config, self.moved.get("backbone"))
@@ -73,6 +77,7 @@ class LanguageRecommender(NeuralRecommender):
 
     def _extend(self, text_tokenizer: PreTrainedTokenizerBase, backbone: Backbone) -> None:
         """Extend the tokenizer of a backbone by the IDs."""
+        self.changes = ()  # until a description is compared
         n_users = len(self.user_ids) if self.user_tokens else 0
         self.tokenizer = ExtendedTokenizer(
             text_tokenizer,
@@ -125,9 +130,8 @@ class LanguageRecommender(NeuralRecommender):
         missing = [name for name in self.prompt_names if name not in trained_with]
         if missing:
             raise ValueError(f"{folder} is damaged (model.json: templates has no {missing[0]!r}): {REMEDY}")
-        _warn_of_changes(
-            f"{folder} was trained with prompts of other wording", trained_with, self._templates()
-        )
+        changes = template_changes(trained_with, self._templates())
+        self._warn_of_changes(f"{folder} was trained with prompts of other wording", changes)
 
     def _compare_document(self, folder: Path, description: ModelDescription) -> None:
         """Log a warning if documents of training began or ended with other tokens.
@@ -137,10 +141,16 @@ class LanguageRecommender(NeuralRecommender):
         """
         if "document" not in description:
             raise ValueError(f"{folder} is damaged (model.json: key document is missing): {REMEDY}")
-        trained_with, now = asdict(description["document"]), asdict(self.tokenizer.document)
-        _warn_of_changes(
-            f"{folder} was trained with documents that begin and end otherwise", trained_with, now
+        changes = document_changes(
+            description["document"], self.tokenizer.document, self.tokenizer.text_tokenizer
         )
+        self._warn_of_changes(f"{folder} was trained with documents that begin or end otherwise", changes)
+
+    def _warn_of_changes(self, subject: str, changes: list[str]) -> None:
+        """Log a warning about what is read otherwise than in training, and remember it."""
+        self.changes = [*self.changes, *changes]
+        if changes:
+            log.warning("%s (%s): it may be scored worse; %s", subject, "; ".join(changes), ADVICE)
 
     def _stored(self) -> dict[str, nn.Parameter]:
         return {
@@ -212,6 +222,11 @@ class LanguageRecommender(NeuralRecommender):
     def _start(
         self, dataset: Dataset, stage: str, config: TrainConfig | None, accelerator: Accelerator | None
     ) -> tuple[TrainConfig, Accelerator]:
+        if self.changes and stage != self.stages[0]:
+            raise ValueError(
+                f"{stage} would read prompts or documents otherwise than {self.stage} did "
+                f"({'; '.join(self.changes)}): {ADVICE}"
+            )
         if self._is_fitted and self.net.backbone.adapted and stage != self.stages[0]:
             self._unmerge_adapters()
         return super()._start(dataset, stage, config, accelerator)
@@ -276,19 +291,3 @@ def _eos(model: PreTrainedModel) -> tuple[int, ...]:
     """EOS tokens that a model's configuration names: none, one or several."""
     eos = model.config.to_dict().get("eos_token_id")
     return tuple(token for token in (eos if isinstance(eos, list) else [eos]) if isinstance(token, int))
-
-
-def _warn_of_changes(subject: str, trained_with: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Log a warning about what prompts consist of, by name, if it is not as in training."""
-    changed = [
-        f"{name}: {trained_with[name]!r}, now {value!r}"
-        for name, value in now.items()
-        if trained_with[name] != value
-    ]
-    if changed:
-        log.warning(
-            "%s (%s): it may be scored worse; train it again, or use the tokenizer and the version of "
-            "cllm4rec that trained it",
-            subject,
-            "; ".join(changed),
-        )

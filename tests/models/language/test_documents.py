@@ -75,20 +75,43 @@ def test_a_template_that_is_left_out_is_recorded_as_such(chat_folder: Path) -> N
     assert (document.begin, document.between, document.end, document.chat) == ((), (), (0,), False)
 
 
-def test_a_template_that_has_changed_is_a_warning_with_both_tokens(
+def test_a_template_that_has_changed_is_a_warning_with_both_texts(
     chat_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = untrained(chat_folder)
-    model.save(tmp_path / "saved")
+    untrained(chat_folder).save(tmp_path / "saved")
     set_values(chat_folder / "tokenizer_config.json", {"chat_template": OTHER_CHAT})
     with caplog.at_level(logging.WARNING):
-        now = CLLM4Rec.load(tmp_path / "saved").tokenizer.document
+        CLLM4Rec.load(tmp_path / "saved")
     (record,) = caplog.records
-    message, before = record.getMessage(), model.tokenizer.document
-    assert f"begin: {before.begin!r}, now {now.begin!r}" in message
-    assert f"between: {before.between!r}, now {now.between!r}" in message
-    assert "end:" not in message
+    message = record.getMessage()
+    assert "(begin: 'user:', now 'user>'; between: '<|end|>\\nassistant:', now" in message
+    assert "space before a prompt: no, now yes" in message
+    assert " end: " not in message and "\n" not in message
     assert str(tmp_path / "saved") in message
+
+
+def test_finetuning_with_other_documents_is_refused_and_scoring_is_not(
+    chat_folder: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = pretrained_run(data, chat_folder, tmp_path / "run")
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    set_values(chat_folder / "tokenizer_config.json", {"chat_template": OTHER_CHAT})
+    for flags in ([], ["--dry-run"], ["--resume"]):
+        line = refusal("finetune", "--run", run, *flags)
+        assert "finetune would read prompts or documents otherwise than pretrain did (begin: 'user:'" in line
+        assert "now 'user>'" in line
+        assert line.endswith(
+            "train it again, or use the tokenizer and the version of cllm4rec that trained it"
+        )
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        call("evaluate", "--run", run, "--json", tmp_path / "metrics.json")
+    assert ["begin: 'user:', now 'user>'" in record.getMessage() for record in caplog.records] == [True]
+    assert (tmp_path / "metrics.json").is_file()
+    set_values(chat_folder / "tokenizer_config.json", {"chat_template": CHAT})
+    call("finetune", "--run", run, "--epochs", 1)
+    assert load_stage(RunFolder.open(run)).stage == "finetune"
 
 
 def test_a_model_without_a_recorded_document_is_damaged(chat_folder: Path, tmp_path: Path) -> None:

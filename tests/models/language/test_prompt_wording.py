@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from cllm4rec.commands import stages
+from cllm4rec.corpora.documents import DocumentTokens
 from cllm4rec.corpora.prompts import OF_CLLM4REC, OF_RSLLM, TEMPLATES
 from cllm4rec.models import load_stage
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.models.language.base import LanguageRecommender
+from cllm4rec.models.language.wording import document_changes, template_changes
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.run_folder import RunFolder
 from tests.support.backbones import pretrained_run
@@ -75,6 +77,46 @@ def test_a_stopped_run_is_not_resumed_with_another_wording(
     assert f"template 'collaborative' is {new!r} and was {old!r} when training began" in line
     call(*resume)
     assert load_stage(RunFolder.open(run)).name == "cllm4rec"
+
+
+def test_finetuning_with_another_wording_is_refused_until_the_model_is_trained_anew(
+    model: LanguageRecommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, config = small_dataset().train, TrainConfig(epochs=0)
+    model.save(tmp_path / "model")
+    changed = NAMES[model.name][-1]
+    monkeypatch.setitem(TEMPLATES, changed, f"{TEMPLATES[changed]} then")
+    loaded = type(model).load(tmp_path / "model")
+    refusal_text = rf"^finetune would read prompts .* \({changed}: .*, now .*\): train it again"
+    with pytest.raises(ValueError, match=refusal_text):
+        loaded.fit_stage(dataset, "finetune", config)
+    assert (
+        loaded.fit_stage(dataset, "pretrain", config).fit_stage(dataset, "finetune", config).stage
+        == "finetune"
+    )
+
+
+def test_of_long_wordings_the_first_difference_is_shown() -> None:
+    shared = "a user has interacted with " * 20
+    (change,) = template_changes({"next": f"{shared}films"}, {"next": f"{shared}books"})
+    ending = shared[-20:]
+    assert change == f"next: '...{ending}films', now '...{ending}books'"
+    (change,) = template_changes({"next": "a" * 300}, {"next": "b" * 300})
+    assert change == f"next: '{'a' * 75}...', now '{'b' * 75}...'", "each is cut"
+
+
+def test_tokens_without_a_text_are_shown_as_numbers(model: LanguageRecommender) -> None:
+    tokenizer = model.tokenizer.text_tokenizer
+    trained_with = DocumentTokens((10**12,), (), (0,), chat=True)
+    assert document_changes(trained_with, DocumentTokens((), (), (0,)), tokenizer) == [
+        "begin: tokens [1000000000000], now []",
+        "chat template: yes, now no",
+    ]
+    first, other = (tokenizer.encode(letter, add_special_tokens=False)[:1] for letter in ("é", "ż"))
+    changes = document_changes(
+        DocumentTokens(tuple(first), (), ()), DocumentTokens(tuple(other), (), ()), tokenizer
+    )
+    assert changes == [f"begin: tokens {first}, now {other}"], "parts of characters are no text"
 
 
 def test_a_model_without_recorded_templates_is_damaged(model: LanguageRecommender, tmp_path: Path) -> None:
