@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -122,12 +123,15 @@ def test_a_damaged_folder_of_adapters_is_refused_in_one_line(name: str, signed: 
 
 
 def test_where_adapters_came_from_is_not_read(stored: Path) -> None:
+    users, train = np.arange(8), small_dataset().train
+    expected = load(stored).score(users, train)
+    assert np.ptp(expected) > 0
     configured(base_model_name_or_path="another/model", revision="main", peft_version="99")(
         stored / "adapter"
     )
     configured(a_key_of_a_later_version=None)(stored / "adapter")
     write_manifest(stored)
-    load(stored)
+    np.testing.assert_array_equal(load(stored).score(users, train), expected)
 
 
 def test_a_run_with_adapters_needs_peft(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,7 +17,14 @@ from cllm4rec.models.language.fingerprints import config_sha256, tokenizer_sha25
 from cllm4rec.models.language.loading import load_backbone
 from cllm4rec.training import loop
 from cllm4rec.training.resume import Stopped
-from tests.support.backbones import edit, fingerprint, pretrained_run, save_backbone, set_values
+from tests.support.backbones import (
+    edit,
+    fingerprint,
+    pretrained_run,
+    save_backbone,
+    set_values,
+    small_dataset,
+)
 from tests.support.commands import call
 from tests.support.tables import refused
 
@@ -135,9 +143,17 @@ def test_a_faithful_copy_of_a_frozen_backbone_is_accepted(
     tokenizer("a user has interacted", truncation=True, max_length=2)  # the library saves the truncation
     tokenizer.save_pretrained(copy)
     set_values(copy / "config.json", {"transformers_version": "5.0.0", "architectures": None})
+    users, train = np.arange(8), small_dataset().train
+    expected = load(run).score(users, train)
+    assert np.ptp(expected) > 0
+    np.testing.assert_array_equal(load(run, backbone=copy).score(users, train), expected)
+    for name, flags in (("original", []), ("copy", ["--backbone", copy])):
+        lists = ["--all", "--k", 3, "--output", tmp_path / f"{name}.csv"]
+        call("recommend", "--run", run, *flags, *lists)
+    assert (tmp_path / "copy.csv").read_text() == (tmp_path / "original.csv").read_text()
     call("evaluate", "--run", run, "--backbone", copy)
-    call("recommend", "--run", run, "--backbone", copy, "--all", "--k", 3, "--output", tmp_path / "lists.csv")
     call("finetune", "--run", run, "--backbone", copy, "--epochs", 1)
+    assert load(run, backbone=copy).stage == "finetune"
 
 
 def test_a_configuration_has_the_same_hash_with_and_without_its_defaults(
