@@ -22,7 +22,7 @@ class TrainConfig:
         64, ge=1, help="examples per optimiser step, summed over all processes and micro-batches"
     )
     accumulation: int = setting(
-        1, ge=1, lt=65_537, help="fewest micro-batches per step; the memory of a step is bounded without them"
+        1, ge=1, lt=65_537, help="minimum number of micro-batches per step; memory is limited without it too"
     )
     learning_rate: float = setting(1e-3, gt=0, help="peak learning rate of AdamW")
     patience: int = setting(

@@ -146,7 +146,10 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def id_scale_for(self, std: float) -> float:
-        """The `id_scale` with which rows of a standard deviation enter the model as wide as its words do.
+        """The `id_scale` with which rows enter the model with the standard deviation of word embeddings.
+
+        Args:
+            std: standard deviation of the rows.
 
         Raises:
             ValueError: the embedding table is constant or not finite.
@@ -212,8 +215,8 @@ class Backbone(nn.Module):
     def reads_sets(self) -> bool:
         """Whether `order_free` tokens are read without their order: the model is asked with two orders.
 
-        ALiBi and convolutions read the order of tokens that share a position; some models always add a causal
-        mask of their own.
+        ALiBi and convolutions use the order even without positions; some models always add a causal mask of
+        their own.
         """
         if not takes_positions(self.model):
             return False

@@ -249,7 +249,7 @@ class LanguageRecommender(NeuralRecommender):
         """The frozen backbone of the run, which the run does not hold, and its tokenizer.
 
         Args:
-            moved: its new place, if it has moved.
+            moved: its new location, if it has moved.
             commit: of its repository at the hub at training: its main branch may have moved on.
             expected: SHA-256 by key of model.json.
 
