@@ -6,6 +6,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from cllm4rec.files.schema import checked
+from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.records import MetricsLine
 from cllm4rec.training.run_folder import RunFolder
 from experiments.backbone_rows import Row, StageCost
@@ -47,20 +49,24 @@ def _differences(runs: Mapping[str, tuple[Path, Row]]) -> str:
 
 
 def _cost(runs: Mapping[str, tuple[Path, Row]]) -> str:
-    """What was trained how long; "at least" marks interrupted stages, whose first calls are not counted."""
+    """What was trained how long.
+
+    "At least" marks interrupted stages, whose first calls are not counted; "time limit" those that it ended.
+    """
     lines = []
     for name, (run, row) in runs.items():
         folder = RunFolder.open(run)
         pretrained, finetuned = (
             [line for line in folder.metrics() if line.stage == stage] for stage in ("pretrain", "finetune")
         )
+        trained_with = (_training(folder, stage) for stage in ("pretrain", "finetune"))
         stages = [row.stages[stage] for stage in ("pretrain", "finetune")]
         scoring = json.loads((run / METRICS_FILE).read_text())["seconds"]
         lines.append(
             [
                 name,
                 _trained(folder),
-                *map(_epochs, (pretrained, finetuned)),
+                *map(epochs_cell, (pretrained, finetuned), trained_with),
                 *(_total(stages, quantity) for quantity in ("seconds", "cpu_seconds")),
                 *map(_speed, (pretrained, finetuned)),
                 f"{max(each.cost.peak_mib for each in stages if each.cost) / 1024:.2f}",
@@ -81,10 +87,34 @@ def _trained(folder: RunFolder) -> str:
     return {"frozen": "ID tables", "lora": "ID tables, adapters"}.get(str(settings["tune"]), "all")
 
 
-def _epochs(lines: list[MetricsLine]) -> str:
+def _training(folder: RunFolder, stage: str) -> TrainConfig:
+    """The settings of training of an ended stage."""
+    settings = folder.description.stages[stage].training
+    return checked(settings, TrainConfig, f"settings of {stage}")
+
+
+def epochs_cell(lines: list[MetricsLine], training: TrainConfig) -> str:
     """Number of epochs, and that of the best one, counted from 1; the last "best" line is kept."""
     best = max((number for number, line in enumerate(lines, 1) if line.best), default=len(lines))
-    return f"{len(lines)} ({best})"
+    mark = ", time limit" if _ended_by_time(lines, best, training) else ""
+    return f"{len(lines)} ({best}){mark}"
+
+
+def _ended_by_time(lines: list[MetricsLine], best: int, training: TrainConfig) -> bool:
+    """Whether the time limit ended a validated stage: in its last epoch, or before epochs and patience did.
+
+    Args:
+        lines: of its epochs. The first validated one is the first after warm-up.
+        best: number of the best epoch, from 1.
+        training: its settings.
+    """
+    if training.max_minutes is None:
+        return False
+    validated = [number for number, line in enumerate(lines, 1) if line.validation is not None]
+    warmup = validated[0] - 1 if validated else len(lines)
+    stale = training.validate_every * sum(number > best for number in validated)
+    complete = len(lines) >= warmup + training.epochs or stale >= training.patience
+    return not complete or sum(line.seconds for line in lines) >= 60 * training.max_minutes
 
 
 def _total(stages: list[StageCost], quantity: str) -> str:

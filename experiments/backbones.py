@@ -10,14 +10,16 @@ The variants:
   random  the pretrained model's architecture with random weights (saved in OUTPUT/random-weights), frozen
 
 All but tiny are trained with the same settings, and no stage takes longer than its limit of `--max-minutes`.
-Validation events choose the weights; test events are reported once.
+Their learning rates were chosen with the frozen variant, on validation events. Validation events also choose
+the weights; test events are reported once.
 
 Data: the dataset folder seed0 (protocol A) that `experiments.recipes` wrote to DATA.
 
 Prints three tables: test metrics with 95 % intervals over users, what was trained how long, and paired
-differences of NDCG@100. OUTPUT/tables.md holds them, OUTPUT/VARIANT.json the measured row of a variant. An
-ended stage is not run again, an interrupted one resumes, and a row of other conditions is refused. Variants
-may run at the same time, each in a call of its own with the same OUTPUT; the tables have the rows so far.
+differences of NDCG@100. Stages that the time limit ended are marked. OUTPUT/tables.md holds the tables,
+OUTPUT/VARIANT.json the measured row of a variant. An ended stage is not run again, an interrupted one
+resumes, and a row of other conditions is refused. Variants may run at the same time, each in a call of its
+own with the same OUTPUT; the tables have the rows so far.
 """
 
 import argparse
@@ -42,8 +44,8 @@ VARIANTS = {  # name -> flags of pretrain beside `--backbone`; tiny is built in
     "lora": ["--tune", "lora"],
     "random": ["--tune", "frozen"],
 }
-# Of the variants with a large backbone, chosen on validation events. Small batches: a step costs as many
-# tokens as it reads, so that more steps are free.
+# Of the variants with a large backbone. Small batches give more steps, and the cost of an epoch does not
+# depend on the batch size.
 PRETRAIN = ["--epochs", "8", "--batch-size", "16", "--learning-rate", "1e-3"]
 FINETUNE = ["--epochs", "100", "--batch-size", "16", "--learning-rate", "3e-4"]
 QUICK = ["--epochs", "1"]  # with --quick, of both stages and every variant

@@ -11,7 +11,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import experiments.backbone_rows as backbone_rows
 from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.models.language.loading import load_backbone
+from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.records import MetricsLine
 from experiments.backbone_rows import Row
+from experiments.backbone_tables import epochs_cell
 from experiments.backbones import MAX_MINUTES, VARIANTS, main, stage_flags
 from experiments.commands import Cost
 from experiments.random_backbone import save_random_backbone
@@ -138,6 +141,35 @@ def test_an_ended_stage_is_not_run_again_and_an_interrupted_one_is(
     assert all(each.cost == cost for each in stages.values()) and Row.read(file).is_complete
 
 
+@pytest.mark.parametrize(
+    ("qualities", "seconds", "settings", "cell"),
+    [
+        ([0.1, 0.2, 0.3], 1, {}, "3 (3), time limit"),
+        ([None, 0.1, 0.2, 0.3], 1, {}, "4 (4), time limit"),
+        ([0.1, 0.2, 0.3, 0.4], 1, {}, "4 (4)"),
+        ([None, 0.1, 0.2, 0.3, 0.4], 1, {}, "5 (5)"),
+        ([0.1, 0.2, 0.3, 0.4], 15, {}, "4 (4), time limit"),
+        ([0.2, 0.1, 0.1], 1, {}, "3 (1)"),
+        ([0.2, 0.1], 1, {}, "2 (1), time limit"),
+        ([0.2, None, 0.1], 1, {"validate_every": 2}, "3 (1)"),
+        ([0.1, 0.2, 0.3], 1, {"max_minutes": None}, "3 (3)"),
+    ],
+    ids=[
+        *("before the last epoch", "after warm-up", "all epochs", "all after warm-up", "in the last epoch"),
+        *("patience", "before patience", "patience with epochs that are not validated", "no limit"),
+    ],
+)
+def test_a_stage_that_the_time_limit_ended_is_marked(
+    qualities: list[float | None], seconds: float, settings: dict[str, Any], cell: str
+) -> None:
+    training = TrainConfig(**{"epochs": 4, "patience": 2, "max_minutes": 1.0, **settings})
+    lines = []
+    for epoch, quality in enumerate(qualities):
+        best = quality is not None and quality > max((line.validation or 0.0 for line in lines), default=0.0)
+        lines.append(MetricsLine(epoch, {}, {}, {}, quality, seconds, 1.0, best, stage="finetune"))
+    assert epochs_cell(lines, training) == cell
+
+
 @pytest.mark.parametrize("changed", [{"a": 2}, {"a": 1, "b": None, "c": 3}, {}])
 def test_a_row_of_other_conditions_is_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
     file = tmp_path / "row.json"
@@ -177,6 +209,7 @@ def test_all_variants_are_trained_measured_and_compared(
         assert all(float(speed.replace(",", "")) > 0 for speed in speeds) and float(scoring) >= 0
     assert "frozen minus random" in table and "tiny minus frozen" in table
     assert "at least" not in table
+    assert "time limit" not in table
     compare(backbone, data, output, *VARIANTS)
     assert len(calls) == 3 * len(VARIANTS), "nothing is run again"
     frozen, drawn = (json.loads((output / name / "run.json").read_text()) for name in ("frozen", "random"))
