@@ -41,8 +41,7 @@ DOWNLOAD_PATTERNS = (
     "vocab*",
     "merges.txt",
 )
-# of each folder with a tokenizer, at least one
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")  # at least one
 FLOATS = {"F64", "F32", "F16", "BF16"}  # of safetensors
 READ_TYPES = FLOATS | {"I64", "I32", "I16", "I8", "U8", "BOOL"}
 Source = tuple[PreTrainedConfig, PreTrainedTokenizerBase, Shapes]
