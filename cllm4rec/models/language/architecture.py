@@ -27,8 +27,8 @@ REFUSED_KEYS = {  # of config.json: they make the library load other files, kern
 }
 REQUIRED_ARGUMENTS = ("inputs_embeds", "attention_mask", "past_key_values", "use_cache")  # of the layers
 NO_SETS = (
-    "`attention=bidirectional`: {} reads the order of items whatever its mask and positions are: set "
-    "`attention` to causal"
+    "`attention=bidirectional`: {} uses the order of items whatever their positions (ALiBi, convolutions or "
+    "a mask of its own): set `attention` to causal"
 )
 
 
