@@ -6,6 +6,7 @@ Data: any causal language model, and any dataset folder whose items have titles.
 
 Prints tokens/s without padding. Comparators: a plain loop (`plain_pretrained`) in the precision in which the
 package holds the model; a bare forward of the same users' prompts; the products of the linear layers alone.
+Peak memory is that of the command pretrain, stopped after some minutes.
 `--cpu` compares CPU times, where other work on the machine would disturb the wall times.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -34,12 +36,13 @@ from cllm4rec.training.batching import MicroBatches, micro_batches, n_steps
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.loop import TrainingRun
 from cllm4rec.training.records import VALIDATION_METRIC
-from experiments.benchmarks.measurement import extra_memory, side_by_side
+from experiments.benchmarks.measurement import side_by_side
 from experiments.benchmarks.objectives import stage_objectives
 from experiments.benchmarks.plain_pretrained import PlainCLLM4Rec, PlainRSLLM, load_frozen, plain_steps
 from experiments.benchmarks.results import Row, Settings, report, settings_from, settings_parser
 from experiments.benchmarks.scoring import K, prompts_of
 from experiments.benchmarks.steps import LEARNING_RATE, loop_steps
+from experiments.commands import run_command
 
 ITEM_OBJECTIVES = ("collaborative", "recommend")
 STEPS, USERS = 4, 128  # timed together, spread over an epoch; users that are scored
@@ -180,25 +183,14 @@ def bare_batches(model: CLLM4Rec, users: np.ndarray, seen: Dataset) -> list[Hist
     return [prompts_of(model, group, seen) for group in groups]
 
 
-def prepare_training(case: Case, name: str) -> Callable[[], object]:
-    """Everything from loading to some steps of each objective, not yet called."""
-
-    def load_and_train() -> None:
-        train, system = Dataset.load(case.dataset).train, case.system(name)
-        config = TrainConfig(learning_rate=LEARNING_RATE, batch_size=case.batch_size)
-        for stage in system.stages:
-            for objective, steps in steps_of(case, system, train, stage):
-                with TrainingRun(system.net, config, Accelerator(cpu=True), None) as run:
-                    loop_steps(run, objective, steps)
-
-    return load_and_train
-
-
 def memory_row(case: Case, name: str, settings: Settings) -> Row:
-    """Peak memory of loading and training."""
-    gib = extra_memory(prepare_training, case, name, threads=settings.threads) / 1024
-    question = f"peak memory of loading and training, {name}, batches of {case.batch_size}"
-    return Row(question, f"{gib:.2f} GiB", "", gib, 4, True)
+    """Peak memory of the command pretrain, with its default batches."""
+    minutes = 2 if settings.short else 10
+    with TemporaryDirectory() as folder:
+        places = ["--dataset", case.dataset, "--output", Path(folder) / "run", "--backbone", case.backbone]
+        cost = run_command("pretrain", "--system", name, *places, "--max-minutes", minutes)
+    gib = cost.peak_mib / 1024
+    return Row(f"peak memory of {minutes} minutes of pretrain, {name}", f"{gib:.2f} GiB", "", gib, 4, True)
 
 
 def main(case: Case, settings: Settings, parts: list[str]) -> list[Row]:
