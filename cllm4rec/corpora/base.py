@@ -55,6 +55,19 @@ class Batch(Tensors, ABC):
         return int(self.mask.sum())
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExcludedItems(Tensors):
+    """Items left out of the softmax of their examples.
+
+    Attributes:
+        rows: int64 (E,), example of each, ascending.
+        items: int64 (E,), item numbers.
+    """
+
+    rows: Tensor
+    items: Tensor
+
+
 class Corpus(ABC):
     """Examples of one objective.
 

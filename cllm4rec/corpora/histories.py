@@ -3,17 +3,15 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cllm4rec.corpora.base import Corpus, EpochWeights
+from cllm4rec.corpora.base import Corpus, EpochWeights, ExcludedItems
 from cllm4rec.corpora.history_batches import (
     CollaborativeBatch,
-    ExcludedItems,
     HistoryPrompts,
     RecommendationBatch,
     fill,
@@ -23,11 +21,10 @@ from cllm4rec.corpora.item_sampler import ItemSampler
 from cllm4rec.corpora.padding import BatchGroup
 from cllm4rec.corpora.prompts import Template
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
+from cllm4rec.corpora.training_histories import TrainingHistories, chunks
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.ragged import Ragged
-from cllm4rec.data.randomness import mix, permutation, uniform
-
-TOKENS_PER_CHUNK = 1 << 17  # of the batches made together: most of the time is per call, not per token
+from cllm4rec.data.randomness import uniform
 
 
 @dataclass(frozen=True)
@@ -95,15 +92,14 @@ class HistoryCorpus(Corpus, Generic[HistoryBatch]):
     ) -> None:
         self.train, self.tokenizer, self.options = train, tokenizer, options
         self.template = Template.compile(self.name, tokenizer)
-        n_events = np.diff(train.indptr)
-        self.users = np.flatnonzero(n_events > 0)
-        self.n_events = n_events[self.users]
+        self.histories = TrainingHistories(train, options.order, options.seed, self.stream)
+        self.users = self.histories.users
         self.room = options.context - self.template.n_fixed  # items that fit
         if self.room < 2:
             raise ValueError(
                 f"a context of {options.context} tokens has no room for two items: use a longer one"
             )
-        self.lengths = self.template.n_fixed + np.minimum(self.n_events, self.room)
+        self.lengths = self.template.n_fixed + np.minimum(self.histories.n_events, self.room)
         self._weights = EpochWeights(self)
         self._epoch_examples: tuple[int, Examples] | None = None
         self._sampler = (
@@ -111,7 +107,7 @@ class HistoryCorpus(Corpus, Generic[HistoryBatch]):
         )
 
     def selection(self, epoch: int) -> np.ndarray:
-        return permutation(len(self.users), self.options.seed, self.stream, epoch)
+        return self.histories.selection(epoch)
 
     def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> HistoryBatch:
         return next(self.batches([examples], epoch, [step]))
@@ -121,7 +117,7 @@ class HistoryCorpus(Corpus, Generic[HistoryBatch]):
     ) -> Iterator[HistoryBatch]:
         weights, examples, lengths = self._weights(epoch), self._examples(epoch), self.lengths_in(epoch)
         n_tokens = np.array([lengths[group].sum() for group in groups], dtype=np.int64)
-        for start, end in _chunks(n_tokens):
+        for start, end in chunks(n_tokens):
             group = BatchGroup(np.array([len(rows) for rows in groups[start:end]]))
             chunk = examples.take(np.concatenate(groups[start:end]))
             tokens, positions = fill(self.template, self.tokenizer, chunk.users, chunk.shown, chunk.keep_user)
@@ -148,22 +144,8 @@ class HistoryCorpus(Corpus, Generic[HistoryBatch]):
             self._epoch_examples = None  # free those of the last epoch first: both need not fit in memory
             draw = uniform(self.options.seed, self.stream, epoch, self.users, -1)
             keep_user = draw >= self.options.user_dropping
-            self._epoch_examples = (epoch, self._divide(self._ordered(epoch), keep_user, epoch))
+            self._epoch_examples = (epoch, self._divide(self.histories.ordered(epoch), keep_user, epoch))
         return self._epoch_examples[1]
-
-    def _ordered(self, epoch: int) -> Ragged:
-        """The items of all examples in this epoch's order."""
-        train = self.train
-        if self.options.order != "random":
-            return Ragged(train.items, self.n_events)
-        ordered = [train.items[:0]]
-        for start, end in _chunks(self.n_events):
-            users, n_events = self.users[start:end], self.n_events[start:end]
-            # Users without events have no items: the chunk is one slice of all events.
-            items = Ragged(train.items[train.indptr[users[0]] : train.indptr[users[-1] + 1]], n_events)
-            keys = mix(self.options.seed, self.stream, epoch, users[items.rows], items.positions)
-            ordered.append(items.sorted_by(keys).values)
-        return Ragged(np.concatenate(ordered), self.n_events)
 
     def _fitting(self, items: Ragged) -> Ragged:
         """The items of each example that fit in the context."""
@@ -185,15 +167,6 @@ class HistoryCorpus(Corpus, Generic[HistoryBatch]):
         id_weights: Sequence[Tensor],
     ) -> Iterator[HistoryBatch]:
         """Batches of examples (B rows): prompts and targets."""
-
-
-def _chunks(n_tokens: np.ndarray) -> list[tuple[int, int]]:
-    """Chunks (start, end) of rows with about TOKENS_PER_CHUNK tokens; n_tokens: (B,) of each row."""
-    if not len(n_tokens):
-        return []
-    number = np.cumsum(n_tokens) // TOKENS_PER_CHUNK
-    edges = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(n_tokens)]
-    return list(pairwise(edges))
 
 
 class CollaborativeCorpus(HistoryCorpus[CollaborativeBatch]):
@@ -232,11 +205,7 @@ class RecommendationCorpus(HistoryCorpus[RecommendationBatch]):
     stream = 2
 
     def _divide(self, items: Ragged, keep_user: np.ndarray, epoch: int) -> Examples:
-        n_masked = self._n_masked(epoch)
-        # The last ones are masked: in time order the newest.
-        is_masked = items.positions >= np.repeat(items.lengths - n_masked, items.lengths)
-        shown = Ragged(items.values[~is_masked], items.lengths - n_masked)
-        masked = Ragged(items.values[is_masked], n_masked)
+        shown, masked = self.histories.divided(items, self.options.mask_share, epoch)
         keep_user = keep_user | (shown.lengths == 0)  # a user with one item learns from the user token alone
         targets = Ragged(items.values, items.lengths) if self.options.targets == "all" else masked
         # Shown items that do not fit in the context are excluded too.
@@ -263,16 +232,8 @@ class RecommendationCorpus(HistoryCorpus[RecommendationBatch]):
             )
 
     def lengths_in(self, epoch: int) -> np.ndarray:
-        return self.template.n_fixed + np.minimum(self.n_events - self._n_masked(epoch), self.room)
-
-    def _n_masked(self, epoch: int) -> np.ndarray:
-        """Number of masked items of each example."""
-        n = self.n_events
-        n_masked = np.clip(np.rint(self.options.mask_share * n).astype(np.int64), 1, np.maximum(n - 1, 1))
-        if self.options.order == "time":
-            draw = uniform(self.options.seed, self.stream, epoch, self.users, -2)
-            n_masked = np.where(n > 1, 1 + (draw * n_masked).astype(np.int64), n_masked)
-        return n_masked
+        n_masked = self.histories.n_masked(self.options.mask_share, epoch)
+        return self.template.n_fixed + np.minimum(self.histories.n_events - n_masked, self.room)
 
 
 def _by_batch(items: Ragged, group: BatchGroup) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from cllm4rec.corpora.base import Batch, Tensors
+from cllm4rec.corpora.base import Batch, ExcludedItems, Tensors
 from cllm4rec.corpora.item_sampler import ItemSample
 from cllm4rec.corpora.padding import BatchGroup, pad
 from cllm4rec.corpora.prompts import Template
@@ -33,19 +33,6 @@ class HistoryPrompts(Tensors):
     item_index: Tensor
     item_rows: Tensor
     query_index: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExcludedItems(Tensors):
-    """Items left out of the softmax of their examples.
-
-    Attributes:
-        rows: int64 (E,), example of each, ascending.
-        items: int64 (E,), item numbers.
-    """
-
-    rows: Tensor
-    items: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

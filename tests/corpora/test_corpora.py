@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cllm4rec.corpora import histories as histories_module
+from cllm4rec.corpora import training_histories as histories_module
 from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from tests.support.histories import KINDS, corpora, examples_of, histories, named_tensors, whole_epoch
