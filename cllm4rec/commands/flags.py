@@ -174,7 +174,7 @@ def _add_flag(parser: argparse._ActionsContainer, field: Field[Any], kind: Any, 
     rules = field.metadata
     text = rules["help"].replace("%", "%%")
     if kind is bool:
-        parser.add_argument(flag_of(field.name), action="store_true", help=text)
+        parser.add_argument(flag_of(field.name), action="store_true", default=default is True, help=text)
         return
     shown = "auto" if default is None and "auto" in rules else default
     parser.add_argument(

@@ -30,9 +30,11 @@ MEMORY = (
     "in parts; by default half of what is free, on a CPU about 3.25 GiB (docs/running.md)"
 )
 
-# Settings that may name a folder, and values of them that never do.
+# Settings that may name a folder which a trained model still needs, and values of them that never do.
 FOLDERS = ("backbone", "sequential")
 NAMES = {*BUILT_IN, *SYSTEMS}
+# Settings that may name a file or folder.
+PLACES = (*FOLDERS, "encoder", "item_vectors")
 
 
 def stage_defaults(system: str, stage: str, preset: str | None) -> dict[str, Any]:
@@ -129,6 +131,6 @@ def typed_flags(settings: Mapping[str, str]) -> str:
 
 def with_absolute_paths(config: SystemConfig) -> SystemConfig:
     """The settings with absolute paths of what exists; other values, and reserved names, stay."""
-    values = {name: value for name, value in asdict(config).items() if name in FOLDERS}
+    values = {name: value for name, value in asdict(config).items() if name in PLACES and value is not None}
     folders = {name: value for name, value in values.items() if value not in NAMES and Path(value).exists()}
     return replace(config, **{name: str(Path(value).resolve()) for name, value in folders.items()})

@@ -3,10 +3,11 @@
 import json
 import logging
 from abc import abstractmethod
-from dataclasses import asdict, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar, Never, Self
+from typing import Any, Never, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -21,39 +22,72 @@ from cllm4rec.training.records import VALIDATION_METRIC
 log = logging.getLogger("cllm4rec")
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Candidate values of settings that are chosen together.
+
+    Attributes:
+        fitting: of the settings that fitting needs: setting -> value, one dict a candidate.
+        scoring: of the settings that only scoring needs, by setting. They are tried without fitting again.
+        start: values of this grid's settings while earlier grids are searched.
+    """
+
+    fitting: tuple[dict[str, Any], ...]
+    scoring: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    start: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> set[str]:
+        """Names of the settings."""
+        return {name for choice in self.fitting for name in choice} | set(self.scoring)
+
+    def around(self, settings: Any, unset: list[str]) -> list[list[Any]]:
+        """Settings to try: `settings` with candidates in place of those that are unset.
+
+        Those of an inner list differ in `scoring` only, and share one fit.
+        """
+        fitting = dict.fromkeys(
+            tuple((name, choice[name]) for name in unset if name in choice) for choice in self.fitting
+        )
+        scored = [name for name in unset if name in self.scoring]
+        values = product(*(self.scoring[name] for name in scored))
+        scoring = [tuple(zip(scored, choice, strict=True)) for choice in values]
+        return [[replace(settings, **dict([*fit, *score])) for score in scoring] for fit in fitting]
+
+
 class OneStageRecommender(Recommender):
     """A system fitted in one stage. Settings that are None are chosen by NDCG@100 on validation events.
 
     Attributes:
-        grid: candidate values of the settings that fitting needs: setting -> value, one dict a candidate.
-        scoring_grid: candidate values of the settings that only scoring needs, by setting. They are tried
-            without fitting again.
         requested_config: the settings given; in `config`, fitting fills in the values that it chose.
     """
-
-    grid: ClassVar[tuple[dict[str, Any], ...]] = ()
-    scoring_grid: ClassVar[dict[str, tuple[Any, ...]]] = {}
 
     def __init__(self, config: Any = None, **settings: Never) -> None:
         super().__init__(config, **settings)
         self.requested_config = self.config
 
+    def grids(self, dataset: Dataset) -> tuple[Grid, ...]:
+        """Grids of the settings to choose, searched one after the other. Each starts from the best so far."""
+        return ()
+
     def check(self, dataset: Dataset) -> None:
         """Refuse open settings without validation events."""
-        unset = self._unset()
+        unset = self._unset(dataset)
         if unset and not len(dataset.validation.interactions):
             raise ValueError(
                 f"{self.name} chooses {' and '.join(f'`{name}`' for name in unset)} on validation events and "
                 "there are none: give a value, or prepare with a split"
             )
 
-    def _unset(self) -> list[str]:
+    def _unset(self, dataset: Dataset) -> list[str]:
         """Names of the settings that are to be chosen."""
-        return [name for name, value in asdict(self.requested_config).items() if value is None]
+        names = {name for grid in self.grids(dataset) for name in grid.settings}
+        given = asdict(self.requested_config)
+        return [name for name, value in given.items() if value is None and name in names]
 
     @abstractmethod
     def _fit(self, train: Dataset, settings: Any) -> None:
-        """Learn from the training events with settings none of which is None."""
+        """Learn from the training events with settings none of which is to be chosen."""
 
     def fit(self, dataset: Dataset | str | Path) -> Self:
         """Learn from the training events, and choose the settings that are None on the validation events.
@@ -68,40 +102,40 @@ class OneStageRecommender(Recommender):
         """
         dataset = as_dataset(dataset)
         self.check(dataset)
-        train, unset = dataset.train, self._unset()
-        if not unset:
-            self.config = self.requested_config
-            self._fit(train, self.config)
-            self._learn_ids(dataset)
-            return self
-        best: tuple[float, Any] = (-1.0, None)
-        for candidates in self._choices(unset):
-            for number, settings in enumerate(candidates):
-                self.config = settings
-                if number == 0:
-                    self._fit(train, settings)
-                    self._learn_ids(dataset)
-                result = measure(self, dataset, "validation", metrics=[VALIDATION_METRIC])
-                quality = result.metrics[VALIDATION_METRIC]
-                chosen = json.dumps({name: getattr(settings, name) for name in unset})
-                log.info("%s %s: validation %s %.4f", self.name, chosen, VALIDATION_METRIC, quality)
-                if quality > best[0]:
-                    best = (quality, settings)
-        self.config = best[1]
-        self._fit(train, self.config)
+        unset = self._unset(dataset)
+        settings = self._search(dataset, unset) if unset else self.requested_config
+        self.config = settings
+        self._fit(dataset.train, settings)
+        self._learn_ids(dataset)
         return self
 
-    def _choices(self, unset: list[str]) -> list[list[Any]]:
-        """Settings to try; those of an inner list differ in the scoring grid only, and share one fit."""
-        fitting = dict.fromkeys(
-            tuple((name, choice[name]) for name in unset if name in choice) for choice in self.grid
-        )
-        scored_settings = [name for name in unset if name in self.scoring_grid]
-        values = product(*(self.scoring_grid[name] for name in scored_settings))
-        scoring = [tuple(zip(scored_settings, choice, strict=True)) for choice in values]
-        return [
-            [replace(self.requested_config, **dict([*fit, *score])) for score in scoring] for fit in fitting
-        ]
+    def _search(self, dataset: Dataset, unset: list[str]) -> Any:
+        """The best settings of all that were tried; of equal ones the first."""
+        grids = self.grids(dataset)
+        starts = [(name, value) for grid in grids for name, value in grid.start.items() if name in unset]
+        best = replace(self.requested_config, **dict(starts))
+        tried: dict[Any, float] = {}  # settings -> quality, in the order in which they were tried
+        for grid in grids:
+            for candidates in grid.around(best, unset):
+                new = [settings for settings in candidates if settings not in tried]
+                tried.update(self._tried(dataset, new, unset))
+            best = max(tried, key=lambda settings: tried[settings])
+        return best
+
+    def _tried(
+        self, dataset: Dataset, candidates: list[Any], unset: list[str]
+    ) -> Iterable[tuple[Any, float]]:
+        """Settings that share one fit, with their validation metric."""
+        for number, settings in enumerate(candidates):
+            self.config = settings
+            if number == 0:
+                self._fit(dataset.train, settings)
+                self._learn_ids(dataset)
+            result = measure(self, dataset, "validation", metrics=[VALIDATION_METRIC])
+            quality = result.metrics[VALIDATION_METRIC]
+            chosen = json.dumps({name: getattr(settings, name) for name in unset})
+            log.info("%s %s: validation %s %.4f", self.name, chosen, VALIDATION_METRIC, quality)
+            yield settings, quality
 
 
 DECAY_GRID = {"decay": (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)}

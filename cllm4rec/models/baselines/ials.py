@@ -12,7 +12,14 @@ from cllm4rec.data.randomness import uniform
 from cllm4rec.models.baselines.config import IALSConfig
 from cllm4rec.models.description import checked_array
 from cllm4rec.models.inner_product import InnerProductRecommender
-from cllm4rec.models.one_stage import OneStageRecommender
+from cllm4rec.models.one_stage import Grid, OneStageRecommender
+
+FACTORS, START = (64, 128, 256, 512, 1024), 256
+PENALTIES = tuple(
+    {"regularization": regularization, "alpha": alpha}
+    for regularization in (10.0, 30.0, 60.0, 100.0, 200.0)
+    for alpha in (3.0, 10.0, 30.0)
+)
 
 
 class IALS(OneStageRecommender, InnerProductRecommender):
@@ -24,17 +31,26 @@ class IALS(OneStageRecommender, InnerProductRecommender):
     name = "ials"
     config_class = IALSConfig
     config: IALSConfig
-    grid = tuple(
-        {"regularization": regularization, "alpha": alpha}
-        for regularization in (10.0, 30.0, 60.0, 100.0, 200.0)
-        for alpha in (3.0, 10.0, 30.0)
-    )
+
+    def grids(self, dataset: Dataset) -> tuple[Grid, ...]:
+        """First the penalty and the weight of events, at START factors, then the factors.
+
+        More factors than users or items - 1 add nothing: the smaller number bounds the rank of the events.
+        """
+        most = max(1, min(dataset.n_users, dataset.n_items) - 1)
+        factors = [number for number in FACTORS if number <= most] or [most]
+        start = max(number for number in factors if number <= START)
+        return (
+            Grid(PENALTIES),
+            Grid(tuple({"factors": number} for number in factors), start={"factors": start}),
+        )
 
     def check(self, dataset: Dataset) -> None:
         super().check(dataset)
         _library_model(self.config)
 
     def _fit(self, train: Dataset, settings: IALSConfig) -> None:
+        assert settings.factors is not None
         self.model = _library_model(settings)
         # initialised by item id, so that the numbering of the items does not matter
         hashes = hash_ids(train.items["item_id"])[:, None]

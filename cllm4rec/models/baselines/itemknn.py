@@ -6,7 +6,18 @@ import scipy.sparse as sp
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.baselines.config import ItemKNNConfig
 from cllm4rec.models.description import checked_array
-from cllm4rec.models.one_stage import DECAY_GRID, OneStageRecommender, weighted_history
+from cllm4rec.models.one_stage import DECAY_GRID, Grid, OneStageRecommender, weighted_history
+
+GRIDS = (
+    Grid(
+        fitting=tuple(
+            {"neighbours": neighbours, "shrinkage": shrinkage}
+            for neighbours in (50, 100, 200, 500)
+            for shrinkage in (0.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
+        ),
+        scoring=DECAY_GRID,
+    ),
+)
 
 
 class ItemKNN(OneStageRecommender):
@@ -19,12 +30,9 @@ class ItemKNN(OneStageRecommender):
     name = "itemknn"
     config_class = ItemKNNConfig
     config: ItemKNNConfig
-    scoring_grid = DECAY_GRID
-    grid = tuple(
-        {"neighbours": neighbours, "shrinkage": shrinkage}
-        for neighbours in (50, 100, 200, 500)
-        for shrinkage in (0.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
-    )
+
+    def grids(self, dataset: Dataset) -> tuple[Grid, ...]:
+        return GRIDS
 
     def _fit(self, train: Dataset, settings: ItemKNNConfig) -> None:
         assert settings.neighbours is not None and settings.shrinkage is not None

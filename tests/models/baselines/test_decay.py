@@ -50,7 +50,7 @@ def test_the_decay_is_chosen_on_validation_events_where_order_matters() -> None:
 
     model = Counting(EASEConfig(decay=None)).fit(dataset)
     assert model.config.decay is not None and model.config.decay < 1
-    assert len(fits) == len(EASE.grid) + 1
+    assert len(fits) == len(EASE().grids(dataset)[0].fitting) + 1
     chosen = measure(model, dataset, "validation").metrics["ndcg@100"]
     plain = EASE(replace(model.config, decay=1.0)).fit(dataset.train)
     assert chosen > measure(plain, dataset, "validation").metrics["ndcg@100"]
