@@ -2,9 +2,11 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -23,10 +25,34 @@ def score_blocks(states: Tensor, items: Tensor) -> Iterator[tuple[int, Tensor]]:
         yield first, states @ items[first : first + width].T
 
 
+@dataclass(frozen=True)
+class LinearScores:
+    """Scores w x B of histories x, computed for some items at a time.
+
+    Attributes:
+        histories: x, (B, n_items), 1 at the items of each history.
+        weights: B, (n_items, n_items), in compressed columns.
+        factor: w.
+    """
+
+    histories: sp.csr_matrix
+    weights: sp.csc_matrix
+    factor: float
+
+    def block(self, items: slice) -> Tensor:
+        """The scores of some items, float32 (B, items)."""
+        summed = (self.histories @ self.weights[:, items]).toarray()
+        return torch.from_numpy(np.asarray(summed, dtype=np.float32)) * self.factor
+
+
 class InnerProductRecommender(Recommender):
     """Scores are inner products, so that the best items are found without all scores at once."""
 
     scores_in_blocks: ClassVar[bool] = True
+
+    def _linear(self, users: np.ndarray, seen: Dataset) -> LinearScores | None:
+        """Scores to be added to the inner products; None for none. Arguments as those of `_score`."""
+        return None
 
     @abstractmethod
     def _vectors(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
@@ -35,11 +61,18 @@ class InnerProductRecommender(Recommender):
     @torch.no_grad()
     def _score(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> np.ndarray:
         states, items = self._vectors(users, trained_users, seen)
-        return (states.to(torch.float32) @ items.to(torch.float32).T).cpu().numpy()
+        scores, linear = states.to(torch.float32) @ items.to(torch.float32).T, self._linear(users, seen)
+        if linear is not None:
+            scores += linear.block(slice(0, len(items))).to(scores.device)
+        return scores.cpu().numpy()
 
     @torch.no_grad()
     def _blocks(
         self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset
     ) -> Iterator[tuple[int, Tensor]]:
         states, items = self._vectors(users, trained_users, seen)
-        return score_blocks(states.to(torch.float32), items.to(torch.float32))
+        linear = self._linear(users, seen)
+        for first, scores in score_blocks(states.to(torch.float32), items.to(torch.float32)):
+            if linear is not None:
+                scores += linear.block(slice(first, first + scores.shape[1])).to(scores.device)
+            yield first, scores

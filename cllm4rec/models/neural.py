@@ -17,6 +17,7 @@ from cllm4rec.data.loading import as_dataset
 from cllm4rec.messages import shorten
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.description import ModelDescription, Shapes, checked_array
+from cllm4rec.models.fitted import fitted_buffers, fitted_sha256
 from cllm4rec.models.inner_product import InnerProductRecommender
 from cllm4rec.models.stages import Training, check_stage, check_training, stage_configs
 from cllm4rec.models.storage import REMEDY
@@ -166,7 +167,8 @@ class NeuralRecommender(InnerProductRecommender):
         if self._is_validated(dataset, stage):
             validate = partial(shared_validation, self, dataset, accelerator)
         if resume_file is not None:
-            conditions = replace(resume_file.conditions, built_from=self._built_from())
+            built_from = replace(self._built_from(), fitted=fitted_sha256(self.net))
+            conditions = replace(resume_file.conditions, built_from=built_from)
             resume_file = replace(resume_file, conditions=conditions)
         objectives = self.objectives(dataset.train, stage, config)
         hooks = replace(hooks, validate=validate, on_epoch=partial(self._on_epoch, stage, hooks, accelerator))
@@ -255,15 +257,19 @@ class NeuralRecommender(InnerProductRecommender):
         return next(self.net.parameters()).device
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return {name: p.detach().float().cpu().numpy() for name, p in self._stored().items()}
+        weights = {name: p.detach().float().cpu().numpy() for name, p in self._stored().items()}
+        return weights | {name: buffer.cpu().numpy() for name, buffer in fitted_buffers(self.net).items()}
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        stored = self._stored()
-        if set(stored) != set(arrays):
-            name = sorted(set(stored) ^ set(arrays))[0]
+        stored, buffers = self._stored(), fitted_buffers(self.net)
+        if {*stored, *buffers} != set(arrays):
+            name = sorted({*stored, *buffers} ^ set(arrays))[0]
             side = "file" if name in arrays else "network"
             raise ValueError(f"model.safetensors does not fit this system: {name} is only in the {side}")
-        if len({array.dtype for array in arrays.values()}) > 1:
+        for name, buffer in buffers.items():
+            dtype = np.int64 if buffer.dtype == torch.int64 else np.float32
+            buffer.data = torch.from_numpy(checked_array(arrays, name, tuple(buffer.shape), dtype))
+        if len({arrays[name].dtype for name in stored}) > 1:
             raise ValueError("model.safetensors does not fit this system: its numbers are of several types")
         for name, parameter in stored.items():
             array = checked_array(arrays, name, tuple(parameter.shape), np.float32, np.float64)

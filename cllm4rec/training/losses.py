@@ -28,6 +28,7 @@ def multinomial_nll(
     excluded: Tensor | None = None,
     bias: Tensor | None = None,
     softcap: float | None = None,
+    offsets: Tensor | None = None,
 ) -> Tensor:
     """Negative log-likelihood of sparse multinomial targets, summed, exact.
 
@@ -45,6 +46,7 @@ def multinomial_nll(
             by default.
         bias: (C,) of the classes, none by default.
         softcap: bound c of the logits, by c tanh(logits / c); none by default.
+        offsets: (R, C), added to the logits; none by default.
 
     Returns:
         A float32 scalar. Not a mean: divide by the number of targets of the global batch.
@@ -59,7 +61,7 @@ def multinomial_nll(
         no_extra = states.new_zeros(len(states), 0)
         excluded_pairs, target_pairs = (excluded_rows, excluded), (rows, targets)
         return BlockedNLL.apply(
-            states, classes, counts, no_extra, *excluded_pairs, *target_pairs, dtype, bias, softcap
+            states, classes, counts, no_extra, *excluded_pairs, *target_pairs, dtype, bias, softcap, offsets
         ).float()
 
 
@@ -185,6 +187,36 @@ def user_contrast(
             states, projected[sample], weights, extra, *excluded, none, none, dtype
         )
         return (normalisers - positive.sum(dtype=torch.float64)).float()
+
+
+def info_nce(
+    states: Tensor,
+    positives: Tensor,
+    rows: Tensor,
+    negatives: Tensor,
+    log_p: Tensor,
+    excluded: tuple[Tensor, Tensor],
+) -> Tensor:
+    """InfoNCE of targets, summed: each against itself and the negatives of its state, but no other target.
+
+    - log of exp(s_t) / (exp(s_t) + sum over negatives j of exp(s_j) / p_j), where s are inner products of the
+    state. The sum over a sample of p_j estimates that over all negatives.
+
+    Args:
+        states: (R, d).
+        positives: (T, d), embeddings of the targets.
+        rows: (T,), the state of each target.
+        negatives: (S, d), a sample that all states share.
+        log_p: (S,), log of the probability p that a sample holds each of them.
+        excluded: states (P,), and indices in the sample (P,): pairs that are left out.
+    """
+    with torch.autocast(states.device.type, enabled=False):
+        states, positives = states.float(), positives.float()
+        logits = states @ negatives.float().T - log_p  # (R, S)
+        is_excluded = torch.zeros_like(logits, dtype=torch.bool)
+        is_excluded[excluded] = True
+        against = logits.masked_fill(is_excluded, -torch.inf).logsumexp(1)  # (R,)
+        return functional.softplus(against[rows] - (states[rows] * positives).sum(-1)).sum()
 
 
 def _equal_pairs(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
