@@ -69,9 +69,10 @@ def prompts_of(model: CLLM4Rec, users: np.ndarray, train: Dataset) -> HistoryPro
 def bare(model: CLLM4Rec, batches: list[list[HistoryPrompts]]) -> Tensor:
     """The forward passes, and the products of states and items; the scores (B, n_items) of the last batch."""
     model.net.eval()
-    items = model.net.collaborative.items.weight
+    vectors = model.net.id_vectors()
     for micro_batches in batches:
-        scores = torch.cat([model.net.user_states(batch, True) for batch in micro_batches]) @ items.T
+        states = torch.cat([model.net.user_states(batch, True, vectors) for batch in micro_batches])
+        scores = states @ vectors.items.T
     return scores
 
 

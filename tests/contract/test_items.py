@@ -1,17 +1,14 @@
 """Every system is tied to the items of its training, whatever their numbers."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.synthetic import checkerboard
-from cllm4rec.models import system_class
 from cllm4rec.models.base import Recommender
-from cllm4rec.models.neural import NeuralRecommender
-from tests.support.systems import ONE_STAGE, fit, fitted, new_system, top_items
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
+from tests.support.systems import ONE_STAGE, VARIANTS, fit, new_system, top_items
 from tests.support.worlds import renumbered, taste_dataset
 
 
@@ -29,8 +26,8 @@ def test_renumbered_items_are_refused_and_not_mixed_up(model: Recommender) -> No
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [*((name, {}) for name in ONE_STAGE), ("itemknn", {"neighbours": 3, "shrinkage": 0.0})],
-    ids=[*ONE_STAGE, "itemknn with ties at the last neighbour"],
+    [*((name, {}) for name in [*ONE_STAGE, *VARIANTS]), ("itemknn", {"neighbours": 3, "shrinkage": 0.0})],
+    ids=[*ONE_STAGE, *VARIANTS, "itemknn with ties at the last neighbour"],
 )
 def test_renumbering_the_items_permutes_the_scores_of_a_refitted_system(
     name: str, settings: dict[str, float]
@@ -44,17 +41,22 @@ def test_renumbering_the_items_permutes_the_scores_of_a_refitted_system(
     np.testing.assert_allclose(again, scores[:, order], rtol=1e-4, atol=1e-4 * np.abs(scores).max())
 
 
-def test_renumbering_the_items_permutes_the_scores_of_cllm4rec_with_renumbered_rows(tmp_path: Path) -> None:
-    model, dataset = fitted("cllm4rec"), taste_dataset()
+@torch.no_grad()
+def test_renumbering_the_items_permutes_the_scores_of_cllm4rec_with_renumbered_rows() -> None:
+    """What its texts say about an item is read anew, and goes with it."""
+    dataset = taste_dataset()
+    model = fit(new_system("cllm4rec", item_text="words"), dataset)
     order = np.random.default_rng(5).permutation(dataset.n_items)
     reordered = renumbered(dataset, order)
-    model.save(tmp_path)
-    other = system_class("cllm4rec").load(tmp_path)
-    assert isinstance(other, NeuralRecommender)
-    id_order = np.concatenate([np.arange(dataset.n_users), dataset.n_users + order])
-    for table in (other.net.collaborative, other.net.content):
-        table.fill(table.whole()[torch.from_numpy(id_order)])
-    other.item_ids = reordered.item_ids
+    other = new_system("cllm4rec", item_text="words")
+    assert isinstance(model, CLLM4Rec)
+    assert isinstance(other, CLLM4Rec)
+    other.build(reordered).stage = model.stage
+    trained = dict(model.net.named_parameters())
+    for name, parameter in other.net.named_parameters():
+        rows = torch.from_numpy(order) if name.endswith("items.weight") else slice(None)
+        parameter.copy_(trained[name][rows])
+    assert other.net.item_text is not None
     users = np.arange(dataset.n_users)
     scores = model.score(users, dataset.train)
     np.testing.assert_allclose(

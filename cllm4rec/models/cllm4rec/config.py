@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from cllm4rec.models.item_vectors.config import ItemTextConfig
 from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.settings import setting
 from cllm4rec.training.config import TrainConfig
@@ -24,7 +25,7 @@ PAPER: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class CLLM4RecConfig(BackboneConfig):
+class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
     """Settings of CLLM4Rec."""
 
     training: ClassVar[dict[str, TrainConfig]] = {
@@ -34,10 +35,20 @@ class CLLM4RecConfig(BackboneConfig):
     presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {"paper": PAPER}
     fixed_after_pretraining: ClassVar[tuple[str, ...]] = (
         *BackboneConfig.fixed_after_pretraining,
+        *ItemTextConfig.fixed_after_pretraining,
         "start",
         "sampled",
+        "linear",
     )
 
+    linear: str = setting(
+        "none",
+        choices=["none", "ease", "ease-text"],
+        help=(
+            "linear item-item model whose scores are added to those of the network, with a learned weight: "
+            "ease, or ease-text, whose prior is of the items' texts"
+        ),
+    )
     mutual: float = setting(
         1.0,
         ge=0,
@@ -117,6 +128,13 @@ class CLLM4RecConfig(BackboneConfig):
             "random order, else causal"
         ),
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.linear != "none" and self.sampled:
+            raise ValueError(
+                f"`linear={self.linear}` needs the softmax over all items: leave `sampled` or `linear` out"
+            )
 
     @property
     def pooled(self) -> bool:

@@ -4,16 +4,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cllm4rec.corpora.base import ExcludedItems
 from cllm4rec.corpora.content import ContentBatch
 from cllm4rec.corpora.history_batches import (
     CollaborativeBatch,
-    ExcludedItems,
     HistoryPrompts,
     RecommendationBatch,
 )
 from cllm4rec.corpora.item_sampler import ItemSample
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
-from cllm4rec.models.cllm4rec.id_embeddings import IDEmbeddings
+from cllm4rec.models.cllm4rec.id_embeddings import IDEmbeddings, IDVectors
+from cllm4rec.models.cllm4rec.linear_path import LinearPath
+from cllm4rec.models.item_vectors.text_embeddings import TextEmbeddings
 from cllm4rec.models.language.backbone import Backbone
 from cllm4rec.training.losses import SampledClasses, multinomial_nll, sampled_nll, squared_distance
 
@@ -22,11 +24,26 @@ ROWS_AT_ONCE = 1 << 14  # of a table, when embeddings are compared
 
 
 class CLLM4RecNet(nn.Module):
-    """One backbone read through two tables of ID embeddings: collaborative z^l and content z^c."""
+    """One backbone read through two tables of ID embeddings: collaborative z^l and content z^c.
 
-    def __init__(self, backbone: Backbone, config: CLLM4RecConfig, n_users: int, n_items: int) -> None:
+    Where texts are read, the collaborative vector of an ID is z^l = e + t, at the input and in the softmax.
+    Then `collaborative` holds e, which the mutual regularisation pulls together with z^c. A finetuned network
+    may have a linear path beside it.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        config: CLLM4RecConfig,
+        n_users: int,
+        n_items: int,
+        user_text: TextEmbeddings | None = None,
+        item_text: TextEmbeddings | None = None,
+        linear: LinearPath | None = None,
+    ) -> None:
         super().__init__()
         self.backbone, self.config, self.n_users = backbone, config, n_users
+        self.user_text, self.item_text, self.linear = user_text, item_text, linear
         self.collaborative, self.content = (
             IDEmbeddings(n_users, n_items, backbone.width, sampled=config.sampled > 0) for _ in range(2)
         )
@@ -40,16 +57,18 @@ class CLLM4RecNet(nn.Module):
                 table, other_table = self.content, self.collaborative
             case "collaborative":
                 assert isinstance(batch, CollaborativeBatch)
-                states = self._normalised(self._states_at(batch.state_index, batch, self.collaborative))
-                nll = self._item_nll(
-                    states, _row_numbers(batch.target_items), batch.target_items, batch.sample
-                )
+                vectors = self.id_vectors()
+                states = self._normalised(self._states_at(batch.state_index, batch, vectors))
+                rows, items = _row_numbers(batch.target_items), batch.target_items
+                nll = self._item_nll(vectors, states, rows, items, batch.sample)
                 table, other_table = self.collaborative, self.content
             case "recommend":
                 assert isinstance(batch, RecommendationBatch)
-                states = self.user_states(batch)
+                vectors = self.id_vectors()
+                states = self.user_states(batch, vectors=vectors)
                 rows, items = batch.target_rows, batch.target_items
-                nll = self._item_nll(states, rows, items, batch.sample, batch.excluded)
+                offsets = self._linear_scores(batch)
+                nll = self._item_nll(vectors, states, rows, items, batch.sample, batch.excluded, offsets)
                 table, other_table = self.collaborative, self.content
             case _:
                 raise ValueError(
@@ -64,8 +83,12 @@ class CLLM4RecNet(nn.Module):
             "prior": self.config.prior / 2 * squared_distance(embeddings, None, weights),
         }
 
+    def id_vectors(self) -> IDVectors:
+        """The collaborative vectors of users and items, with what their texts add."""
+        return IDVectors(self.collaborative, self.item_text, self.user_text)
+
     def _states_at(
-        self, index: Tensor, batch: ContentBatch | CollaborativeBatch, table: IDEmbeddings
+        self, index: Tensor, batch: ContentBatch | CollaborativeBatch, table: IDEmbeddings | IDVectors
     ) -> Tensor:
         """Causal states (T, d) at flat indices (T,)."""
         return self.backbone(batch.tokens, batch.mask, table).flatten(0, 1)[index]
@@ -77,39 +100,60 @@ class CLLM4RecNet(nn.Module):
 
     def _item_nll(
         self,
+        vectors: IDVectors,
         states: Tensor,
         rows: Tensor,
         targets: Tensor,
         sample: ItemSample | None,
         excluded: ExcludedItems | None = None,
+        offsets: Tensor | None = None,
     ) -> Tensor:
         """NLL of items, by the softmax over all items or a sample.
 
         Args:
+            vectors: of the items.
             states: (R, d).
             rows: (T,), the state of each target.
             targets: (T,), item numbers.
             sample: items of the softmax; None: all.
             excluded: items left out of the softmax of their states.
+            offsets: (R, J), added to the logits.
         """
-        left_out = (None, None) if excluded is None else (excluded.rows, excluded.items)
-        items = self.collaborative.items
+        left_out: tuple[Tensor | None, Tensor | None] = (None, None)
+        if excluded is not None:
+            left_out = excluded.rows, excluded.items
         if sample is None:
-            return multinomial_nll(states, items.weight, rows, targets, *left_out)
-        classes = SampledClasses(sample.items, items(sample.items), sample.log_p)
-        return sampled_nll(states, classes, items(targets), rows, targets, sample.target_log_p, *left_out)
+            return multinomial_nll(states, vectors.items, rows, targets, *left_out, offsets=offsets)
+        classes = SampledClasses(sample.items, vectors.of_items(sample.items), sample.log_p)
+        positives = vectors.of_items(targets)
+        return sampled_nll(states, classes, positives, rows, targets, sample.target_log_p, *left_out)
 
-    def user_states(self, prompts: HistoryPrompts, finetuned: bool = True) -> Tensor:
+    def _linear_scores(self, prompts: HistoryPrompts) -> Tensor | None:
+        """What the linear path adds to the logits of histories (B, J); None without one."""
+        if self.linear is None:
+            return None
+        tokens = prompts.tokens.flatten()[prompts.item_index]
+        items = tokens - self.backbone.n_text_tokens - self.n_users
+        scores: Tensor = self.linear(prompts.item_rows, items, len(prompts.query_index))
+        return scores
+
+    def user_states(
+        self, prompts: HistoryPrompts, finetuned: bool = True, vectors: IDVectors | None = None
+    ) -> Tensor:
         """State of each history (B, d): the normalised mean of its items' states, or that of the last token.
 
-        `finetuned` False reads it as pretraining does: causally, at the last token.
+        Args:
+            prompts: of the histories.
+            finetuned: False reads it as pretraining does: causally, at the last token.
+            vectors: of the IDs, if they have been computed.
         """
+        vectors = self.id_vectors() if vectors is None else vectors
         order_free = None
         if finetuned and self.config.bidirectional:
             is_item = torch.zeros_like(prompts.mask).flatten()
             is_item[prompts.item_index] = True
             order_free = is_item.view_as(prompts.mask)
-        states = self.backbone(prompts.tokens, prompts.mask, self.collaborative, order_free).flatten(0, 1)
+        states = self.backbone(prompts.tokens, prompts.mask, vectors, order_free).flatten(0, 1)
         at_query = states[prompts.query_index]  # (B, d)
         if not (finetuned and self.config.pooled):
             return self._normalised(at_query)
@@ -133,6 +177,8 @@ class CLLM4RecNet(nn.Module):
         return {
             "z^l": [*self.collaborative.parameters()],
             "z^c": [*self.content.parameters()],
+            "texts": [p for text in (self.user_text, self.item_text) if text for p in text.parameters()],
+            "linear path": [] if self.linear is None else [self.linear.weight],
             "backbone": [p for p in self.backbone.parameters() if p.requires_grad],
         }
 

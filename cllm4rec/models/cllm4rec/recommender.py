@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from cllm4rec.corpora.content import ContentCorpus, content_documents
@@ -12,11 +13,22 @@ from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions
 from cllm4rec.corpora.history_batches import fill, prompt_batch
 from cllm4rec.corpora.prompts import OF_CLLM4REC, Template, training_texts
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.models.baselines.config import EASEConfig
+from cllm4rec.models.baselines.ease import EASE
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.initialisation import check_start, initial_id_embeddings
+from cllm4rec.models.cllm4rec.linear_path import LinearPath
 from cllm4rec.models.cllm4rec.net import CLLM4RecNet
 from cllm4rec.models.description import ModelDescription, Shapes
 from cllm4rec.models.histories import encode_by_length
+from cllm4rec.models.inner_product import LinearScores
+from cllm4rec.models.item_vectors.sources import (
+    TextSources,
+    check_sources,
+    item_sources,
+    user_sources,
+)
+from cllm4rec.models.item_vectors.text_embeddings import TextEmbeddings
 from cllm4rec.models.language.base import LanguageRecommender
 from cllm4rec.models.language.loading import build_backbone
 from cllm4rec.training.config import TrainConfig
@@ -34,9 +46,13 @@ class CLLM4Rec(LanguageRecommender):
     prompt_names = OF_CLLM4REC
     config: CLLM4RecConfig
     net: CLLM4RecNet
+    item_weights: np.ndarray | None = None  # of the linear path, while it is built
 
     def check(self, dataset: Dataset) -> None:
         check_start(self.config.start, dataset.train)
+        check_sources(self.config, dataset)
+        if self.config.linear != "none":
+            self._ease().check(dataset)
         super().check(dataset)
 
     def _build(self, train: Dataset, seed: int) -> CLLM4RecNet:
@@ -48,7 +64,10 @@ class CLLM4Rec(LanguageRecommender):
         )
         backbone, text_tokenizer = build_backbone(self.config, texts, seed, folder=self.moved.get("backbone"))
         self._extend(text_tokenizer, backbone)
-        net = CLLM4RecNet(backbone, self.config, train.n_users, train.n_items)
+        user_text = TextEmbeddings.of(self.config, user_sources(self.config, train), backbone.width)
+        item_text = TextEmbeddings.of(self.config, self._item_sources(train), backbone.width)
+        linear = None if self.item_weights is None else LinearPath.of(self.item_weights)
+        net = CLLM4RecNet(backbone, self.config, train.n_users, train.n_items, user_text, item_text, linear)
         with torch.no_grad():
             collaborative, content = initial_id_embeddings(
                 self.config.start, backbone, self.tokenizer, train, seed
@@ -59,7 +78,30 @@ class CLLM4Rec(LanguageRecommender):
 
     def _rebuild(self, folder: Path, described: ModelDescription, shapes: Shapes) -> CLLM4RecNet:
         backbone = self._restored_backbone(folder, described, shapes)
-        return CLLM4RecNet(backbone, self.config, len(self.user_ids), len(self.item_ids))
+        user_text, item_text = (
+            TextEmbeddings.of_shapes(self.config, shapes, prefix) for prefix in ("user_text.", "item_text.")
+        )
+        linear = LinearPath.of_shapes(shapes, "linear.")
+        sizes = len(self.user_ids), len(self.item_ids)
+        return CLLM4RecNet(backbone, self.config, *sizes, user_text, item_text, linear)
+
+    def _before(self, dataset: Dataset, config: TrainConfig, accelerator: Accelerator) -> None:
+        self.item_weights = None
+        if self.config.linear != "none":
+            self.item_weights = self._ease().fit(dataset).weights
+
+    def _ease(self) -> EASE:
+        """EASE as the linear path has it; open settings are chosen on validation events."""
+        if self.config.linear == "ease":
+            return EASE()
+        config = self.config
+        return EASE(EASEConfig(text_prior=True, encoder=config.encoder, item_vectors=config.item_vectors))
+
+    def _item_sources(self, train: Dataset) -> TextSources:
+        """What the texts of the items say. A pretrained backbone reads them if nothing else is named."""
+        config = self.config
+        default = None if config.built_in else self.moved.get("backbone", config.backbone)
+        return item_sources(config, train, default)
 
     def _options(self, seed: int) -> HistoryCorpusOptions:
         config = self.config
@@ -98,16 +140,24 @@ class CLLM4Rec(LanguageRecommender):
         )
         return collaborative / content
 
+    def _linear(self, users: np.ndarray, seen: Dataset) -> LinearScores | None:
+        linear = self.net.linear
+        if linear is None or self.stage != "finetune":
+            return None
+        factor = float(linear.weight.detach())
+        return LinearScores(seen.interactions.matrix[users], linear.matrix.tocsc(), factor)
+
     @torch.no_grad()
     def _vectors(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
         finetuned, tokenizer = self.stage == "finetune", self.tokenizer
         template = Template.compile("recommend" if finetuned else "collaborative", tokenizer)
         items = seen.interactions.histories(users).last(self.net.backbone.context - template.n_fixed)
+        vectors = self.net.id_vectors()
 
         def encode(rows: np.ndarray) -> Tensor:
             numbers = trained_users[rows]
             filled = fill(template, tokenizer, np.maximum(numbers, 0), items.take(rows), numbers >= 0)
-            return self.net.user_states(prompt_batch(tokenizer, *filled).to(self.device), finetuned)
+            return self.net.user_states(prompt_batch(tokenizer, *filled).to(self.device), finetuned, vectors)
 
         states = encode_by_length(self.net, items.lengths + template.n_fixed, self.net.backbone.width, encode)
-        return states, self.net.collaborative.items.weight.detach()
+        return states, vectors.items.detach()

@@ -121,7 +121,7 @@ class RSLLM(LanguageRecommender):
         self._extend(text_tokenizer, backbone)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            net = RSLLMNet(backbone, self.config, self.sequential.net.items.detach().cpu())
+            net = RSLLMNet(backbone, self.config, self.sequential.net.item_vectors().detach().cpu())
         with torch.no_grad():  # soft tokens start with the standard deviation of the words at the input
             backbone.id_scale = backbone.id_scale_for(float(net.projected().std()))
         return net
@@ -134,7 +134,7 @@ class RSLLM(LanguageRecommender):
             )
         self.sequential = self._as_sequential(system_class(name).load(folder / "sequential"))
         backbone = self._restored_backbone(folder, described, shapes)
-        return RSLLMNet(backbone, self.config, self.sequential.net.items.detach().cpu())
+        return RSLLMNet(backbone, self.config, self.sequential.net.item_vectors().detach().cpu())
 
     def _built_from(self) -> BuiltFrom:
         digest = hashlib.sha256()

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cllm4rec.models.config import WIDEST, SystemConfig
+from cllm4rec.models.config import WIDEST
+from cllm4rec.models.item_vectors.config import ItemTextConfig
 from cllm4rec.settings import setting
 from cllm4rec.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
-class SequentialConfig(SystemConfig):
+class SequentialConfig(ItemTextConfig):
     """Settings of the sequence encoder."""
 
     training: ClassVar[dict[str, TrainConfig]] = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,9 +61,9 @@ def test_truncation_keeps_the_query_when_scoring(monkeypatch: pytest.MonkeyPatch
     read: list[list[int]] = []
     original: Callable[..., Tensor] = net.user_states
 
-    def noted(batch: HistoryPrompts, finetuned: bool = True) -> Tensor:
+    def noted(batch: HistoryPrompts, *settings: Any) -> Tensor:
         read.extend(tokens[mask].tolist() for tokens, mask in zip(batch.tokens, batch.mask, strict=True))
-        return original(batch, finetuned)
+        return original(batch, *settings)
 
     monkeypatch.setattr(backbone, "CONTEXT", fixed + 4)
     monkeypatch.setattr(net, "user_states", noted)

@@ -1,0 +1,120 @@
+"""What texts say about users and items, before training: bags of words and frozen vectors."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from cllm4rec.corpora.item_words import count_words, item_documents, user_documents
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.models.item_vectors.config import ItemTextConfig
+from cllm4rec.models.readings.item_texts import ItemTexts, ItemVectors
+from cllm4rec.models.readings.item_vectors import item_vectors, open_encoder
+from cllm4rec.models.readings.vector_files import read_vectors
+
+MOST_WORDS = 128  # of a user or an item: those that are most specific to it
+SMALLEST_VARIANCE = 1e-4  # of a direction that is whitened, relative to the largest
+
+
+@dataclass(frozen=True)
+class TextSources:
+    """What is read from the texts of n users or items.
+
+    Attributes:
+        n: number of users or items.
+        words: float32 (n, V), each row 1 / sqrt(number of its words and bigrams); None without any.
+        vectors: float32 (n, D), whitened; zeros for those without a vector. None without any.
+    """
+
+    n: int
+    words: sp.csr_matrix | None
+    vectors: np.ndarray | None
+
+
+def check_sources(config: ItemTextConfig, dataset: Dataset) -> None:
+    """Refuse an encoder or a file of vectors, without reading texts or weights.
+
+    Raises:
+        ValueError: there is no such encoder, the items have no texts for it, or the file is refused.
+    """
+    if config.item_vectors is not None:
+        read_vectors(config.item_vectors, dataset.item_ids)
+    elif config.encoder is not None:
+        ItemTexts.of(dataset)
+        open_encoder(config.encoder, None)
+
+
+def item_sources(config: ItemTextConfig, train: Dataset, default_encoder: str | None = None) -> TextSources:
+    """What the texts of the items say, as `item_text` asks for it.
+
+    Args:
+        config: which parts are read, and by what.
+        train: its items' texts are read; those with events choose the words and the whitening.
+        default_encoder: reads the texts where the settings name no source of vectors.
+
+    Raises:
+        ValueError: `item_text` asks for what is not there; or encoder or file are refused.
+    """
+    in_training = np.bincount(train.interactions.items, minlength=train.n_items) > 0
+    words = _bags(item_documents(train), in_training) if config.reads_words else None
+    if words is None and config.item_text in ("words", "both"):
+        raise ValueError(
+            f"`item_text={config.item_text}`: no word is in the texts of three items: prepare the dataset "
+            "with a table of items that has titles, or leave `item_text` out"
+        )
+    return TextSources(train.n_items, words, _vectors(config, train, in_training, default_encoder))
+
+
+def user_sources(config: ItemTextConfig, train: Dataset) -> TextSources:
+    """What the texts of the users say: their words."""
+    in_training = np.diff(train.interactions.indptr) > 0
+    words = _bags(user_documents(train), in_training) if config.reads_words else None
+    return TextSources(train.n_users, words, None)
+
+
+def _bags(documents: list[list[str]], in_training: np.ndarray) -> sp.csr_matrix | None:
+    """Bags of the words and bigrams in at least three training rows; None if there are none."""
+    bags = count_words(documents, in_training).bags(MOST_WORDS)
+    return bags if bags.shape[1] else None
+
+
+def _vectors(
+    config: ItemTextConfig, train: Dataset, in_training: np.ndarray, default_encoder: str | None
+) -> np.ndarray | None:
+    """Whitened vectors of the items; None if none are to be read."""
+    encoder = config.encoder
+    if config.item_vectors is None and encoder is None:
+        encoder = default_encoder
+    if not config.reads_vectors or (encoder is None and config.item_vectors is None):
+        if config.item_text in ("vectors", "both"):
+            raise ValueError(
+                f"`item_text={config.item_text}` needs a source of vectors: name an `encoder`, a file of "
+                "`item_vectors` or a pretrained backbone"
+            )
+        return None
+    vectors = item_vectors(train, encoder, config.item_vectors, standardise=False)
+    return whitened(vectors, in_training)
+
+
+def whitened(vectors: ItemVectors, rows: np.ndarray) -> np.ndarray:
+    """Vectors with mean 0 and the identity as covariance over some items, float32 (n_items, D).
+
+    Directions of hardly any variance are left out. An item without a vector has zeros.
+
+    Args:
+        vectors: of all items.
+        rows: bool (n_items,), the items that choose mean and directions, if they have vectors.
+
+    Raises:
+        ValueError: none of these items has a vector.
+    """
+    chosen = vectors.values[rows & vectors.present].astype(np.float64)
+    if not len(chosen):
+        raise ValueError("no item with a training event has a vector, so that none can be whitened")
+    mean = chosen.mean(0)
+    variances, directions = np.linalg.eigh(
+        np.cov(chosen - mean, rowvar=False, bias=True).reshape(len(mean), -1)
+    )
+    kept = variances > SMALLEST_VARIANCE * variances[-1]
+    projection = directions[:, kept] / np.sqrt(variances[kept])
+    return ((vectors.values - mean) @ projection * vectors.present[:, None]).astype(np.float32)

@@ -1,0 +1,139 @@
+"""Embeddings of users or items from their texts: learned words and a learned map of frozen vectors."""
+
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cllm4rec.models.fitted import FittedModule
+from cllm4rec.models.item_vectors.config import ItemTextConfig
+from cllm4rec.models.item_vectors.sources import TextSources
+
+
+class TextEmbeddings(FittedModule):
+    """t_j = sum over the words of j of their rows / sqrt(their number) + f_j A, for n users or items.
+
+    Words and bigrams w have learned rows u_w; f_j is the frozen, whitened vector of the text, A is learned.
+    All start at zero, so that texts add nothing at first. The parameter of a word is u_w / `word_rate`: Adam
+    moves it as far as any other, and so u_w `word_rate` times as far.
+
+    Attributes:
+        words: (V, width), the parameters of the words; None without words.
+        columns, starts, weights: the words of each row, in compressed rows.
+        map: A, (D, width); None without vectors.
+        vectors: f, (n, D).
+    """
+
+    words: nn.Parameter | None
+    map: nn.Parameter | None
+    columns: Tensor
+    starts: Tensor
+    weights: Tensor
+    vectors: Tensor
+    _latest: tuple[tuple[tuple[int, int], ...], Tensor] | None = None
+
+    def __init__(
+        self, config: ItemTextConfig, width: int, n: int, n_words: int, n_entries: int, n_dimensions: int
+    ) -> None:
+        super().__init__()
+        self.rate, self.dropout, self.n, self.width = config.word_rate, config.word_dropout, n, width
+        self.words = nn.Parameter(torch.zeros(n_words, width)) if n_words else None
+        self.map = nn.Parameter(torch.zeros(n_dimensions, width)) if n_dimensions else None
+        if n_words:
+            self.register_buffer("columns", torch.zeros(n_entries, dtype=torch.int64))
+            self.register_buffer("starts", torch.zeros(n + 1, dtype=torch.int64))
+            self.register_buffer("weights", torch.zeros(n_entries))
+        if n_dimensions:
+            self.register_buffer("vectors", torch.zeros(n, n_dimensions))
+
+    @classmethod
+    def of_shapes(
+        cls, config: ItemTextConfig, shapes: Mapping[str, tuple[int, ...]], prefix: str
+    ) -> Self | None:
+        """Embeddings of a saved model, without their weights; None if it has none.
+
+        Args:
+            config: of the model.
+            shapes: of the arrays in its model.safetensors, by name.
+            prefix: of their names.
+        """
+        of = {name: shapes.get(prefix + name) for name in ("words", "columns", "starts", "map", "vectors")}
+        words, columns, starts, mapped, vectors = of.values()
+        if words is None and mapped is None:
+            return None
+        n = _length(starts) - 1 if words is not None else _length(vectors)
+        return cls(config, _width(words or mapped), n, _length(words), _length(columns), _length(mapped))
+
+    @classmethod
+    def of(cls, config: ItemTextConfig, sources: TextSources, width: int) -> Self | None:
+        """Embeddings of what was read; None if it is nothing."""
+        words, vectors = sources.words, sources.vectors
+        if words is None and vectors is None:
+            return None
+        n_words, n_entries = (0, 0) if words is None else (words.shape[1], words.nnz)
+        n_dimensions = 0 if vectors is None else vectors.shape[1]
+        new = cls(config, width, sources.n, n_words, n_entries, n_dimensions)
+        if words is not None:
+            new.columns.copy_(torch.from_numpy(words.indices))
+            new.starts.copy_(torch.from_numpy(words.indptr))
+            new.weights.copy_(torch.from_numpy(words.data))
+        if vectors is not None:
+            new.vectors.copy_(torch.from_numpy(vectors))
+        return new
+
+    def forward(self, rows: Tensor | None = None) -> Tensor:
+        """t (R, width) of rows (R,), or of all."""
+        result: Tensor | None = None
+        if self.words is not None:
+            result = self._of_words(rows) * self.rate
+        if self.map is not None:
+            mapped = (self.vectors if rows is None else self.vectors[rows]) @ self.map
+            result = mapped if result is None else result + mapped
+        assert result is not None
+        return result
+
+    def added_to(self, table: Tensor) -> Tensor:
+        """z = e + t, (n, width), of a table e (n, width).
+
+        In scoring it is kept until a weight changes or training goes on.
+        """
+        if self.training or torch.is_grad_enabled():
+            return table + self()
+        weights = [table, *self.parameters()]
+        state = tuple((weight.data_ptr(), weight._version) for weight in weights)
+        if self._latest is None or self._latest[0] != state:
+            self._latest = None  # free the old one first
+            self._latest = (state, table + self())
+        return self._latest[1]
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode. The sum that was kept is freed: fused optimisers do not count their changes."""
+        if mode != self.training:
+            self._latest = None
+        return super().train(mode)
+
+    def _of_words(self, rows: Tensor | None) -> Tensor:
+        """The weighted sums of the words' parameters (R, width)."""
+        columns, weights, starts = self.columns, self.weights, self.starts[:-1]
+        if rows is not None:
+            first, counts = self.starts[rows], self.starts[rows + 1] - self.starts[rows]
+            ends = counts.cumsum(0)
+            starts = ends - counts
+            entries = torch.arange(int(counts.sum()), device=rows.device)
+            entries += (first - starts).repeat_interleave(counts)
+            columns, weights = columns[entries], weights[entries]
+        weights = functional.dropout(weights, self.dropout, self.training)
+        assert self.words is not None
+        return functional.embedding_bag(columns, self.words, starts, mode="sum", per_sample_weights=weights)
+
+
+def _length(shape: tuple[int, ...] | None) -> int:
+    """The first dimension of an array; 0 of none."""
+    return shape[0] if shape else 0
+
+
+def _width(shape: tuple[int, ...] | None) -> int:
+    """The last dimension of an array; 0 of none."""
+    return shape[-1] if shape else 0
