@@ -30,21 +30,42 @@ class Cost:
     peak_mib: float
 
 
+class CommandFailed(SystemExit):  # noqa: N818 - an end of the program, unless somebody catches it
+    """A command failed.
+
+    Attributes:
+        status: of its process; negative: the signal that killed it.
+        cost: what it cost.
+    """
+
+    def __init__(self, status: int, cost: Cost) -> None:
+        super().__init__(f"the command above failed with status {status}")
+        self.status, self.cost = status, cost
+
+
 def run_command(command: str, *arguments: object) -> Cost:
     """Echo and run `python -m cllm4rec.<command> ...`; its output is passed through.
 
+    An interruption ends the command too.
+
     Raises:
-        SystemExit: the command failed; its error message was printed.
+        CommandFailed: the command failed; its error message was printed.
     """
     line = ["-m", f"cllm4rec.{command}", *map(str, arguments)]
     say(f"\n$ {shlex.join([ECHOED_INTERPRETER, *line])}")
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, *line])
-    _, status, usage = os.wait4(process.pid, 0)
+    try:
+        _, status, usage = os.wait4(process.pid, 0)
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
     process.returncode = os.waitstatus_to_exitcode(status)
+    cost = Cost(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
     if process.returncode:
-        sys.exit(f"the command above failed with status {process.returncode}")
-    return Cost(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+        raise CommandFailed(process.returncode, cost)
+    return cost
 
 
 class _Parser(argparse.ArgumentParser):

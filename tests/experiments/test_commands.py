@@ -1,0 +1,39 @@
+"""Commands of the experiments: what a failure tells, and interruptions."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import commands
+from experiments.commands import CommandFailed, run_command
+
+
+def test_an_interruption_ends_the_command_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+
+    def recorded(*arguments: Any, **settings: Any) -> subprocess.Popen[bytes]:
+        started.append(start(*arguments, **settings))
+        return started[-1]
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commands.subprocess, "Popen", recorded)
+        patch.setattr(os, "wait4", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_command("pretrain", "--help")
+    assert len(started) == 1 and started[0].returncode is not None
+
+
+@pytest.mark.slow
+def test_a_failure_has_status_and_cost(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CommandFailed, match="the command above failed with status 2") as caught:
+        run_command("evaluate", "--run", tmp_path / "nowhere")
+    assert caught.value.status == 2
+    assert caught.value.cost.cpu_seconds > 0 and caught.value.cost.peak_mib > 10
+    assert "error: " in capfd.readouterr().err
