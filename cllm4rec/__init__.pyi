@@ -6,6 +6,10 @@ from .evaluation import differences as differences
 from .evaluation import measure as measure
 from .evaluation import measure_choices as measure_choices
 from .models import load as load
+from .models.autoencoders.config import MultVAEConfig as MultVAEConfig
+from .models.autoencoders.config import RecVAEConfig as RecVAEConfig
+from .models.autoencoders.multvae import MultVAE as MultVAE
+from .models.autoencoders.recvae import RecVAE as RecVAE
 from .models.base import Recommender as Recommender
 from .models.baselines.config import EASEConfig as EASEConfig
 from .models.baselines.config import IALSConfig as IALSConfig
@@ -17,6 +21,10 @@ from .models.baselines.itemknn import ItemKNN as ItemKNN
 from .models.baselines.popularity import Popularity as Popularity
 from .models.cllm4rec.config import CLLM4RecConfig as CLLM4RecConfig
 from .models.cllm4rec.recommender import CLLM4Rec as CLLM4Rec
+from .models.pooling.alpharec import AlphaRec as AlphaRec
+from .models.pooling.bag import Bag as Bag
+from .models.pooling.config import AlphaRecConfig as AlphaRecConfig
+from .models.pooling.config import BagConfig as BagConfig
 from .models.readings.item_texts import ItemVectors as ItemVectors
 from .models.readings.item_vectors import item_vectors as item_vectors
 from .models.rsllm.config import RSLLMConfig as RSLLMConfig

@@ -1,13 +1,13 @@
-"""Every system, fitted on the taste dataset."""
+"""Every system, and the variants of some, fitted on the taste dataset."""
 
 import pytest
 
 from cllm4rec.models import SYSTEMS
 from cllm4rec.models.base import Recommender
-from tests.support.systems import fitted
+from tests.support.systems import VARIANTS, fitted
 
 
-@pytest.fixture(params=SYSTEMS)
+@pytest.fixture(params=[*SYSTEMS, *VARIANTS])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

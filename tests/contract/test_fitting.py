@@ -15,7 +15,7 @@ from tests.support.systems import ONE_STAGE, fit, fitted, new_system, top_items
 from tests.support.worlds import taste_dataset
 
 # their settings are chosen on validation events
-CHOOSING = [name for name in ONE_STAGE if system_class(name).grid]
+CHOOSING = [name for name in ONE_STAGE if system_class(name)().grids(taste_dataset())]
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -49,7 +49,7 @@ def test_a_second_fit_chooses_its_settings_anew(name: str) -> None:
 def test_saved_and_loaded_model_gives_the_same_lists(name: str, model: Recommender, tmp_path: Path) -> None:
     dataset = taste_dataset()
     model.save(tmp_path)
-    loaded = system_class(name).load(tmp_path)
+    loaded = type(model).load(tmp_path)
     np.testing.assert_array_equal(top_items(model, dataset), top_items(loaded, dataset))
     assert loaded.config == model.config
 
@@ -74,11 +74,12 @@ def test_open_settings_without_validation_events_are_refused(name: str) -> None:
 @pytest.mark.parametrize("name", CHOOSING)
 def test_a_given_setting_is_kept_and_the_best_of_the_others_is_chosen(name: str) -> None:
     system = system_class(name)
-    setting, value = next(iter(system.grid[-1].items()))
+    grid = system().grids(taste_dataset())[0].fitting
+    setting, value = next(iter(grid[-1].items()))
     settings = {"factors": 16} if name == "ials" else {}
     model = fit(system(system.config_class(**settings, **{setting: value})), taste_dataset())
     assert getattr(model.config, setting) == value
-    assert all(getattr(model.config, other) is not None for other in system.grid[0])
+    assert all(getattr(model.config, other) is not None for other in grid[0])
 
 
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if system_config(name).training])

@@ -81,11 +81,11 @@ def test_the_representation_has_settings_and_whether_it_is_fitted(name: str, mod
 
 
 def test_the_settings_of_another_system_are_refused(name: str) -> None:
-    system = system_class(name)
+    system = type(new_system(name))
     other = PopularityConfig() if name == "itemknn" else ItemKNNConfig()
     for config in (other, 3, {"backbone": "tiny"}, system):
         message = refused(system, config)
-        assert message.endswith(f" is no config of {name}: give {system.config_class.__name__}(...)")
+        assert message.endswith(f" is no config of {system.name}: give {system.config_class.__name__}(...)")
 
 
 def test_settings_of_a_derived_class_are_refused() -> None:
@@ -95,7 +95,7 @@ def test_settings_of_a_derived_class_are_refused() -> None:
 
 
 def test_settings_outside_a_config_are_refused_with_the_name_of_the_config(name: str) -> None:
-    system = system_class(name)
+    system = type(new_system(name))
     with pytest.raises(
         TypeError, match=rf"^`width` is no argument of .*{system.config_class.__name__}\(width"
     ):

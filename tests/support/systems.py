@@ -18,16 +18,24 @@ SETTINGS = {  # fixed, so that nothing is searched; a system that is not named h
     "itemknn": {"neighbours": 10, "shrinkage": 5.0},
     "sasrec": {"dropout": 0.1},
     "gru4rec": {"dropout": 0.1},
+    "multvae": {"width": 32, "latent_width": 16, "dropout": 0.1},
+    "recvae": {"width": 32, "latent_width": 16, "dropout": 0.1},
+    "bag": {"width": 32},
+    "alpharec": {"width": 16, "hidden_width": 32, "negatives": 40},
     "rsllm": {"dropout": 0.1, "title_words": 4},
+}
+VARIANTS: dict[str, tuple[str, dict[str, object]]] = {  # further forms of systems: name, settings
+    "ease that reads": ("ease", {"text_prior": True, "prior_regularization": 5.0, "prior_share": 0.5}),
 }
 QUICK = TrainConfig(epochs=2, batch_size=16, warmup_steps=5)
 ONE_STAGE = [name for name in SYSTEMS if issubclass(system_class(name), OneStageRecommender)]
 
 
 def new_system(name: str, **settings: object) -> Recommender:
-    """An unfitted system; `settings` replace those of SETTINGS."""
+    """An unfitted system, or one of VARIANTS; `settings` replace those of SETTINGS."""
+    name, also = VARIANTS.get(name, (name, {}))
     system = system_class(name)
-    return system(system.config_class(**{**SETTINGS.get(name, {}), **settings}))
+    return system(system.config_class(**{**SETTINGS.get(name, {}), **also, **settings}))
 
 
 def fit(model: Recommender, dataset: Dataset, config: TrainConfig = QUICK) -> Recommender:
