@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cllm4rec.corpora.padding import batches_by_length
+from cllm4rec.training.memory import FreedMemory
 
 TOKENS_AT_ONCE = 1 << 14  # padded tokens of a forward pass when scoring
 NUMBERS_AT_ONCE_ON_CPU = 1 << 22  # tokens x width: of wide states, more are slower and take more memory
@@ -29,7 +30,9 @@ def encode_by_length(
     not_empty = np.flatnonzero(lengths)
     on_cpu = device.type == "cpu"
     tokens = min(TOKENS_AT_ONCE, NUMBERS_AT_ONCE_ON_CPU // width) if on_cpu else TOKENS_AT_ONCE
+    freed = FreedMemory(device, None)
     for batch in batches_by_length(lengths[not_empty], tokens):
         rows = not_empty[batch]
         states[torch.from_numpy(rows)] = encode(rows).to(torch.float32)
+        freed.after_micro_batch()
     return states
