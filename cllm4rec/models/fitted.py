@@ -2,11 +2,28 @@
 
 from hashlib import sha256
 
+import torch
 from torch import Tensor, nn
 
 
 class FittedModule(nn.Module):
     """A module whose buffers were fitted before training. model.safetensors holds them too."""
+
+
+def entries_of(starts: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The entries of some rows of a matrix in compressed rows, row after row.
+
+    Args:
+        starts: int64 (n + 1,), first entry of each row, and the number of entries.
+        rows: int64 (R,).
+
+    Returns:
+        Indices of the entries (E,), and how many each row has (R,).
+    """
+    first, counts = starts[rows], starts[rows + 1] - starts[rows]
+    shift = first - (counts.cumsum(0) - counts)
+    entries = torch.arange(int(counts.sum()), device=rows.device) + shift.repeat_interleave(counts)
+    return entries, counts
 
 
 def fitted_buffers(net: nn.Module) -> dict[str, Tensor]:

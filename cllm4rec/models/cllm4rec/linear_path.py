@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from cllm4rec.models.fitted import FittedModule
+from cllm4rec.models.fitted import FittedModule, entries_of
 
 MOST_ENTRIES = 500  # of a row of B: the largest
 START = 1.0  # the weight w before training
@@ -63,11 +63,8 @@ class LinearPath(FittedModule):
             items: (P,), item numbers.
             n_rows: number of histories.
         """
-        first, n_items = self.starts[items], len(self.starts) - 1
-        counts = self.starts[items + 1] - first
-        ends = counts.cumsum(0)
-        entries = torch.arange(int(counts.sum()), device=items.device)
-        entries += (first - (ends - counts)).repeat_interleave(counts)
+        n_items = len(self.starts) - 1
+        entries, counts = entries_of(self.starts, items)
         places = rows.repeat_interleave(counts) * n_items + self.columns[entries]
         summed = self.values.new_zeros(n_rows * n_items).index_add_(0, places, self.values[entries])
         return self.weight * summed.view(n_rows, n_items)

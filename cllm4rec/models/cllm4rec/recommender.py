@@ -50,7 +50,7 @@ class CLLM4Rec(LanguageRecommender):
 
     def check(self, dataset: Dataset) -> None:
         check_start(self.config.start, dataset.train)
-        check_sources(self.config, dataset)
+        check_sources(self.config, dataset, self._default_encoder)
         if self.config.linear != "none":
             self._ease().check(dataset)
         super().check(dataset)
@@ -99,9 +99,12 @@ class CLLM4Rec(LanguageRecommender):
 
     def _item_sources(self, train: Dataset) -> TextSources:
         """What the texts of the items say. A pretrained backbone reads them if nothing else is named."""
-        config = self.config
-        default = None if config.built_in else self.moved.get("backbone", config.backbone)
-        return item_sources(config, train, default)
+        return item_sources(self.config, train, self._default_encoder)
+
+    @property
+    def _default_encoder(self) -> str | None:
+        """What reads texts if nothing is named: a pretrained backbone."""
+        return None if self.config.built_in else self.moved.get("backbone", self.config.backbone)
 
     def _options(self, seed: int) -> HistoryCorpusOptions:
         config = self.config

@@ -31,12 +31,21 @@ class TextSources:
     vectors: np.ndarray | None
 
 
-def check_sources(config: ItemTextConfig, dataset: Dataset) -> None:
-    """Refuse an encoder or a file of vectors, without reading texts or weights.
+def check_sources(config: ItemTextConfig, dataset: Dataset, default_encoder: str | None = None) -> None:
+    """Refuse what `item_text` asks for and is not there, without reading weights.
+
+    Args:
+        config, default_encoder: as in `item_sources`.
+        dataset: its items, and its training events.
 
     Raises:
-        ValueError: there is no such encoder, the items have no texts for it, or the file is refused.
+        ValueError: as in `item_sources`.
     """
+    train = dataset.train
+    if config.item_text in ("words", "both"):
+        _words(config, train, _in_training(train))
+    if config.item_text in ("vectors", "both"):
+        _source(config, default_encoder)
     if config.item_vectors is not None:
         read_vectors(config.item_vectors, dataset.item_ids)
     elif config.encoder is not None:
@@ -55,14 +64,29 @@ def item_sources(config: ItemTextConfig, train: Dataset, default_encoder: str | 
     Raises:
         ValueError: `item_text` asks for what is not there; or encoder or file are refused.
     """
-    in_training = np.bincount(train.interactions.items, minlength=train.n_items) > 0
+    in_training = _in_training(train)
+    words = _words(config, train, in_training)
+    return TextSources(train.n_items, words, _vectors(config, train, in_training, default_encoder))
+
+
+def _in_training(train: Dataset) -> np.ndarray:
+    """Whether each item has a training event, bool (n_items,)."""
+    return np.bincount(train.interactions.items, minlength=train.n_items) > 0
+
+
+def _words(config: ItemTextConfig, train: Dataset, in_training: np.ndarray) -> sp.csr_matrix | None:
+    """Bags of the items' words; None if none are to be read.
+
+    Raises:
+        ValueError: they are requested, and there are none.
+    """
     words = _bags(item_documents(train), in_training) if config.reads_words else None
     if words is None and config.item_text in ("words", "both"):
         raise ValueError(
             f"`item_text={config.item_text}`: no word is in the texts of three items: prepare the dataset "
             "with a table of items that has titles, or leave `item_text` out"
         )
-    return TextSources(train.n_items, words, _vectors(config, train, in_training, default_encoder))
+    return words
 
 
 def user_sources(config: ItemTextConfig, train: Dataset) -> TextSources:
@@ -82,18 +106,27 @@ def _vectors(
     config: ItemTextConfig, train: Dataset, in_training: np.ndarray, default_encoder: str | None
 ) -> np.ndarray | None:
     """Whitened vectors of the items; None if none are to be read."""
-    encoder = config.encoder
-    if config.item_vectors is None and encoder is None:
-        encoder = default_encoder
-    if not config.reads_vectors or (encoder is None and config.item_vectors is None):
-        if config.item_text in ("vectors", "both"):
-            raise ValueError(
-                f"`item_text={config.item_text}` needs a source of vectors: name an `encoder`, a file of "
-                "`item_vectors` or a pretrained backbone"
-            )
+    encoder, file = _source(config, default_encoder)
+    if encoder is None and file is None:
         return None
-    vectors = item_vectors(train, encoder, config.item_vectors, standardise=False)
-    return whitened(vectors, in_training)
+    return whitened(item_vectors(train, encoder, file, standardise=False), in_training)
+
+
+def _source(config: ItemTextConfig, default_encoder: str | None) -> tuple[str | None, str | None]:
+    """The encoder or the file that gives vectors; at most one of them.
+
+    Raises:
+        ValueError: vectors are requested, and nothing gives them.
+    """
+    if not config.reads_vectors:
+        return None, None
+    encoder = config.encoder if config.item_vectors is not None else config.encoder or default_encoder
+    if encoder is None and config.item_vectors is None and config.item_text != "auto":
+        raise ValueError(
+            f"`item_text={config.item_text}` needs a source of vectors: name an `encoder`, a file of "
+            "`item_vectors` or a pretrained backbone"
+        )
+    return encoder, config.item_vectors
 
 
 def whitened(vectors: ItemVectors, rows: np.ndarray) -> np.ndarray:
@@ -106,7 +139,7 @@ def whitened(vectors: ItemVectors, rows: np.ndarray) -> np.ndarray:
         rows: bool (n_items,), the items that choose mean and directions, if they have vectors.
 
     Raises:
-        ValueError: none of these items has a vector.
+        ValueError: none of these items has a vector, or all have the same.
     """
     chosen = vectors.values[rows & vectors.present].astype(np.float64)
     if not len(chosen):
@@ -115,6 +148,8 @@ def whitened(vectors: ItemVectors, rows: np.ndarray) -> np.ndarray:
     variances, directions = np.linalg.eigh(
         np.cov(chosen - mean, rowvar=False, bias=True).reshape(len(mean), -1)
     )
-    kept = variances > SMALLEST_VARIANCE * variances[-1]
+    kept = variances > SMALLEST_VARIANCE * max(variances[-1], np.finfo(np.float64).tiny)
+    if not kept.any():
+        raise ValueError("the vectors of all items with training events are equal: give others, or none")
     projection = directions[:, kept] / np.sqrt(variances[kept])
     return ((vectors.values - mean) @ projection * vectors.present[:, None]).astype(np.float32)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cllm4rec.models.fitted import FittedModule
+from cllm4rec.models.fitted import FittedModule, entries_of
 from cllm4rec.models.item_vectors.config import ItemTextConfig
 from cllm4rec.models.item_vectors.sources import TextSources
 
@@ -38,7 +38,7 @@ class TextEmbeddings(FittedModule):
         self, config: ItemTextConfig, width: int, n: int, n_words: int, n_entries: int, n_dimensions: int
     ) -> None:
         super().__init__()
-        self.rate, self.dropout, self.n, self.width = config.word_rate, config.word_dropout, n, width
+        self.rate, self.dropout = config.word_rate, config.word_dropout
         self.words = nn.Parameter(torch.zeros(n_words, width)) if n_words else None
         self.map = nn.Parameter(torch.zeros(n_dimensions, width)) if n_dimensions else None
         if n_words:
@@ -118,12 +118,8 @@ class TextEmbeddings(FittedModule):
         """The weighted sums of the words' parameters (R, width)."""
         columns, weights, starts = self.columns, self.weights, self.starts[:-1]
         if rows is not None:
-            first, counts = self.starts[rows], self.starts[rows + 1] - self.starts[rows]
-            ends = counts.cumsum(0)
-            starts = ends - counts
-            entries = torch.arange(int(counts.sum()), device=rows.device)
-            entries += (first - starts).repeat_interleave(counts)
-            columns, weights = columns[entries], weights[entries]
+            entries, counts = entries_of(self.starts, rows)
+            starts, columns, weights = counts.cumsum(0) - counts, columns[entries], weights[entries]
         weights = functional.dropout(weights, self.dropout, self.training)
         assert self.words is not None
         return functional.embedding_bag(columns, self.words, starts, mode="sum", per_sample_weights=weights)

@@ -14,6 +14,7 @@ from cllm4rec.models.language.attention import use_fused_attention
 from cllm4rec.models.language.fingerprints import weights_sha256
 from cllm4rec.models.language.head import WordHead, embedding_factor, output_layer
 from cllm4rec.models.language.pretrained import vocabulary_size
+from cllm4rec.training.allocator import limit_kernel_caches
 from cllm4rec.training.losses import multinomial_nll
 
 CONTEXT = 1024  # tokens: positions of the built-in backbones, and the longest example for any backbone
@@ -73,6 +74,7 @@ class Backbone(nn.Module):
                 constant or not finite.
         """
         super().__init__()
+        limit_kernel_caches()
         self.stored_sha256, self.commit = stored_sha256, commit
         self.tuned, self.adapted = tuning == "full", tuning == "lora"
         self.head, self.embedding_factor = WordHead.of(model), embedding_factor(model)

@@ -24,7 +24,9 @@ from cllm4rec.models.language.fingerprints import config_sha256, tokenizer_sha25
 from cllm4rec.models.language.head import WordHead, output_layer
 from cllm4rec.models.language.pretrained import Pretrained
 from cllm4rec.models.readings.fingerprints import files_sha256
+from cllm4rec.training.allocator import limit_kernel_caches
 from cllm4rec.training.device import on_gpu
+from cllm4rec.training.memory import FreedMemory
 
 TOKENS_AT_ONCE = 1 << 12  # padded tokens of a forward pass
 
@@ -100,10 +102,13 @@ class LanguageEncoder:
         """
         tokens = self._tokens(texts)
         n_begin = len(self._begin)
+        limit_kernel_caches()
         model, _ = self.pretrained.load(self.dtype)
         with library_errors(f"{self.pretrained.role} {str(self.pretrained.path)!r} cannot be loaded"):
             check_reads_without_mask(model.eval())
-        cast(nn.Module, model).to("cuda" if on_gpu() else "cpu")
+        device = torch.device("cuda" if on_gpu() else "cpu")
+        cast(nn.Module, model).to(device)
+        freed = FreedMemory(device, None)
         vectors = np.zeros((len(texts), 1), dtype=np.float32)
         not_empty = np.flatnonzero(tokens.lengths > n_begin)
         with tqdm(total=len(not_empty), desc="reading texts", unit="text", leave=False, disable=None) as bar:
@@ -114,6 +119,7 @@ class LanguageEncoder:
                 if means.shape[1] != vectors.shape[1]:  # the first batch says how wide the states are
                     vectors = np.zeros((len(texts), means.shape[1]), dtype=np.float32)
                 vectors[rows] = means
+                freed.after_micro_batch()
                 bar.update(len(rows))
         return vectors
 

@@ -43,6 +43,8 @@ def test_whitening_does_not_depend_on_items_without_training_events() -> None:
     np.testing.assert_array_equal(whitened(vectors_of(values, present), rows)[:25], before[:25])
     line = refused(whitened, vectors_of(values, ~present), rows)
     assert "no item with a training event has a vector" in line
+    equal = vectors_of(np.ones((30, 3)), present)
+    assert "the vectors of all items with training events are equal" in refused(whitened, equal, rows)
 
 
 def test_parts_are_read_as_asked(tmp_path: Path) -> None:
@@ -87,3 +89,6 @@ def test_a_source_that_is_not_there_is_refused_before_a_folder_is_made(system: s
         line = refused(lambda flag=flag, value=value: call(*run, "--item-text", "vectors", flag, value))
         assert str(value) in line
         assert not (tmp_path / "run").exists()
+    line = refused(lambda: call(*run, "--item-text", "vectors"))
+    assert line.startswith("--item-text vectors needs a source of vectors")
+    assert not (tmp_path / "run").exists()
