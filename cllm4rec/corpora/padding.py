@@ -94,18 +94,20 @@ def assemble(pieces: Sequence[Ragged]) -> tuple[np.ndarray, np.ndarray, list[np.
     return tokens.numpy(), mask.numpy(), indices
 
 
-def batches_by_length(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
+def batches_by_length(
+    lengths: np.ndarray, tokens: int, fewest_tokens: int = FEWEST_TOKENS
+) -> list[np.ndarray]:
     """Rows in batches of similar length.
 
     A batch has at most `tokens` padded tokens, or one row. Of these at most PADDING_SHARE are padding, unless
-    the batch is smaller than FEWEST_TOKENS.
+    the batch is smaller than `fewest_tokens`.
     """
     order = np.argsort(lengths, kind="stable")
     batches, begin, n_tokens = [], 0, 0
     for end, length in enumerate(lengths[order].tolist()):
         n_positions = (end + 1 - begin) * length
         padding = n_positions - n_tokens - length
-        wasteful = n_tokens >= FEWEST_TOKENS and padding > PADDING_SHARE * n_positions
+        wasteful = n_tokens >= fewest_tokens and padding > PADDING_SHARE * n_positions
         if end > begin and (n_positions > tokens or wasteful):
             batches.append(order[begin:end])
             begin, n_tokens = end, 0
