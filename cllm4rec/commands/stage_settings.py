@@ -13,7 +13,7 @@ from cllm4rec.files.damage import reading
 from cllm4rec.files.schema import checked
 from cllm4rec.models import SYSTEMS, system_config
 from cllm4rec.models.config import SystemConfig
-from cllm4rec.models.language.config import BUILT_IN
+from cllm4rec.models.language.config import BUILT_IN, SHAPE
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.run_description import StageSettings
 from cllm4rec.training.run_folder import RunFolder
@@ -30,9 +30,8 @@ MEMORY = (
     "in parts; by default half of what is free, on a CPU about 3.25 GiB (docs/running.md)"
 )
 
-# Settings that may name a folder which a trained model still needs, and values of them that never do.
+# Settings that may name a folder which a trained model still needs.
 FOLDERS = ("backbone", "sequential")
-NAMES = {*BUILT_IN, *SYSTEMS}
 # Settings that may name a file or folder.
 PLACES = (*FOLDERS, "encoder", "item_vectors")
 
@@ -109,6 +108,11 @@ def has_ended(folder: RunFolder, stage: str) -> bool:
     return True
 
 
+def is_reserved(name: str) -> bool:
+    """Whether a name is that of a system or of a backbone built here, and never a folder."""
+    return name in SYSTEMS or name in BUILT_IN or SHAPE.fullmatch(name) is not None
+
+
 def moved_folders(before: SystemConfig, config: SystemConfig) -> tuple[SystemConfig, dict[str, str]]:
     """The settings with the folders of `before`, and those of their folders that have moved since.
 
@@ -119,7 +123,7 @@ def moved_folders(before: SystemConfig, config: SystemConfig) -> tuple[SystemCon
     moved = {
         name: new[name]
         for name in FOLDERS
-        if name in new and new[name] != old[name] and not {new[name], old[name]} & NAMES
+        if name in new and new[name] != old[name] and not (is_reserved(new[name]) or is_reserved(old[name]))
     }
     return replace(config, **{name: old[name] for name in moved}), moved
 
@@ -132,5 +136,7 @@ def typed_flags(settings: Mapping[str, str]) -> str:
 def with_absolute_paths(config: SystemConfig) -> SystemConfig:
     """The settings with absolute paths of what exists; other values, and reserved names, stay."""
     values = {name: value for name, value in asdict(config).items() if name in PLACES and value is not None}
-    folders = {name: value for name, value in values.items() if value not in NAMES and Path(value).exists()}
+    folders = {
+        name: value for name, value in values.items() if not is_reserved(value) and Path(value).exists()
+    }
     return replace(config, **{name: str(Path(value).resolve()) for name, value in folders.items()})

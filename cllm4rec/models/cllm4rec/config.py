@@ -124,8 +124,8 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
         choices=["auto", "causal", "bidirectional"],
         advanced=True,
         help=(
-            "attention over the prompt in finetuning; auto: bidirectional for tiny and small with items in "
-            "random order, else causal"
+            "attention over the prompt in finetuning; auto: bidirectional for backbones with random weights "
+            "and items in random order, else causal"
         ),
     )
 

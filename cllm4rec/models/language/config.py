@@ -1,5 +1,6 @@
 """Settings of systems on a language model."""
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,6 +9,23 @@ from cllm4rec.settings import setting
 
 # Backbones with random weights, built here: name -> layers, width.
 BUILT_IN = {"tiny": (2, 128), "small": (4, 256)}
+SHAPE = re.compile(r"([0-9]{1,2})x([0-9]{1,5})")  # of other ones
+HEAD_WIDTH = 64
+
+
+def built_in_shape(backbone: str) -> tuple[int, int] | None:
+    """Layers and width of a backbone that is built here; None for any other name.
+
+    Raises:
+        ValueError: the width is no multiple of HEAD_WIDTH.
+    """
+    shape = SHAPE.fullmatch(backbone)
+    if shape is None:
+        return BUILT_IN.get(backbone)
+    layers, width = (int(number) for number in shape.groups())
+    if not width or width % HEAD_WIDTH:
+        raise ValueError(f"`backbone={backbone}`: the width has to be a multiple of {HEAD_WIDTH}")
+    return layers, width
 
 
 @dataclass(frozen=True)
@@ -26,9 +44,9 @@ class BackboneConfig(SystemConfig):
         "tiny",
         metavar="NAME",
         help=(
-            "language model: tiny (2 layers, width 128) or small (4 layers, width 256), both with random "
-            "weights; or the name or folder of a Hugging Face causal language model, or its .gguf file "
-            "(needs cllm4rec[gguf])"
+            "language model: tiny (2 layers, width 128), small (4 layers, width 256) or another shape, such "
+            "as 1x256, with random weights; or the name or folder of a Hugging Face causal language model, "
+            "or its .gguf file (needs cllm4rec[gguf])"
         ),
     )
     tune: str = setting(
@@ -36,7 +54,7 @@ class BackboneConfig(SystemConfig):
         choices=["auto", "frozen", "lora", "full"],
         help=(
             "trained weights of the backbone: frozen (none), lora (adapters; needs cllm4rec[lora]) or full; "
-            "auto: full for tiny and small, else frozen for cllm4rec and lora for rsllm"
+            "auto: full with random weights, else frozen for cllm4rec and lora for rsllm"
         ),
     )
 
@@ -61,10 +79,14 @@ class BackboneConfig(SystemConfig):
         ),
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        built_in_shape(self.backbone)
+
     @property
     def built_in(self) -> bool:
         """Whether the backbone is built here, with random weights."""
-        return self.backbone in BUILT_IN
+        return built_in_shape(self.backbone) is not None
 
     @property
     def tuned(self) -> bool:

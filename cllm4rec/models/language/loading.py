@@ -12,13 +12,14 @@ from cllm4rec.models.description import Shapes
 from cllm4rec.models.language.adapters import check_peft, draw_adapters
 from cllm4rec.models.language.architecture import NO_SETS, takes_positions
 from cllm4rec.models.language.backbone import CONTEXT, Backbone
-from cllm4rec.models.language.config import BUILT_IN, BackboneConfig
+from cllm4rec.models.language.config import HEAD_WIDTH, BackboneConfig, built_in_shape
 from cllm4rec.models.language.conformance import check_conforms
 from cllm4rec.models.language.pretrained import Pretrained, read_run_model
 from cllm4rec.training.device import frozen_dtype
 
 ADVICE = (
-    "; `backbone` takes tiny, small, or name, folder or GGUF file of a Hugging Face causal language model"
+    "; `backbone` takes tiny, small, a shape such as 1x256, or name, folder or GGUF file of a Hugging Face "
+    "causal language model"
 )
 RUN_PREFIX = "backbone.model."  # of the names of a tuned backbone's weights in model.safetensors
 
@@ -102,13 +103,15 @@ def build_backbone(
         return backbone, tokenizer
     _check_config(config)
     tokenizer = train_bpe(texts)
-    layers, width = BUILT_IN[config.backbone]
+    shape = built_in_shape(config.backbone)
+    assert shape is not None
+    layers, width = shape
     gpt2_config = GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=CONTEXT,
         n_embd=width,
         n_layer=layers,
-        n_head=max(2, width // 64),
+        n_head=max(2, width // HEAD_WIDTH),
         activation_function="relu",
         resid_pdrop=dropout,
         embd_pdrop=dropout,

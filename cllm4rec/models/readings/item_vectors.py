@@ -72,13 +72,13 @@ def open_encoder(encoder: str | Path | TextEncoder, depth: float | None) -> Text
     if depth is not None and not 0 < depth <= 1:
         raise ValueError(f"`depth` is {depth}: it has to be above 0, and it may not be above 1")
     if isinstance(encoder, str | Path):
-        from cllm4rec.models.language.config import BUILT_IN, BackboneConfig
+        from cllm4rec.models.language.config import BackboneConfig, built_in_shape
         from cllm4rec.models.language.loading import held_dtype
         from cllm4rec.models.language.pretrained import Pretrained
         from cllm4rec.models.readings.language import LanguageEncoder
         from cllm4rec.models.readings.sentences import SentenceEncoder, sentence_folder
 
-        if str(encoder) in BUILT_IN:
+        if built_in_shape(str(encoder)) is not None:
             raise ValueError(f"`encoder`: {encoder} is not pretrained, so it cannot read texts{ADVICE}")
         folder = sentence_folder(str(encoder))
         if folder is None:

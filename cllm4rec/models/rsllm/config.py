@@ -42,7 +42,7 @@ class RSLLMConfig(BackboneConfig):
     candidates: int = setting(0, ge=0, help="candidate items named in each training prompt; 0: none")
     alpha: float = setting(3.0, ge=0, help="weight of the item contrastive loss C_item; 0 disables it")
     beta: float = setting(1.0, ge=0, help="weight of the user contrastive loss C_user; 0 disables it")
-    dropout: float = setting(0.2, ge=0, lt=1, help="dropout rate of the backbones tiny and small")
+    dropout: float = setting(0.2, ge=0, lt=1, help="dropout rate of a backbone with random weights")
     title_words: int = setting(6, ge=1, advanced=True, help="maximum length of a title in words")
     negatives: int = setting(
         16384,
