@@ -33,6 +33,15 @@ class TrainConfig:
             "validation count"
         ),
     )
+    patience_steps: int = setting(
+        0,
+        ge=0,
+        advanced=True,
+        help=(
+            "steps without a better validation metric that training goes on at least, whatever `patience` "
+            "says: small datasets have few steps an epoch"
+        ),
+    )
     validate_every: int = setting(
         1, ge=1, help="epochs between two validations; the first and the last epoch are always validated"
     )

@@ -158,7 +158,9 @@ class TrainingRun:
         progress = self.progress
         if progress.late:
             return progress.step > 0
-        return progress.epoch < n_epochs and progress.stale < self.config.patience
+        since_best = progress.steps - progress.best_at
+        patient = progress.stale < self.config.patience or since_best < self.config.patience_steps
+        return progress.epoch < n_epochs and patient
 
     def step(self, objective: str, batches: MicroBatches, stop: bool) -> None:
         """One step of the optimiser over the micro-batches of this process, then `save_or_stop` if due.
@@ -255,7 +257,7 @@ class TrainingRun:
         progress = self.progress
         improved = progress.best is None or (quality is not None and quality > progress.best)
         if improved:
-            progress.best, progress.stale = quality, 0
+            progress.best, progress.stale, progress.best_at = quality, 0, progress.steps
             self.keep_best_weights(hooks)
         elif quality is not None:
             progress.stale += self.config.validate_every

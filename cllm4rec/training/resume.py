@@ -36,6 +36,7 @@ class Progress:
         steps: steps done in all epochs.
         best: the best validation metric so far.
         stale: epochs since then.
+        best_at: `steps` at the best validation metric.
         late: whether the time limit has passed.
         seconds: spent on the stage.
         totals: sums over the steps of the current epoch.
@@ -49,6 +50,7 @@ class Progress:
     steps: int = 0
     best: float | None = None
     stale: int = 0
+    best_at: int = 0
     late: bool = False
     seconds: float = 0.0
     totals: Totals = field(default_factory=Totals)

@@ -69,6 +69,14 @@ def test_patience_counts_epochs_without_improvement(
     assert torch.equal(run.table, run.after_epoch[best])
 
 
+def test_patience_lasts_some_steps_where_epochs_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    qualities = [0.2, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1]
+    config = replace(QUICK, epochs=20, patience=1, patience_steps=3, batch_size=10_000)  # a step an epoch
+    assert len(RecordedFit(qualities, config, monkeypatch).records) == 2 + 3
+    longer = replace(config, patience=4)
+    assert len(RecordedFit(qualities, longer, monkeypatch).records) == 2 + 4
+
+
 def test_epochs_that_are_not_validated_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validated: the first epoch, every third epoch after it, and the last. Patience counts epochs."""
     run = RecordedFit(
