@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from typing import Any, NoReturn
 from cllm4rec.commands.entry import say
 
 ECHOED_INTERPRETER = "python"
+_STARTING = threading.Lock()
+_RUNNING: set[subprocess.Popen[bytes]] = set()  # the commands under way, of all threads
+_ENDED = threading.Event()  # no further command starts
 
 
 @dataclass(frozen=True)
@@ -46,26 +50,41 @@ class CommandFailed(SystemExit):  # noqa: N818 - an end of the program, unless s
 def run_command(command: str, *arguments: object) -> Cost:
     """Echo and run `python -m cllm4rec.<command> ...`; its output is passed through.
 
-    An interruption ends the command too.
+    An interruption ends the command too. Threads may run several at a time; `end_commands` ends them.
 
     Raises:
         CommandFailed: the command failed; its error message was printed.
+        KeyboardInterrupt: `end_commands` was called before it began.
     """
     line = ["-m", f"cllm4rec.{command}", *map(str, arguments)]
     say(f"\n$ {shlex.join([ECHOED_INTERPRETER, *line])}")
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *line])
+    with _STARTING:
+        if _ENDED.is_set():
+            raise KeyboardInterrupt
+        process = subprocess.Popen([sys.executable, *line])
+        _RUNNING.add(process)
     try:
         _, status, usage = os.wait4(process.pid, 0)
     except BaseException:
         process.terminate()
         process.wait()
         raise
+    finally:
+        _RUNNING.discard(process)
     process.returncode = os.waitstatus_to_exitcode(status)
     cost = Cost(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
     if process.returncode:
         raise CommandFailed(process.returncode, cost)
     return cost
+
+
+def end_commands() -> None:
+    """End the commands that other threads run, and let them start no further one."""
+    with _STARTING:
+        _ENDED.set()
+        for process in list(_RUNNING):
+            process.terminate()
 
 
 class _Parser(argparse.ArgumentParser):

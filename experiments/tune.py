@@ -20,7 +20,6 @@ conditions are refused. Systems may be tuned at the same time, in calls of their
 """
 
 import argparse
-import re
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -32,12 +31,13 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.locks import locked
 from cllm4rec.files.writing import write_text
 from experiments.commands import argument_parser
+from experiments.tuning.conditions import dataset_label, dataset_with_validation, set_name
 from experiments.tuning.domains import Settings
 from experiments.tuning.report import chosen_settings
 from experiments.tuning.rows import METRIC, Outcome, Trial, TrialTable, best_trial
 from experiments.tuning.search import KINDS
 from experiments.tuning.searched import Searched, trial_conditions
-from experiments.tuning.spaces import SPACES, settings_of
+from experiments.tuning.spaces import SPACES, settings_of, typed_settings
 from experiments.tuning.trials import TrialCommands
 
 REPORT = "chosen.md"
@@ -84,28 +84,6 @@ def run_trials(
         say(f"{name}, trial {number}: {result}; the best is trial {best_trial(table.trials)}")
     for edge in searched.edges():
         say(f"{name}: {edge}")
-
-
-def fixed_settings(typed: Sequence[str], systems: Sequence[str]) -> dict[str, str]:
-    """The settings typed as NAME=VALUE.
-
-    Raises:
-        SystemExit: one has another form, or no system has it.
-    """
-    known = {setting for name in systems for setting in settings_of(SPACES[name].system)}
-    settings = {}
-    for text in typed:
-        name, equals, value = text.partition("=")
-        if not equals or name not in known:
-            raise SystemExit(f"error: --fixed {text}: give NAME=VALUE of a setting of {' or '.join(systems)}")
-        settings[name] = value
-    return settings
-
-
-def set_name(folder: Path) -> str:
-    """Name of the set of a dataset folder: that of its parent where the folder is that of a split seed."""
-    folder = folder.resolve()
-    return folder.parent.name if re.fullmatch(r"seed\d+", folder.name) else folder.name
 
 
 @dataclass(frozen=True)
@@ -188,13 +166,9 @@ def main(
     fixed: Sequence[str],
     output: Path,
 ) -> None:
-    settings = fixed_settings(fixed, systems)
-    data = Dataset.load(dataset)
-    if not len(data.validation.interactions):
-        raise SystemExit(f"error: {dataset} has no validation events: prepare it with a split")
-    name = set_name(dataset)
-    label = "/".join(dict.fromkeys([name, dataset.resolve().name]))
-    tuning = Tuning(data, label, output / name, search, seed, settings)
+    settings = typed_settings(fixed, [SPACES[name].system for name in systems], "--fixed")
+    data = dataset_with_validation(dataset)
+    tuning = Tuning(data, dataset_label(dataset), output / set_name(dataset), search, seed, settings)
     for system in systems:  # all are compared before hours are spent on one of them
         tuning.begin(system)
     with TemporaryDirectory(prefix="tune-") as work:

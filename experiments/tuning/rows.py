@@ -84,7 +84,7 @@ class TrialTable:
             SystemExit: the file is no such table, or its rows have different conditions.
         """
         try:
-            rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"), newline="")))
+            rows = read_rows(file)
             trials = [_trial(row) for row in rows]
             conditions = [{name: row[name] for name in row if name not in COLUMNS} for row in rows]
             numbers = [int(row["trial"]) for row in rows]
@@ -117,28 +117,44 @@ class TrialTable:
     def add(self, trial: Trial) -> None:
         """Append a trial, and write the file."""
         self.trials.append(trial)
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, [*self.conditions, *COLUMNS], lineterminator="\n")
-        writer.writeheader()
-        for number, each in enumerate(self.trials):
-            writer.writerow({**self.conditions, **_row(number, each)})
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.file, text.getvalue())
+        rows = [{**self.conditions, **_row(number, each)} for number, each in enumerate(self.trials)]
+        write_rows(self.file, [*self.conditions, *COLUMNS], rows)
 
 
-def _row(number: int, trial: Trial) -> dict[str, str]:
-    """The cells of a trial, its conditions left out."""
-    outcome = trial.outcome
+def read_rows(file: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file: column -> text."""
+    return list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"), newline="")))
+
+
+def write_rows(file: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    """Replace a CSV file; its folder is made."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, text.getvalue())
+
+
+def outcome_cells(outcome: Outcome) -> dict[str, str]:
+    """Quality, failure and cost of a trial: column -> text."""
     return {
-        "trial": str(number),
-        "origin": trial.origin,
-        "settings": json.dumps(trial.settings),
-        "values": json.dumps(outcome.values),
         METRIC: "" if outcome.quality is None else repr(outcome.quality),
         "failure": outcome.failure,
         "seconds": f"{outcome.cost.seconds:.1f}",
         "cpu_seconds": f"{outcome.cost.cpu_seconds:.1f}",
         "peak_mib": f"{outcome.cost.peak_mib:.0f}",
+    }
+
+
+def _row(number: int, trial: Trial) -> dict[str, str]:
+    """The cells of a trial, its conditions left out."""
+    return {
+        "trial": str(number),
+        "origin": trial.origin,
+        "settings": json.dumps(trial.settings),
+        "values": json.dumps(trial.outcome.values),
+        **outcome_cells(trial.outcome),
         "command": trial.command,
     }
 

@@ -1,14 +1,11 @@
 """Trials of a system together with the search that proposed them."""
 
-import importlib.metadata
 import json
-import os
-import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.training.run_description import VERSIONS_OF
+from experiments.tuning.conditions import dataset_conditions, environment
 from experiments.tuning.domains import Settings
 from experiments.tuning.rows import Trial, TrialTable, best_trial
 from experiments.tuning.search import EDGES, Search
@@ -73,15 +70,11 @@ def trial_conditions(
         seed: of draws and of training.
         fixed: settings that all trials have.
     """
-    versions = {each: importlib.metadata.version(each) for each in ("cllm4rec", *VERSIONS_OF)}
     return {
         "system": name,
-        "dataset": label,
-        **asdict(dataset.hashes),
+        **dataset_conditions(label, dataset),
         "search": search,
         "seed": str(seed),
         "fixed": json.dumps(fixed),
-        "threads": os.environ.get("OMP_NUM_THREADS", ""),
-        "precision": os.environ.get("ACCELERATE_MIXED_PRECISION", ""),
-        "versions": ", ".join([f"python {platform.python_version()}", *map(" ".join, versions.items())]),
+        **environment(),
     }

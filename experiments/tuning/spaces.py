@@ -4,7 +4,7 @@ A name with a dot is a setting of a later stage, `finetune.learning_rate`. The o
 What a new system needs is its entry in SPACES, and a new setting its line there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 from cllm4rec.models import system_config
@@ -163,3 +163,25 @@ def settings_of(system: str) -> set[str]:
         own |= {each.name for each in fields(TrainConfig)}
     later = stages_of(system)[1:]
     return own | {f"{stage}.{name}" for stage in later for name in own}
+
+
+def typed_settings(typed: Sequence[str], systems: Sequence[str], flag: str) -> dict[str, str]:
+    """Settings typed as NAME=VALUE.
+
+    Args:
+        typed: the texts.
+        systems: that may have them.
+        flag: that they are values of, for errors.
+
+    Raises:
+        SystemExit: one has another form, or no system has it.
+    """
+    known = {setting for system in systems for setting in settings_of(system)}
+    settings = {}
+    for text in typed:
+        name, equals, value = text.partition("=")
+        if not equals or name not in known:
+            having = " or ".join(dict.fromkeys(systems))
+            raise SystemExit(f"error: {flag} {text}: give NAME=VALUE of a setting of {having}")
+        settings[name] = value
+    return settings

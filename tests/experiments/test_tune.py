@@ -6,16 +6,13 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import experiments.tuning.trials as trials
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.interactions import Interactions
 from cllm4rec.evaluation import measure
 from cllm4rec.models import load
 from experiments.commands import CommandFailed, Cost
@@ -23,33 +20,11 @@ from experiments.tune import Budget, main
 from experiments.tuning.domains import ratios
 from experiments.tuning.spaces import SPACES, Space
 from experiments.tuning.trials import TrialCommands
+from tests.experiments.conftest import COST
 from tests.support.commands import call
-from tests.support.worlds import taste_dataset
+from tests.support.worlds import with_other_test_events
 
-COST = Cost(seconds=6.0, cpu_seconds=3.0, peak_mib=512.0)
 MEASURED = ("seconds", "cpu_seconds", "peak_mib", "data_sha256", "split_sha256")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """A dataset folder of a split seed, as a recipe writes it."""
-    folder = tmp_path / "books" / "seed0"
-    taste_dataset().save(folder)
-    return folder
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """Commands run in this process, and are listed. A process of its own takes seconds to start."""
-    started: list[tuple[Any, ...]] = []
-
-    def run(command: str, *arguments: object) -> Cost:
-        started.append((command, *arguments))
-        call(command, *arguments)
-        return COST
-
-    monkeypatch.setattr(trials, "run_command", run)
-    return started
 
 
 def tune(dataset: Path, output: Path, *systems: str, n: int = 3, **settings: Any) -> None:
@@ -73,22 +48,6 @@ def failing(calls: list[tuple[Any, ...]], nth: int, error: BaseException) -> Cal
         return run(command, *arguments)
 
     return fails
-
-
-def with_other_test_events(dataset: Dataset) -> Dataset:
-    """The dataset with other items in its test events; the users' numbers of events stay."""
-    events, taken = dataset.interactions, set()
-    items = events.items.copy()
-    known = {(user, item) for user, item in zip(events.users.tolist(), items.tolist(), strict=True)}
-    for number in np.flatnonzero(dataset.part == 2):
-        user = int(events.users[number])
-        item = next(item for item in range(dataset.n_items) if (user, item) not in known | taken)
-        taken.add((user, item))
-        items[number] = item
-    interactions = Interactions(
-        events.users, items, events.n_users, events.n_items, events.times, events.reviews
-    )
-    return replace(dataset, interactions=interactions, stored_hashes=None)
 
 
 def test_rows_and_chosen_settings(data: Path, tmp_path: Path, calls: list[tuple[Any, ...]]) -> None:

@@ -57,6 +57,22 @@ def with_user(dataset: Dataset, user_id: str, history: np.ndarray) -> Dataset:
     return replace(dataset, interactions=interactions, users=users, part=part)
 
 
+def with_other_test_events(dataset: Dataset) -> Dataset:
+    """The dataset with other items in its test events; the users' numbers of events stay."""
+    events, taken = dataset.interactions, set()
+    items = events.items.copy()
+    known = {(user, item) for user, item in zip(events.users.tolist(), items.tolist(), strict=True)}
+    for number in np.flatnonzero(dataset.part == 2):
+        user = int(events.users[number])
+        item = next(item for item in range(dataset.n_items) if (user, item) not in known | taken)
+        taken.add((user, item))
+        items[number] = item
+    interactions = Interactions(
+        events.users, items, events.n_users, events.n_items, events.times, events.reviews
+    )
+    return replace(dataset, interactions=interactions, stored_hashes=None)
+
+
 def renumbered(dataset: Dataset, order: np.ndarray) -> Dataset:
     """The same events; the item that had number order[j] has number j."""
     new_number = np.argsort(order)

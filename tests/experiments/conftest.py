@@ -1,0 +1,35 @@
+"""Trials whose commands run in the process of the test."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import experiments.tuning.trials as trials
+from experiments.commands import Cost
+from tests.support.commands import call
+from tests.support.worlds import taste_dataset
+
+COST = Cost(seconds=6.0, cpu_seconds=3.0, peak_mib=512.0)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A dataset folder of a split seed, as a recipe writes it."""
+    folder = tmp_path / "books" / "seed0"
+    taste_dataset().save(folder)
+    return folder
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Commands run in this process, and are listed. A process of its own takes seconds to start."""
+    started: list[tuple[Any, ...]] = []
+
+    def run(command: str, *arguments: object) -> Cost:
+        started.append((command, *arguments))
+        call(command, *arguments)
+        return COST
+
+    monkeypatch.setattr(trials, "run_command", run)
+    return started
