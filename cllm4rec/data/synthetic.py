@@ -38,17 +38,21 @@ class TasteWorld:
     item_ids: list[str]
 
 
-def taste_world(seed: int = 0, n_users: int = 500, n_items: int = 300, n_events: int = 24) -> TasteWorld:
+def taste_world(
+    seed: int = 0, n_users: int = 500, n_items: int = 300, n_events: int = 24, n_rare: int = 0
+) -> TasteWorld:
     """A bookshop: every book mixes two genres, every reader likes a few.
 
     A reader takes books without replacement, in proportion to exp(liking). The liking is
-    6 <tastes of the reader, genres of the book> + popularity of the book.
+    6 <tastes of the reader, genres of the book> + popularity of the book. Of a rare book it is
+    9 <tastes, genres> + popularity - 4: it is for readers of little else than its genres.
 
     Args:
         seed: determines the world.
         n_users, n_items: numbers of readers and books.
         n_events: mean number of books per reader. The number is 5 plus a geometric variable, at most
             n_items // 3.
+        n_rare: number of rare books.
     """
     generator = np.random.default_rng(seed)
     names = list(GENRES)
@@ -59,7 +63,9 @@ def taste_world(seed: int = 0, n_users: int = 500, n_items: int = 300, n_events:
     genres = np.zeros((n_items, len(names)))
     genres[np.arange(n_items), main] = share
     genres[np.arange(n_items), side] += 1 - share
-    liking = 6.0 * tastes @ genres.T + generator.normal(0.0, 0.9, n_items)  # (n_users, n_items)
+    liking = 6.0 * tastes @ genres.T  # (n_users, n_items)
+    liking[:, :n_rare] = 1.5 * liking[:, :n_rare] - 4.0
+    liking += generator.normal(0.0, 0.9, n_items)
     preference = liking - np.log(np.exp(liking).sum(1, keepdims=True))
     counts = np.clip(5 + generator.geometric(1 / max(1, n_events - 5), n_users), 5, n_items // 3)
     # Gumbel top-k: sorting perturbed log-probabilities samples without replacement.
