@@ -52,6 +52,16 @@ class TrainConfig:
     warmup_steps: int = setting(
         50, ge=0, advanced=True, help="steps over which the learning rate rises linearly to its peak"
     )
+    averaging: float = setting(
+        0.0,
+        ge=0,
+        lt=1,
+        advanced=True,
+        help=(
+            "decay of the moving average of the weights over the steps, which is validated and saved in "
+            "their place; 0: no average. Tables of a sampled softmax are not averaged"
+        ),
+    )
     clip_norm: float = setting(
         1.0,
         gt=0,

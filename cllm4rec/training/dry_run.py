@@ -71,6 +71,7 @@ class DryRun:
         peak: MiB of memory, at most: of the GPU if there is one, else of this process.
         checkpointed: whether layers are computed again in the backward pass, to save memory.
         frozen_width: bytes of a frozen parameter.
+        averaged: whether moving averages of the weights are kept.
     """
 
     trained: dict[str, int]
@@ -83,18 +84,17 @@ class DryRun:
     peak: float
     checkpointed: bool = False
     frozen_width: int = FLOAT_BYTES
+    averaged: bool = False
 
     @property
     def memory(self) -> float:
-        """MiB of all weights; of gradients, Adam's two moments and the best weights of trained ones.
-
-        Activations and data are not included, nor the gradients of sparse tables.
-        """
+        """MiB of weights, gradients, Adam's two moments, best and averaged weights, not of activations."""
         n_trained = sum(self.trained.values())
         gradients = n_trained - self.sparse
         weights, moments, best = n_trained, 2 * n_trained, n_trained
+        averages = gradients if self.averaged else 0  # of dense weights
         frozen = self.frozen_width * self.frozen
-        return (frozen + FLOAT_BYTES * (weights + gradients + moments + best)) / MIB
+        return (frozen + FLOAT_BYTES * (weights + gradients + moments + best + averages)) / MIB
 
     @property
     def warmup(self) -> int:
@@ -177,8 +177,9 @@ def dry_run(
         for name, group in net.parameter_groups().items()
     }
     frozen = [p for p in net.parameters() if not p.requires_grad]
-    held = needed_bytes(accelerator.device) + optimiser_bytes(net)
-    step_memory = measure(net, objectives, accelerator, memory)
+    averaged = config.averaging > 0
+    held = needed_bytes(accelerator.device) + optimiser_bytes(net, averaged)
+    step_memory = measure(net, objectives, accelerator, memory, averaged)
     limits, costs = step_memory.limits, step_memory.costs
     with (
         checkpointed(net, limits.checkpointed),
@@ -201,6 +202,7 @@ def dry_run(
         max(_peak_memory(accelerator.device), expected / MIB),
         limits.checkpointed,
         max((p.element_size() for p in frozen), default=FLOAT_BYTES),
+        averaged,
     )
 
 

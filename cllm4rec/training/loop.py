@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from cllm4rec.data.randomness import mix
+from cllm4rec.training.averaging import AveragedWeights
 from cllm4rec.training.batching import MicroBatches, steps_of_epoch
 from cllm4rec.training.checkpointing import checkpointed
 from cllm4rec.training.config import TrainConfig
@@ -64,7 +65,7 @@ def train(
         )
     limits = resume_file.limits() if resume_file is not None else None
     if limits is None or memory not in (None, limits.memory):
-        limits = measure(net, objectives, accelerator, memory).limits
+        limits = measure(net, objectives, accelerator, memory, config.averaging > 0).limits
     with (
         checkpointed(net, limits.checkpointed),
         TrainingRun(net, config, accelerator, resume_file, limits) as run,
@@ -84,10 +85,11 @@ def _train_epochs(run: "TrainingRun", objectives: Sequence[Objective], hooks: Ho
         _train_epoch(run, objectives, hooks)
         due = is_validated(progress.epoch - warmup, config.epochs, config.validate_every)
         quality = None
-        if hooks.validate is not None and (due or progress.late):
-            run.net.eval()
-            quality = hooks.validate()
-        improved = run.keep_if_best(quality, hooks)
+        with run.averaged.in_place():
+            if hooks.validate is not None and (due or progress.late):
+                run.net.eval()
+                quality = hooks.validate()
+            improved = run.keep_if_best(quality, hooks)
         hooks.on_epoch(run.record(quality, improved and quality is not None))
         run.next_epoch()
 
@@ -111,6 +113,7 @@ class TrainingRun:
 
     Attributes:
         weights: trained parameters of the network, by name.
+        averaged: their moving averages, which are validated.
         best_weights: copies of the best ones so far; empty before the first epoch has ended.
         progress: epochs and steps that are done.
     """
@@ -126,10 +129,13 @@ class TrainingRun:
         self.net, self.config, self.accelerator, self.resume_file = net, config, accelerator, resume_file
         self.weights: Weights = {name: p for name, p in net.named_parameters() if p.requires_grad}
         self.optimizer = Optimizer(net, accelerator)
-        self.progress, self.best_weights = Progress(), Weights()
+        self.progress, self.best_weights, moments, averages = Progress(), Weights(), Weights(), Weights()
         if resume_file is not None:
-            self.progress, self.best_weights, moments = resume_file.restore(self.weights)
-            self._load_moments(resume_file, moments)
+            self.progress, self.best_weights, moments, averages = resume_file.restore(self.weights)
+        sparse = {f"{name}.weight" for name in self.optimizer.row_adams}
+        self.averaged = AveragedWeights(config.averaging, self.weights, sparse)
+        if resume_file is not None and moments:  # none are saved before the first step
+            self._load(resume_file, moments, averages)
         self.progress.limits = self.limits = limits
         self.freed = FreedMemory(accelerator.device, limits.memory)
         wait_for_everyone(accelerator)  # before the main process replaces the file that the others read
@@ -137,11 +143,10 @@ class TrainingRun:
         self.began, self.epoch_began, self.saved = now - self.progress.seconds, now, now
         self.meter = Meter(net, self.progress.totals, accelerator)
 
-    def _load_moments(self, resume_file: ResumeFile, moments: Weights) -> None:
-        if not moments:  # saved before the first step
-            return
+    def _load(self, resume_file: ResumeFile, moments: Weights, averages: Weights) -> None:
         try:
             self.optimizer.load_moments(moments)
+            self.averaged.load(averages)
         except ValueError as error:
             raise ValueError(
                 f"{resume_file.path} does not fit ({error}): remove it and start this stage again"
@@ -158,12 +163,12 @@ class TrainingRun:
         progress = self.progress
         if progress.late:
             return progress.step > 0
-        since_best = progress.steps - progress.best_at
-        patient = progress.stale < self.config.patience or since_best < self.config.patience_steps
+        stale_steps = progress.steps - progress.best_at
+        patient = progress.stale < self.config.patience or stale_steps < self.config.patience_steps
         return progress.epoch < n_epochs and patient
 
     def step(self, objective: str, batches: MicroBatches, stop: bool) -> None:
-        """One step of the optimiser over the micro-batches of this process, then `save_or_stop` if due.
+        """One step over the micro-batches of this process, then `save_or_stop` if due.
 
         Processes agree on the number of targets, and on stopping, saving and the time limit, in one exchange.
 
@@ -192,6 +197,7 @@ class TrainingRun:
         self._clip_gradient(objective)
         factor = learning_rate_factor(progress.steps, self.config.warmup_steps)
         self.optimizer.step(self.config.learning_rate * factor)
+        self.averaged.update(progress.steps)
         progress.step, progress.steps, progress.late = progress.step + 1, progress.steps + 1, n_late > 0
         if n_stop or n_due:
             self.save_or_stop(stop)
@@ -234,12 +240,10 @@ class TrainingRun:
         minutes = self.config.max_minutes
         return minutes is not None and time.monotonic() - self.began > 60 * minutes
 
-    def _save_due(self) -> bool:
-        """Whether the last save is long ago, by the clock of the main process."""
+    def _save_due(self) -> bool:  # by the clock of the main process
         return self.accelerator.is_main_process and time.monotonic() - self.saved > SAVE_SECONDS
 
-    def totals(self) -> Totals:
-        """Sums of the epoch so far; all processes have to call it."""
+    def totals(self) -> Totals:  # all processes have to call it
         return self.meter.totals(time.monotonic() - self.epoch_began)
 
     def save(self) -> None:
@@ -249,7 +253,8 @@ class TrainingRun:
         self.progress.totals, self.progress.seconds = self.totals(), time.monotonic() - self.began
         if self.accelerator.is_main_process:
             moments = self.optimizer.moments()
-            self.resume_file.write(self.weights, self.best_weights, moments, self.progress)
+            kept = self.best_weights, moments, self.averaged.averages
+            self.resume_file.write([self.weights, *kept], self.progress)
         self.saved = time.monotonic()
 
     def keep_if_best(self, quality: float | None, hooks: Hooks) -> bool:
@@ -275,7 +280,6 @@ class TrainingRun:
 
     @torch.no_grad()
     def restore_best_weights(self) -> None:
-        """Give the network its best weights."""
         for name, best in self.best_weights.items():
             self.weights[name].copy_(best)
 

@@ -49,9 +49,13 @@ def needed_bytes(device: torch.device) -> int:
     return held_bytes(device)
 
 
-def optimiser_bytes(net: nn.Module) -> int:
-    """Bytes that training adds to the weights: gradients, Adam's two moments and the best weights."""
-    return sum(4 * p.numel() * p.element_size() for p in net.parameters() if p.requires_grad)
+def optimiser_bytes(net: nn.Module, averaged: bool = False) -> int:
+    """Bytes that training adds to the weights: gradients, Adam's two moments and the best weights.
+
+    Moving averages of the weights come to these where they are `averaged`.
+    """
+    copies = 5 if averaged else 4
+    return sum(copies * p.numel() * p.element_size() for p in net.parameters() if p.requires_grad)
 
 
 class FreedMemory:

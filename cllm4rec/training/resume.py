@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +21,8 @@ from cllm4rec.training.limits import Limits
 from cllm4rec.training.progress import Totals
 
 FORMAT_VERSION = 4
-GROUPS = ("now", "best", "optimizer")  # prefixes of the tensors: current weights, best weights, moments
+# prefixes of the tensors: current weights, best weights, moments, moving averages
+GROUPS = ("now", "best", "optimizer", "average")
 REMEDY = "remove it and start this stage again"
 Weights = dict[str, Tensor]
 
@@ -161,7 +162,7 @@ class Stopped(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class ResumeFile:
-    """A safetensors file: current weights, best weights, the optimiser's moments, and progress as metadata.
+    """A safetensors file: current and best weights, moments, averages, and progress as metadata.
 
     The file is whole at any moment. It holds a SHA-256 of its content, which is compared when it is read.
 
@@ -173,10 +174,15 @@ class ResumeFile:
     path: Path
     conditions: Conditions = field(default_factory=Conditions)
 
-    def write(self, weights: Weights, best_weights: Weights, moments: Weights, progress: Progress) -> None:
-        """Replace the file."""
+    def write(self, groups: Sequence[Weights], progress: Progress) -> None:
+        """Replace the file.
+
+        Args:
+            groups: the tensors of each of GROUPS, by name.
+            progress: of the stage.
+        """
         tensors: Weights = {}
-        for group, named in zip(GROUPS, (weights, best_weights, moments), strict=True):
+        for group, named in zip(GROUPS, groups, strict=True):
             for name, tensor in named.items():
                 tensors[f"{group}.{name}"] = tensor.detach().cpu().contiguous()
         self.save(tensors, asdict(ResumeDescription(FORMAT_VERSION, self.conditions, progress)))
@@ -205,18 +211,18 @@ class ResumeFile:
         description = self.describe()
         return None if description is None else description.progress.limits
 
-    def restore(self, weights: Weights) -> tuple[Progress, Weights, Weights]:
+    def restore(self, weights: Weights) -> tuple[Progress, Weights, Weights, Weights]:
         """Fill the weights with the saved ones. Without a file they stay, and progress is at its beginning.
 
         Returns:
-            Progress, the best weights, and the optimiser's moments.
+            Progress, the best weights, the optimiser's moments, and the moving averages.
 
         Raises:
             ValueError: the file is damaged, does not fit the weights, or has other conditions.
         """
         content = self._read(with_tensors=True)
         if content is None:
-            return Progress(), {}, {}
+            return Progress(), {}, {}, {}
         description, tensors = content
         try:
             self.conditions.check(description.conditions)
@@ -226,14 +232,14 @@ class ResumeFile:
         for key, tensor in tensors.items():
             group, _, name = key.partition(".")
             groups.setdefault(group, {})[name] = tensor
-        current, best, moments = (groups[group] for group in GROUPS)
+        current, best, moments, averages = (groups[group] for group in GROUPS)
         fits = len(groups) == len(GROUPS) and _alike(current, weights) and (not best or _alike(best, weights))
         if not fits:
             raise ValueError(f"{self.path} does not fit the network: {REMEDY}")
         with torch.no_grad():
             for name, parameter in weights.items():
                 parameter.copy_(current[name])
-        return description.progress, best, moments
+        return description.progress, best, moments, averages
 
     def remove(self) -> None:
         """Remove the file, if it exists."""

@@ -101,7 +101,11 @@ class _Room:
 
 
 def measure(
-    net: Any, objectives: Sequence[Objective], accelerator: Accelerator, memory: float | None = None
+    net: Any,
+    objectives: Sequence[Objective],
+    accelerator: Accelerator,
+    memory: float | None = None,
+    averaged: bool = False,
 ) -> StepMemory:
     """Compute some examples of each objective, without a step, and find the largest micro-batches that fit.
 
@@ -110,11 +114,13 @@ def measure(
     Args:
         net, objectives, accelerator: as `train` takes them; the network is not wrapped yet.
         memory: GiB that a process may take; by default a share of what is free.
+        averaged: whether training keeps moving averages of the weights.
 
     Raises:
         ValueError: not even the longest example fits with its layers checkpointed.
     """
-    room, was_training, device = _room(net, accelerator.device, memory), net.training, accelerator.device
+    device, was_training = accelerator.device, net.training
+    room = _room(net, device, memory, averaged)
     net.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         costs = _costs(net, objectives, accelerator, room)
@@ -139,13 +145,14 @@ def measure(
     return StepMemory(_agreed(Limits(limits, checkpoints, memory)), costs)
 
 
-def _room(net: nn.Module, device: torch.device, memory: float | None) -> _Room:
+def _room(net: nn.Module, device: torch.device, memory: float | None, averaged: bool) -> _Room:
     """What activations may take, of `memory` GiB or of what is free."""
-    held = needed_bytes(device) + optimiser_bytes(net)
+    added = optimiser_bytes(net, averaged)
+    held = needed_bytes(device) + added
     if memory is not None:
         room = memory * GIB - held
         return _Room(room, room, room, held)
-    free = free_bytes(device) - optimiser_bytes(net)
+    free = free_bytes(device) - added
     share = SHARE_OF_FREE * free
     most = share if device.type == "cuda" else min(share, max(PROCESS_BYTES - held, FEWEST_BYTES))
     return _Room(most, min(share, SMALL_BYTES), SHARE_FOR_ONE * free, held)
