@@ -34,6 +34,7 @@ from experiments.report import (
     run_folder,
 )
 
+ENCODER = "ENCODER"  # stands for --encoder in the flags of rows
 ROWS: dict[
     str, tuple[list[str], list[str] | None]
 ] = {  # name -> flags of pretrain, of finetune (None: no stage 2)
@@ -41,7 +42,18 @@ ROWS: dict[
     "CLLM4Rec, no pretraining": (["--epochs", "0"], []),
     "CLLM4Rec, no pretraining, sampled": (["--epochs", "0", "--sampled", "4096"], []),
     "CLLM4Rec, no content": (["--content-ratio", "0"], []),
+    "CLLM4Rec, no texts in vectors": (["--item-text", "none"], []),
+    "CLLM4Rec, one layer": (["--backbone", "1x128"], []),
+    "CLLM4Rec, no layer": (["--backbone", "0x128"], []),
+    "CLLM4Rec, encoder": (["--encoder", ENCODER], []),
     "CLLM4Rec, paper's settings": (["--preset", "paper", "--max-minutes", "8"], ["--max-minutes", "8"]),
+    "bag": (["--system", "bag"], None),
+    "bag, encoder": (["--system", "bag", "--encoder", ENCODER], None),
+    "AlphaRec": (["--system", "alpharec"], None),
+    "EASE with text prior": (["--system", "ease", "--text-prior"], None),
+    "EASE with text prior, encoder": (["--system", "ease", "--text-prior", "--encoder", ENCODER], None),
+    "Mult-VAE": (["--system", "multvae"], None),
+    "RecVAE": (["--system", "recvae"], None),
     "iALS": (["--system", "ials"], None),
     "EASE": (["--system", "ease"], None),
     "ItemKNN": (["--system", "itemknn"], None),
@@ -52,13 +64,14 @@ RANKED_BY = "ndcg@100"
 REFERENCE = "CLLM4Rec"
 
 
-def run_row(name: str, dataset: Path, run: Path, seed: int) -> dict[str, Any]:
-    """Train and evaluate a system.
+def run_row(name: str, dataset: Path, run: Path, seed: int, encoder: str | None) -> dict[str, Any]:
+    """Train and evaluate a system. `encoder` is that of the rows that have one.
 
     Returns:
         Test metrics, CPU seconds of training and of evaluation, and the largest peak memory of a command.
     """
-    pretrain_flags, finetune_flags = ROWS[name]
+    flags, finetune_flags = ROWS[name]
+    pretrain_flags = [encoder if flag == ENCODER and encoder else flag for flag in flags]
     shutil.rmtree(run, ignore_errors=True)  # left by an interrupted call
     seed_flags = [] if "--system" in pretrain_flags else ["--seed", str(seed)]
     costs = [run_command("pretrain", "--dataset", dataset, "--output", run, *pretrain_flags, *seed_flags)]
@@ -106,7 +119,9 @@ def dataset_hashes(data: Path, seeds: list[int]) -> dict[int, dict[str, str]]:
     return {seed: asdict(Dataset.load(data / f"seed{seed}").hashes) for seed in seeds}
 
 
-def main(data: Path, seeds: list[int], rows: list[str], output: Path) -> None:
+def main(data: Path, seeds: list[int], rows: list[str], output: Path, encoder: str | None) -> None:
+    if encoder is None and any(ENCODER in ROWS[name][0] for name in rows):
+        raise SystemExit("error: rows with an encoder need --encoder: name a model, or choose other --rows")
     hashes = dataset_hashes(data, seeds)
     output.mkdir(parents=True, exist_ok=True)
     results_file = output / "results.json"
@@ -121,7 +136,7 @@ def main(data: Path, seeds: list[int], rows: list[str], output: Path) -> None:
     for key, (name, seed) in keys.items():
         if key not in results:
             run = run_folder(output / f"seed{seed}", name)
-            row = run_row(name, data / f"seed{seed}", run, seed)
+            row = run_row(name, data / f"seed{seed}", run, seed, encoder)
             results[key] = row | {"dataset": hashes[seed]}
             write_text(results_file, json.dumps(results, indent=2) + "\n")
     table = summary(output, results, rows, seeds)
@@ -141,6 +156,8 @@ if __name__ == "__main__":
         default=[0, 1, 2],
         help="of the splits, and of training",
     )
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), help="rows of the table")
+    own = [name for name, (flags, _) in ROWS.items() if ENCODER not in flags]
+    parser.add_argument("--rows", nargs="+", default=own, choices=list(ROWS), help="rows of the table")
+    parser.add_argument("--encoder", help="name or folder of the model that reads texts in rows with one")
     parser.add_argument("--output", type=Path, required=True, help="folder of runs and results")
     main(**vars(parser.parse_args()))

@@ -40,6 +40,7 @@ class HistoryCorpusOptions:
             softmax), "masked" (the masked items, softmax over all) or "all" (all items of the history).
         sampled: most items that the softmax of a step is over; 0: all.
         seed: of all random numbers.
+        template: of finetuning: "recommend" or "set".
     """
 
     context: int
@@ -49,6 +50,7 @@ class HistoryCorpusOptions:
     targets: str = "unseen"
     sampled: int = 0
     seed: int = 0
+    template: str = "recommend"
 
 
 HistoryBatch = TypeVar("HistoryBatch", CollaborativeBatch, RecommendationBatch)
@@ -84,14 +86,14 @@ class Examples:
 class HistoryCorpus(Corpus, Generic[HistoryBatch]):
     """Base of the two corpora: one example a user with training items."""
 
-    name: ClassVar[str]  # of its template
+    name: ClassVar[str]
     stream: ClassVar[int]  # the two corpora draw different random numbers
 
     def __init__(
         self, train: Interactions, tokenizer: ExtendedTokenizer, options: HistoryCorpusOptions
     ) -> None:
         self.train, self.tokenizer, self.options = train, tokenizer, options
-        self.template = Template.compile(self.name, tokenizer)
+        self.template = Template.compile(self.template_name, tokenizer)
         self.histories = TrainingHistories(train, options.order, options.seed, self.stream)
         self.users = self.histories.users
         self.room = options.context - self.template.n_fixed  # items that fit
@@ -105,6 +107,11 @@ class HistoryCorpus(Corpus, Generic[HistoryBatch]):
         self._sampler = (
             ItemSampler(train, options.sampled, options.seed, self.stream) if options.sampled else None
         )
+
+    @property
+    def template_name(self) -> str:
+        """The name of its template."""
+        return self.name
 
     def selection(self, epoch: int) -> np.ndarray:
         return self.histories.selection(epoch)
@@ -203,6 +210,10 @@ class RecommendationCorpus(HistoryCorpus[RecommendationBatch]):
 
     name = "recommend"
     stream = 2
+
+    @property
+    def template_name(self) -> str:
+        return self.options.template
 
     def _divide(self, items: Ragged, keep_user: np.ndarray, epoch: int) -> Examples:
         shown, masked = self.histories.divided(items, self.options.mask_share, epoch)

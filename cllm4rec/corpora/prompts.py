@@ -19,6 +19,7 @@ TEMPLATES = {
     "item": "{item} has the following {field}:",
     "user": "{user} has the following {field}:",
     "recommend": "{user} has interacted with {history}, {user} will interact with",
+    "set": "{user} {history}",  # the same without words
     "next": "A user chose these items, the oldest first: {history} and chose next:",
     "choose": (
         "A user chose these items, the oldest first: {history} "

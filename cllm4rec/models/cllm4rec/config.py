@@ -3,24 +3,27 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from cllm4rec.models.item_vectors.config import ItemTextConfig
-from cllm4rec.models.language.config import BackboneConfig
+from cllm4rec.models.item_vectors.config import ItemTextConfig, item_text_setting
+from cllm4rec.models.language.config import BackboneConfig, backbone_setting
 from cllm4rec.settings import setting
 from cllm4rec.training.config import TrainConfig
 
+PLAIN: dict[str, Any] = {"batch_size": 20, "patience_steps": 0, "averaging": 0.0}
 # The preset `paper`: settings of the paper and its released code (docs/papers.md), whatever the backbone.
 PAPER: dict[str, dict[str, Any]] = {
     "system": {
+        "item_text": "none",
         "start": "random",
         "content_warmup": 10,
+        "user_token": "both",
         "user_dropping": 0.0,
         "mask_share": 0.2,
         "targets": "masked",
         "readout": "last",
         "attention": "causal",
     },
-    "pretrain": {"epochs": 100, "batch_size": 20, "learning_rate": 1e-3},
-    "finetune": {"epochs": 150, "batch_size": 20, "learning_rate": 1e-4},
+    "pretrain": {"epochs": 100, "learning_rate": 1e-3, "patience": 4, "validate_every": 4, **PLAIN},
+    "finetune": {"epochs": 150, "learning_rate": 1e-4, "patience": 8, "validate_every": 3, **PLAIN},
 }
 
 
@@ -29,8 +32,15 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
     """Settings of CLLM4Rec."""
 
     training: ClassVar[dict[str, TrainConfig]] = {
-        "pretrain": TrainConfig(epochs=8, patience=4, learning_rate=1e-4, validate_every=4),
-        "finetune": TrainConfig(epochs=100, patience=8, learning_rate=3e-4, validate_every=3),
+        "pretrain": TrainConfig(epochs=2, batch_size=256, learning_rate=1e-4, patience=2, averaging=0.99),
+        "finetune": TrainConfig(
+            epochs=100,
+            batch_size=256,
+            learning_rate=3e-4,
+            patience=3,
+            patience_steps=200,
+            averaging=0.99,
+        ),
     }
     presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {"paper": PAPER}
     fixed_after_pretraining: ClassVar[tuple[str, ...]] = (
@@ -41,6 +51,8 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
         "linear",
     )
 
+    backbone: str = backbone_setting("1x128")
+    item_text: str = item_text_setting("auto")
     linear: str = setting(
         "none",
         choices=["none", "ease", "ease-text"],
@@ -95,8 +107,17 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
     content_warmup: int = setting(
         1, ge=0, advanced=True, help="epochs on content alone before the first collaborative epoch"
     )
+    user_token: str = setting(
+        "pretraining",
+        choices=["pretraining", "both"],
+        advanced=True,
+        help=(
+            "prompts with the token of the user: those of pretraining (finetuning and lists read users from "
+            "their items alone) or those of both stages"
+        ),
+    )
     user_dropping: float = setting(
-        0.2, ge=0, lt=1, advanced=True, help="share of training prompts whose user token is dropped"
+        0.2, ge=0, lt=1, advanced=True, help="share of such training prompts whose user token is dropped"
     )
     mask_share: float = setting(
         0.5, ge=0, lt=1, advanced=True, help="share of a history that is masked in finetuning"
@@ -135,6 +156,19 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
             raise ValueError(
                 f"`linear={self.linear}` needs the softmax over all items: leave `sampled` or `linear` out"
             )
+
+    def reads_user_token(self, finetuned: bool) -> bool:
+        """Whether prompts of a stage have the token of the user."""
+        return not finetuned or self.user_token == "both"
+
+    @property
+    def list_template(self) -> str:
+        """Template of the prompts of finetuning and of lists.
+
+        A backbone that learns all of its weights learns nothing from constant words. If items are read as a
+        set, words would take a share of the attention that depends on the length of the history.
+        """
+        return "set" if self.built_in and self.pooled and self.bidirectional else "recommend"
 
     @property
     def pooled(self) -> bool:

@@ -17,8 +17,9 @@ from cllm4rec.data.interactions import Interactions
 from cllm4rec.models.config import ID_EMBEDDING_STD
 from cllm4rec.models.language.backbone import Backbone
 
-# standard deviation of factors over that of random embeddings, chosen on validation events of ml-100k
-FACTOR_SCALE = 2.0
+# Standard deviation of factors over that of random embeddings: FACTOR_SCALE x n / (n + FACTOR_EVENTS), with n
+# events an item on average. Chosen on validation events (docs/tuning.md): factors of few events say little.
+FACTOR_SCALE, FACTOR_EVENTS = 2.0, 50.0
 PENALTY, CONFIDENCE = 60.0, 20.0  # of the factorisation
 ALTERNATIONS, GRADIENT_STEPS = 15, 3
 EVENTS_AT_ONCE = 1 << 20
@@ -64,7 +65,9 @@ def initial_id_embeddings(
         # an ID without training events has no factors and stays random
         has_factors = factors.norm(dim=1) > 1e-6
         if has_factors.any():
-            scale = FACTOR_SCALE * ID_EMBEDDING_STD / factors[has_factors].std()
+            events = len(train.interactions.items) / train.n_items
+            scale = FACTOR_SCALE * events / (events + FACTOR_EVENTS) * ID_EMBEDDING_STD
+            scale /= float(factors[has_factors].std())
             table[has_factors, : factors.shape[1]] = factors[has_factors] * scale
     return table, table.clone()
 

@@ -106,20 +106,21 @@ class CLLM4Rec(LanguageRecommender):
         """What reads texts if nothing is named: a pretrained backbone."""
         return None if self.config.built_in else self.moved.get("backbone", self.config.backbone)
 
-    def _options(self, seed: int) -> HistoryCorpusOptions:
+    def _options(self, seed: int, finetuning: bool) -> HistoryCorpusOptions:
         config = self.config
         return HistoryCorpusOptions(
             context=self.net.backbone.context,
             order=config.order,
-            user_dropping=config.user_dropping,
+            user_dropping=config.user_dropping if config.reads_user_token(finetuning) else 1.0,
             mask_share=config.mask_share,
             targets=config.targets,
             sampled=config.sampled,
             seed=seed,
+            template=config.list_template,
         )
 
     def objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
-        options = self._options(config.seed)
+        options = self._options(config.seed, finetuning=False)
         collaborative = CollaborativeCorpus(train.interactions, self.tokenizer, options)
         n_collaborative = collaborative.lengths.sum()
         tokens_per_pass = int(self.config.content_ratio * n_collaborative * min(1.0, self._work_ratio()))
@@ -131,6 +132,7 @@ class CLLM4Rec(LanguageRecommender):
         if stage == "pretrain":
             from_epoch = self.config.content_warmup if content else 0
             return [*content, Objective("collaborative", collaborative, from_epoch)]
+        options = self._options(config.seed, finetuning=True)
         recommendation = RecommendationCorpus(train.interactions, self.tokenizer, options)
         return [*content, Objective("recommend", recommendation)]
 
@@ -153,13 +155,15 @@ class CLLM4Rec(LanguageRecommender):
     @torch.no_grad()
     def _vectors(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
         finetuned, tokenizer = self.stage == "finetune", self.tokenizer
-        template = Template.compile("recommend" if finetuned else "collaborative", tokenizer)
+        template = Template.compile(self.config.list_template if finetuned else "collaborative", tokenizer)
         items = seen.interactions.histories(users).last(self.net.backbone.context - template.n_fixed)
         vectors = self.net.id_vectors()
 
         def encode(rows: np.ndarray) -> Tensor:
             numbers = trained_users[rows]
-            filled = fill(template, tokenizer, np.maximum(numbers, 0), items.take(rows), numbers >= 0)
+            named = self.config.reads_user_token(finetuned) | (items.take(rows).lengths == 0)
+            known = (numbers >= 0) & named
+            filled = fill(template, tokenizer, np.maximum(numbers, 0), items.take(rows), known)
             return self.net.user_states(prompt_batch(tokenizer, *filled).to(self.device), finetuned, vectors)
 
         states = encode_by_length(self.net, items.lengths + template.n_fixed, self.net.backbone.width, encode)

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from cllm4rec.models.config import SystemConfig
 from cllm4rec.settings import setting
@@ -28,6 +28,19 @@ def built_in_shape(backbone: str) -> tuple[int, int] | None:
     return layers, width
 
 
+def backbone_setting(default: str) -> Any:
+    """The field of `backbone`; systems differ in its default."""
+    return setting(
+        default,
+        metavar="NAME",
+        help=(
+            "language model: tiny (2 layers, width 128), small (4 layers, width 256) or another shape, such "
+            "as 1x256, with random weights; or the name or folder of a Hugging Face causal language model, "
+            "or its .gguf file (needs cllm4rec[gguf])"
+        ),
+    )
+
+
 @dataclass(frozen=True)
 class BackboneConfig(SystemConfig):
     """The language model, and which of its weights are trained."""
@@ -40,15 +53,7 @@ class BackboneConfig(SystemConfig):
         "dtype",
     )
 
-    backbone: str = setting(
-        "tiny",
-        metavar="NAME",
-        help=(
-            "language model: tiny (2 layers, width 128), small (4 layers, width 256) or another shape, such "
-            "as 1x256, with random weights; or the name or folder of a Hugging Face causal language model, "
-            "or its .gguf file (needs cllm4rec[gguf])"
-        ),
-    )
+    backbone: str = backbone_setting("tiny")
     tune: str = setting(
         "auto",
         choices=["auto", "frozen", "lora", "full"],

@@ -15,7 +15,14 @@ class BagConfig(ItemTextConfig):
     """Settings of the bag model."""
 
     training: ClassVar[dict[str, TrainConfig]] = {
-        "pretrain": TrainConfig(epochs=200, batch_size=256, patience=10, validate_every=3)
+        "pretrain": TrainConfig(
+            epochs=200,
+            batch_size=256,
+            learning_rate=3e-4,
+            patience=3,
+            patience_steps=200,
+            averaging=0.99,
+        )
     }
 
     item_text: str = item_text_setting("auto")
