@@ -32,7 +32,7 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
     """Settings of CLLM4Rec."""
 
     training: ClassVar[dict[str, TrainConfig]] = {
-        "pretrain": TrainConfig(epochs=2, batch_size=256, learning_rate=1e-4, patience=2, averaging=0.99),
+        "pretrain": TrainConfig(epochs=8, batch_size=256, learning_rate=1e-4, patience=8, averaging=0.99),
         "finetune": TrainConfig(
             epochs=100,
             batch_size=256,
