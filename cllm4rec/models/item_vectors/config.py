@@ -30,7 +30,10 @@ class ItemTextConfig(TextVectorConfig):
 
     item_text: str = item_text_setting("none")
     word_rate: float = setting(
-        4.0, gt=0, advanced=True, help="learning rate of the words' vectors, as a multiple of the others'"
+        4.0,
+        gt=0,
+        advanced=True,
+        help="learning rate of what texts add to vectors, as a multiple of the others'",
     )
     word_dropout: float = setting(
         0.0, ge=0, lt=1, advanced=True, help="share of an item's words that are dropped in training"

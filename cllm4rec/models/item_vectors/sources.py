@@ -23,7 +23,8 @@ class TextSources:
     Attributes:
         n: number of users or items.
         words: float32 (n, V), each row 1 / sqrt(number of its words and bigrams); None without any.
-        vectors: float32 (n, D), whitened; zeros for those without a vector. None without any.
+        vectors: float32 (n, D), whitened and divided by sqrt(D), so that their length is about 1, as that of
+            `words` is; zeros for those without a vector. None without any.
     """
 
     n: int
@@ -109,7 +110,8 @@ def _vectors(
     encoder, file = _source(config, default_encoder)
     if encoder is None and file is None:
         return None
-    return whitened(item_vectors(train, encoder, file, standardise=False), in_training)
+    vectors = whitened(item_vectors(train, encoder, file, standardise=False), in_training)
+    return vectors / np.float32(vectors.shape[1] ** 0.5)
 
 
 def _source(config: ItemTextConfig, default_encoder: str | None) -> tuple[str | None, str | None]:

@@ -16,13 +16,13 @@ class TextEmbeddings(FittedModule):
     """t_j = sum over the words of j of their rows / sqrt(their number) + f_j A, for n users or items.
 
     Words and bigrams w have learned rows u_w; f_j is the frozen, whitened vector of the text, A is learned.
-    All start at zero, so that texts add nothing at first. The parameter of a word is u_w / `word_rate`: Adam
-    moves it as far as any other, and so u_w `word_rate` times as far.
+    All start at zero, so that texts add nothing at first. The parameters are u_w / `word_rate` and
+    A / `word_rate`: Adam moves them as far as any other, and so u_w and A `word_rate` times as far.
 
     Attributes:
         words: (V, width), the parameters of the words; None without words.
         columns, starts, weights: the words of each row, in compressed rows.
-        map: A, (D, width); None without vectors.
+        map: the parameters of A, (D, width); None without vectors.
         vectors: f, (n, D).
     """
 
@@ -87,12 +87,12 @@ class TextEmbeddings(FittedModule):
         """t (R, width) of rows (R,), or of all."""
         result: Tensor | None = None
         if self.words is not None:
-            result = self._of_words(rows) * self.rate
+            result = self._of_words(rows)
         if self.map is not None:
             mapped = (self.vectors if rows is None else self.vectors[rows]) @ self.map
             result = mapped if result is None else result + mapped
         assert result is not None
-        return result
+        return result * self.rate
 
     def added_to(self, table: Tensor) -> Tensor:
         """z = e + t, (n, width), of a table e (n, width).

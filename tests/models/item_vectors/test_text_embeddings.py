@@ -36,7 +36,7 @@ def expected(text: TextEmbeddings) -> Tensor:
     if text.words is not None:
         total = total + torch.from_numpy(WORDS.toarray()) @ (text.words * text.rate)
     if text.map is not None:
-        total = total + torch.from_numpy(VECTORS) @ text.map
+        total = total + torch.from_numpy(VECTORS) @ (text.map * text.rate)
     return total
 
 
