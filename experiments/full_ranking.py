@@ -119,7 +119,7 @@ def dataset_hashes(data: Path, seeds: list[int]) -> dict[int, dict[str, str]]:
     return {seed: asdict(Dataset.load(data / f"seed{seed}").hashes) for seed in seeds}
 
 
-def main(data: Path, seeds: list[int], rows: list[str], output: Path, encoder: str | None) -> None:
+def main(data: Path, seeds: list[int], rows: list[str], output: Path, encoder: str | None = None) -> None:
     if encoder is None and any(ENCODER in ROWS[name][0] for name in rows):
         raise SystemExit("error: rows with an encoder need --encoder: name a model, or choose other --rows")
     hashes = dataset_hashes(data, seeds)

@@ -21,21 +21,25 @@ class WordCounts:
     Attributes:
         vocabulary: words, and bigrams as two words with a space between, sorted.
         matrix: float32 (n, len(vocabulary)), the counts.
+        in_training: bool (n,), the rows that chose the vocabulary.
     """
 
     vocabulary: list[str]
     matrix: sp.csr_matrix
+    in_training: np.ndarray
 
     def bags(self, most: int) -> sp.csr_matrix:
         """Each row's distinct words with equal weights 1 / sqrt(number of its words), float32.
 
         Of a row with more than `most` words the most specific are kept: those of largest count x IDF, where
-        IDF = ln(rows / rows with the word). Equal ones are kept in the order of the vocabulary.
+        IDF = ln(rows / rows with the word), of training rows. Equal ones are kept in the order of the
+        vocabulary.
         """
         matrix = self.matrix.tocsr()
         n_words = np.diff(matrix.indptr)
         rows = np.repeat(np.arange(matrix.shape[0]), n_words)
-        idf = np.log(matrix.shape[0] / np.maximum(np.bincount(matrix.indices, minlength=matrix.shape[1]), 1))
+        n_rows = np.bincount(matrix[self.in_training].indices, minlength=matrix.shape[1])  # with each word
+        idf = np.log(self.in_training.sum() / np.maximum(n_rows, 1))
         order = np.lexsort((matrix.indices, -matrix.data * idf[matrix.indices], rows))
         rank = np.arange(len(order)) - matrix.indptr[rows[order]]  # in the row, from 0
         keep = np.sort(order[rank < most])
@@ -115,4 +119,4 @@ def count_words(
         shape=(len(documents), len(chosen)),
     )
     matrix.sort_indices()
-    return WordCounts(chosen["word"].to_list(), matrix)
+    return WordCounts(chosen["word"].to_list(), matrix, in_training)

@@ -89,7 +89,7 @@ def training(
     settings: Settings, train: Dataset, backbone: str, tune: str, accelerator: Accelerator, rate: float
 ) -> list[Row]:
     """A row an objective: utilisation of steps with compiled layers; the details also have eager layers."""
-    model = CLLM4Rec(CLLM4RecConfig(backbone=backbone, tune=tune, start="random"))
+    model = CLLM4Rec(CLLM4RecConfig(backbone=backbone, tune=tune, start="random", item_text="none"))
     rows = []
     for prepared_steps in prepared(settings, train, [(model, PlainCLLM4Rec)], accelerator, BATCH):
         net, objective, steps = prepared_steps.net, prepared_steps.objective, prepared_steps.steps

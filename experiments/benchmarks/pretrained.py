@@ -71,7 +71,8 @@ class Case:
         """A system on the frozen model."""
         if name == "rsllm":
             return RSLLM(RSLLMConfig(backbone=str(self.backbone), tune="lora"))
-        return CLLM4Rec(CLLM4RecConfig(backbone=str(self.backbone), tune="frozen", start="random"))
+        config = CLLM4RecConfig(backbone=str(self.backbone), tune="frozen", start="random", item_text="none")
+        return CLLM4Rec(config)
 
     def plain(self, system: CLLM4Rec | RSLLM) -> PlainCLLM4Rec | PlainRSLLM:
         """The plain form of a system, in the precision in which it holds the model."""

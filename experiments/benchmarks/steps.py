@@ -76,7 +76,7 @@ def loop_steps(run: TrainingRun, objective: str, steps: list[MicroBatches]) -> N
 
 def systems(backbone: str) -> Systems:
     """CLLM4Rec and RSLLM on a built-in backbone."""
-    cllm4rec = CLLM4Rec(CLLM4RecConfig(backbone=backbone, start="random"))
+    cllm4rec = CLLM4Rec(CLLM4RecConfig(backbone=backbone, start="random", item_text="none"))
     return [(cllm4rec, PlainCLLM4Rec), (RSLLM(RSLLMConfig(backbone=backbone)), PlainRSLLM)]
 
 

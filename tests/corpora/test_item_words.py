@@ -44,7 +44,7 @@ def test_a_bag_has_equal_weights_of_its_most_specific_words() -> None:
         np.array([[1 / 5**0.5] * 5, [1 / 3**0.5] * 3 + [0, 0], [1 / 5**0.5] * 5, [0] * 5]),
         rtol=1e-6,
     )
-    # IDF: ln(5 / 4) of red, river and both, ln(5 / 3) of `the`, ln(5 / 2) of `the red`
+    # IDF, in four training rows: ln(4 / 3) of red, river and both, ln(4 / 2) of `the` and `the red`
     kept = counts.bags(2).toarray()
     assert [row.nonzero()[0].tolist() for row in kept] == [[3, 4], [0, 1], [3, 4], [], [0, 3]]
     assert kept[0, 3] == pytest.approx(1 / 2**0.5)

@@ -80,7 +80,7 @@ def test_a_plain_step_trains_the_same_parameters_as_a_step_of_the_package(
 ) -> None:
     world = taste_world(4, n_users=40, n_items=30, n_events=10)
     train = Dataset.from_frame(world.events, world.items, split="random").train
-    model = system()
+    model = CLLM4Rec(CLLM4RecConfig(item_text="none")) if system is CLLM4Rec else RSLLM()
     if isinstance(model, RSLLM):
         model.trained_base = SASRec().build(train)
     form = plain.PlainRSLLM if isinstance(model, RSLLM) else plain.PlainCLLM4Rec
@@ -113,7 +113,7 @@ def test_the_floating_point_operations_of_a_step_are_counted_as_pytorch_does(
     train = Dataset.from_frame(world.events, world.items, split="random").train
     config = GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=300)
     backbone = save_backbone(tmp_path, train.item_texts["title"], config)
-    model = CLLM4Rec(CLLM4RecConfig(backbone=backbone, tune=tune, start="random"))
+    model = CLLM4Rec(CLLM4RecConfig(backbone=backbone, tune=tune, start="random", item_text="none"))
     model.build(train)
     for stage in model.stages:
         model.net.backbone.model.set_attn_implementation("eager")

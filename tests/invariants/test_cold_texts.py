@@ -8,6 +8,7 @@ import pytest
 
 from cllm4rec.corpora.content import content_documents
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.models.fitted import fitted_buffers
 from tests.support.planted import (
     COLD,
     assert_the_same_is_learned,
@@ -78,4 +79,7 @@ def test_texts_without_training_events_are_in_no_example_of_any_corpus() -> None
 
 
 def test_texts_without_training_events_change_no_weight() -> None:
-    assert_the_same_is_learned(with_cold_texts, without_cold_texts)
+    """Such texts are kept beside the weights, for scoring."""
+    texts = fitted_buffers(learned(with_cold_texts)[0].net)
+    assert texts
+    assert_the_same_is_learned(with_cold_texts, without_cold_texts, but_for=texts)

@@ -92,7 +92,7 @@ def test_metrics_hold_a_line_an_epoch_with_losses_norms_cosine_and_speed(
         assert all(math.isfinite(value) and value >= 0 for value in values)
     for line in lines[1:]:
         assert {"collaborative", "collaborative mutual", "collaborative prior"} <= set(line["losses"])
-        assert set(line["gradient_norms"]) == {"z^l", "z^c", "backbone"}
+        assert set(line["gradient_norms"]) == {"z^l", "z^c", "texts", "backbone"}
         assert 0 <= line["validation"] <= 1
         assert isinstance(line["best"], bool)
     assert any(line["best"] for line in lines)

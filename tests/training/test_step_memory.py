@@ -148,7 +148,8 @@ def test_the_memory_of_a_step_does_not_grow_with_the_batch(number: int, tmp_path
         config = replace(CONFIG, batch_size=batch_size)
         return max(peak_of_step(model.net, objective.name, step) for step in parts(objective, config, limits))
 
-    assert peak(41, limits) <= 1.05 * peak(10, limits)
+    # a step of several micro-batches also holds the words' gradients of the first ones
+    assert peak(41, limits) <= 1.1 * peak(10, limits)
     assert peak(41, NO_LIMITS) > 1.5 * peak(10, NO_LIMITS)
 
 
@@ -238,7 +239,9 @@ def few_tokens(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float | None]]:
     """Measurements that find room for few tokens. Yields the `memory` of each."""
     asked: list[float | None] = []
 
-    def found(net: Any, objectives: Any, accelerator: Any, memory: float | None) -> StepMemory:
+    def found(
+        net: Any, objectives: Any, accelerator: Any, memory: float | None, averaged: bool
+    ) -> StepMemory:
         asked.append(memory)
         return StepMemory(replace(FEW_TOKENS, memory=memory), {})
 

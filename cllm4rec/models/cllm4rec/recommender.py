@@ -30,7 +30,7 @@ from cllm4rec.models.item_vectors.sources import (
 )
 from cllm4rec.models.item_vectors.text_embeddings import TextEmbeddings
 from cllm4rec.models.language.base import LanguageRecommender
-from cllm4rec.models.language.loading import build_backbone
+from cllm4rec.models.language.loading import build_backbone, check_backbone
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.objective import Objective
 
@@ -103,8 +103,11 @@ class CLLM4Rec(LanguageRecommender):
 
     @property
     def _default_encoder(self) -> str | None:
-        """What reads texts if nothing is named: a pretrained backbone."""
-        return None if self.config.built_in else self.moved.get("backbone", self.config.backbone)
+        """What reads texts if nothing is named: the files of a pretrained backbone, at its revision."""
+        if not self.config.reads_vectors:
+            return None
+        pretrained = check_backbone(self.config, self.moved.get("backbone"))
+        return None if pretrained is None else str(pretrained.path)
 
     def _options(self, seed: int, finetuning: bool) -> HistoryCorpusOptions:
         config = self.config

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from cllm4rec.corpora.item_words import count_words, item_documents, user_documents
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.item_vectors.config import ItemTextConfig
-from cllm4rec.models.readings.item_texts import ItemTexts, ItemVectors
+from cllm4rec.models.readings.item_texts import ItemTexts, ItemVectors, item_texts
 from cllm4rec.models.readings.item_vectors import item_vectors, open_encoder
 from cllm4rec.models.readings.vector_files import read_vectors
 
@@ -21,13 +21,13 @@ class TextSources:
     """What is read from the texts of n users or items.
 
     Attributes:
-        n: number of users or items.
+        in_training: bool (n,), whether each has a training event.
         words: float32 (n, V), each row 1 / sqrt(number of its words and bigrams); None without any.
         vectors: float32 (n, D), whitened and divided by sqrt(D), so that their length is about 1, as that of
             `words` is; zeros for those without a vector. None without any.
     """
 
-    n: int
+    in_training: np.ndarray
     words: sp.csr_matrix | None
     vectors: np.ndarray | None
 
@@ -43,15 +43,16 @@ def check_sources(config: ItemTextConfig, dataset: Dataset, default_encoder: str
         ValueError: as in `item_sources`.
     """
     train = dataset.train
+    in_training = _in_training(train)
     if config.item_text in ("words", "both"):
-        _words(config, train, _in_training(train))
-    if config.item_text in ("vectors", "both"):
-        _source(config, default_encoder)
-    if config.item_vectors is not None:
-        read_vectors(config.item_vectors, dataset.item_ids)
-    elif config.encoder is not None:
+        _words(config, train, in_training)
+    encoder, file = _source(config, train, in_training, default_encoder)
+    if file is not None:
+        read_vectors(file, dataset.item_ids)
+    elif encoder is not None:
         ItemTexts.of(dataset)
-        open_encoder(config.encoder, None)
+        if config.encoder is not None:  # the default is checked as the backbone that it is
+            open_encoder(encoder, None)
 
 
 def item_sources(config: ItemTextConfig, train: Dataset, default_encoder: str | None = None) -> TextSources:
@@ -60,14 +61,15 @@ def item_sources(config: ItemTextConfig, train: Dataset, default_encoder: str | 
     Args:
         config: which parts are read, and by what.
         train: its items' texts are read; those with events choose the words and the whitening.
-        default_encoder: reads the texts where the settings name no source of vectors.
+        default_encoder: reads the texts where the settings name no source of vectors. With `auto` it does
+            so only if two items with events differ in their texts.
 
     Raises:
         ValueError: `item_text` asks for what is not there; or encoder or file are refused.
     """
     in_training = _in_training(train)
     words = _words(config, train, in_training)
-    return TextSources(train.n_items, words, _vectors(config, train, in_training, default_encoder))
+    return TextSources(in_training, words, _vectors(config, train, in_training, default_encoder))
 
 
 def _in_training(train: Dataset) -> np.ndarray:
@@ -94,7 +96,7 @@ def user_sources(config: ItemTextConfig, train: Dataset) -> TextSources:
     """What the texts of the users say: their words."""
     in_training = np.diff(train.interactions.indptr) > 0
     words = _bags(user_documents(train), in_training) if config.reads_words else None
-    return TextSources(train.n_users, words, None)
+    return TextSources(in_training, words, None)
 
 
 def _bags(documents: list[list[str]], in_training: np.ndarray) -> sp.csr_matrix | None:
@@ -107,14 +109,16 @@ def _vectors(
     config: ItemTextConfig, train: Dataset, in_training: np.ndarray, default_encoder: str | None
 ) -> np.ndarray | None:
     """Whitened vectors of the items; None if none are to be read."""
-    encoder, file = _source(config, default_encoder)
+    encoder, file = _source(config, train, in_training, default_encoder)
     if encoder is None and file is None:
         return None
     vectors = whitened(item_vectors(train, encoder, file, standardise=False), in_training)
     return vectors / np.float32(vectors.shape[1] ** 0.5)
 
 
-def _source(config: ItemTextConfig, default_encoder: str | None) -> tuple[str | None, str | None]:
+def _source(
+    config: ItemTextConfig, train: Dataset, in_training: np.ndarray, default_encoder: str | None
+) -> tuple[str | None, str | None]:
     """The encoder or the file that gives vectors; at most one of them.
 
     Raises:
@@ -122,13 +126,23 @@ def _source(config: ItemTextConfig, default_encoder: str | None) -> tuple[str | 
     """
     if not config.reads_vectors:
         return None, None
-    encoder = config.encoder if config.item_vectors is not None else config.encoder or default_encoder
-    if encoder is None and config.item_vectors is None and config.item_text != "auto":
+    if config.encoder is not None or config.item_vectors is not None:
+        return config.encoder, config.item_vectors
+    if config.item_text == "auto":
+        is_read = default_encoder is not None and _texts_differ(train, in_training)
+        return default_encoder if is_read else None, None
+    if default_encoder is None:
         raise ValueError(
             f"`item_text={config.item_text}` needs a source of vectors: name an `encoder`, a file of "
             "`item_vectors` or a pretrained backbone"
         )
-    return encoder, config.item_vectors
+    return default_encoder, None
+
+
+def _texts_differ(train: Dataset, in_training: np.ndarray) -> bool:
+    """Whether two items with training events differ in their texts: equal vectors cannot be whitened."""
+    pairs = zip(item_texts(train), in_training, strict=True)
+    return len({text for text, is_trained in pairs if text and is_trained}) > 1
 
 
 def whitened(vectors: ItemVectors, rows: np.ndarray) -> np.ndarray:

@@ -19,11 +19,15 @@ class TextEmbeddings(FittedModule):
     All start at zero, so that texts add nothing at first. The parameters are u_w / `word_rate` and
     A / `word_rate`: Adam moves them as far as any other, and so u_w and A `word_rate` times as far.
 
+    In training, rows without training events have no texts: a softmax over all items would learn that their
+    words are never chosen.
+
     Attributes:
         words: (V, width), the parameters of the words; None without words.
         columns, starts, weights: the words of each row, in compressed rows.
         map: the parameters of A, (D, width); None without vectors.
         vectors: f, (n, D).
+        in_training: (n,), 1 for rows with training events, else 0.
     """
 
     words: nn.Parameter | None
@@ -32,7 +36,9 @@ class TextEmbeddings(FittedModule):
     starts: Tensor
     weights: Tensor
     vectors: Tensor
+    in_training: Tensor
     _latest: tuple[tuple[tuple[int, int], ...], Tensor] | None = None
+    _trained: tuple[Tensor, Tensor, Tensor] | None = None
 
     def __init__(
         self, config: ItemTextConfig, width: int, n: int, n_words: int, n_entries: int, n_dimensions: int
@@ -47,6 +53,7 @@ class TextEmbeddings(FittedModule):
             self.register_buffer("weights", torch.zeros(n_entries))
         if n_dimensions:
             self.register_buffer("vectors", torch.zeros(n, n_dimensions))
+        self.register_buffer("in_training", torch.zeros(n))
 
     @classmethod
     def of_shapes(
@@ -74,7 +81,8 @@ class TextEmbeddings(FittedModule):
             return None
         n_words, n_entries = (0, 0) if words is None else (words.shape[1], words.nnz)
         n_dimensions = 0 if vectors is None else vectors.shape[1]
-        new = cls(config, width, sources.n, n_words, n_entries, n_dimensions)
+        new = cls(config, width, len(sources.in_training), n_words, n_entries, n_dimensions)
+        new.in_training.copy_(torch.from_numpy(sources.in_training))
         if words is not None:
             new.columns.copy_(torch.from_numpy(words.indices))
             new.starts.copy_(torch.from_numpy(words.indptr))
@@ -90,6 +98,8 @@ class TextEmbeddings(FittedModule):
             result = self._of_words(rows)
         if self.map is not None:
             mapped = (self.vectors if rows is None else self.vectors[rows]) @ self.map
+            if self.training:
+                mapped = mapped.mul_((self.in_training if rows is None else self.in_training[rows])[:, None])
             result = mapped if result is None else result + mapped
         assert result is not None
         return result * self.rate
@@ -111,14 +121,27 @@ class TextEmbeddings(FittedModule):
     def train(self, mode: bool = True) -> Self:
         """Set the mode. The sum that was kept is freed: fused optimisers do not count their changes."""
         if mode != self.training:
-            self._latest = None
+            self._latest = self._trained = None
         return super().train(mode)
+
+    def _entries(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Columns, weights and starts of the words; in training those of rows with training events."""
+        whole = self.columns, self.weights, self.starts
+        if not self.training:
+            return whole
+        if self._trained is None or self._trained[0].device != self.columns.device:
+            shown, counts = self.in_training > 0, self.starts.diff()
+            kept, starts = shown.repeat_interleave(counts), torch.zeros_like(self.starts)
+            starts[1:] = (counts * shown).cumsum(0)
+            self._trained = whole if shown.all() else (self.columns[kept], self.weights[kept], starts)
+        return self._trained
 
     def _of_words(self, rows: Tensor | None) -> Tensor:
         """The weighted sums of the words' parameters (R, width)."""
-        columns, weights, starts = self.columns, self.weights, self.starts[:-1]
+        columns, weights, all_starts = self._entries()
+        starts = all_starts[:-1]
         if rows is not None:
-            entries, counts = entries_of(self.starts, rows)
+            entries, counts = entries_of(all_starts, rows)
             starts, columns, weights = counts.cumsum(0) - counts, columns[entries], weights[entries]
         weights = functional.dropout(weights, self.dropout, self.training)
         assert self.words is not None

@@ -91,16 +91,7 @@ class ItemTexts:
         Raises:
             ValueError: a field is none of the dataset's, or no item has a text.
         """
-        columns = [name for name in ITEM_TEXTS if name in dataset.items.columns]
-        for name in [] if fields is None else fields:
-            if name not in columns:
-                has = f"the dataset has {join_names(columns)}" if columns else "the dataset has no texts"
-                raise ValueError(f"`fields`: items have no {shorten(repr(name))}: {has}")
-        wanted = [name for name in columns if fields is None or name in fields]
-        ordered = [name for name in FIRST_FIELDS if name in wanted]
-        ordered += [name for name in wanted if name not in FIRST_FIELDS]
-        rows = dataset.items.select(ordered).iter_rows(named=True) if ordered else [{}] * dataset.n_items
-        texts = [_worded(row) for row in rows]
+        texts = item_texts(dataset, fields)
         if not any(texts):
             raise ValueError(
                 "no item has a text: prepare the dataset with a table of items that has titles, or give "
@@ -122,6 +113,24 @@ class ItemTexts:
         numbers = np.array([rows.get(text, -1) for text in self.texts])
         values = np.where(numbers[:, None] >= 0, read[numbers], np.float32(0))
         return ItemVectors(self.item_ids, values, np.any(values, axis=1))
+
+
+def item_texts(dataset: Dataset, fields: Sequence[str] | None = None) -> list[str]:
+    """The text of each item as in `ItemTexts.of`, "" where an item has none.
+
+    Raises:
+        ValueError: a field is none of the dataset's.
+    """
+    columns = [name for name in ITEM_TEXTS if name in dataset.items.columns]
+    for name in [] if fields is None else fields:
+        if name not in columns:
+            has = f"the dataset has {join_names(columns)}" if columns else "the dataset has no texts"
+            raise ValueError(f"`fields`: items have no {shorten(repr(name))}: {has}")
+    wanted = [name for name in columns if fields is None or name in fields]
+    ordered = [name for name in FIRST_FIELDS if name in wanted]
+    ordered += [name for name in wanted if name not in FIRST_FIELDS]
+    rows = dataset.items.select(ordered).iter_rows(named=True) if ordered else [{}] * dataset.n_items
+    return [_worded(row) for row in rows]
 
 
 def _encoded(encoder: TextEncoder, texts: Sequence[str]) -> np.ndarray:

@@ -13,6 +13,8 @@ from cllm4rec.corpora.content import ContentCorpus, content_documents
 from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions
 from cllm4rec.corpora.history_batches import HistoryPrompts
 from cllm4rec.corpora.prompts import Template
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.models.language import backbone
 from tests.support.released_defects import (
     histories,
@@ -55,9 +57,10 @@ def test_truncation_keeps_the_query(order: str) -> None:
             assert shown == history[: len(history) - n_masked][-3:], "the oldest items are left out"
 
 
-def test_truncation_keeps_the_query_when_scoring(monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset, net = small_dataset(), trained_model().net
-    fixed = Template.compile("recommend", trained_model().tokenizer).n_fixed
+def read_in_scoring(model: CLLM4Rec, room: int, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The tokens of all users' prompts, in a context with room for a few items."""
+    dataset, net = small_dataset(), model.net
+    fixed = Template.compile(model.config.list_template, model.tokenizer).n_fixed
     read: list[list[int]] = []
     original: Callable[..., Tensor] = net.user_states
 
@@ -65,21 +68,32 @@ def test_truncation_keeps_the_query_when_scoring(monkeypatch: pytest.MonkeyPatch
         read.extend(tokens[mask].tolist() for tokens, mask in zip(batch.tokens, batch.mask, strict=True))
         return original(batch, *settings)
 
-    monkeypatch.setattr(backbone, "CONTEXT", fixed + 4)
+    monkeypatch.setattr(backbone, "CONTEXT", fixed + room)
     monkeypatch.setattr(net, "user_states", noted)
     users = np.arange(dataset.n_users)
-    assert np.isfinite(trained_model().score(users, dataset.train)).all()
+    assert np.isfinite(model.score(users, dataset.train)).all()
     assert len(read) == dataset.n_users
-    for tokens in read:
-        user = tokens[0] - trained_model().tokenizer.n_text_tokens
-        expected = [
-            trained_model().tokenizer.user(user) if token == -1 else token for token in query_tokens()
-        ]
+    assert all(len(tokens) <= fixed + room for tokens in read)
+    return read
+
+
+def test_truncation_keeps_the_query_when_scoring(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = small_dataset()
+    model = CLLM4Rec(CLLM4RecConfig(user_token="both", attention="causal")).fit(dataset, QUICK)
+    for tokens in read_in_scoring(model, 4, monkeypatch):
+        user = tokens[0] - model.tokenizer.n_text_tokens
+        expected = [model.tokenizer.user(user) if token == -1 else token for token in query_tokens()]
         assert tokens[-len(expected) :] == expected
-        assert len(tokens) <= fixed + 4
         assert items_of(torch.tensor(tokens)) == dataset.train.interactions.history(user)[-4:].tolist(), (
             "the newest items are kept"
         )
+
+
+def test_truncation_keeps_the_newest_items_of_a_prompt_of_ids_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = small_dataset().train.interactions
+    read = [items_of(torch.tensor(tokens)) for tokens in read_in_scoring(trained_model(), 4, monkeypatch)]
+    newest = [train.history(user)[-4:].tolist() for user in range(train.n_users)]
+    assert sorted(read) == sorted(newest)
 
 
 # 5: no reordering and no shuffling in pretraining

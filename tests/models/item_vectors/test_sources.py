@@ -9,8 +9,9 @@ import pytest
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.item_vectors.config import ItemTextConfig
-from cllm4rec.models.item_vectors.sources import item_sources, user_sources, whitened
+from cllm4rec.models.item_vectors.sources import check_sources, item_sources, user_sources, whitened
 from cllm4rec.models.readings.item_texts import ItemVectors
+from tests.support.backbones import save_backbone
 from tests.support.commands import call
 from tests.support.reviewed_books import reviewed_books
 from tests.support.tables import refused
@@ -79,6 +80,26 @@ def test_what_is_not_there_is_refused() -> None:
             ItemTextConfig(**settings)
     with pytest.raises(ValueError, match="`encoder` and `item_vectors` are both given"):
         ItemTextConfig(item_text="auto", encoder="a", item_vectors="b.npy")
+
+
+def test_a_default_encoder_reads_texts_that_differ_if_none_is_asked_for(tmp_path: Path) -> None:
+    """Where `item_text` asks for vectors, they are refused instead."""
+    encoder = str(save_backbone(tmp_path))
+    events = pl.DataFrame(
+        {"user_id": [1, 1, 2, 2], "item_id": [1, 2, 1, 3], "part": ["train"] * 3 + ["test"]}
+    )
+    for titles, is_read in (
+        (["a sea", "a river", ""], True),
+        (["a sea", "a sea", "a wood"], False),
+        (None, False),
+    ):
+        items = None if titles is None else pl.DataFrame({"item_id": [1, 2, 3], "title": titles})
+        train = Dataset.from_frame(events, items).train
+        check_sources(ItemTextConfig(item_text="auto"), train, encoder)
+        sources = item_sources(ItemTextConfig(item_text="auto"), train, encoder)
+        assert (sources.vectors is not None) == is_read
+    for ask in (check_sources, item_sources):
+        assert "no item has a text" in refused(ask, ItemTextConfig(item_text="vectors"), train, encoder)
 
 
 @pytest.mark.parametrize("system", ["cllm4rec", "bag", "sasrec"])

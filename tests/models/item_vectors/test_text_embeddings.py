@@ -14,15 +14,15 @@ WORDS = sp.csr_matrix(
     np.array([[0.5, 0.5, 0, 0.5], [0, 0, 0, 0], [0, 0, 1, 0], [0.5, 0, 0.25, 0]], dtype=np.float32)
 )
 VECTORS = np.array([[1, 2], [0, 0], [3, -1], [0.5, 0]], dtype=np.float32)
-WIDTH = 3
+WIDTH, ALL = 3, np.ones(4, dtype=bool)
 PARTS = {"words": (WORDS, None), "vectors": (None, VECTORS), "both": (WORDS, VECTORS)}
 each_part = pytest.mark.parametrize("part", PARTS)
 
 
-def embeddings_of(part: str, **settings: float) -> TextEmbeddings:
+def embeddings_of(part: str, in_training: np.ndarray = ALL, **settings: float) -> TextEmbeddings:
     """Text embeddings with random weights."""
     words, vectors = PARTS[part]
-    text = TextEmbeddings.of(ItemTextConfig(**settings), TextSources(4, words, vectors), WIDTH)
+    text = TextEmbeddings.of(ItemTextConfig(**settings), TextSources(in_training, words, vectors), WIDTH)
     assert text is not None
     generator = torch.Generator().manual_seed(0)
     for parameter in text.parameters():
@@ -62,6 +62,22 @@ def test_gradients_are_those_of_dense_matrices(part: str) -> None:
 
 
 @each_part
+def test_rows_without_training_events_have_their_texts_in_scoring_alone(part: str) -> None:
+    """In training they add no value and no gradient."""
+    text, rows = embeddings_of(part, np.array([False, True, True, False])), torch.tensor([3, 2, 0])
+    reference = expected(text) * torch.tensor([0.0, 1, 1, 0])[:, None]
+    for given, wanted in ((text(), reference), (text(rows), reference[rows])):
+        torch.testing.assert_close(given, wanted)
+        slopes = [
+            torch.autograd.grad(sums.square().sum(), [*text.parameters()], retain_graph=True)
+            for sums in (given, wanted)
+        ]
+        torch.testing.assert_close(*slopes)
+    torch.testing.assert_close(text.eval()(), expected(text))
+    torch.testing.assert_close(text(rows), expected(text)[rows])
+
+
+@each_part
 @torch.no_grad()
 def test_the_kept_sum_follows_every_weight(part: str) -> None:
     text, table = embeddings_of(part).eval(), torch.randn(4, WIDTH)
@@ -88,10 +104,10 @@ def test_the_kept_sum_follows_training() -> None:
 
 
 def test_texts_add_nothing_before_training() -> None:
-    text = TextEmbeddings.of(ItemTextConfig(), TextSources(4, WORDS, VECTORS), WIDTH)
+    text = TextEmbeddings.of(ItemTextConfig(), TextSources(ALL, WORDS, VECTORS), WIDTH)
     assert text is not None
     assert not text().any()
-    assert TextEmbeddings.of(ItemTextConfig(), TextSources(4, None, None), WIDTH) is None
+    assert TextEmbeddings.of(ItemTextConfig(), TextSources(ALL, None, None), WIDTH) is None
 
 
 def test_dropped_words_keep_the_mean_and_are_never_dropped_in_scoring() -> None:

@@ -33,7 +33,7 @@ TRAINING = TrainConfig(epochs=4, batch_size=8, warmup_steps=2, learning_rate=1e-
 
 
 def fit(folder: Path, tune: str, hooks: Hooks = NO_HOOKS) -> CLLM4Rec:
-    model = CLLM4Rec(CLLM4RecConfig(backbone=str(folder), tune=tune, dtype="float32"))
+    model = CLLM4Rec(CLLM4RecConfig(backbone=str(folder), tune=tune, dtype="float32", item_text="none"))
     for stage in model.stages:
         model.fit_stage(small_dataset(), stage, TRAINING, hooks)
     return model

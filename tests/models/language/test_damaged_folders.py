@@ -87,7 +87,7 @@ def test_a_damaged_tokenizer_is_read_or_refused(field: str, value: Any, folder: 
 
 
 def test_damaged_json_in_a_run_is_refused(data: Path, tmp_path: Path) -> None:
-    call("pretrain", "--dataset", data, "--output", tmp_path / "run", "--epochs", 1)
+    call("pretrain", "--dataset", data, "--output", tmp_path / "run", "--epochs", 1, "--backbone", "tiny")
     inner = tmp_path / "run" / "pretrain" / "backbone"
     load(tmp_path / "run")
     for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):

@@ -190,10 +190,10 @@ def test_training_resumes_in_the_dtype_it_began_in(
     ("flags", "reason"),
     [
         (["--dtype", "bfloat16"], "--dtype bfloat16: trained weights are float32: leave --dtype out"),
-        (["--revision", "main"], "--revision main: tiny is built here: leave it out"),
+        (["--revision", "main"], "--revision main: 1x128 is built here: leave it out"),
     ],
 )
-def test_settings_of_pretrained_backbones_are_refused_for_tiny(
+def test_settings_of_pretrained_backbones_are_refused_for_built_in_ones(
     flags: list[str], reason: str, data: Path, tmp_path: Path
 ) -> None:
     line = refused(lambda: call("pretrain", "--dataset", data, "--output", tmp_path / "run", *flags))

@@ -212,7 +212,7 @@ def test_a_run_that_holds_its_backbone_takes_no_other(folder: Path, data: Path, 
 def test_a_built_in_backbone_is_trained_in_full(tune: str, data: Path, tmp_path: Path) -> None:
     """Otherwise the run would not hold it, and nothing else does."""
     line = refused(lambda: call("pretrain", "--dataset", data, "--output", tmp_path / "run", "--tune", tune))
-    assert line == f"--tune {tune}: tiny is not pretrained and is trained in full: leave --tune out"
+    assert line == f"--tune {tune}: 1x128 is not pretrained and is trained in full: leave --tune out"
     assert not (tmp_path / "run").exists()
 
 
