@@ -48,7 +48,7 @@ def lists(model: CLLM4Rec, users: np.ndarray, train: Dataset) -> None:
 
 def prompts(model: CLLM4Rec, users: np.ndarray, train: Dataset) -> list[list[HistoryPrompts]]:
     """The prompts of each batch of users, cut by length as `recommend` does."""
-    template, batches = Template.compile("recommend", model.tokenizer), []
+    template, batches = Template.compile(model.config.list_template, model.tokenizer), []
     for start in range(0, len(users), USERS_AT_ONCE):
         batch_users = users[start : start + USERS_AT_ONCE]
         lengths = train.interactions.histories(batch_users).lengths + template.n_fixed
@@ -59,9 +59,10 @@ def prompts(model: CLLM4Rec, users: np.ndarray, train: Dataset) -> list[list[His
 
 def prompts_of(model: CLLM4Rec, users: np.ndarray, train: Dataset) -> HistoryPrompts:
     """The prompts of users, as one batch."""
-    template = Template.compile("recommend", model.tokenizer)
+    template = Template.compile(model.config.list_template, model.tokenizer)
     items = train.interactions.histories(users).last(model.net.backbone.context - template.n_fixed)
-    filled = fill(template, model.tokenizer, users, items, np.ones(len(users), dtype=bool))
+    with_user = np.full(len(users), model.config.reads_user_token(finetuned=True))
+    filled = fill(template, model.tokenizer, users, items, with_user)
     return prompt_batch(model.tokenizer, *filled).to(model.device)
 
 
