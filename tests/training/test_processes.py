@@ -93,7 +93,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, uneven_dataset: Dataset) -> P
 
     def pretrain(name: str) -> list[str]:
         output = ["--output", f"{folder}/{name} pretrain", "--dataset", f"{folder}/data"]
-        return ["pretrain", *output, *flags, *accumulation[name], "--epochs=25"]
+        return ["pretrain", *output, *flags, *accumulation[name], "--epochs=25", "--item-text=none"]
 
     def finetune(name: str) -> list[str]:
         return ["finetune", "--run", f"{folder}/{name} finetune", *flags, *accumulation[name], "--epochs=25"]
