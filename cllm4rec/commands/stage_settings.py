@@ -13,7 +13,7 @@ from cllm4rec.files.damage import reading
 from cllm4rec.files.schema import checked
 from cllm4rec.models import SYSTEMS, system_config
 from cllm4rec.models.config import SystemConfig
-from cllm4rec.models.language.config import BUILT_IN, SHAPE
+from cllm4rec.models.language.config import built_in_shape
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.run_description import StageSettings
 from cllm4rec.training.run_folder import RunFolder
@@ -110,7 +110,7 @@ def has_ended(folder: RunFolder, stage: str) -> bool:
 
 def is_reserved(name: str) -> bool:
     """Whether a name is that of a system or of a backbone built here, and never a folder."""
-    return name in SYSTEMS or name in BUILT_IN or SHAPE.fullmatch(name) is not None
+    return name in SYSTEMS or built_in_shape(name) is not None
 
 
 def moved_folders(before: SystemConfig, config: SystemConfig) -> tuple[SystemConfig, dict[str, str]]:

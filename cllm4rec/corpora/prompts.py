@@ -27,7 +27,7 @@ TEMPLATES = {
     ),
     "separator": ",",  # after each item of a prompt without soft tokens
 }
-OF_CLLM4REC = ("collaborative", "review", "item", "user", "recommend")
+OF_CLLM4REC = ("collaborative", "review", "item", "user", "recommend", "set")
 OF_RSLLM = ("next", "choose")
 
 Piece = str | np.ndarray  # the name of a placeholder, or tokens
@@ -89,4 +89,8 @@ def training_texts(
     """
     templates = [re.sub(r"\{(user|item|history|candidates)\}", "", TEMPLATES[name]) for name in names]
     filled = [text.replace("{field}", field) for text in templates for field in list(texts) or [""]]
-    return [*filled, *(text for column in texts.values() for text in column if text), *reviews]
+    return [
+        *filter(str.strip, filled),
+        *(text for column in texts.values() for text in column if text),
+        *reviews,
+    ]

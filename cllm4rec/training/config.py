@@ -69,5 +69,10 @@ class TrainConfig:
         help="maximum L2 norm of the gradient of a step; larger gradients are scaled down",
     )
 
+    @property
+    def averaged(self) -> bool:
+        """Whether moving averages of the weights are kept."""
+        return self.averaging > 0
+
     def __post_init__(self) -> None:
         check_settings(self)

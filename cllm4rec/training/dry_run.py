@@ -88,13 +88,14 @@ class DryRun:
 
     @property
     def memory(self) -> float:
-        """MiB of weights, gradients, Adam's two moments, best and averaged weights, not of activations."""
+        """MiB of all weights; of gradients, Adam's two moments, best and averaged weights of trained ones.
+
+        Activations and data are not included, nor the gradients of sparse tables.
+        """
         n_trained = sum(self.trained.values())
-        gradients = n_trained - self.sparse
-        weights, moments, best = n_trained, 2 * n_trained, n_trained
-        averages = gradients if self.averaged else 0  # of dense weights
-        frozen = self.frozen_width * self.frozen
-        return (frozen + FLOAT_BYTES * (weights + gradients + moments + best + averages)) / MIB
+        kept = 4 * n_trained  # weights, two moments, best weights
+        dense = (1 + self.averaged) * (n_trained - self.sparse)  # gradients, averages
+        return (self.frozen_width * self.frozen + FLOAT_BYTES * (kept + dense)) / MIB
 
     @property
     def warmup(self) -> int:
@@ -177,9 +178,8 @@ def dry_run(
         for name, group in net.parameter_groups().items()
     }
     frozen = [p for p in net.parameters() if not p.requires_grad]
-    averaged = config.averaging > 0
-    held = needed_bytes(accelerator.device) + optimiser_bytes(net, averaged)
-    step_memory = measure(net, objectives, accelerator, memory, averaged)
+    held = needed_bytes(accelerator.device) + optimiser_bytes(net, config.averaged)
+    step_memory = measure(net, objectives, accelerator, memory, config.averaged)
     limits, costs = step_memory.limits, step_memory.costs
     with (
         checkpointed(net, limits.checkpointed),
@@ -202,7 +202,7 @@ def dry_run(
         max(_peak_memory(accelerator.device), expected / MIB),
         limits.checkpointed,
         max((p.element_size() for p in frozen), default=FLOAT_BYTES),
-        averaged,
+        config.averaged,
     )
 
 

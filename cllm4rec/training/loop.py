@@ -22,7 +22,7 @@ from cllm4rec.training.objective import Objective, warmup_epochs
 from cllm4rec.training.optimizer import Optimizer
 from cllm4rec.training.progress import Meter, Totals, means
 from cllm4rec.training.records import EpochRecord
-from cllm4rec.training.resume import Progress, ResumeFile, Stopped, Weights
+from cllm4rec.training.resume import REMEDY, Progress, ResumeFile, Stopped, Weights
 from cllm4rec.training.schedule import is_validated, learning_rate_factor, total_epochs
 from cllm4rec.training.step_memory import measure
 
@@ -65,7 +65,7 @@ def train(
         )
     limits = resume_file.limits() if resume_file is not None else None
     if limits is None or memory not in (None, limits.memory):
-        limits = measure(net, objectives, accelerator, memory, config.averaging > 0).limits
+        limits = measure(net, objectives, accelerator, memory, config.averaged).limits
     with (
         checkpointed(net, limits.checkpointed),
         TrainingRun(net, config, accelerator, resume_file, limits) as run,
@@ -134,7 +134,7 @@ class TrainingRun:
             self.progress, self.best_weights, moments, averages = resume_file.restore(self.weights)
         sparse = {f"{name}.weight" for name in self.optimizer.row_adams}
         self.averaged = AveragedWeights(config.averaging, self.weights, sparse)
-        if resume_file is not None and moments:  # none are saved before the first step
+        if resume_file is not None and moments:  # there are none before the first step
             self._load(resume_file, moments, averages)
         self.progress.limits = self.limits = limits
         self.freed = FreedMemory(accelerator.device, limits.memory)
@@ -148,9 +148,7 @@ class TrainingRun:
             self.optimizer.load_moments(moments)
             self.averaged.load(averages)
         except ValueError as error:
-            raise ValueError(
-                f"{resume_file.path} does not fit ({error}): remove it and start this stage again"
-            ) from error
+            raise ValueError(f"{resume_file.path} does not fit ({error}): {REMEDY}") from error
 
     def __enter__(self) -> "TrainingRun":
         return self
@@ -163,9 +161,7 @@ class TrainingRun:
         progress = self.progress
         if progress.late:
             return progress.step > 0
-        stale_steps = progress.steps - progress.best_at
-        patient = progress.stale < self.config.patience or stale_steps < self.config.patience_steps
-        return progress.epoch < n_epochs and patient
+        return progress.epoch < n_epochs and progress.is_within_patience(self.config)
 
     def step(self, objective: str, batches: MicroBatches, stop: bool) -> None:
         """One step over the micro-batches of this process, then `save_or_stop` if due.
@@ -240,10 +236,12 @@ class TrainingRun:
         minutes = self.config.max_minutes
         return minutes is not None and time.monotonic() - self.began > 60 * minutes
 
-    def _save_due(self) -> bool:  # by the clock of the main process
+    def _save_due(self) -> bool:
+        """Whether the last save is long ago, by the clock of the main process."""
         return self.accelerator.is_main_process and time.monotonic() - self.saved > SAVE_SECONDS
 
-    def totals(self) -> Totals:  # all processes have to call it
+    def totals(self) -> Totals:
+        """Sums of the epoch so far; all processes have to call it."""
         return self.meter.totals(time.monotonic() - self.epoch_began)
 
     def save(self) -> None:
@@ -280,6 +278,7 @@ class TrainingRun:
 
     @torch.no_grad()
     def restore_best_weights(self) -> None:
+        """Give the network its best weights."""
         for name, best in self.best_weights.items():
             self.weights[name].copy_(best)
 

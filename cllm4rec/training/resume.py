@@ -17,6 +17,7 @@ from cllm4rec.files.damage import reading
 from cllm4rec.files.schema import STRICT, Scalar, parse_json
 from cllm4rec.files.writing import remove_file, replace_file
 from cllm4rec.messages import shorten
+from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.limits import Limits
 from cllm4rec.training.progress import Totals
 
@@ -56,6 +57,10 @@ class Progress:
     seconds: float = 0.0
     totals: Totals = field(default_factory=Totals)
     limits: Limits | None = None
+
+    def is_within_patience(self, config: TrainConfig) -> bool:
+        """Whether training goes on, as the best epoch is not long ago."""
+        return self.stale < config.patience or self.steps - self.best_at < config.patience_steps
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from cllm4rec.commands.entry import say
 from experiments.benchmarks.results import parse_settings
 
 BENCHMARKS = (
-    *("start_up", "batches", "padding", "validation", "steps", "users", "item_loss", "sampled"),
+    *("start_up", "batches", "padding", "validation", "steps", "texts", "users", "item_loss", "sampled"),
     *("memory", "top_k", "scoring", "one_pass", "loading", "prepare", "gpu"),
 )
 

@@ -103,7 +103,7 @@ SPACES = {  # name -> space; several spaces may be of one system
         {
             "width": ratios(64, 512, whole=True, floor=1),
             "mask_share": steps(0.1, 0.9, 0.1, floor=0.1, ceiling=0.9),
-            "word_rate": ratios(1.0, 16.0),
+            "text_rate": ratios(1.0, 16.0),
             "word_dropout": steps(0.0, 0.6, 0.1, floor=0.0, ceiling=0.9),
             "learning_rate": ratios(2.5e-4, 4e-3),
             "batch_size": ratios(64, 1024, whole=True, floor=1),

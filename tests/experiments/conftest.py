@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 import experiments.tuning.trials as trials
+from cllm4rec.data.dataset import Dataset
 from experiments.commands import Cost
 from tests.support.commands import call
 from tests.support.worlds import taste_dataset
@@ -33,3 +34,17 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
     monkeypatch.setattr(trials, "run_command", run)
     return started
+
+
+@pytest.fixture
+def trained_on(calls: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch) -> list[Dataset]:
+    """The datasets that the commands train on."""
+    run_command, datasets = trials.run_command, []
+
+    def run(command: str, *arguments: object) -> Cost:
+        if command == "pretrain":
+            datasets.append(Dataset.load(str(arguments[1])))
+        return run_command(command, *arguments)
+
+    monkeypatch.setattr(trials, "run_command", run)
+    return datasets

@@ -22,7 +22,6 @@ from experiments import tried
 from experiments.commands import CommandFailed, Cost
 from experiments.tuning.changes import Change, all_settings
 from experiments.tuning.tried_rows import COLUMNS
-from tests.experiments.conftest import COST
 from tests.support.commands import call
 from tests.support.worlds import taste_dataset, with_other_test_events
 
@@ -128,21 +127,12 @@ def test_the_command_of_a_row_repeats_it_on_the_whole_dataset(
     assert json.loads((tmp_path / "out.json").read_text())["metrics"][QUALITY] == float(row[QUALITY])
 
 
-def test_trials_get_no_test_events(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-
-    def seen_by(command: str, *arguments: object) -> Cost:
-        if command == "pretrain":
-            seen.append(Dataset.load(str(arguments[1])))
-        call(command, *arguments)
-        return COST
-
-    monkeypatch.setattr(trials, "run_command", seen_by)
+def test_trials_get_no_test_events(data: Path, tmp_path: Path, trained_on: list[Dataset]) -> None:
     other = tmp_path / "other" / "books" / "seed0"
     with_other_test_events(Dataset.load(data)).save(other)
     found = run(tmp_path / "tried.csv", data, other, changes=("neighbours=2",))
-    assert len(seen) == 4, "their hashes differ"
-    assert all(not len(each.test.interactions) and len(each.validation.interactions) for each in seen)
+    assert len(trained_on) == 4, "their hashes differ"
+    assert all(not len(each.test.interactions) and len(each.validation.interactions) for each in trained_on)
     assert [row[QUALITY] for row in found[::2]] == [row[QUALITY] for row in found[1::2]]
 
 

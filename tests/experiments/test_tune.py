@@ -20,7 +20,6 @@ from experiments.tune import Budget, main
 from experiments.tuning.domains import ratios
 from experiments.tuning.spaces import SPACES, Space
 from experiments.tuning.trials import TrialCommands
-from tests.experiments.conftest import COST
 from tests.support.commands import call
 from tests.support.worlds import with_other_test_events
 
@@ -91,17 +90,8 @@ def test_the_command_of_a_row_repeats_it_on_the_whole_dataset(
         assert result.metrics["ndcg@100"] == float(row["ndcg@100"])
 
 
-def test_trials_get_no_test_events(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_get_no_test_events(data: Path, tmp_path: Path, trained_on: list[Dataset]) -> None:
     """Their dataset folder has none, so other test events change nothing but the hashes."""
-    seen = []
-
-    def run(command: str, *arguments: object) -> Cost:
-        if command == "pretrain":
-            seen.append(Dataset.load(str(arguments[1])))
-        call(command, *arguments)
-        return COST
-
-    monkeypatch.setattr(trials, "run_command", run)
     other = tmp_path / "other" / "books" / "seed0"
     with_other_test_events(Dataset.load(data)).save(other)
     assert (
@@ -111,9 +101,9 @@ def test_trials_get_no_test_events(data: Path, tmp_path: Path, monkeypatch: pyte
     )
     for name, folder in (("one", data), ("two", other)):
         tune(folder, tmp_path / name, "ease", "itemknn", n=3)
-    assert len(seen) == 12
-    assert all(not len(dataset.test.interactions) for dataset in seen)
-    assert all(len(dataset.validation.interactions) for dataset in seen)
+    assert len(trained_on) == 12
+    assert all(not len(dataset.test.interactions) for dataset in trained_on)
+    assert all(len(dataset.validation.interactions) for dataset in trained_on)
     for system in ("ease", "itemknn"):
         one, two = rows(tmp_path / "one", system), rows(tmp_path / "two", system)
         assert one[0]["data_sha256"] != two[0]["data_sha256"]

@@ -8,7 +8,7 @@ from cllm4rec.models.language.config import BackboneConfig, backbone_setting
 from cllm4rec.settings import setting
 from cllm4rec.training.config import TrainConfig
 
-PLAIN: dict[str, Any] = {"batch_size": 20, "patience_steps": 0, "averaging": 0.0}
+PAPER_TRAINING: dict[str, Any] = {"batch_size": 20, "patience_steps": 0, "averaging": 0.0}
 # The preset `paper`: settings of the paper and its released code (docs/papers.md), whatever the backbone.
 PAPER: dict[str, dict[str, Any]] = {
     "system": {
@@ -22,8 +22,8 @@ PAPER: dict[str, dict[str, Any]] = {
         "readout": "last",
         "attention": "causal",
     },
-    "pretrain": {"epochs": 100, "learning_rate": 1e-3, "patience": 4, "validate_every": 4, **PLAIN},
-    "finetune": {"epochs": 150, "learning_rate": 1e-4, "patience": 8, "validate_every": 3, **PLAIN},
+    "pretrain": {"epochs": 100, "learning_rate": 1e-3, "patience": 4, "validate_every": 4, **PAPER_TRAINING},
+    "finetune": {"epochs": 150, "learning_rate": 1e-4, "patience": 8, "validate_every": 3, **PAPER_TRAINING},
 }
 
 

@@ -26,10 +26,10 @@ def item_text_setting(default: str) -> Any:
 class ItemTextConfig(TextVectorConfig):
     """What the texts of an item add to its vector."""
 
-    fixed_after_pretraining: ClassVar[tuple[str, ...]] = ("item_text", "encoder", "item_vectors", "word_rate")
+    fixed_after_pretraining: ClassVar[tuple[str, ...]] = ("item_text", "encoder", "item_vectors", "text_rate")
 
     item_text: str = item_text_setting("none")
-    word_rate: float = setting(
+    text_rate: float = setting(
         4.0,
         gt=0,
         advanced=True,

@@ -16,8 +16,8 @@ class TextEmbeddings(FittedModule):
     """t_j = sum over the words of j of their rows / sqrt(their number) + f_j A, for n users or items.
 
     Words and bigrams w have learned rows u_w; f_j is the frozen, whitened vector of the text, A is learned.
-    All start at zero, so that texts add nothing at first. The parameters are u_w / `word_rate` and
-    A / `word_rate`: Adam moves them as far as any other, and so u_w and A `word_rate` times as far.
+    All start at zero, so that texts add nothing at first. The parameters are u_w / `text_rate` and
+    A / `text_rate`: Adam moves them as far as any other, and so u_w and A `text_rate` times as far.
 
     In training, rows without training events have no texts: a softmax over all items would learn that their
     words are never chosen.
@@ -44,7 +44,7 @@ class TextEmbeddings(FittedModule):
         self, config: ItemTextConfig, width: int, n: int, n_words: int, n_entries: int, n_dimensions: int
     ) -> None:
         super().__init__()
-        self.rate, self.dropout = config.word_rate, config.word_dropout
+        self.rate, self.dropout = config.text_rate, config.word_dropout
         self.words = nn.Parameter(torch.zeros(n_words, width)) if n_words else None
         self.map = nn.Parameter(torch.zeros(n_dimensions, width)) if n_dimensions else None
         if n_words:
@@ -125,7 +125,10 @@ class TextEmbeddings(FittedModule):
         return super().train(mode)
 
     def _entries(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Columns, weights and starts of the words; in training those of rows with training events."""
+        """Columns, weights and starts of the words; in training those of rows with training events.
+
+        Entries of weight zero would not do: they change the order of sums, and so the last bits of gradients.
+        """
         whole = self.columns, self.weights, self.starts
         if not self.training:
             return whole

@@ -9,23 +9,14 @@ from cllm4rec.settings import setting
 
 # Backbones with random weights, built here: name -> layers, width.
 BUILT_IN = {"tiny": (2, 128), "small": (4, 256)}
-SHAPE = re.compile(r"([0-9]{1,2})x([0-9]{1,5})")  # of other ones
+SHAPE = re.compile(r"([0-9]{1,2})x([0-9]{1,5})")  # layers and width of other ones
 HEAD_WIDTH = 64
 
 
 def built_in_shape(backbone: str) -> tuple[int, int] | None:
-    """Layers and width of a backbone that is built here; None for any other name.
-
-    Raises:
-        ValueError: the width is no multiple of HEAD_WIDTH.
-    """
+    """Layers and width of a backbone that is built here; None for any other name."""
     shape = SHAPE.fullmatch(backbone)
-    if shape is None:
-        return BUILT_IN.get(backbone)
-    layers, width = (int(number) for number in shape.groups())
-    if not width or width % HEAD_WIDTH:
-        raise ValueError(f"`backbone={backbone}`: the width has to be a multiple of {HEAD_WIDTH}")
-    return layers, width
+    return BUILT_IN.get(backbone) if shape is None else (int(shape[1]), int(shape[2]))
 
 
 def backbone_setting(default: str) -> Any:
@@ -86,7 +77,9 @@ class BackboneConfig(SystemConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        built_in_shape(self.backbone)
+        shape = built_in_shape(self.backbone)
+        if self.backbone not in BUILT_IN and shape and (not shape[1] or shape[1] % HEAD_WIDTH):
+            raise ValueError(f"`backbone={self.backbone}`: the width has to be a multiple of {HEAD_WIDTH}")
 
     @property
     def built_in(self) -> bool:

@@ -42,7 +42,7 @@ def expected(text: TextEmbeddings) -> Tensor:
 
 @each_part
 def test_texts_add_their_words_and_their_mapped_vectors(part: str) -> None:
-    text = embeddings_of(part, word_rate=2.5)
+    text = embeddings_of(part, text_rate=2.5)
     torch.testing.assert_close(text(), expected(text))
     rows = torch.tensor([3, 0, 0, 1])
     torch.testing.assert_close(text(rows), expected(text)[rows])
