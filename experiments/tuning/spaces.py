@@ -66,7 +66,7 @@ SPACES = {  # name -> space; several spaces may be of one system
         "ease",
         {
             "regularization": ratios(50.0, 1600.0),
-            "prior_regularization": ratios(1.0, 64.0),
+            "prior_regularization": ratios(1.0, 256.0),
             "prior_share": steps(0.0, 1.0, 0.1, floor=0.0, ceiling=1.0),
         },
         in_time=DECAY,

@@ -12,6 +12,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from cllm4rec import EASE, Dataset, EASEConfig, ItemKNN, ItemKNNConfig, Popularity, load
+from cllm4rec.models.description import FORMAT_VERSION
 from cllm4rec.models.recommendation import Catalogue, of_histories
 from cllm4rec.training.run_folder import RunFolder
 from tests.support.commands import call
@@ -261,9 +262,14 @@ def test_a_model_folder_of_another_version_or_system_is_refused(tmp_path: Path) 
     fitted().save(tmp_path)
     text = (tmp_path / "model.json").read_text()
     for old, new, message in (
-        ('"format_version": 4', '"format_version": 3', "format_version 3 is unknown.*: train this stage"),
+        (
+            f'"format_version": {FORMAT_VERSION}',
+            '"format_version": 3',
+            "format_version 3 is unknown.*: train this stage",
+        ),
         ('"system": "itemknn"', '"system": "xyz"', "is damaged .*'xyz' is unknown.* train this stage again"),
     ):
+        assert old in text
         (tmp_path / "model.json").write_text(text.replace(old, new))
         with pytest.raises(ValueError, match=message) as caught:
             load(tmp_path)

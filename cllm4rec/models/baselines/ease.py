@@ -28,8 +28,8 @@ PRIOR_GRIDS = (
         scoring=DECAY_GRID,
     ),
     Grid(
-        tuple({"prior_regularization": value} for value in (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)),
-        start={"prior_regularization": 5.0},
+        tuple({"prior_regularization": value} for value in (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)),
+        start={"prior_regularization": 20.0},
     ),
     Grid(tuple({"prior_share": value} for value in (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.97, 1.0))),
 )

@@ -33,10 +33,10 @@ def word_vectors(dataset: Dataset) -> ItemVectors:
     """TF-IDF of the words of each item, in the leading singular directions.
 
     Texts are those of `item_documents`: text columns, or else the reviews of training events. Of items with
-    training events, at least MIN_ITEMS and at most MAX_SHARE have a word. With n items and n_w that have the
-    word, a count is multiplied by ln((1 + n) / (1 + n_w)) + 1. Then each item's row gets length 1. The
-    DIRECTIONS leading right singular vectors of the items with training events are kept. Where there are no
-    more words or items than that, nothing is left out and the TF-IDF itself is given.
+    training events, at least MIN_ITEMS and at most MAX_SHARE have a word. A count c becomes 1 + ln c. With n
+    items and n_w that have the word it is multiplied by ln((1 + n) / (1 + n_w)) + 1. Then each item's row
+    gets length 1. The DIRECTIONS leading right singular vectors of the items with training events are kept.
+    Where there are no more words or items than that, nothing is left out and the TF-IDF itself is given.
 
     Raises:
         ValueError: no word is in so many items.
@@ -53,6 +53,7 @@ def word_vectors(dataset: Dataset) -> ItemVectors:
         )
     counts = sp.csr_array(words.matrix, dtype=np.float64)
     n_items = np.bincount(counts[in_training].indices, minlength=counts.shape[1])  # with each word
+    counts.data = 1 + np.log(counts.data)
     weighted = counts @ sp.diags_array(np.log((1 + in_training.sum()) / (1 + n_items)) + 1)
     lengths = norm(weighted, axis=1)
     tfidf = sp.csr_array(sp.diags_array(1 / np.where(lengths > 0, lengths, 1.0)) @ weighted)

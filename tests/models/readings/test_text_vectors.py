@@ -29,7 +29,7 @@ def library(with_events: int, n_items: int = 60) -> Dataset:
 
 def by_scikit_learn(texts: Sequence[str], in_training: np.ndarray) -> np.ndarray:
     """TF-IDF (n_items, V), its vocabulary and weights from the rows of training."""
-    vectorizer = TfidfVectorizer(token_pattern=r"\w+", min_df=5, max_df=0.5)
+    vectorizer = TfidfVectorizer(token_pattern=r"\w+", min_df=5, max_df=0.5, sublinear_tf=True)
     vectorizer.fit([text for text, trained in zip(texts, in_training, strict=True) if trained])
     return np.asarray(vectorizer.transform(texts).toarray())
 
