@@ -76,8 +76,8 @@ SPACES = {  # name -> space; several spaces may be of one system
         "ials",
         {
             "factors": ratios(64, 1024, whole=True, floor=1),
-            "regularization": ratios(10.0, 320.0),
-            "alpha": ratios(2.0, 64.0),
+            "regularization": ratios(10.0, 640.0),
+            "alpha": ratios(2.5, 160.0),
         },
     ),
     "sasrec": Space("sasrec", {**ENCODER, "heads": choices(1, 2, 4)}),

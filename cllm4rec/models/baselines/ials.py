@@ -14,11 +14,12 @@ from cllm4rec.models.description import checked_array
 from cllm4rec.models.inner_product import InnerProductRecommender
 from cllm4rec.models.one_stage import Grid, OneStageRecommender
 
-FACTORS, START = (64, 128, 256, 512, 1024), 256
+FACTORS, START = (64, 128, 256, 512, 1024), 128
+# What is good is a narrow range of their ratio, whose place depends on alpha.
 PENALTIES = tuple(
-    {"regularization": regularization, "alpha": alpha}
-    for regularization in (10.0, 30.0, 60.0, 100.0, 200.0)
-    for alpha in (3.0, 10.0, 30.0)
+    {"regularization": alpha * ratio, "alpha": alpha}
+    for alpha in (2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+    for ratio in (2.0, 3.0, 4.5, 6.0, 9.0)
 )
 
 
