@@ -7,6 +7,9 @@ chosen on validation events; test events are reported once.
 
 Data: the dataset folders seed0, seed1, ... that `experiments.recipes` wrote to DATA.
 
+--tuned names the OUTPUT of `experiments.tune`. A system whose settings were searched on this set has the
+chosen ones then; the name of its row ends with "tuned".
+
 Prints a table, means over seeds: metrics, paired difference from CLLM4Rec, CPU time and peak memory.
 OUTPUT/table.md holds the table, OUTPUT/results.json every measured row with the hashes of its dataset.
 Measured rows are not run again; those of other datasets are refused.
@@ -33,11 +36,13 @@ from experiments.report import (
     read_metrics,
     run_folder,
 )
+from experiments.tuning.chosen import chosen_flags
+from experiments.tuning.spaces import FIRST_STAGE
+from experiments.tuning.spaces import SPACES as SEARCHED
 
 ENCODER = "ENCODER"  # stands for --encoder in the flags of rows
-ROWS: dict[
-    str, tuple[list[str], list[str] | None]
-] = {  # name -> flags of pretrain, of finetune (None: no stage 2)
+Flags = tuple[list[str], list[str] | None]  # of pretrain, and of finetune; None: no stage 2
+ROWS: dict[str, Flags] = {
     "CLLM4Rec": ([], []),
     "CLLM4Rec, no pretraining": (["--epochs", "0"], []),
     "CLLM4Rec, no pretraining, sampled": (["--epochs", "0", "--sampled", "4096"], []),
@@ -59,19 +64,56 @@ ROWS: dict[
     "ItemKNN": (["--system", "itemknn"], None),
     "popularity": (["--system", "popularity"], None),
 }
+SPACES = {  # name -> the space in which its settings are searched
+    "bag": "bag",
+    "AlphaRec": "alpharec",
+    "EASE with text prior": "ease-text",
+    "Mult-VAE": "multvae",
+    "RecVAE": "recvae",
+    "iALS": "ials",
+    "EASE": "ease",
+    "ItemKNN": "itemknn",
+}
 METRICS = ("recall@20", "recall@40", "ndcg@100", "coverage@20")
 RANKED_BY = "ndcg@100"
 REFERENCE = "CLLM4Rec"
 
 
-def run_row(name: str, dataset: Path, run: Path, seed: int, encoder: str | None) -> dict[str, Any]:
-    """Train and evaluate a system. `encoder` is that of the rows that have one.
+def flags_of_rows(names: list[str], encoder: str | None, tuned: Path | None, data: Path) -> dict[str, Flags]:
+    """Row -> flags.
+
+    Args:
+        names: of the rows.
+        encoder: of the rows that have one.
+        tuned: OUTPUT of `experiments.tune`; None: all rows have the defaults of the package.
+        data: folder that a recipe wrote.
+
+    Raises:
+        SystemExit: a row needs an encoder, or the tables in `tuned` are damaged.
+    """
+    if encoder is None and any(ENCODER in ROWS[name][0] for name in names):
+        raise SystemExit("error: rows with an encoder need --encoder: name a model, or choose other --rows")
+    flags = {}
+    for name in names:
+        pretrain, finetune = ROWS[name]
+        flags[name] = [encoder if flag == ENCODER and encoder else flag for flag in pretrain], finetune
+        space = SPACES.get(name)
+        if tuned is None or space is None:
+            continue
+        chosen = chosen_flags(tuned, data.resolve().name, space)
+        if chosen is not None:
+            del flags[name]
+            flags[f"{name}, tuned"] = ["--system", SEARCHED[space].system, *chosen[FIRST_STAGE]], finetune
+    return flags
+
+
+def run_row(flags: Flags, dataset: Path, run: Path, seed: int) -> dict[str, Any]:
+    """Train and evaluate a system.
 
     Returns:
         Test metrics, CPU seconds of training and of evaluation, and the largest peak memory of a command.
     """
-    flags, finetune_flags = ROWS[name]
-    pretrain_flags = [encoder if flag == ENCODER and encoder else flag for flag in flags]
+    pretrain_flags, finetune_flags = flags
     shutil.rmtree(run, ignore_errors=True)  # left by an interrupted call
     seed_flags = [] if "--system" in pretrain_flags else ["--seed", str(seed)]
     costs = [run_command("pretrain", "--dataset", dataset, "--output", run, *pretrain_flags, *seed_flags)]
@@ -119,27 +161,35 @@ def dataset_hashes(data: Path, seeds: list[int]) -> dict[int, dict[str, str]]:
     return {seed: asdict(Dataset.load(data / f"seed{seed}").hashes) for seed in seeds}
 
 
-def main(data: Path, seeds: list[int], rows: list[str], output: Path, encoder: str | None = None) -> None:
-    if encoder is None and any(ENCODER in ROWS[name][0] for name in rows):
-        raise SystemExit("error: rows with an encoder need --encoder: name a model, or choose other --rows")
+def main(
+    data: Path,
+    seeds: list[int],
+    rows: list[str],
+    output: Path,
+    encoder: str | None = None,
+    tuned: Path | None = None,
+) -> None:
+    flags = flags_of_rows(rows, encoder, tuned, data)
     hashes = dataset_hashes(data, seeds)
     output.mkdir(parents=True, exist_ok=True)
     results_file = output / "results.json"
     results: dict[str, Any] = json.loads(results_file.read_text()) if results_file.is_file() else {}
-    keys = {f"{name}/{seed}": (name, seed) for seed in seeds for name in rows}
-    for key, (_, seed) in keys.items():
+    keys = {f"{name}/{seed}": (name, seed) for seed in seeds for name in flags}
+    for key, (name, seed) in keys.items():
         if key in results and results[key].get("dataset") != hashes[seed]:
             raise SystemExit(
                 f"error: {output} holds {key}, measured on another dataset than {data}/seed{seed}: name "
                 "another --output"
             )
+        if key in results and results[key].get("flags") != list(flags[name]):
+            raise SystemExit(f"error: {output} holds {key} with other settings: name another --output")
     for key, (name, seed) in keys.items():
         if key not in results:
             run = run_folder(output / f"seed{seed}", name)
-            row = run_row(name, data / f"seed{seed}", run, seed, encoder)
-            results[key] = row | {"dataset": hashes[seed]}
+            row = run_row(flags[name], data / f"seed{seed}", run, seed)
+            results[key] = row | {"dataset": hashes[seed], "flags": flags[name]}
             write_text(results_file, json.dumps(results, indent=2) + "\n")
-    table = summary(output, results, rows, seeds)
+    table = summary(output, results, list(flags), seeds)
     (output / "table.md").write_text(table + "\n")
     shown_seeds = ", ".join(map(str, seeds))
     say(f"\n{data.resolve().name}, protocol A, test events, mean over seeds {shown_seeds}:\n\n{table}")
@@ -159,5 +209,6 @@ if __name__ == "__main__":
     own = [name for name, (flags, _) in ROWS.items() if ENCODER not in flags]
     parser.add_argument("--rows", nargs="+", default=own, choices=list(ROWS), help="rows of the table")
     parser.add_argument("--encoder", help="name or folder of the model that reads texts in rows with one")
+    parser.add_argument("--tuned", type=Path, help="OUTPUT of experiments.tune; rows have chosen settings")
     parser.add_argument("--output", type=Path, required=True, help="folder of runs and results")
     main(**vars(parser.parse_args()))

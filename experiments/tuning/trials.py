@@ -43,7 +43,7 @@ class TrialCommands:
         seed = {"seed": self.seed} if "seed" in settings_of(self.system) else {}
         for name, value in {**seed, **self.fixed, **settings}.items():
             stage, _, setting = name.rpartition(".")
-            stages[stage or FIRST_STAGE] += _typed(setting, value)
+            stages[stage or FIRST_STAGE] += typed_flags(setting, value)
         return {**stages, "evaluate": ["--run", str(run), "--split", "validation", "--metrics", METRIC]}
 
     def line(self, settings: Settings) -> str:
@@ -76,7 +76,7 @@ class TrialCommands:
             return Outcome(quality, _values_of(run, names), _sum(costs))
 
 
-def _typed(setting: str, value: Value) -> list[str]:
+def typed_flags(setting: str, value: Value) -> list[str]:
     """A setting as its flag; a switch has no value."""
     if isinstance(value, bool) or value in ("true", "false"):
         return [flag_of(setting)] if value in (True, "true") else []

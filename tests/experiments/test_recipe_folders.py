@@ -1,6 +1,7 @@
 """Experiments on a folder that a recipe wrote."""
 
 import gzip
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import polars as pl
 import pytest
 
 from cllm4rec.data.synthetic import taste_world
-from experiments import candidates, full_ranking, next_item
+from cllm4rec.training.run_folder import RunFolder
+from experiments import candidates, full_ranking, next_item, tune
 from experiments.prepared import prepare_once
 from experiments.recipes.__main__ import main as make
 from experiments.recipes.recipe import Counts
 from experiments.recipes.sets import RECIPES
+from experiments.tuning.rows import read_rows
 from tests.support.originals import write_movielens_1m
 
 
@@ -34,6 +37,23 @@ def test_full_ranking_reads_the_dataset_folder_of_a_seed(data: Path, tmp_path: P
     assert "| ItemKNN " in table
     with pytest.raises(SystemExit, match="has no folder seed1: experiments.recipes --seeds makes it"):
         full_ranking.main(data, [0, 1], ["popularity"], output)
+
+
+def test_full_ranking_has_rows_with_the_settings_that_a_search_chose(data: Path, tmp_path: Path) -> None:
+    dataset, tuned, output = data / "seed0", tmp_path / "tuned", tmp_path / "runs"
+    budget = tune.Budget(trials=3)
+    tune.main(dataset, ["itemknn"], "random", budget, 0, [], tuned)
+    full_ranking.main(data, [0], ["popularity", "ItemKNN"], output, tuned=tuned)
+    results = json.loads((output / "results.json").read_text())
+    assert list(results) == ["popularity/0", "ItemKNN, tuned/0"]
+    best = max(read_rows(tuned / "small" / "itemknn.csv"), key=lambda row: float(row["ndcg@100"]))
+    recorded = RunFolder.open(output / "seed0" / "itemknn-tuned").description.stages["pretrain"].system
+    assert {name: recorded[name] for name in ("neighbours", "shrinkage")} == json.loads(best["values"])
+    assert "| ItemKNN, tuned " in (output / "table.md").read_text()
+    results["popularity/0"]["flags"] = [["--system", "ease"], None]
+    (output / "results.json").write_text(json.dumps(results))
+    with pytest.raises(SystemExit, match="holds popularity/0 with other settings: name another --output"):
+        full_ranking.main(data, [0], ["popularity"], output)
 
 
 def test_full_ranking_keeps_rows_of_the_same_data_only(data: Path, tmp_path: Path) -> None:

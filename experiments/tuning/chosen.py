@@ -1,0 +1,34 @@
+"""The settings that a search has chosen for a system, as flags of the package's commands."""
+
+import json
+from pathlib import Path
+
+from experiments.tuning.rows import TrialTable, best_trial
+from experiments.tuning.spaces import FIRST_STAGE
+from experiments.tuning.trials import typed_flags
+
+
+def chosen_flags(folder: Path, set_name: str, space: str) -> dict[str, list[str]] | None:
+    """Command -> flags of the best trial in OUTPUT of `experiments.tune`; None if the space was not searched.
+
+    Args:
+        folder: OUTPUT.
+        set_name: name of the set of the dataset folder.
+        space: name of the search space.
+
+    Raises:
+        SystemExit: the file is no table of trials, or none of them succeeded.
+    """
+    file = folder / set_name / f"{space}.csv"
+    if not file.is_file():
+        return None
+    table = TrialTable.read(file)
+    best = best_trial(table.trials)
+    if best is None:
+        raise SystemExit(f"error: all trials of {file} failed: name another --tuned")
+    fixed = json.loads(table.conditions["fixed"])
+    flags: dict[str, list[str]] = {FIRST_STAGE: []}
+    for name, value in {**fixed, **table.trials[best].outcome.values}.items():
+        stage, _, setting = name.rpartition(".")
+        flags.setdefault(stage or FIRST_STAGE, []).extend(typed_flags(setting, value))
+    return flags
