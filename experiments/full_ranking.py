@@ -12,7 +12,8 @@ chosen ones then; the name of its row ends with "tuned".
 
 Prints a table, means over seeds: metrics, paired difference from CLLM4Rec, CPU time and peak memory.
 OUTPUT/table.md holds the table, OUTPUT/results.json every measured row with the hashes of its dataset.
-Measured rows are not run again; those of other datasets are refused.
+Measured rows are not run again. Those of other datasets or settings are refused, and those of other code are
+named below the table.
 """
 
 import json
@@ -37,6 +38,7 @@ from experiments.report import (
     run_folder,
 )
 from experiments.tuning.chosen import chosen_flags
+from experiments.tuning.conditions import code_hash
 from experiments.tuning.spaces import FIRST_STAGE
 from experiments.tuning.spaces import SPACES as SEARCHED
 
@@ -76,10 +78,13 @@ SPACES = {  # name -> the space in which its settings are searched
 }
 METRICS = ("recall@20", "recall@40", "ndcg@100", "coverage@20")
 RANKED_BY = "ndcg@100"
+TUNED = ", tuned"  # the end of the names of rows with chosen settings
 REFERENCE = "CLLM4Rec"
 
 
-def flags_of_rows(names: list[str], encoder: str | None, tuned: Path | None, data: Path) -> dict[str, Flags]:
+def flags_of_rows(
+    names: list[str], encoder: str | None, tuned: Path | None, data: Path, data_sha256: str
+) -> dict[str, Flags]:
     """Row -> flags.
 
     Args:
@@ -87,9 +92,10 @@ def flags_of_rows(names: list[str], encoder: str | None, tuned: Path | None, dat
         encoder: of the rows that have one.
         tuned: OUTPUT of `experiments.tune`; None: all rows have the defaults of the package.
         data: folder that a recipe wrote.
+        data_sha256: of its datasets.
 
     Raises:
-        SystemExit: a row needs an encoder, or the tables in `tuned` are damaged.
+        SystemExit: a row needs an encoder, `tuned` has no table of a row, or its tables are damaged.
     """
     if encoder is None and any(ENCODER in ROWS[name][0] for name in names):
         raise SystemExit("error: rows with an encoder need --encoder: name a model, or choose other --rows")
@@ -100,10 +106,14 @@ def flags_of_rows(names: list[str], encoder: str | None, tuned: Path | None, dat
         space = SPACES.get(name)
         if tuned is None or space is None:
             continue
-        chosen = chosen_flags(tuned, data.resolve().name, space)
+        chosen = chosen_flags(tuned, data.resolve().name, space, data_sha256)
         if chosen is not None:
             del flags[name]
-            flags[f"{name}, tuned"] = ["--system", SEARCHED[space].system, *chosen[FIRST_STAGE]], finetune
+            flags[name + TUNED] = ["--system", SEARCHED[space].system, *chosen[FIRST_STAGE]], finetune
+    if tuned is not None and not any(name.endswith(TUNED) for name in flags):
+        raise SystemExit(
+            f"error: {tuned} has no trials of these --rows on {data.resolve().name}: name another --tuned"
+        )
     return flags
 
 
@@ -169,8 +179,9 @@ def main(
     encoder: str | None = None,
     tuned: Path | None = None,
 ) -> None:
-    flags = flags_of_rows(rows, encoder, tuned, data)
     hashes = dataset_hashes(data, seeds)
+    flags = flags_of_rows(rows, encoder, tuned, data, hashes[seeds[0]]["data_sha256"])
+    code = code_hash()
     output.mkdir(parents=True, exist_ok=True)
     results_file = output / "results.json"
     results: dict[str, Any] = json.loads(results_file.read_text()) if results_file.is_file() else {}
@@ -187,9 +198,12 @@ def main(
         if key not in results:
             run = run_folder(output / f"seed{seed}", name)
             row = run_row(flags[name], data / f"seed{seed}", run, seed)
-            results[key] = row | {"dataset": hashes[seed], "flags": flags[name]}
+            results[key] = row | {"dataset": hashes[seed], "flags": flags[name], "code_sha256": code}
             write_text(results_file, json.dumps(results, indent=2) + "\n")
     table = summary(output, results, list(flags), seeds)
+    old = [key for key in keys if results[key].get("code_sha256") != code]
+    if old:
+        table += f"\n\nMeasured with other code of the package than the present: {', '.join(old)}."
     (output / "table.md").write_text(table + "\n")
     shown_seeds = ", ".join(map(str, seeds))
     say(f"\n{data.resolve().name}, protocol A, test events, mean over seeds {shown_seeds}:\n\n{table}")
@@ -204,7 +218,7 @@ if __name__ == "__main__":
         nargs="+",
         action=Seeds,
         default=[0, 1, 2],
-        help="of the splits, and of training",
+        help="of the splits, and of the training of CLLM4Rec; the other systems train with seed 0",
     )
     own = [name for name, (flags, _) in ROWS.items() if ENCODER not in flags]
     parser.add_argument("--rows", nargs="+", default=own, choices=list(ROWS), help="rows of the table")

@@ -18,7 +18,6 @@ may add to one file.
 """
 
 import argparse
-import hashlib
 import json
 import signal
 from collections.abc import Generator, Sequence
@@ -29,17 +28,18 @@ from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
 
-import cllm4rec
 from cllm4rec.commands.entry import say
 from cllm4rec.models import SYSTEMS
 from experiments.commands import Seeds, argument_parser, end_commands
 from experiments.report import markdown_table
 from experiments.tuning.changes import DEFAULTS, Change, all_settings
 from experiments.tuning.conditions import (
+    code_hash,
     dataset_conditions,
     dataset_label,
     dataset_with_validation,
     environment,
+    hash_of,
 )
 from experiments.tuning.domains import Settings
 from experiments.tuning.rows import METRIC, outcome_cells
@@ -78,18 +78,6 @@ class Tried:
         code = code_hash()
         outcome = self.commands.run(self.settings, [], self.dataset, self.dataset.parent)
         return {**self.row, **outcome_cells(outcome), "code_sha256": code}
-
-
-def hash_of(text: str) -> str:
-    """SHA-256 of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def code_hash() -> str:
-    """SHA-256 of the modules of the package: what a row was measured with, beside its settings."""
-    folder = Path(cllm4rec.__path__[0])
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py")}
-    return hash_of("".join(f"{name} {hash_of(files[name].read_text('utf-8'))}\n" for name in sorted(files)))
 
 
 def settings_text(commands: TrialCommands, settings: Settings) -> str:

@@ -8,21 +8,24 @@ from experiments.tuning.spaces import FIRST_STAGE
 from experiments.tuning.trials import typed_flags
 
 
-def chosen_flags(folder: Path, set_name: str, space: str) -> dict[str, list[str]] | None:
+def chosen_flags(folder: Path, set_name: str, space: str, data_sha256: str) -> dict[str, list[str]] | None:
     """Command -> flags of the best trial in OUTPUT of `experiments.tune`; None if the space was not searched.
 
     Args:
         folder: OUTPUT.
         set_name: name of the set of the dataset folder.
         space: name of the search space.
+        data_sha256: of the dataset, whatever its split.
 
     Raises:
-        SystemExit: the file is no table of trials, or none of them succeeded.
+        SystemExit: the file is no table of trials, they are of other data, or none of them succeeded.
     """
     file = folder / set_name / f"{space}.csv"
     if not file.is_file():
         return None
     table = TrialTable.read(file)
+    if table.conditions.get("data_sha256") != data_sha256:
+        raise SystemExit(f"error: {file} was measured on other data than this set: name another --tuned")
     best = best_trial(table.trials)
     if best is None:
         raise SystemExit(f"error: all trials of {file} failed: name another --tuned")

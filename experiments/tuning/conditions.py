@@ -1,5 +1,6 @@
 """What trials are measured under: the dataset by its name and hashes, threads, precision and versions."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -7,6 +8,7 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+import cllm4rec
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.training.run_description import VERSIONS_OF
 
@@ -48,3 +50,15 @@ def environment() -> dict[str, str]:
         "precision": os.environ.get("ACCELERATE_MIXED_PRECISION", ""),
         "versions": ", ".join([f"python {platform.python_version()}", *map(" ".join, versions.items())]),
     }
+
+
+def hash_of(text: str) -> str:
+    """SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def code_hash() -> str:
+    """SHA-256 of the modules of the package: what a row was measured with, beside its settings."""
+    folder = Path(cllm4rec.__path__[0])
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py")}
+    return hash_of("".join(f"{name} {hash_of(files[name].read_text('utf-8'))}\n" for name in sorted(files)))

@@ -51,7 +51,7 @@ AUTOENCODER = {
     "latent_width": ratios(50, 400, whole=True, floor=1),
     "dropout": steps(0.0, 0.8, 0.1, floor=0.0, ceiling=0.9),
     "learning_rate": ratios(2.5e-4, 4e-3),
-    "batch_size": ratios(64, 512, whole=True, floor=1),
+    "batch_size": ratios(125, 2000, whole=True, floor=1),
 }
 
 SPACES = {  # name -> space; several spaces may be of one system
@@ -105,7 +105,7 @@ SPACES = {  # name -> space; several spaces may be of one system
             "mask_share": steps(0.1, 0.9, 0.1, floor=0.1, ceiling=0.9),
             "text_rate": ratios(1.0, 16.0),
             "word_dropout": steps(0.0, 0.6, 0.1, floor=0.0, ceiling=0.9),
-            "learning_rate": ratios(2.5e-4, 4e-3),
+            "learning_rate": ratios(7.5e-5, 4.8e-3),
             "batch_size": ratios(64, 1024, whole=True, floor=1),
         },
     ),
@@ -144,7 +144,7 @@ SPACES = {  # name -> space; several spaces may be of one system
             "mask_share": steps(0.1, 0.9, 0.1, floor=0.0, ceiling=0.9),
             "learning_rate": ratios(2.5e-5, 4e-4),
             "finetune.learning_rate": ratios(7.5e-5, 1.2e-3),
-            "finetune.batch_size": ratios(16, 256, whole=True, floor=1),
+            "finetune.batch_size": ratios(16, 1024, whole=True, floor=1),
         },
     ),
 }

@@ -7,7 +7,8 @@ import pytest
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import one_stage
-from cllm4rec.models.baselines.ials import IALS
+from cllm4rec.models.baselines.config import IALSConfig
+from cllm4rec.models.baselines.ials import ALPHAS, IALS, RATIOS
 from cllm4rec.models.baselines.popularity import Popularity
 from cllm4rec.models.config import SystemConfig
 from cllm4rec.models.one_stage import Grid
@@ -91,9 +92,9 @@ def test_nothing_is_searched_where_all_is_given(tried: list[tuple[int, int, floa
 @pytest.mark.parametrize(
     ("n_users", "n_items", "factors", "start"),
     [
-        (5000, 2000, (64, 128, 256, 512, 1024), 256),
-        (938, 1008, (64, 128, 256, 512), 256),
-        (3000, 257, (64, 128, 256), 256),
+        (5000, 2000, (64, 128, 256, 512, 1024), 128),
+        (938, 1008, (64, 128, 256, 512), 128),
+        (3000, 257, (64, 128, 256), 128),
         (3000, 256, (64, 128), 128),
         (30, 3000, (29,), 29),
         (1, 9, (1,), 1),
@@ -122,8 +123,15 @@ def test_ials_chooses_its_factors_after_its_penalty_and_weight(
     monkeypatch.setattr(IALS, "_fit", fit)
     dataset = taste_dataset(3, n_users=150, n_items=140)
     model = IALS().fit(dataset)
-    assert {factors for factors, *_ in fits[:15]} == {128}
-    assert len(set(fits[:15])) == 15
-    assert [factors for factors, *_ in fits[15:-1]] == [64]
-    assert fits[15][1:] == fits[-1][1:] == (model.config.regularization, model.config.alpha)
+    n_penalties = len(ALPHAS) * len(RATIOS)
+    assert {factors for factors, *_ in fits[:n_penalties]} == {128}
+    assert len(set(fits[:n_penalties])) == n_penalties
+    assert [factors for factors, *_ in fits[n_penalties:-1]] == [64]
+    assert fits[n_penalties][1:] == fits[-1][1:] == (model.config.regularization, model.config.alpha)
     assert np.isfinite(model.model.item_factors).all()
+
+
+def test_the_penalties_of_ials_are_multiples_of_the_alpha_given() -> None:
+    grid, _ = IALS(IALSConfig(alpha=1.5)).grids(taste_dataset())
+    assert [choice["regularization"] for choice in grid.fitting] == [1.5 * ratio for ratio in RATIOS]
+    assert {choice["alpha"] for choice in grid.fitting} == {1.5}

@@ -16,11 +16,7 @@ from cllm4rec.models.one_stage import Grid, OneStageRecommender
 
 FACTORS, START = (64, 128, 256, 512, 1024), 128
 # What is good is a narrow range of their ratio, whose place depends on alpha.
-PENALTIES = tuple(
-    {"regularization": alpha * ratio, "alpha": alpha}
-    for alpha in (2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
-    for ratio in (2.0, 3.0, 4.5, 6.0, 9.0)
-)
+ALPHAS, RATIOS = (2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0), (2.0, 3.0, 4.5, 6.0, 9.0)
 
 
 class IALS(OneStageRecommender, InnerProductRecommender):
@@ -32,6 +28,7 @@ class IALS(OneStageRecommender, InnerProductRecommender):
     name = "ials"
     config_class = IALSConfig
     config: IALSConfig
+    requested_config: IALSConfig
 
     def grids(self, dataset: Dataset) -> tuple[Grid, ...]:
         """First the penalty and the weight of events, at START factors, then the factors.
@@ -41,8 +38,12 @@ class IALS(OneStageRecommender, InnerProductRecommender):
         most = max(1, min(dataset.n_users, dataset.n_items) - 1)
         factors = [number for number in FACTORS if number <= most] or [most]
         start = max(number for number in factors if number <= START)
+        alphas = ALPHAS if self.requested_config.alpha is None else (self.requested_config.alpha,)
+        penalties = (
+            {"regularization": alpha * ratio, "alpha": alpha} for alpha in alphas for ratio in RATIOS
+        )
         return (
-            Grid(PENALTIES),
+            Grid(tuple(penalties)),
             Grid(tuple({"factors": number} for number in factors), start={"factors": start}),
         )
 

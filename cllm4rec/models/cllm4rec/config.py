@@ -117,7 +117,11 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
         ),
     )
     user_dropping: float = setting(
-        0.2, ge=0, lt=1, advanced=True, help="share of such training prompts whose user token is dropped"
+        0.2,
+        ge=0,
+        lt=1,
+        advanced=True,
+        help="share of the training prompts with a user token from which it is dropped",
     )
     mask_share: float = setting(
         0.5, ge=0, lt=1, advanced=True, help="share of a history that is masked in finetuning"

@@ -18,7 +18,7 @@ from cllm4rec.models.config import ID_EMBEDDING_STD
 from cllm4rec.models.language.backbone import Backbone
 
 # Standard deviation of factors over that of random embeddings: FACTOR_SCALE x n / (n + FACTOR_EVENTS), with n
-# events an item on average. Chosen on validation events (docs/tuning.md): factors of few events say little.
+# events an item on average. Chosen on validation events: factors of few events say little.
 FACTOR_SCALE, FACTOR_EVENTS = 2.0, 50.0
 PENALTY, CONFIDENCE = 60.0, 20.0  # of the factorisation
 ALTERNATIONS, GRADIENT_STEPS = 15, 3

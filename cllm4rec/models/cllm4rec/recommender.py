@@ -52,6 +52,11 @@ class CLLM4Rec(LanguageRecommender):
         check_start(self.config.start, dataset.train)
         check_sources(self.config, dataset, self._default_encoder)
         if self.config.linear != "none":
+            if not len(dataset.validation.interactions):
+                raise ValueError(
+                    f"`linear={self.config.linear}` chooses the settings of EASE on validation events and "
+                    "there are none: leave `linear` out, or prepare with a split"
+                )
             self._ease().check(dataset)
         super().check(dataset)
 
@@ -67,6 +72,7 @@ class CLLM4Rec(LanguageRecommender):
         user_text = TextEmbeddings.of(self.config, user_sources(self.config, train), backbone.width)
         item_text = TextEmbeddings.of(self.config, self._item_sources(train), backbone.width)
         linear = None if self.item_weights is None else LinearPath.of(self.item_weights)
+        self.item_weights = None
         net = CLLM4RecNet(backbone, self.config, train.n_users, train.n_items, user_text, item_text, linear)
         with torch.no_grad():
             collaborative, content = initial_id_embeddings(

@@ -13,10 +13,7 @@ class TextVectorConfig(SystemConfig):
     encoder: str | None = setting(
         None,
         metavar="NAME",
-        help=(
-            "language model or sentence encoder that reads the items' texts: name, folder or .gguf file; by "
-            "default their words are counted"
-        ),
+        help="language model or sentence encoder that reads the items' texts: name, folder or .gguf file",
     )
     item_vectors: str | None = setting(
         None,

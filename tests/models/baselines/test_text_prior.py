@@ -147,7 +147,7 @@ def test_single_precision_differs_little(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_memory_is_two_matrices_and_the_item_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At most 20 bytes n^2, where nearly all pairs of items have a common user, plus what grows with n."""
+    """At most 24 bytes n^2, where nearly all pairs of items have a common user, plus what the events take."""
     n_users, n_items = 2_000, 800
     generator = np.random.default_rng(0)
     items = np.sort(generator.permuted(np.tile(np.arange(n_items), (n_users, 1)), axis=1)[:, :60]).ravel()
@@ -164,7 +164,8 @@ def test_the_memory_is_two_matrices_and_the_item_matrix(monkeypatch: pytest.Monk
     try:
         prior = TextPrior(given, train)
         events_size = tracemalloc.get_traced_memory()[0]
-        prior.weights(LAMBDA, PRIOR, SHARE)
+        for penalty in (LAMBDA, 2 * LAMBDA):  # the second has the weights of the first in memory
+            prior.weights(penalty, PRIOR, SHARE)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
