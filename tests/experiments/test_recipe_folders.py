@@ -50,6 +50,12 @@ def test_full_ranking_has_rows_with_the_settings_that_a_search_chose(data: Path,
     recorded = RunFolder.open(output / "seed0" / "itemknn-tuned").description.stages["pretrain"].system
     assert {name: recorded[name] for name in ("neighbours", "shrinkage")} == json.loads(best["values"])
     assert "| ItemKNN, tuned " in (output / "table.md").read_text()
+    with pytest.raises(SystemExit, match="none has no trials of these --rows on small: name another"):
+        full_ranking.main(data, [0], ["ItemKNN"], output, tuned=tmp_path / "none")
+    file = tuned / "small" / "itemknn.csv"
+    file.write_text(file.read_text().replace(read_rows(file)[0]["data_sha256"], "0" * 64))
+    with pytest.raises(SystemExit, match="itemknn.csv was measured on other data than this set"):
+        full_ranking.main(data, [0], ["ItemKNN"], output, tuned=tuned)
     results["popularity/0"]["flags"] = [["--system", "ease"], None]
     (output / "results.json").write_text(json.dumps(results))
     with pytest.raises(SystemExit, match="holds popularity/0 with other settings: name another --output"):

@@ -12,6 +12,7 @@ from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.linear_path import LinearPath, largest_entries
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.training.config import TrainConfig
+from tests.support.tables import refused
 from tests.support.worlds import taste_dataset
 
 STAGES = {"pretrain": TrainConfig(epochs=0), "finetune": TrainConfig(epochs=1)}
@@ -81,3 +82,11 @@ def test_the_loss_reads_the_linear_model() -> None:
 def test_a_sampled_softmax_has_no_linear_path() -> None:
     with pytest.raises(ValueError, match="`linear=ease` needs the softmax over all items"):
         CLLM4RecConfig(linear="ease", sampled=100)
+
+
+def test_without_validation_events_there_is_no_linear_path() -> None:
+    """Its settings are those of EASE, which are no settings of CLLM4Rec."""
+    model = CLLM4Rec(CLLM4RecConfig(linear="ease"))
+    message = refused(model.check, taste_dataset(split="none"))
+    assert message.startswith("`linear=ease` chooses the settings of EASE on validation events and there are")
+    assert message.endswith("leave `linear` out, or prepare with a split")
