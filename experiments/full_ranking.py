@@ -109,7 +109,8 @@ def flags_of_rows(
         chosen = chosen_flags(tuned, data.resolve().name, space, data_sha256)
         if chosen is not None:
             del flags[name]
-            flags[name + TUNED] = ["--system", SEARCHED[space].system, *chosen[FIRST_STAGE]], finetune
+            first = ["--system", SEARCHED[space].system, *chosen[FIRST_STAGE]]
+            flags[name + TUNED] = first, chosen.get("finetune", finetune)
     if tuned is not None and not any(name.endswith(TUNED) for name in flags):
         raise SystemExit(
             f"error: {tuned} has no trials of these --rows on {data.resolve().name}: name another --tuned"

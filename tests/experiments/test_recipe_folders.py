@@ -70,6 +70,12 @@ def test_full_ranking_keeps_rows_of_the_same_data_only(data: Path, tmp_path: Pat
     before = run.stat().st_mtime_ns
     full_ranking.main(moved, [0], ["popularity"], output)
     assert run.stat().st_mtime_ns == before, "measured again"
+    assert "other code" not in (output / "table.md").read_text()
+    results = json.loads((output / "results.json").read_text())
+    results["popularity/0"]["code_sha256"] = "0" * 64
+    (output / "results.json").write_text(json.dumps(results))
+    full_ranking.main(moved, [0], ["popularity"], output)
+    assert "other code of the package than the present: popularity/0." in (output / "table.md").read_text()
     make(["ml-1m", "--original", str(tmp_path), "--output", str(data), "--seeds", "1"])
     (data / "seed1").rename(data / "seed0")
     with pytest.raises(
