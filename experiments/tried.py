@@ -34,7 +34,6 @@ from experiments.commands import Seeds, argument_parser, end_commands
 from experiments.report import markdown_table
 from experiments.tuning.changes import DEFAULTS, Change, all_settings
 from experiments.tuning.conditions import (
-    code_hash,
     dataset_conditions,
     dataset_label,
     dataset_with_validation,
@@ -75,9 +74,8 @@ class Tried:
 
     def measured_row(self) -> Row:
         """Run the trial in a folder that is removed afterwards; its row."""
-        code = code_hash()
         outcome = self.commands.run(self.settings, [], self.dataset, self.dataset.parent)
-        return {**self.row, **outcome_cells(outcome), "code_sha256": code}
+        return {**self.row, **outcome_cells(outcome)}
 
 
 def settings_text(commands: TrialCommands, settings: Settings) -> str:

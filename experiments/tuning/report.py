@@ -82,6 +82,8 @@ def _conditions(searched: Mapping[str, Searched]) -> str:
     shown: dict[str, list[str]] = {}
     for name, each in searched.items():
         conditions = {key: text for key, text in each.table.conditions.items() if key != "system" and text}
+        code = dict.fromkeys(trial.outcome.code_sha256 for trial in each.table.trials)
+        conditions["code_sha256"] = " and ".join(code)
         shown.setdefault("; ".join(f"{key} {text}" for key, text in conditions.items()), []).append(name)
     lines = [f"- {', '.join(names)}: {text}" for text, names in shown.items()]
     return "\n".join(["Conditions:", "", *lines])

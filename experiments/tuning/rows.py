@@ -14,7 +14,7 @@ from experiments.tuning.domains import Settings
 METRIC = "ndcg@100"
 COLUMNS = (
     *("trial", "origin", "settings", "values", METRIC, "failure", "seconds", "cpu_seconds", "peak_mib"),
-    "command",
+    *("code_sha256", "command"),
 )
 
 
@@ -26,12 +26,14 @@ class Outcome:
         quality: NDCG@100 on validation events; None if the trial failed.
         values: the searched settings as training used them, with what fitting chose; empty if it failed.
         cost: of all its commands.
+        code_sha256: of the package's modules.
         failure: the command that failed, and its status; empty if none did.
     """
 
     quality: float | None
     values: Settings
     cost: Cost
+    code_sha256: str
     failure: str = ""
 
 
@@ -137,13 +139,14 @@ def write_rows(file: Path, columns: Sequence[str], rows: Sequence[Mapping[str, s
 
 
 def outcome_cells(outcome: Outcome) -> dict[str, str]:
-    """Quality, failure and cost of a trial: column -> text."""
+    """What was measured in a trial: column -> text."""
     return {
         METRIC: "" if outcome.quality is None else repr(outcome.quality),
         "failure": outcome.failure,
         "seconds": f"{outcome.cost.seconds:.1f}",
         "cpu_seconds": f"{outcome.cost.cpu_seconds:.1f}",
         "peak_mib": f"{outcome.cost.peak_mib:.0f}",
+        "code_sha256": outcome.code_sha256,
     }
 
 
@@ -162,7 +165,6 @@ def _row(number: int, trial: Trial) -> dict[str, str]:
 def _trial(row: Mapping[str, str]) -> Trial:
     """The trial of a row."""
     cost = Cost(float(row["seconds"]), float(row["cpu_seconds"]), float(row["peak_mib"]))
-    outcome = Outcome(
-        float(row[METRIC]) if row[METRIC] else None, json.loads(row["values"]), cost, row["failure"]
-    )
+    quality = float(row[METRIC]) if row[METRIC] else None
+    outcome = Outcome(quality, json.loads(row["values"]), cost, row["code_sha256"], row["failure"])
     return Trial(row["origin"], json.loads(row["settings"]), row["command"], outcome)

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from cllm4rec.commands.flags import flag_of
 from cllm4rec.training.run_folder import RunFolder
 from experiments.commands import CommandFailed, Cost, run_command
+from experiments.tuning.conditions import code_hash
 from experiments.tuning.domains import Settings, Value
 from experiments.tuning.rows import METRIC, Outcome
 from experiments.tuning.spaces import FIRST_STAGE, settings_of, stages_of
@@ -63,6 +64,7 @@ class TrialCommands:
             parent: where the folder is made.
         """
         costs: list[Cost] = []
+        code = code_hash()
         with TemporaryDirectory(prefix="trial-", dir=parent) as folder:
             run, result = Path(folder) / "run", Path(folder) / "validation.json"
             for command, arguments in self.of(settings, dataset, run).items():
@@ -71,9 +73,9 @@ class TrialCommands:
                     costs.append(run_command(command, *arguments, *written))
                 except CommandFailed as failed:
                     failure = f"{command} failed with status {failed.status}"
-                    return Outcome(None, {}, _sum([*costs, failed.cost]), failure)
+                    return Outcome(None, {}, _sum([*costs, failed.cost]), code, failure)
             quality = float(json.loads(result.read_text())["metrics"][METRIC])
-            return Outcome(quality, _values_of(run, names), _sum(costs))
+            return Outcome(quality, _values_of(run, names), _sum(costs), code)
 
 
 def typed_flags(setting: str, value: Value) -> list[str]:

@@ -227,7 +227,7 @@ def test_other_code_than_that_of_the_defaults_is_told(
 ) -> None:
     run(tmp_path / "tried.csv", data, changes=("neighbours=2",))
     assert "other code" not in capsys.readouterr().out
-    monkeypatch.setattr(tried, "code_hash", lambda: "other")
+    monkeypatch.setattr(trials, "code_hash", lambda: "other")
     run(tmp_path / "tried.csv", data, changes=("neighbours=2", "neighbours=3"))
     assert capsys.readouterr().out.splitlines()[-1].startswith("neighbours=3: measured with other code")
 

@@ -17,6 +17,7 @@ from cllm4rec.evaluation import measure
 from cllm4rec.models import load
 from experiments.commands import CommandFailed, Cost
 from experiments.tune import Budget, main
+from experiments.tuning.conditions import code_hash
 from experiments.tuning.domains import ratios
 from experiments.tuning.spaces import SPACES, Space
 from experiments.tuning.trials import TrialCommands
@@ -124,6 +125,18 @@ def test_ended_trials_are_not_run_again(data: Path, tmp_path: Path, calls: list[
     assert (output / "books" / "ease.csv").read_text().startswith(before)
     tune(data, output, "popularity", n=1)
     assert "| ease " in (output / "books" / "chosen.md").read_text(), "systems of earlier calls stay"
+
+
+def test_a_row_has_the_hash_of_the_code_it_was_measured_with(
+    data: Path, tmp_path: Path, calls: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune(data, tmp_path / "tuned", "ease", n=1)
+    monkeypatch.setattr(trials, "code_hash", lambda: "changed")
+    tune(data, tmp_path / "tuned", "ease", n=2)
+    before, now = (row["code_sha256"] for row in rows(tmp_path / "tuned", "ease"))
+    assert (before, now) == (code_hash(), "changed")
+    page = (tmp_path / "tuned" / "books" / "chosen.md").read_text()
+    assert f"code_sha256 {before} and changed" in page
 
 
 def test_an_interrupted_trial_starts_afresh(

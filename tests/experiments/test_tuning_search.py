@@ -17,6 +17,7 @@ PENALTY = ratios(25.0, 1600.0)
 FACTORS = ratios(64, 1024, whole=True, floor=1)
 SHARE = steps(0.0, 1.0, 0.25, floor=0.0, ceiling=1.0)
 COST = Cost(seconds=30.0, cpu_seconds=30.0, peak_mib=100.0)
+CODE = "c" * 64
 Quality = Callable[[Settings], float | None]
 
 
@@ -33,7 +34,9 @@ def searched(
     def measure(settings: Settings) -> Outcome:
         values = {**defaults, **settings}
         value = quality(values)
-        return Outcome(None, {}, COST, "it failed") if value is None else Outcome(value, values, COST)
+        if value is None:
+            return Outcome(None, {}, COST, CODE, "it failed")
+        return Outcome(value, values, COST, CODE)
 
     search = Search(domains, kind, seed)
     found = Searched(search, TrialTable(Path("unwritten"), {"system": "a function"}, []))
@@ -100,8 +103,8 @@ def test_an_edge_counts_until_the_step_beyond_was_tried_with_the_other_values() 
     search = Search({"penalty": PENALTY, "share": SHARE})
 
     def place(*further: Settings) -> Place:
-        best = Outcome(0.3, {"penalty": 1600.0, "share": 0.5}, COST)
-        worse = [Outcome(0.2, values, COST) for values in further]
+        best = Outcome(0.3, {"penalty": 1600.0, "share": 0.5}, COST, CODE)
+        worse = [Outcome(0.2, values, COST, CODE) for values in further]
         trials = [Trial("random", outcome.values, "", outcome) for outcome in (best, *worse)]
         return search.places(trials)["penalty"]
 
@@ -239,12 +242,12 @@ def test_without_a_success_the_search_goes_on_and_nothing_is_chosen() -> None:
 
 def test_the_first_of_equal_trials_is_the_best() -> None:
     outcomes = (None, 0.1, 0.3, 0.3, 0.2)
-    trials = [Trial("random", {}, "", Outcome(quality, {}, COST)) for quality in outcomes]
+    trials = [Trial("random", {}, "", Outcome(quality, {}, COST, CODE)) for quality in outcomes]
     assert best_trial(trials) == 2 and best_trial(trials[:1]) is None and best_trial([]) is None
 
 
 def test_a_budget_is_of_trials_or_of_minutes() -> None:
-    trials = [Trial("random", {}, "", Outcome(0.1, {}, COST))] * 4  # of 30 seconds
+    trials = [Trial("random", {}, "", Outcome(0.1, {}, COST, CODE))] * 4  # of 30 seconds
     assert Budget(trials=4).is_spent(trials) and not Budget(trials=5).is_spent(trials)
     assert Budget(minutes=2.0).is_spent(trials) and not Budget(minutes=2.1).is_spent(trials)
     assert not Budget(minutes=0.1).is_spent([])
