@@ -82,7 +82,7 @@ class Corpus(ABC):
         """Examples that an epoch visits, in its order."""
 
     def lengths_in(self, epoch: int) -> np.ndarray:
-        """Approximate tokens of each example in an epoch: examples of similar length are batched together."""
+        """Approximate tokens of each example in an epoch: those of similar length are computed together."""
         return self.lengths
 
     @abstractmethod

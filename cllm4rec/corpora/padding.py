@@ -113,23 +113,3 @@ def batches_by_length(
             begin, n_tokens = end, 0
         n_tokens += length
     return [*batches, order[begin:]] if len(order) else []
-
-
-def cut_by_length(rows: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cut rows into short and long ones, where padding is least.
-
-    The short ones are empty if at most PADDING_SHARE of the positions of all rows together are padding.
-
-    Args:
-        rows: int64 (B,), indices into `lengths`.
-        lengths: tokens of each row.
-    """
-    order = np.argsort(lengths[rows], kind="stable")
-    ascending = lengths[rows][order]
-    n, longest = len(ascending), int(ascending.max(initial=0))
-    if ascending.sum() >= (1 - PADDING_SHARE) * n * longest:
-        return rows[:0], rows
-    n_short = np.arange(1, n)
-    n_positions = n_short * ascending[:-1] + (n - n_short) * longest
-    best = 1 + int(np.argmin(n_positions))
-    return rows[order[:best]], rows[order[best:]]

@@ -1,5 +1,6 @@
 """Steps of an epoch: global batches, their order, and the micro-batches of each process."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
@@ -8,14 +9,14 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from cllm4rec.corpora.base import Batch
-from cllm4rec.corpora.padding import batches_by_length, cut_by_length
-from cllm4rec.data.randomness import permutation
+from cllm4rec.corpora.padding import FEWEST_TOKENS, batches_by_length
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.limits import NO_LIMITS, Limits, TokenLimit
 from cllm4rec.training.objective import Objective
 
 MicroBatches = list[tuple[Batch, float]]  # with their weights: 1, or 0 for a repeated example
-SORTED_BATCHES = 50  # batches whose examples are sorted by length together, against padding
+UNLIMITED = TokenLimit(sys.maxsize)
+FEWEST_TOKENS_ON_GPU = 1 << 14  # of a micro-batch: smaller ones leave a GPU idle, whatever they pad less
 
 
 def n_steps(objective: Objective, epoch: int, config: TrainConfig) -> int:
@@ -57,14 +58,16 @@ def micro_batches(
 ) -> Iterator[MicroBatches]:
     """The micro-batches of this process for some steps of an epoch, with their weights.
 
-    Every process takes its slices of the same global batch, whose examples ascend in length. Where a slice is
-    empty, the process computes one example with weight 0, so that all take part in the exchange of gradients.
-    A batch that is not sliced is cut in two where it would be padded much. What has more tokens than its
-    limit is cut further.
+    A global batch has consecutive examples of the corpus, whatever their length. Batches of similar length
+    would pad less, but a loss that is a mean over the targets of its batch would weigh the targets of short
+    examples more.
+
+    Every process takes its slices of the same global batch. A slice is computed in parts of similar length.
+    Where a slice is empty, the process computes one example with weight 0, so that all take part in the
+    exchange of gradients.
     """
     corpus, limit = objective.corpus, limits.micro_batches.get(objective.name)
-    lengths = corpus.lengths_in(epoch)
-    selection = grouped_by_length(corpus.selection(epoch), lengths, config, epoch)
+    lengths, selection = corpus.lengths_in(epoch), corpus.selection(epoch)
     groups, weights, counts = [], [], []
     for step in steps:
         examples = selection[step * config.batch_size :][: config.batch_size]
@@ -85,46 +88,29 @@ def parts_of_batch(
     accelerator: Accelerator,
     limit: TokenLimit | None,
 ) -> list[np.ndarray]:
-    """The micro-batches of this process, as examples of a global batch (B,); one may be empty."""
-    slices = _slices(examples, lengths, config, accelerator)
-    return [part for rows in slices for part in _limited(rows, lengths, limit)]
+    """The micro-batches of this process, as examples of a global batch (B,); one may be empty.
 
-
-def _slices(
-    examples: np.ndarray, lengths: np.ndarray, config: TrainConfig, accelerator: Accelerator
-) -> list[np.ndarray]:
-    """The slices of a global batch that this process computes; one may be empty."""
+    The examples are dealt to the slices in the order of their length, so that processes compute alike many
+    tokens.
+    """
     n_slices = accelerator.num_processes * config.accumulation
-    if n_slices == 1:
-        return [rows for rows in cut_by_length(examples, lengths) if len(rows)]
     first = accelerator.process_index * config.accumulation
-    return np.array_split(examples, n_slices)[first:][: config.accumulation]
+    ascending = examples[np.argsort(lengths[examples], kind="stable")]
+    slices = [ascending[number::n_slices] for number in range(first, first + config.accumulation)]
+    on_gpu = accelerator.device.type == "cuda"
+    fewest = FEWEST_TOKENS_ON_GPU if on_gpu else FEWEST_TOKENS
+    return [part for rows in slices for part in _parts(rows, lengths, limit or UNLIMITED, fewest)]
 
 
-def _limited(rows: np.ndarray, lengths: np.ndarray, limit: TokenLimit | None) -> list[np.ndarray]:
-    """A slice (B,) in parts of at most `limit` tokens; whole if it has no more."""
-    if limit is None or padded_tokens(rows, lengths, limit) <= limit.tokens:
-        return [rows]
-    parts = batches_by_length(lengths[rows] + limit.beyond, limit.tokens)
-    return [rows[part] for part in reversed(parts)]  # long first: freed blocks then hold those of the next
+def _parts(rows: np.ndarray, lengths: np.ndarray, limit: TokenLimit, fewest: int) -> list[np.ndarray]:
+    """A slice (B,) in parts of similar length, of at most the limit; those of long examples come first.
+
+    Blocks of memory that are freed then hold those of the next part.
+    """
+    parts = batches_by_length(lengths[rows] + limit.beyond, limit.tokens, fewest)
+    return [rows[part] for part in reversed(parts)] or [rows]
 
 
 def padded_tokens(rows: np.ndarray, lengths: np.ndarray, limit: TokenLimit) -> int:
     """Tokens of a micro-batch of examples (B,), at most."""
     return len(rows) * (int(lengths[rows].max(initial=0)) + limit.beyond)
-
-
-def grouped_by_length(
-    selection: np.ndarray, lengths: np.ndarray, config: TrainConfig, epoch: int
-) -> np.ndarray:
-    """The selection (N,), reordered so that examples of a batch have similar lengths.
-
-    Within each SORTED_BATCHES batches, examples are sorted by length, and then the batches are shuffled.
-    """
-    batches: list[np.ndarray] = []
-    for start in range(0, len(selection), SORTED_BATCHES * config.batch_size):
-        examples = selection[start : start + SORTED_BATCHES * config.batch_size]
-        examples = examples[np.argsort(lengths[examples], kind="stable")]
-        cut = [examples[i : i + config.batch_size] for i in range(0, len(examples), config.batch_size)]
-        batches += [cut[i] for i in permutation(len(cut), config.seed, epoch, start)]
-    return np.concatenate(batches) if batches else selection

@@ -13,7 +13,6 @@ from accelerate import Accelerator
 from cllm4rec.messages import counted
 from cllm4rec.training.batching import (
     MicroBatches,
-    grouped_by_length,
     micro_batches,
     n_steps,
     padded_tokens,
@@ -258,8 +257,7 @@ def _time_step(run: TrainingRun, name: str, batches: MicroBatches, affordable: i
 def _largest_micro_batch(run: TrainingRun, objective: Objective, limit: TokenLimit) -> int:
     """Tokens of the largest micro-batch of this process in the first epoch, padding included."""
     config, epoch, corpus = run.config, objective.from_epoch, objective.corpus
-    lengths = corpus.lengths_in(epoch)
-    selection = grouped_by_length(corpus.selection(epoch), lengths, config, epoch)
+    lengths, selection = corpus.lengths_in(epoch), corpus.selection(epoch)
     return max(
         padded_tokens(rows, lengths, limit)
         for begin in range(0, len(selection), config.batch_size)
@@ -288,8 +286,7 @@ def _typical_steps(objective: Objective, config: TrainConfig) -> tuple[list[int]
         Numbers of the steps, of which the first only warms up; tokens of each step of the epoch (n_steps,).
     """
     epoch, corpus = objective.from_epoch, objective.corpus
-    lengths = corpus.lengths_in(epoch)
-    selection = grouped_by_length(corpus.selection(epoch), lengths, config, epoch)
+    lengths, selection = corpus.lengths_in(epoch), corpus.selection(epoch)
     first_examples = np.arange(0, len(selection), config.batch_size)
     tokens = np.add.reduceat(lengths[selection], first_examples)  # (n_steps,)
     by_tokens = np.argsort(tokens, kind="stable")

@@ -17,6 +17,7 @@ from itertools import count
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from transformers import PreTrainedTokenizerFast
 
 from cllm4rec.corpora.base import Batch
@@ -24,7 +25,7 @@ from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions
 from cllm4rec.corpora.prompts import OF_CLLM4REC, TEMPLATES, training_texts
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer, train_bpe
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.training.batching import grouped_by_length
+from cllm4rec.training.batching import parts_of_batch
 from cllm4rec.training.config import TrainConfig
 from experiments.benchmarks.datasets import BEAUTY, read_dataset
 from experiments.benchmarks.measurement import side_by_side
@@ -105,8 +106,12 @@ def main(settings: Settings) -> list[Row]:
         for corpus in (CollaborativeCorpus, RecommendationCorpus)
     ]
     lengths, config = corpora[0].lengths, TrainConfig(batch_size=BATCH_SIZE)
-    examples = grouped_by_length(corpora[0].selection(0), lengths, config, 0)
-    batches = [examples[start : start + BATCH_SIZE] for start in range(0, len(examples), BATCH_SIZE)]
+    examples, process = corpora[0].selection(0), Accelerator(cpu=True)
+    batches = [
+        part
+        for start in range(0, len(examples), BATCH_SIZE)
+        for part in parts_of_batch(examples[start : start + BATCH_SIZE], lengths, config, process, None)
+    ]
     few = batches[:: max(1, len(batches) // TIMED_BATCHES)]
     epochs = count()  # a new epoch in each call: what is drawn once an epoch is part of the time
 

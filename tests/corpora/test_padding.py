@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from cllm4rec.corpora.padding import assemble, batches_by_length, cut_by_length
+from cllm4rec.corpora.padding import assemble, batches_by_length
 from cllm4rec.data.ragged import Ragged
 from tests.support.ragged import random_lists
 
@@ -44,23 +44,3 @@ def test_batches_by_length_hold_every_row_once_within_the_limit(tokens: int, few
         padded = positions - lengths[rows].sum() - length
         assert positions > tokens or (lengths[rows].sum() >= fewest and padded > 0.1 * positions)
     assert batches_by_length(np.empty(0, dtype=np.int64), 10) == []
-
-
-def test_rows_are_cut_where_padding_is_least() -> None:
-    """Against all cuts there are; and not at all where padding is a tenth or less."""
-    generator = np.random.default_rng(0)
-    for n in (1, 2, 5, 40):
-        for spread in (1, 5, 50):
-            lengths = generator.integers(10, 10 + spread, 60)
-            rows = generator.permutation(60)[:n]
-            short, long = cut_by_length(rows, lengths)
-            assert sorted([*short, *long]) == sorted(rows)
-            positions = sum(len(group) * lengths[group].max(initial=0) for group in (short, long))
-            ordered = np.sort(lengths[rows])
-            if len(short):
-                assert ordered.sum() < 0.9 * n * ordered[-1]
-                assert positions == min(i * ordered[i - 1] + (n - i) * ordered[-1] for i in range(1, n))
-            else:
-                assert ordered.sum() >= 0.9 * n * ordered[-1]
-    groups = cut_by_length(np.array([4, 2]), np.array([0, 0, 10, 0, 2]))
-    assert [len(group) for group in groups] == [1, 1]

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from cllm4rec.corpora.padding import cut_by_length
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.training import batching
+from cllm4rec.training.batching import MicroBatches
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.hooks import Hooks
+from cllm4rec.training.loop import TrainingRun
 from cllm4rec.training.records import EpochRecord
 from tests.support.training import QUICK, small_dataset
 
@@ -38,30 +39,27 @@ def test_batches_of_eight_equal_eight_micro_batches_of_one(stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
-def test_a_batch_computed_in_two_groups_is_the_same_batch(
-    stage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Long histories in another group than short histories: less padding, the same step."""
+def test_a_batch_computed_in_parts_is_the_same_batch(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of similar length: less padding, the same step."""
     tables: list[tuple[Tensor, Tensor]] = []
-    n_groups: list[int] = []
+    n_batches: list[int] = []
+    fit_step = TrainingRun.step
 
-    def whole(examples: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return examples[:0], examples
+    def counted(run: TrainingRun, objective: str, batches: MicroBatches, stop: bool) -> None:
+        n_batches[-1] = max(n_batches[-1], len(batches))
+        fit_step(run, objective, batches, stop)
 
-    def counted(examples: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        both = cut_by_length(examples, lengths)
-        n_groups.append(1 + (len(both[0]) > 0))
-        return both
-
+    monkeypatch.setattr(TrainingRun, "step", counted)
     config = TrainConfig(epochs=1, batch_size=16, warmup_steps=2)
-    for cut in (counted, whole):
-        monkeypatch.setattr(batching, "cut_by_length", cut)
+    for fewest in (20, 1024):
+        n_batches.append(0)
+        monkeypatch.setattr(batching, "FEWEST_TOKENS", fewest)
         model = CLLM4Rec(CLLM4RecConfig(content_warmup=0))
         model.fit_stage(small_dataset().train, "pretrain", config)
         if stage == "finetune":
             model.fit_stage(small_dataset().train, stage, config)
         tables.append((model.net.collaborative.whole(), model.net.content.whole()))
-    assert set(n_groups) == {1, 2}
+    assert n_batches[0] > 2 and n_batches[1] == 1
     for table, other in zip(*tables, strict=True):
         assert ((table - other).norm() / table.norm()).item() < 1e-5
 
