@@ -46,6 +46,11 @@ class Interactions:
         return np.searchsorted(self.users, np.arange(self.n_users + 1))
 
     @cached_property
+    def has_item(self) -> np.ndarray:
+        """Whether each item has an event, bool (n_items,)."""
+        return np.bincount(self.items, minlength=self.n_items) > 0
+
+    @cached_property
     def matrix(self) -> sp.csr_matrix:
         """Binary float32 matrix (n_users, n_items) with sorted indices."""
         ones = np.ones(len(self), dtype=np.float32)

@@ -37,6 +37,7 @@ from cllm4rec.training.device import PRECISIONS
 from cllm4rec.training.objective import Objective
 
 N_PROCESSES = 2
+CPU = torch.device("cpu")
 STEPS = 4  # of each objective
 TRAINING = TrainConfig(batch_size=8, learning_rate=3e-3)
 ORDER = ("content", "collaborative", "recommend")
@@ -72,8 +73,8 @@ def train(
     Returns:
         Of each step, the slice's share of the loss, and the norm of the global gradient before clipping.
     """
-    process: Any = SimpleNamespace(process_index=rank, num_processes=n_processes)
-    alone: Any = SimpleNamespace(process_index=0, num_processes=1)
+    process: Any = SimpleNamespace(process_index=rank, num_processes=n_processes, device=CPU)
+    alone: Any = SimpleNamespace(process_index=0, num_processes=1, device=CPU)
     record = []
     for objective in objectives:
         steps = range(min(STEPS, n_steps(objective, 0, TRAINING)))

@@ -13,6 +13,7 @@ PAPER_TRAINING: dict[str, Any] = {"batch_size": 20, "patience_steps": 0, "averag
 PAPER: dict[str, dict[str, Any]] = {
     "system": {
         "item_text": "none",
+        "linear": "none",
         "start": "random",
         "content_warmup": 10,
         "user_token": "both",
@@ -54,11 +55,12 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
     backbone: str = backbone_setting("1x128")
     item_text: str = item_text_setting("auto")
     linear: str = setting(
-        "none",
-        choices=["none", "ease", "ease-text"],
+        "auto",
+        choices=["auto", "none", "ease", "ease-text"],
         help=(
             "linear item-item model whose scores are added to those of the network, with a learned weight: "
-            "ease, or ease-text, whose prior is of the items' texts"
+            "ease, or ease-text, whose prior is of the items' texts; auto: that which the data has, for up "
+            "to 15,000 items in random order and with validation events"
         ),
     )
     mutual: float = setting(
@@ -156,7 +158,7 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.linear != "none" and self.sampled:
+        if self.linear not in ("auto", "none") and self.sampled:
             raise ValueError(
                 f"`linear={self.linear}` needs the softmax over all items: leave `sampled` or `linear` out"
             )
@@ -164,6 +166,12 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
     def reads_user_token(self, finetuned: bool) -> bool:
         """Whether prompts of a stage have the token of the user."""
         return not finetuned or self.user_token == "both"
+
+    @property
+    def may_have_linear_path(self) -> bool:
+        """Whether the settings allow for a linear path."""
+        fits = not self.sampled and (self.linear != "auto" or self.order == "random")
+        return self.linear != "none" and fits
 
     @property
     def list_template(self) -> str:

@@ -13,11 +13,9 @@ from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions
 from cllm4rec.corpora.history_batches import fill, prompt_batch
 from cllm4rec.corpora.prompts import OF_CLLM4REC, Template, training_texts
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.baselines.config import EASEConfig
-from cllm4rec.models.baselines.ease import EASE
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.initialisation import check_start, initial_id_embeddings
-from cllm4rec.models.cllm4rec.linear_path import LinearPath
+from cllm4rec.models.cllm4rec.linear_path import LinearPath, path_model
 from cllm4rec.models.cllm4rec.net import CLLM4RecNet
 from cllm4rec.models.description import ModelDescription, Shapes
 from cllm4rec.models.histories import encode_by_length
@@ -51,13 +49,14 @@ class CLLM4Rec(LanguageRecommender):
     def check(self, dataset: Dataset) -> None:
         check_start(self.config.start, dataset.train)
         check_sources(self.config, dataset, self._default_encoder)
-        if self.config.linear != "none":
+        linear = path_model(self.config, dataset)
+        if linear is not None:
             if not len(dataset.validation.interactions):
                 raise ValueError(
                     f"`linear={self.config.linear}` chooses the settings of EASE on validation events and "
                     "there are none: leave `linear` out, or prepare with a split"
                 )
-            self._ease().check(dataset)
+            linear.check(dataset)
         super().check(dataset)
 
     def _build(self, train: Dataset, seed: int) -> CLLM4RecNet:
@@ -92,16 +91,8 @@ class CLLM4Rec(LanguageRecommender):
         return CLLM4RecNet(backbone, self.config, *sizes, user_text, item_text, linear)
 
     def _before(self, dataset: Dataset, config: TrainConfig, accelerator: Accelerator) -> None:
-        self.item_weights = None
-        if self.config.linear != "none":
-            self.item_weights = self._ease().fit(dataset).weights
-
-    def _ease(self) -> EASE:
-        """EASE as the linear path has it; open settings are chosen on validation events."""
-        if self.config.linear == "ease":
-            return EASE()
-        config = self.config
-        return EASE(EASEConfig(text_prior=True, encoder=config.encoder, item_vectors=config.item_vectors))
+        linear = path_model(self.config, dataset)
+        self.item_weights = None if linear is None else linear.fit(dataset).weights
 
     def _item_sources(self, train: Dataset) -> TextSources:
         """What the texts of the items say. A pretrained backbone reads them if nothing else is named."""

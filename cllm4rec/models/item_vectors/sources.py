@@ -43,7 +43,7 @@ def check_sources(config: ItemTextConfig, dataset: Dataset, default_encoder: str
         ValueError: as in `item_sources`.
     """
     train = dataset.train
-    in_training = _in_training(train)
+    in_training = train.interactions.has_item
     if config.item_text in ("words", "both"):
         _words(config, train, in_training)
     encoder, file = _source(config, train, in_training, default_encoder)
@@ -67,14 +67,9 @@ def item_sources(config: ItemTextConfig, train: Dataset, default_encoder: str | 
     Raises:
         ValueError: `item_text` asks for what is not there; or encoder or file are refused.
     """
-    in_training = _in_training(train)
+    in_training = train.interactions.has_item
     words = _words(config, train, in_training)
     return TextSources(in_training, words, _vectors(config, train, in_training, default_encoder))
-
-
-def _in_training(train: Dataset) -> np.ndarray:
-    """Whether each item has a training event, bool (n_items,)."""
-    return np.bincount(train.interactions.items, minlength=train.n_items) > 0
 
 
 def _words(config: ItemTextConfig, train: Dataset, in_training: np.ndarray) -> sp.csr_matrix | None:

@@ -178,8 +178,7 @@ class AlphaRec(NeuralRecommender):
 
     def _build(self, train: Dataset, seed: int) -> AlphaRecNet:
         events = train.interactions
-        in_training = np.bincount(events.items, minlength=train.n_items) > 0
-        vectors = whitened(text_vectors(self.config, train), in_training)
+        vectors = whitened(text_vectors(self.config, train), events.has_item)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = AlphaRecNet(self.config, train.n_items, vectors.shape[1])

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import norm, svds
 
-from cllm4rec.corpora.item_words import count_words, item_documents
+from cllm4rec.corpora.item_words import WordCounts, count_words, item_documents
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.readings.config import TextVectorConfig
 from cllm4rec.models.readings.item_texts import ItemVectors
@@ -29,6 +29,13 @@ def text_vectors(config: TextVectorConfig, dataset: Dataset) -> ItemVectors:
     return item_vectors(dataset, config.encoder, config.item_vectors, standardise=False)
 
 
+def has_text_vectors(config: TextVectorConfig, dataset: Dataset) -> bool:
+    """Whether `text_vectors` has something to read: an encoder, a file, or words that some items share."""
+    if config.encoder is not None or config.item_vectors is not None:
+        return True
+    return bool(_counted(dataset.train).vocabulary)
+
+
 def word_vectors(dataset: Dataset) -> ItemVectors:
     """TF-IDF of the words of each item, in the leading singular directions.
 
@@ -42,10 +49,8 @@ def word_vectors(dataset: Dataset) -> ItemVectors:
         ValueError: no word is in so many items.
     """
     train = dataset.train
-    in_training = np.bincount(train.interactions.items, minlength=train.n_items) > 0
-    words = count_words(
-        item_documents(train), in_training, bigrams=False, min_rows=MIN_ITEMS, max_share=MAX_SHARE
-    )
+    in_training = train.interactions.has_item
+    words = _counted(train)
     if not words.vocabulary:
         raise ValueError(
             f"no word is in {MIN_ITEMS} to half of the items' texts or training reviews, so that items have "
@@ -60,6 +65,12 @@ def word_vectors(dataset: Dataset) -> ItemVectors:
     values = tfidf @ _directions(tfidf[in_training])
     dense = values.toarray() if sp.issparse(values) else values
     return ItemVectors(dataset.item_ids.ids, np.asarray(dense, dtype=np.float32), lengths > 0)
+
+
+def _counted(train: Dataset) -> WordCounts:
+    """The words of the items' texts that are in MIN_ITEMS to MAX_SHARE of those with training events."""
+    documents, in_training = item_documents(train), train.interactions.has_item
+    return count_words(documents, in_training, bigrams=False, min_rows=MIN_ITEMS, max_share=MAX_SHARE)
 
 
 def _directions(rows: sp.csr_array) -> sp.sparray | np.ndarray:

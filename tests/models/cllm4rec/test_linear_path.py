@@ -1,21 +1,37 @@
 """A linear model beside the network: its numbers by dense matrices, in training and in every list."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import inner_product
-from cllm4rec.models.baselines.ease import EASE
+from cllm4rec.models.cllm4rec import linear_path
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
-from cllm4rec.models.cllm4rec.linear_path import LinearPath, largest_entries
+from cllm4rec.models.cllm4rec.linear_path import (
+    MOST_ITEMS,
+    START,
+    LinearPath,
+    PathEASE,
+    largest_entries,
+    path_model,
+)
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.training.config import TrainConfig
 from tests.support.tables import refused
 from tests.support.worlds import taste_dataset
 
 STAGES = {"pretrain": TrainConfig(epochs=0), "finetune": TrainConfig(epochs=1)}
+
+
+def model_of_path(config: CLLM4RecConfig, dataset: Dataset) -> PathEASE:
+    """The model of a linear path that there has to be."""
+    model = path_model(config, dataset)
+    assert model is not None
+    return model
 
 
 def test_each_row_keeps_its_largest_entries() -> None:
@@ -40,12 +56,12 @@ def test_scores_are_those_of_the_network_and_the_linear_model(
 ) -> None:
     dataset = taste_dataset()
     model = CLLM4Rec(CLLM4RecConfig(linear=linear)).fit(dataset, STAGES)
-    ease: EASE = model._ease().fit(dataset)
+    ease = model_of_path(CLLM4RecConfig(linear=linear), dataset).fit(dataset)
     users, path = np.arange(dataset.n_users), model.net.linear
     assert path is not None
     together = model.score(users, dataset.train)
     weight = float(path.weight.detach())
-    assert weight != 1.0, "it is learned"
+    assert weight != START, "it is learned"
     model.net.linear = None
     alone = model.score(users, dataset.train)
     model.net.linear = path
@@ -90,3 +106,34 @@ def test_without_validation_events_there_is_no_linear_path() -> None:
     message = refused(model.check, taste_dataset(split="none"))
     assert message.startswith("`linear=ease` chooses the settings of EASE on validation events and there are")
     assert message.endswith("leave `linear` out, or prepare with a split")
+
+
+def test_the_path_that_the_data_has() -> None:
+    dataset, config = taste_dataset(), CLLM4RecConfig()
+    assert config.linear == "auto"
+    path = model_of_path(config, dataset)
+    assert path.config.text_prior and path.config.prior_regularization == 20.0
+    assert not model_of_path(CLLM4RecConfig(item_text="none"), dataset).config.text_prior
+    events = replace(dataset.interactions, reviews=None)
+    without_texts = replace(dataset, interactions=events, items=dataset.items.select("item_id"))
+    assert not model_of_path(config, without_texts).config.text_prior
+    chosen = model_of_path(config, dataset).fit(dataset).config
+    assert chosen.regularization in (60.0, 250.0, 1000.0) and chosen.prior_share in (0.0, 0.5, 0.9)
+
+
+def test_when_there_is_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, config = taste_dataset(), CLLM4RecConfig()
+    assert path_model(config, taste_dataset(split="none")) is None, "nothing chooses its settings"
+    assert path_model(CLLM4RecConfig(sampled=100), dataset) is None
+    assert path_model(CLLM4RecConfig(order="time"), dataset) is None
+    assert path_model(CLLM4RecConfig(linear="none"), dataset) is None
+    assert model_of_path(CLLM4RecConfig(order="time", linear="ease"), dataset) is not None
+    assert dataset.n_items < MOST_ITEMS
+    monkeypatch.setattr(linear_path, "MOST_ITEMS", dataset.n_items - 1)
+    assert path_model(config, dataset) is None
+    assert model_of_path(CLLM4RecConfig(linear="ease"), dataset) is not None, "it was asked for"
+
+
+def test_a_model_without_a_path_trains_without_validation_events() -> None:
+    model = CLLM4Rec().build(taste_dataset(split="none"))
+    assert model.net.linear is None
