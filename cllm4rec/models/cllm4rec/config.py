@@ -60,7 +60,7 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
         help=(
             "linear item-item model whose scores are added to those of the network, with a learned weight: "
             "ease, or ease-text, whose prior is of the items' texts; auto: that which the data has, for up "
-            "to 15,000 items in random order and with validation events"
+            "to 5,000 items in random order and with validation events"
         ),
     )
     mutual: float = setting(

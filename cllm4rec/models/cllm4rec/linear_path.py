@@ -22,7 +22,7 @@ MOST_ENTRIES = 500  # of a row of B: the largest
 START = 4.0
 PRIOR_REGULARIZATION = 20.0
 PENALTIES, SHARES = (60.0, 250.0, 1000.0), (0.0, 0.5, 0.9)
-MOST_ITEMS = 15_000  # of a path that nobody asked for: time grows with their cube, memory with their square
+MOST_ITEMS = 5_000  # of a path that nobody asked for: its time grows with their cube
 
 
 class PathEASE(EASE):

@@ -16,7 +16,7 @@ STAGES = {"pretrain": TrainConfig(epochs=1), "finetune": TrainConfig(epochs=1)}
 
 def built(**settings: object) -> CLLM4Rec:
     """An untrained model on the reviewed books, whose texts have random vectors."""
-    model = CLLM4Rec(CLLM4RecConfig(item_text="words", **settings)).build(reviewed_books())  # type: ignore[arg-type]
+    model = CLLM4Rec(CLLM4RecConfig(item_text="words", linear="none", **settings)).build(reviewed_books())  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
     for text in (model.net.item_text, model.net.user_text):
         assert text is not None
