@@ -32,7 +32,7 @@ def test_checkerboard_is_mastered(name: str, tmp_path: Path) -> None:
         "alpharec",
         "rsllm",
     )  # they have more to learn
-    config = TrainConfig(epochs=40 if randomly_initialised else 4, batch_size=8, warmup_steps=5)
+    config = TrainConfig(epochs=40 if randomly_initialised else 4, batch_size=8, warmup_steps=5, patience=15)
     untitled: dict[str, object] = {"prompt": "ids"} if name == "rsllm" else {}
     if name == "alpharec":  # its vectors tell items apart, and nothing else
         untitled = {"item_vectors": str(tmp_path / "one-hot.npy")}
