@@ -50,7 +50,7 @@ ROWS: dict[str, Flags] = {
     "CLLM4Rec, no pretraining, sampled": (["--epochs", "0", "--sampled", "4096"], []),
     "CLLM4Rec, no content": (["--content-ratio", "0"], []),
     "CLLM4Rec, no texts in vectors": (["--item-text", "none"], []),
-    "CLLM4Rec, one layer": (["--backbone", "1x128"], []),
+    "CLLM4Rec, no linear path": (["--linear", "none"], []),
     "CLLM4Rec, no layer": (["--backbone", "0x128"], []),
     "CLLM4Rec, encoder": (["--encoder", ENCODER], []),
     "CLLM4Rec, paper's settings": (["--preset", "paper", "--max-minutes", "8"], ["--max-minutes", "8"]),
