@@ -13,32 +13,19 @@ from cllm4rec.models.baselines.config import EASEConfig
 from cllm4rec.models.baselines.ease import EASE
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.fitted import FittedModule, entries_of
-from cllm4rec.models.one_stage import Grid
 from cllm4rec.models.readings.text_vectors import has_text_vectors
 
 MOST_ENTRIES = 500  # of a row of B: the largest
 # The weight w before training. Events of training are in B too, so that its gradient points upwards even
-# where a larger one is worse. Chosen on validation events, as PRIOR_REGULARIZATION and the grids.
+# where a larger one is worse. Chosen on validation events.
 START = 4.0
-PRIOR_REGULARIZATION = 20.0
-PENALTIES, SHARES = (60.0, 250.0, 1000.0), (0.0, 0.5, 0.9)
 MOST_ITEMS = 5_000  # of a path that nobody asked for: its time grows with their cube
 
 
 class PathEASE(EASE):
-    """EASE with fewer candidates of its settings: beside a network, their exact values matter less."""
+    """The model of a linear path; the log names it so while its settings are chosen."""
 
-    def grids(self, dataset: Dataset) -> tuple[Grid, ...]:
-        shares = SHARES if self.requested_config.text_prior else (None,)
-        return (
-            Grid(
-                tuple(
-                    {"regularization": penalty, "prior_share": share}
-                    for penalty in PENALTIES
-                    for share in shares
-                )
-            ),
-        )
+    name = "linear path"
 
 
 def path_model(config: CLLM4RecConfig, dataset: Dataset) -> PathEASE | None:
@@ -52,14 +39,7 @@ def path_model(config: CLLM4RecConfig, dataset: Dataset) -> PathEASE | None:
         kind = "ease-text" if config.item_text != "none" and has_text_vectors(config, dataset) else "ease"
     if kind == "ease":
         return PathEASE()
-    return PathEASE(
-        EASEConfig(
-            text_prior=True,
-            encoder=config.encoder,
-            item_vectors=config.item_vectors,
-            prior_regularization=PRIOR_REGULARIZATION,
-        )
-    )
+    return PathEASE(EASEConfig(text_prior=True, encoder=config.encoder, item_vectors=config.item_vectors))
 
 
 class LinearPath(FittedModule):
