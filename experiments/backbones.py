@@ -38,11 +38,14 @@ from experiments.commands import argument_parser
 from experiments.random_backbone import save_random_backbone
 from experiments.report import METRICS_FILE, USERS_FILE
 
-VARIANTS = {  # name -> flags of pretrain beside `--backbone`; tiny is built in
-    "tiny": [],
-    "frozen": ["--tune", "frozen"],
-    "lora": ["--tune", "lora"],
-    "random": ["--tune", "frozen"],
+# Name -> flags of pretrain beside `--backbone`; tiny is built in. No variant has a linear path: what the
+# backbone is worth would be hidden by it.
+ALONE = ["--linear", "none"]
+VARIANTS = {
+    "tiny": ALONE,
+    "frozen": ["--tune", "frozen", *ALONE],
+    "lora": ["--tune", "lora", *ALONE],
+    "random": ["--tune", "frozen", *ALONE],
 }
 # Of the variants with a large backbone. Small batches give more steps, and the cost of an epoch does not
 # depend on the batch size.

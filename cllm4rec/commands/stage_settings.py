@@ -26,8 +26,8 @@ BACKBONE = (
 )
 DRY_RUN = "time a few steps, print parameters, memory, steps and time, and write nothing"
 MEMORY = (
-    "memory in GiB that a process may take, of the GPU if there is one; a batch that needs more is computed "
-    "in parts; by default half of what is free, on a CPU about 3.25 GiB (docs/running.md)"
+    "memory in GiB that a process may take, of the GPU if there is one; a batch is computed in parts that "
+    "fit; by default half of what is free, on a CPU about 3.25 GiB (docs/running.md)"
 )
 
 # Settings that may name a folder which a trained model still needs.

@@ -93,7 +93,7 @@ def history_sets(items: Ragged) -> HistorySets:
 class HistorySetCorpus(Corpus):
     """One example a user with training items; where items are masked, a user with two.
 
-    Examples are not batched by length: nothing is padded, and each step sees users of all lengths.
+    Nothing is padded: a batch is computed whole, whatever the lengths of its histories.
     """
 
     stream = 7

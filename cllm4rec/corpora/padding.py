@@ -11,7 +11,7 @@ from torch import Tensor
 from cllm4rec.data.ragged import Ragged, concatenate_rows, ranges
 
 PADDING_SHARE = 0.1  # of the computed positions; above it rows are computed in groups of similar length
-FEWEST_TOKENS = 1024  # of a forward pass: below it a separate pass costs more than the padding it avoids
+FREE_PADDING = 1024  # padded positions of a forward pass that cost less than a further pass
 
 
 @dataclass(frozen=True)
@@ -94,20 +94,18 @@ def assemble(pieces: Sequence[Ragged]) -> tuple[np.ndarray, np.ndarray, list[np.
     return tokens.numpy(), mask.numpy(), indices
 
 
-def batches_by_length(
-    lengths: np.ndarray, tokens: int, fewest_tokens: int = FEWEST_TOKENS
-) -> list[np.ndarray]:
+def batches_by_length(lengths: np.ndarray, tokens: int, free_padding: int = FREE_PADDING) -> list[np.ndarray]:
     """Rows in batches of similar length.
 
-    A batch has at most `tokens` padded tokens, or one row. Of these at most PADDING_SHARE are padding, unless
-    the batch is smaller than `fewest_tokens`.
+    A batch has at most `tokens` positions, or one row. At most `free_padding` of them are padding, or at most
+    a share of PADDING_SHARE.
     """
     order = np.argsort(lengths, kind="stable")
     batches, begin, n_tokens = [], 0, 0
     for end, length in enumerate(lengths[order].tolist()):
         n_positions = (end + 1 - begin) * length
         padding = n_positions - n_tokens - length
-        wasteful = n_tokens >= fewest_tokens and padding > PADDING_SHARE * n_positions
+        wasteful = padding > max(PADDING_SHARE * n_positions, free_padding)
         if end > begin and (n_positions > tokens or wasteful):
             batches.append(order[begin:end])
             begin, n_tokens = end, 0

@@ -227,7 +227,7 @@ class Dataset:
         Items without an event in this dataset have "". So texts of items that occur only in held-out parts
         do not reach a system that learns from `train`.
         """
-        has_event = self.interactions.has_item
+        has_event = self.interactions.item_has_event
         return texts_by_column(self.items, ITEM_TEXTS, has_event)
 
     @property

@@ -46,7 +46,7 @@ class Interactions:
         return np.searchsorted(self.users, np.arange(self.n_users + 1))
 
     @cached_property
-    def has_item(self) -> np.ndarray:
+    def item_has_event(self) -> np.ndarray:
         """Whether each item has an event, bool (n_items,)."""
         return np.bincount(self.items, minlength=self.n_items) > 0
 

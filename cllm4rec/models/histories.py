@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cllm4rec.corpora.padding import FEWEST_TOKENS, batches_by_length
+from cllm4rec.corpora.padding import FREE_PADDING, batches_by_length
 from cllm4rec.training.memory import FreedMemory
 
 TOKENS_AT_ONCE = 1 << 14  # padded tokens of a forward pass when scoring
 NUMBERS_AT_ONCE_ON_CPU = 1 << 22  # tokens x width: of wide states, more are slower and take more memory
-FEWEST_NUMBERS = 1 << 17  # tokens x width of a pass: below it a separate pass costs more than padding
+FREE_NUMBERS = 1 << 17  # padded positions x width of a pass that cost less than a further pass
 
 
 def encode_by_length(
@@ -31,9 +31,9 @@ def encode_by_length(
     not_empty = np.flatnonzero(lengths)
     on_cpu = device.type == "cpu"
     tokens = min(TOKENS_AT_ONCE, NUMBERS_AT_ONCE_ON_CPU // width) if on_cpu else TOKENS_AT_ONCE
-    fewest = min(FEWEST_TOKENS, FEWEST_NUMBERS // width) if on_cpu else FEWEST_TOKENS
+    free = min(FREE_PADDING, FREE_NUMBERS // width) if on_cpu else FREE_PADDING
     freed = FreedMemory(device, None)
-    for batch in batches_by_length(lengths[not_empty], tokens, fewest):
+    for batch in batches_by_length(lengths[not_empty], tokens, free):
         rows = not_empty[batch]
         states[torch.from_numpy(rows)] = encode(rows).to(torch.float32)
         freed.after_micro_batch()

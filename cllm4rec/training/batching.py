@@ -9,14 +9,14 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from cllm4rec.corpora.base import Batch
-from cllm4rec.corpora.padding import FEWEST_TOKENS, batches_by_length
+from cllm4rec.corpora.padding import FREE_PADDING, batches_by_length
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.limits import NO_LIMITS, Limits, TokenLimit
 from cllm4rec.training.objective import Objective
 
 MicroBatches = list[tuple[Batch, float]]  # with their weights: 1, or 0 for a repeated example
 UNLIMITED = TokenLimit(sys.maxsize)
-FEWEST_TOKENS_ON_GPU = 1 << 14  # of a micro-batch: smaller ones leave a GPU idle, whatever they pad less
+FREE_PADDING_ON_GPU = 1 << 14  # padded positions that cost less than a further pass; not measured
 
 
 def n_steps(objective: Objective, epoch: int, config: TrainConfig) -> int:
@@ -98,16 +98,16 @@ def parts_of_batch(
     ascending = examples[np.argsort(lengths[examples], kind="stable")]
     slices = [ascending[number::n_slices] for number in range(first, first + config.accumulation)]
     on_gpu = accelerator.device.type == "cuda"
-    fewest = FEWEST_TOKENS_ON_GPU if on_gpu else FEWEST_TOKENS
-    return [part for rows in slices for part in _parts(rows, lengths, limit or UNLIMITED, fewest)]
+    free = FREE_PADDING_ON_GPU if on_gpu else FREE_PADDING
+    return [part for rows in slices for part in _parts(rows, lengths, limit or UNLIMITED, free)]
 
 
-def _parts(rows: np.ndarray, lengths: np.ndarray, limit: TokenLimit, fewest: int) -> list[np.ndarray]:
+def _parts(rows: np.ndarray, lengths: np.ndarray, limit: TokenLimit, free: int) -> list[np.ndarray]:
     """A slice (B,) in parts of similar length, of at most the limit; those of long examples come first.
 
     Blocks of memory that are freed then hold those of the next part.
     """
-    parts = batches_by_length(lengths[rows] + limit.beyond, limit.tokens, fewest)
+    parts = batches_by_length(lengths[rows] + limit.beyond, limit.tokens, free)
     return [rows[part] for part in reversed(parts)] or [rows]
 
 

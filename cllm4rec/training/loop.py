@@ -51,8 +51,8 @@ def train(
         hooks: functions that are called while training.
         resume_file: where progress is saved. If the file exists, training resumes from it; on one process
             of a CPU the result is bit for bit that of uninterrupted training.
-        memory: GiB that a process may take; by default a share of what is free. A batch that needs more is
-            computed in parts. Without it, training resumes with the parts it began with.
+        memory: GiB that a process may take; by default a share of what is free. A batch is computed in
+            parts that fit. Without it, training resumes with the parts it began with.
 
     Raises:
         Stopped: `hooks.should_stop` returned True.

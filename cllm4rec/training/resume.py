@@ -21,7 +21,7 @@ from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.limits import Limits
 from cllm4rec.training.progress import Totals
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 # prefixes of the tensors: current weights, best weights, moments, moving averages
 GROUPS = ("now", "best", "optimizer", "average")
 REMEDY = "remove it and start this stage again"

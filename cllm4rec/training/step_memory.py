@@ -23,7 +23,7 @@ log = logging.getLogger("cllm4rec")
 SHARE_OF_FREE = 0.5  # of the memory that is free, for a micro-batch
 SHARE_FOR_ONE = 0.8  # of it, for an example that cannot be divided
 FEWEST_BYTES = GIB  # for micro-batches, where a process holds more than PROCESS_BYTES without them
-# Batches of small networks, such as those of the built-in backbones, stay whole.
+# Parts of batches are not cut for memory in small networks, such as those of the built-in backbones.
 SMALL_TOKENS, SMALL_BYTES = 1 << 16, 5 * GIB  # a network is small if so many tokens take no more
 ALLOCATED = 1.25  # bytes of the process to bytes of its tensors: freed blocks of other sizes lie between them
 FIRST_PROBE = 128  # tokens of short examples, which show whether the longest can be tried

@@ -112,7 +112,8 @@ def main(settings: Settings) -> list[Row]:
         for start in range(0, len(examples), BATCH_SIZE)
         for part in parts_of_batch(examples[start : start + BATCH_SIZE], lengths, config, process, None)
     ]
-    few = batches[:: max(1, len(batches) // TIMED_BATCHES)]
+    chosen = np.random.default_rng(0).permutation(len(batches))[:TIMED_BATCHES]
+    few = [batches[number] for number in chosen]
     epochs = count()  # a new epoch in each call: what is drawn once an epoch is part of the time
 
     def assemble() -> list[Batch]:

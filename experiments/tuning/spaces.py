@@ -138,7 +138,6 @@ SPACES = {  # name -> space; several spaces may be of one system
             "mutual": ratios(0.0625, 16.0, 4.0),
             "prior": ratios(1e-5, 1e-3, 10.0),
             "start": choices("factors", "random"),
-            "linear": choices("auto", "none"),
             "content_ratio": choices(0.0, 1.0),
             "epochs": choices(0, 8),
             "user_dropping": steps(0.0, 0.8, 0.2, floor=0.0, ceiling=0.9),

@@ -31,16 +31,16 @@ def test_the_example_of_assemble() -> None:
     assert [index.tolist() for index in indices] == [[0, 3], [1, 2]]
 
 
-@pytest.mark.parametrize("fewest", [50, 1024])
+@pytest.mark.parametrize("free", [5, 100, 1024])
 @pytest.mark.parametrize("tokens", [1, 20, 64, 10_000])
-def test_batches_by_length_hold_every_row_once_within_the_limit(tokens: int, fewest: int) -> None:
+def test_batches_by_length_hold_every_row_once_within_the_limit(tokens: int, free: int) -> None:
     lengths = np.random.default_rng(tokens).integers(1, 30, 200)
-    batches = batches_by_length(lengths, tokens, fewest)
+    batches = batches_by_length(lengths, tokens, free)
     assert sorted(np.concatenate(batches).tolist()) == list(range(200))
     assert all(len(rows) == 1 or len(rows) * lengths[rows].max() <= tokens for rows in batches)
     for rows, following in itertools.pairwise(batches):  # no batch could have taken one row more
         assert lengths[rows].max() <= lengths[following].min()
         length, positions = lengths[following].min(), (len(rows) + 1) * lengths[following].min()
         padded = positions - lengths[rows].sum() - length
-        assert positions > tokens or (lengths[rows].sum() >= fewest and padded > 0.1 * positions)
+        assert positions > tokens or padded > max(0.1 * positions, free)
     assert batches_by_length(np.empty(0, dtype=np.int64), 10) == []

@@ -1,17 +1,31 @@
 """Global batches, their parts of similar length, and the steps that a dry run times."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from cllm4rec.corpora.base import Batch, Corpus
-from cllm4rec.training.batching import padded_tokens, parts_of_batch
+from cllm4rec.training.batching import micro_batches, padded_tokens, parts_of_batch
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.dry_run import TIMED_STEPS, _typical_steps
 from cllm4rec.training.limits import TokenLimit
 from cllm4rec.training.objective import Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberedBatch(Batch):
+    """Which examples it has, in which step."""
+
+    examples: Tensor
+    step: Tensor
+
+    @property
+    def n_targets(self) -> int:
+        return len(self.examples)
 
 
 class LengthsAlone(Corpus):
@@ -24,7 +38,8 @@ class LengthsAlone(Corpus):
         return np.arange(len(self.lengths))
 
     def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> Batch:
-        raise NotImplementedError
+        mask = torch.ones(len(examples), 1, dtype=torch.bool)
+        return NumberedBatch(mask=mask, examples=torch.from_numpy(examples), step=torch.tensor(step))
 
 
 class Process:
@@ -40,19 +55,33 @@ def padded(parts: list[np.ndarray], lengths: np.ndarray) -> float:
     return float(1 - sum(lengths[rows].sum() for rows in parts) / positions)
 
 
-def test_a_batch_has_examples_of_all_lengths_and_its_parts_have_similar_ones() -> None:
-    """Batches of similar length would weigh the targets of short examples more."""
+@pytest.mark.parametrize("n_processes", [1, 3])
+def test_the_batch_of_a_step_has_the_next_examples_of_the_corpus(n_processes: int) -> None:
+    """Whatever their length. Batches of similar length would weigh the targets of short examples more."""
+    corpus, config = LengthsAlone(np.random.default_rng(0).integers(5, 200, 130)), TrainConfig(batch_size=32)
+    for step in (0, 3, 4):  # the last has two examples
+        found = []
+        for index in range(n_processes):
+            process: Any = Process(index, n_processes)
+            (batches,) = micro_batches(Objective("any", corpus), 0, [step], config, process)
+            for batch, weight in batches:
+                assert isinstance(batch, NumberedBatch) and batch.step == step
+                found += batch.examples.tolist() if weight else []
+        assert sorted(found) == list(range(step * 32, min(130, (step + 1) * 32)))
+
+
+def test_parts_of_a_batch_have_little_padding() -> None:
     lengths = np.random.default_rng(0).integers(5, 200, 4 * 256)
-    corpus, config = LengthsAlone(lengths), TrainConfig(batch_size=256)
-    process: Any = Process(0, 1)
-    for begin in range(0, len(lengths), 256):
-        examples = corpus.selection(0)[begin : begin + 256]
-        parts = parts_of_batch(examples, lengths, config, process, None)
-        assert sorted(np.concatenate(parts)) == sorted(examples), "each example once"
-        assert np.ptp(lengths[examples]) > 150
-        assert len(parts) > 5 and padded(parts, lengths) < 0.15
-    small: Any = Process(0, 1, "cuda")
-    assert len(parts_of_batch(examples, lengths, config, small, None)) < len(parts) / 2, "larger on a GPU"
+    config, parts_on = TrainConfig(batch_size=256), {}
+    for device in ("cpu", "cuda"):
+        process: Any = Process(0, 1, device)
+        parts_on[device] = parts_of_batch(np.arange(256), lengths, config, process, None)
+        assert sorted(np.concatenate(parts_on[device])) == list(range(256))
+    assert padded(parts_on["cpu"], lengths) < 0.2
+    assert 1 < len(parts_on["cuda"]) < len(parts_on["cpu"]), "a further pass costs more on a GPU"
+    short = np.minimum(lengths, 20)
+    alone: Any = Process(0, 1)
+    assert len(parts_of_batch(np.arange(100), short, config, alone, None)) == 1, "not worth a further pass"
 
 
 @pytest.mark.parametrize(("n_processes", "accumulation"), [(1, 4), (4, 1), (2, 3)])

@@ -51,9 +51,9 @@ def test_a_batch_computed_in_parts_is_the_same_batch(stage: str, monkeypatch: py
 
     monkeypatch.setattr(TrainingRun, "step", counted)
     config = TrainConfig(epochs=1, batch_size=16, warmup_steps=2)
-    for fewest in (20, 1024):
+    for free in (2, 1024):
         n_batches.append(0)
-        monkeypatch.setattr(batching, "FEWEST_TOKENS", fewest)
+        monkeypatch.setattr(batching, "FREE_PADDING", free)
         model = CLLM4Rec(CLLM4RecConfig(content_warmup=0))
         model.fit_stage(small_dataset().train, "pretrain", config)
         if stage == "finetune":

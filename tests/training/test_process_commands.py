@@ -1,6 +1,6 @@
 """Commands in two processes equal commands in one process with two micro-batches, to the bit.
 
-Both form the same sums, in single precision too.
+Both form the same sums, in single precision too: the batches are so small that a share is one pass.
 """
 
 import json

@@ -59,8 +59,8 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
         choices=["auto", "none", "ease", "ease-text"],
         help=(
             "linear item-item model whose scores are added to those of the network, with a learned weight: "
-            "ease, or ease-text, whose prior is of the items' texts; auto: that which the data has, for up "
-            "to 5,000 items in random order and with validation events"
+            "ease, or ease-text, whose prior is of the items' texts; auto: ease-text if texts are read, else "
+            "ease; none beyond 5,000 items, with `order=time`, with `sampled` or without validation events"
         ),
     )
     mutual: float = setting(
@@ -166,12 +166,6 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
     def reads_user_token(self, finetuned: bool) -> bool:
         """Whether prompts of a stage have the token of the user."""
         return not finetuned or self.user_token == "both"
-
-    @property
-    def may_have_linear_path(self) -> bool:
-        """Whether the settings allow for a linear path."""
-        fits = not self.sampled and (self.linear != "auto" or self.order == "random")
-        return self.linear != "none" and fits
 
     @property
     def list_template(self) -> str:

@@ -1,5 +1,6 @@
 """A linear item-item model beside the network: what EASE says, in the logits."""
 
+import logging
 from collections.abc import Mapping
 from typing import Self
 
@@ -16,28 +17,42 @@ from cllm4rec.models.fitted import FittedModule, entries_of
 from cllm4rec.models.readings.text_vectors import has_text_vectors
 
 MOST_ENTRIES = 500  # of a row of B: the largest
-# The weight w before training. Events of training are in B too, so that its gradient points upwards even
-# where a larger one is worse. Chosen on validation events.
+# The weight w before training, chosen on validation events. Training alone would raise it too far, as B was
+# fitted on the masked items too.
 START = 4.0
-MOST_ITEMS = 5_000  # of a path that nobody asked for: its time grows with their cube
+MOST_ITEMS = 5_000  # of a path that `auto` has: its time grows with their cube
 
 
 class PathEASE(EASE):
-    """The model of a linear path; the log names it so while its settings are chosen."""
+    """The model of a linear path: what it tries is no line of the log."""
 
-    name = "linear path"
+    level_of_tried = logging.DEBUG
+
+
+def no_path(config: CLLM4RecConfig, dataset: Dataset) -> str:
+    """Why there is no linear path; "" if there is one."""
+    auto = config.linear == "auto"
+    if config.linear == "none":
+        return "`linear` is none"
+    if config.sampled:
+        return "the softmax is sampled"
+    if auto and config.order != "random":
+        return f"histories are in the order of {config.order}"
+    if auto and not len(dataset.validation.interactions):
+        return "there are no validation events"
+    if auto and dataset.n_items > MOST_ITEMS:
+        return f"there are more than {MOST_ITEMS:,} items"
+    return ""
 
 
 def path_model(config: CLLM4RecConfig, dataset: Dataset) -> PathEASE | None:
     """The model of the linear path, to be fitted; None for no path."""
-    if not config.may_have_linear_path:
+    if no_path(config, dataset):
         return None
-    kind = config.linear
-    if kind == "auto":
-        if not len(dataset.validation.interactions) or dataset.n_items > MOST_ITEMS:
-            return None
-        kind = "ease-text" if config.item_text != "none" and has_text_vectors(config, dataset) else "ease"
-    if kind == "ease":
+    reads_texts = config.linear == "ease-text"
+    if config.linear == "auto":
+        reads_texts = config.item_text != "none" and has_text_vectors(config, dataset)
+    if not reads_texts:
         return PathEASE()
     return PathEASE(EASEConfig(text_prior=True, encoder=config.encoder, item_vectors=config.item_vectors))
 

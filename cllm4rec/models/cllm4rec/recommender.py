@@ -1,5 +1,6 @@
 """CLLM4Rec: a language model whose vocabulary holds users and items (arXiv 2311.01343)."""
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from cllm4rec.corpora.prompts import OF_CLLM4REC, Template, training_texts
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.initialisation import check_start, initial_id_embeddings
-from cllm4rec.models.cllm4rec.linear_path import LinearPath, path_model
+from cllm4rec.models.cllm4rec.linear_path import LinearPath, no_path, path_model
 from cllm4rec.models.cllm4rec.net import CLLM4RecNet
 from cllm4rec.models.description import ModelDescription, Shapes
 from cllm4rec.models.histories import encode_by_length
@@ -31,6 +32,8 @@ from cllm4rec.models.language.base import LanguageRecommender
 from cllm4rec.models.language.loading import build_backbone, check_backbone
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.objective import Objective
+
+log = logging.getLogger("cllm4rec")
 
 
 class CLLM4Rec(LanguageRecommender):
@@ -91,8 +94,15 @@ class CLLM4Rec(LanguageRecommender):
         return CLLM4RecNet(backbone, self.config, *sizes, user_text, item_text, linear)
 
     def _before(self, dataset: Dataset, config: TrainConfig, accelerator: Accelerator) -> None:
-        linear = path_model(self.config, dataset)
-        self.item_weights = None if linear is None else linear.fit(dataset).weights
+        self.item_weights, linear = None, path_model(self.config, dataset)
+        if linear is None:
+            if self.config.linear == "auto":
+                log.info("no linear path: %s", no_path(self.config, dataset))
+            return
+        self.item_weights = linear.fit(dataset).weights
+        chosen = linear.config
+        prior = f", {chosen.prior_share} of it towards texts" if chosen.text_prior else ""
+        log.info("linear path: %s, penalty %g%s", linear.name, chosen.regularization, prior)
 
     def _item_sources(self, train: Dataset) -> TextSources:
         """What the texts of the items say. A pretrained backbone reads them if nothing else is named."""

@@ -43,7 +43,7 @@ def check_sources(config: ItemTextConfig, dataset: Dataset, default_encoder: str
         ValueError: as in `item_sources`.
     """
     train = dataset.train
-    in_training = train.interactions.has_item
+    in_training = train.interactions.item_has_event
     if config.item_text in ("words", "both"):
         _words(config, train, in_training)
     encoder, file = _source(config, train, in_training, default_encoder)
@@ -67,7 +67,7 @@ def item_sources(config: ItemTextConfig, train: Dataset, default_encoder: str | 
     Raises:
         ValueError: `item_text` asks for what is not there; or encoder or file are refused.
     """
-    in_training = train.interactions.has_item
+    in_training = train.interactions.item_has_event
     words = _words(config, train, in_training)
     return TextSources(in_training, words, _vectors(config, train, in_training, default_encoder))
 

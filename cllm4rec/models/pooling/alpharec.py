@@ -178,7 +178,7 @@ class AlphaRec(NeuralRecommender):
 
     def _build(self, train: Dataset, seed: int) -> AlphaRecNet:
         events = train.interactions
-        vectors = whitened(text_vectors(self.config, train), events.has_item)
+        vectors = whitened(text_vectors(self.config, train), events.item_has_event)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = AlphaRecNet(self.config, train.n_items, vectors.shape[1])

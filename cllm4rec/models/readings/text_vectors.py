@@ -49,7 +49,7 @@ def word_vectors(dataset: Dataset) -> ItemVectors:
         ValueError: no word is in so many items.
     """
     train = dataset.train
-    in_training = train.interactions.has_item
+    in_training = train.interactions.item_has_event
     words = _counted(train)
     if not words.vocabulary:
         raise ValueError(
@@ -69,7 +69,7 @@ def word_vectors(dataset: Dataset) -> ItemVectors:
 
 def _counted(train: Dataset) -> WordCounts:
     """The words of the items' texts that are in MIN_ITEMS to MAX_SHARE of those with training events."""
-    documents, in_training = item_documents(train), train.interactions.has_item
+    documents, in_training = item_documents(train), train.interactions.item_has_event
     return count_words(documents, in_training, bigrams=False, min_rows=MIN_ITEMS, max_share=MAX_SHARE)
 
 

@@ -132,6 +132,6 @@ def test_when_there_is_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
     assert model_of_path(CLLM4RecConfig(linear="ease"), dataset) is not None, "it was asked for"
 
 
-def test_a_model_without_a_path_trains_without_validation_events() -> None:
+def test_without_validation_events_a_model_is_built_without_a_path() -> None:
     model = CLLM4Rec().build(taste_dataset(split="none"))
     assert model.net.linear is None

@@ -32,8 +32,11 @@ ID_TABLES = {
 TRAINING = TrainConfig(epochs=4, batch_size=8, warmup_steps=2, learning_rate=1e-2)
 
 
+PLAIN = {"item_text": "none", "linear": "none"}  # the ID tables alone are trained
+
+
 def fit(folder: Path, tune: str, hooks: Hooks = NO_HOOKS) -> CLLM4Rec:
-    model = CLLM4Rec(CLLM4RecConfig(backbone=str(folder), tune=tune, dtype="float32", item_text="none"))
+    model = CLLM4Rec(CLLM4RecConfig(backbone=str(folder), tune=tune, dtype="float32", **PLAIN))
     for stage in model.stages:
         model.fit_stage(small_dataset(), stage, TRAINING, hooks)
     return model

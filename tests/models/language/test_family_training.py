@@ -22,7 +22,7 @@ from tests.support.families import FAMILIES, random_model, save_family
 
 each_family = pytest.mark.parametrize("name", FAMILIES)
 # 5 steps an epoch, over 40 or 80 users: 20 a stage
-OF_CLLM4REC = TrainConfig(epochs=4, batch_size=8, warmup_steps=2, learning_rate=1e-2)
+OF_CLLM4REC = TrainConfig(epochs=6, batch_size=8, warmup_steps=2, learning_rate=1e-2)
 OF_RSLLM = TrainConfig(epochs=4, batch_size=16, warmup_steps=2, learning_rate=1e-3)
 
 

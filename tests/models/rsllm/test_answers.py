@@ -21,7 +21,7 @@ def test_certain_answers_are_given() -> None:
     dataset = cycle_dataset(titled=True)
     model = RSLLM(RSLLMConfig(dropout=0.1, length=3))
     model.fit_stage(dataset.train, "pretrain", TrainConfig(epochs=60, batch_size=16, learning_rate=1e-3))
-    model.fit_stage(dataset.train, "finetune", TrainConfig(epochs=30, batch_size=16, learning_rate=1e-3))
+    model.fit_stage(dataset.train, "finetune", TrainConfig(epochs=40, batch_size=16, learning_rate=1e-3))
     for by in ("scores", "likelihood", "generation"):
         measured = measure_choices(model, dataset, candidates=5, draws=2, by=by)
         assert measured.metrics["hit_ratio@1"] > 0.9, by
