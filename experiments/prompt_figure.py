@@ -16,7 +16,7 @@ import polars as pl
 
 BOOKSHOP = Path(__file__).parents[1] / "datasets" / "bookshop"
 READER = "reader-0109"
-LIST = {"book-0072": 3.82, "book-0078": 3.81, "book-0051": 3.22, "book-0065": 2.85, "book-0084": 2.64}
+LIST = {"book-0078": 3.94, "book-0072": 3.88, "book-0051": 3.26, "book-0065": 2.89, "book-0084": 2.85}
 WIDTH, HEIGHT = 880, 396
 MARGIN, TOKEN_HEIGHT, MONO_WIDTH = 24, 22, 0.61  # MONO_WIDTH: of a character, in font sizes
 
