@@ -16,8 +16,7 @@ from cllm4rec.training.objective import Objective
 
 MicroBatches = list[tuple[Batch, float]]  # with their weights: 1, or 0 for a repeated example
 UNLIMITED = TokenLimit(sys.maxsize)
-# Padded positions that cost less than a further pass. On a CPU 128 to 2,048 take nearly the same time with
-# the built-in backbones; wide ones pay more for padding. On a GPU it was not measured.
+# Padded positions of a micro-batch that cost less than a further one. On a GPU it was not measured.
 FREE_PADDING, FREE_PADDING_ON_GPU = 256, 4096
 
 
