@@ -64,6 +64,10 @@ class NeuralRecommender(InnerProductRecommender):
     ) -> None:
         """Prepare what `_build` needs; the arguments are those of `build`."""
 
+    def _after(self, dataset: Dataset, stage: str, accelerator: Accelerator) -> bool:
+        """Whether something was added to the trained network of a stage; all processes call it."""
+        return False
+
     @abstractmethod
     def _build(self, train: Dataset, seed: int) -> nn.Module:
         """A new network. Whatever is fitted sees the training events only."""
@@ -173,6 +177,8 @@ class NeuralRecommender(InnerProductRecommender):
         objectives = self.objectives(dataset.train, stage, config)
         hooks = replace(hooks, validate=validate, on_epoch=partial(self._on_epoch, stage, hooks, accelerator))
         loop.train(self.net, objectives, config, accelerator, hooks, resume_file, memory)
+        if self._after(dataset, stage, accelerator):
+            hooks.on_best()
         return self
 
     def stage_title(self, stage: str) -> str:

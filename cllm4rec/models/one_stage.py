@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar, Never, Self
+from typing import Any, Never, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -60,10 +60,7 @@ class OneStageRecommender(Recommender):
 
     Attributes:
         requested_config: the settings given; in `config`, fitting fills in the values that it chose.
-        level_of_tried: level of the log's lines on the choices that are tried.
     """
-
-    level_of_tried: ClassVar[int] = logging.INFO
 
     def __init__(self, config: Any = None, **settings: Never) -> None:
         super().__init__(config, **settings)
@@ -138,7 +135,7 @@ class OneStageRecommender(Recommender):
             quality = result.metrics[VALIDATION_METRIC]
             chosen = json.dumps({name: getattr(settings, name) for name in unset})
             line = "%s %s: validation %s %.4f"
-            log.log(self.level_of_tried, line, self.name, chosen, VALIDATION_METRIC, quality)
+            log.info(line, self.name, chosen, VALIDATION_METRIC, quality)
             yield settings, quality
 
 

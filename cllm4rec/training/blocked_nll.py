@@ -10,8 +10,7 @@ LOGITS_AT_ONCE = 1 << 21  # of a block: 8 MiB in float32
 LOGITS_AT_ONCE_ON_GPU = 1 << 26  # 256 MiB: a GPU waits for the next small block
 FEWEST_ROWS = 64  # of a block of rows: with fewer, reading all classes takes longer than using them
 
-# of the states (R, d), classes (C, d), bias (C,) and offsets (R, C); None if not needed
-Gradients = list[Tensor | None]
+Gradients = list[Tensor | None]  # of the states (R, d), classes (C, d) and bias (C,); None if not needed
 
 
 class ClassIndices(NamedTuple):
@@ -39,7 +38,6 @@ class _Inputs(NamedTuple):
         targets: target classes of each state.
         bias: (C,), or None.
         softcap: bound of the logits, or None.
-        offsets: (R, C), added to the logits; or None.
     """
 
     states: Tensor
@@ -50,22 +48,19 @@ class _Inputs(NamedTuple):
     targets: ClassIndices
     bias: Tensor | None
     softcap: float | None
-    offsets: Tensor | None
 
     @property
     def has_single_targets(self) -> bool:
         """Whether each state has one target, in order, and its softmax is over all classes and no more."""
         rows = torch.arange(len(self.states), device=self.states.device)
         all_classes = not len(self.excluded.rows) and bool(self.extra.isneginf().all())
-        return all_classes and self.offsets is None and torch.equal(self.targets.rows, rows)
+        return all_classes and torch.equal(self.targets.rows, rows)
 
-    def logits(self, states: Tensor, classes: Tensor, rows: slice, columns: slice) -> Tensor:
-        """Float32 logits of the states of numbers `rows` and the classes of numbers `columns`."""
+    def logits(self, states: Tensor, classes: Tensor, columns: slice) -> Tensor:
+        """Float32 logits (rows, columns) of some states and classes, whose numbers are `columns`."""
         logits = (states @ classes.T).float()
         if self.bias is not None:
             logits += self.bias[columns]
-        if self.offsets is not None:
-            logits += self.offsets[rows, columns]
         return logits if self.softcap is None else logits.div_(self.softcap).tanh_().mul_(self.softcap)
 
 
@@ -74,7 +69,7 @@ class BlockedNLL(torch.autograd.Function):
 
     sum over states r of w_r * logsumexp(logits of r) - sum over targets (r, c) of states_r . classes_c,
     where the logits of r are states_r classes^T without the excluded classes, and extra_r. A bias of the
-    classes and offsets are added to the products. A soft cap c bounds the sums: c tanh(sum / c) (Gemma 2).
+    classes is added to the products, and a soft cap c bounds the sums: c tanh(sum / c) (Gemma 2).
 
     Value and gradients are computed together, block by block: the logits of a block are used and discarded.
     A block has all classes of some rows. With very many classes it has all rows of some classes. Their
@@ -95,7 +90,6 @@ class BlockedNLL(torch.autograd.Function):
         dtype: of the matrix products.
         bias: float32 (C,) of the classes, or None.
         softcap: bound c of the logits, or None.
-        offsets: float32 (R, C), or None.
     """
 
     @staticmethod
@@ -112,14 +106,12 @@ class BlockedNLL(torch.autograd.Function):
         dtype: torch.dtype,
         bias: Tensor | None = None,
         softcap: float | None = None,
-        offsets: Tensor | None = None,
     ) -> Tensor:
         needs_states, needs_classes, _, needs_extra = ctx.needs_input_grad[:4]
         gradients: Gradients = [
             torch.zeros_like(states) if needs_states else None,
             torch.zeros_like(classes) if needs_classes else None,
             torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[9] else None,
-            torch.empty_like(offsets) if offsets is not None and ctx.needs_input_grad[11] else None,
         ]
         n_rows, n_classes = len(states), len(classes)
         no_extra = states.new_full((n_rows,), -torch.inf)
@@ -132,7 +124,6 @@ class BlockedNLL(torch.autograd.Function):
             ClassIndices(target_rows, targets),
             bias,
             softcap,
-            offsets,
         )
         rows_fit = _logits_at_once(states) // n_classes >= min(n_rows, FEWEST_ROWS)
         states_alone = needs_states and not any(ctx.needs_input_grad[1:])
@@ -150,12 +141,11 @@ class BlockedNLL(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients, in place: they may be the largest tensors. Autograd refuses a second call."""
-        of_states, of_classes, of_bias, of_offsets, of_extra = [
+        of_states, of_classes, of_bias, of_extra = [
             None if gradient is None else gradient.mul_(grad.to(gradient.dtype))
             for gradient in ctx.saved_tensors
         ]
-        no_pairs = (None,) * 4
-        return of_states, of_classes, None, of_extra, *no_pairs, None, of_bias, None, of_offsets
+        return of_states, of_classes, None, of_extra, None, None, None, None, None, of_bias, None
 
 
 def _over_rows(inputs: _Inputs, gradients: Gradients) -> tuple[Tensor, Tensor]:
@@ -163,7 +153,7 @@ def _over_rows(inputs: _Inputs, gradients: Gradients) -> tuple[Tensor, Tensor]:
     states, classes = inputs.states, inputs.classes.to(inputs.states.dtype)
     normalisers, target_logits = torch.empty_like(inputs.extra), states.new_zeros((), dtype=torch.float64)
     for rows in _slices(len(states), max(1, _logits_at_once(states) // len(classes))):
-        logits = inputs.logits(states[rows], classes, rows, slice(None))  # (rows, C)
+        logits = inputs.logits(states[rows], classes, slice(None))  # (rows, C)
         targets = inputs.targets.within(logits, rows.start, 0)
         target_logits += logits[targets].sum(dtype=torch.float64)
         logits[inputs.excluded.within(logits, rows.start, 0)] = -torch.inf
@@ -182,20 +172,19 @@ def _over_classes(inputs: _Inputs, gradients: Gradients) -> tuple[Tensor, Tensor
     states, weights, dtype = inputs.states, inputs.weights, inputs.states.dtype
     normalisers, target_logits = inputs.extra, states.new_zeros((), dtype=torch.float64)
     blocks = _slices(len(inputs.classes), max(1, _logits_at_once(states) // len(states)))
-    all_rows = slice(0, len(states))
     for block in blocks:
-        logits = inputs.logits(states, inputs.classes[block].to(dtype), all_rows, block)  # (R, block)
+        logits = inputs.logits(states, inputs.classes[block].to(dtype), block)  # (R, block)
         target_logits += logits[inputs.targets.within(logits, 0, block.start)].sum(dtype=torch.float64)
         logits[inputs.excluded.within(logits, 0, block.start)] = -torch.inf
         normalisers = torch.logaddexp(normalisers, torch.logsumexp(logits, dim=1))
     normalisers = normalisers.masked_fill(weights == 0, torch.inf)  # then p = 0 for all classes
     for block in blocks if _any_needed(gradients) else []:
         classes = inputs.classes[block].to(dtype)
-        logits = inputs.logits(states, classes, all_rows, block)  # (R, block)
+        logits = inputs.logits(states, classes, block)  # (R, block)
         logits[inputs.excluded.within(logits, 0, block.start)] = -torch.inf
         targets = inputs.targets.within(logits, 0, block.start)
         slope = _slope(logits, normalisers, weights, targets, dtype, inputs.softcap)
-        _add_gradients(gradients, slope, states, classes, all_rows, block)
+        _add_gradients(gradients, slope, states, classes, slice(0, len(states)), block)
     return normalisers, target_logits
 
 
@@ -212,7 +201,7 @@ def _over_frozen_classes(inputs: _Inputs, gradients: Gradients) -> tuple[Tensor,
     target_logits = torch.empty_like(total)
     for block in _slices(len(inputs.classes), max(1, _logits_at_once(states) // len(states))):
         classes = inputs.classes[block].to(states.dtype)
-        logits = inputs.logits(states, classes, slice(None), block)  # (R, block)
+        logits = inputs.logits(states, classes, block)  # (R, block)
         targets = inputs.targets.within(logits, 0, block.start)
         target_logits[targets[0]] = logits[targets]
         before, largest = largest, torch.maximum(largest, logits.amax(1))
@@ -279,15 +268,13 @@ def _add_gradients(
     """Add the gradients of a block.
 
     Args:
-        gradients: of all states, all classes, their bias and the offsets.
+        gradients: of all states, all classes and their bias.
         slope: (B, C), derivative by the logits of the block.
         states: (B, d) of the block.
         classes: (C, d) of the block.
         rows, columns: of the block, among all states and all classes.
     """
-    of_states, of_classes, of_bias, of_offsets = gradients
-    if of_offsets is not None:
-        of_offsets[rows, columns] = slope
+    of_states, of_classes, of_bias = gradients
     if of_bias is not None:
         of_bias[columns] += slope.sum(0, dtype=of_bias.dtype)
     for gradient, block, left, right in (

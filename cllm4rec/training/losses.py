@@ -28,7 +28,6 @@ def multinomial_nll(
     excluded: Tensor | None = None,
     bias: Tensor | None = None,
     softcap: float | None = None,
-    offsets: Tensor | None = None,
 ) -> Tensor:
     """Negative log-likelihood of sparse multinomial targets, summed, exact.
 
@@ -46,7 +45,6 @@ def multinomial_nll(
             by default.
         bias: (C,) of the classes, none by default.
         softcap: bound c of the logits, by c tanh(logits / c); none by default.
-        offsets: (R, C), added to the logits; none by default.
 
     Returns:
         A float32 scalar. Not a mean: divide by the number of targets of the global batch.
@@ -61,7 +59,7 @@ def multinomial_nll(
         no_extra = states.new_zeros(len(states), 0)
         excluded_pairs, target_pairs = (excluded_rows, excluded), (rows, targets)
         return BlockedNLL.apply(
-            states, classes, counts, no_extra, *excluded_pairs, *target_pairs, dtype, bias, softcap, offsets
+            states, classes, counts, no_extra, *excluded_pairs, *target_pairs, dtype, bias, softcap
         ).float()
 
 

@@ -75,7 +75,7 @@ class BuiltFrom:
         sequential: SHA-256 of the arrays of the sequential recommender.
         document: tokens with which a document begins and ends.
         templates: name of a prompt -> its wording.
-        fitted: SHA-256 of what was fitted before training: words and vectors of texts, linear path.
+        fitted: SHA-256 of what was fitted before training: words and vectors of texts.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -132,7 +132,7 @@ class Conditions:
         before_by_name = began._by_name()
         for name, value in self._by_name().items():
             if value is not None and before_by_name[name] != value:
-                what = "what texts or the linear path say" if name == "fitted" else name
+                what = "what texts say" if name == "fitted" else name
                 raise ValueError(
                     f"{what} is not as it was when training began: resume as it was, or remove the file and "
                     "start again"

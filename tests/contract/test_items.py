@@ -45,10 +45,10 @@ def test_renumbering_the_items_permutes_the_scores_of_a_refitted_system(
 def test_renumbering_the_items_permutes_the_scores_of_cllm4rec_with_renumbered_rows() -> None:
     """What its texts say about an item is read anew, and goes with it."""
     dataset = taste_dataset()
-    model = fit(new_system("cllm4rec", item_text="words"), dataset)
+    model = fit(new_system("cllm4rec", item_text="words", linear="none"), dataset)
     order = np.random.default_rng(5).permutation(dataset.n_items)
     reordered = renumbered(dataset, order)
-    other = new_system("cllm4rec", item_text="words")
+    other = new_system("cllm4rec", item_text="words", linear="none")
     assert isinstance(model, CLLM4Rec)
     assert isinstance(other, CLLM4Rec)
     other.build(reordered).stage = model.stage

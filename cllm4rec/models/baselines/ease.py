@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import scipy.linalg
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.loading import as_dataset
 from cllm4rec.models.baselines.config import EASEConfig
+from cllm4rec.models.baselines.item_inverse import blocks_of_rows, empty_item_matrix, item_inverse
 from cllm4rec.models.baselines.text_prior import TextPrior
 from cllm4rec.models.description import checked_array
 from cllm4rec.models.one_stage import DECAY_GRID, Grid, OneStageRecommender, weighted_history
@@ -39,8 +39,8 @@ class EASE(OneStageRecommender):
     """Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", 2019.
 
     The scores of a history x are x B, with B = I - P diag(1 / diag P) and P = (X^T X + lambda I)^-1. Memory:
-    n_items^2 floats. With `text_prior` B is that of `TextPrior`. A fitted model needs neither the encoder nor
-    the texts.
+    P in float64 (beyond 25,000 items in float32), and B in float32. With `text_prior` B is that of
+    `TextPrior`. A fitted model needs neither the encoder nor the texts.
     """
 
     name = "ease"
@@ -71,13 +71,12 @@ class EASE(OneStageRecommender):
         if settings.text_prior:
             self.weights = self._prior_weights(train, settings)
             return
-        matrix = train.interactions.matrix
-        gram = (matrix.T @ matrix).toarray().astype(np.float64)  # (n_items, n_items)
-        gram[np.diag_indices_from(gram)] += settings.regularization
-        inverse = scipy.linalg.inv(gram, overwrite_a=True, assume_a="pos")
-        weights = -inverse / np.diag(inverse)
-        np.fill_diagonal(weights, 0.0)
-        self.weights = weights.astype(np.float32)  # (n_items, n_items)
+        space = empty_item_matrix(train.n_items)
+        inverse = item_inverse(train.interactions.matrix, settings.regularization, space)
+        self.weights = np.empty(inverse.shape, dtype=np.float32)
+        for rows in blocks_of_rows(len(inverse)):
+            self.weights[rows] = -inverse[rows] / np.diag(inverse)
+        np.fill_diagonal(self.weights, 0.0)
 
     def _prior_weights(self, train: Dataset, settings: EASEConfig) -> np.ndarray:
         """Weights with a prior of texts, float32 (n_items, n_items)."""

@@ -4,16 +4,12 @@ L3AE: Moon, Park and Lee, "LLM-Enhanced Linear Autoencoders for Recommendation",
 Here its two penalties are a sum, lambda, and the share of it that belongs to the prior.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import scipy.linalg
 
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.models.baselines.item_inverse import blocks_of_rows, empty_item_matrix, item_inverse
 from cllm4rec.models.readings.item_texts import ItemVectors
-
-MOST_IN_DOUBLE = 25_000  # items; beyond, float64 would take more than 16 GiB
-NUMBERS_AT_ONCE = 1 << 22  # of a block of rows
 
 
 class TextPrior:
@@ -36,12 +32,11 @@ class TextPrior:
 
     def __init__(self, vectors: ItemVectors, train: Dataset) -> None:
         n_items = train.n_items
-        self.dtype = np.float64 if n_items <= MOST_IN_DOUBLE else np.float32
-        self.events = train.interactions.matrix.astype(self.dtype)
-        self.in_training = np.diff(self.events.tocsc().indptr) > 0  # bool (n_items,)
-        self.vectors: np.ndarray = _unit(vectors, self.in_training).astype(self.dtype)
+        self.events = train.interactions.matrix
+        self.in_training = train.interactions.item_has_event  # bool (n_items,)
         self.regularization: float | None = None  # of `inverse`
-        self.inverse = np.empty((n_items, n_items), dtype=self.dtype)
+        self.inverse = empty_item_matrix(n_items)
+        self.vectors: np.ndarray = _unit(vectors, self.in_training).astype(self.inverse.dtype)
         self.projected = np.empty_like(self.vectors)  # inverse @ vectors
         self.out = np.empty((n_items, n_items), dtype=np.float32)
 
@@ -58,7 +53,7 @@ class TextPrior:
         # share lambda diag(P C), with P the inverse
         drawn = strength * (np.einsum("jd,dj->j", self.projected, scaled) + diagonal * own)
         factors = 1 + drawn - strength * own * diagonal
-        for rows in self._blocks():
+        for rows in blocks_of_rows(len(self.out)):
             block = -self.inverse[rows] / diagonal
             block *= factors
             if strength:
@@ -72,12 +67,7 @@ class TextPrior:
         if regularization == self.regularization:
             return
         self.regularization = None
-        # the product is in columns; its transpose, which is equal, is written by rows without a copy
-        (self.events.T @ self.events).T.toarray(out=self.inverse)
-        self.inverse[np.diag_indices_from(self.inverse)] += regularization
-        # both triangles are equal; LAPACK works in place on columns
-        inverse = scipy.linalg.inv(self.inverse.T, overwrite_a=True, check_finite=False, assume_a="pos")
-        self.inverse = inverse.T
+        self.inverse = item_inverse(self.events, regularization, self.inverse)
         self.projected = self.inverse @ self.vectors
         self.regularization = regularization
 
@@ -100,13 +90,6 @@ class TextPrior:
         leverage = np.einsum("jd,dj->j", self.vectors, scaled)
         rest = np.where(self.in_training, 1 - leverage, 1.0)  # an item predicts itself where it was fitted
         return scaled / rest, -leverage / rest
-
-    def _blocks(self) -> Iterator[slice]:
-        """Ranges of rows of the weights."""
-        n_items = len(self.out)
-        n_rows = max(1, NUMBERS_AT_ONCE // n_items)
-        for start in range(0, n_items, n_rows):
-            yield slice(start, start + n_rows)
 
 
 def _unit(vectors: ItemVectors, in_training: np.ndarray) -> np.ndarray:

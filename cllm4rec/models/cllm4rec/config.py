@@ -49,7 +49,6 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
         *ItemTextConfig.fixed_after_pretraining,
         "start",
         "sampled",
-        "linear",
     )
 
     backbone: str = backbone_setting("1x128")
@@ -58,9 +57,10 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
         "auto",
         choices=["auto", "none", "ease", "ease-text"],
         help=(
-            "linear item-item model whose scores are added to those of the network, with a learned weight: "
-            "ease, or ease-text, whose prior is of the items' texts; auto: ease-text if texts are read, else "
-            "ease; none beyond 5,000 items, with `order=time`, with `sampled` or without validation events"
+            "linear item-item model whose scores are added to those of the finetuned network, with a weight "
+            "chosen on validation events: ease, or ease-text, whose prior is of the items' texts; auto: "
+            "ease-text if texts are read, else ease; none beyond 5,000 items, with `order=time` or without "
+            "validation events"
         ),
     )
     mutual: float = setting(
@@ -158,10 +158,6 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.linear not in ("auto", "none") and self.sampled:
-            raise ValueError(
-                f"`linear={self.linear}` needs the softmax over all items: leave `sampled` or `linear` out"
-            )
 
     def reads_user_token(self, finetuned: bool) -> bool:
         """Whether prompts of a stage have the token of the user."""

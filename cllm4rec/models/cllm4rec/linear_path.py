@@ -1,32 +1,34 @@
-"""A linear item-item model beside the network: what EASE says, in the logits."""
+"""A linear item-item model beside the network: what EASE says, added to the finetuned logits."""
 
 import logging
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Self
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from torch import Tensor, nn
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.baselines.config import EASEConfig
 from cllm4rec.models.baselines.ease import EASE
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
-from cllm4rec.models.fitted import FittedModule, entries_of
+from cllm4rec.models.fitted import FittedModule
+from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.readings.text_vectors import has_text_vectors
+from cllm4rec.models.validation import shared_validation
+from cllm4rec.training.records import VALIDATION_METRIC
+
+log = logging.getLogger("cllm4rec")
 
 MOST_ENTRIES = 500  # of a row of B: the largest
-# The weight w before training, chosen on validation events. Training alone would raise it too far, as B was
-# fitted on the masked items too.
-START = 4.0
 MOST_ITEMS = 5_000  # of a path that `auto` has: its time grows with their cube
-
-
-class PathEASE(EASE):
-    """The model of a linear path: what it tries is no line of the log."""
-
-    level_of_tried = logging.DEBUG
+# Settings of EASE. Beside the network, others are hardly better: w makes up for most of the difference.
+PENALTY, PRIOR_PENALTY, PRIOR_SHARE = 400.0, 20.0, 0.9
+WEIGHTS = (0.0, *(2.0**power for power in range(9)))  # candidates of w; 0: without the path
 
 
 def no_path(config: CLLM4RecConfig, dataset: Dataset) -> str:
@@ -34,8 +36,6 @@ def no_path(config: CLLM4RecConfig, dataset: Dataset) -> str:
     auto = config.linear == "auto"
     if config.linear == "none":
         return "`linear` is none"
-    if config.sampled:
-        return "the softmax is sampled"
     if auto and config.order != "random":
         return f"histories are in the order of {config.order}"
     if auto and not len(dataset.validation.interactions):
@@ -45,7 +45,7 @@ def no_path(config: CLLM4RecConfig, dataset: Dataset) -> str:
     return ""
 
 
-def path_model(config: CLLM4RecConfig, dataset: Dataset) -> PathEASE | None:
+def path_model(config: CLLM4RecConfig, dataset: Dataset) -> EASE | None:
     """The model of the linear path, to be fitted; None for no path."""
     if no_path(config, dataset):
         return None
@@ -53,37 +53,68 @@ def path_model(config: CLLM4RecConfig, dataset: Dataset) -> PathEASE | None:
     if config.linear == "auto":
         reads_texts = config.item_text != "none" and has_text_vectors(config, dataset)
     if not reads_texts:
-        return PathEASE()
-    return PathEASE(EASEConfig(text_prior=True, encoder=config.encoder, item_vectors=config.item_vectors))
+        return EASE(EASEConfig(regularization=PENALTY))
+    return EASE(
+        EASEConfig(
+            regularization=PENALTY,
+            text_prior=True,
+            prior_regularization=PRIOR_PENALTY,
+            prior_share=PRIOR_SHARE,
+            encoder=config.encoder,
+            item_vectors=config.item_vectors,
+        )
+    )
+
+
+def checked_path_model(config: CLLM4RecConfig, dataset: Dataset) -> EASE | None:
+    """`path_model`, checked on the data.
+
+    Raises:
+        ValueError: there are no validation events, or texts or vectors cannot be read.
+    """
+    model = path_model(config, dataset)
+    if model is None:
+        return None
+    if not len(dataset.validation.interactions):
+        raise ValueError(
+            f"`linear={config.linear}` chooses its weight on validation events and there are none: leave "
+            "`linear` out, or prepare with a split"
+        )
+    try:
+        model.check(dataset)
+    except ValueError as error:
+        raise ValueError(f"{error} (read by the linear path: `linear=ease` needs no vectors)") from error
+    return model
 
 
 class LinearPath(FittedModule):
-    """w x B, added to the logits of a history x: B (J, J) is fitted in closed form and kept, w is learned.
+    """w x B, added to the logits of a history x: B (J, J) is fitted in closed form.
 
     Attributes:
-        weight: w.
+        weight: w, (1,); chosen on validation events after finetuning. A w that is learned with the network
+            on training events grows too large, as B was fitted on the masked items too.
         starts, columns, values: B in compressed rows.
     """
 
+    weight: Tensor
     starts: Tensor
     columns: Tensor
     values: Tensor
 
     def __init__(self, n_items: int, n_entries: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.tensor([START]))
+        self.register_buffer("weight", torch.zeros(1))
         self.register_buffer("starts", torch.zeros(n_items + 1, dtype=torch.int64))
         self.register_buffer("columns", torch.zeros(n_entries, dtype=torch.int64))
         self.register_buffer("values", torch.zeros(n_entries))
 
     @classmethod
-    def of(cls, weights: np.ndarray) -> Self:
-        """The path of an item-item matrix, float32 (J, J), of which each row keeps its largest entries."""
-        kept = largest_entries(weights, MOST_ENTRIES)
-        new = cls(len(weights), kept.nnz)
-        new.starts.copy_(torch.from_numpy(kept.indptr))
-        new.columns.copy_(torch.from_numpy(kept.indices))
-        new.values.copy_(torch.from_numpy(kept.data))
+    def of(cls, matrix: sp.csr_matrix) -> Self:
+        """The path of B, float32 (J, J), with the weight 0."""
+        new = cls(matrix.shape[0], matrix.nnz)
+        new.starts.copy_(torch.from_numpy(matrix.indptr))
+        new.columns.copy_(torch.from_numpy(matrix.indices))
+        new.values.copy_(torch.from_numpy(matrix.data))
         return new
 
     @classmethod
@@ -98,26 +129,12 @@ class LinearPath(FittedModule):
             return None
         return cls(shapes[prefix + "starts"][0] - 1, shapes[prefix + "values"][0])
 
-    def forward(self, rows: Tensor, items: Tensor, n_rows: int) -> Tensor:
-        """w x B (n_rows, J) of histories.
-
-        Args:
-            rows: (P,), the history of each item.
-            items: (P,), item numbers.
-            n_rows: number of histories.
-        """
-        n_items = len(self.starts) - 1
-        entries, counts = entries_of(self.starts, items)
-        places = rows.repeat_interleave(counts) * n_items + self.columns[entries]
-        summed = self.values.new_zeros(n_rows * n_items).index_add_(0, places, self.values[entries])
-        return self.weight * summed.view(n_rows, n_items)
-
-    @property
-    def matrix(self) -> sp.csr_matrix:
-        """B, float32 (J, J)."""
+    @cached_property
+    def by_columns(self) -> sp.csc_matrix:
+        """B, float32 (J, J), computed once."""
         arrays = (array.cpu().numpy() for array in (self.values, self.columns, self.starts))
         n_items = len(self.starts) - 1
-        return sp.csr_matrix(tuple(arrays), shape=(n_items, n_items))
+        return sp.csr_matrix(tuple(arrays), shape=(n_items, n_items)).tocsc()
 
 
 def largest_entries(weights: np.ndarray, most: int) -> sp.csr_matrix:
@@ -133,3 +150,41 @@ def largest_entries(weights: np.ndarray, most: int) -> sp.csr_matrix:
     kept = sp.csr_matrix((values.ravel(), (rows, columns.ravel())), shape=weights.shape)
     kept.eliminate_zeros()
     return kept
+
+
+def add_linear_path(model: NeuralRecommender, ease: EASE, dataset: Dataset, accelerator: Accelerator) -> bool:
+    """Add a linear path to a finetuned network, with the weight that is best on validation events.
+
+    Of equal weights the smallest is taken; 0 adds nothing. The main process fits EASE, and all processes
+    validate.
+
+    Args:
+        model: its `net` gets the path as `linear`.
+        ease: to be fitted.
+        dataset: with validation events.
+        accelerator: of the processes.
+
+    Returns:
+        Whether there is a path now.
+    """
+    fitted: list[sp.csr_matrix | None] = [None]
+    if accelerator.is_main_process:
+        fitted = [largest_entries(ease.fit(dataset).weights, MOST_ENTRIES)]
+    matrix = broadcast_object_list(fitted)[0]
+    path = LinearPath.of(matrix)
+    model.net.linear = path
+    quality = {}
+    for weight in WEIGHTS:
+        path.weight.fill_(weight)
+        quality[weight] = shared_validation(model, dataset, accelerator)
+    best = max(WEIGHTS, key=lambda weight: quality[weight])
+    path.weight.fill_(best)
+    if not best:
+        model.net.linear = None
+    if accelerator.is_main_process:
+        log.info(
+            "linear path: ease%s, weight %g: validation %s %.4f, without it %.4f",
+            " with text prior" if ease.config.text_prior else "",
+            best, VALIDATION_METRIC, quality[best], quality[0.0],
+        )  # fmt: skip
+    return model.net.linear is not None

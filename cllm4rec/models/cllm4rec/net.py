@@ -27,8 +27,8 @@ class CLLM4RecNet(nn.Module):
     """One backbone read through two tables of ID embeddings: collaborative z^l and content z^c.
 
     Where texts are read, the collaborative vector of an ID is z^l = e + t, at the input and in the softmax.
-    Then `collaborative` holds e, which the mutual regularisation pulls together with z^c. A finetuned network
-    may have a linear path beside it.
+    Then `collaborative` holds e, which the mutual regularisation pulls together with z^c. After finetuning it
+    may have a linear path, which takes no part in training.
     """
 
     def __init__(
@@ -67,8 +67,7 @@ class CLLM4RecNet(nn.Module):
                 vectors = self.id_vectors()
                 states = self.user_states(batch, vectors=vectors)
                 rows, items = batch.target_rows, batch.target_items
-                offsets = self._linear_scores(batch)
-                nll = self._item_nll(vectors, states, rows, items, batch.sample, batch.excluded, offsets)
+                nll = self._item_nll(vectors, states, rows, items, batch.sample, batch.excluded)
                 table, other_table = self.collaborative, self.content
             case _:
                 raise ValueError(
@@ -106,7 +105,6 @@ class CLLM4RecNet(nn.Module):
         targets: Tensor,
         sample: ItemSample | None,
         excluded: ExcludedItems | None = None,
-        offsets: Tensor | None = None,
     ) -> Tensor:
         """NLL of items, by the softmax over all items or a sample.
 
@@ -117,25 +115,15 @@ class CLLM4RecNet(nn.Module):
             targets: (T,), item numbers.
             sample: items of the softmax; None: all.
             excluded: items left out of the softmax of their states.
-            offsets: (R, J), added to the logits.
         """
         left_out: tuple[Tensor | None, Tensor | None] = (None, None)
         if excluded is not None:
             left_out = excluded.rows, excluded.items
         if sample is None:
-            return multinomial_nll(states, vectors.items, rows, targets, *left_out, offsets=offsets)
+            return multinomial_nll(states, vectors.items, rows, targets, *left_out)
         classes = SampledClasses(sample.items, vectors.of_items(sample.items), sample.log_p)
         positives = vectors.of_items(targets)
         return sampled_nll(states, classes, positives, rows, targets, sample.target_log_p, *left_out)
-
-    def _linear_scores(self, prompts: HistoryPrompts) -> Tensor | None:
-        """What the linear path adds to the logits of histories (B, J); None without one."""
-        if self.linear is None:
-            return None
-        tokens = prompts.tokens.flatten()[prompts.item_index]
-        items = tokens - self.backbone.n_text_tokens - self.n_users
-        scores: Tensor = self.linear(prompts.item_rows, items, len(prompts.query_index))
-        return scores
 
     def user_states(
         self, prompts: HistoryPrompts, finetuned: bool = True, vectors: IDVectors | None = None
@@ -178,7 +166,6 @@ class CLLM4RecNet(nn.Module):
             "z^l": [*self.collaborative.parameters()],
             "z^c": [*self.content.parameters()],
             "texts": [p for text in (self.user_text, self.item_text) if text for p in text.parameters()],
-            "linear path": [] if self.linear is None else [self.linear.weight],
             "backbone": [p for p in self.backbone.parameters() if p.requires_grad],
         }
 

@@ -14,9 +14,15 @@ from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions
 from cllm4rec.corpora.history_batches import fill, prompt_batch
 from cllm4rec.corpora.prompts import OF_CLLM4REC, Template, training_texts
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.models.baselines.ease import EASE
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.initialisation import check_start, initial_id_embeddings
-from cllm4rec.models.cllm4rec.linear_path import LinearPath, no_path, path_model
+from cllm4rec.models.cllm4rec.linear_path import (
+    LinearPath,
+    add_linear_path,
+    checked_path_model,
+    no_path,
+)
 from cllm4rec.models.cllm4rec.net import CLLM4RecNet
 from cllm4rec.models.description import ModelDescription, Shapes
 from cllm4rec.models.histories import encode_by_length
@@ -47,19 +53,12 @@ class CLLM4Rec(LanguageRecommender):
     prompt_names = OF_CLLM4REC
     config: CLLM4RecConfig
     net: CLLM4RecNet
-    item_weights: np.ndarray | None = None  # of the linear path, while it is built
+    path: EASE | None = None  # of the linear path, while finetuning
 
     def check(self, dataset: Dataset) -> None:
         check_start(self.config.start, dataset.train)
         check_sources(self.config, dataset, self._default_encoder)
-        linear = path_model(self.config, dataset)
-        if linear is not None:
-            if not len(dataset.validation.interactions):
-                raise ValueError(
-                    f"`linear={self.config.linear}` chooses the settings of EASE on validation events and "
-                    "there are none: leave `linear` out, or prepare with a split"
-                )
-            linear.check(dataset)
+        checked_path_model(self.config, dataset)
         super().check(dataset)
 
     def _build(self, train: Dataset, seed: int) -> CLLM4RecNet:
@@ -73,9 +72,7 @@ class CLLM4Rec(LanguageRecommender):
         self._extend(text_tokenizer, backbone)
         user_text = TextEmbeddings.of(self.config, user_sources(self.config, train), backbone.width)
         item_text = TextEmbeddings.of(self.config, self._item_sources(train), backbone.width)
-        linear = None if self.item_weights is None else LinearPath.of(self.item_weights)
-        self.item_weights = None
-        net = CLLM4RecNet(backbone, self.config, train.n_users, train.n_items, user_text, item_text, linear)
+        net = CLLM4RecNet(backbone, self.config, train.n_users, train.n_items, user_text, item_text)
         with torch.no_grad():
             collaborative, content = initial_id_embeddings(
                 self.config.start, backbone, self.tokenizer, train, seed
@@ -93,16 +90,23 @@ class CLLM4Rec(LanguageRecommender):
         sizes = len(self.user_ids), len(self.item_ids)
         return CLLM4RecNet(backbone, self.config, *sizes, user_text, item_text, linear)
 
-    def _before(self, dataset: Dataset, config: TrainConfig, accelerator: Accelerator) -> None:
-        self.item_weights, linear = None, path_model(self.config, dataset)
-        if linear is None:
-            if self.config.linear == "auto":
+    def _start(
+        self, dataset: Dataset, stage: str, config: TrainConfig | None, accelerator: Accelerator | None
+    ) -> tuple[TrainConfig, Accelerator]:
+        self.path = checked_path_model(self.config, dataset) if stage == "finetune" else None
+        if self._is_fitted:
+            self.net.linear = None
+        return super()._start(dataset, stage, config, accelerator)
+
+    def _after(self, dataset: Dataset, stage: str, accelerator: Accelerator) -> bool:
+        path, self.path = self.path, None
+        if stage != "finetune":
+            return False
+        if path is None:
+            if self.config.linear == "auto" and accelerator.is_main_process:
                 log.info("no linear path: %s", no_path(self.config, dataset))
-            return
-        self.item_weights = linear.fit(dataset).weights
-        chosen = linear.config
-        prior = f", {chosen.prior_share} of it towards texts" if chosen.text_prior else ""
-        log.info("linear path: %s, penalty %g%s", linear.name, chosen.regularization, prior)
+            return False
+        return add_linear_path(self, path, dataset, accelerator)
 
     def _item_sources(self, train: Dataset) -> TextSources:
         """What the texts of the items say. A pretrained backbone reads them if nothing else is named."""
@@ -157,10 +161,9 @@ class CLLM4Rec(LanguageRecommender):
 
     def _linear(self, users: np.ndarray, seen: Dataset) -> LinearScores | None:
         linear = self.net.linear
-        if linear is None or self.stage != "finetune":
+        if linear is None:
             return None
-        factor = float(linear.weight.detach())
-        return LinearScores(seen.interactions.matrix[users], linear.matrix.tocsc(), factor)
+        return LinearScores(seen.interactions.matrix[users], linear.by_columns, float(linear.weight))
 
     @torch.no_grad()
     def _vectors(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:

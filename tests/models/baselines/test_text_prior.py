@@ -10,7 +10,7 @@ import pytest
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.interactions import Interactions
-from cllm4rec.models.baselines import text_prior
+from cllm4rec.models.baselines import item_inverse
 from cllm4rec.models.baselines.config import EASEConfig
 from cllm4rec.models.baselines.ease import EASE
 from cllm4rec.models.baselines.text_prior import TextPrior
@@ -115,9 +115,9 @@ def test_an_item_without_a_vector_has_no_prior() -> None:
 
 
 def test_one_inverse_serves_all_settings_of_a_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
-    inverses, inv = [], text_prior.scipy.linalg.inv
+    inverses, inv = [], item_inverse.scipy.linalg.inv
     monkeypatch.setattr(
-        text_prior.scipy.linalg, "inv", lambda *given, **also: inverses.append(1) or inv(*given, **also)
+        item_inverse.scipy.linalg, "inv", lambda *given, **also: inverses.append(1) or inv(*given, **also)
     )
     train = taste_dataset().train
     prior = TextPrior(vectors(), train)
@@ -132,14 +132,14 @@ def test_one_inverse_serves_all_settings_of_a_penalty(monkeypatch: pytest.Monkey
 
 def test_blocks_of_rows_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = TextPrior(vectors(), taste_dataset().train).weights(LAMBDA, PRIOR, SHARE)
-    monkeypatch.setattr(text_prior, "NUMBERS_AT_ONCE", 7 * 60)
+    monkeypatch.setattr(item_inverse, "NUMBERS_AT_ONCE", 7 * 60)
     in_blocks = TextPrior(vectors(), taste_dataset().train).weights(LAMBDA, PRIOR, SHARE)
     np.testing.assert_allclose(in_blocks, whole, rtol=1e-6, atol=1e-9)
 
 
 def test_single_precision_differs_little(monkeypatch: pytest.MonkeyPatch) -> None:
     double = TextPrior(vectors(), taste_dataset().train).weights(LAMBDA, PRIOR, SHARE)
-    monkeypatch.setattr(text_prior, "MOST_IN_DOUBLE", 59)
+    monkeypatch.setattr(item_inverse, "MOST_IN_DOUBLE", 59)
     prior = TextPrior(vectors(), taste_dataset().train)
     single = prior.weights(LAMBDA, PRIOR, SHARE)
     assert prior.inverse.dtype == prior.vectors.dtype == np.float32
@@ -157,7 +157,7 @@ def test_the_memory_is_two_matrices_and_the_item_matrix(monkeypatch: pytest.Monk
     train = Dataset(events, users, ids, np.zeros(len(events), dtype=np.uint8))
     values = generator.normal(size=(n_items, 4)).astype(np.float32)
     given = ItemVectors(ids["item_id"], values, np.ones(n_items, dtype=bool))
-    monkeypatch.setattr(text_prior, "NUMBERS_AT_ONCE", 10 * n_items)
+    monkeypatch.setattr(item_inverse, "NUMBERS_AT_ONCE", 10 * n_items)
     before = train.interactions.matrix
     assert (before.T @ before).nnz > 0.95 * n_items**2
     tracemalloc.start()

@@ -1,33 +1,35 @@
-"""A linear model beside the network: its numbers by dense matrices, in training and in every list."""
+"""A linear model beside the finetuned network: its numbers by dense matrices, and its weight."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
+from safetensors.numpy import load_file
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import inner_product
-from cllm4rec.models.cllm4rec import linear_path
+from cllm4rec.models.baselines.ease import EASE
+from cllm4rec.models.cllm4rec import linear_path, recommender
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.linear_path import (
     MOST_ITEMS,
-    START,
-    LinearPath,
-    PathEASE,
+    WEIGHTS,
     largest_entries,
     path_model,
 )
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.training.config import TrainConfig
+from tests.support.commands import call
 from tests.support.tables import refused
 from tests.support.worlds import taste_dataset
 
 STAGES = {"pretrain": TrainConfig(epochs=0), "finetune": TrainConfig(epochs=1)}
 
 
-def model_of_path(config: CLLM4RecConfig, dataset: Dataset) -> PathEASE:
+def model_of_path(config: CLLM4RecConfig, dataset: Dataset) -> EASE:
     """The model of a linear path that there has to be."""
     model = path_model(config, dataset)
     assert model is not None
@@ -41,13 +43,31 @@ def test_each_row_keeps_its_largest_entries() -> None:
     np.testing.assert_array_equal(largest_entries(weights, 9).toarray(), weights)
 
 
-def test_the_path_sums_the_rows_of_a_history() -> None:
-    weights = np.random.default_rng(0).normal(size=(6, 6)).astype(np.float32)
-    path = LinearPath.of(weights)
-    path.weight.data.fill_(2.5)
-    rows, items = torch.tensor([0, 0, 2]), torch.tensor([4, 1, 4])  # the second history is empty
-    expected = 2.5 * torch.from_numpy(np.stack([weights[4] + weights[1], 0 * weights[0], weights[4]]))
-    torch.testing.assert_close(path(rows, items, 3), expected)
+def network_alone(model: CLLM4Rec) -> np.ndarray:
+    """Scores of all users without the linear path."""
+    path, model.net.linear = model.net.linear, None
+    scores = model.score(np.arange(len(model.user_ids)), source(model).train)
+    model.net.linear = path
+    return scores
+
+
+def source(model: CLLM4Rec) -> Dataset:
+    assert isinstance(model.source, Dataset)
+    return model.source
+
+
+def validation_ndcg(scores: np.ndarray, dataset: Dataset) -> float:
+    """Mean NDCG over the users with validation events: one user after the other, no item is cut off."""
+    trained, held_out = (
+        part.interactions.matrix.toarray() > 0 for part in (dataset.train, dataset.validation)
+    )
+    values = []
+    for user in np.flatnonzero(held_out.any(1)):
+        order = np.argsort(-np.where(trained[user], -np.inf, scores[user]), kind="stable")
+        places = np.flatnonzero(held_out[user][order])
+        best = np.arange(len(places))
+        values.append((1 / np.log2(places + 2)).sum() / (1 / np.log2(best + 2)).sum())
+    return float(np.mean(values))
 
 
 @pytest.mark.parametrize("linear", ["ease", "ease-text"])
@@ -60,13 +80,8 @@ def test_scores_are_those_of_the_network_and_the_linear_model(
     users, path = np.arange(dataset.n_users), model.net.linear
     assert path is not None
     together = model.score(users, dataset.train)
-    weight = float(path.weight.detach())
-    assert weight != START, "it is learned"
-    model.net.linear = None
-    alone = model.score(users, dataset.train)
-    model.net.linear = path
-    of_ease = weight * np.asarray(dataset.train.interactions.matrix @ ease.weights)
-    np.testing.assert_allclose(together, alone + of_ease, rtol=1e-4, atol=1e-4)
+    of_ease = float(path.weight) * np.asarray(dataset.train.interactions.matrix @ ease.weights)
+    np.testing.assert_allclose(together, network_alone(model) + of_ease, rtol=1e-4, atol=1e-4)
     whole = model.rank(users, dataset.train, k=7)
     monkeypatch.setattr(inner_product, "SCORES_AT_ONCE", 3 * len(users))
     blocked = model.rank(users, dataset.train, k=7)
@@ -75,36 +90,83 @@ def test_scores_are_those_of_the_network_and_the_linear_model(
     np.testing.assert_allclose(CLLM4Rec.load(tmp_path).score(users, dataset.train), together, rtol=1e-5)
 
 
-def test_the_loss_reads_the_linear_model() -> None:
-    """With an untrained network of zeros, the loss is that of the linear scores alone."""
+def test_the_weight_is_the_best_on_validation_events() -> None:
     dataset = taste_dataset()
-    model = CLLM4Rec(CLLM4RecConfig(linear="ease", content_ratio=0)).build(dataset)
+    model = CLLM4Rec(CLLM4RecConfig(linear="ease")).fit(dataset, STAGES)
+    ease = model_of_path(CLLM4RecConfig(linear="ease"), dataset).fit(dataset)
+    alone, of_ease = network_alone(model), dataset.train.interactions.matrix @ ease.weights
+    quality = [validation_ndcg(alone + weight * of_ease, dataset) for weight in WEIGHTS]
     assert model.net.linear is not None
-    model.net.linear.weight.data.fill_(3.0)
-    model.net.collaborative.items.weight.data.zero_()
-    objective = model.objectives(dataset.train, "finetune", TrainConfig())[-1]
-    batch = objective.corpus.batch(objective.corpus.selection(0)[:8], 0)
-    loss = model.net("recommend", batch)["recommend"]
-    items = batch.tokens.flatten()[batch.item_index] - model.net.backbone.n_text_tokens - dataset.n_users
-    shown = torch.zeros(8, dataset.n_items).index_put((batch.item_rows, items), torch.tensor(1.0))
-    logits = 3.0 * shown @ torch.from_numpy(model.net.linear.matrix.toarray())
-    logits[batch.excluded.rows, batch.excluded.items] = -torch.inf
-    expected = -logits.log_softmax(1)[batch.target_rows, batch.target_items].sum()
-    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
-    (slope,) = torch.autograd.grad(loss, [model.net.linear.weight])
-    assert slope.item() != 0
+    assert float(model.net.linear.weight) == WEIGHTS[int(np.argmax(quality))]
+    assert len(set(quality)) > 3, "the weights differ in quality"
 
 
-def test_a_sampled_softmax_has_no_linear_path() -> None:
-    with pytest.raises(ValueError, match="`linear=ease` needs the softmax over all items"):
-        CLLM4RecConfig(linear="ease", sampled=100)
+def test_a_path_that_does_not_help_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = taste_dataset()
+    largest = linear_path.largest_entries
+
+    def against(weights: np.ndarray, most: int) -> sp.csr_matrix:
+        return -largest(weights, most)
+
+    monkeypatch.setattr(linear_path, "largest_entries", against)
+    with caplog.at_level("INFO", "cllm4rec"):
+        model = CLLM4Rec(CLLM4RecConfig(linear="ease")).fit(dataset, STAGES)
+    assert model.net.linear is None
+    assert "weight 0: validation ndcg@100" in caplog.messages[-1]
+
+
+def test_the_network_learns_as_without_the_path() -> None:
+    dataset = taste_dataset()
+    with_path, without = (
+        CLLM4Rec(CLLM4RecConfig(linear=linear)).fit(dataset, STAGES) for linear in ("ease", "none")
+    )
+    assert with_path.net.linear is not None
+    for (name, one), other in zip(with_path.net.named_parameters(), without.net.parameters(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_another_finetuning_has_a_path_of_its_own() -> None:
+    dataset = taste_dataset()
+    model = CLLM4Rec(CLLM4RecConfig(linear="ease")).fit(dataset, STAGES)
+    assert model.net.linear is not None
+    model.set_config(replace(model.config, linear="none"))
+    model.fit_stage(dataset, "finetune", STAGES["finetune"])
+    assert model.net.linear is None
+
+
+def test_a_resumed_finetuning_has_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after the last epoch, before the path is added."""
+    taste_dataset().save(tmp_path / "data")
+    for name in ("whole", "stopped"):
+        output = ["--output", tmp_path / name, "--backbone", "1x64", "--epochs", 0]
+        call("pretrain", "--dataset", tmp_path / "data", *output)
+    finetune = ["--epochs", 1, "--linear", "ease"]
+    call("finetune", "--run", tmp_path / "whole", *finetune)
+
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recommender, "add_linear_path", stop)
+    with pytest.raises(KeyboardInterrupt):
+        call("finetune", "--run", tmp_path / "stopped", *finetune)
+    monkeypatch.undo()
+    call("finetune", "--run", tmp_path / "stopped", "--resume")
+    whole, resumed = (
+        load_file(tmp_path / name / "finetune/model.safetensors") for name in ("whole", "stopped")
+    )
+    assert "linear.weight" in whole
+    assert whole.keys() == resumed.keys()
+    for name, array in whole.items():
+        np.testing.assert_array_equal(array, resumed[name])
 
 
 def test_without_validation_events_there_is_no_linear_path() -> None:
     """Its settings are those of EASE, which are no settings of CLLM4Rec."""
     model = CLLM4Rec(CLLM4RecConfig(linear="ease"))
     message = refused(model.check, taste_dataset(split="none"))
-    assert message.startswith("`linear=ease` chooses the settings of EASE on validation events and there are")
+    assert message.startswith("`linear=ease` chooses its weight on validation events and there are none")
     assert message.endswith("leave `linear` out, or prepare with a split")
 
 
@@ -122,16 +184,15 @@ def test_the_path_that_the_data_has() -> None:
 def test_when_there_is_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, config = taste_dataset(), CLLM4RecConfig()
     assert path_model(config, taste_dataset(split="none")) is None, "nothing chooses its settings"
-    assert path_model(CLLM4RecConfig(sampled=100), dataset) is None
     assert path_model(CLLM4RecConfig(order="time"), dataset) is None
     assert path_model(CLLM4RecConfig(linear="none"), dataset) is None
     assert model_of_path(CLLM4RecConfig(order="time", linear="ease"), dataset) is not None
+    assert model_of_path(CLLM4RecConfig(sampled=100), dataset) is not None
     assert dataset.n_items < MOST_ITEMS
     monkeypatch.setattr(linear_path, "MOST_ITEMS", dataset.n_items - 1)
     assert path_model(config, dataset) is None
     assert model_of_path(CLLM4RecConfig(linear="ease"), dataset) is not None, "it was asked for"
 
 
-def test_without_validation_events_a_model_is_built_without_a_path() -> None:
-    model = CLLM4Rec().build(taste_dataset(split="none"))
-    assert model.net.linear is None
+def test_without_validation_events_a_model_has_no_path() -> None:
+    assert CLLM4Rec().fit(taste_dataset(split="none"), STAGES).net.linear is None
