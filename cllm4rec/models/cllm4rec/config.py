@@ -59,7 +59,7 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
         help=(
             "linear item-item model whose scores are added to those of the finetuned network, with a weight "
             "chosen on validation events: ease, or ease-text, whose prior is of the items' texts; auto: "
-            "ease-text if texts are read, else ease; none beyond 5,000 items, with `order=time` or without "
+            "ease-text if texts are read, else ease; none beyond 15,000 items, with `order=time` or without "
             "validation events"
         ),
     )

@@ -25,7 +25,7 @@ from cllm4rec.training.records import VALIDATION_METRIC
 log = logging.getLogger("cllm4rec")
 
 MOST_ENTRIES = 500  # of a row of B: the largest
-MOST_ITEMS = 5_000  # of a path that `auto` has: its time grows with their cube
+MOST_ITEMS = 15_000  # of a path that `auto` has: its time grows with their cube, its memory with their square
 # Settings of EASE. Beside the network, others are hardly better: w makes up for most of the difference.
 PENALTY, PRIOR_PENALTY, PRIOR_SHARE = 400.0, 20.0, 0.9
 WEIGHTS = (0.0, *(2.0**power for power in range(9)))  # candidates of w; 0: without the path
@@ -170,8 +170,7 @@ def add_linear_path(model: NeuralRecommender, ease: EASE, dataset: Dataset, acce
     fitted: list[sp.csr_matrix | None] = [None]
     if accelerator.is_main_process:
         fitted = [largest_entries(ease.fit(dataset).weights, MOST_ENTRIES)]
-    matrix = broadcast_object_list(fitted)[0]
-    path = LinearPath.of(matrix)
+    path = LinearPath.of(broadcast_object_list(fitted)[0])
     model.net.linear = path
     quality = {}
     for weight in WEIGHTS:
@@ -179,12 +178,12 @@ def add_linear_path(model: NeuralRecommender, ease: EASE, dataset: Dataset, acce
         quality[weight] = shared_validation(model, dataset, accelerator)
     best = max(WEIGHTS, key=lambda weight: quality[weight])
     path.weight.fill_(best)
+    name = "ease with text prior" if ease.config.text_prior else "ease"
+    line = f"linear path: {name}, weight {best:g}: validation {VALIDATION_METRIC} {quality[best]:.4f}, "
+    line += f"without it {quality[0.0]:.4f}"
     if not best:
         model.net.linear = None
+        line = f"no linear path: {name} does not raise validation {VALIDATION_METRIC} {quality[0.0]:.4f}"
     if accelerator.is_main_process:
-        log.info(
-            "linear path: ease%s, weight %g: validation %s %.4f, without it %.4f",
-            " with text prior" if ease.config.text_prior else "",
-            best, VALIDATION_METRIC, quality[best], quality[0.0],
-        )  # fmt: skip
-    return model.net.linear is not None
+        log.info(line)
+    return best > 0
