@@ -16,7 +16,7 @@ import polars as pl
 
 BOOKSHOP = Path(__file__).parents[1] / "datasets" / "bookshop"
 READER = "reader-0109"
-LIST = {"book-0078": 3.94, "book-0072": 3.88, "book-0051": 3.26, "book-0065": 2.89, "book-0084": 2.85}
+LIST = {"book-0072": 3.29, "book-0078": 3.28, "book-0051": 2.69, "book-0065": 2.34, "book-0084": 2.26}
 WIDTH, HEIGHT = 880, 396
 MARGIN, TOKEN_HEIGHT, MONO_WIDTH = 24, 22, 0.61  # MONO_WIDTH: of a character, in font sizes
 
