@@ -13,7 +13,10 @@ chosen ones then; the name of its row ends with "tuned".
 Prints a table, means over seeds: metrics, paired difference from CLLM4Rec, CPU time and peak memory.
 OUTPUT/table.md holds the table, OUTPUT/results.json every measured row with the hashes of its dataset.
 Measured rows are not run again. Those of other datasets or settings are refused, and those of other code are
-named below the table.
+named below the table. A row that fails is reported and left out; the next call tries it again.
+
+--results names a CSV file that gets a line for each run: set, row, seed, all metrics with their 95 %
+intervals over users, costs, versions, hashes and commands. Lines of other runs stay.
 """
 
 import json
@@ -28,7 +31,8 @@ import polars as pl
 from cllm4rec.commands.entry import say
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.writing import write_text
-from experiments.commands import Seeds, argument_parser, run_command
+from experiments.commands import CommandFailed, Seeds, argument_parser, run_command
+from experiments.ranking_results import Line, result_line, write_results
 from experiments.report import (
     SystemRow,
     comparison_table,
@@ -179,7 +183,12 @@ def main(
     output: Path,
     encoder: str | None = None,
     tuned: Path | None = None,
-) -> None:
+) -> list[str]:
+    """Measure the rows, write and print the table.
+
+    Returns:
+        The runs that failed, as `row/seed`.
+    """
     hashes = dataset_hashes(data, seeds)
     flags = flags_of_rows(rows, encoder, tuned, data, hashes[seeds[0]]["data_sha256"])
     code = code_hash()
@@ -195,19 +204,48 @@ def main(
             )
         if key in results and results[key].get("flags") != list(flags[name]):
             raise SystemExit(f"error: {output} holds {key} with other settings: name another --output")
+    failed = []
     for key, (name, seed) in keys.items():
         if key not in results:
             run = run_folder(output / f"seed{seed}", name)
-            row = run_row(flags[name], data / f"seed{seed}", run, seed)
+            try:
+                row = run_row(flags[name], data / f"seed{seed}", run, seed)
+            except CommandFailed as failure:
+                say(f"{key}: {failure}")
+                failed.append(key)
+                continue
             results[key] = row | {"dataset": hashes[seed], "flags": flags[name], "code_sha256": code}
             write_text(results_file, json.dumps(results, indent=2) + "\n")
-    table = summary(output, results, list(flags), seeds)
-    old = [key for key in keys if results[key].get("code_sha256") != code]
+    measured = {key: place for key, place in keys.items() if key in results}
+    complete = [name for name in flags if all(f"{name}/{seed}" in measured for seed in seeds)]
+    table = summary(output, results, complete, seeds)
+    old = dict.fromkeys(
+        name for key, (name, _) in measured.items() if results[key].get("code_sha256") != code
+    )
     if old:
         table += f"\n\nMeasured with other code of the package than the present: {', '.join(old)}."
+    if failed:
+        table += f"\n\nFailed, so that their rows are left out: {', '.join(failed)}."
     (output / "table.md").write_text(table + "\n")
     shown_seeds = ", ".join(map(str, seeds))
     say(f"\n{data.resolve().name}, protocol A, test events, mean over seeds {shown_seeds}:\n\n{table}")
+    return failed
+
+
+def lines_of(data: Path, output: Path) -> list[Line]:
+    """The lines of all measured runs of a set.
+
+    Args:
+        data: folder that a recipe wrote.
+        output: of `main`.
+    """
+    results = json.loads((output / "results.json").read_text())
+    lines = []
+    for key, result in results.items():
+        name, _, seed = key.rpartition("/")
+        run = run_folder(output / f"seed{seed}", name)
+        lines.append(result_line(data.resolve().name, name, int(seed), result, run))
+    return lines
 
 
 if __name__ == "__main__":
@@ -226,4 +264,11 @@ if __name__ == "__main__":
     parser.add_argument("--encoder", help="name or folder of the model that reads texts in rows with one")
     parser.add_argument("--tuned", type=Path, help="OUTPUT of experiments.tune; rows have chosen settings")
     parser.add_argument("--output", type=Path, required=True, help="folder of runs and results")
-    main(**vars(parser.parse_args()))
+    parser.add_argument("--results", type=Path, help="CSV file that gets a line for each run")
+    arguments = vars(parser.parse_args())
+    results_table = arguments.pop("results")
+    failed_runs = main(**arguments)
+    if results_table is not None:
+        write_results(results_table, lines_of(arguments["data"], arguments["output"]))
+    if failed_runs:
+        raise SystemExit(f"error: {len(failed_runs)} runs failed, as reported above")

@@ -12,6 +12,7 @@ from cllm4rec.data.synthetic import taste_world
 from cllm4rec.training.run_folder import RunFolder
 from experiments import candidates, full_ranking, next_item, tune
 from experiments.prepared import prepare_once
+from experiments.ranking_results import command, write_results
 from experiments.recipes.__main__ import main as make
 from experiments.recipes.recipe import Counts
 from experiments.recipes.sets import RECIPES
@@ -62,6 +63,47 @@ def test_full_ranking_has_rows_with_the_settings_that_a_search_chose(data: Path,
         full_ranking.main(data, [0], ["popularity"], output)
 
 
+def test_full_ranking_leaves_out_a_row_that_fails(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(full_ranking.ROWS, "EASE", (["--system", "ease", "--regularization", "-1"], None))
+    assert full_ranking.main(data, [0], ["EASE", "popularity"], tmp_path / "runs") == ["EASE/0"]
+    table = (tmp_path / "runs" / "table.md").read_text()
+    assert "| popularity |" in table
+    assert "Failed, so that their rows are left out: EASE/0." in table
+    monkeypatch.undo()
+    assert full_ranking.main(data, [0], ["EASE", "popularity"], tmp_path / "runs") == [], "tried again"
+
+
+def test_full_ranking_writes_a_line_for_each_run(data: Path, tmp_path: Path) -> None:
+    output, file = tmp_path / "runs", tmp_path / "results.csv"
+    file.write_text("set,protocol,row,seed,ndcg@100\nother,A,popularity,0,0.5\nsmall,A,EASE,0,0.1\n")
+    full_ranking.main(data, [0], ["popularity", "EASE"], output)
+    write_results(file, full_ranking.lines_of(data, output))
+    other, ease, popularity = read_rows(file)
+    assert (other["set"], other["ndcg@100"]) == ("other", "0.5")
+    assert (popularity["set"], popularity["row"], popularity["seed"]) == ("small", "popularity", "0")
+    run = output / "seed0" / "ease"
+    measured = json.loads((run / "test.json").read_text())
+    assert float(ease["ndcg@100"]) == pytest.approx(measured["metrics"]["ndcg@100"], rel=1e-5)
+    assert float(ease["ndcg@100 low"]) == pytest.approx(measured["intervals"]["ndcg@100"][0], rel=1e-5)
+    dataset = RunFolder.open(run).description.dataset
+    assert (ease["data_sha256"], ease["split_sha256"]) == (dataset.data_sha256, dataset.split_sha256)
+    assert int(ease["model_numbers"]) == 7 * 7
+    assert ease["command"] == (
+        'cllm4rec pretrain --dataset "$DATASET" --output "$RUN" --system ease && '
+        'cllm4rec evaluate --run "$RUN"'
+    )
+    flags = [["--encoder", "/models/one two", "--epochs", "0"], ["--linear", "none"]]
+    assert command(flags, 3) == (
+        'cllm4rec pretrain --dataset "$DATASET" --output "$RUN" --encoder "$ENCODER" --epochs 0 --seed 3 && '
+        'cllm4rec finetune --run "$RUN" --linear none --seed 3 && cllm4rec evaluate --run "$RUN"'
+    )
+    file.write_text("a,b\n1,2\n")
+    with pytest.raises(SystemExit, match="results.csv is no table of results: name another --results"):
+        write_results(file, [])
+
+
 def test_full_ranking_keeps_rows_of_the_same_data_only(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "runs"
     full_ranking.main(data, [0], ["popularity"], output)
@@ -75,7 +117,7 @@ def test_full_ranking_keeps_rows_of_the_same_data_only(data: Path, tmp_path: Pat
     results["popularity/0"]["code_sha256"] = "0" * 64
     (output / "results.json").write_text(json.dumps(results))
     full_ranking.main(moved, [0], ["popularity"], output)
-    assert "other code of the package than the present: popularity/0." in (output / "table.md").read_text()
+    assert "other code of the package than the present: popularity." in (output / "table.md").read_text()
     make(["ml-1m", "--original", str(tmp_path), "--output", str(data), "--seeds", "1"])
     (data / "seed1").rename(data / "seed0")
     with pytest.raises(
