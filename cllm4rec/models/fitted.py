@@ -1,4 +1,4 @@
-"""Modules with numbers that are fitted before training and stay as they are."""
+"""Modules with numbers that are fitted, not trained."""
 
 from hashlib import sha256
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class FittedModule(nn.Module):
-    """A module whose buffers were fitted before training. model.safetensors holds them too."""
+    """A module whose buffers were fitted before or after training. model.safetensors holds them too."""
 
 
 def entries_of(starts: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

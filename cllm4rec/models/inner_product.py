@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -25,24 +24,24 @@ def score_blocks(states: Tensor, items: Tensor) -> Iterator[tuple[int, Tensor]]:
         yield first, states @ items[first : first + width].T
 
 
-@dataclass(frozen=True)
 class LinearScores:
-    """Scores w x B of histories x, computed for some items at a time.
+    """Scores w x B of histories x, given out for some items at a time."""
 
-    Attributes:
-        histories: x, (B, n_items), 1 at the items of each history.
-        weights: B, (n_items, n_items), in compressed columns.
-        factor: w.
-    """
+    def __init__(self, histories: sp.csr_matrix, weights: sp.csr_matrix, factor: float) -> None:
+        """Multiply.
 
-    histories: sp.csr_matrix
-    weights: sp.csc_matrix
-    factor: float
+        Args:
+            histories: x, (B, n_items), 1 at the items of each history.
+            weights: B, (n_items, n_items).
+            factor: w.
+        """
+        self._scores: sp.csc_matrix = (histories @ weights).tocsc()
+        self._factor = factor
 
     def block(self, items: slice) -> Tensor:
         """The scores of some items, float32 (B, items)."""
-        summed = (self.histories @ self.weights[:, items]).toarray()
-        return torch.from_numpy(np.asarray(summed, dtype=np.float32)) * self.factor
+        scores = np.asarray(self._scores[:, items].toarray(), dtype=np.float32)
+        return torch.from_numpy(scores) * self._factor
 
 
 class InnerProductRecommender(Recommender):

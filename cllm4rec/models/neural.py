@@ -64,7 +64,7 @@ class NeuralRecommender(InnerProductRecommender):
     ) -> None:
         """Prepare what `_build` needs; the arguments are those of `build`."""
 
-    def _after(self, dataset: Dataset, stage: str, accelerator: Accelerator) -> bool:
+    def _after(self, dataset: Dataset, stage: str, accelerator: Accelerator, hooks: Hooks) -> bool:
         """Whether something was added to the trained network of a stage; all processes call it."""
         return False
 
@@ -177,7 +177,7 @@ class NeuralRecommender(InnerProductRecommender):
         objectives = self.objectives(dataset.train, stage, config)
         hooks = replace(hooks, validate=validate, on_epoch=partial(self._on_epoch, stage, hooks, accelerator))
         loop.train(self.net, objectives, config, accelerator, hooks, resume_file, memory)
-        if self._after(dataset, stage, accelerator):
+        if self._after(dataset, stage, accelerator, hooks):
             hooks.on_best()
         return self
 

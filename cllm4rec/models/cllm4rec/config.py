@@ -59,8 +59,8 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
         help=(
             "linear item-item model whose scores are added to those of the finetuned network, with a weight "
             "chosen on validation events: ease, or ease-text, whose prior is of the items' texts; auto: "
-            "ease-text if texts are read, else ease; none beyond 15,000 items, with `order=time` or without "
-            "validation events"
+            "ease-text if texts are read, else ease; none beyond 15,000 items, for histories in the order of "
+            "time, or without validation events"
         ),
     )
     mutual: float = setting(
@@ -155,9 +155,6 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
             "and items in random order, else causal"
         ),
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
 
     def reads_user_token(self, finetuned: bool) -> bool:
         """Whether prompts of a stage have the token of the user."""

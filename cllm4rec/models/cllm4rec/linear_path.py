@@ -13,14 +13,18 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.messages import error_line
 from cllm4rec.models.baselines.config import EASEConfig
 from cllm4rec.models.baselines.ease import EASE
+from cllm4rec.models.baselines.item_inverse import blocks_of_rows
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.fitted import FittedModule
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.readings.text_vectors import has_text_vectors
 from cllm4rec.models.validation import shared_validation
+from cllm4rec.training.hooks import NO_HOOKS, Hooks
 from cllm4rec.training.records import VALIDATION_METRIC
+from cllm4rec.training.resume import Stopped
 
 log = logging.getLogger("cllm4rec")
 
@@ -67,10 +71,10 @@ def path_model(config: CLLM4RecConfig, dataset: Dataset) -> EASE | None:
 
 
 def checked_path_model(config: CLLM4RecConfig, dataset: Dataset) -> EASE | None:
-    """`path_model`, checked on the data.
+    """`path_model`, checked on the data. With `auto` vectors of texts that cannot be read cost a warning.
 
     Raises:
-        ValueError: there are no validation events, or texts or vectors cannot be read.
+        ValueError: there are no validation events, or `ease-text` cannot read vectors of texts.
     """
     model = path_model(config, dataset)
     if model is None:
@@ -83,7 +87,13 @@ def checked_path_model(config: CLLM4RecConfig, dataset: Dataset) -> EASE | None:
     try:
         model.check(dataset)
     except ValueError as error:
-        raise ValueError(f"{error} (read by the linear path: `linear=ease` needs no vectors)") from error
+        if config.linear != "auto":
+            raise ValueError(
+                f"`linear={config.linear}` cannot read vectors of texts: take `linear=ease`, which needs "
+                f"none ({error})"
+            ) from error
+        log.warning("the linear path reads no texts (%s)", error)
+        return EASE(EASEConfig(regularization=PENALTY))
     return model
 
 
@@ -92,7 +102,7 @@ class LinearPath(FittedModule):
 
     Attributes:
         weight: w, (1,); chosen on validation events after finetuning. A w that is learned with the network
-            on training events grows too large, as B was fitted on the masked items too.
+            is no better, as B was fitted on the masked items too.
         starts, columns, values: B in compressed rows.
     """
 
@@ -130,60 +140,83 @@ class LinearPath(FittedModule):
         return cls(shapes[prefix + "starts"][0] - 1, shapes[prefix + "values"][0])
 
     @cached_property
-    def by_columns(self) -> sp.csc_matrix:
-        """B, float32 (J, J), computed once."""
+    def matrix(self) -> sp.csr_matrix:
+        """B, float32 (J, J)."""
         arrays = (array.cpu().numpy() for array in (self.values, self.columns, self.starts))
         n_items = len(self.starts) - 1
-        return sp.csr_matrix(tuple(arrays), shape=(n_items, n_items)).tocsc()
+        return sp.csr_matrix(tuple(arrays), shape=(n_items, n_items))
 
 
 def largest_entries(weights: np.ndarray, most: int) -> sp.csr_matrix:
     """The entries of largest absolute value of each row (J,), at most `most`, zeros left out."""
-    n = len(weights)
-    if most < n:
-        columns = np.argpartition(-np.abs(weights), most, axis=1)[:, :most]
-        columns.sort(axis=1)
-    else:
-        columns = np.broadcast_to(np.arange(n), (n, n))
-    rows = np.repeat(np.arange(n), columns.shape[1])
-    values = np.take_along_axis(weights, columns, axis=1)
-    kept = sp.csr_matrix((values.ravel(), (rows, columns.ravel())), shape=weights.shape)
-    kept.eliminate_zeros()
-    return kept
+    blocks = []
+    for rows in blocks_of_rows(len(weights)):
+        block = weights[rows]
+        if most < block.shape[1]:
+            places = np.argpartition(-np.abs(block), most, axis=1)[:, most:]
+            block = block.copy()
+            np.put_along_axis(block, places, 0.0, axis=1)
+        blocks.append(sp.csr_matrix(block))
+    return sp.vstack(blocks, format="csr")
 
 
-def add_linear_path(model: NeuralRecommender, ease: EASE, dataset: Dataset, accelerator: Accelerator) -> bool:
+def add_linear_path(
+    model: NeuralRecommender, ease: EASE, dataset: Dataset, accelerator: Accelerator, hooks: Hooks = NO_HOOKS
+) -> bool:
     """Add a linear path to a finetuned network, with the weight that is best on validation events.
 
     Of equal weights the smallest is taken; 0 adds nothing. The main process fits EASE, and all processes
-    validate.
+    validate. Where memory does not suffice there is a warning and no path, so that the training is not lost.
 
     Args:
         model: its `net` gets the path as `linear`.
         ease: to be fitted.
         dataset: with validation events.
         accelerator: of the processes.
+        hooks: asked whether to stop.
 
     Returns:
         Whether there is a path now.
+
+    Raises:
+        Stopped: `hooks.should_stop` returned True on any process.
     """
+    stop_if_asked(accelerator, hooks)
     fitted: list[sp.csr_matrix | None] = [None]
     if accelerator.is_main_process:
-        fitted = [largest_entries(ease.fit(dataset).weights, MOST_ENTRIES)]
-    path = LinearPath.of(broadcast_object_list(fitted)[0])
-    model.net.linear = path
-    quality = {}
-    for weight in WEIGHTS:
-        path.weight.fill_(weight)
-        quality[weight] = shared_validation(model, dataset, accelerator)
-    best = max(WEIGHTS, key=lambda weight: quality[weight])
-    path.weight.fill_(best)
-    name = "ease with text prior" if ease.config.text_prior else "ease"
-    line = f"linear path: {name}, weight {best:g}: validation {VALIDATION_METRIC} {quality[best]:.4f}, "
-    line += f"without it {quality[0.0]:.4f}"
-    if not best:
+        try:
+            fitted = [largest_entries(ease.fit(dataset).weights, MOST_ENTRIES)]
+            del ease.weights  # before the validations
+        except (MemoryError, np.linalg.LinAlgError) as error:
+            log.warning("no linear path: %s", error_line(error))
+    (matrix,) = broadcast_object_list(fitted)
+    stop_if_asked(accelerator, hooks)
+    if matrix is None:
+        return False
+    path, quality = LinearPath.of(matrix), {}
+    try:
+        model.net.linear = path
+        for weight in WEIGHTS:
+            path.weight.fill_(weight)
+            quality[weight] = shared_validation(model, dataset, accelerator)
+    finally:
         model.net.linear = None
+    best = max(WEIGHTS, key=quality.__getitem__)
+    name = "ease with text prior" if ease.config.text_prior else "ease"
+    if best:
+        path.weight.fill_(best)
+        model.net.linear = path
+        line = f"linear path: {name}, weight {best:g}: validation {VALIDATION_METRIC} {quality[best]:.4f}, "
+        line += f"without it {quality[0.0]:.4f}"
+    else:
         line = f"no linear path: {name} does not raise validation {VALIDATION_METRIC} {quality[0.0]:.4f}"
     if accelerator.is_main_process:
         log.info(line)
     return best > 0
+
+
+def stop_if_asked(accelerator: Accelerator, hooks: Hooks) -> None:
+    """Raise Stopped if any process was asked to stop; all processes call it."""
+    asked = torch.tensor([float(hooks.should_stop())], device=accelerator.device)
+    if accelerator.reduce(asked).item():
+        raise Stopped("after the last epoch")

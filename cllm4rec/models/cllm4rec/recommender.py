@@ -1,7 +1,8 @@
 """CLLM4Rec: a language model whose vocabulary holds users and items (arXiv 2311.01343)."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ from cllm4rec.models.item_vectors.text_embeddings import TextEmbeddings
 from cllm4rec.models.language.base import LanguageRecommender
 from cllm4rec.models.language.loading import build_backbone, check_backbone
 from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.hooks import Hooks
 from cllm4rec.training.objective import Objective
 
 log = logging.getLogger("cllm4rec")
@@ -53,7 +55,8 @@ class CLLM4Rec(LanguageRecommender):
     prompt_names = OF_CLLM4REC
     config: CLLM4RecConfig
     net: CLLM4RecNet
-    path: EASE | None = None  # of the linear path, while finetuning
+    path_ease: EASE | None = None  # to be fitted for the linear path, while finetuning
+    kept: dict[bytes, tuple[Tensor, Tensor]] | None = None  # vectors of users, within `keeping_vectors`
 
     def check(self, dataset: Dataset) -> None:
         check_start(self.config.start, dataset.train)
@@ -93,20 +96,21 @@ class CLLM4Rec(LanguageRecommender):
     def _start(
         self, dataset: Dataset, stage: str, config: TrainConfig | None, accelerator: Accelerator | None
     ) -> tuple[TrainConfig, Accelerator]:
-        self.path = checked_path_model(self.config, dataset) if stage == "finetune" else None
-        if self._is_fitted:
-            self.net.linear = None
-        return super()._start(dataset, stage, config, accelerator)
+        ease = checked_path_model(self.config, dataset) if stage == "finetune" else None
+        started = super()._start(dataset, stage, config, accelerator)
+        self.path_ease, self.net.linear = ease, None
+        return started
 
-    def _after(self, dataset: Dataset, stage: str, accelerator: Accelerator) -> bool:
-        path, self.path = self.path, None
+    def _after(self, dataset: Dataset, stage: str, accelerator: Accelerator, hooks: Hooks) -> bool:
+        ease, self.path_ease = self.path_ease, None
         if stage != "finetune":
             return False
-        if path is None:
-            if self.config.linear == "auto" and accelerator.is_main_process:
-                log.info("no linear path: %s", no_path(self.config, dataset))
-            return False
-        return add_linear_path(self, path, dataset, accelerator)
+        if ease is not None:
+            with self.keeping_vectors():
+                return add_linear_path(self, ease, dataset, accelerator, hooks)
+        if self.config.linear == "auto" and accelerator.is_main_process:
+            log.info("no linear path: %s", no_path(self.config, dataset))
+        return False
 
     def _item_sources(self, train: Dataset) -> TextSources:
         """What the texts of the items say. A pretrained backbone reads them if nothing else is named."""
@@ -161,12 +165,31 @@ class CLLM4Rec(LanguageRecommender):
 
     def _linear(self, users: np.ndarray, seen: Dataset) -> LinearScores | None:
         linear = self.net.linear
-        if linear is None:
+        if linear is None or self.stage != "finetune":
             return None
-        return LinearScores(seen.interactions.matrix[users], linear.by_columns, float(linear.weight))
+        return LinearScores(seen.interactions.matrix[users], linear.matrix, float(linear.weight))
+
+    @contextmanager
+    def keeping_vectors(self) -> Iterator[None]:
+        """Within the block the network reads each batch of users once; it may not change."""
+        self.kept = {}
+        try:
+            yield
+        finally:
+            self.kept = None
+
+    def _vectors(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
+        if self.kept is None:
+            return self._encode(users, trained_users, seen)
+        key = users.tobytes()
+        if key not in self.kept:
+            states, items = self._encode(users, trained_users, seen)
+            of_others = next(iter(self.kept.values()), (states, items))
+            self.kept[key] = states, of_others[1]  # the vectors of the items are held once
+        return self.kept[key]
 
     @torch.no_grad()
-    def _vectors(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
+    def _encode(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
         finetuned, tokenizer = self.stage == "finetune", self.tokenizer
         template = Template.compile(self.config.list_template if finetuned else "collaborative", tokenizer)
         items = seen.interactions.histories(users).last(self.net.backbone.context - template.n_fixed)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from safetensors.numpy import load_file
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import inner_product
+from cllm4rec.models.baselines import item_inverse
+from cllm4rec.models.baselines.config import EASEConfig
 from cllm4rec.models.baselines.ease import EASE
 from cllm4rec.models.cllm4rec import linear_path, recommender
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
@@ -22,6 +25,8 @@ from cllm4rec.models.cllm4rec.linear_path import (
 )
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.hooks import Hooks
+from cllm4rec.training.resume import Stopped
 from tests.support.commands import call
 from tests.support.tables import refused
 from tests.support.worlds import taste_dataset
@@ -41,6 +46,14 @@ def test_each_row_keeps_its_largest_entries() -> None:
     kept = largest_entries(weights, 2).toarray()
     assert kept.tolist() == [[0, 3, -4, 0], [0.5, 0, 0, 0], [2, -2, 0, 0], [0, 2, 3, 0]]
     np.testing.assert_array_equal(largest_entries(weights, 9).toarray(), weights)
+
+
+def test_the_entries_are_chosen_in_blocks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = np.random.default_rng(0).normal(size=(13, 13)).astype(np.float32)
+    whole = largest_entries(weights, 5).toarray()
+    assert ((whole != 0).sum(1) == 5).all()
+    monkeypatch.setattr(item_inverse, "NUMBERS_AT_ONCE", 4 * 13)
+    np.testing.assert_array_equal(largest_entries(weights, 5).toarray(), whole)
 
 
 def network_alone(model: CLLM4Rec) -> np.ndarray:
@@ -136,6 +149,83 @@ def test_another_finetuning_has_a_path_of_its_own() -> None:
     assert model.net.linear is None
 
 
+@pytest.mark.parametrize("helpful", [0.0, 1.0])
+def test_of_equal_weights_the_smallest_is_taken(helpful: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The validation metric is the same for all weights above 0."""
+
+    def quality(model: CLLM4Rec, *arguments: object) -> float:
+        return helpful * float(model.net.linear is not None and float(model.net.linear.weight) > 0)
+
+    dataset = taste_dataset()
+    model = CLLM4Rec(CLLM4RecConfig(linear="ease")).fit(dataset, STAGES)
+    monkeypatch.setattr(linear_path, "shared_validation", quality)
+    model.fit_stage(dataset, "finetune", TrainConfig(epochs=0))
+    path = model.net.linear
+    assert (float(path.weight) if path else None) == (1.0 if helpful else None)
+
+
+def test_the_network_reads_each_user_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, calls = taste_dataset(), []
+    encode = CLLM4Rec._encode
+
+    def counted(model: CLLM4Rec, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(model.net.linear is not None)
+        return encode(model, *arguments)
+
+    monkeypatch.setattr(CLLM4Rec, "_encode", counted)
+    model = CLLM4Rec(CLLM4RecConfig(linear="ease")).fit(dataset, STAGES)
+    assert calls == [False, True], "a validation of the epoch, and one of the path"
+    assert model.kept is None
+
+
+def test_a_path_without_memory_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr(EASE, "fit", fail)
+    model = CLLM4Rec(CLLM4RecConfig(linear="ease")).fit(taste_dataset(), STAGES)
+    assert model.net.linear is None
+    assert caplog.messages == ["no linear path: Unable to allocate 9 TiB"]
+
+
+def test_a_signal_stops_before_the_path_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = taste_dataset()
+    model = CLLM4Rec(CLLM4RecConfig(linear="ease")).fit(dataset, STAGES)
+    before = model.score(np.arange(3), dataset.train)
+    monkeypatch.setattr(EASE, "fit", lambda *arguments: pytest.fail("it was fitted"))
+    training = TrainConfig(epochs=0)
+    asked = iter([True])
+    hooks = Hooks(should_stop=lambda: next(asked))
+    with pytest.raises(Stopped, match="after the last epoch"):
+        model.fit_stage(dataset, "finetune", training, hooks)
+    assert model.net.linear is None
+    assert not np.allclose(model.score(np.arange(3), dataset.train), before)
+
+
+def test_a_refused_finetuning_leaves_the_path() -> None:
+    model = CLLM4Rec(CLLM4RecConfig(linear="ease")).fit(taste_dataset(), STAGES)
+    before = model.score(np.arange(3), taste_dataset().train)
+    refused(model.fit_stage, taste_dataset(seed=2, n_users=50), "finetune", TrainConfig(epochs=0))
+    np.testing.assert_array_equal(model.score(np.arange(3), taste_dataset().train), before)
+
+
+def test_vectors_that_are_gone_cost_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dataset, file = taste_dataset(), tmp_path / "vectors.npy"
+    np.save(file, np.random.default_rng(0).normal(size=(dataset.n_items, 5)))
+    model = CLLM4Rec(CLLM4RecConfig(item_vectors=str(file))).fit(dataset, STAGES)
+    file.unlink()
+    model.fit_stage(dataset, "finetune", STAGES["finetune"])
+    assert f"the linear path reads no texts ({file}: there is no such file)" in caplog.messages
+    asked = replace(model.config, linear="ease-text")
+    model.set_config(asked)
+    message = refused(model.fit_stage, dataset, "finetune", STAGES["finetune"])
+    assert message.startswith(
+        "`linear=ease-text` cannot read vectors of texts: take `linear=ease`, which needs"
+    )
+
+
 def test_a_resumed_finetuning_has_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped after the last epoch, before the path is added."""
     taste_dataset().save(tmp_path / "data")
@@ -163,7 +253,7 @@ def test_a_resumed_finetuning_has_the_path(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_without_validation_events_there_is_no_linear_path() -> None:
-    """Its settings are those of EASE, which are no settings of CLLM4Rec."""
+    """Nothing would choose its weight."""
     model = CLLM4Rec(CLLM4RecConfig(linear="ease"))
     message = refused(model.check, taste_dataset(split="none"))
     assert message.startswith("`linear=ease` chooses its weight on validation events and there are none")
@@ -173,8 +263,10 @@ def test_without_validation_events_there_is_no_linear_path() -> None:
 def test_the_path_that_the_data_has() -> None:
     dataset, config = taste_dataset(), CLLM4RecConfig()
     assert config.linear == "auto"
-    path = model_of_path(config, dataset)
-    assert path.config.text_prior
+    settings = model_of_path(config, dataset).config
+    assert settings == EASEConfig(
+        regularization=400.0, text_prior=True, prior_regularization=20.0, prior_share=0.9
+    )
     assert not model_of_path(CLLM4RecConfig(item_text="none"), dataset).config.text_prior
     events = replace(dataset.interactions, reviews=None)
     without_texts = replace(dataset, interactions=events, items=dataset.items.select("item_id"))
@@ -183,7 +275,7 @@ def test_the_path_that_the_data_has() -> None:
 
 def test_when_there_is_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, config = taste_dataset(), CLLM4RecConfig()
-    assert path_model(config, taste_dataset(split="none")) is None, "nothing chooses its settings"
+    assert path_model(config, taste_dataset(split="none")) is None, "nothing chooses its weight"
     assert path_model(CLLM4RecConfig(order="time"), dataset) is None
     assert path_model(CLLM4RecConfig(linear="none"), dataset) is None
     assert model_of_path(CLLM4RecConfig(order="time", linear="ease"), dataset) is not None
