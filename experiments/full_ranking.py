@@ -15,12 +15,14 @@ OUTPUT/table.md holds the table, OUTPUT/results.json every measured row with the
 Measured rows are not run again. Those of other datasets or settings are refused, and those of other code are
 named below the table. A row that fails is reported and left out; the next call tries it again.
 
---results names a CSV file that gets a line for each run: set, row, seed, all metrics with their 95 %
-intervals over users, costs, versions, hashes and commands. Lines of other runs stay.
+--results names a folder of CSV files. runs.csv gets a line for each run: all metrics with their 95 %
+intervals over users, costs, versions, hashes and commands. differences.csv gets CLLM4Rec minus each row,
+paired over users. Lines of other runs stay.
 """
 
 import json
 import shutil
+from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from cllm4rec.commands.entry import say
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.writing import write_text
 from experiments.commands import CommandFailed, Seeds, argument_parser, run_command
-from experiments.ranking_results import Line, result_line, write_results
+from experiments.ranking_results import DIFFERENCES, RUNS, difference_line, result_line, write_lines
 from experiments.report import (
     SystemRow,
     comparison_table,
@@ -82,6 +84,7 @@ SPACES = {  # name -> the space in which its settings are searched
 }
 METRICS = ("recall@20", "recall@40", "ndcg@100", "coverage@20")
 RANKED_BY = "ndcg@100"
+COMPARED = (RANKED_BY, "recall@20")  # in differences.csv
 TUNED = ", tuned"  # the end of the names of rows with chosen settings
 REFERENCE = "CLLM4Rec"
 
@@ -143,12 +146,12 @@ def run_row(flags: Flags, dataset: Path, run: Path, seed: int) -> dict[str, Any]
     }
 
 
-def mean_differences(output: Path, name: str, seeds: list[int]) -> np.ndarray:
+def mean_differences(output: Path, name: str, seeds: list[int], metric: str = RANKED_BY) -> np.ndarray:
     """The reference minus a system, a value per user: the mean over the user's seeds."""
     by_seed = []
     for seed in seeds:
         reference, run = (run_folder(output / f"seed{seed}", row) for row in (REFERENCE, name))
-        by_seed.append(paired_differences(reference, run, RANKED_BY))
+        by_seed.append(paired_differences(reference, run, metric))
     means = pl.concat(by_seed).group_by("user_id", maintain_order=True).mean()
     return means["difference"].to_numpy()
 
@@ -232,20 +235,34 @@ def main(
     return failed
 
 
-def lines_of(data: Path, output: Path) -> list[Line]:
-    """The lines of all measured runs of a set.
+def write_results(folder: Path, data: Path, output: Path) -> None:
+    """Write all measured runs of a set, and their differences from the reference over common seeds.
 
     Args:
+        folder: of the CSV files.
         data: folder that a recipe wrote.
         output: of `main`.
     """
-    results = json.loads((output / "results.json").read_text())
-    lines = []
+    set_name, results = data.resolve().name, json.loads((output / "results.json").read_text())
+    runs, seeds_of = [], defaultdict(list)
     for key, result in results.items():
         name, _, seed = key.rpartition("/")
+        seeds_of[name].append(int(seed))
         run = run_folder(output / f"seed{seed}", name)
-        lines.append(result_line(data.resolve().name, name, int(seed), result, run))
-    return lines
+        runs.append(result_line(set_name, name, int(seed), result, run))
+    write_lines(folder / RUNS, runs)
+    compared = [
+        (name, metric, sorted({*seeds} & {*seeds_of[REFERENCE]}))
+        for name, seeds in seeds_of.items()
+        for metric in COMPARED
+        if name != REFERENCE
+    ]
+    differences = [
+        difference_line(set_name, name, metric, seeds, mean_differences(output, name, seeds, metric))
+        for name, metric, seeds in compared
+        if seeds
+    ]
+    write_lines(folder / DIFFERENCES, differences)
 
 
 if __name__ == "__main__":
@@ -264,11 +281,11 @@ if __name__ == "__main__":
     parser.add_argument("--encoder", help="name or folder of the model that reads texts in rows with one")
     parser.add_argument("--tuned", type=Path, help="OUTPUT of experiments.tune; rows have chosen settings")
     parser.add_argument("--output", type=Path, required=True, help="folder of runs and results")
-    parser.add_argument("--results", type=Path, help="CSV file that gets a line for each run")
+    parser.add_argument("--results", type=Path, help="folder of CSV files that get a line for each run")
     arguments = vars(parser.parse_args())
-    results_table = arguments.pop("results")
+    results_folder = arguments.pop("results")
     failed_runs = main(**arguments)
-    if results_table is not None:
-        write_results(results_table, lines_of(arguments["data"], arguments["output"]))
+    if results_folder is not None:
+        write_results(results_folder, arguments["data"], arguments["output"])
     if failed_runs:
         raise SystemExit(f"error: {len(failed_runs)} runs failed, as reported above")

@@ -1,4 +1,4 @@
-"""Measured rows of `experiments.full_ranking` as a table: a line for each run, in a CSV file."""
+"""Results of `experiments.full_ranking` in CSV files: a line for each run and each difference of rows."""
 
 import csv
 import io
@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import safe_open
 
+from cllm4rec.evaluation import bootstrap_interval
 from cllm4rec.files.writing import write_text
 from cllm4rec.training.run_folder import RunFolder
 from experiments.report import METRICS_FILE
@@ -18,7 +20,11 @@ from experiments.tuning.trials import DATASET, RUN
 
 ENCODER = '"$ENCODER"'
 Line = dict[str, str]  # column -> text
-KEY = ("set", "protocol", "row", "seed")  # two lines of a file differ in one of these columns
+RUNS, DIFFERENCES = "runs.csv", "differences.csv"
+KEYS = {  # file -> columns of which two lines differ in at least one
+    RUNS: ("set", "protocol", "row", "seed"),
+    DIFFERENCES: ("set", "protocol", "row", "metric"),
+}
 
 
 def result_line(set_name: str, row: str, seed: int, result: Mapping[str, Any], run: Path) -> Line:
@@ -38,7 +44,7 @@ def result_line(set_name: str, row: str, seed: int, result: Mapping[str, Any], r
         quality |= {metric: value, f"{metric} low": low, f"{metric} high": high}
     versions = ", ".join(f"{name} {version}" for name, version in description.versions.items())
     cells = {
-        **dict(zip(KEY, (set_name, "A", row, seed), strict=True)),
+        **dict(zip(KEYS[RUNS], (set_name, "A", row, seed), strict=True)),
         "system": description.system,
         "users": measured["n_users"],
         **quality,
@@ -51,6 +57,33 @@ def result_line(set_name: str, row: str, seed: int, result: Mapping[str, Any], r
         "code_sha256": result["code_sha256"],
         "command": command(result["flags"], seed),
     }
+    return texts(cells)
+
+
+def difference_line(set_name: str, row: str, metric: str, seeds: Sequence[int], values: np.ndarray) -> Line:
+    """The reference minus a row: the mean over users, with its 95 % bootstrap interval.
+
+    Args:
+        set_name: of the dataset.
+        row: of the table.
+        metric: that is compared.
+        seeds: of the splits.
+        values: (n_users,), each the mean over the user's seeds.
+    """
+    low, high = bootstrap_interval(values)
+    cells = {
+        **dict(zip(KEYS[DIFFERENCES], (set_name, "A", row, metric), strict=True)),
+        "seeds": " ".join(map(str, seeds)),
+        "users": len(values),
+        "difference": float(values.mean()),
+        "low": low,
+        "high": high,
+    }
+    return texts(cells)
+
+
+def texts(cells: Mapping[str, object]) -> Line:
+    """Cells as text; numbers with a fraction have six digits."""
     return {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in cells.items()}
 
 
@@ -82,23 +115,34 @@ def quoted(flags: Sequence[str]) -> list[str]:
     return [ENCODER if before == "--encoder" else shlex.quote(flag) for before, flag in after]
 
 
-def write_results(file: Path, lines: Sequence[Line]) -> None:
-    """Write lines into a file, in place of those of the same set, protocol, row and seed; others stay.
+def read_lines(file: Path) -> list[Line]:
+    """The lines of a file of results.
+
+    Raises:
+        SystemExit: there is none, or it is another table.
+    """
+    if not file.is_file():
+        raise SystemExit(f"error: {file} is not there: experiments.full_ranking --results writes it")
+    with file.open(encoding="utf-8", newline="") as opened:
+        reader = csv.DictReader(opened)
+        if not {*KEYS[file.name]} <= {*(reader.fieldnames or ())}:
+            raise SystemExit(f"error: {file} is no table of results: name another folder of results")
+        return list(reader)
+
+
+def write_lines(file: Path, lines: Sequence[Line]) -> None:
+    """Write lines into a file, in place of those of the same key; others stay.
 
     Raises:
         SystemExit: the file is another table.
     """
-    kept = {}
-    if file.is_file():
-        with file.open(encoding="utf-8", newline="") as opened:
-            before = csv.DictReader(opened)
-            if not {*KEY} <= {*(before.fieldnames or ())}:
-                raise SystemExit(f"error: {file} is no table of results: name another --results")
-            kept = {tuple(line[name] for name in KEY): line for line in before}
-    kept |= {tuple(line[name] for name in KEY): line for line in lines}
+    key = KEYS[file.name]
+    before = read_lines(file) if file.is_file() else []
+    kept = {tuple(line[name] for name in key): line for line in [*before, *lines]}
     columns = dict.fromkeys(name for line in kept.values() for name in line)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(kept.values())
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, text.getvalue())

@@ -12,7 +12,7 @@ from cllm4rec.data.synthetic import taste_world
 from cllm4rec.training.run_folder import RunFolder
 from experiments import candidates, full_ranking, next_item, tune
 from experiments.prepared import prepare_once
-from experiments.ranking_results import command, write_results
+from experiments.ranking_results import command, read_lines, write_lines
 from experiments.recipes.__main__ import main as make
 from experiments.recipes.recipe import Counts
 from experiments.recipes.sets import RECIPES
@@ -75,12 +75,16 @@ def test_full_ranking_leaves_out_a_row_that_fails(
     assert full_ranking.main(data, [0], ["EASE", "popularity"], tmp_path / "runs") == [], "tried again"
 
 
-def test_full_ranking_writes_a_line_for_each_run(data: Path, tmp_path: Path) -> None:
-    output, file = tmp_path / "runs", tmp_path / "results.csv"
+def test_full_ranking_writes_a_line_for_each_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, file = tmp_path / "runs", tmp_path / "results" / "runs.csv"
+    file.parent.mkdir()
     file.write_text("set,protocol,row,seed,ndcg@100\nother,A,popularity,0,0.5\nsmall,A,EASE,0,0.1\n")
+    monkeypatch.setattr(full_ranking, "REFERENCE", "EASE")
     full_ranking.main(data, [0], ["popularity", "EASE"], output)
-    write_results(file, full_ranking.lines_of(data, output))
-    other, ease, popularity = read_rows(file)
+    full_ranking.write_results(file.parent, data, output)
+    other, ease, popularity = read_lines(file)
     assert (other["set"], other["ndcg@100"]) == ("other", "0.5")
     assert (popularity["set"], popularity["row"], popularity["seed"]) == ("small", "popularity", "0")
     run = output / "seed0" / "ease"
@@ -99,9 +103,15 @@ def test_full_ranking_writes_a_line_for_each_run(data: Path, tmp_path: Path) -> 
         'cllm4rec pretrain --dataset "$DATASET" --output "$RUN" --encoder "$ENCODER" --epochs 0 --seed 3 && '
         'cllm4rec finetune --run "$RUN" --linear none --seed 3 && cllm4rec evaluate --run "$RUN"'
     )
+    ndcg, recall = read_lines(file.with_name("differences.csv"))
+    assert (ndcg["row"], ndcg["metric"], ndcg["seeds"]) == ("popularity", "ndcg@100", "0")
+    expected = float(ease["ndcg@100"]) - float(popularity["ndcg@100"])
+    assert float(ndcg["difference"]) == pytest.approx(expected, abs=1e-5)
+    assert float(ndcg["low"]) <= float(ndcg["difference"]) <= float(ndcg["high"])
+    assert recall["metric"] == "recall@20"
     file.write_text("a,b\n1,2\n")
-    with pytest.raises(SystemExit, match="results.csv is no table of results: name another --results"):
-        write_results(file, [])
+    with pytest.raises(SystemExit, match="runs.csv is no table of results: name another folder of results"):
+        write_lines(file, [])
 
 
 def test_full_ranking_keeps_rows_of_the_same_data_only(data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""The README's table of results, and a figure of quality against training time (needs matplotlib).
+
+    python -m experiments.ranking_report --figure docs/figures/quality_and_time.svg
+
+Data: experiments/results, which experiments.full_ranking wrote (--results names another folder).
+
+Prints the table in Markdown: NDCG@100 on test events, means over the seeds of the splits, and the 95 %
+interval of CLLM4Rec minus the row, paired over users. The figure has a panel for each set.
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+from cllm4rec.commands.entry import say
+from experiments.commands import argument_parser
+from experiments.libraries import required_library
+from experiments.ranking_results import DIFFERENCES, RUNS, Line, read_lines
+from experiments.report import markdown_table
+
+RESULTS = Path(__file__).parent / "results"
+SETS = {"ml-100k": "MovieLens 100K", "musical": "Musical Instruments", "beauty": "Beauty"}
+ROWS = ("CLLM4Rec", "bag", "EASE with text prior", "iALS", "EASE")
+COLORS = dict(zip(ROWS, ("#b45309", "#1d4ed8", "#15803d", "#7e22ce", "#59636e"), strict=True))
+ENCODER = ", encoder"  # the end of the names of rows that read sentence vectors
+METRIC = "ndcg@100"
+
+
+def best_form(name: str, means: dict[str, float]) -> str:
+    """A row, or its form with an encoder where that was measured and is better; CLLM4Rec stays as it is."""
+    encoder = name + ENCODER
+    has_better = name != ROWS[0] and means.get(encoder, 0.0) > means.get(name, 0.0)
+    return encoder if has_better else name
+
+
+def row_means(runs: Sequence[Line], set_name: str, column: str) -> dict[str, float]:
+    """Row -> mean of a column over the seeds of a set."""
+    values = defaultdict(list)
+    for line in runs:
+        if line["set"] == set_name and line.get(column):
+            values[line["row"]].append(float(line[column]))
+    return {row: mean(numbers) for row, numbers in values.items()}
+
+
+def table(folder: Path) -> str:
+    """The README's table."""
+    runs, differences = read_lines(folder / RUNS), read_lines(folder / DIFFERENCES)
+    interval_of = {
+        (line["set"], line["row"]): f"[{short(line['low'], '+')}, {short(line['high'], '+')}]"
+        for line in differences
+        if line["metric"] == METRIC
+    }
+    cells = {row: [row] for row in ROWS}
+    for set_name in SETS:
+        means = row_means(runs, set_name, METRIC)
+        for row in ROWS:
+            measured = best_form(row, means)
+            value = short(means[measured]) if measured in means else ""
+            cells[row] += [value, interval_of.get((set_name, measured), "")]
+    header = [cell for title in SETS.values() for cell in (title, "95 %")]
+    return markdown_table(["", *header], list(cells.values()))
+
+
+def short(value: float | str, sign: str = "") -> str:
+    """A number below 1 with four digits and no leading zero: .1234, +.1234."""
+    return f"{float(value):{sign}.4f}".replace("0.", ".", 1)
+
+
+def draw(folder: Path, output: Path) -> None:
+    """NDCG@100 against the CPU time of training, a panel for each set and a point for each row."""
+    matplotlib = required_library("matplotlib", "plots")
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "cllm4rec"
+    from matplotlib import pyplot, ticker
+
+    runs = read_lines(folder / RUNS)
+    figure, panels = pyplot.subplots(1, len(SETS), figsize=(4 * len(SETS) + 1.5, 3.6), layout="constrained")
+    for panel, (set_name, title) in zip(panels, SETS.items(), strict=True):
+        quality = row_means(runs, set_name, METRIC)
+        low, high = (row_means(runs, set_name, f"{METRIC} {end}") for end in ("low", "high"))
+        seconds = row_means(runs, set_name, "training_cpu_seconds")
+        for row, color in COLORS.items():
+            for name, marker in ((row, "o"), (row + ENCODER, "s")):
+                if name in quality:
+                    ends = [[quality[name] - low[name]], [high[name] - quality[name]]]
+                    place = seconds[name], quality[name]
+                    panel.errorbar(*place, yerr=ends, fmt=marker, capsize=2, color=color, label=name)
+        panel.set(title=title, xlabel="training (CPU seconds)", xscale="log")
+        panel.margins(x=0.15)
+        panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 3)))
+        panel.xaxis.set_major_formatter(ticker.ScalarFormatter())
+        panel.xaxis.set_minor_locator(ticker.NullLocator())
+    panels[0].set_ylabel("NDCG@100, test events")
+    handles = {
+        label: handle
+        for panel in panels
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8)
+    figure.savefig(output, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of results")
+    parser.add_argument("--figure", type=Path, help="picture to write (.svg or .png)")
+    arguments: argparse.Namespace = parser.parse_args()
+    say(table(arguments.results))
+    if arguments.figure is not None:
+        draw(arguments.results, arguments.figure)

@@ -1,0 +1,67 @@
+"""The README's table of results: numbers worked by hand, and that the README has it."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments import ranking_report
+from experiments.ranking_results import DIFFERENCES, RUNS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two seeds of CLLM4Rec and bag on one set, and one of bag with an encoder."""
+    runs = [
+        "set,protocol,row,seed,ndcg@100,ndcg@100 low,ndcg@100 high,training_cpu_seconds",
+        "beauty,A,CLLM4Rec,0,0.2,0.19,0.21,10",
+        "beauty,A,CLLM4Rec,1,0.3,0.29,0.31,30",
+        "beauty,A,bag,0,0.1,0.09,0.11,2",
+        "beauty,A,bag,1,0.2,0.19,0.21,4",
+        'beauty,A,"bag, encoder",0,0.25,0.24,0.26,5',
+    ]
+    differences = [
+        "set,protocol,row,metric,seeds,users,difference,low,high",
+        "beauty,A,bag,ndcg@100,0 1,9,0.1,-0.02,0.22",
+        'beauty,A,"bag, encoder",ndcg@100,0,9,-0.05,-0.1,0.01',
+        "beauty,A,bag,recall@20,0 1,9,0.5,0.4,0.6",
+    ]
+    (tmp_path / RUNS).write_text("\n".join(runs) + "\n")
+    (tmp_path / DIFFERENCES).write_text("\n".join(differences) + "\n")
+    return tmp_path
+
+
+def cells(table: str) -> dict[str, list[str]]:
+    """Row -> its other cells."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    return {name: values for name, *values in lines}
+
+
+def test_cells_are_means_and_paired_intervals(folder: Path) -> None:
+    table = cells(ranking_report.table(folder))
+    assert table["CLLM4Rec"] == ["", "", "", "", ".2500", ""]
+    assert table["bag"] == ["", "", "", "", ".2500", "[-.1000, +.0100]"], "the form with an encoder is better"
+    assert table["EASE"] == [""] * 6
+
+
+def test_the_figure_is_written(folder: Path) -> None:
+    ranking_report.draw(folder, folder / "figure.svg")
+    assert "<svg" in (folder / "figure.svg").read_text()
+
+
+def test_other_tables_are_refused(folder: Path) -> None:
+    (folder / RUNS).write_text("a\n1\n")
+    with pytest.raises(SystemExit, match="runs.csv is no table of results: name another folder"):
+        ranking_report.table(folder)
+    (folder / RUNS).unlink()
+    with pytest.raises(
+        SystemExit, match="runs.csv is not there: experiments.full_ranking --results writes it"
+    ):
+        ranking_report.table(folder)
+
+
+def test_the_readme_has_the_table_of_the_committed_results() -> None:
+    in_readme = (ROOT / "README.md").read_text().split("\n## Results\n")[1].split("\n\n")
+    shown = next(part for part in in_readme if part.startswith("|"))
+    assert cells(shown) == cells(ranking_report.table(ranking_report.RESULTS))
