@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import cllm4rec
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import load, load_stage, system_class
 from cllm4rec.models.neural import NeuralRecommender
@@ -38,8 +39,8 @@ torch.distributed.destroy_process_group()
 """
 
 
-def new_network(name: str, **settings: object) -> NeuralRecommender:
-    model = system_class(name)(**settings)
+def new_network(name: str) -> NeuralRecommender:
+    model = system_class(name)()
     assert isinstance(model, NeuralRecommender)
     return model
 
@@ -182,7 +183,7 @@ def test_finetuning_starts_from_the_best_epoch_of_pretraining(dataset: Dataset, 
         validate_every=1,
         learning_rate=0.02,
     )
-    model = new_network("cllm4rec", linear="none")
+    model = cllm4rec.CLLM4Rec(cllm4rec.CLLM4RecConfig(linear="none"))
     model.fit(dataset, {"pretrain": training, "finetune": replace(QUICK, epochs=0)})
     kept = load_stage(RunFolder(tmp_path / "run"), "pretrain")
     assert_bit_identical(kept._arrays(), model._arrays())
