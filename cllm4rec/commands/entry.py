@@ -46,14 +46,18 @@ def _run(main: Callable[[Sequence[str]], None]) -> None:
     keep_freed_memory()
     limit_kernel_caches()
     try:
-        main(sys.argv[1:])
+        try:
+            main(sys.argv[1:])
+        finally:
+            sys.stdout.flush()
         _leave_group()
     except SystemExit:
         # A signal stopped all processes together.
         _leave_group()
         raise
     except BrokenPipeError:
-        # The reader of the output has ended, as `head` does.
+        # The reader of the output has ended, as `head` does. What is left of the output goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.stderr.close()
     except KeyboardInterrupt:
         sys.exit(130)
