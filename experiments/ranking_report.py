@@ -8,7 +8,6 @@ Prints the table in Markdown: NDCG@100 on test events, means over the seeds of t
 interval of CLLM4Rec minus the row, paired over users. The figure has a panel for each set.
 """
 
-import argparse
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,7 +71,7 @@ def draw(folder: Path, output: Path) -> None:
     """NDCG@100 against the CPU time of training, a panel for each set and a point for each row."""
     matplotlib = required_library("matplotlib", "plots")
     matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "cllm4rec"
+    matplotlib.rcParams.update({"svg.hashsalt": "cllm4rec", "svg.fonttype": "none"})
     from matplotlib import pyplot, ticker
 
     runs = read_lines(folder / RUNS)
@@ -107,7 +106,7 @@ if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of results")
     parser.add_argument("--figure", type=Path, help="picture to write (.svg or .png)")
-    arguments: argparse.Namespace = parser.parse_args()
+    arguments = parser.parse_args()
     say(table(arguments.results))
     if arguments.figure is not None:
         draw(arguments.results, arguments.figure)

@@ -46,19 +46,19 @@ def _run(main: Callable[[Sequence[str]], None]) -> None:
     keep_freed_memory()
     limit_kernel_caches()
     try:
-        try:
-            main(sys.argv[1:])
-        finally:
-            sys.stdout.flush()
+        main(sys.argv[1:])
+        sys.stdout.flush()
         _leave_group()
     except SystemExit:
         # A signal stopped all processes together.
         _leave_group()
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _discard_output()
         raise
     except BrokenPipeError:
-        # The reader of the output has ended, as `head` does. What is left of the output goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.stderr.close()
+        _discard_output()
     except KeyboardInterrupt:
         sys.exit(130)
     except BaseException as error:
@@ -71,6 +71,11 @@ def _run(main: Callable[[Sequence[str]], None]) -> None:
             sys.stderr.flush()
             os._exit(2)
         sys.exit(2)
+
+
+def _discard_output() -> None:
+    """The reader of the output has ended, as `head` does: what is left of the output goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _prepare_streams() -> None:

@@ -100,9 +100,28 @@ def test_a_reader_may_close_the_output(started: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     line = [sys.executable, *started]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    for unbuffered in ({}, {"PYTHONUNBUFFERED": "1"}):
+        ended = subprocess.run(
+            line,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+            env=environment | unbuffered,
+        )
+        assert (ended.returncode, ended.stderr) == (0, b"")
+    os.close(writing)
+
+
+def test_an_error_stays_one_where_the_output_is_closed(started: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    line = [sys.executable, *started, "evaluate", "--run", "nowhere"]
     ended = subprocess.run(line, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False)
     os.close(writing)
-    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(b"error: nowhere is not a run folder")
 
 
 def test_version(started: list[str]) -> None:

@@ -47,7 +47,9 @@ def test_cells_are_means_and_paired_intervals(folder: Path) -> None:
 
 def test_the_figure_is_written(folder: Path) -> None:
     ranking_report.draw(folder, folder / "figure.svg")
-    assert "<svg" in (folder / "figure.svg").read_text()
+    picture = (folder / "figure.svg").read_text()
+    assert all(f">{label}</text>" in picture for label in ("CLLM4Rec", "bag, encoder", "Beauty"))
+    assert ">iALS</text>" not in picture, "it was not measured"
 
 
 def test_other_tables_are_refused(folder: Path) -> None:
