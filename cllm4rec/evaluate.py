@@ -1,7 +1,7 @@
 """Measure a run on held-out events: cllm4rec evaluate --help"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import polars as pl
 from cllm4rec.commands.entry import is_main_process, n_launched, run, say
 from cllm4rec.commands.evaluation_report import (
     MeasuredRun,
+    audit_lines,
     comparison_lines,
     described_comparison,
     described_run,
@@ -86,6 +87,7 @@ class EvaluateOptions:
         ),
     )
     seed: int = setting(0, ge=0, help="seed of the candidate sets")
+    audit: bool = setting(False, help="also print which events were input, held out and masked")
     json: str | None = setting(None, metavar="FILE", help="also write the result to this file")
     per_user: str | None = setting(
         None, metavar="FILE", help="write the metrics of each user to this file (.parquet, .csv or .jsonl)"
@@ -152,14 +154,8 @@ def _evaluate(options: EvaluateOptions) -> None:
     compared = None if other is None else _measure(options, other, dataset, accelerator, backbones[1])
     if not is_main_process():
         return
-    for line in report_lines(measured):
+    for line in _printed(options, dataset, measured, compared):
         say(line)
-    if options.slices:
-        for line in slice_lines(measured.result.slices):
-            say(line)
-    if compared is not None:
-        for line in comparison_lines(measured, compared):
-            say(line)
     if options.json:
         path = options.dataset or folder.description.dataset.path
         described = {"dataset": path, **described_run(measured), "against": None}
@@ -169,6 +165,18 @@ def _evaluate(options: EvaluateOptions) -> None:
     if options.per_user:
         users = dataset.user_ids.names(measured.result.users)
         write_table(pl.DataFrame({"user_id": users, **measured.result.per_user}), options.per_user)
+
+
+def _printed(
+    options: EvaluateOptions, dataset: Dataset, measured: MeasuredRun, compared: MeasuredRun | None
+) -> Iterator[str]:
+    """The lines of the result."""
+    yield from report_lines(measured)
+    yield from audit_lines(dataset, measured.part)[: None if options.audit else 1]
+    if options.slices:
+        yield from slice_lines(measured.result.slices)
+    if compared is not None:
+        yield from comparison_lines(measured, compared)
 
 
 def _other_run(path: str, dataset: Dataset) -> RunFolder:

@@ -25,6 +25,7 @@ class FinetuneOptions:
     dataset: str | None = setting(None, metavar="FOLDER", help=stage_settings.DATASET)
     dry_run: bool = setting(False, help=stage_settings.DRY_RUN)
     memory: float | None = setting(None, gt=0, metavar="GIB", help=stage_settings.MEMORY)
+    audit: bool = setting(False, help=stage_settings.AUDIT)
     resume: bool = setting(
         False,
         help="resume an interrupted finetuning, which needs --run only; start it if it was never started",
@@ -66,6 +67,7 @@ def _finetune(line: CommandLine, typed: argparse.Namespace) -> None:
         defaults = stage_settings.merged(before)
     classes: list[type[Any]] = [FinetuneOptions, config_class, TrainConfig]
     options, config, training = line.parse(f"Finetune {system} to recommend.", classes, defaults)
+    stage_settings.show_audit(options.audit)
     config, moved = stage_settings.moved_folders(pretrained, stage_settings.with_absolute_paths(config))
     pretrained.check_finetuning(config)
     if before is not None:

@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cllm4rec.commands.dataset_report import print_description, print_split_table, print_tables, sizes_of
+from cllm4rec.commands.dataset_report import (
+    print_audit,
+    print_description,
+    print_split_table,
+    print_tables,
+    sizes_of,
+)
 from cllm4rec.commands.entry import run, say
 from cllm4rec.commands.flags import CommandLine
 from cllm4rec.data.column_names import EVENT_COLUMNS, ITEM_COLUMNS, USER_COLUMNS
@@ -67,6 +73,9 @@ class PrepareOptions:
     )
     drop_incomplete: bool = setting(
         False, help="drop and count rows without a user or item id, in any table; by default they are refused"
+    )
+    audit: bool = setting(
+        False, help="name each held-out review that also is in a training text; by default they are counted"
     )
     columns: str | None = setting(
         None,
@@ -151,6 +160,7 @@ def _prepare(options: PrepareOptions) -> None:
     if parts is not None:
         print_split_table(parts, options.split_column or f"seed_{options.seed}")
     print_description(dataset, items)
+    print_audit(dataset, options.audit)
     say(f"{sizes_of(dataset)} -> {options.output}")
 
 

@@ -29,6 +29,7 @@ class PretrainOptions:
     )
     dry_run: bool = setting(False, help=stage_settings.DRY_RUN)
     memory: float | None = setting(None, gt=0, metavar="GIB", help=stage_settings.MEMORY)
+    audit: bool = setting(False, help=stage_settings.AUDIT)
     resume: bool = setting(
         False,
         help="resume an interrupted run, which needs --output only; start the run if it was never started",
@@ -76,6 +77,7 @@ def _pretrain(line: CommandLine, typed: argparse.Namespace) -> None:
             log.info("%s was finetuned from an earlier epoch: finetune it again afterwards", folder.path)
     else:
         dataset = Dataset.load(options.dataset)
+    stage_settings.show_audit(options.audit)
     if options.memory is not None and not training:
         raise ValueError(f"`memory` has no effect on {system}, which is fitted in one go: leave it out")
     # Imported once the flags are right: --help and a wrong flag do not wait for torch.

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from cllm4rec.commands.entry import say
+from cllm4rec.data.audit import refuse_shared
 from cllm4rec.data.dataset import PARTS, Dataset
 from cllm4rec.data.readers.split_tables import SplitTable
 from cllm4rec.data.readers.tables import CheckedTable
+from cllm4rec.data.review_copies import FEWEST_WORDS, copied_reviews
 from cllm4rec.messages import counted, join_names
 
 
@@ -77,6 +79,34 @@ def print_description(dataset: Dataset, items: CheckedTable | None) -> None:
         say(f"users with fewer than 3 events, who stay whole in train: {n_short:,}")
     if items is not None and not description.texts:
         say(f"{Path(items.name).name}: no column of texts (--item-columns gives the names of the columns)")
+
+
+def print_audit(dataset: Dataset, is_detailed: bool) -> None:
+    """Print whether held-out events or their reviews are in what training reads.
+
+    Args:
+        dataset: the dataset.
+        is_detailed: whether each held-out review that training reads is named.
+
+    Raises:
+        LeakError: a held-out event is a training event too.
+    """
+    held_out = dataset.only("validation", "test").interactions
+    if not len(held_out):
+        return
+    refuse_shared(dataset.train.interactions, held_out, dataset, "training events have {shared}")
+    line = f"audit: none of {counted(len(held_out), 'held-out event')} is a training event"
+    if held_out.reviews is None:
+        say(line)
+        return
+    copies = copied_reviews(dataset)
+    n_reviews = counted(int((held_out.reviews != "").sum()), "held-out review")
+    hint = "" if is_detailed or not copies else " (--audit names them)"
+    say(f"{line}; {len(copies):,} of {n_reviews} are in other training texts{hint}")
+    if is_detailed:
+        for copy in copies:
+            say(f"audit: {copy}")
+        say(f"audit: reviews of fewer than {FEWEST_WORDS} words are not looked for")
 
 
 def sizes_of(dataset: Dataset) -> str:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from textwrap import wrap
 from typing import Any
 
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import Measurement, Slice, differences
 from cllm4rec.evaluation.measurement import STANDARD_ERROR
 from cllm4rec.messages import counted
@@ -63,6 +64,18 @@ def report_lines(measured: MeasuredRun) -> Iterator[str]:
     if result.intervals:
         yield INTERVALS.format(unit=unit)
     yield f"{n / result.seconds:,.0f} {unit}s/s, {result.seconds:.1f} s"
+
+
+def audit_lines(dataset: Dataset, part: Any) -> list[str]:
+    """Whether the input was free of held-out events, and then the details."""
+    task, hashes = dataset.task(part), dataset.hashes
+    n_held_out = counted(len(task.held_out.interactions), f"{part} event")
+    sets = {"input": task.input, "held out": task.held_out, "masked": task.masked}
+    return [
+        f"audit: none of {n_held_out} was input; the run was trained on this dataset and split",
+        *(f"audit: {name}: {counted(len(events.interactions), 'event')}" for name, events in sets.items()),
+        f"audit: data_sha256 {hashes.data_sha256}, split_sha256 {hashes.split_sha256}",
+    ]
 
 
 def comparison_lines(measured: MeasuredRun, other: MeasuredRun) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Settings of a stage before it runs: defaults, presets, those of an earlier run. Imports no torch."""
 
+import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -24,6 +25,7 @@ VERIFY = "compare the whole weights with their SHA-256; by default only their si
 BACKBONE = (
     "folder, .gguf file or name of the run's frozen backbone, if it has moved; it is compared with its hashes"
 )
+AUDIT = "print what each part of the system learned from; by default one line"
 DRY_RUN = "time a few steps, print parameters, memory, steps and time, and write nothing"
 MEMORY = (
     "memory in GiB that a process may take, of the GPU if there is one; a batch is computed in parts that "
@@ -61,6 +63,11 @@ def training_lock(folder: str | Path | None, dry_run: bool) -> AbstractContextMa
     """
     unlocked = not folder or dry_run or not is_main_process()
     return nullcontext() if unlocked else RunFolder.lock(str(folder))
+
+
+def show_audit(is_detailed: bool) -> None:
+    """Let the audit of training log its details, or its result alone."""
+    logging.getLogger("cllm4rec.audit").setLevel(logging.DEBUG if is_detailed else logging.INFO)
 
 
 def recorded_settings(folder: RunFolder, stage: str) -> list[Any] | None:

@@ -10,6 +10,7 @@ from cllm4rec.corpora.histories import HistoryCorpusOptions
 from cllm4rec.corpora.padding import assemble
 from cllm4rec.corpora.prompts import Template
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
+from cllm4rec.data.audit import learns_from
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ragged import Ragged, ranges
 from cllm4rec.data.randomness import permutation, uniform
@@ -58,6 +59,7 @@ def content_documents(train: Dataset, tokenizer: ExtendedTokenizer) -> list[Docu
     """The documents of the training events and of the texts of users and items; empty texts give none."""
     documents: list[Document] = []
     events = train.interactions
+    learns_from("reviews and texts", events)
     if events.reviews is not None:
         tokens = tokenizer.encode_main_texts(events.reviews.to_list())
         reviews = zip(events.users.tolist(), events.items.tolist(), tokens, strict=True)

@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from cllm4rec.corpora.base import Tensors, as_tensor
+from cllm4rec.data.audit import learns_from
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.randomness import mix
 
@@ -37,6 +38,7 @@ class ItemSampler:
     """
 
     def __init__(self, train: Interactions, n_draws: int, *key: int) -> None:
+        learns_from("the item sampler", train)
         weights = (np.bincount(train.items, minlength=train.n_items) + 1.0) ** POWER
         self.n_draws, self.key, self._cumulative = n_draws, key, np.cumsum(weights / weights.sum())
 

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
+from cllm4rec.data.audit import learns_from
 from cllm4rec.data.column_names import ITEM_TEXTS, USER_TEXTS
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.texts import texts_by_column
@@ -55,6 +56,7 @@ def item_documents(train: Dataset) -> list[list[str]]:
     Items without training events have their texts too. Reviews are those of training events, and are read
     only where no item has a text.
     """
+    learns_from("words of items", train.interactions)
     documents = _columns(train.items, ITEM_TEXTS)
     reviews = train.interactions.reviews
     if reviews is None or any(text for texts in documents for text in texts):

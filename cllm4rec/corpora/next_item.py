@@ -7,6 +7,7 @@ from torch import Tensor
 
 from cllm4rec.corpora.base import Batch, Corpus, Tensors, as_tensor
 from cllm4rec.corpora.padding import assemble
+from cllm4rec.data.audit import learns_from
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.ragged import Ragged
 from cllm4rec.data.randomness import permutation
@@ -81,6 +82,7 @@ class NextItemCorpus(Corpus):
     stream = 4
 
     def __init__(self, train: Interactions, length: int, seed: int) -> None:
+        learns_from("training histories", train)
         self.train, self.length, self.seed = train, length, seed
         n_events = np.diff(train.indptr)
         self.users = np.flatnonzero(n_events > 1)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from cllm4rec.corpora.base import Batch, Corpus, as_tensor
 from cllm4rec.corpora.rsllm_prompts import Prompts, PromptWriter
+from cllm4rec.data.audit import learns_from
 from cllm4rec.data.candidates import draw_candidates
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.ragged import Ragged
@@ -131,6 +132,7 @@ class AnswerCorpus(Corpus):
     def __init__(
         self, train: Interactions, writer: PromptWriter, groups: np.ndarray, options: RSLLMCorpusOptions
     ) -> None:
+        learns_from("prompts", train)
         self.train, self.writer, self.groups, self.options = train, writer, groups, options
         self.users = np.flatnonzero(np.diff(train.indptr) > 1)
         n_tokens = writer.item_tokens.lengths[train.items]

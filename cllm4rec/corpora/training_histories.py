@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from cllm4rec.data.audit import learns_from
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.ragged import Ragged
 from cllm4rec.data.randomness import mix, permutation, uniform
@@ -27,6 +28,7 @@ class TrainingHistories:
             seed: of all random numbers.
             stream: number of the corpus; corpora of other numbers draw other random numbers.
         """
+        learns_from("training histories", train)
         self.train, self.order, self.seed, self.stream = train, order, seed, stream
         n_events = np.diff(train.indptr)
         self.users = np.flatnonzero(n_events > 0)

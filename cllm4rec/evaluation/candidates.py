@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
+from cllm4rec.data.audit import audited_task
 from cllm4rec.data.candidates import draw_candidates, title_groups
 from cllm4rec.data.dataset import Dataset, Task
 from cllm4rec.data.loading import as_dataset
@@ -66,6 +67,7 @@ def measure_choices(
         candidate. `per_user` and `users` have one value per event.
 
     Raises:
+        LeakError: a held-out event is input too.
         ValueError: an argument is wrong, no event is left, or too few items to draw from.
     """
     dataset = as_dataset(dataset)
@@ -73,7 +75,7 @@ def measure_choices(
     protocol = AMONG_CANDIDATES.format(candidates=candidates, draws=counted(draws, "draw"), seed=seed)
     measured_as = conditions(dataset, part, protocol)
     began = time.perf_counter()
-    task = dataset.task(part)
+    task = audited_task(dataset, part)
     events, groups = task.held_out.interactions, title_groups(task.held_out.items)
     measured, n_without_history = _measured_events(task, users)
     sources = [source.interactions for source in (task.input, task.masked, task.held_out)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
+from cllm4rec.data.audit import audited_task
 from cllm4rec.data.dataset import Dataset, Task
 from cllm4rec.data.loading import as_dataset
 from cllm4rec.data.ragged import Ragged
@@ -74,12 +75,13 @@ def measure(
             process; one process if not given.
 
     Raises:
+        LeakError: a held-out event is input too.
         ValueError: an argument is wrong, no user is left, or a score is NaN.
     """
     requested, dataset = requested_metrics(metrics, ks), as_dataset(dataset)
     measured_as = conditions(dataset, part, PROTOCOL)
     began = time.perf_counter()
-    task = dataset.task(part)
+    task = audited_task(dataset, part)
     measured, n_without_history = _measured_users(task, users)
     training = TrainingEvents(
         dataset.train.interactions.users, dataset.train.interactions.items, dataset.tie_order

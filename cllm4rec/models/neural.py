@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from cllm4rec.data.audit import auditing
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.loading import as_dataset
 from cllm4rec.messages import shorten
@@ -162,23 +163,27 @@ class NeuralRecommender(InnerProductRecommender):
 
         Raises:
             Stopped: `hooks.should_stop` returned True; progress is saved.
+            LeakError: held-out events would be learned from.
             ValueError: there is nothing to learn from, an earlier stage is missing or was trained on other
                 users or items, or training diverged.
         """
         dataset = as_dataset(dataset)
-        config, accelerator = self._start(dataset, stage, config, accelerator)
-        validate = None
-        if self._is_validated(dataset, stage):
-            validate = partial(shared_validation, self, dataset, accelerator)
-        if resume_file is not None:
-            built_from = replace(self._built_from(), fitted=fitted_sha256(self.net))
-            conditions = replace(resume_file.conditions, built_from=built_from)
-            resume_file = replace(resume_file, conditions=conditions)
-        objectives = self.objectives(dataset.train, stage, config)
-        hooks = replace(hooks, validate=validate, on_epoch=partial(self._on_epoch, stage, hooks, accelerator))
-        loop.train(self.net, objectives, config, accelerator, hooks, resume_file, memory)
-        if self._after(dataset, stage, accelerator, hooks):
-            hooks.on_best()
+        accelerator = make_accelerator() if accelerator is None else accelerator
+        with auditing(dataset, is_logged=accelerator.is_main_process):
+            config = self._start(dataset, stage, config, accelerator)
+            validate = None
+            if self._is_validated(dataset, stage):
+                validate = partial(shared_validation, self, dataset, accelerator)
+            if resume_file is not None:
+                built_from = replace(self._built_from(), fitted=fitted_sha256(self.net))
+                conditions = replace(resume_file.conditions, built_from=built_from)
+                resume_file = replace(resume_file, conditions=conditions)
+            objectives = self.objectives(dataset.train, stage, config)
+            on_epoch = partial(self._on_epoch, stage, hooks, accelerator)
+            hooks = replace(hooks, validate=validate, on_epoch=on_epoch)
+            loop.train(self.net, objectives, config, accelerator, hooks, resume_file, memory)
+            if self._after(dataset, stage, accelerator, hooks):
+                hooks.on_best()
         return self
 
     def stage_title(self, stage: str) -> str:
@@ -192,13 +197,12 @@ class NeuralRecommender(InnerProductRecommender):
             log.info("%s %s", self.stage_title(stage), record)
 
     def _start(
-        self, dataset: Dataset, stage: str, config: TrainConfig | None, accelerator: Accelerator | None
-    ) -> tuple[TrainConfig, Accelerator]:
+        self, dataset: Dataset, stage: str, config: TrainConfig | None, accelerator: Accelerator
+    ) -> TrainConfig:
         """Have a network to train on the device: a new one in the first stage."""
         check_stage(stage, self.stages, self.name)
         config = self.config_class.training[stage] if config is None else config
         check_training(config)
-        accelerator = make_accelerator() if accelerator is None else accelerator
         if stage == self.stages[0]:
             self.build(dataset, config, accelerator)
         elif self.stage is None:
@@ -216,7 +220,7 @@ class NeuralRecommender(InnerProductRecommender):
                 )
         self.stage, self.source = stage, dataset
         self.net.to(accelerator.device)
-        return config, accelerator
+        return config
 
     def _is_validated(self, dataset: Dataset, stage: str) -> bool:
         """Whether validation events choose the weights of a stage."""

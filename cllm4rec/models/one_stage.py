@@ -12,6 +12,7 @@ from typing import Any, Never, Self
 import numpy as np
 import scipy.sparse as sp
 
+from cllm4rec.data.audit import auditing, learns_from
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.loading import as_dataset
 from cllm4rec.evaluation import measure
@@ -98,16 +99,23 @@ class OneStageRecommender(Recommender):
             dataset: as in `Recommender.fit`, or its folder.
 
         Raises:
+            LeakError: held-out events would be learned from.
             ValueError: it is no dataset, or a setting is open and there are no validation events.
         """
         dataset = as_dataset(dataset)
         self.check(dataset)
         unset = self._unset(dataset)
-        settings = self._search(dataset, unset) if unset else self.requested_config
-        self.config = settings
-        self._fit(dataset.train, settings)
-        self._learn_ids(dataset)
+        with auditing(dataset):
+            settings = self._search(dataset, unset) if unset else self.requested_config
+            self.config = settings
+            self._learn(dataset)
         return self
+
+    def _learn(self, dataset: Dataset) -> None:
+        """Learn from the training events with the settings in `config`."""
+        learns_from(f"the fit of {self.name}", dataset.train.interactions)
+        self._fit(dataset.train, self.config)
+        self._learn_ids(dataset)
 
     def _search(self, dataset: Dataset, unset: list[str]) -> Any:
         """The best settings of all that were tried; of equal ones the first."""
@@ -129,8 +137,7 @@ class OneStageRecommender(Recommender):
         for number, settings in enumerate(candidates):
             self.config = settings
             if number == 0:
-                self._fit(dataset.train, settings)
-                self._learn_ids(dataset)
+                self._learn(dataset)
             result = measure(self, dataset, "validation", metrics=[VALIDATION_METRIC])
             quality = result.metrics[VALIDATION_METRIC]
             chosen = json.dumps({name: getattr(settings, name) for name in unset})

@@ -7,6 +7,7 @@ Here its two penalties are a sum, lambda, and the share of it that belongs to th
 import numpy as np
 import scipy.linalg
 
+from cllm4rec.data.audit import learns_from
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.baselines.item_inverse import blocks_of_rows, empty_item_matrix, item_inverse
 from cllm4rec.models.readings.item_texts import ItemVectors
@@ -31,6 +32,7 @@ class TextPrior:
     """
 
     def __init__(self, vectors: ItemVectors, train: Dataset) -> None:
+        learns_from("the prior of texts", train.interactions)
         n_items = train.n_items
         self.events = train.interactions.matrix
         self.in_training = train.interactions.item_has_event  # bool (n_items,)

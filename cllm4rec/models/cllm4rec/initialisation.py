@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
+from cllm4rec.data.audit import learns_from
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.models.config import ID_EMBEDDING_STD
@@ -82,6 +83,7 @@ def als_factors(train: Interactions, width: int, seed: int) -> np.ndarray:
     R = (Y^T Y + penalty)^(1/2), items are Y R^-1 and users X R. Then the inner product of a history's summed
     items with an item approximates the score of a folded-in user.
     """
+    learns_from("initial factors", train)
     matrix = train.matrix  # (I, J)
     rank = min(width, *matrix.shape)
     generator = np.random.default_rng(seed)

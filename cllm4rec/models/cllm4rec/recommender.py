@@ -14,6 +14,7 @@ from cllm4rec.corpora.content import ContentCorpus, content_documents
 from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions, RecommendationCorpus
 from cllm4rec.corpora.history_batches import fill, prompt_batch
 from cllm4rec.corpora.prompts import OF_CLLM4REC, Template, training_texts
+from cllm4rec.data.audit import learns_from
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.baselines.ease import EASE
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
@@ -65,6 +66,7 @@ class CLLM4Rec(LanguageRecommender):
         super().check(dataset)
 
     def _build(self, train: Dataset, seed: int) -> CLLM4RecNet:
+        learns_from("the vocabulary", train.interactions)
         reviews = train.interactions.reviews
         texts: Iterable[str] = training_texts(
             OF_CLLM4REC,
@@ -94,8 +96,8 @@ class CLLM4Rec(LanguageRecommender):
         return CLLM4RecNet(backbone, self.config, *sizes, user_text, item_text, linear)
 
     def _start(
-        self, dataset: Dataset, stage: str, config: TrainConfig | None, accelerator: Accelerator | None
-    ) -> tuple[TrainConfig, Accelerator]:
+        self, dataset: Dataset, stage: str, config: TrainConfig | None, accelerator: Accelerator
+    ) -> TrainConfig:
         ease = checked_path_model(self.config, dataset) if stage == "finetune" else None
         started = super()._start(dataset, stage, config, accelerator)
         self.path_ease, self.net.linear = ease, None

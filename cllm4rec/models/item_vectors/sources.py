@@ -6,6 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from cllm4rec.corpora.item_words import count_words, item_documents, user_documents
+from cllm4rec.data.audit import learns_from
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.item_vectors.config import ItemTextConfig
 from cllm4rec.models.readings.item_texts import ItemTexts, ItemVectors, item_texts
@@ -107,6 +108,7 @@ def _vectors(
     encoder, file = _source(config, train, in_training, default_encoder)
     if encoder is None and file is None:
         return None
+    learns_from("whitened vectors of texts", train.interactions)
     vectors = whitened(item_vectors(train, encoder, file, standardise=False), in_training)
     return vectors / np.float32(vectors.shape[1] ** 0.5)
 

@@ -220,8 +220,8 @@ class LanguageRecommender(NeuralRecommender):
             adapters.merge_adapters(backbone.model)
 
     def _start(
-        self, dataset: Dataset, stage: str, config: TrainConfig | None, accelerator: Accelerator | None
-    ) -> tuple[TrainConfig, Accelerator]:
+        self, dataset: Dataset, stage: str, config: TrainConfig | None, accelerator: Accelerator
+    ) -> TrainConfig:
         if self.changes and stage != self.stages[0]:
             raise ValueError(
                 f"{stage} would read prompts or documents otherwise than {self.stage} did "

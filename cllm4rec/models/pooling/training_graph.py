@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cllm4rec.data.audit import learns_from
 from cllm4rec.data.interactions import Interactions
 
 
@@ -53,6 +54,7 @@ class TrainingGraph(nn.Module):
 
     def __init__(self, train: Interactions) -> None:
         super().__init__()
+        learns_from("the graph", train)
         self.items, self.users = Neighbours(train.matrix), Neighbours(train.matrix.T.tocsr())
 
     def user_means(self, of_items: Tensor) -> Tensor:

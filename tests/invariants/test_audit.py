@@ -1,0 +1,236 @@
+"""The audit: planted leaks of each kind are caught, copies of held-out reviews are found."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from cllm4rec.data.audit import LeakError, auditing, learns_from
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.review_copies import FEWEST_WORDS, copied_reviews
+from cllm4rec.evaluation import measure, measure_choices
+from cllm4rec.models import SYSTEMS
+from cllm4rec.models.baselines import ease
+from cllm4rec.models.baselines.popularity import Popularity
+from cllm4rec.models.cllm4rec import initialisation, recommender
+from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
+from cllm4rec.models.item_vectors import sources
+from cllm4rec.training.config import TrainConfig
+from tests.support.commands import call
+from tests.support.planted import WORDS, planted, world_with
+from tests.support.systems import ONE_STAGE, VARIANTS, fit, new_system
+
+ONE_EPOCH = TrainConfig(epochs=1, batch_size=16)
+
+
+@cache
+def data() -> Dataset:
+    """Readers and books with reviews; the last two events of each reader are held out."""
+    return world_with(planted)
+
+
+@cache
+def leaking() -> Dataset:
+    """The same where all events are training events."""
+    return replace(data(), part=np.zeros_like(data().part))
+
+
+def leaking_data(function: Callable[..., Any], position: int = 0) -> Callable[..., Any]:
+    """The function, given all events in place of the training events at a position of its arguments."""
+
+    def called(*arguments: Any, **further: Any) -> Any:
+        given = arguments[position]
+        leak = leaking() if isinstance(given, Dataset) else leaking().interactions
+        assert len(leak.interactions if isinstance(leak, Dataset) else leak) > len(data().train.interactions)
+        return function(*arguments[:position], leak, *arguments[position + 1 :], **further)
+
+    return called
+
+
+LEAKS: dict[str, tuple[object, str, int, str]] = {  # kind -> owner and name of a function, argument, stage
+    "pairs in prompts of pretraining": (recommender, "CollaborativeCorpus", 0, "pretrain"),
+    "pairs in prompts of finetuning": (recommender, "RecommendationCorpus", 0, "finetune"),
+    "reviews in documents": (recommender, "content_documents", 0, "pretrain"),
+    "reviews in the vocabulary": (CLLM4Rec, "_build", 1, "pretrain"),
+    "reviews in words of items": (sources, "item_documents", 0, "pretrain"),
+    "events in initial factors": (initialisation, "als_factors", 0, "pretrain"),
+    "events in whitened vectors": (sources, "_vectors", 1, "pretrain"),
+    "events in the prior of texts": (ease, "TextPrior", 1, "finetune"),
+    "events in the linear path": (ease.EASE, "fit", 1, "finetune"),
+}
+
+
+@pytest.mark.parametrize("kind", LEAKS)
+def test_a_planted_leak_stops_training(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    owner, name, position, stage = LEAKS[kind]
+    vectors = tmp_path / "vectors.npy"
+    np.save(vectors, np.random.default_rng(0).normal(size=(data().n_items, 6)).astype(np.float32))
+    model = CLLM4Rec(CLLM4RecConfig(backbone="1x64", item_text="both", item_vectors=str(vectors)))
+    if stage == "finetune":
+        model.fit_stage(data(), "pretrain", ONE_EPOCH)
+    monkeypatch.setattr(owner, name, leaking_data(getattr(owner, name), position))
+    with pytest.raises(
+        LeakError, match=r"would learn from \d+ held-out events, the first of user '.+' and item"
+    ):
+        model.fit_stage(data(), stage, ONE_EPOCH)
+
+
+def test_training_without_a_leak_ends(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "cllm4rec.audit")
+    model = CLLM4Rec(CLLM4RecConfig(backbone="1x64"))
+    parts = []
+    for stage in model.stages:
+        model.fit_stage(data(), stage, ONE_EPOCH)
+        result, *details = [record.getMessage() for record in caplog.records if record.name.endswith("audit")]
+        n_held_out = len(data().only("validation", "test").interactions)
+        assert result.startswith(f"audit: none of {n_held_out} held-out events and of their reviews reached ")
+        names = result.partition(" reached ")[2].split(", ")
+        n_train = len(data().train.interactions)
+        assert details == [f"audit: {name}: {n_train} training events" for name in names]
+        parts.append(set(names))
+        caplog.clear()
+    histories = {"training histories", "reviews and texts"}
+    assert parts[0] == histories | {"initial factors", "the vocabulary", "words of items"}
+    assert parts[1] == histories | {"the fit of ease", "the prior of texts", "words of items"}
+
+
+@pytest.mark.parametrize("name", [*SYSTEMS, *VARIANTS])
+def test_every_system_refuses_held_out_events(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Dataset, "train", property(lambda dataset: dataset.known))
+    with pytest.raises(LeakError):
+        fit(new_system(name), data(), ONE_EPOCH)
+
+
+@pytest.mark.parametrize("name", ONE_STAGE)
+def test_a_system_of_one_stage_logs_the_audit_once(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "cllm4rec.audit")
+    new_system(name).fit(data())
+    (record,) = [record for record in caplog.records if record.name == "cllm4rec.audit"]
+    assert record.getMessage().endswith(f"reached the fit of {name}")
+
+
+def test_nothing_is_compared_outside_an_audit() -> None:
+    learns_from("a part", data().test.interactions)
+    with auditing(data()), pytest.raises(LeakError, match="^a part would learn from"):
+        learns_from("a part", data().test.interactions)
+    learns_from("a part", data().test.interactions)
+
+
+def test_an_inner_audit_is_that_of_the_outer_block() -> None:
+    with auditing(data()) as outer, auditing(leaking()) as inner:
+        assert inner is outer
+
+
+def test_measuring_refuses_an_input_with_held_out_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Popularity().fit(data())
+    monkeypatch.setattr(Dataset, "seen", property(lambda dataset: dataset.only("train", "test")))
+    for measured in (measure, lambda *arguments: measure_choices(*arguments, candidates=3)):
+        with pytest.raises(LeakError, match=r"^the input has \d+ held-out events, the first of user"):
+            measured(model, data(), "test")
+
+
+LONG = "The plot turns on a letter that nobody ever reads"
+SHORT = " ".join(LONG.split()[: FEWEST_WORDS - 1])
+
+
+def with_texts(train_review: str, description: str, biography: str, held_out: str) -> Dataset:
+    """Two users and two items, each user with a training and a test event; one test review is `held_out`."""
+    events = pl.DataFrame(
+        {
+            "user_id": ["ann", "ann", "bob", "bob"],
+            "item_id": ["x", "y", "y", "x"],
+            "part": ["train", "test", "train", "test"],
+            "review_text": [train_review, held_out, "another review altogether, and a long one too", ""],
+        }
+    )
+    items = pl.DataFrame({"item_id": ["x", "y"], "description": [description, ""]})
+    users = pl.DataFrame({"user_id": ["ann", "bob"], "biography": ["", biography]})
+    return Dataset.from_frame(events, items, users)
+
+
+@pytest.mark.parametrize(
+    ("texts", "place"),
+    [
+        ((LONG, "", "", LONG), "a training review"),
+        (("", f"Readers say: {LONG}!", "", LONG), "a text of the column description"),
+        (("", "", f"{LONG}. {LONG}.", LONG), "a text of the column biography"),
+        (("", LONG.upper().replace(" ", "\n  "), "", LONG), "a text of the column description"),
+        ((f"{LONG}, they say", "", "", LONG), None),
+        ((SHORT, SHORT, SHORT, SHORT), None),
+        (("", "", "", LONG), None),
+        (("", LONG[:-1], "", LONG), None),
+    ],
+)
+def test_a_held_out_review_is_found_in_other_texts(
+    texts: tuple[str, str, str, str], place: str | None
+) -> None:
+    found = [str(copy) for copy in copied_reviews(with_texts(*texts))]
+    assert found == ([] if place is None else [f"the review of user 'ann' and item 'y' is in {place}"])
+
+
+def test_reviews_are_found_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cllm4rec.data.review_copies.REVIEWS_AT_ONCE", 3)
+    dataset = world_with(lambda part, review: f"{part} {review} and then some more words of the reader here")
+    held_out = dataset.only("validation", "test").interactions
+    assert held_out.reviews is not None
+    items = dataset.items.with_columns(description=pl.lit(" ".join(held_out.reviews)))
+    assert len(copied_reviews(replace(dataset, items=items))) == len(held_out)
+    assert not copied_reviews(dataset)
+
+
+def test_the_commands_print_the_audit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    events = pl.DataFrame(
+        {
+            "user_id": ["ann"] * 3 + ["bob"] * 3,
+            "item_id": list("xyzxzy"),
+            "position": [1, 2, 3] * 2,
+            "review_text": [LONG, "", LONG, "", "", WORDS["test"]],
+        }
+    )
+    events.write_csv(tmp_path / "events.csv")
+    prepare = ("--interactions", tmp_path / "events.csv", "--split", "leave-last-out")
+    found = "audit: none of 4 held-out events is a training event; 1 of 2 held-out reviews are in other"
+    for flags, lines in (
+        ((), [f"{found} training texts (--audit names them)"]),
+        (
+            ("--audit",),
+            [
+                f"{found} training texts",
+                "audit: the review of user 'ann' and item 'z' is in a training review",
+                f"audit: reviews of fewer than {FEWEST_WORDS} words are not looked for",
+            ],
+        ),
+    ):
+        call("prepare", *prepare, "--output", tmp_path / "data", *flags)
+        assert audit_lines(capsys.readouterr().out) == lines
+    caplog.set_level(logging.DEBUG)
+    training = ("--dataset", tmp_path / "data", "--system", "popularity")
+    result = "audit: none of 4 held-out events and of their reviews reached the fit of popularity"
+    for number, flags in enumerate(((), ("--audit",))):
+        caplog.clear()
+        call("pretrain", *training, "--output", tmp_path / f"run{number}", *flags)
+        details = ["audit: the fit of popularity: 2 training events"] if flags else []
+        assert audit_lines(caplog.text, "audit: ") == [result, *details]
+    call("evaluate", "--run", tmp_path / "run0", "--audit")
+    sums = Dataset.load(tmp_path / "data").hashes
+    assert audit_lines(capsys.readouterr().out) == [
+        "audit: none of 2 test events was input; the run was trained on this dataset and split",
+        "audit: input: 4 events",
+        "audit: held out: 2 events",
+        "audit: masked: 4 events",
+        f"audit: data_sha256 {sums.data_sha256}, split_sha256 {sums.split_sha256}",
+    ]
+
+
+def audit_lines(text: str, mark: str = "audit: ") -> list[str]:
+    """The lines of the audit, from `mark` on."""
+    return [mark + line.partition(mark)[2] for line in text.splitlines() if mark in line]
