@@ -67,8 +67,7 @@ def measure_choices(
         candidate. `per_user` and `users` have one value per event.
 
     Raises:
-        LeakError: a held-out event is input too.
-        ValueError: an argument is wrong, no event is left, or too few items to draw from.
+        ValueError: an argument is wrong, an event is input too (`LeakError`), or items or events are too few.
     """
     dataset = as_dataset(dataset)
     candidates, draws, seed = _checked_numbers(dataset.n_items, candidates=candidates, draws=draws, seed=seed)
