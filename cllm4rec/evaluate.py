@@ -62,7 +62,10 @@ class EvaluateOptions:
     )
     slices: bool = setting(
         False,
-        help="also print the metrics by the user's input events and by the held-out item's training events",
+        help=(
+            "also print the metrics by the user's input events, by the held-out item's training events, and "
+            "by the days between the held-out event and an input event"
+        ),
     )
     against: str | None = setting(
         None,

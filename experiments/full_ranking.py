@@ -16,30 +16,28 @@ Measured rows are not run again. Those of other datasets or settings are refused
 named below the table. A row that fails is reported and left out; the next call tries it again.
 
 --results names a folder of CSV files. runs.csv gets a line for each run: all metrics with their 95 %
-intervals over users, costs, versions, hashes and commands. differences.csv gets CLLM4Rec minus each row,
-paired over users. Lines of other runs stay.
+intervals over users, costs, versions, hashes and commands. slices.csv gets its slices by activity of users,
+by popularity of held-out items and by day. differences.csv gets CLLM4Rec minus each row, paired over users.
+Lines of other runs stay.
 """
 
 import json
 import shutil
-from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from cllm4rec.commands.entry import say
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.writing import write_text
 from experiments.commands import CommandFailed, Seeds, argument_parser, run_command
-from experiments.ranking_results import DIFFERENCES, RUNS, difference_line, result_line, write_lines
+from experiments.ranking_results import RANKED_BY, REFERENCE, mean_differences, write_results
 from experiments.report import (
     SystemRow,
     comparison_table,
     evaluate,
-    paired_differences,
     read_metrics,
     run_folder,
 )
@@ -83,10 +81,7 @@ SPACES = {  # name -> the space in which its settings are searched
     "ItemKNN": "itemknn",
 }
 METRICS = ("recall@20", "recall@40", "ndcg@100", "coverage@20")
-RANKED_BY = "ndcg@100"
-COMPARED = (RANKED_BY, "recall@20")  # in differences.csv
 TUNED = ", tuned"  # the end of the names of rows with chosen settings
-REFERENCE = "CLLM4Rec"
 
 
 def flags_of_rows(
@@ -144,16 +139,6 @@ def run_row(flags: Flags, dataset: Path, run: Path, seed: int) -> dict[str, Any]
         "evaluation_cpu_seconds": evaluation.cpu_seconds,
         "peak_mib": max(cost.peak_mib for cost in [*costs, evaluation]),
     }
-
-
-def mean_differences(output: Path, name: str, seeds: list[int], metric: str = RANKED_BY) -> np.ndarray:
-    """The reference minus a system, a value per user: the mean over the user's seeds."""
-    by_seed = []
-    for seed in seeds:
-        reference, run = (run_folder(output / f"seed{seed}", row) for row in (REFERENCE, name))
-        by_seed.append(paired_differences(reference, run, metric))
-    means = pl.concat(by_seed).group_by("user_id", maintain_order=True).mean()
-    return means["difference"].to_numpy()
 
 
 def summary(output: Path, results: dict[str, Any], names: list[str], seeds: list[int]) -> str:
@@ -233,36 +218,6 @@ def main(
     shown_seeds = ", ".join(map(str, seeds))
     say(f"\n{data.resolve().name}, protocol A, test events, mean over seeds {shown_seeds}:\n\n{table}")
     return failed
-
-
-def write_results(folder: Path, data: Path, output: Path) -> None:
-    """Write all measured runs of a set, and their differences from the reference over common seeds.
-
-    Args:
-        folder: of the CSV files.
-        data: folder that a recipe wrote.
-        output: of `main`.
-    """
-    set_name, results = data.resolve().name, json.loads((output / "results.json").read_text())
-    runs, seeds_of = [], defaultdict(list)
-    for key, result in results.items():
-        name, _, seed = key.rpartition("/")
-        seeds_of[name].append(int(seed))
-        run = run_folder(output / f"seed{seed}", name)
-        runs.append(result_line(set_name, name, int(seed), result, run))
-    write_lines(folder / RUNS, runs)
-    compared = [
-        (name, metric, sorted({*seeds} & {*seeds_of[REFERENCE]}))
-        for name, seeds in seeds_of.items()
-        for metric in COMPARED
-        if name != REFERENCE
-    ]
-    differences = [
-        difference_line(set_name, name, metric, seeds, mean_differences(output, name, seeds, metric))
-        for name, metric, seeds in compared
-        if seeds
-    ]
-    write_lines(folder / DIFFERENCES, differences)
 
 
 if __name__ == "__main__":

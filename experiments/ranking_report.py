@@ -1,22 +1,27 @@
-"""The README's table of results, and a figure of quality against training time (needs matplotlib).
+"""The README's table of results, and figures of quality by training time and by slice (need matplotlib).
 
-    python -m experiments.ranking_report --figure docs/figures/quality_and_time.svg
+    python -m experiments.ranking_report --figures docs/figures
 
 Data: experiments/results, which experiments.full_ranking wrote (--results names another folder).
 
 Prints the table in Markdown: NDCG@100 on test events, means over the seeds of the splits, and the 95 %
-interval of CLLM4Rec minus the row, paired over users. The figure has a panel for each set.
+interval of CLLM4Rec minus the row, paired over users. Then the same metric of the slices by day: held-out
+events on a day of a training event of the user, and others.
+
+quality_and_time.svg has a panel for each set, quality_by_slice.svg one for each set and kind of slices.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from cllm4rec.commands.entry import say
+from cllm4rec.evaluation.slices import BY_ACTIVITY, BY_DAY, BY_POPULARITY
 from experiments.commands import argument_parser
 from experiments.libraries import required_library
-from experiments.ranking_results import DIFFERENCES, RUNS, Line, read_lines
+from experiments.ranking_results import DIFFERENCES, RUNS, SLICES, Line, read_lines
 from experiments.report import markdown_table
 
 RESULTS = Path(__file__).parent / "results"
@@ -25,6 +30,11 @@ ROWS = ("CLLM4Rec", "bag", "EASE with text prior", "iALS", "EASE")
 COLORS = dict(zip(ROWS, ("#b45309", "#1d4ed8", "#15803d", "#7e22ce", "#59636e"), strict=True))
 ENCODER = ", encoder"  # the end of the names of rows that read sentence vectors
 METRIC = "ndcg@100"
+KINDS = {  # of slices -> their name in the figure
+    BY_ACTIVITY: BY_ACTIVITY,
+    BY_POPULARITY: BY_POPULARITY,
+    BY_DAY: "days to the nearest input event",
+}
 
 
 def best_form(name: str, means: dict[str, float]) -> str:
@@ -62,17 +72,42 @@ def table(folder: Path) -> str:
     return markdown_table(["", *header], list(cells.values()))
 
 
+def day_table(folder: Path) -> str:
+    """NDCG@100 of held-out events on a day of a training event of their user (same), and of others."""
+    runs = read_lines(folder / RUNS)
+    lines = [line for line in read_lines(folder / SLICES) if line["by"] == BY_DAY]
+    titles = {name: title for name, title in SETS.items() if any(line["set"] == name for line in lines)}
+    cells = {row: [row] for row in ROWS}
+    for set_name in titles:
+        for is_same in (True, False):
+            group = [line for line in lines if (line["highest"] == "0") == is_same]
+            means = row_means(group, set_name, METRIC)
+            for row in ROWS:
+                measured = best_form(row, row_means(runs, set_name, METRIC))
+                cells[row].append(short(means[measured]) if measured in means else "")
+    header = [f"{title}, {day} day" for title in titles.values() for day in ("same", "other")]
+    return markdown_table(["", *header], list(cells.values()))
+
+
 def short(value: float | str, sign: str = "") -> str:
     """A number below 1 with four digits and no leading zero: .1234, +.1234."""
     return f"{float(value):{sign}.4f}".replace("0.", ".", 1)
 
 
-def draw(folder: Path, output: Path) -> None:
-    """NDCG@100 against the CPU time of training, a panel for each set and a point for each row."""
+def pyplot_for_svg() -> Any:
+    """The module matplotlib.pyplot, for pictures that do not differ from run to run."""
     matplotlib = required_library("matplotlib", "plots")
     matplotlib.use("Agg")
     matplotlib.rcParams.update({"svg.hashsalt": "cllm4rec", "svg.fonttype": "none"})
-    from matplotlib import pyplot, ticker
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def draw_times(folder: Path, output: Path) -> None:
+    """NDCG@100 against the CPU time of training, a panel for each set and a point for each row."""
+    pyplot = pyplot_for_svg()
+    from matplotlib import ticker
 
     runs = read_lines(folder / RUNS)
     figure, panels = pyplot.subplots(1, len(SETS), figsize=(4 * len(SETS) + 1.5, 3.6), layout="constrained")
@@ -92,6 +127,38 @@ def draw(folder: Path, output: Path) -> None:
         panel.xaxis.set_major_formatter(ticker.ScalarFormatter())
         panel.xaxis.set_minor_locator(ticker.NullLocator())
     panels[0].set_ylabel("NDCG@100, test events")
+    save(figure, panels, output)
+
+
+def draw_slices(folder: Path, output: Path) -> None:
+    """NDCG@100 by slice, a panel for each set and kind of slices, a line for each row.
+
+    Slices are named by their bounds on the first seed.
+    """
+    pyplot, lines = pyplot_for_svg(), read_lines(folder / SLICES)
+    size = 4 * len(KINDS) + 1.5, 2.6 * len(SETS)
+    figure, panels = pyplot.subplots(len(SETS), len(KINDS), figsize=size, layout="constrained")
+    for of_set, (set_name, title) in zip(panels, SETS.items(), strict=True):
+        for panel, (by, label) in zip(of_set, KINDS.items(), strict=True):
+            group = [line for line in lines if (line["set"], line["by"]) == (set_name, by)]
+            bounds = {line["slice"]: f"{line['lowest']}-{line['highest']}" for line in reversed(group)}
+            numbers = sorted(bounds, key=int)
+            for row, color in COLORS.items():
+                quality = [
+                    row_means([line for line in group if line["slice"] == number], set_name, METRIC)
+                    for number in numbers
+                ]
+                if quality and all(row in means for means in quality):
+                    panel.plot(numbers, [means[row] for means in quality], "o-", color=color, label=row)
+            panel.set_xticks(range(len(numbers)), [bounds[number] for number in numbers])
+            panel.set_xlabel(label, fontsize=8)
+            panel.set_ylim(bottom=0)
+        of_set[0].set_ylabel(f"{title}\nNDCG@100, test events", fontsize=8)
+    save(figure, [panel for of_set in panels for panel in of_set], output)
+
+
+def save(figure: Any, panels: Iterable[Any], output: Path) -> None:
+    """Write a figure with one legend for all its panels."""
     handles = {
         label: handle
         for panel in panels
@@ -99,14 +166,15 @@ def draw(folder: Path, output: Path) -> None:
     }
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8)
     figure.savefig(output, metadata={"Date": None})
-    pyplot.close(figure)
+    pyplot_for_svg().close(figure)
 
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of results")
-    parser.add_argument("--figure", type=Path, help="picture to write (.svg or .png)")
+    parser.add_argument("--figures", type=Path, help="folder of pictures to write")
     arguments = parser.parse_args()
-    say(table(arguments.results))
-    if arguments.figure is not None:
-        draw(arguments.results, arguments.figure)
+    say(f"{table(arguments.results)}\n\n{day_table(arguments.results)}")
+    if arguments.figures is not None:
+        draw_times(arguments.results, arguments.figures / "quality_and_time.svg")
+        draw_slices(arguments.results, arguments.figures / "quality_by_slice.svg")

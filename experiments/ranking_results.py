@@ -1,29 +1,34 @@
-"""Results of `experiments.full_ranking` in CSV files: a line for each run and each difference of rows."""
+"""Results of `experiments.full_ranking` in CSV files: runs, their slices, and differences of rows."""
 
 import csv
 import io
 import json
 import math
 import shlex
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from safetensors import safe_open
 
 from cllm4rec.evaluation import bootstrap_interval
 from cllm4rec.files.writing import write_text
 from cllm4rec.training.run_folder import RunFolder
-from experiments.report import METRICS_FILE
+from experiments.report import METRICS_FILE, paired_differences, run_folder
 from experiments.tuning.trials import DATASET, RUN
 
 ENCODER = '"$ENCODER"'
 Line = dict[str, str]  # column -> text
-RUNS, DIFFERENCES = "runs.csv", "differences.csv"
+RUNS, DIFFERENCES, SLICES = "runs.csv", "differences.csv", "slices.csv"
+REFERENCE, RANKED_BY = "CLLM4Rec", "ndcg@100"
+COMPARED = (RANKED_BY, "recall@20")  # metrics in differences.csv and slices.csv
 KEYS = {  # file -> columns of which two lines differ in at least one
     RUNS: ("set", "protocol", "row", "seed"),
     DIFFERENCES: ("set", "protocol", "row", "metric"),
+    SLICES: ("set", "protocol", "row", "seed", "by", "slice"),
 }
 
 
@@ -80,6 +85,31 @@ def difference_line(set_name: str, row: str, metric: str, seeds: Sequence[int], 
         "high": high,
     }
     return texts(cells)
+
+
+def slice_lines(set_name: str, row: str, seed: int, run: Path) -> list[Line]:
+    """The slices of a run: by activity of the user, by popularity of the held-out item and by day.
+
+    Args:
+        set_name: of the dataset.
+        row: of the table.
+        seed: of the split.
+        run: its folder, evaluated on test events.
+    """
+    slices: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for each in json.loads((run / METRICS_FILE).read_text())["slices"]:
+        slices[each["by"]].append(each)
+    return [
+        texts(
+            {
+                **dict(zip(KEYS[SLICES], (set_name, "A", row, seed, by, number), strict=True)),
+                **{name: each[name] for name in ("lowest", "highest", "n_users")},
+                **{metric: each["metrics"][metric] for metric in COMPARED},
+            }
+        )
+        for by, group in slices.items()
+        for number, each in enumerate(group)
+    ]
 
 
 def texts(cells: Mapping[str, object]) -> Line:
@@ -146,3 +176,45 @@ def write_lines(file: Path, lines: Sequence[Line]) -> None:
     writer.writerows(kept.values())
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, text.getvalue())
+
+
+def mean_differences(output: Path, name: str, seeds: list[int], metric: str = RANKED_BY) -> np.ndarray:
+    """The reference minus a system, a value per user: the mean over the user's seeds."""
+    by_seed = []
+    for seed in seeds:
+        reference, run = (run_folder(output / f"seed{seed}", row) for row in (REFERENCE, name))
+        by_seed.append(paired_differences(reference, run, metric))
+    means = pl.concat(by_seed).group_by("user_id", maintain_order=True).mean()
+    return means["difference"].to_numpy()
+
+
+def write_results(folder: Path, data: Path, output: Path) -> None:
+    """Write all measured runs of a set, and their differences from the reference over common seeds.
+
+    Args:
+        folder: of the CSV files.
+        data: folder that a recipe wrote.
+        output: of `main`.
+    """
+    set_name, results = data.resolve().name, json.loads((output / "results.json").read_text())
+    runs, slices, seeds_of = [], [], defaultdict(list)
+    for key, result in results.items():
+        name, _, seed = key.rpartition("/")
+        seeds_of[name].append(int(seed))
+        run = run_folder(output / f"seed{seed}", name)
+        runs.append(result_line(set_name, name, int(seed), result, run))
+        slices += slice_lines(set_name, name, int(seed), run)
+    write_lines(folder / RUNS, runs)
+    write_lines(folder / SLICES, slices)
+    compared = [
+        (name, metric, sorted({*seeds} & {*seeds_of[REFERENCE]}))
+        for name, seeds in seeds_of.items()
+        for metric in COMPARED
+        if name != REFERENCE
+    ]
+    differences = [
+        difference_line(set_name, name, metric, seeds, mean_differences(output, name, seeds, metric))
+        for name, metric, seeds in compared
+        if seeds
+    ]
+    write_lines(folder / DIFFERENCES, differences)

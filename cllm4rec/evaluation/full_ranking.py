@@ -15,7 +15,15 @@ from cllm4rec.data.ragged import Ragged
 from cllm4rec.evaluation.measurement import Measurement, conditions
 from cllm4rec.evaluation.processes import USERS_AT_ONCE, gathered, share
 from cllm4rec.evaluation.selection import NOTHING_TO_MEASURE, selected_users
-from cllm4rec.evaluation.slices import slices_by_activity, slices_by_popularity
+from cllm4rec.evaluation.slices import (
+    BY_DAY,
+    BY_POPULARITY,
+    days_to_input,
+    quartile_groups,
+    same_day_groups,
+    slices_by_activity,
+    slices_of_held_out,
+)
 from cllm4rec.metrics import (
     FAMILIES,
     KS,
@@ -102,12 +110,14 @@ def measure(
             per_user[name] = OF_RANKS[metric.family](ranks.values, ranks.starts, metric.k)
         values[name] = float(per_user[name].mean())
     n_input = np.diff(task.input.interactions.indptr)[measured]  # (n_measured,)
-    slices = (
-        *slices_by_activity(n_input, per_user),
-        *slices_by_popularity(training.events_of_items[held_out.values], ranks, requested),
-    )
+    groups = {BY_POPULARITY: quartile_groups(training.events_of_items[held_out.values])}
+    if (days := days_to_input(task, measured)) is not None:
+        groups[BY_DAY] = same_day_groups(days)
+    slices = list(slices_by_activity(n_input, per_user))
+    for by, masks in groups.items():
+        slices += slices_of_held_out(by, masks, ranks, requested)
     seconds = time.perf_counter() - began
-    return Measurement(measured_as, values, per_user, measured, n_without_history, seconds, slices)
+    return Measurement(measured_as, values, per_user, measured, n_without_history, seconds, tuple(slices))
 
 
 def _measured_users(task: Task, users: Sequence[int] | np.ndarray | None) -> tuple[np.ndarray, int]:

@@ -1,24 +1,27 @@
-"""Metrics of slices: quartiles of users by activity, and of held-out items by popularity."""
+"""Metrics of slices: of users by activity, of held-out events by popularity of the item and by day."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from cllm4rec.data.ragged import Ragged
+from cllm4rec.data.dataset import Task
+from cllm4rec.data.ragged import Ragged, ranges
 from cllm4rec.metrics import OF_RANKS, Metric
 
 QUARTILES = (0.25, 0.5, 0.75)
 BY_ACTIVITY = "input events of the user"
 BY_POPULARITY = "training events of the held-out item"
+BY_DAY = "days between the held-out event and the nearest input event of its user"
+SECONDS_A_DAY = 86_400
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A quartile group of the users, or of the held-out items; equal numbers are in one group.
+    """A group of the users, or of the held-out events; equal numbers are in one group.
 
     Attributes:
-        by: the number that makes the groups: `BY_ACTIVITY` or `BY_POPULARITY`.
+        by: the number that makes the groups: `BY_ACTIVITY`, `BY_POPULARITY` or `BY_DAY`.
         lowest, highest: this number in the slice.
         n_users: users whose metrics are averaged.
         metrics: name -> mean over these users.
@@ -45,6 +48,38 @@ def quartile_groups(numbers: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]
         yield int(members.min()), int(members.max()), group == number
 
 
+def same_day_groups(days: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+    """The groups of days (n,) that are 0 and above 0, as `quartile_groups` gives them."""
+    for mask in (days == 0, days > 0):
+        if mask.any():
+            yield int(days[mask].min()), int(days[mask].max()), mask
+
+
+def days_to_input(task: Task, users: np.ndarray) -> np.ndarray | None:
+    """Days (UTC) from each held-out event to the nearest input event of its user; None without times.
+
+    Args:
+        task: with the events.
+        users: (n,) numbers of users with input events.
+
+    Returns:
+        int64, of the held-out events of the first user, then of the second, and so on.
+    """
+    given, held_out = task.input.interactions, task.held_out.interactions
+    if given.times is None or held_out.times is None:
+        return None
+    starts = held_out.indptr[users]
+    events = ranges(starts, held_out.indptr[users + 1] - starts)
+    given_days, days = given.times // SECONDS_A_DAY, held_out.times[events] // SECONDS_A_DAY
+    first = min(given_days.min(), days.min(initial=given_days.min()))
+    span = 2 * (max(given_days.max(), days.max(initial=0)) - first + 1)  # days of two users are further apart
+    keys = np.sort(given.users * span + given_days - first)
+    wanted = held_out.users[events] * span + days - first
+    after = np.searchsorted(keys, wanted)
+    neighbours = keys[np.clip([after - 1, after], 0, len(keys) - 1)]  # (2, n)
+    return np.asarray(np.abs(neighbours - wanted).min(0))
+
+
 def slices_by_activity(n_input: np.ndarray, per_user: dict[str, np.ndarray]) -> Iterator[Slice]:
     """Metrics of users by their number of input events (n_users,); no slice without a metric."""
     for lowest, highest, mask in quartile_groups(n_input) if per_user else ():
@@ -52,24 +87,28 @@ def slices_by_activity(n_input: np.ndarray, per_user: dict[str, np.ndarray]) -> 
         yield Slice(BY_ACTIVITY, lowest, highest, int(mask.sum()), metrics)
 
 
-def slices_by_popularity(
-    n_training: np.ndarray, ranks: Ragged, requested: Sequence[Metric]
+def slices_of_held_out(
+    by: str,
+    groups: Iterable[tuple[int, int, np.ndarray]],
+    ranks: Ragged,
+    requested: Sequence[Metric],
 ) -> Iterator[Slice]:
-    """Metrics by the number of training events of the held-out items.
+    """Metrics of groups of held-out events.
 
     The held-out items of a user are those of the slice. Users without one there do not count.
 
     Args:
-        n_training: int64 (n_held_out,), training events of each held-out item.
+        by: the number that makes the groups.
+        groups: lowest and highest number, and mask (n_held_out,), of each group.
         ranks: of the held-out items, one row a user.
         requested: the metrics; those of lists and of the catalogue are not of held-out items.
     """
     of_ranks = [metric for metric in requested if metric.family in OF_RANKS]
-    for lowest, highest, mask in quartile_groups(n_training) if of_ranks else ():
+    for lowest, highest, mask in groups if of_ranks else ():
         inside = ranks.filter(mask)
         starts = inside.starts[inside.lengths > 0]
         metrics = {
             str(metric): float(OF_RANKS[metric.family](inside.values, starts, metric.k).mean())
             for metric in of_ranks
         }
-        yield Slice(BY_POPULARITY, lowest, highest, len(starts), metrics)
+        yield Slice(by, lowest, highest, len(starts), metrics)

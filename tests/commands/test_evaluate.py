@@ -11,6 +11,7 @@ import pytest
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import PROTOCOL, bootstrap_interval, measure
+from cllm4rec.evaluation.slices import BY_ACTIVITY, BY_DAY, BY_POPULARITY
 from cllm4rec.models import load
 from cllm4rec.training.run_description import signed_text
 from cllm4rec.training.run_folder import RunFolder
@@ -55,8 +56,7 @@ def test_evaluate_writes_one_json_with_fixed_keys_and_a_row_a_user(
     assert sorted(table["user_id"]) == sorted(USERS)
     for name in MEANS_OVER_USERS:
         assert table[name].mean() == pytest.approx(result["metrics"][name])
-    kinds = {"input events of the user", "training events of the held-out item"}
-    assert {each["by"] for each in result["slices"]} == kinds
+    assert {each["by"] for each in result["slices"]} == {BY_ACTIVITY, BY_POPULARITY, BY_DAY}
     for each in result["slices"]:
         assert set(each) == {"by", "lowest", "highest", "n_users", "metrics"}
     low, high = result["intervals"]["ndcg@100"]
@@ -85,7 +85,7 @@ def test_metrics_list_lengths_and_slices_are_chosen(
     assert list(result["metrics"]) == names
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines if "@3" in line][0] == ["@3", "@5", "@7"]
-    for kind in ("input events of the user", "training events of the held-out item"):
+    for kind in (BY_ACTIVITY, BY_POPULARITY, BY_DAY):
         group = [each for each in result["slices"] if each["by"] == kind]
         start = lines.index(f"by {kind}:")
         assert lines[start + 2].split() == ["users", *(str(each["n_users"]) for each in group)]

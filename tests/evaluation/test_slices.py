@@ -1,10 +1,21 @@
-"""Slices of users by activity and of held-out items by popularity, by hand and by brute force."""
+"""Slices of users by activity, of held-out events by popularity and by day; by hand and by brute force."""
+
+from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import measure
-from cllm4rec.evaluation.slices import BY_ACTIVITY, BY_POPULARITY, quartile_groups
+from cllm4rec.evaluation.slices import (
+    BY_ACTIVITY,
+    BY_DAY,
+    BY_POPULARITY,
+    SECONDS_A_DAY,
+    days_to_input,
+    quartile_groups,
+)
 from tests.support.scorers import fixed_scores
 from tests.support.worlds import taste_dataset
 
@@ -71,3 +82,77 @@ def test_slices_by_popularity_have_the_held_out_items_of_a_group_alone() -> None
         assert "novelty@10" not in each.metrics
         n_events += len(users)
     assert n_events == is_test.sum()
+
+
+def dataset_with_days() -> Dataset:
+    """Forty users with twenty events on few days of a year, in random parts."""
+    generator = np.random.default_rng(2)
+    events = pl.DataFrame(
+        {
+            "user_id": np.repeat(np.arange(40), 20),
+            "item_id": np.concatenate([generator.permutation(60)[:20] for _ in range(40)]),
+            "timestamp": generator.integers(0, 12, 800) * 30 * SECONDS_A_DAY
+            + generator.integers(0, SECONDS_A_DAY, 800),
+        }
+    )
+    return Dataset.from_frame(events, split="random")
+
+
+def test_slices_by_day_by_hand() -> None:
+    """Of two held-out events one has an input event on its day, the other three days before."""
+    hours = {"a": 23, "b": 24, "c": 47, "d": 24 * 5 - 1}  # days 0, 1, 1 and 4
+    events = pl.DataFrame(
+        {
+            "user_id": ["ann"] * 4,
+            "item_id": list(hours),
+            "timestamp": [hour * 3600 for hour in hours.values()],
+            "part": ["train", "train", "test", "test"],
+        }
+    )
+    dataset = Dataset.from_frame(events)
+    days = days_to_input(dataset.task("test"), np.array([0]))
+    assert days is not None
+    assert days.tolist() == [0, 3]
+    result = measure(fixed_scores(dataset, np.array([[4.0, 3.0, 2.0, 1.0]])), dataset)
+    slices = [each for each in result.slices if each.by == BY_DAY]
+    assert [(each.lowest, each.highest, each.n_users) for each in slices] == [(0, 0, 1), (3, 3, 1)]
+    assert sorted(each.metrics["mrr@10"] for each in slices) == [0.5, 1.0]
+
+
+def test_days_to_the_nearest_input_event_by_brute_force() -> None:
+    dataset = dataset_with_days()
+    task, users = dataset.task("test"), np.array([31, 4, 17])
+    expected = []
+    for user in users:
+        given, held_out = (
+            events.interactions.times[events.interactions.users == user] // SECONDS_A_DAY
+            for events in (task.input, task.held_out)
+        )
+        expected += [int(np.abs(given - day).min()) for day in held_out]
+    days = days_to_input(task, users)
+    assert days is not None
+    assert days.tolist() == expected
+    assert 0 < np.count_nonzero(days) < len(days)
+
+
+def test_slices_by_day_have_all_held_out_events() -> None:
+    dataset = dataset_with_days()
+    scores = np.random.default_rng(0).random((dataset.n_users, dataset.n_items))
+    result = measure(fixed_scores(dataset, scores), dataset)
+    same, other = (each for each in result.slices if each.by == BY_DAY)
+    assert (same.lowest, same.highest) == (0, 0)
+    assert 0 < other.lowest <= other.highest
+    days = days_to_input(dataset.task("test"), result.users)
+    assert days is not None
+    n_test = np.diff(dataset.test.interactions.indptr)[result.users]
+    users = np.repeat(result.users, n_test)
+    assert same.n_users == len(set(users[days == 0].tolist()))
+    assert other.n_users == len(set(users[days > 0].tolist()))
+
+
+def test_events_without_times_have_no_slices_by_day() -> None:
+    dataset = taste_dataset()
+    untimed = replace(dataset, interactions=replace(dataset.interactions, times=None))
+    scores = np.zeros((dataset.n_users, dataset.n_items))
+    kinds = {each.by for each in measure(fixed_scores(untimed, scores), untimed).slices}
+    assert kinds == {BY_ACTIVITY, BY_POPULARITY}

@@ -1,11 +1,13 @@
 """The README's table of results: numbers worked by hand, and that the README has it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from cllm4rec.evaluation.slices import BY_ACTIVITY, BY_DAY
 from experiments import ranking_report
-from experiments.ranking_results import DIFFERENCES, RUNS
+from experiments.ranking_results import DIFFERENCES, RUNS, SLICES
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +31,20 @@ def folder(tmp_path: Path) -> Path:
     ]
     (tmp_path / RUNS).write_text("\n".join(runs) + "\n")
     (tmp_path / DIFFERENCES).write_text("\n".join(differences) + "\n")
+    slices = ["set,protocol,row,seed,by,slice,lowest,highest,n_users,ndcg@100,recall@20"]
+    for row, seed, same, other in (
+        ("CLLM4Rec", 0, 0.5, 0.1),
+        ("CLLM4Rec", 1, 0.7, 0.2),
+        ("bag", 0, 0.4, 0.2),
+        ("bag", 1, 0.5, 0.2),
+        ('"bag, encoder"', 0, 0.3, 0.25),
+    ):
+        slices += [
+            f"beauty,A,{row},{seed},{BY_DAY},0,0,0,9,{same},0",
+            f"beauty,A,{row},{seed},{BY_DAY},1,2,31,9,{other},0",
+            f"beauty,A,{row},{seed},{BY_ACTIVITY},0,1,4,9,0.1,0",
+        ]
+    (tmp_path / SLICES).write_text("\n".join(slices) + "\n")
     return tmp_path
 
 
@@ -45,11 +61,29 @@ def test_cells_are_means_and_paired_intervals(folder: Path) -> None:
     assert table["EASE"] == [""] * 6
 
 
-def test_the_figure_is_written(folder: Path) -> None:
-    ranking_report.draw(folder, folder / "figure.svg")
+def test_slices_by_day_are_means_over_seeds(folder: Path) -> None:
+    lines = ranking_report.day_table(folder).splitlines()
+    assert [cell.strip() for cell in lines[0].strip("|").split("|")] == [
+        "",
+        "Beauty, same day",
+        "Beauty, other day",
+    ]
+    table = cells("\n".join(lines))
+    assert table["CLLM4Rec"] == [".6000", ".1500"]
+    assert table["bag"] == [".3000", ".2500"], "the form with an encoder is better on all events"
+    assert table["EASE"] == ["", ""]
+
+
+@pytest.mark.parametrize("draw", [ranking_report.draw_times, ranking_report.draw_slices])
+def test_figures_are_written(folder: Path, draw: Callable[[Path, Path], None]) -> None:
+    draw(folder, folder / "figure.svg")
     picture = (folder / "figure.svg").read_text()
-    assert all(f">{label}</text>" in picture for label in ("CLLM4Rec", "bag, encoder", "Beauty"))
+    assert ">CLLM4Rec</text>" in picture
     assert ">iALS</text>" not in picture, "it was not measured"
+    if draw is ranking_report.draw_times:
+        assert all(f">{label}</text>" in picture for label in ("bag, encoder", "Beauty"))
+    else:
+        assert all(f">{label}</text>" in picture for label in ("bag", "2-31", "1-4"))
 
 
 def test_other_tables_are_refused(folder: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.training.run_folder import RunFolder
-from experiments import candidates, full_ranking, next_item, tune
+from experiments import candidates, full_ranking, next_item, ranking_results, tune
 from experiments.prepared import prepare_once
-from experiments.ranking_results import command, read_lines, write_lines
+from experiments.ranking_results import command, read_lines, write_lines, write_results
 from experiments.recipes.__main__ import main as make
 from experiments.recipes.recipe import Counts
 from experiments.recipes.sets import RECIPES
@@ -81,9 +81,10 @@ def test_full_ranking_writes_a_line_for_each_run(
     output, file = tmp_path / "runs", tmp_path / "results" / "runs.csv"
     file.parent.mkdir()
     file.write_text("set,protocol,row,seed,ndcg@100\nother,A,popularity,0,0.5\nsmall,A,EASE,0,0.1\n")
-    monkeypatch.setattr(full_ranking, "REFERENCE", "EASE")
+    for module in (full_ranking, ranking_results):
+        monkeypatch.setattr(module, "REFERENCE", "EASE")
     full_ranking.main(data, [0], ["popularity", "EASE"], output)
-    full_ranking.write_results(file.parent, data, output)
+    write_results(file.parent, data, output)
     other, ease, popularity = read_lines(file)
     assert (other["set"], other["ndcg@100"]) == ("other", "0.5")
     assert (popularity["set"], popularity["row"], popularity["seed"]) == ("small", "popularity", "0")
@@ -109,6 +110,14 @@ def test_full_ranking_writes_a_line_for_each_run(
     assert float(ndcg["difference"]) == pytest.approx(expected, abs=1e-5)
     assert float(ndcg["low"]) <= float(ndcg["difference"]) <= float(ndcg["high"])
     assert recall["metric"] == "recall@20"
+    slices = [line for line in read_lines(file.with_name("slices.csv")) if line["row"] == "EASE"]
+    assert len(slices) == len(measured["slices"]) > 2
+    for line, each in zip(slices, measured["slices"], strict=True):
+        assert (line["by"], line["lowest"], line["highest"], line["n_users"]) == (
+            each["by"],
+            *(str(each[name]) for name in ("lowest", "highest", "n_users")),
+        )
+        assert float(line["ndcg@100"]) == pytest.approx(each["metrics"]["ndcg@100"], rel=1e-5)
     file.write_text("a,b\n1,2\n")
     with pytest.raises(SystemExit, match="runs.csv is no table of results: name another folder of results"):
         write_lines(file, [])
