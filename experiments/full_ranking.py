@@ -23,7 +23,7 @@ Lines of other runs stay.
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from experiments.report import (
     read_metrics,
     run_folder,
 )
-from experiments.tuning.chosen import chosen_flags
+from experiments.tuning.chosen import best_settings
 from experiments.tuning.conditions import code_hash
 from experiments.tuning.spaces import FIRST_STAGE
 from experiments.tuning.spaces import SPACES as SEARCHED
@@ -84,10 +84,23 @@ METRICS = ("recall@20", "recall@40", "ndcg@100", "coverage@20")
 TUNED = ", tuned"  # the end of the names of rows with chosen settings
 
 
-def flags_of_rows(
+@dataclass(frozen=True)
+class Row:
+    """A row to measure.
+
+    Attributes:
+        flags: of the commands.
+        tuning_seconds: wall time of the search of its settings; None where they were not searched.
+    """
+
+    flags: Flags
+    tuning_seconds: float | None = None
+
+
+def rows_to_measure(
     names: list[str], encoder: str | None, tuned: Path | None, data: Path, data_sha256: str
-) -> dict[str, Flags]:
-    """Row -> flags.
+) -> dict[str, Row]:
+    """The rows by name; those with chosen settings have names that end with TUNED.
 
     Args:
         names: of the rows.
@@ -101,23 +114,23 @@ def flags_of_rows(
     """
     if encoder is None and any(ENCODER in ROWS[name][0] for name in names):
         raise SystemExit("error: rows with an encoder need --encoder: name a model, or choose other --rows")
-    flags = {}
+    rows = {}
     for name in names:
         pretrain, finetune = ROWS[name]
-        flags[name] = [encoder if flag == ENCODER and encoder else flag for flag in pretrain], finetune
-        space = SPACES.get(name)
-        if tuned is None or space is None:
-            continue
-        chosen = chosen_flags(tuned, data.resolve().name, space, data_sha256)
-        if chosen is not None:
-            del flags[name]
-            first = ["--system", SEARCHED[space].system, *chosen[FIRST_STAGE]]
-            flags[name + TUNED] = first, chosen.get("finetune", finetune)
-    if tuned is not None and not any(name.endswith(TUNED) for name in flags):
+        chosen, space = None, SPACES.get(name)
+        if tuned is not None and space is not None:
+            chosen = best_settings(tuned, data.resolve().name, space, data_sha256)
+        if chosen is not None and space is not None:
+            first = ["--system", SEARCHED[space].system, *chosen.flags[FIRST_STAGE]]
+            rows[name + TUNED] = Row((first, chosen.flags.get("finetune", finetune)), chosen.seconds)
+        else:
+            first = [encoder if flag == ENCODER and encoder else flag for flag in pretrain]
+            rows[name] = Row((first, finetune))
+    if tuned is not None and not any(name.endswith(TUNED) for name in rows):
         raise SystemExit(
             f"error: {tuned} has no trials of these --rows on {data.resolve().name}: name another --tuned"
         )
-    return flags
+    return rows
 
 
 def run_row(flags: Flags, dataset: Path, run: Path, seed: int) -> dict[str, Any]:
@@ -178,34 +191,40 @@ def main(
         The runs that failed, as `row/seed`.
     """
     hashes = dataset_hashes(data, seeds)
-    flags = flags_of_rows(rows, encoder, tuned, data, hashes[seeds[0]]["data_sha256"])
+    planned = rows_to_measure(rows, encoder, tuned, data, hashes[seeds[0]]["data_sha256"])
     code = code_hash()
     output.mkdir(parents=True, exist_ok=True)
     results_file = output / "results.json"
     results: dict[str, Any] = json.loads(results_file.read_text()) if results_file.is_file() else {}
-    keys = {f"{name}/{seed}": (name, seed) for seed in seeds for name in flags}
+    keys = {f"{name}/{seed}": (name, seed) for seed in seeds for name in planned}
     for key, (name, seed) in keys.items():
         if key in results and results[key].get("dataset") != hashes[seed]:
             raise SystemExit(
                 f"error: {output} holds {key}, measured on another dataset than {data}/seed{seed}: name "
                 "another --output"
             )
-        if key in results and results[key].get("flags") != list(flags[name]):
+        if key in results and results[key].get("flags") != list(planned[name].flags):
             raise SystemExit(f"error: {output} holds {key} with other settings: name another --output")
     failed = []
     for key, (name, seed) in keys.items():
         if key not in results:
             run = run_folder(output / f"seed{seed}", name)
             try:
-                row = run_row(flags[name], data / f"seed{seed}", run, seed)
+                row = run_row(planned[name].flags, data / f"seed{seed}", run, seed)
             except CommandFailed as failure:
                 say(f"{key}: {failure}")
                 failed.append(key)
                 continue
-            results[key] = row | {"dataset": hashes[seed], "flags": flags[name], "code_sha256": code}
+            results[key] = {
+                **row,
+                "tuning_seconds": planned[name].tuning_seconds,
+                "dataset": hashes[seed],
+                "flags": planned[name].flags,
+                "code_sha256": code,
+            }
             write_text(results_file, json.dumps(results, indent=2) + "\n")
     measured = {key: place for key, place in keys.items() if key in results}
-    complete = [name for name in flags if all(f"{name}/{seed}" in measured for seed in seeds)]
+    complete = [name for name in planned if all(f"{name}/{seed}" in measured for seed in seeds)]
     table = summary(output, results, complete, seeds)
     old = dict.fromkeys(
         name for key, (name, _) in measured.items() if results[key].get("code_sha256") != code

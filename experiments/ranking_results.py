@@ -53,6 +53,7 @@ def result_line(set_name: str, row: str, seed: int, result: Mapping[str, Any], r
         "system": description.system,
         "users": measured["n_users"],
         **quality,
+        "tuning_seconds": result.get("tuning_seconds") or "",
         "training_cpu_seconds": result["training_cpu_seconds"],
         "evaluation_cpu_seconds": result["evaluation_cpu_seconds"],
         "peak_mib": result["peak_mib"],

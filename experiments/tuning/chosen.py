@@ -1,6 +1,7 @@
 """The settings that a search has chosen for a system, as flags of the package's commands."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.tuning.rows import TrialTable, best_trial
@@ -8,8 +9,21 @@ from experiments.tuning.spaces import FIRST_STAGE
 from experiments.tuning.trials import typed_flags
 
 
-def chosen_flags(folder: Path, set_name: str, space: str, data_sha256: str) -> dict[str, list[str]] | None:
-    """Command -> flags of the best trial in OUTPUT of `experiments.tune`; None if the space was not searched.
+@dataclass(frozen=True)
+class Chosen:
+    """The settings of a best trial.
+
+    Attributes:
+        flags: command -> flags.
+        seconds: wall time of all trials.
+    """
+
+    flags: dict[str, list[str]]
+    seconds: float
+
+
+def best_settings(folder: Path, set_name: str, space: str, data_sha256: str) -> Chosen | None:
+    """The best trial in OUTPUT of `experiments.tune`; None if the space was not searched.
 
     Args:
         folder: OUTPUT.
@@ -34,4 +48,4 @@ def chosen_flags(folder: Path, set_name: str, space: str, data_sha256: str) -> d
     for name, value in {**fixed, **table.trials[best].outcome.values}.items():
         stage, _, setting = name.rpartition(".")
         flags.setdefault(stage or FIRST_STAGE, []).extend(typed_flags(setting, value))
-    return flags
+    return Chosen(flags, sum(trial.outcome.cost.seconds for trial in table.trials))

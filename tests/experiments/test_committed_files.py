@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.tuning.chosen import chosen_flags
+from experiments.tuning.chosen import best_settings
 from experiments.tuning.rows import TrialTable, best_trial
 from experiments.tuning.tried_rows import TriedRows, of_defaults
 
@@ -38,7 +38,9 @@ def test_searches_can_be_read_and_continued(file: Path) -> None:
     table = TrialTable.read(file)
     assert best_trial(table.trials) is not None
     data = table.conditions["data_sha256"]
-    assert chosen_flags(TUNED, file.parent.name, file.stem, data) is not None
+    chosen = best_settings(TUNED, file.parent.name, file.stem, data)
+    assert chosen is not None
+    assert chosen.seconds > 0
     assert f"| {file.stem} " in (file.parent / "chosen.md").read_text()
 
 
