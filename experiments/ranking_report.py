@@ -141,7 +141,7 @@ def draw_slices(folder: Path, output: Path) -> None:
     for of_set, (set_name, title) in zip(panels, SETS.items(), strict=True):
         for panel, (by, label) in zip(of_set, KINDS.items(), strict=True):
             group = [line for line in lines if (line["set"], line["by"]) == (set_name, by)]
-            bounds = {line["slice"]: f"{line['lowest']}-{line['highest']}" for line in reversed(group)}
+            bounds = {line["slice"]: interval(line["lowest"], line["highest"]) for line in reversed(group)}
             numbers = sorted(bounds, key=int)
             for row, color in COLORS.items():
                 quality = [
@@ -155,6 +155,11 @@ def draw_slices(folder: Path, output: Path) -> None:
             panel.set_ylim(bottom=0)
         of_set[0].set_ylabel(f"{title}\nNDCG@100, test events", fontsize=8)
     save(figure, [panel for of_set in panels for panel in of_set], output)
+
+
+def interval(lowest: str, highest: str) -> str:
+    """The bounds of a slice: `4` or `5-7`."""
+    return lowest if lowest == highest else f"{lowest}-{highest}"
 
 
 def save(figure: Any, panels: Iterable[Any], output: Path) -> None:
