@@ -41,7 +41,9 @@ class WordTokenizer:
         if not texts:
             return []
         with library_errors(f"the {self.role}'s tokenizer cannot read a text"):
-            tokens: list[list[int]] = self.text_tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+            # Not verbose: long texts are read by windows, so that a warning of their length would mislead.
+            encoded = self.text_tokenizer(list(texts), add_special_tokens=False, verbose=False)
+        tokens: list[list[int]] = encoded["input_ids"]
         return tokens
 
     def following(self, texts: Sequence[str], spaced: bool) -> list[list[int]]:

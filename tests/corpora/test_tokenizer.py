@@ -1,5 +1,9 @@
 """Tokens of texts with user and item IDs."""
 
+import copy
+import logging
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -91,3 +95,19 @@ def test_a_trained_vocabulary_encodes_every_text_and_ends_with_its_end_token() -
         assert words.decode(plain(extended, text)) == text
     assert len(train_bpe(SENTENCES, 300)) == 300
     assert train_bpe(SENTENCES, 300).get_vocab() == train_bpe(SENTENCES, 300).get_vocab()
+
+
+def test_texts_beyond_the_tokenizers_limit_are_read_without_a_warning(tokenizer: ExtendedTokenizer) -> None:
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logger = logging.getLogger("transformers")
+    logger.addHandler(handler)
+    limited = copy.deepcopy(tokenizer.text_tokenizer)
+    limited.model_max_length = 3
+    try:
+        tokens = replace(tokenizer, text_tokenizer=limited).encode_texts(["an old man and the sea"])
+    finally:
+        logger.removeHandler(handler)
+    assert len(tokens[0]) > 3
+    assert not records

@@ -66,7 +66,8 @@ class CLLM4Rec(LanguageRecommender):
         super().check(dataset)
 
     def _build(self, train: Dataset, seed: int) -> CLLM4RecNet:
-        learns_from("the vocabulary", train.interactions)
+        if self.config.built_in:  # a pretrained backbone has its own vocabulary
+            learns_from("the vocabulary", train.interactions)
         reviews = train.interactions.reviews
         texts: Iterable[str] = training_texts(
             OF_CLLM4REC,
