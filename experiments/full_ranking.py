@@ -54,9 +54,13 @@ ROWS: dict[str, Flags] = {
     "CLLM4Rec, no pretraining, sampled": (["--epochs", "0", "--sampled", "4096"], []),
     "CLLM4Rec, no content": (["--content-ratio", "0"], []),
     "CLLM4Rec, no texts in vectors": (["--item-text", "none"], []),
+    "CLLM4Rec, no mutual regularisation": (["--mutual", "0"], []),
+    "CLLM4Rec, masked items in the full softmax": (["--targets", "masked"], []),
+    "CLLM4Rec, all items as targets": (["--targets", "all"], []),
     "CLLM4Rec, no linear path": (["--linear", "none"], []),
     "CLLM4Rec, no layer": (["--backbone", "0x128"], []),
     "CLLM4Rec, encoder": (["--encoder", ENCODER], []),
+    "CLLM4Rec, encoder, no words": (["--encoder", ENCODER, "--item-text", "vectors"], []),
     "CLLM4Rec, paper's settings": (["--preset", "paper", "--max-minutes", "8"], ["--max-minutes", "8"]),
     "bag": (["--system", "bag"], None),
     "bag, encoder": (["--system", "bag", "--encoder", ENCODER], None),
@@ -80,6 +84,7 @@ SPACES = {  # name -> the space in which its settings are searched
     "EASE": "ease",
     "ItemKNN": "itemknn",
 }
+QUICK = ("CLLM4Rec", "bag", "ItemKNN", "popularity")  # 17 minutes of one core on Beauty
 METRICS = ("recall@20", "recall@40", "ndcg@100", "coverage@20")
 TUNED = ", tuned"  # the end of the names of rows with chosen settings
 
@@ -247,17 +252,32 @@ if __name__ == "__main__":
         type=int,
         nargs="+",
         action=Seeds,
-        default=[0, 1, 2],
-        help="of the splits, and of the training of CLLM4Rec; the other systems train with seed 0",
+        help=(
+            "of the splits, and of the training of CLLM4Rec; the other systems train with seed 0 (default: 0 "
+            "to 2)"
+        ),
     )
     own = [name for name, (flags, _) in ROWS.items() if ENCODER not in flags]
-    parser.add_argument("--rows", nargs="+", default=own, choices=list(ROWS), help="rows of the table")
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        metavar="ROW",
+        choices=list(ROWS),
+        help=f"rows of the table (default: those without an encoder): {'; '.join(ROWS)}",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"seed 0 and the rows {', '.join(QUICK)}, unless --seeds or --rows say otherwise",
+    )
     parser.add_argument("--encoder", help="name or folder of the model that reads texts in rows with one")
     parser.add_argument("--tuned", type=Path, help="OUTPUT of experiments.tune; rows have chosen settings")
     parser.add_argument("--output", type=Path, required=True, help="folder of runs and results")
     parser.add_argument("--results", type=Path, help="folder of CSV files that get a line for each run")
     arguments = vars(parser.parse_args())
-    results_folder = arguments.pop("results")
+    results_folder, is_quick = arguments.pop("results"), arguments.pop("quick")
+    arguments["seeds"] = arguments["seeds"] or ([0] if is_quick else [0, 1, 2])
+    arguments["rows"] = arguments["rows"] or (list(QUICK) if is_quick else own)
     failed_runs = main(**arguments)
     if results_folder is not None:
         write_results(results_folder, arguments["data"], arguments["output"])
