@@ -90,7 +90,9 @@ class EvaluateOptions:
         ),
     )
     seed: int = setting(0, ge=0, help="seed of the candidate sets")
-    audit: bool = setting(False, help="also print which events were input, held out and masked")
+    audit: bool = setting(
+        False, help="also print how many events were input, held out and masked, and the hashes of the data"
+    )
     json: str | None = setting(None, metavar="FILE", help="also write the result to this file")
     per_user: str | None = setting(
         None, metavar="FILE", help="write the metrics of each user to this file (.parquet, .csv or .jsonl)"

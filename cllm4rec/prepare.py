@@ -75,7 +75,7 @@ class PrepareOptions:
         False, help="drop and count rows without a user or item id, in any table; by default they are refused"
     )
     audit: bool = setting(
-        False, help="name each held-out review that also is in a training text; by default they are counted"
+        False, help="name held-out reviews that also are in training texts; by default they are counted"
     )
     columns: str | None = setting(
         None,

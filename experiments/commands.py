@@ -113,4 +113,8 @@ class Seeds(argparse.Action):
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser that keeps the line breaks of the description."""
-    return _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return _Parser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )

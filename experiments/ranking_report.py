@@ -135,7 +135,7 @@ def draw_slices(folder: Path, output: Path) -> None:
 
     Slices are named by their bounds on the first seed.
     """
-    pyplot, lines = pyplot_for_svg(), read_lines(folder / SLICES)
+    pyplot, runs, lines = pyplot_for_svg(), read_lines(folder / RUNS), read_lines(folder / SLICES)
     size = 4 * len(KINDS) + 1.5, 2.6 * len(SETS)
     figure, panels = pyplot.subplots(len(SETS), len(KINDS), figsize=size, layout="constrained")
     for of_set, (set_name, title) in zip(panels, SETS.items(), strict=True):
@@ -144,12 +144,14 @@ def draw_slices(folder: Path, output: Path) -> None:
             bounds = {line["slice"]: interval(line["lowest"], line["highest"]) for line in reversed(group)}
             numbers = sorted(bounds, key=int)
             for row, color in COLORS.items():
+                measured = best_form(row, row_means(runs, set_name, METRIC))
                 quality = [
                     row_means([line for line in group if line["slice"] == number], set_name, METRIC)
                     for number in numbers
                 ]
-                if quality and all(row in means for means in quality):
-                    panel.plot(numbers, [means[row] for means in quality], "o-", color=color, label=row)
+                if quality and all(measured in means for means in quality):
+                    values = [means[measured] for means in quality]
+                    panel.plot(numbers, values, "o-", color=color, label=measured)
             panel.set_xticks(range(len(numbers)), [bounds[number] for number in numbers])
             panel.set_xlabel(label, fontsize=8)
             panel.set_ylim(bottom=0)
@@ -179,7 +181,9 @@ if __name__ == "__main__":
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of results")
     parser.add_argument("--figures", type=Path, help="folder of pictures to write")
     arguments = parser.parse_args()
-    say(f"{table(arguments.results)}\n\n{day_table(arguments.results)}")
+    say(table(arguments.results))
+    say(f"\n{day_table(arguments.results)}")
     if arguments.figures is not None:
+        arguments.figures.mkdir(parents=True, exist_ok=True)
         draw_times(arguments.results, arguments.figures / "quality_and_time.svg")
         draw_slices(arguments.results, arguments.figures / "quality_by_slice.svg")

@@ -162,14 +162,24 @@ def read_lines(file: Path) -> list[Line]:
 
 
 def write_lines(file: Path, lines: Sequence[Line]) -> None:
-    """Write lines into a file, in place of those of the same key; others stay.
+    """Write lines into a file, in place of those of the same key, or of the same run; others stay.
 
     Raises:
         SystemExit: the file is another table.
     """
     key = KEYS[file.name]
     before = read_lines(file) if file.is_file() else []
-    kept = {tuple(line[name] for name in key): line for line in [*before, *lines]}
+    new = {tuple(line[name] for name in key): line for line in lines}
+    of_run = KEYS[RUNS] if file.name == SLICES else key  # a run measured anew may have fewer slices
+    written = {tuple(line[name] for name in of_run) for line in lines}
+    kept = {}
+    for line in before:
+        place = tuple(line[name] for name in key)
+        if place in new or tuple(line[name] for name in of_run) not in written:
+            kept[place] = line
+    kept |= new
+    if not kept:
+        return
     columns = dict.fromkeys(name for line in kept.values() for name in line)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
@@ -197,7 +207,10 @@ def write_results(folder: Path, data: Path, output: Path) -> None:
         data: folder that a recipe wrote.
         output: of `main`.
     """
-    set_name, results = data.resolve().name, json.loads((output / "results.json").read_text())
+    file = output / "results.json"
+    if not file.is_file():  # no row has succeeded
+        return
+    set_name, results = data.resolve().name, json.loads(file.read_text())
     runs, slices, seeds_of = [], [], defaultdict(list)
     for key, result in results.items():
         name, _, seed = key.rpartition("/")
@@ -208,7 +221,7 @@ def write_results(folder: Path, data: Path, output: Path) -> None:
     write_lines(folder / RUNS, runs)
     write_lines(folder / SLICES, slices)
     compared = [
-        (name, metric, sorted({*seeds} & {*seeds_of[REFERENCE]}))
+        (name, metric, sorted({*seeds} & {*seeds_of.get(REFERENCE, [])}))
         for name, seeds in seeds_of.items()
         for metric in COMPARED
         if name != REFERENCE

@@ -11,8 +11,10 @@ from cllm4rec.data.audit import refuse_shared
 from cllm4rec.data.dataset import PARTS, Dataset
 from cllm4rec.data.readers.split_tables import SplitTable
 from cllm4rec.data.readers.tables import CheckedTable
-from cllm4rec.data.review_copies import FEWEST_WORDS, copied_reviews
+from cllm4rec.data.review_copies import FEWEST_CHARACTERS, FEWEST_WORDS, copied_reviews
 from cllm4rec.messages import counted, join_names
+
+MOST_COPIES = 20  # of held-out reviews that are named
 
 
 def print_tables(events: CheckedTable, items: CheckedTable | None, users: CheckedTable | None) -> None:
@@ -86,7 +88,7 @@ def print_audit(dataset: Dataset, is_detailed: bool) -> None:
 
     Args:
         dataset: the dataset.
-        is_detailed: whether each held-out review that training reads is named.
+        is_detailed: whether held-out reviews that training reads are named.
 
     Raises:
         LeakError: a held-out event is a training event too.
@@ -94,19 +96,21 @@ def print_audit(dataset: Dataset, is_detailed: bool) -> None:
     held_out = dataset.only("validation", "test").interactions
     if not len(held_out):
         return
-    refuse_shared(dataset.train.interactions, held_out, dataset, "training events have {shared}")
-    line = f"audit: none of {counted(len(held_out), 'held-out event')} is a training event"
+    refuse_shared(dataset.train.interactions, held_out, dataset, "training has")
+    say(f"audit: none of {counted(len(held_out), 'held-out event')} is a training event")
     if held_out.reviews is None:
-        say(line)
         return
-    copies = copied_reviews(dataset)
-    n_reviews = counted(int((held_out.reviews != "").sum()), "held-out review")
-    hint = "" if is_detailed or not copies else " (--audit names them)"
-    say(f"{line}; {len(copies):,} of {n_reviews} are in other training texts{hint}")
-    if is_detailed:
-        for copy in copies:
-            say(f"audit: {copy}")
-        say(f"audit: reviews of fewer than {FEWEST_WORDS} words are not looked for")
+    found = copied_reviews(dataset)
+    long = f"{FEWEST_WORDS} words or {FEWEST_CHARACTERS} characters"
+    hint = "" if is_detailed or not found.copies else " (--audit names them)"
+    result = f"{len(found.copies):,} of {found.n_looked_for:,}{hint}"
+    say(f"audit: held-out reviews of at least {long} that are also in training texts: {result}")
+    if not is_detailed:
+        return
+    for copy in found.copies[:MOST_COPIES]:
+        say(f"audit: {copy}")
+    if len(found.copies) > MOST_COPIES:
+        say(f"audit: and {len(found.copies) - MOST_COPIES:,} more")
 
 
 def sizes_of(dataset: Dataset) -> str:

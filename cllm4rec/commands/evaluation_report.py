@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from textwrap import wrap
 from typing import Any
 
+from cllm4rec.data.audit import audited_task
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import Measurement, Slice, differences
 from cllm4rec.evaluation.measurement import STANDARD_ERROR
@@ -68,7 +69,7 @@ def report_lines(measured: MeasuredRun) -> Iterator[str]:
 
 def audit_lines(dataset: Dataset, part: Any) -> list[str]:
     """Whether the input was free of held-out events, and then the details."""
-    task, hashes = dataset.task(part), dataset.hashes
+    task, hashes = audited_task(None, dataset, part), dataset.hashes
     n_held_out = counted(len(task.held_out.interactions), f"{part} event")
     sets = {"input": task.input, "held out": task.held_out, "masked": task.masked}
     return [
@@ -123,7 +124,10 @@ def slice_lines(slices: Sequence[Slice]) -> Iterator[str]:
     """A table for each kind of slices, a row a metric, a column a slice."""
     for by in dict.fromkeys(each.by for each in slices):
         group = [each for each in slices if each.by == by]
-        bounds = [f"{each.lowest:,} to {each.highest:,}" for each in group]
+        bounds = [
+            f"{each.lowest:,}" + (f" to {each.highest:,}" if each.highest > each.lowest else "")
+            for each in group
+        ]
         users = ["users", *(f"{each.n_users:,}" for each in group)]
         values = [[name, *(_number(each.metrics[name]) for each in group)] for name in group[0].metrics]
         yield from ("", f"by {by}:", *_table(["", *bounds], [users, *values]))

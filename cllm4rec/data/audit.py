@@ -1,10 +1,10 @@
-"""The audit of training: which events each part of a system learns from. Held-out ones are refused."""
+"""The audit: which events a system learns from and reads. Held-out ones are refused."""
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -22,15 +22,14 @@ class LeakError(ValueError):
 class Audit:
     """The events that the parts of a system learn from, each compared with the held-out events of a dataset.
 
-    A review belongs to its event: where no held-out event is read, no held-out review is.
-
     Attributes:
         dataset: the data; events that are read have its numbers of users and items.
+        title: what is audited, in words.
         readers: name of a part -> number of events that it learns from.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Dataset, title: str) -> None:
+        self.dataset, self.title = dataset, title
         self.held_out = dataset.only("validation", "test").interactions
         self.readers: dict[str, int] = {}
 
@@ -38,34 +37,36 @@ class Audit:
         """Note what a part learns from.
 
         Args:
-            reader: the part in words, plural: `prompts`, `words of items`.
+            reader: the part in words: `training histories`, `the vocabulary`.
             events: what it learns from.
 
         Raises:
             LeakError: some of the events are held out.
         """
-        refuse_shared(events, self.held_out, self.dataset, f"{reader} would learn from {{shared}}")
+        refuse_shared(events, self.held_out, self.dataset, f"{reader} would learn from")
         self.readers[reader] = max(len(events), self.readers.get(reader, 0))
 
     def __str__(self) -> str:
         """The result in one line."""
-        n_held_out = counted(len(self.held_out), "held-out event")
-        return f"audit: none of {n_held_out} and of their reviews reached {join_names(sorted(self.readers))}"
+        held_out = counted(len(self.held_out), "held-out event")
+        parts = join_names(sorted(self.readers))
+        return f"audit: {self.title}: none of {held_out} is among the training events of {parts}"
 
     def details(self) -> list[str]:
         """A line for each part: its name, and how many training events it learned from."""
         return [
-            f"audit: {reader}: {counted(n, 'training event')}" for reader, n in sorted(self.readers.items())
+            f"audit: {self.title}: {reader}: {counted(n, 'training event')}"
+            for reader, n in sorted(self.readers.items())
         ]
 
 
-def refuse_shared(events: Interactions, held_out: Interactions, dataset: Dataset, fault: str) -> None:
+def refuse_shared(events: Interactions, held_out: Interactions, dataset: Dataset, reader: str) -> None:
     """Raise LeakError if some events have the user and item of held-out ones.
 
     Args:
         events, held_out: of the users and items of `dataset`.
         dataset: gives the ids for the message.
-        fault: begins the message; `{shared}` in it becomes the number of shared events.
+        reader: begins the message: what reads the events, and a verb.
     """
     keys, held_out_keys = (each.users * dataset.n_items + each.items for each in (events, held_out))
     shared = np.flatnonzero(np.isin(keys, held_out_keys))
@@ -77,39 +78,78 @@ def refuse_shared(events: Interactions, held_out: Interactions, dataset: Dataset
         dataset.item_ids.names(events.items[first])[0],
     )
     number = counted(len(shared), "held-out event")
-    raise LeakError(f"{fault.format(shared=number)}, the first of user {user!r} and item {item!r}")
+    raise LeakError(f"{reader} {number}, the first of user {user!r} and item {item!r}")
 
 
-def audited_task(dataset: Dataset, part: Literal["validation", "test"]) -> Task:
-    """The task of a held-out part (`Dataset.task`), whose input is compared with the events to predict.
+def refuse_learned(learned: Dataset, dataset: Dataset, held_out: Interactions, reader: str) -> None:
+    """Raise LeakError if the training events of another dataset are held out in this one, by their ids.
+
+    Args:
+        learned: the other dataset.
+        dataset: this one.
+        held_out: some of its events.
+        reader: as in `refuse_shared`.
+    """
+    train = learned.train.interactions
+    users = dataset.user_ids.find(learned.user_ids.ids)[train.users]
+    items = dataset.item_ids.find(learned.item_ids.ids)[train.items]
+    known = np.flatnonzero((users >= 0) & (items >= 0))
+    known = known[np.argsort(users[known], kind="stable")]
+    events = Interactions(users[known], items[known], dataset.n_users, dataset.n_items)
+    refuse_shared(events, held_out, dataset, reader)
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """A system that names the dataset that it was fitted on."""
+
+    def fitted_elsewhere(self, dataset: Dataset) -> Dataset | None:
+        """The dataset that it was fitted on, if that is known and another than this one."""
+        ...
+
+
+def audited_task(model: object, dataset: Dataset, part: Literal["validation", "test"]) -> Task:
+    """The task of a held-out part (`Dataset.task`), compared with what a system reads and has learned from.
+
+    A task is compared once, and what the system has learned from each time.
 
     Raises:
-        LeakError: an event to predict is input too.
+        LeakError: an event to predict is input, or the system was fitted on it.
         ValueError: as `Dataset.task` does.
     """
-    task = dataset.task(part)
-    refuse_shared(task.input.interactions, task.held_out.interactions, dataset, "the input has {shared}")
-    return task
+    tasks: dict[str, Task] = vars(dataset).setdefault("_audited_tasks", {})
+    if part not in tasks:
+        task = dataset.task(part)
+        refuse_shared(task.input.interactions, task.held_out.interactions, dataset, "the input has")
+        tasks[part] = task
+    held_out = tasks[part].held_out.interactions
+    learned = model.fitted_elsewhere(dataset) if isinstance(model, Learner) else None
+    if learned is not None:
+        refuse_learned(
+            learned, dataset, held_out, "the system was fitted on another split, which trains with"
+        )
+    return tasks[part]
 
 
 _audit: ContextVar[Audit | None] = ContextVar("audit", default=None)
 
 
 @contextmanager
-def auditing(dataset: Dataset, is_logged: bool = True) -> Iterator[Audit]:
+def auditing(dataset: Dataset, title: str, is_logged: bool = True) -> Iterator[Audit]:
     """Audit what is learned within the block. A block within another has the audit of the outer one.
 
     The logger `cllm4rec.audit` gets the result, at level INFO, and its details, at level DEBUG.
 
     Args:
         dataset: the data.
+        title: what is audited, in words.
         is_logged: whether this process logs.
     """
     outer = _audit.get()
     if outer is not None:
         yield outer
         return
-    audit = Audit(dataset)
+    audit = Audit(dataset, title)
     token = _audit.set(audit)
     try:
         yield audit

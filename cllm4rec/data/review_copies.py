@@ -7,9 +7,10 @@ import polars as pl
 from cllm4rec.data.column_names import ITEM_TEXTS, USER_TEXTS
 from cllm4rec.data.dataset import Dataset
 
-FEWEST_WORDS = 8  # of a review: shorter ones are alike by chance
-OPENING = 40  # characters by which reviews are looked for in texts
-REVIEWS_AT_ONCE = 50_000
+# Of a review that is looked for, one of both; shorter ones are alike by chance.
+FEWEST_WORDS, FEWEST_CHARACTERS = 8, 40
+REVIEWS_AT_ONCE = 5_000
+HTML_ENTITY, NO_WORD = r"&#?\w+;", r"[\W_]+"
 
 
 @dataclass(frozen=True)
@@ -29,54 +30,62 @@ class ReviewCopy:
         return f"the review of user {self.user!r} and item {self.item!r} is in {self.place}"
 
 
-def copied_reviews(dataset: Dataset) -> list[ReviewCopy]:
+@dataclass(frozen=True)
+class ReviewCopies:
+    """The result of the search.
+
+    Attributes:
+        n_looked_for: held-out reviews that are long enough.
+        copies: those that also stand elsewhere.
+    """
+
+    n_looked_for: int
+    copies: list[ReviewCopy]
+
+
+def copied_reviews(dataset: Dataset) -> ReviewCopies:
     """The held-out reviews of a dataset that training reads under another name.
 
-    Letter case and white space do not count. A review of fewer than FEWEST_WORDS words is not looked for. In
-    training reviews it is found as the whole text, in texts of users and items as a part too.
+    Letter case, white space, punctuation and HTML entities do not count. In training reviews a review is
+    found as the whole text, in texts of users and items as a part too.
     """
-    held_out = dataset.only("validation", "test").interactions
-    if held_out.reviews is None:
-        return []
+    held_out, train = dataset.only("validation", "test").interactions, dataset.train.interactions
+    if held_out.reviews is None or train.reviews is None:
+        return ReviewCopies(0, [])
+    is_long = (pl.col("text").str.count_matches(" ") >= FEWEST_WORDS - 1) | (
+        pl.col("text").str.len_chars() >= FEWEST_CHARACTERS
+    )
     reviews = (
         pl.DataFrame({"user": held_out.users, "item": held_out.items, "text": _normal(held_out.reviews)})
-        .filter(pl.col("text").str.count_matches(" ") >= FEWEST_WORDS - 1)
+        .filter(is_long)
         .with_row_index("review")
     )
-    train = dataset.train.interactions
-    assert train.reviews is not None
     training = pl.DataFrame({"text": _normal(train.reviews).unique(), "place": "a training review"})
     found = [reviews.join(training, on="text")]
     for table, names in ((dataset.items, ITEM_TEXTS), (dataset.users, USER_TEXTS)):
         for name in names:
             if name in table.columns:
-                found.append(_within(reviews, _normal(table[name]), f"a text of the column {name}"))
+                place = pl.lit(f"a text of the column {name}").alias("place")
+                found.append(_within(reviews, _normal(table[name])).with_columns(place))
     rows = pl.concat([each.select("review", "user", "item", "place") for each in found])
     rows = rows.unique("review", keep="first", maintain_order=True).sort("review")
-    users, items = (
-        dataset.user_ids.names(rows["user"].to_numpy()),
-        dataset.item_ids.names(rows["item"].to_numpy()),
-    )
-    return [ReviewCopy(*row) for row in zip(users, items, rows["place"], strict=True)]
+    users = dataset.user_ids.names(rows["user"].to_numpy())
+    items = dataset.item_ids.names(rows["item"].to_numpy())
+    copies = [ReviewCopy(*row) for row in zip(users, items, rows["place"], strict=True)]
+    return ReviewCopies(len(reviews), copies)
 
 
 def _normal(texts: pl.Series) -> pl.Series:
-    """Texts in lower case, with single spaces."""
-    return texts.str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
+    """The words of texts in lower case, in composed characters, with single spaces."""
+    words = texts.str.normalize("NFC").str.to_lowercase().str.replace_all(HTML_ENTITY, " ")
+    return words.str.replace_all(NO_WORD, " ").str.strip_chars()
 
 
-def _within(reviews: pl.DataFrame, texts: pl.Series, place: str) -> pl.DataFrame:
+def _within(reviews: pl.DataFrame, texts: pl.Series) -> pl.DataFrame:
     """The rows of `reviews` whose text is in one of the texts."""
-    openings = reviews.with_columns(opening=pl.col("text").str.slice(0, OPENING))
-    distinct, frame = openings["opening"].unique(), pl.DataFrame({"where": texts})
-    found = [openings.head(0).with_columns(where=pl.lit(""))]
+    distinct, found = reviews["text"].unique(), []
     for start in range(0, len(distinct), REVIEWS_AT_ONCE):
         patterns = distinct.slice(start, REVIEWS_AT_ONCE)
-        hits = frame.with_columns(
-            opening=pl.col("where").str.extract_many(patterns.implode(), overlapping=True)
-        ).explode("opening")
-        found.append(openings.join(hits.drop_nulls("opening"), on="opening"))
-    candidates = pl.concat([each.select("review", "user", "item", "text", "where") for each in found])
-    return candidates.filter(pl.col("where").str.contains(pl.col("text"), literal=True)).with_columns(
-        place=pl.lit(place)
-    )
+        hits = texts.str.extract_many(patterns.implode(), overlapping=True)
+        found.append(hits.explode().drop_nulls().unique())
+    return reviews.filter(pl.col("text").is_in(pl.concat(found).implode())) if found else reviews.head(0)

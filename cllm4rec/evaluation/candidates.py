@@ -74,7 +74,7 @@ def measure_choices(
     protocol = AMONG_CANDIDATES.format(candidates=candidates, draws=counted(draws, "draw"), seed=seed)
     measured_as = conditions(dataset, part, protocol)
     began = time.perf_counter()
-    task = audited_task(dataset, part)
+    task = audited_task(model, dataset, part)
     events, groups = task.held_out.interactions, title_groups(task.held_out.items)
     measured, n_without_history = _measured_events(task, users)
     sources = [source.interactions for source in (task.input, task.masked, task.held_out)]

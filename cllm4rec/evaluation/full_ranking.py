@@ -18,6 +18,7 @@ from cllm4rec.evaluation.selection import NOTHING_TO_MEASURE, selected_users
 from cllm4rec.evaluation.slices import (
     BY_DAY,
     BY_POPULARITY,
+    Slice,
     days_to_input,
     quartile_groups,
     same_day_groups,
@@ -67,6 +68,7 @@ def measure(
     metrics: Sequence[str] = FAMILIES,
     ks: Sequence[int] = KS,
     users: Sequence[int] | np.ndarray | None = None,
+    slices: bool = True,
     accelerator: "Accelerator | None" = None,
 ) -> Measurement:
     """Measure the lists of every user with held-out items and a history.
@@ -79,6 +81,7 @@ def measure(
         ks: list lengths.
         users: (n,) numbers of the users to measure, a repeated one once; all if not given. Users without an
             event in `part` or without an input event are left out.
+        slices: whether the metrics of groups of users and of held-out events are given too.
         accelerator: processes that share the users in whole batches. All get the same result, that of one
             process; one process if not given.
 
@@ -89,7 +92,7 @@ def measure(
     requested, dataset = requested_metrics(metrics, ks), as_dataset(dataset)
     measured_as = conditions(dataset, part, PROTOCOL)
     began = time.perf_counter()
-    task = audited_task(dataset, part)
+    task = audited_task(model, dataset, part)
     measured, n_without_history = _measured_users(task, users)
     training = TrainingEvents(
         dataset.train.interactions.users, dataset.train.interactions.items, dataset.tie_order
@@ -109,15 +112,37 @@ def measure(
         else:
             per_user[name] = OF_RANKS[metric.family](ranks.values, ranks.starts, metric.k)
         values[name] = float(per_user[name].mean())
-    n_input = np.diff(task.input.interactions.indptr)[measured]  # (n_measured,)
-    groups = {BY_POPULARITY: quartile_groups(training.events_of_items[held_out.values])}
-    if (days := days_to_input(task, measured)) is not None:
-        groups[BY_DAY] = same_day_groups(days)
-    slices = list(slices_by_activity(n_input, per_user))
-    for by, masks in groups.items():
-        slices += slices_of_held_out(by, masks, ranks, requested)
+    groups: list[Slice] = []
+    if slices:
+        of_items = training.events_of_items[held_out.values]
+        groups = _slices(task, measured, per_user, of_items, ranks, requested)
     seconds = time.perf_counter() - began
-    return Measurement(measured_as, values, per_user, measured, n_without_history, seconds, tuple(slices))
+    return Measurement(measured_as, values, per_user, measured, n_without_history, seconds, tuple(groups))
+
+
+def _slices(
+    task: Task,
+    users: np.ndarray,
+    per_user: dict[str, np.ndarray],
+    n_training: np.ndarray,
+    ranks: Ragged,
+    requested: Sequence[Metric],
+) -> list[Slice]:
+    """Metrics of groups of users (n,) and of their held-out events.
+
+    Args:
+        task, requested: as measured.
+        users: their numbers.
+        per_user: metric -> (n,).
+        n_training: training events of the held-out items.
+        ranks: of the held-out items, one row a user.
+    """
+    n_input = np.diff(task.input.interactions.indptr)[users]
+    slices = list(slices_by_activity(n_input, per_user))
+    slices += slices_of_held_out(BY_POPULARITY, quartile_groups(n_training), ranks, requested)
+    if (days := days_to_input(task, users)) is not None:
+        slices += slices_of_held_out(BY_DAY, same_day_groups(days), ranks, requested)
+    return slices
 
 
 def _measured_users(task: Task, users: Sequence[int] | np.ndarray | None) -> tuple[np.ndarray, int]:

@@ -49,7 +49,7 @@ def quartile_groups(numbers: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]
 
 
 def same_day_groups(days: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
-    """The groups of days (n,) that are 0 and above 0, as `quartile_groups` gives them."""
+    """The groups of days (n,) that are 0 and above 0, as `quartile_groups` gives them; -1 is in none."""
     for mask in (days == 0, days > 0):
         if mask.any():
             yield int(days[mask].min()), int(days[mask].max()), mask
@@ -63,21 +63,28 @@ def days_to_input(task: Task, users: np.ndarray) -> np.ndarray | None:
         users: (n,) numbers of users with input events.
 
     Returns:
-        int64, of the held-out events of the first user, then of the second, and so on.
+        int64, of the held-out events of the first user, then of the second, and so on; -1 where an event or
+        all input events of its user have no time. A missing time is below 0 (`number_events`).
     """
     given, held_out = task.input.interactions, task.held_out.interactions
     if given.times is None or held_out.times is None:
         return None
     starts = held_out.indptr[users]
     events = ranges(starts, held_out.indptr[users + 1] - starts)
-    given_days, days = given.times // SECONDS_A_DAY, held_out.times[events] // SECONDS_A_DAY
-    first = min(given_days.min(), days.min(initial=given_days.min()))
-    span = 2 * (max(given_days.max(), days.max(initial=0)) - first + 1)  # days of two users are further apart
-    keys = np.sort(given.users * span + given_days - first)
-    wanted = held_out.users[events] * span + days - first
-    after = np.searchsorted(keys, wanted)
+    timed = given.times >= 0
+    owners, given_days = given.users[timed], given.times[timed] // SECONDS_A_DAY
+    of_events, days = held_out.users[events], held_out.times[events] // SECONDS_A_DAY
+    result = np.full(len(events), -1)
+    wanted = np.flatnonzero((days >= 0) & np.isin(of_events, owners))
+    if not len(wanted):
+        return result
+    span = 2 * (max(given_days.max(), days.max()) + 1)  # days of two users are further apart
+    keys = np.sort(owners * span + given_days)
+    sought = of_events[wanted] * span + days[wanted]
+    after = np.searchsorted(keys, sought)
     neighbours = keys[np.clip([after - 1, after], 0, len(keys) - 1)]  # (2, n)
-    return np.asarray(np.abs(neighbours - wanted).min(0))
+    result[wanted] = np.abs(neighbours - sought).min(0)
+    return result
 
 
 def slices_by_activity(n_input: np.ndarray, per_user: dict[str, np.ndarray]) -> Iterator[Slice]:

@@ -266,6 +266,23 @@ class Recommender(StoredModel):
             self.source = self.source.dataset()
         return self.source
 
+    def fitted_elsewhere(self, dataset: Dataset) -> Dataset | None:
+        """The dataset that it was fitted on, if that is known and another than this one.
+
+        That of a run is read from its folder; None if it is no longer there.
+        """
+        source = self.source
+        if source is None or source is dataset:
+            return None
+        hashes = source.hashes if isinstance(source, Dataset) else source.description.dataset
+        names = ("data_sha256", "split_sha256")
+        if all(getattr(hashes, name) == getattr(dataset.hashes, name) for name in names):
+            return None
+        try:
+            return self._source_dataset()
+        except ValueError:
+            return None
+
     def _trained_users(self, users: np.ndarray, seen: Dataset) -> np.ndarray:
         """Numbers of users (B,) of `seen` in the training set, int64 (B,); -1 if new."""
         if seen.anonymous:

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from cllm4rec.data.audit import auditing
+from cllm4rec.data.audit import auditing, refuse_learned
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.loading import as_dataset
 from cllm4rec.messages import shorten
@@ -169,7 +169,7 @@ class NeuralRecommender(InnerProductRecommender):
         """
         dataset = as_dataset(dataset)
         accelerator = make_accelerator() if accelerator is None else accelerator
-        with auditing(dataset, is_logged=accelerator.is_main_process):
+        with auditing(dataset, self.stage_title(stage), accelerator.is_main_process):
             config = self._start(dataset, stage, config, accelerator)
             validate = None
             if self._is_validated(dataset, stage):
@@ -210,14 +210,10 @@ class NeuralRecommender(InnerProductRecommender):
             raise ValueError(f"there is no network that {stage} could train further: fit {first} first")
         else:
             self._check_ids(dataset)
-            before = self.source
-            if isinstance(before, Dataset) and before is not dataset and before.hashes != dataset.hashes:
-                log.warning(
-                    "%s is trained on other events or another split than %s: held-out events may have been "
-                    "learned",
-                    stage,
-                    self.stage,
-                )
+            learned = self.fitted_elsewhere(dataset)
+            if learned is not None:
+                held_out = dataset.only("validation", "test").interactions
+                refuse_learned(learned, dataset, held_out, f"{self.stage} has learned from")
         self.stage, self.source = stage, dataset
         self.net.to(accelerator.device)
         return config
@@ -235,12 +231,14 @@ class NeuralRecommender(InnerProductRecommender):
         memory: float | None = None,
     ) -> DryRun:
         """Time and memory that `fit_stage` with these arguments would take. The weights change."""
-        self._start(dataset, stage, config, accelerator)
-        time_validation = None
-        if self._is_validated(dataset, stage):
-            time_validation = partial(validation_seconds, self, dataset, accelerator)
-        objectives = self.objectives(dataset.train, stage, config)
-        return dry_run(self.net, objectives, config, accelerator, time_validation, memory)
+        title = f"dry run of {self.stage_title(stage)}"
+        with auditing(dataset, title, accelerator.is_main_process):
+            self._start(dataset, stage, config, accelerator)
+            time_validation = None
+            if self._is_validated(dataset, stage):
+                time_validation = partial(validation_seconds, self, dataset, accelerator)
+            objectives = self.objectives(dataset.train, stage, config)
+            return dry_run(self.net, objectives, config, accelerator, time_validation, memory)
 
     def set_config(self, config: Any) -> None:
         """Take other settings for the stages to come; the network reads the same object.

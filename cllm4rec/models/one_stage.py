@@ -105,7 +105,7 @@ class OneStageRecommender(Recommender):
         dataset = as_dataset(dataset)
         self.check(dataset)
         unset = self._unset(dataset)
-        with auditing(dataset):
+        with auditing(dataset, self.name):
             settings = self._search(dataset, unset) if unset else self.requested_config
             self.config = settings
             self._learn(dataset)
@@ -138,7 +138,7 @@ class OneStageRecommender(Recommender):
             self.config = settings
             if number == 0:
                 self._learn(dataset)
-            result = measure(self, dataset, "validation", metrics=[VALIDATION_METRIC])
+            result = measure(self, dataset, "validation", metrics=[VALIDATION_METRIC], slices=False)
             quality = result.metrics[VALIDATION_METRIC]
             chosen = json.dumps({name: getattr(settings, name) for name in unset})
             line = "%s %s: validation %s %.4f"

@@ -66,4 +66,4 @@ def _users_to_validate(dataset: Dataset) -> np.ndarray:
 
 def _validate(model: Recommender, dataset: Dataset, users: np.ndarray) -> Measurement:
     """The validation metric of users (n,)."""
-    return measure(model, dataset, "validation", metrics=[VALIDATION_METRIC], users=users)
+    return measure(model, dataset, "validation", metrics=[VALIDATION_METRIC], users=users, slices=False)

@@ -97,7 +97,7 @@ def test_differences_of_other_held_out_events_or_splits_are_refused() -> None:
     model = Popularity().fit(dataset)
     users = np.intersect1d(measure(model, dataset).users, measure(model, dataset, "validation").users)
     result, in_validation, in_other_split = (
-        measure(model, measured, part, users=users)
+        measure(Popularity().fit(measured), measured, part, users=users)
         for measured, part in ((dataset, "test"), (dataset, "validation"), (other_split, "test"))
     )
     assert differences(result, result)["ndcg@10"] == Difference(0.0, (0.0, 0.0))

@@ -150,6 +150,26 @@ def test_slices_by_day_have_all_held_out_events() -> None:
     assert other.n_users == len(set(users[days > 0].tolist()))
 
 
+def test_events_without_a_time_are_of_no_day() -> None:
+    """Of three held-out events one has no time, and one is of a user whose input has none."""
+    day = SECONDS_A_DAY
+    events = pl.DataFrame(
+        {
+            "user_id": ["ann", "ann", "ann", "ann", "bob", "bob"],
+            "item_id": list("abcdab"),
+            "timestamp": [None, 5 * day, None, 9 * day, None, day],
+            "part": ["train", "train", "test", "test", "train", "test"],
+        }
+    )
+    dataset = Dataset.from_frame(events)
+    days = days_to_input(dataset.task("test"), dataset.user_ids.index(["ann", "bob"]))
+    assert days is not None
+    assert sorted(days.tolist()) == [-1, -1, 4]
+    scores = np.zeros((dataset.n_users, dataset.n_items))
+    slices = [each for each in measure(fixed_scores(dataset, scores), dataset).slices if each.by == BY_DAY]
+    assert [(each.lowest, each.highest, each.n_users) for each in slices] == [(4, 4, 1)]
+
+
 def test_events_without_times_have_no_slices_by_day() -> None:
     dataset = taste_dataset()
     untimed = replace(dataset, interactions=replace(dataset.interactions, times=None))

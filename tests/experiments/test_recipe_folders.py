@@ -123,6 +123,19 @@ def test_full_ranking_writes_a_line_for_each_run(
         write_lines(file, [])
 
 
+def test_results_need_neither_the_reference_nor_a_row(data: Path, tmp_path: Path) -> None:
+    output, folder = tmp_path / "runs", tmp_path / "results"
+    write_results(folder, data, output)
+    assert not folder.exists(), "no row has succeeded"
+    full_ranking.main(data, [0], ["popularity"], output)
+    write_results(folder, data, output)
+    assert [line["row"] for line in read_lines(folder / "runs.csv")] == ["popularity"]
+    assert not (folder / "differences.csv").exists()
+    lines = read_lines(folder / "slices.csv")
+    write_lines(folder / "slices.csv", lines[:1])
+    assert read_lines(folder / "slices.csv") == lines[:1], "a run measured anew may have fewer slices"
+
+
 def test_full_ranking_keeps_rows_of_the_same_data_only(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "runs"
     full_ranking.main(data, [0], ["popularity"], output)

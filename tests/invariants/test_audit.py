@@ -1,8 +1,9 @@
 """The audit: planted leaks of each kind are caught, copies of held-out reviews are found."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import replace
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,28 @@ import numpy as np
 import polars as pl
 import pytest
 
+from cllm4rec.corpora import histories, history_sets
 from cllm4rec.data.audit import LeakError, auditing, learns_from
-from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.review_copies import FEWEST_WORDS, copied_reviews
+from cllm4rec.data.dataset import PARTS, Dataset
+from cllm4rec.data.review_copies import FEWEST_CHARACTERS, FEWEST_WORDS, copied_reviews
 from cllm4rec.evaluation import measure, measure_choices
-from cllm4rec.models import SYSTEMS
+from cllm4rec.models import SYSTEMS, load
 from cllm4rec.models.baselines import ease
 from cllm4rec.models.baselines.popularity import Popularity
 from cllm4rec.models.cllm4rec import initialisation, recommender
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.models.item_vectors import sources
+from cllm4rec.models.neural import NeuralRecommender
+from cllm4rec.models.pooling import alpharec
+from cllm4rec.models.rsllm import recommender as rsllm
+from cllm4rec.models.sequential import base as sequential
 from cllm4rec.training.config import TrainConfig
 from tests.support.commands import call
-from tests.support.planted import WORDS, planted, world_with
+from tests.support.planted import planted, world_with
 from tests.support.systems import ONE_STAGE, VARIANTS, fit, new_system
+from tests.support.tables import refused
+from tests.support.worlds import taste_dataset
 
 ONE_EPOCH = TrainConfig(epochs=1, batch_size=16)
 
@@ -54,32 +62,67 @@ def leaking_data(function: Callable[..., Any], position: int = 0) -> Callable[..
     return called
 
 
-LEAKS: dict[str, tuple[object, str, int, str]] = {  # kind -> owner and name of a function, argument, stage
-    "pairs in prompts of pretraining": (recommender, "CollaborativeCorpus", 0, "pretrain"),
-    "pairs in prompts of finetuning": (recommender, "RecommendationCorpus", 0, "finetune"),
-    "reviews in documents": (recommender, "content_documents", 0, "pretrain"),
-    "reviews in the vocabulary": (CLLM4Rec, "_build", 1, "pretrain"),
-    "reviews in words of items": (sources, "item_documents", 0, "pretrain"),
-    "events in initial factors": (initialisation, "als_factors", 0, "pretrain"),
-    "events in whitened vectors": (sources, "_vectors", 1, "pretrain"),
-    "events in the prior of texts": (ease, "TextPrior", 1, "finetune"),
-    "events in the linear path": (ease.EASE, "fit", 1, "finetune"),
+@dataclass(frozen=True)
+class Leak:
+    """A part of a system that is given all events in place of the training events.
+
+    Attributes:
+        part: its name in the error.
+        owner, function: that is called.
+        position: of the events among its arguments.
+        stage: that calls it.
+        system: that has it.
+        settings: of the system.
+    """
+
+    part: str
+    owner: object
+    function: str
+    position: int = 0
+    stage: str = "pretrain"
+    system: str = "cllm4rec"
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+LEAKS = {
+    "pairs in prompts of pretraining": Leak("training histories", recommender, "CollaborativeCorpus"),
+    "pairs in prompts of finetuning": Leak(
+        "training histories", recommender, "RecommendationCorpus", stage="finetune"
+    ),
+    "reviews in documents": Leak("reviews and texts", recommender, "content_documents"),
+    "reviews in the vocabulary": Leak("the vocabulary", CLLM4Rec, "_build", 1),
+    "reviews in words of items": Leak("words of items", sources, "item_documents"),
+    "events in initial factors": Leak("initial factors", initialisation, "als_factors"),
+    "events in whitened vectors": Leak("whitened vectors of texts", sources, "_vectors", 1),
+    "events in the prior of texts": Leak("the prior of texts", ease, "TextPrior", 1, "finetune"),
+    "events in the linear path": Leak("the fit of ease", ease.EASE, "fit", 1, "finetune"),
+    "events in the sampled softmax": Leak(
+        "the item sampler", histories, "ItemSampler", settings={"sampled": 8}
+    ),
+    "pairs in prompts of RSLLM": Leak("prompts", rsllm, "AnswerCorpus", system="rsllm"),
+    "pairs in sequences": Leak("training histories", sequential, "NextItemCorpus", system="sasrec"),
+    "pairs in sets": Leak("training histories", history_sets, "TrainingHistories", system="bag"),
+    "pairs in the graph": Leak("the graph", alpharec, "TrainingGraph", system="alpharec"),
 }
 
 
 @pytest.mark.parametrize("kind", LEAKS)
 def test_a_planted_leak_stops_training(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    owner, name, position, stage = LEAKS[kind]
-    vectors = tmp_path / "vectors.npy"
-    np.save(vectors, np.random.default_rng(0).normal(size=(data().n_items, 6)).astype(np.float32))
-    model = CLLM4Rec(CLLM4RecConfig(backbone="1x64", item_text="both", item_vectors=str(vectors)))
-    if stage == "finetune":
+    leak, settings = LEAKS[kind], dict(LEAKS[kind].settings)
+    if leak.system == "cllm4rec":
+        vectors = np.random.default_rng(0).normal(size=(data().n_items, 6)).astype(np.float32)
+        np.save(tmp_path / "vectors.npy", vectors)
+        vectors_file = str(tmp_path / "vectors.npy")
+        settings |= {"backbone": "1x64", "item_text": "both", "item_vectors": vectors_file}
+    model = new_system(leak.system, **settings)
+    assert isinstance(model, NeuralRecommender)
+    if leak.stage == "finetune":
         model.fit_stage(data(), "pretrain", ONE_EPOCH)
-    monkeypatch.setattr(owner, name, leaking_data(getattr(owner, name), position))
-    with pytest.raises(
-        LeakError, match=r"would learn from \d+ held-out events, the first of user '.+' and item"
-    ):
-        model.fit_stage(data(), stage, ONE_EPOCH)
+    leaking_function = leaking_data(getattr(leak.owner, leak.function), leak.position)
+    monkeypatch.setattr(leak.owner, leak.function, leaking_function)
+    expected = rf"^{leak.part} would learn from \d+ held-out events, the first of user '.+' and item '.+'$"
+    with pytest.raises(LeakError, match=expected):
+        model.fit_stage(data(), leak.stage, ONE_EPOCH)
 
 
 def test_training_without_a_leak_ends(caplog: pytest.LogCaptureFixture) -> None:
@@ -90,10 +133,11 @@ def test_training_without_a_leak_ends(caplog: pytest.LogCaptureFixture) -> None:
         model.fit_stage(data(), stage, ONE_EPOCH)
         result, *details = [record.getMessage() for record in caplog.records if record.name.endswith("audit")]
         n_held_out = len(data().only("validation", "test").interactions)
-        assert result.startswith(f"audit: none of {n_held_out} held-out events and of their reviews reached ")
-        names = result.partition(" reached ")[2].split(", ")
+        opening = f"audit: {stage}: none of {n_held_out} held-out events is among the training events of "
+        assert result.startswith(opening)
+        names = result.removeprefix(opening).split(", ")
         n_train = len(data().train.interactions)
-        assert details == [f"audit: {name}: {n_train} training events" for name in names]
+        assert details == [f"audit: {stage}: {name}: {n_train} training events" for name in names]
         parts.append(set(names))
         caplog.clear()
     histories = {"training histories", "reviews and texts"}
@@ -113,18 +157,19 @@ def test_a_system_of_one_stage_logs_the_audit_once(name: str, caplog: pytest.Log
     caplog.set_level(logging.INFO, "cllm4rec.audit")
     new_system(name).fit(data())
     (record,) = [record for record in caplog.records if record.name == "cllm4rec.audit"]
-    assert record.getMessage().endswith(f"reached the fit of {name}")
+    assert record.getMessage().startswith(f"audit: {name}: none of ")
+    assert record.getMessage().endswith(f"is among the training events of the fit of {name}")
 
 
 def test_nothing_is_compared_outside_an_audit() -> None:
     learns_from("a part", data().test.interactions)
-    with auditing(data()), pytest.raises(LeakError, match="^a part would learn from"):
+    with auditing(data(), "a test"), pytest.raises(LeakError, match="^a part would learn from"):
         learns_from("a part", data().test.interactions)
     learns_from("a part", data().test.interactions)
 
 
 def test_an_inner_audit_is_that_of_the_outer_block() -> None:
-    with auditing(data()) as outer, auditing(leaking()) as inner:
+    with auditing(data(), "outer") as outer, auditing(leaking(), "inner") as inner:
         assert inner is outer
 
 
@@ -132,12 +177,41 @@ def test_measuring_refuses_an_input_with_held_out_events(monkeypatch: pytest.Mon
     model = Popularity().fit(data())
     monkeypatch.setattr(Dataset, "seen", property(lambda dataset: dataset.only("train", "test")))
     for measured in (measure, lambda *arguments: measure_choices(*arguments, candidates=3)):
+        fresh = replace(data())
         with pytest.raises(LeakError, match=r"^the input has \d+ held-out events, the first of user"):
-            measured(model, data(), "test")
+            measured(model, fresh, "test")
+
+
+def test_measuring_refuses_to_hold_out_what_was_learned(tmp_path: Path) -> None:
+    dataset = taste_dataset()
+    other = replace(dataset, part=np.roll(dataset.part, 1), stored_hashes=None)
+    reordered = Dataset.from_frame(  # other numbers of users
+        pl.DataFrame(
+            {
+                "user_id": dataset.user_ids.names(other.interactions.users),
+                "item_id": dataset.item_ids.names(other.interactions.items),
+                "part": pl.Series(PARTS).gather(other.part),
+            }
+        ).filter(pl.col("user_id") != dataset.user_ids.ids[0]),
+        dataset.items,
+    )
+    dataset.save(tmp_path / "data")
+    call("pretrain", "--system", "popularity", "--dataset", tmp_path / "data", "--output", tmp_path / "run")
+    for model in (new_system("popularity").fit(dataset), load(tmp_path / "run")):
+        measure(model, dataset)
+        measure(model, replace(dataset, stored_hashes=None))
+        for held_out_elsewhere in (other, reordered):
+            for measured in (measure, measure_choices):
+                message = refused(measured, model, held_out_elsewhere, "test")
+                assert "the system was fitted on another split, which trains with" in message
+    shutil.rmtree(tmp_path / "data")
+    gone = load(tmp_path / "run")
+    assert measure(gone, other).metrics["ndcg@100"] > 0, "the dataset of the run is not known"
 
 
 LONG = "The plot turns on a letter that nobody ever reads"
-SHORT = " ".join(LONG.split()[: FEWEST_WORDS - 1])
+SHORT = " ".join(["aye"] * (FEWEST_WORDS - 1))
+UNSPACED = "本" * FEWEST_CHARACTERS
 
 
 def with_texts(train_review: str, description: str, biography: str, held_out: str) -> Dataset:
@@ -162,7 +236,11 @@ def with_texts(train_review: str, description: str, biography: str, held_out: st
         (("", f"Readers say: {LONG}!", "", LONG), "a text of the column description"),
         (("", "", f"{LONG}. {LONG}.", LONG), "a text of the column biography"),
         (("", LONG.upper().replace(" ", "\n  "), "", LONG), "a text of the column description"),
+        (("The plot turns; on a letter&#39; that nobody ever reads!", "", "", LONG), "a training review"),
+        (("", f"{UNSPACED}本", "", UNSPACED), "a text of the column description"),
+        (("cafe\u0301 " * 8, "", "", "caf\u00e9 " * 8), "a training review"),
         ((f"{LONG}, they say", "", "", LONG), None),
+        (("", UNSPACED[1:], "", UNSPACED[1:]), None),
         ((SHORT, SHORT, SHORT, SHORT), None),
         (("", "", "", LONG), None),
         (("", LONG[:-1], "", LONG), None),
@@ -171,7 +249,9 @@ def with_texts(train_review: str, description: str, biography: str, held_out: st
 def test_a_held_out_review_is_found_in_other_texts(
     texts: tuple[str, str, str, str], place: str | None
 ) -> None:
-    found = [str(copy) for copy in copied_reviews(with_texts(*texts))]
+    result = copied_reviews(with_texts(*texts))
+    found = [str(copy) for copy in result.copies]
+    assert result.n_looked_for == (texts[-1] not in (SHORT, UNSPACED[1:]))
     assert found == ([] if place is None else [f"the review of user 'ann' and item 'y' is in {place}"])
 
 
@@ -181,8 +261,9 @@ def test_reviews_are_found_however_many_there_are(monkeypatch: pytest.MonkeyPatc
     held_out = dataset.only("validation", "test").interactions
     assert held_out.reviews is not None
     items = dataset.items.with_columns(description=pl.lit(" ".join(held_out.reviews)))
-    assert len(copied_reviews(replace(dataset, items=items))) == len(held_out)
-    assert not copied_reviews(dataset)
+    found = copied_reviews(replace(dataset, items=items))
+    assert len(found.copies) == found.n_looked_for == len(held_out)
+    assert not copied_reviews(dataset).copies
 
 
 def test_the_commands_print_the_audit(
@@ -193,32 +274,27 @@ def test_the_commands_print_the_audit(
             "user_id": ["ann"] * 3 + ["bob"] * 3,
             "item_id": list("xyzxzy"),
             "position": [1, 2, 3] * 2,
-            "review_text": [LONG, "", LONG, "", "", WORDS["test"]],
+            "review_text": [LONG, "", LONG, "", "", "short"],
         }
     )
     events.write_csv(tmp_path / "events.csv")
     prepare = ("--interactions", tmp_path / "events.csv", "--split", "leave-last-out")
-    found = "audit: none of 4 held-out events is a training event; 1 of 2 held-out reviews are in other"
-    for flags, lines in (
-        ((), [f"{found} training texts (--audit names them)"]),
-        (
-            ("--audit",),
-            [
-                f"{found} training texts",
-                "audit: the review of user 'ann' and item 'z' is in a training review",
-                f"audit: reviews of fewer than {FEWEST_WORDS} words are not looked for",
-            ],
-        ),
-    ):
+    result = "audit: none of 4 held-out events is a training event"
+    long = "held-out reviews of at least 8 words or 40 characters"
+    found = f"audit: {long} that are also in training texts: 1 of 1"
+    copy = "audit: the review of user 'ann' and item 'z' is in a training review"
+    hint = f"{found} (--audit names them)"
+    for flags, lines in (((), [result, hint]), (("--audit",), [result, found, copy])):
         call("prepare", *prepare, "--output", tmp_path / "data", *flags)
         assert audit_lines(capsys.readouterr().out) == lines
     caplog.set_level(logging.DEBUG)
     training = ("--dataset", tmp_path / "data", "--system", "popularity")
-    result = "audit: none of 4 held-out events and of their reviews reached the fit of popularity"
+    part = "the fit of popularity"
+    result = f"audit: popularity: none of 4 held-out events is among the training events of {part}"
     for number, flags in enumerate(((), ("--audit",))):
         caplog.clear()
         call("pretrain", *training, "--output", tmp_path / f"run{number}", *flags)
-        details = ["audit: the fit of popularity: 2 training events"] if flags else []
+        details = [f"audit: popularity: {part}: 2 training events"] if flags else []
         assert audit_lines(caplog.text, "audit: ") == [result, *details]
     call("evaluate", "--run", tmp_path / "run0", "--audit")
     sums = Dataset.load(tmp_path / "data").hashes
