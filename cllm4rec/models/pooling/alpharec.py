@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cllm4rec.corpora.history_sets import HistorySets, history_sets
+from cllm4rec.data.audit import learns_from
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.damage import reading
 from cllm4rec.models.description import ModelDescription, Shapes, check_shapes
@@ -178,6 +179,7 @@ class AlphaRec(NeuralRecommender):
 
     def _build(self, train: Dataset, seed: int) -> AlphaRecNet:
         events = train.interactions
+        learns_from("whitened vectors of texts", events)
         vectors = whitened(text_vectors(self.config, train), events.item_has_event)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -14,6 +14,7 @@ from torch import Tensor
 from cllm4rec.corpora.prompts import OF_RSLLM, training_texts
 from cllm4rec.corpora.rsllm import AnswerCorpus, ContrastiveCorpus, RSLLMCorpusOptions
 from cllm4rec.corpora.rsllm_prompts import PromptWriter
+from cllm4rec.data.audit import learns_from
 from cllm4rec.data.candidates import title_groups
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ragged import Ragged
@@ -114,6 +115,8 @@ class RSLLM(LanguageRecommender):
 
     def _build(self, train: Dataset, seed: int) -> RSLLMNet:
         titles = self._titles(train.item_texts.get("title"), train.n_items)
+        if self.config.built_in:  # a pretrained backbone has its own vocabulary
+            learns_from("the vocabulary", train.interactions)
         texts = training_texts(OF_RSLLM, {"title": titles})
         backbone, text_tokenizer = build_backbone(
             self.config, texts, seed, self.config.dropout, self.moved.get("backbone")
