@@ -15,6 +15,7 @@ from cllm4rec.models.rsllm.recommender import RSLLM
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.run_folder import RunFolder
 from tests.support.commands import call, run_launched
+from tests.support.logs import messages
 from tests.support.planted import assert_bit_identical
 from tests.support.worlds import taste_dataset
 
@@ -149,8 +150,8 @@ def test_the_epochs_of_a_base_system_are_logged_with_its_name(
 ) -> None:
     caplog.set_level(logging.INFO, logger="cllm4rec")
     new_network("rsllm").fit_stage(dataset, "pretrain", replace(QUICK, max_minutes=0.0))
-    assert caplog.messages[0].startswith("sasrec pretrain epoch 0: ")
-    assert caplog.messages[-1].startswith("pretrain epoch 0: ")
+    assert messages(caplog)[0].startswith("sasrec pretrain epoch 0: ")
+    assert messages(caplog)[-1].startswith("pretrain epoch 0: ")
 
 
 def test_a_base_system_takes_the_seed_and_the_time_limit(

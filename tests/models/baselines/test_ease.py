@@ -78,7 +78,9 @@ def test_items_without_texts_are_refused_before_a_run_is_made(tmp_path: Path) ->
 
 
 def test_the_chosen_settings_are_the_best_of_those_logged() -> None:
-    model, lines = chosen()
+    model, messages = chosen()
+    *lines, audit = messages
+    assert audit.startswith("audit: ease: ")
     assert len(lines) == len(set(lines)) == 7 * 3 + 7 + 8, "settings that two grids share are tried once"
     quality = measure(model, taste_dataset(), "validation").metrics["ndcg@100"]
     logged = [float(line.split()[-1]) for line in lines]

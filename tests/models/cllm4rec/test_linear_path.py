@@ -28,6 +28,7 @@ from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.hooks import Hooks
 from cllm4rec.training.resume import Stopped
 from tests.support.commands import call
+from tests.support.logs import messages
 from tests.support.tables import refused
 from tests.support.worlds import taste_dataset
 
@@ -127,7 +128,7 @@ def test_a_path_that_does_not_help_is_left_out(
     with caplog.at_level("INFO", "cllm4rec"):
         model = CLLM4Rec(CLLM4RecConfig(linear="ease")).fit(dataset, STAGES)
     assert model.net.linear is None
-    assert caplog.messages[-1].startswith("no linear path: ease does not raise validation ndcg@100 0.")
+    assert messages(caplog)[-1].startswith("no linear path: ease does not raise validation ndcg@100 0.")
 
 
 def test_the_network_learns_as_without_the_path() -> None:
@@ -187,7 +188,7 @@ def test_a_path_without_memory_is_left_out(
     monkeypatch.setattr(EASE, "fit", fail)
     model = CLLM4Rec(CLLM4RecConfig(linear="ease")).fit(taste_dataset(), STAGES)
     assert model.net.linear is None
-    assert caplog.messages == ["no linear path: Unable to allocate 9 TiB"]
+    assert messages(caplog) == ["no linear path: Unable to allocate 9 TiB"]
 
 
 def test_a_signal_stops_before_the_path_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
