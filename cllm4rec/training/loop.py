@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 
 from cllm4rec.data.randomness import mix
 from cllm4rec.training.averaging import AveragedWeights
@@ -25,6 +26,7 @@ from cllm4rec.training.records import EpochRecord
 from cllm4rec.training.resume import REMEDY, Progress, ResumeFile, Stopped, Weights
 from cllm4rec.training.schedule import is_validated, learning_rate_factor, total_epochs
 from cllm4rec.training.step_memory import measure
+from cllm4rec.training.step_values import once_a_step
 
 SAVE_SECONDS = 300.0  # between two saves of the resume file within an epoch; each epoch ends with one
 
@@ -176,18 +178,20 @@ class TrainingRun:
         self._seed_dropout()
         n_here = sum(batch.n_targets * weight for batch, weight in batches)
         n_targets, n_stop, n_late, n_due = self._sums(n_here, stop, self._late(), self._save_due())
-        for number, (batch, weight) in enumerate(batches):
-            last = number == len(batches) - 1
-            # gradients of processes are exchanged once, after the last micro-batch
-            with nullcontext() if last else accelerator.no_sync(self.optimizer.wrapped):
-                with accelerator.autocast():  # a network without dense gradients is not wrapped
-                    terms = self.optimizer.wrapped(objective, batch.to(accelerator.device))
-                loss = torch.stack(list(terms.values())).sum() * weight
-                # DDP averages over processes: times their number gives the sum
-                accelerator.backward(loss * accelerator.num_processes / max(1.0, n_targets))
-            self.optimizer.collect_row_gradients()
-            self.freed.after_micro_batch()
-            self.meter.add(objective, terms, weight, batch)
+        # not with DDP, which exchanges the gradients of weights in the backward pass of the last micro-batch
+        with once_a_step(accelerator.distributed_type == DistributedType.NO and len(batches) > 1) as values:
+            for number, (batch, weight) in enumerate(batches):
+                last = number == len(batches) - 1
+                with nullcontext() if last else accelerator.no_sync(self.optimizer.wrapped):
+                    with accelerator.autocast():  # a network without dense gradients is not wrapped
+                        terms = self.optimizer.wrapped(objective, batch.to(accelerator.device))
+                    loss = torch.stack(list(terms.values())).sum() * weight
+                    # DDP averages over processes: times their number gives the sum
+                    accelerator.backward(loss * accelerator.num_processes / max(1.0, n_targets))
+                self.optimizer.collect_row_gradients()
+                self.freed.after_micro_batch()
+                self.meter.add(objective, terms, weight, batch)
+            values.backward()
         self.optimizer.sum_row_gradients()
         self.meter.add_norms()
         self._clip_gradient(objective)
@@ -250,8 +254,7 @@ class TrainingRun:
             return
         self.progress.totals, self.progress.seconds = self.totals(), time.monotonic() - self.began
         if self.accelerator.is_main_process:
-            moments = self.optimizer.moments()
-            kept = self.best_weights, moments, self.averaged.averages
+            kept = self.best_weights, self.optimizer.moments(), self.averaged.averages
             self.resume_file.write([self.weights, *kept], self.progress)
         self.saved = time.monotonic()
 
@@ -284,12 +287,10 @@ class TrainingRun:
 
     def record(self, quality: float | None, best: bool) -> EpochRecord:
         """The record of the epoch that ends; all processes have to call it."""
-        totals = self.totals()
+        epoch, totals = self.progress.epoch, self.totals()
         speed = totals.tokens / max(totals.seconds, 1e-9)
         losses, norms, diagnostics = means(totals.losses), means(totals.norms), self.net.diagnostics()
-        return EpochRecord(
-            self.progress.epoch, losses, norms, diagnostics, quality, totals.seconds, speed, best
-        )
+        return EpochRecord(epoch, losses, norms, diagnostics, quality, totals.seconds, speed, best)
 
     def next_epoch(self) -> None:
         """Begin the next epoch, and save."""
