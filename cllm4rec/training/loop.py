@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
@@ -141,8 +140,8 @@ class TrainingRun:
         self.progress.limits = self.limits = limits
         self.freed = FreedMemory(accelerator.device, limits.memory)
         wait_for_everyone(accelerator)  # before the main process replaces the file that the others read
-        now = time.monotonic()
-        self.began, self.epoch_began, self.saved = now - self.progress.seconds, now, now
+        self.epoch_began = self.saved = time.monotonic()
+        self.began = self.saved - self.progress.seconds
         self.meter = Meter(net, self.progress.totals, accelerator)
 
     def _load(self, resume_file: ResumeFile, moments: Weights, averages: Weights) -> None:
@@ -178,8 +177,9 @@ class TrainingRun:
         self._seed_dropout()
         n_here = sum(batch.n_targets * weight for batch, weight in batches)
         n_targets, n_stop, n_late, n_due = self._sums(n_here, stop, self._late(), self._save_due())
-        # not with DDP, which exchanges the gradients of weights in the backward pass of the last micro-batch
-        with once_a_step(accelerator.distributed_type == DistributedType.NO and len(batches) > 1) as values:
+        # DDP exchanges gradients in the last backward pass; accumulation sums them as processes do
+        is_alone = accelerator.distributed_type == DistributedType.NO and self.config.accumulation == 1
+        with once_a_step(is_alone and len(batches) > 1) as values:
             for number, (batch, weight) in enumerate(batches):
                 last = number == len(batches) - 1
                 with nullcontext() if last else accelerator.no_sync(self.optimizer.wrapped):
@@ -205,7 +205,7 @@ class TrainingRun:
     def _seed_dropout(self) -> None:
         """Seed the draws of a step, so that they do not depend on earlier steps."""
         mixed = mix(self.config.seed, self.progress.steps, self.accelerator.process_index)[0]
-        torch.manual_seed(int(mixed >> np.uint64(1)))  # 63 bits: a signed seed
+        torch.manual_seed(int(mixed) >> 1)  # 63 bits: a signed seed
 
     def _clip_gradient(self, objective: str) -> None:
         if torch.isfinite(self.optimizer.clip(self.config.clip_norm)):

@@ -53,9 +53,8 @@ def test_without_a_step_or_a_gradient_it_is_computed_each_time(is_shared: bool) 
     assert weight.grad.tolist() == [6.0]
 
 
-@pytest.mark.parametrize("name", ["cllm4rec", "bag"])
 def test_steps_of_several_parts_read_texts_once_and_learn_as_in_one_part(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dataset, n_read, weights = taste_dataset(), list[int](), []
     added = TextEmbeddings.forward
@@ -65,14 +64,15 @@ def test_steps_of_several_parts_read_texts_once_and_learn_as_in_one_part(
         return added(embeddings, rows)
 
     monkeypatch.setattr(TextEmbeddings, "forward", counted)
-    for n_parts in (1, 3):
-        config = TrainConfig(batch_size=16, accumulation=n_parts, averaging=0.0)
-        model, accelerator = new_system(name, item_text="words"), make_accelerator()
+    config = TrainConfig(batch_size=16, averaging=0.0)
+    for free_padding in (1 << 20, 0):  # one part, and several
+        monkeypatch.setattr(batching, "FREE_PADDING", free_padding)
+        model, accelerator = new_system("cllm4rec", item_text="words"), make_accelerator()
         assert isinstance(model, NeuralRecommender)
         model.build(dataset.train, config)
         objective = model.objectives(dataset.train, model.stages[-1], config)[-1]
         batches = list(batching.micro_batches(objective, 0, range(3), config, accelerator))
-        assert all(len(parts) >= n_parts for parts in batches)
+        assert (max(map(len, batches)) > 1) == (free_padding == 0)
         run = TrainingRun(model.net.train(), config, accelerator, None, loop.NO_LIMITS)
         for parts in batches:
             n_read.append(0)
