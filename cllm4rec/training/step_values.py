@@ -23,7 +23,8 @@ class StepValues:
 
     def backward(self) -> None:
         """Pass the gradients of the copies on to the weights."""
-        for value, copy in self._values.values():
+        while self._values:  # each is freed before the optimiser's step
+            _, (value, copy) = self._values.popitem()
             if copy.grad is not None:
                 value.backward(copy.grad)
 
