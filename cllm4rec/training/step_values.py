@@ -18,6 +18,8 @@ class StepValues:
         """The copy of a value, computed when it is first asked for."""
         if key not in self._values:
             value = compute()
+            if not value.requires_grad:  # nothing to pass on
+                return value
             self._values[key] = value, value.detach().requires_grad_()
         return self._values[key][1]
 

@@ -113,7 +113,7 @@ class TextEmbeddings(FittedModule):
         In training it is computed once a step, in scoring kept until a weight changes or training goes on.
         """
         if self.training or torch.is_grad_enabled():
-            return computed_once(self, lambda: table + self())
+            return computed_once((self, table), lambda: table + self())
         weights = [table, *self.parameters()]
         state = tuple((weight.data_ptr(), weight._version) for weight in weights)
         if self._latest is None or self._latest[0] != state:
@@ -149,6 +149,8 @@ class TextEmbeddings(FittedModule):
         entries = self._entries()
         if rows is None:
             weights = functional.dropout(entries.weights, self.dropout, self.training)
+            if self.words.is_cuda:  # frequent words make sums of many rows, which a GPU was not timed on
+                return weighted_sums(self.words, entries.columns, entries.starts[:-1], weights)
             summed: Tensor = _WordSums.apply(self.words, entries, weights)
             return summed
         numbers, counts = entries_of(entries.starts, rows)
