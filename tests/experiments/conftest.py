@@ -8,7 +8,7 @@ import pytest
 import experiments.tuning.trials as trials
 from cllm4rec.data.dataset import Dataset
 from experiments.commands import Cost
-from tests.support.commands import call
+from tests.support.experiments import run_here
 from tests.support.worlds import taste_dataset
 
 COST = Cost(seconds=6.0, cpu_seconds=3.0, peak_mib=512.0)
@@ -24,16 +24,8 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """Commands run in this process, and are listed. A process of its own takes seconds to start."""
-    started: list[tuple[Any, ...]] = []
-
-    def run(command: str, *arguments: object) -> Cost:
-        started.append((command, *arguments))
-        call(command, *arguments)
-        return COST
-
-    monkeypatch.setattr(trials, "run_command", run)
-    return started
+    """Commands run in this process, and are listed."""
+    return run_here(monkeypatch, COST, trials)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from experiments.backbones import MAX_MINUTES, VARIANTS, main, stage_flags
 from experiments.commands import Cost
 from experiments.random_backbone import save_random_backbone
 from tests.support.backbones import save_backbone, small_dataset
-from tests.support.commands import call
+from tests.support.experiments import Calls, names, run_here
 
 
 @pytest.fixture
@@ -35,17 +35,9 @@ def backbone(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Commands run in this process, and are listed. A process of its own takes seconds to start."""
-    started: list[str] = []
-
-    def run(command: str, *arguments: object) -> Cost:
-        started.append(command)
-        call(command, *arguments)
-        return Cost(seconds=36.0, cpu_seconds=72.0, peak_mib=512.0)
-
-    monkeypatch.setattr(backbone_rows, "run_command", run)
-    return started
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Commands run in this process, and are listed."""
+    return run_here(monkeypatch, Cost(seconds=36.0, cpu_seconds=72.0, peak_mib=512.0), backbone_rows)
 
 
 def compare(backbone: Path, data: Path, output: Path, *variants: str, minutes: float = 5.0) -> None:
@@ -182,11 +174,11 @@ def test_a_row_of_other_conditions_is_refused(tmp_path: Path, changed: dict[str,
 
 @pytest.mark.slow
 def test_all_variants_are_trained_measured_and_compared(
-    backbone: Path, data: Path, tmp_path: Path, calls: list[str], capsys: pytest.CaptureFixture[str]
+    backbone: Path, data: Path, tmp_path: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "output"
     compare(backbone, data, output, *VARIANTS)
-    assert calls == ["pretrain", "finetune", "evaluate"] * len(VARIANTS)
+    assert names(calls) == ["pretrain", "finetune", "evaluate"] * len(VARIANTS)
     table = (output / "tables.md").read_text()
     assert table in capsys.readouterr().out
     for name in VARIANTS:
@@ -219,7 +211,7 @@ def test_all_variants_are_trained_measured_and_compared(
 
 @pytest.mark.slow
 def test_a_killed_stage_resumes_and_the_table_says_so(
-    backbone: Path, data: Path, tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+    backbone: Path, data: Path, tmp_path: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output, run = tmp_path / "output", backbone_rows.run_command
 
@@ -233,12 +225,12 @@ def test_a_killed_stage_resumes_and_the_table_says_so(
         compare(backbone, data, output, "frozen")
     monkeypatch.setattr(backbone_rows, "run_command", run)
     compare(backbone, data, output, "frozen")
-    assert calls == ["pretrain", "finetune", "evaluate"]
+    assert names(calls) == ["pretrain", "finetune", "evaluate"]
     assert "at least 0.02" in (output / "tables.md").read_text()
 
 
 def test_what_cannot_be_compared_is_refused_before_training(
-    backbone: Path, data: Path, tmp_path: Path, calls: list[str]
+    backbone: Path, data: Path, tmp_path: Path, calls: Calls
 ) -> None:
     output = tmp_path / "output"
     with pytest.raises(SystemExit, match="no folder seed0"):
@@ -256,6 +248,6 @@ def test_what_cannot_be_compared_is_refused_before_training(
 
 
 @pytest.mark.slow
-def test_gemma_frozen_for_a_moment(gemma: Path, data: Path, tmp_path: Path, calls: list[str]) -> None:
+def test_gemma_frozen_for_a_moment(gemma: Path, data: Path, tmp_path: Path, calls: Calls) -> None:
     compare(gemma, data, tmp_path / "output", "frozen", minutes=0.1)
     assert "| frozen " in (tmp_path / "output" / "tables.md").read_text()

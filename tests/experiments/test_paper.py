@@ -9,23 +9,14 @@ from cllm4rec.training.run_folder import RunFolder
 from experiments import paper, report
 from experiments.commands import CommandFailed, Cost
 from tests.support.backbones import save_backbone, small_dataset
-from tests.support.commands import call
+from tests.support.experiments import Calls, names, run_here
 from tests.support.worlds import taste_dataset
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Commands run in this process; their names are listed."""
-    names: list[str] = []
-
-    def run(command: str, *arguments: object) -> Cost:
-        names.append(command)
-        call(command, *arguments)
-        return Cost(1.0, 1.0, 1.0)
-
-    for module in (paper, report):
-        monkeypatch.setattr(module, "run_command", run)
-    return names
+def started(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Commands run in this process, and are listed."""
+    return run_here(monkeypatch, Cost(1.0, 1.0, 1.0), paper, report)
 
 
 @pytest.fixture
@@ -41,12 +32,12 @@ def backbone(tmp_path: Path) -> Path:
 
 
 def test_both_stages_run_with_the_settings_of_the_paper(
-    data: Path, backbone: Path, tmp_path: Path, started: list[str], capsys: pytest.CaptureFixture[str]
+    data: Path, backbone: Path, tmp_path: Path, started: Calls, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "runs"
     paper.main([data], [0], str(backbone), output, minutes=0.001)
     run = output / "books" / "seed0" / "backbone"
-    assert started == ["pretrain", "finetune", "evaluate"]
+    assert names(started) == ["pretrain", "finetune", "evaluate"]
     description = RunFolder.open(run).description
     assert description.preset == "paper"
     for stage, rate in (("pretrain", 1e-3), ("finetune", 1e-4)):
@@ -72,7 +63,7 @@ def test_both_stages_run_with_the_settings_of_the_paper(
 
 
 def test_an_interrupted_run_goes_on_with_the_same_limit_only(
-    data: Path, backbone: Path, tmp_path: Path, started: list[str], monkeypatch: pytest.MonkeyPatch
+    data: Path, backbone: Path, tmp_path: Path, started: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_command = paper.run_command
 
@@ -89,14 +80,14 @@ def test_an_interrupted_run_goes_on_with_the_same_limit_only(
     with pytest.raises(SystemExit, match="and --minutes 0.001: give these"):
         paper.main([data], [0], str(backbone), output)
     paper.main([data], [0], str(backbone), output, minutes=0.001)
-    assert started == ["pretrain", "pretrain", "finetune", "evaluate"]
+    assert names(started) == ["pretrain", "pretrain", "finetune", "evaluate"]
 
 
 def test_a_run_that_fails_is_reported_and_the_others_go_on(
     data: Path,
     backbone: Path,
     tmp_path: Path,
-    started: list[str],
+    started: Calls,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -111,24 +102,24 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(
     monkeypatch.setattr(paper, "run_command", failing)
     with pytest.raises(SystemExit, match="^error: 1 of 2 runs failed, as reported above$"):
         paper.main([data], [0, 1], str(backbone), tmp_path / "runs", minutes=0.001)
-    assert started == ["pretrain", "finetune", "evaluate"]
+    assert names(started) == ["pretrain", "finetune", "evaluate"]
     first, second = capsys.readouterr().out.splitlines()[-2:]
     assert first.count("not run") == 3
     assert "not run" not in second
 
 
 def test_a_dry_run_trains_nothing(
-    data: Path, backbone: Path, tmp_path: Path, started: list[str], capsys: pytest.CaptureFixture[str]
+    data: Path, backbone: Path, tmp_path: Path, started: Calls, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paper.main([data], [0], str(backbone), tmp_path / "runs", dry_run=True)
-    assert started == ["pretrain"]
+    assert names(started) == ["pretrain"]
     assert not (tmp_path / "runs").exists()
     printed = capsys.readouterr().out
     assert "100 epochs and 10 of warm-up" in printed
     assert printed.splitlines()[-1].count("not run") == 3
 
 
-def test_a_folder_without_a_dataset_is_refused(data: Path, tmp_path: Path, started: list[str]) -> None:
+def test_a_folder_without_a_dataset_is_refused(data: Path, tmp_path: Path, started: Calls) -> None:
     with pytest.raises(SystemExit, match="seed1 is no dataset: experiments.recipes --seeds makes it"):
         paper.main([data], [0, 1], "gpt2", tmp_path / "runs")
     assert not started
