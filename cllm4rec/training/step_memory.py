@@ -17,6 +17,7 @@ from cllm4rec.training.limits import Limits, TokenLimit
 from cllm4rec.training.live_bytes import LiveBytes
 from cllm4rec.training.memory import GIB, PROCESS_BYTES, free_bytes, needed_bytes, optimiser_bytes
 from cllm4rec.training.objective import Objective
+from cllm4rec.training.step_values import once_a_step
 
 log = logging.getLogger("cllm4rec")
 
@@ -206,7 +207,7 @@ def _probe(net: Any, objective: Objective, examples: np.ndarray, accelerator: Ac
     """Compute a micro-batch forwards and backwards; None if its loss has no gradient."""
     batch = objective.corpus.batch(examples, objective.from_epoch).to(accelerator.device)
     began = time.perf_counter()
-    with LiveBytes([*net.parameters(), *net.buffers()]) as live:
+    with LiveBytes([*net.parameters(), *net.buffers()]) as live, once_a_step(True) as values:
         with accelerator.autocast():
             terms = net(objective.name, batch)
         loss: Tensor = torch.stack(list(terms.values())).sum()
@@ -214,6 +215,7 @@ def _probe(net: Any, objective: Objective, examples: np.ndarray, accelerator: Ac
         if not loss.requires_grad:
             return None
         loss.backward()
+        values.backward()
     for parameter in net.parameters():
         parameter.grad = None
     if accelerator.device.type == "cuda":
