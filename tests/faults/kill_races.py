@@ -127,10 +127,7 @@ def dataset_readers(world: World, n: int) -> list[str]:
 
     def write() -> None:
         datasets = [made("new"), made("old")]
-        number = 0
-        while not (folder / "enough").exists():
-            datasets[number % 2].save(target)
-            number += 1
+        _write_often(folder, lambda number: datasets[number % 2].save(target))
 
     def read() -> list[str]:
         from cllm4rec.data.dataset import Dataset
@@ -177,12 +174,9 @@ def run_readers(world: World, n: int) -> list[str]:
         kept[1].config = replace(kept[0].config, regularization=20.0)
         # as a training does before it saves
         RunFolder(run).begin_stage("pretrain", StageSettings(asdict(kept[0].config)))
-        number = 1
         while not (folder / "reading").exists():
             time.sleep(0.01)
-        while not (folder / "enough").exists():
-            kept[number % 2].save(run / "pretrain")
-            number += 1
+        _write_often(folder, lambda number: kept[(number + 1) % 2].save(run / "pretrain"))
 
     def read() -> list[str]:
         from cllm4rec import models
@@ -201,6 +195,20 @@ def run_readers(world: World, n: int) -> list[str]:
         return wrong
 
     return _during(world, folder, read, write)
+
+
+def _write_often(folder: Path, write: Callable[[int], None]) -> None:
+    """Call write(0), write(1) and so on, until the readers have enough.
+
+    A pause follows each write, of a random length up to four times that of the write. Without it a slow reader
+    may meet a write in each of its 1,000 attempts, and then it rightly gives up.
+    """
+    generator, number = random.Random(0), 0
+    while not (folder / "enough").exists():
+        started = time.monotonic()
+        write(number)
+        number += 1
+        time.sleep(generator.uniform(0, 4) * (time.monotonic() - started))
 
 
 def _during(
