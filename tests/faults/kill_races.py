@@ -200,8 +200,8 @@ def run_readers(world: World, n: int) -> list[str]:
 def _write_often(folder: Path, write: Callable[[int], None]) -> None:
     """Call write(0), write(1) and so on, until the readers have enough.
 
-    A pause follows each write, of a random length up to four times that of the write. Without it a slow reader
-    may meet a write in each of its 1,000 attempts, and then it rightly gives up.
+    A pause follows each write, of a random length up to four times that of the write. Without it a slow
+    reader may meet a write in each of its 1,000 attempts, and then it gives up.
     """
     generator, number = random.Random(0), 0
     while not (folder / "enough").exists():
