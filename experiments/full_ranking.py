@@ -17,8 +17,9 @@ named below the table. A row that fails is reported and left out; the next call 
 
 --results names a folder of CSV files. runs.csv gets a line for each run: all metrics with their 95 %
 intervals over users, costs, versions, hashes and commands. slices.csv gets its slices by activity of users,
-by popularity of held-out items and by day. differences.csv gets CLLM4Rec minus each row, paired over users.
-Lines of other runs stay.
+by popularity of held-out items and by day. differences.csv gets CLLM4Rec minus each row, paired over users:
+over the seeds that both have, and over those that all rows of the README's table have. Lines of other runs
+stay.
 """
 
 import json

@@ -4,9 +4,9 @@
 
 Data: experiments/results, which experiments.full_ranking wrote (--results names another folder).
 
-Prints the table in Markdown: NDCG@100 on test events, means over the seeds of the splits, and the 95 %
-interval of CLLM4Rec minus the row, paired over users. Then the same metric of the slices by day: held-out
-events on a day of a training event of the user, and others.
+Prints the table in Markdown: NDCG@100 on test events, and the 95 % interval of CLLM4Rec minus the row, paired
+over users. Means are over those seeds of the splits that all rows of a set have. Then the same metric of the
+slices by day: held-out events on a day of a training event of the user, and others.
 
 quality_and_time.svg has a panel for each set, quality_by_slice.svg one for each set and kind of slices.
 """
@@ -21,14 +21,23 @@ from cllm4rec.commands.entry import say
 from cllm4rec.evaluation.slices import BY_ACTIVITY, BY_DAY, BY_POPULARITY
 from experiments.commands import argument_parser
 from experiments.libraries import required_library
-from experiments.ranking_results import DIFFERENCES, RUNS, SLICES, Line, read_lines
+from experiments.ranking_results import (
+    DIFFERENCES,
+    ENCODER_FORM,
+    REFERENCE,
+    RUNS,
+    SHOWN,
+    SLICES,
+    Line,
+    listed,
+    read_lines,
+    shared_seeds,
+)
 from experiments.report import markdown_table
 
 RESULTS = Path(__file__).parent / "results"
 SETS = {"ml-100k": "MovieLens 100K", "musical": "Musical Instruments", "beauty": "Beauty"}
-ROWS = ("CLLM4Rec", "bag", "EASE with text prior", "iALS", "EASE")
-COLORS = dict(zip(ROWS, ("#b45309", "#1d4ed8", "#15803d", "#7e22ce", "#59636e"), strict=True))
-ENCODER = ", encoder"  # the end of the names of rows that read sentence vectors
+COLORS = dict(zip(SHOWN, ("#b45309", "#1d4ed8", "#15803d", "#7e22ce", "#59636e"), strict=True))
 METRIC = "ndcg@100"
 KINDS = {  # of slices -> their name in the figure
     BY_ACTIVITY: BY_ACTIVITY,
@@ -37,10 +46,21 @@ KINDS = {  # of slices -> their name in the figure
 }
 
 
+def comparable(folder: Path) -> tuple[list[Line], list[Line]]:
+    """Runs and slices, of each set those of the seeds that all its rows have."""
+    runs, slices = read_lines(folder / RUNS), read_lines(folder / SLICES)
+    seeds = {set_name: shared_seeds(runs, set_name) for set_name in SETS}
+    kept = [
+        [line for line in lines if int(line["seed"]) in seeds.get(line["set"], ())]
+        for lines in (runs, slices)
+    ]
+    return kept[0], kept[1]
+
+
 def best_form(name: str, means: dict[str, float]) -> str:
     """A row, or its form with an encoder where that was measured and is better; CLLM4Rec stays as it is."""
-    encoder = name + ENCODER
-    has_better = name != ROWS[0] and means.get(encoder, 0.0) > means.get(name, 0.0)
+    encoder = name + ENCODER_FORM
+    has_better = name != REFERENCE and means.get(encoder, 0.0) > means.get(name, 0.0)
     return encoder if has_better else name
 
 
@@ -55,16 +75,17 @@ def row_means(runs: Sequence[Line], set_name: str, column: str) -> dict[str, flo
 
 def table(folder: Path) -> str:
     """The README's table."""
-    runs, differences = read_lines(folder / RUNS), read_lines(folder / DIFFERENCES)
+    runs = comparable(folder)[0]
+    seeds_of = {set_name: listed(shared_seeds(runs, set_name)) for set_name in SETS}
     interval_of = {
         (line["set"], line["row"]): f"[{short(line['low'], '+')}, {short(line['high'], '+')}]"
-        for line in differences
-        if line["metric"] == METRIC
+        for line in read_lines(folder / DIFFERENCES)
+        if line["metric"] == METRIC and line["seeds"] == seeds_of.get(line["set"])
     }
-    cells = {row: [row] for row in ROWS}
+    cells = {row: [row] for row in SHOWN}
     for set_name in SETS:
         means = row_means(runs, set_name, METRIC)
-        for row in ROWS:
+        for row in SHOWN:
             measured = best_form(row, means)
             value = short(means[measured]) if measured in means else ""
             cells[row] += [value, interval_of.get((set_name, measured), "")]
@@ -74,15 +95,15 @@ def table(folder: Path) -> str:
 
 def day_table(folder: Path) -> str:
     """NDCG@100 of held-out events on a day of a training event of their user (same), and of others."""
-    runs = read_lines(folder / RUNS)
-    lines = [line for line in read_lines(folder / SLICES) if line["by"] == BY_DAY]
+    runs, slices = comparable(folder)
+    lines = [line for line in slices if line["by"] == BY_DAY]
     titles = {name: title for name, title in SETS.items() if any(line["set"] == name for line in lines)}
-    cells = {row: [row] for row in ROWS}
+    cells = {row: [row] for row in SHOWN}
     for set_name in titles:
         for is_same in (True, False):
             group = [line for line in lines if (line["highest"] == "0") == is_same]
             means = row_means(group, set_name, METRIC)
-            for row in ROWS:
+            for row in SHOWN:
                 measured = best_form(row, row_means(runs, set_name, METRIC))
                 cells[row].append(short(means[measured]) if measured in means else "")
     header = [f"{title}, {day} day" for title in titles.values() for day in ("same", "other")]
@@ -109,14 +130,14 @@ def draw_times(folder: Path, output: Path) -> None:
     pyplot = pyplot_for_svg()
     from matplotlib import ticker
 
-    runs = read_lines(folder / RUNS)
+    runs = comparable(folder)[0]
     figure, panels = pyplot.subplots(1, len(SETS), figsize=(4 * len(SETS) + 1.5, 3.6), layout="constrained")
     for panel, (set_name, title) in zip(panels, SETS.items(), strict=True):
         quality = row_means(runs, set_name, METRIC)
         low, high = (row_means(runs, set_name, f"{METRIC} {end}") for end in ("low", "high"))
         seconds = row_means(runs, set_name, "training_cpu_seconds")
         for row, color in COLORS.items():
-            for name, marker in ((row, "o"), (row + ENCODER, "s")):
+            for name, marker in ((row, "o"), (row + ENCODER_FORM, "s")):
                 if name in quality:
                     ends = [[quality[name] - low[name]], [high[name] - quality[name]]]
                     place = seconds[name], quality[name]
@@ -135,7 +156,7 @@ def draw_slices(folder: Path, output: Path) -> None:
 
     Slices are named by their bounds on the first seed.
     """
-    pyplot, runs, lines = pyplot_for_svg(), read_lines(folder / RUNS), read_lines(folder / SLICES)
+    pyplot, (runs, lines) = pyplot_for_svg(), comparable(folder)
     size = 4 * len(KINDS) + 1.5, 2.6 * len(SETS)
     figure, panels = pyplot.subplots(len(SETS), len(KINDS), figsize=size, layout="constrained")
     for of_set, (set_name, title) in zip(panels, SETS.items(), strict=True):

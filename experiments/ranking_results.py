@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ Line = dict[str, str]  # column -> text
 RUNS, DIFFERENCES, SLICES = "runs.csv", "differences.csv", "slices.csv"
 REFERENCE, RANKED_BY = "CLLM4Rec", "ndcg@100"
 COMPARED = (RANKED_BY, "recall@20")  # metrics in differences.csv and slices.csv
+SHOWN = (REFERENCE, "bag", "EASE with text prior", "iALS", "EASE")  # in the README's table
+ENCODER_FORM = ", encoder"  # the end of the names of rows that read sentence vectors
 KEYS = {  # file -> columns of which two lines differ in at least one
     RUNS: ("set", "protocol", "row", "seed"),
-    DIFFERENCES: ("set", "protocol", "row", "metric"),
+    DIFFERENCES: ("set", "protocol", "row", "metric", "seeds"),
     SLICES: ("set", "protocol", "row", "seed", "by", "slice"),
 }
 
@@ -78,14 +80,27 @@ def difference_line(set_name: str, row: str, metric: str, seeds: Sequence[int], 
     """
     low, high = bootstrap_interval(values)
     cells = {
-        **dict(zip(KEYS[DIFFERENCES], (set_name, "A", row, metric), strict=True)),
-        "seeds": " ".join(map(str, seeds)),
+        **dict(zip(KEYS[DIFFERENCES], (set_name, "A", row, metric, listed(seeds)), strict=True)),
         "users": len(values),
         "difference": float(values.mean()),
         "low": low,
         "high": high,
     }
     return texts(cells)
+
+
+def listed(seeds: Iterable[int]) -> str:
+    """Seeds as in the column of that name: `0 1 2`."""
+    return " ".join(map(str, sorted(seeds)))
+
+
+def shared_seeds(runs: Sequence[Line], set_name: str) -> set[int]:
+    """Seeds of a set that all measured rows of the README's table have; means over others do not compare."""
+    seeds_of = defaultdict(set)
+    for line in runs:
+        if line["set"] == set_name and line["row"].removesuffix(ENCODER_FORM) in SHOWN:
+            seeds_of[line["row"]].add(int(line["seed"]))
+    return set.intersection(*seeds_of.values()) if seeds_of else set()
 
 
 def slice_lines(set_name: str, row: str, seed: int, run: Path) -> list[Line]:
@@ -200,7 +215,10 @@ def mean_differences(output: Path, name: str, seeds: list[int], metric: str = RA
 
 
 def write_results(folder: Path, data: Path, output: Path) -> None:
-    """Write all measured runs of a set, and their differences from the reference over common seeds.
+    """Write all measured runs of a set, and their differences from the reference.
+
+    A difference is over all seeds that the two rows share. If the README's table has fewer, another one is
+    over those.
 
     Args:
         folder: of the CSV files.
@@ -220,15 +238,14 @@ def write_results(folder: Path, data: Path, output: Path) -> None:
         slices += slice_lines(set_name, name, int(seed), run)
     write_lines(folder / RUNS, runs)
     write_lines(folder / SLICES, slices)
-    compared = [
-        (name, metric, sorted({*seeds} & {*seeds_of.get(REFERENCE, [])}))
-        for name, seeds in seeds_of.items()
-        for metric in COMPARED
-        if name != REFERENCE
-    ]
-    differences = [
-        difference_line(set_name, name, metric, seeds, mean_differences(output, name, seeds, metric))
-        for name, metric, seeds in compared
-        if seeds
-    ]
+    in_table = shared_seeds(read_lines(folder / RUNS), set_name)
+    differences = []
+    for name, seeds in seeds_of.items():
+        both = {*seeds} & {*seeds_of.get(REFERENCE, [])}
+        of_lines = {tuple(sorted(some)) for some in (both, both & in_table) if some and name != REFERENCE}
+        differences += [
+            difference_line(set_name, name, metric, some, mean_differences(output, name, [*some], metric))
+            for some in sorted(of_lines)
+            for metric in COMPARED
+        ]
     write_lines(folder / DIFFERENCES, differences)

@@ -14,19 +14,23 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two seeds of CLLM4Rec and bag on one set, and one of bag with an encoder."""
+    """Two seeds of all rows on one set, and a third one of CLLM4Rec and bag alone, which does not count."""
     runs = [
         "set,protocol,row,seed,ndcg@100,ndcg@100 low,ndcg@100 high,training_cpu_seconds",
         "beauty,A,CLLM4Rec,0,0.2,0.19,0.21,10",
         "beauty,A,CLLM4Rec,1,0.3,0.29,0.31,30",
         "beauty,A,bag,0,0.1,0.09,0.11,2",
         "beauty,A,bag,1,0.2,0.19,0.21,4",
-        'beauty,A,"bag, encoder",0,0.25,0.24,0.26,5',
+        'beauty,A,"bag, encoder",0,0.2,0.19,0.21,5',
+        'beauty,A,"bag, encoder",1,0.3,0.29,0.31,5',
+        "beauty,A,CLLM4Rec,2,0.9,0.89,0.91,30",
+        "beauty,A,bag,2,0.8,0.79,0.81,30",
     ]
     differences = [
         "set,protocol,row,metric,seeds,users,difference,low,high",
         "beauty,A,bag,ndcg@100,0 1,9,0.1,-0.02,0.22",
-        'beauty,A,"bag, encoder",ndcg@100,0,9,-0.05,-0.1,0.01',
+        'beauty,A,"bag, encoder",ndcg@100,0 1,9,-0.05,-0.1,0.01',
+        'beauty,A,"bag, encoder",ndcg@100,0,9,0.0,-0.3,0.3',
         "beauty,A,bag,recall@20,0 1,9,0.5,0.4,0.6",
     ]
     (tmp_path / RUNS).write_text("\n".join(runs) + "\n")
@@ -37,7 +41,10 @@ def folder(tmp_path: Path) -> Path:
         ("CLLM4Rec", 1, 0.7, 0.2),
         ("bag", 0, 0.4, 0.2),
         ("bag", 1, 0.5, 0.2),
-        ('"bag, encoder"', 0, 0.3, 0.25),
+        ('"bag, encoder"', 0, 0.3, 0.2),
+        ('"bag, encoder"', 1, 0.3, 0.3),
+        ("CLLM4Rec", 2, 1.0, 1.0),
+        ("bag", 2, 1.0, 1.0),
     ):
         slices += [
             f"beauty,A,{row},{seed},{BY_DAY},0,0,0,9,{same},0",

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,6 +122,28 @@ def test_full_ranking_writes_a_line_for_each_run(
     file.write_text("a,b\n1,2\n")
     with pytest.raises(SystemExit, match="runs.csv is no table of results: name another folder of results"):
         write_lines(file, [])
+
+
+def test_differences_are_over_the_seeds_of_two_rows_and_over_those_of_the_table(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking_results, "REFERENCE", "EASE")
+    monkeypatch.setattr(ranking_results, "SHOWN", ("EASE", "popularity", "ItemKNN"))
+    output, folder = tmp_path / "runs", tmp_path / "results"
+    shutil.copytree(data / "seed0", data / "seed1")
+    full_ranking.main(data, [0, 1], ["popularity", "EASE"], output)
+    full_ranking.main(data, [0], ["ItemKNN"], output)
+    write_results(folder, data, output)
+    runs = {line["row"]: float(line["ndcg@100"]) for line in read_lines(folder / "runs.csv")}
+    found = {
+        (line["row"], line["seeds"]): float(line["difference"])
+        for line in read_lines(folder / "differences.csv")
+        if line["metric"] == "ndcg@100"
+    }
+    assert list(found) == [("popularity", "0"), ("popularity", "0 1"), ("ItemKNN", "0")]
+    for row in ("popularity", "ItemKNN"):  # the two splits are the same
+        expected = pytest.approx(runs["EASE"] - runs[row], abs=1e-5)
+        assert all(difference == expected for (name, _), difference in found.items() if name == row)
 
 
 def test_results_need_neither_the_reference_nor_a_row(data: Path, tmp_path: Path) -> None:
