@@ -50,11 +50,11 @@ def comparable(folder: Path) -> tuple[list[Line], list[Line]]:
     """Runs and slices, of each set those of the seeds that all its rows have."""
     runs, slices = read_lines(folder / RUNS), read_lines(folder / SLICES)
     seeds = {set_name: shared_seeds(runs, set_name) for set_name in SETS}
-    kept = [
-        [line for line in lines if int(line["seed"]) in seeds.get(line["set"], ())]
-        for lines in (runs, slices)
-    ]
-    return kept[0], kept[1]
+
+    def kept(lines: Sequence[Line]) -> list[Line]:
+        return [line for line in lines if int(line["seed"]) in seeds.get(line["set"], ())]
+
+    return kept(runs), kept(slices)
 
 
 def best_form(name: str, means: dict[str, float]) -> str:
@@ -74,7 +74,11 @@ def row_means(runs: Sequence[Line], set_name: str, column: str) -> dict[str, flo
 
 
 def table(folder: Path) -> str:
-    """The README's table."""
+    """The README's table.
+
+    Raises:
+        SystemExit: a row has no difference over the seeds of the table, or a file is another table.
+    """
     runs = comparable(folder)[0]
     seeds_of = {set_name: listed(shared_seeds(runs, set_name)) for set_name in SETS}
     interval_of = {
@@ -88,7 +92,13 @@ def table(folder: Path) -> str:
         for row in SHOWN:
             measured = best_form(row, means)
             value = short(means[measured]) if measured in means else ""
-            cells[row] += [value, interval_of.get((set_name, measured), "")]
+            interval = interval_of.get((set_name, measured), "")
+            if value and not interval and row != REFERENCE and REFERENCE in means:
+                raise SystemExit(
+                    f"error: {folder / DIFFERENCES} has no {measured} on {set_name} over seeds "
+                    f"{seeds_of[set_name]}: run experiments.full_ranking --results with these seeds again"
+                )
+            cells[row] += [value, interval]
     header = [cell for title in SETS.values() for cell in (title, "95 %")]
     return markdown_table(["", *header], list(cells.values()))
 

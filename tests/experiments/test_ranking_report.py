@@ -7,7 +7,7 @@ import pytest
 
 from cllm4rec.evaluation.slices import BY_ACTIVITY, BY_DAY
 from experiments import ranking_report
-from experiments.ranking_results import DIFFERENCES, RUNS, SLICES
+from experiments.ranking_results import DIFFERENCES, RUNS, SLICES, read_lines, write_lines
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,6 +66,16 @@ def test_cells_are_means_and_paired_intervals(folder: Path) -> None:
     assert table["CLLM4Rec"] == ["", "", "", "", ".2500", ""]
     assert table["bag"] == ["", "", "", "", ".2500", "[-.1000, +.0100]"], "the form with an encoder is better"
     assert table["EASE"] == [""] * 6
+
+
+def test_a_difference_over_other_seeds_does_not_stand_beside_a_mean(folder: Path) -> None:
+    lines = [line for line in read_lines(folder / DIFFERENCES) if line["seeds"] != "0 1"]
+    (folder / DIFFERENCES).unlink()
+    write_lines(folder / DIFFERENCES, lines)
+    with pytest.raises(
+        SystemExit, match="has no bag, encoder on beauty over seeds 0 1: run experiments.full"
+    ):
+        ranking_report.table(folder)
 
 
 def test_slices_by_day_are_means_over_seeds(folder: Path) -> None:

@@ -209,7 +209,7 @@ def test_a_reader_during_a_replacement_sees_the_old_or_the_new_folder(swap: str,
 
     def write() -> None:
         number = 0
-        while not stop.is_set():
+        while not stop.wait(0.0005 * (number % 4)):  # pauses, so that a slow reader can finish
             number += 1
             with replace_folder(folder, MARKER) as new:
                 for name in (MARKER, OTHER):
