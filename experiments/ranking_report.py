@@ -5,8 +5,8 @@
 Data: experiments/results, which experiments.full_ranking wrote (--results names another folder).
 
 Prints the table in Markdown: NDCG@100 on test events, and the 95 % interval of CLLM4Rec minus the row, paired
-over users. Means are over those seeds of the splits that all rows of a set have. Then the same metric of the
-slices by day: held-out events on a day of a training event of the user, and others.
+over users. Means are over those seeds of the splits that all rows of a set have. Then the slices by day, for
+each protocol: held-out events on a day of a training event of the user, and others.
 
 quality_and_time.svg has a panel for each set, quality_by_slice.svg one for each set and kind of slices.
 """
@@ -21,24 +21,24 @@ from cllm4rec.commands.entry import say
 from cllm4rec.evaluation.slices import BY_ACTIVITY, BY_DAY, BY_POPULARITY
 from experiments.commands import argument_parser
 from experiments.libraries import required_library
+from experiments.protocols import PROTOCOLS
 from experiments.ranking_results import (
     DIFFERENCES,
-    ENCODER_FORM,
-    REFERENCE,
     RUNS,
-    SHOWN,
     SLICES,
     Line,
     listed,
     read_lines,
     shared_seeds,
 )
+from experiments.ranking_rows import ENCODER_FORM
 from experiments.report import markdown_table
 
 RESULTS = Path(__file__).parent / "results"
 SETS = {"ml-100k": "MovieLens 100K", "musical": "Musical Instruments", "beauty": "Beauty"}
+A = PROTOCOLS["A"]  # of the README's table and of the figures
+SHOWN, REFERENCE, METRIC = A.shown, A.reference, A.compared[0]
 COLORS = dict(zip(SHOWN, ("#b45309", "#1d4ed8", "#15803d", "#7e22ce", "#59636e"), strict=True))
-METRIC = "ndcg@100"
 KINDS = {  # of slices -> their name in the figure
     BY_ACTIVITY: BY_ACTIVITY,
     BY_POPULARITY: BY_POPULARITY,
@@ -46,13 +46,14 @@ KINDS = {  # of slices -> their name in the figure
 }
 
 
-def comparable(folder: Path) -> tuple[list[Line], list[Line]]:
-    """Runs and slices, of each set those of the seeds that all its rows have."""
+def comparable(folder: Path, protocol: str = "A") -> tuple[list[Line], list[Line]]:
+    """Runs and slices of a protocol, of each set those of the seeds that all its rows have."""
     runs, slices = read_lines(folder / RUNS), read_lines(folder / SLICES)
-    seeds = {set_name: shared_seeds(runs, set_name) for set_name in SETS}
+    seeds = {set_name: shared_seeds(runs, set_name, protocol) for set_name in SETS}
 
     def kept(lines: Sequence[Line]) -> list[Line]:
-        return [line for line in lines if int(line["seed"]) in seeds.get(line["set"], ())]
+        of_protocol = [line for line in lines if line["protocol"] == protocol]
+        return [line for line in of_protocol if int(line["seed"]) in seeds.get(line["set"], ())]
 
     return kept(runs), kept(slices)
 
@@ -80,11 +81,11 @@ def table(folder: Path) -> str:
         SystemExit: a row has no difference over the seeds of the table, or a file is another table.
     """
     runs = comparable(folder)[0]
-    seeds_of = {set_name: listed(shared_seeds(runs, set_name)) for set_name in SETS}
+    seeds_of = {set_name: listed(shared_seeds(runs, set_name, "A")) for set_name in SETS}
     interval_of = {
         (line["set"], line["row"]): f"[{short(line['low'], '+')}, {short(line['high'], '+')}]"
         for line in read_lines(folder / DIFFERENCES)
-        if line["metric"] == METRIC and line["seeds"] == seeds_of.get(line["set"])
+        if (line["protocol"], line["metric"]) == ("A", METRIC) and line["seeds"] == seeds_of.get(line["set"])
     }
     cells = {row: [row] for row in SHOWN}
     for set_name in SETS:
@@ -103,21 +104,28 @@ def table(folder: Path) -> str:
     return markdown_table(["", *header], list(cells.values()))
 
 
-def day_table(folder: Path) -> str:
-    """NDCG@100 of held-out events on a day of a training event of their user (same), and of others."""
-    runs, slices = comparable(folder)
+def day_table(folder: Path, protocol: str = "A") -> str:
+    """Held-out events on a day of a training event of their user (same), and others; "" if there are none.
+
+    Args:
+        folder: of the CSV files.
+        protocol: key of PROTOCOLS; the first of its compared metrics is shown.
+    """
+    about = PROTOCOLS[protocol]
+    metric = about.compared[0]
+    runs, slices = comparable(folder, protocol)
     lines = [line for line in slices if line["by"] == BY_DAY]
     titles = {name: title for name, title in SETS.items() if any(line["set"] == name for line in lines)}
-    cells = {row: [row] for row in SHOWN}
+    cells = {row: [row] for row in about.shown}
     for set_name in titles:
         for is_same in (True, False):
             group = [line for line in lines if (line["highest"] == "0") == is_same]
-            means = row_means(group, set_name, METRIC)
-            for row in SHOWN:
-                measured = best_form(row, row_means(runs, set_name, METRIC))
+            means = row_means(group, set_name, metric)
+            for row in about.shown:
+                measured = best_form(row, row_means(runs, set_name, metric))
                 cells[row].append(short(means[measured]) if measured in means else "")
     header = [f"{title}, {day} day" for title in titles.values() for day in ("same", "other")]
-    return markdown_table(["", *header], list(cells.values()))
+    return markdown_table(["", *header], list(cells.values())) if titles else ""
 
 
 def short(value: float | str, sign: str = "") -> str:
@@ -213,7 +221,9 @@ if __name__ == "__main__":
     parser.add_argument("--figures", type=Path, help="folder of pictures to write")
     arguments = parser.parse_args()
     say(table(arguments.results))
-    say(f"\n{day_table(arguments.results)}")
+    for name, each in PROTOCOLS.items():
+        if by_day := day_table(arguments.results, name):
+            say(f"\n{each.title}, {each.compared[0]}:\n\n{by_day}")
     if arguments.figures is not None:
         arguments.figures.mkdir(parents=True, exist_ok=True)
         draw_times(arguments.results, arguments.figures / "quality_and_time.svg")

@@ -7,6 +7,7 @@ import math
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,15 @@ from safetensors import safe_open
 from cllm4rec.evaluation import bootstrap_interval
 from cllm4rec.files.writing import write_text
 from cllm4rec.training.run_folder import RunFolder
+from experiments.protocols import PROTOCOLS
+from experiments.ranking_rows import ENCODER_FORM
+from experiments.recipes.recipe import EVENTS, ITEMS
 from experiments.report import METRICS_FILE, paired_differences, run_folder
 from experiments.tuning.trials import DATASET, RUN
 
-ENCODER = '"$ENCODER"'
+DATA, ENCODER = '"$DATA"', '"$ENCODER"'
 Line = dict[str, str]  # column -> text
 RUNS, DIFFERENCES, SLICES = "runs.csv", "differences.csv", "slices.csv"
-REFERENCE, RANKED_BY = "CLLM4Rec", "ndcg@100"
-COMPARED = (RANKED_BY, "recall@20")  # metrics in differences.csv and slices.csv
-SHOWN = (REFERENCE, "bag", "EASE with text prior", "iALS", "EASE")  # in the README's table
-ENCODER_FORM = ", encoder"  # the end of the names of rows that read sentence vectors
 KEYS = {  # file -> columns of which two lines differ in at least one
     RUNS: ("set", "protocol", "row", "seed"),
     DIFFERENCES: ("set", "protocol", "row", "metric", "seeds"),
@@ -34,16 +34,15 @@ KEYS = {  # file -> columns of which two lines differ in at least one
 }
 
 
-def result_line(set_name: str, row: str, seed: int, result: Mapping[str, Any], run: Path) -> Line:
+def result_line(place: tuple[str, str, str, int], result: Mapping[str, Any], run: Path) -> Line:
     """A run: its metrics with their 95 % intervals, its costs, and what it was measured with.
 
     Args:
-        set_name: of the dataset.
-        row: of the table.
-        seed: of the split.
+        place: name of the set, protocol, row of the table and seed of the split.
         result: of the row in results.json.
         run: its folder, evaluated on test events.
     """
+    _, protocol, _, seed = place
     measured, description = json.loads((run / METRICS_FILE).read_text()), RunFolder.open(run).description
     quality: dict[str, float | str] = {}
     for metric, value in measured["metrics"].items():
@@ -51,7 +50,7 @@ def result_line(set_name: str, row: str, seed: int, result: Mapping[str, Any], r
         quality |= {metric: value, f"{metric} low": low, f"{metric} high": high}
     versions = ", ".join(f"{name} {version}" for name, version in description.versions.items())
     cells = {
-        **dict(zip(KEYS[RUNS], (set_name, "A", row, seed), strict=True)),
+        **dict(zip(KEYS[RUNS], place, strict=True)),
         "system": description.system,
         "users": measured["n_users"],
         **quality,
@@ -63,24 +62,21 @@ def result_line(set_name: str, row: str, seed: int, result: Mapping[str, Any], r
         "versions": versions,
         **result["dataset"],
         "code_sha256": result["code_sha256"],
-        "command": command(result["flags"], seed),
+        "command": command(result["flags"], seed, PROTOCOLS[protocol].split_flags(seed)),
     }
     return texts(cells)
 
 
-def difference_line(set_name: str, row: str, metric: str, seeds: Sequence[int], values: np.ndarray) -> Line:
+def difference_line(place: tuple[str, str, str, str, str], values: np.ndarray) -> Line:
     """The reference minus a row: the mean over users, with its 95 % bootstrap interval.
 
     Args:
-        set_name: of the dataset.
-        row: of the table.
-        metric: that is compared.
-        seeds: of the splits.
+        place: name of the set, protocol, row of the table, metric and seeds of the splits.
         values: (n_users,), each the mean over the user's seeds.
     """
     low, high = bootstrap_interval(values)
     cells = {
-        **dict(zip(KEYS[DIFFERENCES], (set_name, "A", row, metric, listed(seeds)), strict=True)),
+        **dict(zip(KEYS[DIFFERENCES], place, strict=True)),
         "users": len(values),
         "difference": float(values.mean()),
         "low": low,
@@ -94,22 +90,21 @@ def listed(seeds: Iterable[int]) -> str:
     return " ".join(map(str, sorted(seeds)))
 
 
-def shared_seeds(runs: Sequence[Line], set_name: str) -> set[int]:
-    """Seeds of a set that all measured rows of the README's table have; means over others do not compare."""
-    seeds_of = defaultdict(set)
+def shared_seeds(runs: Sequence[Line], set_name: str, protocol: str) -> set[int]:
+    """Seeds of a set that all measured main rows have; means over others do not compare."""
+    seeds_of, shown = defaultdict(set), PROTOCOLS[protocol].shown
     for line in runs:
-        if line["set"] == set_name and line["row"].removesuffix(ENCODER_FORM) in SHOWN:
+        is_here = (line["set"], line["protocol"]) == (set_name, protocol)
+        if is_here and line["row"].removesuffix(ENCODER_FORM) in shown:
             seeds_of[line["row"]].add(int(line["seed"]))
     return set.intersection(*seeds_of.values()) if seeds_of else set()
 
 
-def slice_lines(set_name: str, row: str, seed: int, run: Path) -> list[Line]:
+def slice_lines(place: tuple[str, str, str, int], run: Path) -> list[Line]:
     """The slices of a run: by activity of the user, by popularity of the held-out item and by day.
 
     Args:
-        set_name: of the dataset.
-        row: of the table.
-        seed: of the split.
+        place: name of the set, protocol, row of the table and seed of the split.
         run: its folder, evaluated on test events.
     """
     slices: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -118,9 +113,9 @@ def slice_lines(set_name: str, row: str, seed: int, run: Path) -> list[Line]:
     return [
         texts(
             {
-                **dict(zip(KEYS[SLICES], (set_name, "A", row, seed, by, number), strict=True)),
+                **dict(zip(KEYS[SLICES], (*place, by, number), strict=True)),
                 **{name: each[name] for name in ("lowest", "highest", "n_users")},
-                **{metric: each["metrics"][metric] for metric in COMPARED},
+                **{metric: each["metrics"][metric] for metric in PROTOCOLS[place[1]].compared},
             }
         )
         for by, group in slices.items()
@@ -139,16 +134,19 @@ def model_numbers(run: Path) -> int:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
-def command(flags: Sequence[Sequence[str] | None], seed: int) -> str:
-    """The commands of a run in one line, with the shell variables DATASET, RUN and ENCODER.
+def command(flags: Sequence[Sequence[str] | None], seed: int, split: Sequence[str] = ()) -> str:
+    """The commands of a run in one line, with the shell variables DATA, DATASET, RUN and ENCODER.
 
     Args:
         flags: of pretrain, and of finetune; None: no such stage.
         seed: of the split; CLLM4Rec trains with it too.
+        split: flags of prepare, which reads the tables in DATA; none: the dataset is a recipe's.
     """
     first, second = flags
     seeded = [] if "--system" in (first or []) else ["--seed", str(seed)]
-    stages = [("pretrain", [*("--dataset", DATASET, "--output", RUN), *quoted([*(first or []), *seeded])])]
+    tables = ["--interactions", f"{DATA}/{EVENTS}.gz", "--items", f"{DATA}/{ITEMS}.gz"]
+    stages = [("prepare", [*tables, *split, "--output", DATASET])] if split else []
+    stages += [("pretrain", [*("--dataset", DATASET, "--output", RUN), *quoted([*(first or []), *seeded])])]
     if second is not None:
         stages.append(("finetune", ["--run", RUN, *quoted([*second, *seeded])]))
     stages.append(("evaluate", ["--run", RUN]))
@@ -204,48 +202,50 @@ def write_lines(file: Path, lines: Sequence[Line]) -> None:
     write_text(file, text.getvalue())
 
 
-def mean_differences(output: Path, name: str, seeds: list[int], metric: str = RANKED_BY) -> np.ndarray:
-    """The reference minus a system, a value per user: the mean over the user's seeds."""
+def mean_differences(
+    output: Path, reference: str, name: str, seeds: Sequence[int], metric: str
+) -> np.ndarray:
+    """A metric of the reference minus that of a row, a value per user: the mean over the user's seeds."""
     by_seed = []
     for seed in seeds:
-        reference, run = (run_folder(output / f"seed{seed}", row) for row in (REFERENCE, name))
-        by_seed.append(paired_differences(reference, run, metric))
+        left, right = (run_folder(output / f"seed{seed}", row) for row in (reference, name))
+        by_seed.append(paired_differences(left, right, metric))
     means = pl.concat(by_seed).group_by("user_id", maintain_order=True).mean()
     return means["difference"].to_numpy()
 
 
-def write_results(folder: Path, data: Path, output: Path) -> None:
+def write_results(folder: Path, set_name: str, protocol: str, output: Path) -> None:
     """Write all measured runs of a set, and their differences from the reference.
 
-    A difference is over all seeds that the two rows share. If the README's table has fewer, another one is
-    over those.
+    A difference is over all seeds that the two rows share. If the main rows share fewer, another one is over
+    those.
 
     Args:
         folder: of the CSV files.
-        data: folder that a recipe wrote.
-        output: of `main`.
+        set_name: of the dataset.
+        protocol: key of PROTOCOLS.
+        output: folder of the set and of the protocol, with results.json.
     """
     file = output / "results.json"
     if not file.is_file():  # no row has succeeded
         return
-    set_name, results = data.resolve().name, json.loads(file.read_text())
+    about, results = PROTOCOLS[protocol], json.loads(file.read_text())
     runs, slices, seeds_of = [], [], defaultdict(list)
     for key, result in results.items():
         name, _, seed = key.rpartition("/")
         seeds_of[name].append(int(seed))
-        run = run_folder(output / f"seed{seed}", name)
-        runs.append(result_line(set_name, name, int(seed), result, run))
-        slices += slice_lines(set_name, name, int(seed), run)
+        run, place = run_folder(output / f"seed{seed}", name), (set_name, protocol, name, int(seed))
+        runs.append(result_line(place, result, run))
+        slices += slice_lines(place, run)
     write_lines(folder / RUNS, runs)
     write_lines(folder / SLICES, slices)
-    in_table = shared_seeds(read_lines(folder / RUNS), set_name)
+    in_table = shared_seeds(read_lines(folder / RUNS), set_name, protocol)
     differences = []
     for name, seeds in seeds_of.items():
-        both = {*seeds} & {*seeds_of.get(REFERENCE, [])}
-        of_lines = {tuple(sorted(some)) for some in (both, both & in_table) if some and name != REFERENCE}
-        differences += [
-            difference_line(set_name, name, metric, some, mean_differences(output, name, [*some], metric))
-            for some in sorted(of_lines)
-            for metric in COMPARED
-        ]
+        both = {*seeds} & {*seeds_of.get(about.reference, [])}
+        of_lines = {tuple(sorted(some)) for some in (both, both & in_table) if some}
+        for some, metric in product(sorted(of_lines) if name != about.reference else (), about.compared):
+            values = mean_differences(output, about.reference, name, some, metric)
+            place_of_difference = set_name, protocol, name, metric, listed(some)
+            differences.append(difference_line(place_of_difference, values))
     write_lines(folder / DIFFERENCES, differences)

@@ -1,5 +1,6 @@
-"""Trials whose commands run in the process of the test."""
+"""Folders of recipes, and trials whose commands run in the process of the test."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,11 @@ import pytest
 import experiments.tuning.trials as trials
 from cllm4rec.data.dataset import Dataset
 from experiments.commands import Cost
+from experiments.recipes.__main__ import main as make
+from experiments.recipes.recipe import Counts
+from experiments.recipes.sets import RECIPES
 from tests.support.experiments import run_here
+from tests.support.originals import write_movielens_1m
 from tests.support.worlds import taste_dataset
 
 COST = Cost(seconds=6.0, cpu_seconds=3.0, peak_mib=512.0)
@@ -20,6 +25,16 @@ def data(tmp_path: Path) -> Path:
     folder = tmp_path / "books" / "seed0"
     taste_dataset().save(folder)
     return folder
+
+
+@pytest.fixture
+def small_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of the recipe of MovieLens 1M, from small files, with the split of seed 0."""
+    write_movielens_1m(tmp_path)
+    small = replace(RECIPES["ml-1m"], published=Counts(40, 39, 7, 7), hashes=())
+    monkeypatch.setitem(RECIPES, "ml-1m", small)
+    make(["ml-1m", "--original", str(tmp_path), "--output", str(tmp_path / "small"), "--seeds", "0"])
+    return tmp_path / "small"
 
 
 @pytest.fixture

@@ -1,0 +1,112 @@
+"""Rows of `experiments.full_ranking`: systems, ablations, and the flags of their commands."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.tuning.chosen import best_settings
+from experiments.tuning.spaces import FIRST_STAGE
+from experiments.tuning.spaces import SPACES as SEARCHED
+
+ENCODER = "ENCODER"  # stands for --encoder in the flags of rows
+Flags = tuple[list[str], list[str] | None]  # of pretrain, and of finetune; None: no stage 2
+OF_SETS: dict[str, Flags] = {  # histories are sets
+    "CLLM4Rec": ([], []),
+    "CLLM4Rec, no pretraining": (["--epochs", "0"], []),
+    "CLLM4Rec, no pretraining, sampled": (["--epochs", "0", "--sampled", "4096"], []),
+    "CLLM4Rec, no content": (["--content-ratio", "0"], []),
+    "CLLM4Rec, no texts in vectors": (["--item-text", "none"], []),
+    "CLLM4Rec, no mutual regularisation": (["--mutual", "0"], []),
+    "CLLM4Rec, masked items in the full softmax": (["--targets", "masked"], []),
+    "CLLM4Rec, all items as targets": (["--targets", "all"], []),
+    "CLLM4Rec, no linear path": (["--linear", "none"], []),
+    "CLLM4Rec, no layer": (["--backbone", "0x128"], []),
+    "CLLM4Rec, encoder": (["--encoder", ENCODER], []),
+    "CLLM4Rec, encoder, no words": (["--encoder", ENCODER, "--item-text", "vectors"], []),
+    "CLLM4Rec, paper's settings": (["--preset", "paper", "--max-minutes", "8"], ["--max-minutes", "8"]),
+    "bag": (["--system", "bag"], None),
+    "bag, encoder": (["--system", "bag", "--encoder", ENCODER], None),
+    "AlphaRec": (["--system", "alpharec"], None),
+    "EASE with text prior": (["--system", "ease", "--text-prior"], None),
+    "EASE with text prior, encoder": (["--system", "ease", "--text-prior", "--encoder", ENCODER], None),
+    "Mult-VAE": (["--system", "multvae"], None),
+    "RecVAE": (["--system", "recvae"], None),
+    "iALS": (["--system", "ials"], None),
+    "EASE": (["--system", "ease"], None),
+    "ItemKNN": (["--system", "itemknn"], None),
+    "popularity": (["--system", "popularity"], None),
+}
+IN_ORDER: dict[str, Flags] = {  # histories are sequences
+    "CLLM4Rec, in order": ([], ["--order", "time"]),
+    "EASE with text prior, decayed": (["--system", "ease", "--text-prior", "--decay", "auto"], None),
+    "EASE, decayed": (["--system", "ease", "--decay", "auto"], None),
+    "ItemKNN, decayed": (["--system", "itemknn", "--decay", "auto"], None),
+    "SASRec": (["--system", "sasrec"], None),
+    "SASRec, no texts": (["--system", "sasrec", "--item-text", "none"], None),
+}
+ROWS = OF_SETS | IN_ORDER
+SPACES = {  # name -> the space in which its settings are searched
+    "bag": "bag",
+    "AlphaRec": "alpharec",
+    "EASE with text prior": "ease-text",
+    "Mult-VAE": "multvae",
+    "RecVAE": "recvae",
+    "iALS": "ials",
+    "EASE": "ease",
+    "ItemKNN": "itemknn",
+}
+TUNED = ", tuned"  # the end of the names of rows with chosen settings
+ENCODER_FORM = ", encoder"  # the end of the names of rows that read sentence vectors
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row to measure.
+
+    Attributes:
+        flags: of the commands.
+        tuning_seconds: wall time of the search of its settings; None where they were not searched.
+    """
+
+    flags: Flags
+    tuning_seconds: float | None = None
+
+
+def with_encoder(name: str) -> bool:
+    """Whether a row needs an encoder."""
+    return ENCODER in ROWS[name][0]
+
+
+def rows_to_measure(
+    names: list[str], encoder: str | None, tuned: Path | None, data: Path, data_sha256: str
+) -> dict[str, Row]:
+    """The rows by name; those with chosen settings have names that end with TUNED.
+
+    Args:
+        names: of the rows.
+        encoder: of the rows that have one.
+        tuned: OUTPUT of `experiments.tune`; None: all rows have the defaults of the package.
+        data: folder that a recipe wrote.
+        data_sha256: of its datasets.
+
+    Raises:
+        SystemExit: a row needs an encoder, `tuned` has no table of a row, or its tables are damaged.
+    """
+    if encoder is None and any(with_encoder(name) for name in names):
+        raise SystemExit("error: rows with an encoder need --encoder: name a model, or choose other --rows")
+    rows = {}
+    for name in names:
+        pretrain, finetune = ROWS[name]
+        chosen, space = None, SPACES.get(name)
+        if tuned is not None and space is not None:
+            chosen = best_settings(tuned, data.resolve().name, space, data_sha256)
+        if chosen is not None and space is not None:
+            first = ["--system", SEARCHED[space].system, *chosen.flags[FIRST_STAGE]]
+            rows[name + TUNED] = Row((first, chosen.flags.get("finetune", finetune)), chosen.seconds)
+        else:
+            first = [encoder if flag == ENCODER and encoder else flag for flag in pretrain]
+            rows[name] = Row((first, finetune))
+    if tuned is not None and not any(name.endswith(TUNED) for name in rows):
+        raise SystemExit(
+            f"error: {tuned} has no trials of these --rows on {data.resolve().name}: name another --tuned"
+        )
+    return rows

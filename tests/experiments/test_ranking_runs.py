@@ -1,0 +1,219 @@
+"""`experiments.full_ranking` on a folder that a recipe wrote: tables, and lines of CSV files."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.description import SplitDescription
+from cllm4rec.training.run_folder import RunFolder
+from experiments import full_ranking, tune
+from experiments.protocols import PROTOCOLS
+from experiments.ranking_results import command, read_lines, write_lines, write_results
+from experiments.ranking_rows import ROWS
+from experiments.recipes.__main__ import main as make
+from experiments.tuning.rows import read_rows
+
+
+def test_full_ranking_reads_the_dataset_folder_of_a_seed(small_set: Path, tmp_path: Path) -> None:
+    output = tmp_path / "runs"
+    full_ranking.main([small_set], [0], ["popularity", "ItemKNN"], output)
+    table = (output / "A" / "small" / "table.md").read_text()
+    assert "| popularity |" in table
+    assert "| ItemKNN " in table
+    with pytest.raises(SystemExit, match="has no folder seed1: experiments.recipes --seeds makes it"):
+        full_ranking.main([small_set], [0, 1], ["popularity"], output)
+
+
+def test_full_ranking_has_rows_with_the_settings_that_a_search_chose(small_set: Path, tmp_path: Path) -> None:
+    dataset, tuned, output = small_set / "seed0", tmp_path / "tuned", tmp_path / "runs"
+    budget = tune.Budget(trials=3)
+    tune.main(dataset, ["itemknn"], "random", budget, 0, [], tuned)
+    full_ranking.main([small_set], [0], ["popularity", "ItemKNN"], output, tuned=tuned)
+    results = json.loads((output / "A" / "small" / "results.json").read_text())
+    assert list(results) == ["popularity/0", "ItemKNN, tuned/0"]
+    best = max(read_rows(tuned / "small" / "itemknn.csv"), key=lambda row: float(row["ndcg@100"]))
+    recorded = (
+        RunFolder.open(output / "A" / "small" / "seed0" / "itemknn-tuned")
+        .description.stages["pretrain"]
+        .system
+    )
+    assert {name: recorded[name] for name in ("neighbours", "shrinkage")} == json.loads(best["values"])
+    assert "| ItemKNN, tuned " in (output / "A" / "small" / "table.md").read_text()
+    with pytest.raises(SystemExit, match="none has no trials of these --rows on small: name another"):
+        full_ranking.main([small_set], [0], ["ItemKNN"], output, tuned=tmp_path / "none")
+    file = tuned / "small" / "itemknn.csv"
+    file.write_text(file.read_text().replace(read_rows(file)[0]["data_sha256"], "0" * 64))
+    with pytest.raises(SystemExit, match="itemknn.csv was measured on other data than this set"):
+        full_ranking.main([small_set], [0], ["ItemKNN"], output, tuned=tuned)
+    results["popularity/0"]["flags"] = [["--system", "ease"], None]
+    (output / "A" / "small" / "results.json").write_text(json.dumps(results))
+    with pytest.raises(SystemExit, match="holds popularity/0 with other settings: name another --output"):
+        full_ranking.main([small_set], [0], ["popularity"], output)
+
+
+def test_full_ranking_leaves_out_a_row_that_fails(
+    small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ROWS, "EASE", (["--system", "ease", "--regularization", "-1"], None))
+    assert full_ranking.main([small_set], [0], ["EASE", "popularity"], tmp_path / "runs") == ["small/EASE/0"]
+    table = (tmp_path / "runs" / "A" / "small" / "table.md").read_text()
+    assert "| popularity |" in table
+    assert "Failed, so that their rows are left out: EASE/0." in table
+    monkeypatch.undo()
+    assert full_ranking.main([small_set], [0], ["EASE", "popularity"], tmp_path / "runs") == [], "tried again"
+
+
+def test_full_ranking_writes_a_line_for_each_run(
+    small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, file = tmp_path / "runs", tmp_path / "results" / "runs.csv"
+    file.parent.mkdir()
+    file.write_text("set,protocol,row,seed,ndcg@100\nother,A,popularity,0,0.5\nsmall,A,EASE,0,0.1\n")
+    monkeypatch.setitem(PROTOCOLS, "A", replace(PROTOCOLS["A"], reference="EASE"))
+    full_ranking.main([small_set], [0], ["popularity", "EASE"], output, results=file.parent)
+    other, ease, popularity = read_lines(file)
+    assert (other["set"], other["ndcg@100"]) == ("other", "0.5")
+    assert (popularity["set"], popularity["row"], popularity["seed"]) == ("small", "popularity", "0")
+    run = output / "A" / "small" / "seed0" / "ease"
+    measured = json.loads((run / "test.json").read_text())
+    assert float(ease["ndcg@100"]) == pytest.approx(measured["metrics"]["ndcg@100"], rel=1e-5)
+    assert float(ease["ndcg@100 low"]) == pytest.approx(measured["intervals"]["ndcg@100"][0], rel=1e-5)
+    dataset = RunFolder.open(run).description.dataset
+    assert (ease["data_sha256"], ease["split_sha256"]) == (dataset.data_sha256, dataset.split_sha256)
+    assert int(ease["model_numbers"]) == 7 * 7
+    assert ease["command"] == (
+        'cllm4rec pretrain --dataset "$DATASET" --output "$RUN" --system ease && '
+        'cllm4rec evaluate --run "$RUN"'
+    )
+    flags = [["--encoder", "/models/one two", "--epochs", "0"], ["--linear", "none"]]
+    assert command(flags, 3) == (
+        'cllm4rec pretrain --dataset "$DATASET" --output "$RUN" --encoder "$ENCODER" --epochs 0 --seed 3 && '
+        'cllm4rec finetune --run "$RUN" --linear none --seed 3 && cllm4rec evaluate --run "$RUN"'
+    )
+    ndcg, recall = read_lines(file.with_name("differences.csv"))
+    assert (ndcg["row"], ndcg["metric"], ndcg["seeds"]) == ("popularity", "ndcg@100", "0")
+    expected = float(ease["ndcg@100"]) - float(popularity["ndcg@100"])
+    assert float(ndcg["difference"]) == pytest.approx(expected, abs=1e-5)
+    assert float(ndcg["low"]) <= float(ndcg["difference"]) <= float(ndcg["high"])
+    assert recall["metric"] == "recall@20"
+    slices = [line for line in read_lines(file.with_name("slices.csv")) if line["row"] == "EASE"]
+    assert len(slices) == len(measured["slices"]) > 2
+    for line, each in zip(slices, measured["slices"], strict=True):
+        assert (line["by"], line["lowest"], line["highest"], line["n_users"]) == (
+            each["by"],
+            *(str(each[name]) for name in ("lowest", "highest", "n_users")),
+        )
+        assert float(line["ndcg@100"]) == pytest.approx(each["metrics"]["ndcg@100"], rel=1e-5)
+    file.write_text("a,b\n1,2\n")
+    with pytest.raises(SystemExit, match="runs.csv is no table of results: name another folder of results"):
+        write_lines(file, [])
+
+
+def test_differences_are_over_the_seeds_of_two_rows_and_over_those_of_the_table(
+    small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = replace(PROTOCOLS["A"], reference="EASE", shown=("EASE", "popularity", "ItemKNN"))
+    monkeypatch.setitem(PROTOCOLS, "A", changed)
+    output, folder = tmp_path / "runs", tmp_path / "results"
+    shutil.copytree(small_set / "seed0", small_set / "seed1")
+    full_ranking.main([small_set], [0, 1], ["popularity", "EASE"], output)
+    full_ranking.main([small_set], [0], ["ItemKNN"], output)
+    write_results(folder, "small", "A", output / "A" / "small")
+    runs = {line["row"]: float(line["ndcg@100"]) for line in read_lines(folder / "runs.csv")}
+    found = {
+        (line["row"], line["seeds"]): float(line["difference"])
+        for line in read_lines(folder / "differences.csv")
+        if line["metric"] == "ndcg@100"
+    }
+    assert list(found) == [("popularity", "0"), ("popularity", "0 1"), ("ItemKNN", "0")]
+    for row in ("popularity", "ItemKNN"):  # the two splits are the same
+        expected = pytest.approx(runs["EASE"] - runs[row], abs=1e-5)
+        assert all(difference == expected for (name, _), difference in found.items() if name == row)
+
+
+def test_results_need_neither_the_reference_nor_a_row(small_set: Path, tmp_path: Path) -> None:
+    output, folder = tmp_path / "runs", tmp_path / "results"
+    write_results(folder, "small", "A", output / "A" / "small")
+    assert not folder.exists(), "no row has succeeded"
+    full_ranking.main([small_set], [0], ["popularity"], output)
+    write_results(folder, "small", "A", output / "A" / "small")
+    assert [line["row"] for line in read_lines(folder / "runs.csv")] == ["popularity"]
+    assert not (folder / "differences.csv").exists()
+    lines = read_lines(folder / "slices.csv")
+    write_lines(folder / "slices.csv", lines[:1])
+    assert read_lines(folder / "slices.csv") == lines[:1], "a run measured anew may have fewer slices"
+
+
+def test_full_ranking_keeps_rows_of_the_same_data_only(small_set: Path, tmp_path: Path) -> None:
+    output = tmp_path / "runs"
+    full_ranking.main([small_set], [0], ["popularity"], output)
+    (tmp_path / "moved").mkdir()
+    moved = small_set.rename(tmp_path / "moved" / "small")
+    run = output / "A" / "small" / "seed0" / "popularity"
+    before = run.stat().st_mtime_ns
+    full_ranking.main([moved], [0], ["popularity"], output)
+    assert run.stat().st_mtime_ns == before, "measured again"
+    assert "other code" not in (output / "A" / "small" / "table.md").read_text()
+    results = json.loads((output / "A" / "small" / "results.json").read_text())
+    results["popularity/0"]["code_sha256"] = "0" * 64
+    (output / "A" / "small" / "results.json").write_text(json.dumps(results))
+    full_ranking.main([moved], [0], ["popularity"], output)
+    assert (
+        "other code of the package than the present: popularity."
+        in (output / "A" / "small" / "table.md").read_text()
+    )
+    make(["ml-1m", "--original", str(tmp_path), "--output", str(small_set), "--seeds", "1"])
+    (small_set / "seed1").rename(small_set / "seed0")
+    with pytest.raises(SystemExit, match="holds popularity/0, measured on another dataset: name another"):
+        full_ranking.main([small_set], [0], ["popularity"], output)
+    assert run.stat().st_mtime_ns == before
+
+
+def split_of(dataset: Path) -> SplitDescription:
+    """How a dataset folder was split."""
+    description = Dataset.load(dataset).description
+    assert description is not None
+    return description.split
+
+
+def test_protocols_in_time_order_prepare_the_tables(
+    small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = replace(PROTOCOLS["last-shuffled"], reference="ItemKNN, decayed")
+    monkeypatch.setitem(PROTOCOLS, "last-shuffled", changed)
+    output, folder, rows = tmp_path / "runs", tmp_path / "results", ["ItemKNN, decayed", "popularity"]
+    full_ranking.main([small_set], None, rows, output, protocol="last-shuffled", results=folder)
+    of_set = output / "last-shuffled" / "small"
+    assert all((of_set / f"seed{seed}" / "popularity" / "test.json").is_file() for seed in (0, 1))
+    assert "hit_rate@10 |" in (of_set / "table.md").read_text()
+    splits = [split_of(of_set / f"seed{seed}" / "dataset") for seed in (0, 1)]
+    assert [(split.method, split.shuffle_ties) for split in splits] == [
+        ("leave-last-out", 0),
+        ("leave-last-out", 1),
+    ]
+    runs = read_lines(folder / "runs.csv")
+    assert {line["protocol"] for line in runs} == {"last-shuffled"}
+    assert [line["seed"] for line in runs] == ["0", "0", "1", "1"]
+    assert runs[-1]["command"].startswith(
+        'cllm4rec prepare --interactions "$DATA"/interactions.tsv.gz --items "$DATA"/items.tsv.gz '
+        '--split leave-last-out --shuffle-ties 1 --output "$DATASET" && cllm4rec pretrain'
+    )
+    assert {line["metric"] for line in read_lines(folder / "differences.csv")} == {"ndcg@10", "hit_rate@10"}
+    full_ranking.main([small_set], None, ["popularity"], output, protocol="time", results=folder)
+    assert split_of(output / "time" / "small" / "seed0" / "dataset").method == "time"
+    assert len(read_lines(folder / "runs.csv")) == 5
+    with pytest.raises(SystemExit, match="--tuned has settings that were chosen under protocol A: leave it"):
+        full_ranking.main([small_set], None, ["EASE"], output, tuned=tmp_path, protocol="time")
+
+
+def test_several_sets_are_measured_in_one_call(small_set: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(small_set, tmp_path / "other")
+    output, folder = tmp_path / "runs", tmp_path / "results"
+    full_ranking.main([small_set, other], [0], ["popularity"], output, results=folder)
+    assert [line["set"] for line in read_lines(folder / "runs.csv")] == ["small", "other"]
+    with pytest.raises(SystemExit, match="two folders of --data have the same name: rename one"):
+        full_ranking.main([small_set, small_set], [0], ["popularity"], output)
