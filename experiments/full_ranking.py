@@ -12,6 +12,9 @@ Settings are chosen on validation events; test events are reported once. --proto
 DATA is a folder that `experiments.recipes` wrote. A takes its dataset folders seed0, seed1, ...; the other
 protocols prepare its tables.
 
+Rows with ENCODER in their name read item vectors of a model. --encoder names one or more: MiniLM=FOLDER
+measures the row "CLLM4Rec, ENCODER" as "CLLM4Rec, MiniLM".
+
 --tuned names the OUTPUT of `experiments.tune`. A system whose settings were searched on this set has the
 chosen ones then; the name of its row ends with "tuned".
 
@@ -29,6 +32,8 @@ over the seeds that both have, and over those that all main rows of a table have
 
 import json
 import shutil
+from argparse import ArgumentTypeError
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +118,7 @@ def measure_set(
     seeds: list[int],
     rows: list[str],
     output: Path,
-    encoder: str | None = None,
+    encoders: Mapping[str, str],
     tuned: Path | None = None,
 ) -> list[str]:
     """Measure the rows of one set, write and print the table.
@@ -122,7 +127,7 @@ def measure_set(
         data: folder that a recipe wrote.
         protocol, seeds, rows: to measure.
         output: folder of the set and of the protocol.
-        encoder: of the rows that have one.
+        encoders: name in the table -> model, of the rows that have one.
         tuned: OUTPUT of `experiments.tune`.
 
     Returns:
@@ -130,7 +135,7 @@ def measure_set(
     """
     datasets = {seed: protocol.dataset(data, seed, output / f"seed{seed}") for seed in seeds}
     hashes = dict(zip(seeds, dataset_hashes([*datasets.values()]), strict=True))
-    planned = rows_to_measure(rows, encoder, tuned, data, hashes[seeds[0]]["data_sha256"])
+    planned = rows_to_measure(rows, encoders, tuned, data, hashes[seeds[0]]["data_sha256"])
     code = code_hash()
     output.mkdir(parents=True, exist_ok=True)
     results_file = output / "results.json"
@@ -176,7 +181,7 @@ def main(
     seeds: list[int] | None,
     rows: list[str] | None,
     output: Path,
-    encoder: str | None = None,
+    encoder: Sequence[tuple[str, str]] = (),
     tuned: Path | None = None,
     protocol: str = "A",
     results: Path | None = None,
@@ -187,7 +192,7 @@ def main(
         data: folders that recipes wrote.
         seeds, rows: to measure; None: those of the protocol.
         output: folder of runs and tables.
-        encoder: of the rows that have one.
+        encoder: names in the table and models, of the rows that have an encoder.
         tuned: OUTPUT of `experiments.tune`.
         protocol: key of PROTOCOLS.
         results: folder of the CSV files; None: none.
@@ -208,12 +213,24 @@ def main(
     for folder, name in zip(data, names, strict=True):
         of_set = output / protocol / name
         measured = measure_set(
-            folder, about, seeds or [*about.seeds], rows or [*about.rows], of_set, encoder, tuned
+            folder, about, seeds or [*about.seeds], rows or [*about.rows], of_set, dict(encoder), tuned
         )
         failed += [f"{name}/{key}" for key in measured]
         if results is not None:
             write_results(results, name, protocol, of_set)
     return failed
+
+
+def named_model(text: str) -> tuple[str, str]:
+    """The name in the table and the model, of NAME=MODEL.
+
+    Raises:
+        ArgumentTypeError: it is no such text.
+    """
+    name, _, model = text.partition("=")
+    if not name or not model:
+        raise ArgumentTypeError(f"{text!r} is not NAME=MODEL, such as MiniLM=models/minilm")
+    return name, model
 
 
 if __name__ == "__main__":
@@ -242,7 +259,14 @@ if __name__ == "__main__":
         action="store_true",
         help=f"seed 0 and the rows {', '.join(QUICK)}, unless --seeds or --rows say otherwise",
     )
-    parser.add_argument("--encoder", help="name or folder of the model that reads texts in rows with one")
+    parser.add_argument(
+        "--encoder",
+        type=named_model,
+        nargs="+",
+        default=[],
+        metavar="NAME=MODEL",
+        help="models that read texts in rows with ENCODER, by their names in the table: names or folders",
+    )
     parser.add_argument("--tuned", type=Path, help="OUTPUT of experiments.tune; rows have chosen settings")
     parser.add_argument("--output", type=Path, required=True, help="folder of runs and tables")
     parser.add_argument("--results", type=Path, help="folder of CSV files that get a line for each run")

@@ -19,7 +19,7 @@ class Protocol:
     Attributes:
         title: above the table.
         rows: of the table by default.
-        shown: rows whose seeds are the seeds of means and differences.
+        shown: main rows. Means and differences are over the seeds that all of them have.
         reference: the row that is compared with all others.
         metrics: columns of the table.
         compared: metrics of differences and slices; the first one orders the table.

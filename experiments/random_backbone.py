@@ -1,4 +1,7 @@
-"""A pretrained model's architecture with random weights: what the architecture gives without pretraining."""
+"""A pretrained model's architecture with random weights: what the architecture gives without pretraining.
+
+python -m experiments.random_backbone --backbone FOLDER --output models/random
+"""
 
 from pathlib import Path
 
@@ -7,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from cllm4rec.files.folders import replace_folder
 from cllm4rec.models.language.pretrained import Pretrained, quiet
+from experiments.commands import argument_parser
 
 MARKER = "config.json"
 
@@ -39,3 +43,15 @@ def save_random_backbone(pretrained: Path, folder: Path, seed: int) -> Path:
             model.save_pretrained(new)
             source.tokenizer.save_pretrained(new)
     return folder
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--backbone", type=Path, required=True, help="folder of a pretrained model")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write, unless it exists")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")
+    arguments = parser.parse_args()
+    try:
+        save_random_backbone(arguments.backbone, arguments.output, arguments.seed)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None

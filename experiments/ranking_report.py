@@ -24,6 +24,7 @@ from experiments.libraries import required_library
 from experiments.protocols import PROTOCOLS
 from experiments.ranking_results import (
     DIFFERENCES,
+    ENCODER_FORM,
     RUNS,
     SLICES,
     Line,
@@ -31,7 +32,6 @@ from experiments.ranking_results import (
     read_lines,
     shared_seeds,
 )
-from experiments.ranking_rows import ENCODER_FORM
 from experiments.report import markdown_table
 
 RESULTS = Path(__file__).parent / "results"

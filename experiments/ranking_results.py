@@ -19,12 +19,12 @@ from cllm4rec.evaluation import bootstrap_interval
 from cllm4rec.files.writing import write_text
 from cllm4rec.training.run_folder import RunFolder
 from experiments.protocols import PROTOCOLS
-from experiments.ranking_rows import ENCODER_FORM
 from experiments.recipes.recipe import EVENTS, ITEMS
 from experiments.report import METRICS_FILE, paired_differences, run_folder
 from experiments.tuning.trials import DATASET, RUN
 
 DATA, ENCODER = '"$DATA"', '"$ENCODER"'
+ENCODER_FORM = ", MiniLM"  # the end of the names of rows with the encoder of the README's table
 Line = dict[str, str]  # column -> text
 RUNS, DIFFERENCES, SLICES = "runs.csv", "differences.csv", "slices.csv"
 KEYS = {  # file -> columns of which two lines differ in at least one

@@ -1,5 +1,6 @@
 """Rows of `experiments.full_ranking`: systems, ablations, and the flags of their commands."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from experiments.tuning.chosen import best_settings
 from experiments.tuning.spaces import FIRST_STAGE
 from experiments.tuning.spaces import SPACES as SEARCHED
 
-ENCODER = "ENCODER"  # stands for --encoder in the flags of rows
+ENCODER = "ENCODER"  # stands for the encoder in the names and in the flags of rows
 Flags = tuple[list[str], list[str] | None]  # of pretrain, and of finetune; None: no stage 2
 OF_SETS: dict[str, Flags] = {  # histories are sets
     "CLLM4Rec": ([], []),
@@ -20,14 +21,14 @@ OF_SETS: dict[str, Flags] = {  # histories are sets
     "CLLM4Rec, all items as targets": (["--targets", "all"], []),
     "CLLM4Rec, no linear path": (["--linear", "none"], []),
     "CLLM4Rec, no layer": (["--backbone", "0x128"], []),
-    "CLLM4Rec, encoder": (["--encoder", ENCODER], []),
-    "CLLM4Rec, encoder, no words": (["--encoder", ENCODER, "--item-text", "vectors"], []),
+    "CLLM4Rec, ENCODER": (["--encoder", ENCODER], []),
+    "CLLM4Rec, ENCODER, no words": (["--encoder", ENCODER, "--item-text", "vectors"], []),
     "CLLM4Rec, paper's settings": (["--preset", "paper", "--max-minutes", "8"], ["--max-minutes", "8"]),
     "bag": (["--system", "bag"], None),
-    "bag, encoder": (["--system", "bag", "--encoder", ENCODER], None),
+    "bag, ENCODER": (["--system", "bag", "--encoder", ENCODER], None),
     "AlphaRec": (["--system", "alpharec"], None),
     "EASE with text prior": (["--system", "ease", "--text-prior"], None),
-    "EASE with text prior, encoder": (["--system", "ease", "--text-prior", "--encoder", ENCODER], None),
+    "EASE with text prior, ENCODER": (["--system", "ease", "--text-prior", "--encoder", ENCODER], None),
     "Mult-VAE": (["--system", "multvae"], None),
     "RecVAE": (["--system", "recvae"], None),
     "iALS": (["--system", "ials"], None),
@@ -55,7 +56,6 @@ SPACES = {  # name -> the space in which its settings are searched
     "ItemKNN": "itemknn",
 }
 TUNED = ", tuned"  # the end of the names of rows with chosen settings
-ENCODER_FORM = ", encoder"  # the end of the names of rows that read sentence vectors
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ def with_encoder(name: str) -> bool:
 
 
 def rows_to_measure(
-    names: list[str], encoder: str | None, tuned: Path | None, data: Path, data_sha256: str
+    names: list[str], encoders: Mapping[str, str], tuned: Path | None, data: Path, data_sha256: str
 ) -> dict[str, Row]:
     """The rows by name; those with chosen settings have names that end with TUNED.
 
     Args:
-        names: of the rows.
-        encoder: of the rows that have one.
+        names: of the rows; one with an encoder stands for a row for each of `encoders`.
+        encoders: name in the table -> name or folder of the model.
         tuned: OUTPUT of `experiments.tune`; None: all rows have the defaults of the package.
         data: folder that a recipe wrote.
         data_sha256: of its datasets.
@@ -91,8 +91,10 @@ def rows_to_measure(
     Raises:
         SystemExit: a row needs an encoder, `tuned` has no table of a row, or its tables are damaged.
     """
-    if encoder is None and any(with_encoder(name) for name in names):
-        raise SystemExit("error: rows with an encoder need --encoder: name a model, or choose other --rows")
+    if not encoders and any(with_encoder(name) for name in names):
+        raise SystemExit(
+            "error: rows with an encoder need --encoder NAME=MODEL: name a model, or choose other --rows"
+        )
     rows = {}
     for name in names:
         pretrain, finetune = ROWS[name]
@@ -102,9 +104,10 @@ def rows_to_measure(
         if chosen is not None and space is not None:
             first = ["--system", SEARCHED[space].system, *chosen.flags[FIRST_STAGE]]
             rows[name + TUNED] = Row((first, chosen.flags.get("finetune", finetune)), chosen.seconds)
-        else:
-            first = [encoder if flag == ENCODER and encoder else flag for flag in pretrain]
-            rows[name] = Row((first, finetune))
+            continue
+        for shown, model in encoders.items() if with_encoder(name) else [("", "")]:
+            first = [model if flag == ENCODER else flag for flag in pretrain]
+            rows[name.replace(ENCODER, shown)] = Row((first, finetune))
     if tuned is not None and not any(name.endswith(TUNED) for name in rows):
         raise SystemExit(
             f"error: {tuned} has no trials of these --rows on {data.resolve().name}: name another --tuned"

@@ -21,16 +21,16 @@ def folder(tmp_path: Path) -> Path:
         "beauty,A,CLLM4Rec,1,0.3,0.29,0.31,30",
         "beauty,A,bag,0,0.1,0.09,0.11,2",
         "beauty,A,bag,1,0.2,0.19,0.21,4",
-        'beauty,A,"bag, encoder",0,0.2,0.19,0.21,5',
-        'beauty,A,"bag, encoder",1,0.3,0.29,0.31,5',
+        'beauty,A,"bag, MiniLM",0,0.2,0.19,0.21,5',
+        'beauty,A,"bag, MiniLM",1,0.3,0.29,0.31,5',
         "beauty,A,CLLM4Rec,2,0.9,0.89,0.91,30",
         "beauty,A,bag,2,0.8,0.79,0.81,30",
     ]
     differences = [
         "set,protocol,row,metric,seeds,users,difference,low,high",
         "beauty,A,bag,ndcg@100,0 1,9,0.1,-0.02,0.22",
-        'beauty,A,"bag, encoder",ndcg@100,0 1,9,-0.05,-0.1,0.01',
-        'beauty,A,"bag, encoder",ndcg@100,0,9,0.0,-0.3,0.3',
+        'beauty,A,"bag, MiniLM",ndcg@100,0 1,9,-0.05,-0.1,0.01',
+        'beauty,A,"bag, MiniLM",ndcg@100,0,9,0.0,-0.3,0.3',
         "beauty,A,bag,recall@20,0 1,9,0.5,0.4,0.6",
     ]
     (tmp_path / RUNS).write_text("\n".join(runs) + "\n")
@@ -41,8 +41,8 @@ def folder(tmp_path: Path) -> Path:
         ("CLLM4Rec", 1, 0.7, 0.2),
         ("bag", 0, 0.4, 0.2),
         ("bag", 1, 0.5, 0.2),
-        ('"bag, encoder"', 0, 0.3, 0.2),
-        ('"bag, encoder"', 1, 0.3, 0.3),
+        ('"bag, MiniLM"', 0, 0.3, 0.2),
+        ('"bag, MiniLM"', 1, 0.3, 0.3),
         ("CLLM4Rec", 2, 1.0, 1.0),
         ("bag", 2, 1.0, 1.0),
     ):
@@ -72,9 +72,7 @@ def test_a_difference_over_other_seeds_does_not_stand_beside_a_mean(folder: Path
     lines = [line for line in read_lines(folder / DIFFERENCES) if line["seeds"] != "0 1"]
     (folder / DIFFERENCES).unlink()
     write_lines(folder / DIFFERENCES, lines)
-    with pytest.raises(
-        SystemExit, match="has no bag, encoder on beauty over seeds 0 1: run experiments.full"
-    ):
+    with pytest.raises(SystemExit, match="has no bag, MiniLM on beauty over seeds 0 1: run experiments.full"):
         ranking_report.table(folder)
 
 
@@ -98,9 +96,9 @@ def test_figures_are_written(folder: Path, draw: Callable[[Path, Path], None]) -
     assert ">CLLM4Rec</text>" in picture
     assert ">iALS</text>" not in picture, "it was not measured"
     if draw is ranking_report.draw_times:
-        assert all(f">{label}</text>" in picture for label in ("bag, encoder", "Beauty"))
+        assert all(f">{label}</text>" in picture for label in ("bag, MiniLM", "Beauty"))
     else:
-        assert all(f">{label}</text>" in picture for label in ("bag, encoder", "2-31", "1-4"))
+        assert all(f">{label}</text>" in picture for label in ("bag, MiniLM", "2-31", "1-4"))
 
 
 def test_other_tables_are_refused(folder: Path) -> None:

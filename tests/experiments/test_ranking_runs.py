@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from argparse import ArgumentTypeError
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from cllm4rec.training.run_folder import RunFolder
 from experiments import full_ranking, tune
 from experiments.protocols import PROTOCOLS
 from experiments.ranking_results import command, read_lines, write_lines, write_results
-from experiments.ranking_rows import ROWS
+from experiments.ranking_rows import ROWS, rows_to_measure
 from experiments.recipes.__main__ import main as make
 from experiments.tuning.rows import read_rows
 
@@ -217,3 +218,17 @@ def test_several_sets_are_measured_in_one_call(small_set: Path, tmp_path: Path) 
     assert [line["set"] for line in read_lines(folder / "runs.csv")] == ["small", "other"]
     with pytest.raises(SystemExit, match="two folders of --data have the same name: rename one"):
         full_ranking.main([small_set, small_set], [0], ["popularity"], output)
+
+
+def test_a_row_with_an_encoder_is_measured_for_each_of_them(small_set: Path) -> None:
+    encoders = {"MiniLM": "models/minilm", "Gemma": "models/gemma"}
+    rows = rows_to_measure(["bag, ENCODER", "bag"], encoders, None, small_set, "")
+    assert {name: row.flags[0][2:] for name, row in rows.items()} == {
+        "bag, MiniLM": ["--encoder", "models/minilm"],
+        "bag, Gemma": ["--encoder", "models/gemma"],
+        "bag": [],
+    }
+    with pytest.raises(SystemExit, match="rows with an encoder need --encoder NAME=MODEL: name a model"):
+        rows_to_measure(["bag, ENCODER"], {}, None, small_set, "")
+    with pytest.raises(ArgumentTypeError, match="'minilm' is not NAME=MODEL, such as MiniLM=models/minilm"):
+        full_ranking.named_model("minilm")
