@@ -29,6 +29,8 @@ from .models.readings.item_texts import ItemVectors as ItemVectors
 from .models.readings.item_vectors import item_vectors as item_vectors
 from .models.rsllm.config import RSLLMConfig as RSLLMConfig
 from .models.rsllm.recommender import RSLLM as RSLLM
+from .models.sequential.bsarec import BSARec as BSARec
+from .models.sequential.config import BSARecConfig as BSARecConfig
 from .models.sequential.config import SASRecConfig as SASRecConfig
 from .models.sequential.config import SequentialConfig as SequentialConfig
 from .models.sequential.gru4rec import GRU4Rec as GRU4Rec

@@ -42,7 +42,9 @@ IN_ORDER: dict[str, Flags] = {  # histories are sequences
     "EASE, decayed": (["--system", "ease", "--decay", "auto"], None),
     "ItemKNN, decayed": (["--system", "itemknn", "--decay", "auto"], None),
     "SASRec": (["--system", "sasrec"], None),
-    "SASRec, no texts": (["--system", "sasrec", "--item-text", "none"], None),
+    "SASRec, texts": (["--system", "sasrec", "--item-text", "words"], None),
+    "BSARec": (["--system", "bsarec"], None),
+    "BSARec, texts": (["--system", "bsarec", "--item-text", "words"], None),
 }
 ROWS = OF_SETS | IN_ORDER
 SPACES = {  # name -> the space in which its settings are searched

@@ -9,7 +9,7 @@ from cllm4rec.corpora.base import Batch, Corpus, Tensors, as_tensor
 from cllm4rec.corpora.padding import assemble
 from cllm4rec.data.audit import learns_from
 from cllm4rec.data.interactions import Interactions
-from cllm4rec.data.ragged import Ragged
+from cllm4rec.data.ragged import Ragged, ranges
 from cllm4rec.data.randomness import permutation
 
 
@@ -89,10 +89,38 @@ class NextItemCorpus(Corpus):
         self.lengths = np.minimum(n_events[self.users] - 1, length)
 
     def selection(self, epoch: int) -> np.ndarray:
-        return permutation(len(self.users), self.seed, self.stream, epoch)
+        return permutation(len(self.lengths), self.seed, self.stream, epoch)
 
     def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> NextItemBatch:
         items = self.train.histories(self.users[examples]).last(self.length + 1)
         targets = items.values[items.positions > 0]
         sequences, state_index = _pad(items.filter(~items.last_in_row))
         return NextItemBatch(**vars(sequences), state_index=state_index, target_items=as_tensor(targets))
+
+
+class PrefixCorpus(NextItemCorpus):
+    """One example an event: each training item but the first of a user, from the items before it.
+
+    For encoders that mix all positions of what they read. They compute `length` positions for each example.
+
+    Args:
+        train, length, seed: as for `NextItemCorpus`.
+    """
+
+    stream = 8
+
+    def __init__(self, train: Interactions, length: int, seed: int) -> None:
+        super().__init__(train, length, seed)
+        first = train.indptr[train.users]  # (n_events,) of each event's user
+        self.targets = np.flatnonzero(np.arange(len(train)) > first)  # numbers of the events
+        self.n_before = np.minimum(self.targets - first[self.targets], length)
+        self.lengths = np.full(len(self.targets), length)
+
+    def batch(self, examples: np.ndarray, epoch: int, step: int = 0) -> NextItemBatch:
+        targets, n_before = self.targets[examples], self.n_before[examples]
+        items = Ragged(self.train.items[ranges(targets - n_before, n_before)], n_before)
+        sequences, index = _pad(items)
+        newest = index[as_tensor(items.last_in_row)]
+        return NextItemBatch(
+            **vars(sequences), state_index=newest, target_items=as_tensor(self.train.items[targets])
+        )

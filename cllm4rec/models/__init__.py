@@ -40,6 +40,7 @@ SYSTEMS = {
     "rsllm": _system("rsllm.recommender:RSLLM", "rsllm.config:RSLLMConfig"),
     "sasrec": _system("sequential.sasrec:SASRec", "sequential.config:SASRecConfig"),
     "gru4rec": _system("sequential.gru4rec:GRU4Rec", "sequential.config:SequentialConfig"),
+    "bsarec": _system("sequential.bsarec:BSARec", "sequential.config:BSARecConfig"),
     "multvae": _system("autoencoders.multvae:MultVAE", "autoencoders.config:MultVAEConfig"),
     "recvae": _system("autoencoders.recvae:RecVAE", "autoencoders.config:RecVAEConfig"),
     "bag": _system("pooling.bag:Bag", "pooling.config:BagConfig"),

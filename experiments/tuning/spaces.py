@@ -82,6 +82,15 @@ SPACES = {  # name -> space; several spaces may be of one system
     ),
     "sasrec": Space("sasrec", {**ENCODER, "heads": choices(1, 2, 4)}),
     "gru4rec": Space("gru4rec", ENCODER),
+    "bsarec": Space(
+        "bsarec",
+        {
+            **ENCODER,
+            "heads": choices(1, 2, 4),
+            "frequencies": ratios(2, 16, whole=True, floor=1),
+            "filter_share": steps(0.1, 0.9, 0.2, floor=0.0, ceiling=1.0),
+        },
+    ),
     "multvae": Space(
         "multvae",
         {

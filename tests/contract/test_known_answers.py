@@ -26,6 +26,7 @@ def test_checkerboard_is_mastered(name: str, tmp_path: Path) -> None:
     randomly_initialised = name in (
         "sasrec",
         "gru4rec",
+        "bsarec",
         "multvae",
         "recvae",
         "bag",

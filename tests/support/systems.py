@@ -18,6 +18,7 @@ SETTINGS = {  # fixed, so that nothing is searched; a system that is not named h
     "itemknn": {"neighbours": 10, "shrinkage": 5.0},
     "sasrec": {"dropout": 0.1},
     "gru4rec": {"dropout": 0.1},
+    "bsarec": {"dropout": 0.1, "length": 20},
     "multvae": {"width": 32, "latent_width": 16, "dropout": 0.1},
     "recvae": {"width": 32, "latent_width": 16, "dropout": 0.1},
     "bag": {"width": 32},

@@ -7,6 +7,7 @@ from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.settings import setting
 from cllm4rec.training.config import TrainConfig
 
+CONVENTIONAL = ("sasrec", "gru4rec", "bsarec")  # systems whose ID embeddings can be used
 # How RSLLM writes items in a prompt.
 FORMS = ("unified", "text", "ids")
 
@@ -29,8 +30,8 @@ class RSLLMConfig(BackboneConfig):
         "sasrec",
         metavar="NAME",
         help=(
-            "source of the ID embeddings: sasrec or gru4rec, trained first with its default settings; or "
-            "the run folder of one of them"
+            f"source of the ID embeddings: {' or '.join(CONVENTIONAL)}, trained first with its default "
+            "settings; or the run folder of one of them"
         ),
     )
     prompt: str = setting(

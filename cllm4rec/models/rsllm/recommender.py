@@ -25,7 +25,7 @@ from cllm4rec.models.description import ModelDescription, Shapes
 from cllm4rec.models.histories import encode_by_length
 from cllm4rec.models.language.base import LanguageRecommender
 from cllm4rec.models.language.loading import build_backbone
-from cllm4rec.models.rsllm.config import RSLLMConfig
+from cllm4rec.models.rsllm.config import CONVENTIONAL, RSLLMConfig
 from cllm4rec.models.rsllm.generation import generate, likelihoods
 from cllm4rec.models.rsllm.net import RSLLMNet
 from cllm4rec.models.sequential.base import SequentialRecommender
@@ -34,8 +34,6 @@ from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.objective import Objective
 from cllm4rec.training.resume import BuiltFrom
 from cllm4rec.training.run_folder import RunFolder
-
-CONVENTIONAL = ("sasrec", "gru4rec")  # systems whose ID embeddings can be used
 
 
 class RSLLM(LanguageRecommender):

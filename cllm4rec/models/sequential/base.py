@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from cllm4rec.corpora.next_item import ItemSequences, NextItemBatch, NextItemCorpus, item_sequences
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.interactions import Interactions
 from cllm4rec.files.damage import reading
 from cllm4rec.models.description import ModelDescription, Shapes, check_layers
 from cllm4rec.models.histories import encode_by_length
@@ -28,13 +29,21 @@ class SequentialNet(ItemVectorNet):
 
     @abstractmethod
     def encode(self, embedded: Tensor, sequences: ItemSequences) -> Tensor:
-        """States (B, L, d) of embedded sequences (B, L, d), each from its item and those before it."""
+        """States (B, L, d) of embedded sequences (B, L, d), the newest item's from it and those before it."""
+
+    def embed(self, sequences: ItemSequences, vectors: Tensor) -> Tensor:
+        """What the encoder reads, (B, L, d), with the vectors (n_items, d) of all items."""
+        scaled = vectors[sequences.tokens] * self.config.width**0.5
+        return functional.dropout(scaled, self.config.dropout, self.training)
+
+    def read_lengths(self, lengths: np.ndarray) -> np.ndarray:
+        """Positions (B,) that the encoder computes for histories of these lengths (B,), 0 for empty ones."""
+        return lengths
 
     def states(self, sequences: ItemSequences, vectors: Tensor | None = None) -> Tensor:
         """States (B, L, d) of sequences; `vectors` (n_items, d) are those of all items, if computed."""
         vectors = self.item_vectors() if vectors is None else vectors
-        embedded = vectors[sequences.tokens] * self.config.width**0.5
-        return self.encode(functional.dropout(embedded, self.config.dropout, self.training), sequences)
+        return self.encode(self.embed(sequences, vectors), sequences)
 
     def forward(self, objective: str, batch: NextItemBatch) -> dict[str, Tensor]:
         """Cross-entropy of the next items over the whole catalogue, summed."""
@@ -61,7 +70,11 @@ class SequentialRecommender(ItemVectorRecommender):
         return super()._rebuild(folder, described, shapes)
 
     def objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
-        return [Objective("next item", NextItemCorpus(train.interactions, self.config.length, config.seed))]
+        return [Objective("next item", self._corpus(train.interactions, config.seed))]
+
+    def _corpus(self, train: Interactions, seed: int) -> NextItemCorpus:
+        """The training examples."""
+        return NextItemCorpus(train, self.config.length, seed)
 
     @torch.no_grad()
     def _vectors(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
@@ -72,4 +85,6 @@ class SequentialRecommender(ItemVectorRecommender):
             newest = sequences.mask.sum(1) - 1  # (b,)
             return self.net.states(sequences, vectors)[torch.arange(len(rows)), newest]
 
-        return encode_by_length(self.net, items.lengths, self.config.width, encode), vectors.detach()
+        return encode_by_length(
+            self.net, self.net.read_lengths(items.lengths), self.config.width, encode
+        ), vectors.detach()

@@ -33,3 +33,23 @@ class SASRecConfig(SequentialConfig):
         super().__post_init__()
         if self.width % self.heads:
             raise ValueError(f"`heads` is {self.heads}: it has to divide `width`, {self.width}")
+
+
+@dataclass(frozen=True)
+class BSARecConfig(SequentialConfig):
+    """Settings of BSARec."""
+
+    training: ClassVar[dict[str, TrainConfig]] = {
+        "pretrain": TrainConfig(epochs=60, batch_size=256, learning_rate=1e-3, patience=10, validate_every=2)
+    }
+
+    heads: int = setting(1, ge=1, help="attention heads; a divisor of the width")
+    frequencies: int = setting(5, ge=1, help="frequencies of the low-pass filter, the lowest ones")
+    filter_share: float = setting(
+        0.7, ge=0, le=1, help="weight of the frequency filter; attention has the rest"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % self.heads:
+            raise ValueError(f"`heads` is {self.heads}: it has to divide `width`, {self.width}")

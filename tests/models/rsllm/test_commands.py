@@ -87,7 +87,7 @@ def test_a_run_that_is_no_sequential_recommender_or_of_another_split_is_refused(
 ) -> None:
     data, run = trained_folder / "data", tmp_path / "run"
     pretrain_on(data, tmp_path / "popular", system="popularity")
-    with pytest.raises(ValueError, match="is a run of popularity: it may be sasrec or gru4rec"):
+    with pytest.raises(ValueError, match="is a run of popularity: it may be sasrec or gru4rec or bsarec"):
         pretrain_on(data, run, "--sequential", str(tmp_path / "popular"))
     with pytest.raises(ValueError, match="no run.json"):
         pretrain_on(data, run, "--sequential", str(tmp_path / "nowhere"))
