@@ -27,6 +27,7 @@ import polars as pl
 from scipy.stats import rankdata
 
 from cllm4rec.commands.entry import say
+from cllm4rec.corpora.titles import natural_title
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.writing import write_text
 from cllm4rec.models.cllm4rec.initialisation import als_factors
@@ -34,7 +35,7 @@ from cllm4rec.models.readings.item_vectors import item_vectors
 from experiments.commands import argument_parser
 from experiments.random_backbone import save_random_backbone
 from experiments.report import markdown_table
-from experiments.title_forms import natural_title, without_year
+from experiments.title_forms import without_year
 
 PRETRAINED, RANDOM = "pretrained", "random weights"
 AS_IS, NATURAL, NO_YEAR, ALL = "titles", "titles in natural order", "the same, without years", "all texts"

@@ -26,7 +26,7 @@ from experiments.item_neighbours import (
     neighbour_lists,
     neighbour_table,
 )
-from experiments.title_forms import natural_title, without_year
+from experiments.title_forms import without_year
 from tests.support.backbones import save_backbone, small_dataset
 
 
@@ -34,26 +34,6 @@ from tests.support.backbones import save_backbone, small_dataset
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readings are not kept in the home folder."""
     monkeypatch.setenv("CLLM4REC_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.mark.parametrize(
-    ("title", "natural"),
-    [
-        ("Matrix, The (1999)", "The Matrix (1999)"),
-        ("Grand Day Out, A", "A Grand Day Out"),
-        ("Enfer, L' (1994)", "L'Enfer (1994)"),
-        ("Postino, Il (Postman, The) (1994)", "Il Postino (The Postman) (1994)"),
-        ("Priscilla, Queen of the Desert, The (1994)", "The Priscilla, Queen of the Desert (1994)"),
-        ("Cry, the Beloved Country (1995)",) * 2,
-        ("Sex, Lies, and Videotape (1989)",) * 2,
-        ("Thing, The, Again",) * 2,
-        ("The Matrix (1999)",) * 2,
-        ("",) * 2,
-    ],
-)
-def test_an_article_behind_a_title_is_put_in_front(title: str, natural: str) -> None:
-    assert natural_title(title) == natural
-    assert natural_title(natural) == natural
 
 
 def test_the_year_is_left_out_at_the_end_alone() -> None:

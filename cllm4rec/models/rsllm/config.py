@@ -44,7 +44,12 @@ class RSLLMConfig(BackboneConfig):
     alpha: float = setting(3.0, ge=0, help="weight of the item contrastive loss C_item; 0 disables it")
     beta: float = setting(1.0, ge=0, help="weight of the user contrastive loss C_user; 0 disables it")
     dropout: float = setting(0.2, ge=0, lt=1, help="dropout rate of a backbone with random weights")
-    title_words: int = setting(6, ge=1, advanced=True, help="maximum length of a title in words")
+    title_words: int | None = setting(
+        None,
+        ge=1,
+        advanced=True,
+        help="maximum length of a title in words; by default 6 with tiny or small, else 64",
+    )
     negatives: int = setting(
         16384,
         ge=1,
@@ -67,6 +72,11 @@ class RSLLMConfig(BackboneConfig):
             raise ValueError(
                 "`candidates` is 1: the only candidate would be the answer; take 0 or at least 2"
             )
+
+    @property
+    def most_title_words(self) -> int:
+        """`title_words`, or its default: a pretrained model reads titles whole."""
+        return self.title_words or (6 if self.built_in else 64)
 
     @property
     def tuning(self) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from cllm4rec.corpora.prompts import OF_RSLLM, training_texts
 from cllm4rec.corpora.rsllm import AnswerCorpus, ContrastiveCorpus, RSLLMCorpusOptions
 from cllm4rec.corpora.rsllm_prompts import PromptWriter
+from cllm4rec.corpora.titles import natural_title
 from cllm4rec.data.audit import learns_from
 from cllm4rec.data.candidates import title_groups
 from cllm4rec.data.dataset import Dataset
@@ -152,7 +153,7 @@ class RSLLM(LanguageRecommender):
         self.sequential._write(folder / "sequential")
 
     def _titles(self, titles: list[str] | None, n_items: int) -> list[str]:
-        """Titles of all items, "" for none.
+        """Titles of all items in the order of a sentence, "" for none.
 
         Raises:
             ValueError: no item has one, and the prompts need them.
@@ -162,7 +163,7 @@ class RSLLM(LanguageRecommender):
                 "rsllm reads titles, and the items have none: prepare the dataset with a table of items that "
                 "has titles, or set `prompt` to ids"
             )
-        return [""] * n_items if titles is None else titles
+        return [""] * n_items if titles is None else [natural_title(title) for title in titles]
 
     def writer(self, items: pl.DataFrame) -> PromptWriter:
         """Writes prompts about the items of a dataset's table; the latest writer is kept."""
@@ -172,7 +173,7 @@ class RSLLM(LanguageRecommender):
                 return writer
         titles = items["title"].fill_null("").to_list() if "title" in items.columns else None
         writer = PromptWriter(
-            self.tokenizer, self._titles(titles, len(items)), self.config.prompt, self.config.title_words
+            self.tokenizer, self._titles(titles, len(items)), self.config.prompt, self.config.most_title_words
         )
         self._latest_writer = (items, self.config, writer)
         return writer
@@ -188,7 +189,7 @@ class RSLLM(LanguageRecommender):
         )
         form = "text" if stage == "pretrain" else settings.prompt
         titles = self._titles(train.item_texts.get("title"), train.n_items)
-        writer = PromptWriter(self.tokenizer, titles, form, settings.title_words)
+        writer = PromptWriter(self.tokenizer, titles, form, settings.most_title_words)
         if stage == "pretrain":
             return [Objective("text", AnswerCorpus(train.interactions, writer, groups, options))]
         hard = self._hard_negatives(train)

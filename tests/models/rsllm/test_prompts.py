@@ -10,7 +10,8 @@ from transformers import AutoTokenizer
 from cllm4rec.corpora.rsllm_prompts import PromptWriter
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from cllm4rec.data.candidates import title_groups
-from cllm4rec.models.rsllm.config import FORMS
+from cllm4rec.models.rsllm.config import FORMS, RSLLMConfig
+from cllm4rec.models.rsllm.recommender import RSLLM
 from tests.support.rsllm import TITLES, ragged, tokenizer, tokens_of, writer
 
 
@@ -118,3 +119,11 @@ def test_titles_in_the_real_gpt2_tokenizer(shared: Path) -> None:
     prompts, _ = PromptWriter(extended, ["The Lamp", "A Door"], "unified", 8).fill(ragged([0, 1]), 100)
     text = extended.decode(prompts.tokens[0].tolist())
     assert text == "A user chose these items, the oldest first: The Lamp item_0 A Door item_1 and chose next:"
+
+
+def test_titles_are_read_in_the_order_of_a_sentence_and_by_a_pretrained_model_whole() -> None:
+    model = RSLLM()
+    assert model._titles(["Lamp, The (1999)", ""], 2) == ["The Lamp (1999)", ""]
+    assert model.config.most_title_words == 6
+    assert RSLLMConfig(backbone="somewhere/gemma").most_title_words == 64
+    assert RSLLMConfig(backbone="somewhere/gemma", title_words=3).most_title_words == 3
