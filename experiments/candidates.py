@@ -28,6 +28,7 @@ ROWS = {  # name -> run, --by of evaluate
     "RSLLM, C_user": ("rsllm", "scores"),
     "RSLLM, likelihood of titles": ("rsllm", "likelihood"),
     "RSLLM, free generation": ("rsllm", "generation"),
+    "RSLLM, constrained generation": ("rsllm", "constrained"),
 }
 
 

@@ -46,12 +46,35 @@ def likelihoods(backbone: Backbone, prompt: Tensor, answers: Sequence[Tensor], t
     return log_p.masked_fill(~mask, 0.0).sum(1) / lengths
 
 
-def generate(backbone: Backbone, prompt: Tensor, end: Sequence[int], most: int, table: Tensor) -> list[int]:
-    """Greedy decoding after a prompt (L,), to the end tokens (left out) or to `most` tokens."""
+def generate(
+    backbone: Backbone,
+    prompt: Tensor,
+    end: Sequence[int],
+    most: int,
+    table: Tensor,
+    answers: Sequence[list[int]] | None = None,
+) -> list[int]:
+    """Greedy decoding after a prompt, to the end tokens (left out) or to `most` tokens.
+
+    Args:
+        backbone: the language model.
+        prompt: tokens (L,).
+        end: the end tokens.
+        most: tokens.
+        table: (n_items, d) of the soft tokens.
+        answers: each with the end tokens; what is generated is one of them. None: anything.
+    """
     state, cache = read_prompt(backbone, prompt, table)
     tokens: list[int] = []
     while len(tokens) < most:
-        token = _log_probabilities(backbone, state).argmax()
+        log_p = _log_probabilities(backbone, state)  # (n_text_tokens,)
+        if answers is not None:
+            n = len(tokens)
+            allowed = {answer[n] for answer in answers if answer[:n] == tokens and len(answer) > n}
+            choices = torch.tensor(sorted(allowed), device=log_p.device)
+            token = choices[log_p[choices].argmax()]
+        else:
+            token = log_p.argmax()
         tokens.append(int(token))
         if tokens[-len(end) :] == list(end):
             return tokens[: -len(end)]

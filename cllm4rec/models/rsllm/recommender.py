@@ -18,7 +18,6 @@ from cllm4rec.corpora.titles import natural_title
 from cllm4rec.data.audit import learns_from
 from cllm4rec.data.candidates import title_groups
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.ragged import Ragged
 from cllm4rec.messages import shorten
 from cllm4rec.models import load, system_class
 from cllm4rec.models.base import Recommender
@@ -26,8 +25,8 @@ from cllm4rec.models.description import ModelDescription, Shapes
 from cllm4rec.models.histories import encode_by_length
 from cllm4rec.models.language.base import LanguageRecommender
 from cllm4rec.models.language.loading import build_backbone
+from cllm4rec.models.rsllm.answers import WAYS, TitleChooser
 from cllm4rec.models.rsllm.config import CONVENTIONAL, RSLLMConfig
-from cllm4rec.models.rsllm.generation import generate, likelihoods
 from cllm4rec.models.rsllm.net import RSLLMNet
 from cllm4rec.models.sequential.base import SequentialRecommender
 from cllm4rec.models.storage import REMEDY
@@ -234,8 +233,9 @@ class RSLLM(LanguageRecommender):
             users: numbers of users in `seen`, (B,).
             candidates: item numbers (B, C).
             seen: the events the model may look at.
-            by: "scores": those of C_user; "likelihood": of the candidates' titles, mean log-probability of a
-                token; "generation": of one title.
+            by: "scores": those of C_user; "likelihood": of the candidates' titles, the mean log-probability
+                of a token minus that without the history; "generation": greedy, of one title; "constrained":
+                greedy among the candidates' titles.
 
         Returns:
             Indices into the candidates, int64 (B,); -1 where no title is generated or no candidate has one.
@@ -245,35 +245,19 @@ class RSLLM(LanguageRecommender):
         """
         if by == "scores":
             return super().choose(users, candidates, seen)
-        if by not in ("likelihood", "generation"):
-            raise ValueError(f"`by` is {by!r}: rsllm chooses by scores, likelihood or generation")
+        if by not in WAYS:
+            raise ValueError(f"`by` is {by!r}: rsllm chooses by scores, {', '.join(WAYS[:-1])} or {WAYS[-1]}")
         self._checked(users, seen)
-        writer, projected = self.writer(seen.items), self.net.projected()
+        writer, config = self.writer(seen.items), self.config
         if not len(writer.titles.values):
             raise ValueError(f"`by` {by} answers with titles, and the items have none: choose by scores")
-        self.net.eval()
-        chosen = np.empty(len(users), dtype=np.int64)
-        for row, user in enumerate(users):
-            answers = [torch.from_numpy(tokens) for tokens in writer.answers_of(candidates[row])]
-            longest = max(len(answer) for answer in answers)
-            history = Ragged.from_lists([seen.interactions.history(int(user))[-self.config.length :]])
-            named = Ragged.from_lists([candidates[row]]) if self.config.candidates else None
-            prompts, _ = writer.fill(history, self.net.backbone.context - longest, named)
-            prompt = torch.from_numpy(prompts.tokens[0]).to(self.device)
-            if by == "likelihood":
-                chosen[row] = self._likeliest(prompt, answers, projected)
-            else:
-                end = self.tokenizer.document.end
-                tokens = generate(self.net.backbone, prompt, end, longest, projected)
-                titles = [answer[: -len(end)].tolist() for answer in answers]
-                chosen[row] = titles.index(tokens) if tokens and tokens in titles else -1
-        return chosen
-
-    def _likeliest(self, prompt: Tensor, answers: list[Tensor], projected: Tensor) -> int:
-        """Index of the likeliest of the answers (tokens) to a prompt (L,); -1 if none has a title."""
-        on_device = [answer.to(self.device) for answer in answers]
-        likelihood = likelihoods(self.net.backbone, prompt, on_device, projected)  # (C,)
-        n_end = len(self.tokenizer.document.end)
-        untitled = torch.tensor([len(answer) == n_end for answer in answers])  # nothing but an end
-        likelihood[untitled] = -torch.inf
-        return int(likelihood.argmax()) if likelihood.max() > -torch.inf else -1
+        backbone = self.net.eval().backbone
+        chooser = TitleChooser(
+            backbone, writer, self.net.projected(), config.length, named=config.candidates > 0
+        )
+        histories = [seen.interactions.history(user) for user in users.tolist()]
+        chosen = [
+            chooser.choose(history, of_user, by)
+            for history, of_user in zip(histories, candidates, strict=True)
+        ]
+        return np.array(chosen, dtype=np.int64)

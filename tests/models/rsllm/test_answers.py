@@ -9,6 +9,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ragged import Ragged
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.evaluation import measure_choices
+from cllm4rec.models.rsllm import answers
 from cllm4rec.models.rsllm.config import RSLLMConfig
 from cllm4rec.models.rsllm.generation import generate, likelihoods
 from cllm4rec.models.rsllm.recommender import RSLLM
@@ -22,7 +23,7 @@ def test_certain_answers_are_given() -> None:
     model = RSLLM(RSLLMConfig(dropout=0.1, length=3))
     model.fit_stage(dataset.train, "pretrain", TrainConfig(epochs=60, batch_size=16, learning_rate=1e-3))
     model.fit_stage(dataset.train, "finetune", TrainConfig(epochs=40, batch_size=16, learning_rate=1e-3))
-    for by in ("scores", "likelihood", "generation"):
+    for by in ("scores", "likelihood", "generation", "constrained"):
         measured = measure_choices(model, dataset, candidates=5, draws=2, by=by)
         assert measured.metrics["hit_ratio@1"] > 0.9, by
 
@@ -64,13 +65,49 @@ def test_generation_takes_the_most_likely_token_each_time() -> None:
     assert found == expected
 
 
-def test_an_answer_that_names_no_candidate_is_not_valid(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cllm4rec.models.rsllm import recommender as rsllm
+@torch.no_grad()
+def test_constrained_generation_continues_titles_of_candidates_alone() -> None:
+    model, dataset = trained(), small_dataset()
+    backbone, table = model.net.backbone, model.net.projected()
+    writer, end = model.writer(dataset.items), list(model.tokenizer.document.end)
+    prompts, _ = writer.fill(Ragged.from_lists([dataset.train.interactions.history(4)]), 500)
+    prompt = torch.from_numpy(prompts.tokens[0])
+    titles = [tokens.tolist() for tokens in writer.answers_of(np.array([3, 9, 20]))]
+    titles.append([*titles[0][:1], *end])  # a title that begins another
+    left, n = titles, 0
+    while len(left) > 1:  # by a forward pass a token
+        tokens = torch.cat([prompt, torch.tensor(left[0][:n], dtype=torch.int64)])[None]
+        states = backbone(tokens, torch.ones_like(tokens, dtype=torch.bool), table)[0, -1]
+        logits = states @ backbone.output_embeddings.T
+        best = max({title[n] for title in left}, key=lambda token: logits[token].item())
+        left, n = [title for title in left if title[n] == best], n + 1
+    found = generate(backbone, prompt, end, 50, table, titles)
+    assert [*found, *end] == left[0]
 
+
+@torch.no_grad()
+@pytest.mark.parametrize("candidates", [0, 4])
+def test_a_likelihood_is_compared_with_that_without_the_history(candidates: int) -> None:
+    model, dataset = trained(candidates=candidates), small_dataset()
+    writer, table = model.writer(dataset.items), model.net.projected()
+    sets, users = np.array([[3, 9, 20, 31], [3, 8, 41, 50], [9, 3, 50, 7]]), np.array([2, 5, 6])
+    expected = []
+    for user, of_user in zip(users.tolist(), sets, strict=True):
+        named = Ragged.from_lists([of_user]) if candidates else None
+        shown = [torch.from_numpy(tokens) for tokens in writer.answers_of(of_user)]
+        after = []
+        for history in (dataset.train.interactions.history(user), of_user[:0]):
+            prompts, _ = writer.fill(Ragged.from_lists([history]), 500, named)
+            after.append(likelihoods(model.net.backbone, torch.from_numpy(prompts.tokens[0]), shown, table))
+        expected.append(int((after[0] - after[1]).argmax()))
+    assert model.choose(users, sets, dataset.train, "likelihood").tolist() == expected
+
+
+def test_an_answer_that_names_no_candidate_is_not_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     model, dataset = trained(), small_dataset()
     right = model.writer(dataset.items).answers_of(np.array([9]))[0][:-1].tolist()
     sets = np.array([[3, 9], [4, 5]])
-    monkeypatch.setattr(rsllm, "generate", lambda *arguments: right)
+    monkeypatch.setattr(answers, "generate", lambda *arguments: right)
     assert model.choose(np.array([0, 1]), sets, dataset.train, "generation").tolist() == [1, -1]
     with pytest.raises(ValueError, match="likelihood"):
         model.choose(np.array([0]), sets[:1], dataset.train, "dice")
@@ -88,7 +125,7 @@ def test_an_item_without_a_title_is_no_answer_in_words(monkeypatch: pytest.Monke
     shown = np.array([[*numbers, 5, 6]])
     assert model.choose(np.array([0]), shown, dataset.train, "likelihood")[0] >= 2
     assert model.choose(np.array([0]), shown[:, :2], dataset.train, "likelihood").tolist() == [-1]
-    monkeypatch.setattr("cllm4rec.models.rsllm.recommender.generate", lambda *rest: [])
+    monkeypatch.setattr(answers, "generate", lambda *rest: [])
     assert model.choose(np.array([0]), shown, dataset.train, "generation").tolist() == [-1]
 
 

@@ -27,10 +27,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> RSLLM:
     return built
 
 
-def asked(model: RSLLM, user: int, candidates: np.ndarray) -> Tensor:
-    """The prompt of a user with candidates, tokens (L,)."""
+def asked(model: RSLLM, user: int, candidates: np.ndarray, length: int = 3) -> Tensor:
+    """The prompt of a user's newest items with candidates, tokens (L,)."""
     dataset = small_dataset()
-    history = Ragged.from_lists([dataset.train.interactions.history(user)[-3:]])
+    items = dataset.train.interactions.history(user)
+    history = Ragged.from_lists([items[len(items) - length :]])
     prompts, _ = model.writer(dataset.items).fill(history, 200, Ragged.from_lists([candidates]))
     return torch.from_numpy(prompts.tokens[0])
 
@@ -49,7 +50,7 @@ def test_an_answer_is_the_assistants_turn(model: RSLLM) -> None:
 
 @torch.no_grad()
 def test_the_likeliest_answer_is_that_of_whole_turns(model: RSLLM) -> None:
-    """The mean log-probability of title and end, of each candidate by a forward pass of its own."""
+    """The mean log-probability of title and end minus that without a history, each by a pass of its own."""
     dataset, backbone = small_dataset(), model.net.backbone.eval()
     table, writer = model.net.projected(), model.writer(dataset.items)
     users, sets = (
@@ -58,15 +59,18 @@ def test_the_likeliest_answer_is_that_of_whole_turns(model: RSLLM) -> None:
     )
     expected = []
     for user, candidates in zip(users.tolist(), sets, strict=True):
-        prompt = asked(model, user, candidates)
-        means = []
+        prompts = [asked(model, user, candidates, length) for length in (3, 0)]
+        gains = []
         for answer in map(torch.from_numpy, writer.answers_of(candidates)):
-            tokens = torch.cat([prompt, answer])[None]
-            states = backbone(tokens, torch.ones_like(tokens, dtype=torch.bool), table)[0]
-            log_p = torch.log_softmax(states @ backbone.output_embeddings.T, dim=-1)
-            rows = torch.arange(len(prompt) - 1, tokens.shape[1] - 1)
-            means.append(log_p[rows, answer].mean().item())
-        expected.append(int(np.argmax(means)))
+            means = []
+            for prompt in prompts:
+                tokens = torch.cat([prompt, answer])[None]
+                states = backbone(tokens, torch.ones_like(tokens, dtype=torch.bool), table)[0]
+                log_p = torch.log_softmax(states @ backbone.output_embeddings.T, dim=-1)
+                rows = torch.arange(len(prompt) - 1, tokens.shape[1] - 1)
+                means.append(log_p[rows, answer].mean().item())
+            gains.append(means[0] - means[1])
+        expected.append(int(np.argmax(gains)))
     assert len(set(expected)) > 1
     assert model.choose(users, sets, dataset.train, "likelihood").tolist() == expected
 
@@ -87,8 +91,6 @@ def test_generation_stops_at_the_whole_end_only(model: RSLLM) -> None:
 def test_a_generated_title_is_compared_with_the_candidates_in_turns(
     model: RSLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cllm4rec.models.rsllm import recommender as rsllm
-
     dataset, ends = small_dataset(), []
     answer = model.writer(dataset.items).answers_of(np.array([9]))[0].tolist()
 
@@ -96,7 +98,7 @@ def test_a_generated_title_is_compared_with_the_candidates_in_turns(
         ends.append(end)
         return answer[: -len(end)]
 
-    monkeypatch.setattr(rsllm, "generate", answers)
+    monkeypatch.setattr("cllm4rec.models.rsllm.answers.generate", answers)
     sets = np.array([[3, 9, 5, 6], [4, 5, 6, 7]])
     assert model.choose(np.array([0, 1]), sets, dataset.train, "generation").tolist() == [1, -1]
     assert ends == [model.tokenizer.document.end] * 2
