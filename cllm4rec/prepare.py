@@ -11,6 +11,7 @@ from cllm4rec.commands.dataset_report import (
     print_description,
     print_split_table,
     print_tables,
+    print_times,
     sizes_of,
 )
 from cllm4rec.commands.entry import run, say
@@ -41,7 +42,7 @@ class PrepareOptions:
     interactions: str = setting(
         metavar="FILE", help="table of events: user_id, item_id; optionally rating, timestamp, review_text"
     )
-    output: str = setting(metavar="FOLDER", help="dataset folder to write")
+    output: str = setting(metavar="FOLDER", help="dataset folder to write; an existing dataset is replaced")
     items: str | None = setting(
         None,
         metavar="FILE",
@@ -160,6 +161,7 @@ def _prepare(options: PrepareOptions) -> None:
     if parts is not None:
         print_split_table(parts, options.split_column or f"seed_{options.seed}")
     print_description(dataset, items)
+    print_times(dataset)
     print_audit(dataset, options.audit)
     say(f"{sizes_of(dataset)} -> {options.output}")
 

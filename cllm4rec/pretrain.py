@@ -46,6 +46,8 @@ def main(argv: Sequence[str]) -> None:
 def _pretrain(line: CommandLine, typed: argparse.Namespace) -> None:
     """The command, while no other process trains in the folder."""
     begun = typed.resume and typed.output and (Path(typed.output) / "run.json").is_file()
+    if typed.resume and typed.output and not begun and not typed.dataset:
+        raise ValueError(f"there is no run in {typed.output} to resume: give `dataset` to start one")
     folder = RunFolder.open(typed.output) if begun else None
     recorded = {} if folder is None else _recorded_flags(folder, typed)
     before = None if folder is None else stage_settings.recorded_settings(folder, "pretrain")

@@ -27,7 +27,9 @@ class RecommendOptions:
 
     run: str = setting(metavar="FOLDER", help="run folder")
     users: str | None = setting(
-        None, metavar="IDS", help="user ids separated by commas; ids that contain a comma need --users-file"
+        None,
+        metavar="IDS",
+        help="user ids separated by commas; ids that contain a comma need --users-file",
     )
     users_file: str | None = setting(None, metavar="FILE", help="file of user ids, one per line")
     all: bool = setting(False, help="all users of the dataset")
@@ -141,7 +143,7 @@ def _users(options: RecommendOptions, dataset: Dataset) -> pl.Series:
     ids = str(options.users).split(",") if options.users_file is None else read_ids(options.users_file)
     if not ids:
         raise ValueError(f"{options.users_file}: the file names no user")
-    return dataset.user_ids.names(dataset.user_ids.index(ids, "user"))
+    return dataset.user_ids.names(dataset.user_ids.index(list(dict.fromkeys(ids)), "user"))
 
 
 def _filters(options: RecommendOptions, dataset: Dataset) -> tuple[list[str] | None, list[str] | None]:

@@ -37,7 +37,7 @@ class Protocol:
     split: tuple[str, ...] | None = None
 
     def dataset(self, data: Path, seed: int, parent: Path) -> Path:
-        """The dataset folder of a seed.
+        """The dataset folder of a seed: one of a recipe, or one that `prepare` wrote under the same name.
 
         Args:
             data: folder that a recipe wrote.
@@ -55,7 +55,10 @@ class Protocol:
             prepare_once(parent / "dataset", tables, flags)
             return parent / "dataset"
         if not (data / f"seed{seed}").is_dir():
-            raise SystemExit(f"error: {data} has no folder seed{seed}: experiments.recipes --seeds makes it")
+            raise SystemExit(
+                f"error: {data} has no folder seed{seed}: experiments.recipes --seeds makes it; for your own "
+                f"data, cllm4rec prepare --seed {seed} --output {data / f'seed{seed}'}"
+            )
         return data / f"seed{seed}"
 
     def split_flags(self, seed: int) -> list[str]:

@@ -35,7 +35,12 @@ from experiments.ranking_results import (
 from experiments.report import markdown_table
 
 RESULTS = Path(__file__).parent / "results"
-SETS = {"ml-100k": "MovieLens 100K", "musical": "Musical Instruments", "beauty": "Beauty"}
+TITLES = {  # of sets; others have their name
+    "ml-100k": "MovieLens 100K",
+    "ml-1m": "MovieLens 1M",
+    "musical": "Musical Instruments",
+    "beauty": "Beauty",
+}
 A = PROTOCOLS["A"]  # of the README's table and of the figures
 SHOWN, REFERENCE, METRIC = A.shown, A.reference, A.compared[0]
 COLORS = dict(zip(SHOWN, ("#b45309", "#1d4ed8", "#15803d", "#7e22ce", "#59636e"), strict=True))
@@ -49,13 +54,20 @@ KINDS = {  # of slices -> their name in the figure
 def comparable(folder: Path, protocol: str = "A") -> tuple[list[Line], list[Line]]:
     """Runs and slices of a protocol, of each set those of the seeds that all its rows have."""
     runs, slices = read_lines(folder / RUNS), read_lines(folder / SLICES)
-    seeds = {set_name: shared_seeds(runs, set_name, protocol) for set_name in SETS}
+    seeds = {set_name: shared_seeds(runs, set_name, protocol) for set_name in sets_of(runs)}
 
     def kept(lines: Sequence[Line]) -> list[Line]:
         of_protocol = [line for line in lines if line["protocol"] == protocol]
         return [line for line in of_protocol if int(line["seed"]) in seeds.get(line["set"], ())]
 
     return kept(runs), kept(slices)
+
+
+def sets_of(lines: Sequence[Line]) -> dict[str, str]:
+    """Name -> title of the sets in lines of results, those of TITLES first."""
+    names = dict.fromkeys(line["set"] for line in lines)
+    ordered = [name for name in TITLES if name in names] + [name for name in names if name not in TITLES]
+    return {name: TITLES.get(name, name) for name in ordered}
 
 
 def best_form(name: str, means: dict[str, float]) -> str:
@@ -78,17 +90,21 @@ def table(folder: Path) -> str:
     """The README's table.
 
     Raises:
-        SystemExit: a row has no difference over the seeds of the table, or a file is another table.
+        SystemExit: there is no row, or one has no difference over the seeds of the table, or a file is
+            another table.
     """
     runs = comparable(folder)[0]
-    seeds_of = {set_name: listed(shared_seeds(runs, set_name, "A")) for set_name in SETS}
+    sets = sets_of(runs)
+    if not sets:
+        raise SystemExit(f"error: {folder / RUNS} has no main row of protocol A: {', '.join(SHOWN)}")
+    seeds_of = {set_name: listed(shared_seeds(runs, set_name, "A")) for set_name in sets}
     interval_of = {
         (line["set"], line["row"]): f"[{short(line['low'], '+')}, {short(line['high'], '+')}]"
         for line in read_lines(folder / DIFFERENCES)
         if (line["protocol"], line["metric"]) == ("A", METRIC) and line["seeds"] == seeds_of.get(line["set"])
     }
     cells = {row: [row] for row in SHOWN}
-    for set_name in SETS:
+    for set_name in sets:
         means = row_means(runs, set_name, METRIC)
         for row in SHOWN:
             measured = best_form(row, means)
@@ -100,7 +116,7 @@ def table(folder: Path) -> str:
                     f"{seeds_of[set_name]}: run experiments.full_ranking --results with these seeds again"
                 )
             cells[row] += [value, interval]
-    header = [cell for title in SETS.values() for cell in (title, "95 %")]
+    header = [cell for title in sets.values() for cell in (title, "95 %")]
     return markdown_table(["", *header], list(cells.values()))
 
 
@@ -115,7 +131,7 @@ def day_table(folder: Path, protocol: str = "A") -> str:
     metric = about.compared[0]
     runs, slices = comparable(folder, protocol)
     lines = [line for line in slices if line["by"] == BY_DAY]
-    titles = {name: title for name, title in SETS.items() if any(line["set"] == name for line in lines)}
+    titles = sets_of(lines)
     cells = {row: [row] for row in about.shown}
     for set_name in titles:
         for is_same in (True, False):
@@ -149,8 +165,11 @@ def draw_times(folder: Path, output: Path) -> None:
     from matplotlib import ticker
 
     runs = comparable(folder)[0]
-    figure, panels = pyplot.subplots(1, len(SETS), figsize=(4 * len(SETS) + 1.5, 3.6), layout="constrained")
-    for panel, (set_name, title) in zip(panels, SETS.items(), strict=True):
+    sets = sets_of(runs)
+    size = 4 * len(sets) + 1.5, 3.6
+    figure, grid = pyplot.subplots(1, len(sets), figsize=size, layout="constrained", squeeze=False)
+    panels = grid[0]
+    for panel, (set_name, title) in zip(panels, sets.items(), strict=True):
         quality = row_means(runs, set_name, METRIC)
         low, high = (row_means(runs, set_name, f"{METRIC} {end}") for end in ("low", "high"))
         seconds = row_means(runs, set_name, "training_cpu_seconds")
@@ -175,9 +194,10 @@ def draw_slices(folder: Path, output: Path) -> None:
     Slices are named by their bounds on the first seed.
     """
     pyplot, (runs, lines) = pyplot_for_svg(), comparable(folder)
-    size = 4 * len(KINDS) + 1.5, 2.6 * len(SETS)
-    figure, panels = pyplot.subplots(len(SETS), len(KINDS), figsize=size, layout="constrained")
-    for of_set, (set_name, title) in zip(panels, SETS.items(), strict=True):
+    sets = sets_of(runs)
+    size = 4 * len(KINDS) + 1.5, 2.6 * len(sets)
+    figure, panels = pyplot.subplots(len(sets), len(KINDS), figsize=size, layout="constrained", squeeze=False)
+    for of_set, (set_name, title) in zip(panels, sets.items(), strict=True):
         for panel, (by, label) in zip(of_set, KINDS.items(), strict=True):
             group = [line for line in lines if (line["set"], line["by"]) == (set_name, by)]
             bounds = {line["slice"]: interval(line["lowest"], line["highest"]) for line in reversed(group)}

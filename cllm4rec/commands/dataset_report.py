@@ -83,6 +83,20 @@ def print_description(dataset: Dataset, items: CheckedTable | None) -> None:
         say(f"{Path(items.name).name}: no column of texts (--item-columns gives the names of the columns)")
 
 
+def print_times(dataset: Dataset) -> None:
+    """Print how many events have a time, the first and the last day; nothing without times."""
+    times = dataset.interactions.times
+    if times is None:
+        return
+    known = times[times >= 0]  # a missing time is below 0
+    line = f"timestamps: {len(known):,} of {counted(len(times), 'event')}"
+    if not len(known):
+        say(line)
+        return
+    first, last = known[[known.argmin(), known.argmax()]].astype("datetime64[s]").astype("datetime64[D]")
+    say(f"{line}, from {first} to {last}")
+
+
 def print_audit(dataset: Dataset, is_detailed: bool) -> None:
     """Print whether held-out events or their reviews are in what training reads.
 

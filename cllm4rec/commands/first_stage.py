@@ -96,6 +96,8 @@ def train(stage: FirstStage) -> None:
 def _new_run(stage: FirstStage, accelerator: Accelerator) -> RunFolder:
     """Create the run folder on the main process; the others wait for it."""
     RunFolder.check_new(stage.output)
+    if accelerator.is_main_process and (stage.output / "run.json").is_file():
+        log.info("%s holds a run without weights: it starts anew", stage.output)
     wait_for_everyone(accelerator)
     if accelerator.is_main_process:
         stage.create_run()

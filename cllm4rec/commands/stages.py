@@ -18,8 +18,8 @@ from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.device import default_precision, wait_for_everyone
 from cllm4rec.training.hooks import Hooks
-from cllm4rec.training.records import EpochRecord
-from cllm4rec.training.resume import Conditions, Progress, ResumeFile, Stopped
+from cllm4rec.training.records import VALIDATION_METRIC, EpochRecord
+from cllm4rec.training.resume import Conditions, DivergedError, Progress, ResumeFile, Stopped
 from cllm4rec.training.run_description import StageSettings
 from cllm4rec.training.run_folder import RunFolder
 
@@ -91,11 +91,25 @@ class _Records:
         if not (self.begun or resume_file.path.is_file()):
             self.folder.withdraw(self.stage)
 
+    def diverged(self, kept: bool) -> None:
+        """Training diverged: the stage ends with its best validated epoch, or leaves no weights."""
+        if kept:
+            self.folder.end_stage(self.stage)
+        elif self.begun:
+            self.folder.discard(self.stage)
+        else:
+            self.folder.withdraw(self.stage)
+
     def end(self, resumed: bool) -> None:
         """The stage has ended. If resumed, write the best weights again: the folder may have been changed."""
         if resumed:
             self.on_best()
         self.folder.end_stage(self.stage)
+        lines = [line for line in self.folder.metrics() if line.stage == self.stage and line.best]
+        if lines and lines[-1].validation is not None:
+            log.info(
+                "best epoch %d: validation %s %.4f", lines[-1].epoch, VALIDATION_METRIC, lines[-1].validation
+            )
         log.info("the run is in %s", self.folder.path)
 
 
@@ -210,6 +224,10 @@ def run_stage(
     try:
         with _interruptions(request, how_to_resume, main):
             model.fit_stage(dataset, stage, training, hooks, accelerator, resume_file, memory)
+    except DivergedError as diverged:
+        if main:
+            records.diverged(diverged.kept)
+        raise
     except ValueError:
         if main:
             records.refused(resume_file)

@@ -159,12 +159,12 @@ def _check_hashes(run: RunFolder, dataset: "Dataset") -> None:
 def _load_run(run: RunFolder, backbone: str | Path | None, verify: bool) -> "Recommender":
     """The model of a run; a warning is logged if one of its stages has not ended."""
     model = load_stage(run, backbone=backbone, verify=verify)
+    used = run.stage_folder().name
     for stage in filter(run.under_way, STAGES):
-        log.warning(
-            "%s: %s has not ended: resume it; until then its best epoch so far is used, if there is one",
-            run.path,
-            stage,
-        )
+        line = "%s: %s has not ended: resume it; until then its best epoch so far is used, if there is one"
+        if stage == "pretrain" and used == "finetune":
+            line = "%s: it was finetuned from an earlier epoch of %s, which has not ended"
+        log.warning(line, run.path, stage)
     return model
 
 

@@ -3,7 +3,7 @@
 import json
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -128,6 +128,8 @@ class OneStageRecommender(Recommender):
                 new = [settings for settings in candidates if settings not in tried]
                 tried.update(self._tried(dataset, new, unset))
             best = max(tried, key=lambda settings: tried[settings])
+        line = "%s takes %s: validation %s %.4f"
+        log.info(line, self.name, _values(best, unset), VALIDATION_METRIC, tried[best])
         return best
 
     def _tried(
@@ -140,10 +142,14 @@ class OneStageRecommender(Recommender):
                 self._learn(dataset)
             result = measure(self, dataset, "validation", metrics=[VALIDATION_METRIC], slices=False)
             quality = result.metrics[VALIDATION_METRIC]
-            chosen = json.dumps({name: getattr(settings, name) for name in unset})
             line = "%s %s: validation %s %.4f"
-            log.info(line, self.name, chosen, VALIDATION_METRIC, quality)
+            log.info(line, self.name, _values(settings, unset), VALIDATION_METRIC, quality)
             yield settings, quality
+
+
+def _values(settings: Any, names: Sequence[str]) -> str:
+    """Some settings and their values, in a line."""
+    return json.dumps({name: getattr(settings, name) for name in names})
 
 
 DECAY_GRID = {"decay": (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)}

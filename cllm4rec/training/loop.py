@@ -22,7 +22,7 @@ from cllm4rec.training.objective import Objective, warmup_epochs
 from cllm4rec.training.optimizer import Optimizer
 from cllm4rec.training.progress import Meter, Totals, means
 from cllm4rec.training.records import EpochRecord
-from cllm4rec.training.resume import REMEDY, Progress, ResumeFile, Stopped, Weights
+from cllm4rec.training.resume import REMEDY, DivergedError, Progress, ResumeFile, Stopped, Weights
 from cllm4rec.training.schedule import is_validated, learning_rate_factor, total_epochs
 from cllm4rec.training.step_memory import measure
 from cllm4rec.training.step_values import once_a_step
@@ -171,7 +171,7 @@ class TrainingRun:
 
         Raises:
             Stopped: `stop` is True on any process.
-            ValueError: the gradient is not finite.
+            DivergedError: the gradient is not finite.
         """
         accelerator, progress = self.accelerator, self.progress
         self._seed_dropout()
@@ -212,10 +212,7 @@ class TrainingRun:
             return
         if self.resume_file is not None and self.accelerator.is_main_process:
             self.resume_file.remove()  # resuming would lead to the same step
-        raise ValueError(
-            f"training diverged in step {self.progress.steps} ({objective}): the gradient is not "
-            "finite; lower `learning_rate` (the best epoch so far is kept)"
-        )
+        raise DivergedError(self.progress.steps, objective, kept=self.progress.best is not None)
 
     def save_or_stop(self, stop: bool) -> None:
         """Save progress if it is due; stop if any process was asked to. All processes have to call it.

@@ -1,9 +1,13 @@
 """Records of epochs: the lines of metrics.jsonl."""
 
+import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from cllm4rec.files.schema import STRICT, parse_json
+from cllm4rec.files.writing import write_text
 
 VALIDATION_METRIC = "ndcg@100"  # chooses settings, and the epoch whose weights are kept
 
@@ -74,3 +78,8 @@ def parse_metrics(text: str) -> list[MetricsLine]:
     """
     lines = enumerate(text.splitlines(), 1)
     return [parse_json(line, MetricsLine, f"line {number}") for number, line in lines]
+
+
+def write_metrics(file: Path, lines: Iterable[MetricsLine]) -> None:
+    """Write metrics.jsonl, whole or not at all."""
+    write_text(file, "".join(json.dumps(line.as_json()) + "\n" for line in lines))

@@ -165,6 +165,22 @@ class Stopped(KeyboardInterrupt):
     """Training was asked to stop, and did so after a whole step. A resume file, if any, is written."""
 
 
+class DivergedError(ValueError):
+    """The gradient of a step is not finite.
+
+    Attributes:
+        kept: whether the weights of a validated epoch are kept; others may be far from any use.
+    """
+
+    def __init__(self, step: int, objective: str, kept: bool) -> None:
+        rest = "the best epoch so far is kept" if kept else "no epoch was validated, and nothing is kept"
+        super().__init__(
+            f"training diverged in step {step} ({objective}): the gradient is not finite; lower "
+            f"`learning_rate` ({rest})"
+        )
+        self.kept = kept
+
+
 @dataclass(frozen=True)
 class ResumeFile:
     """A safetensors file: current and best weights, moments, averages, and progress as metadata.

@@ -6,9 +6,9 @@ pretrain/ ...    one folder a stage: the best weights (safetensors), ids, settin
 pretrain-state.safetensors ...    the resume file of an unfinished stage
 """
 
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from cllm4rec.files.manifest import MANIFEST, check_manifest, file_record
 from cllm4rec.files.temporary import is_temporary
 from cllm4rec.files.writing import write_text
 from cllm4rec.messages import quoted_if_odd
-from cllm4rec.training.records import EpochRecord, MetricsLine, parse_metrics
+from cllm4rec.training.records import EpochRecord, MetricsLine, parse_metrics, write_metrics
 from cllm4rec.training.run_description import (
     DatasetReference,
     RunDescription,
@@ -131,6 +131,10 @@ class RunFolder:
         return self.path / MARKER
 
     @property
+    def _metrics(self) -> Path:
+        return self.path / METRICS
+
+    @property
     def description(self) -> RunDescription:
         """The content of run.json, which is read and checked on each access.
 
@@ -176,9 +180,15 @@ class RunFolder:
 
     def withdraw(self, stage: Stage) -> None:
         """Note that a stage is no longer under way."""
-        description = self.description
-        unfinished = {name: settings for name, settings in description.under_way.items() if name != stage}
-        self._write(replace(description, under_way=unfinished))
+        unfinished = {name: each for name, each in self.description.under_way.items() if name != stage}
+        self._write(replace(self.description, under_way=unfinished))
+
+    def discard(self, stage: Stage) -> None:
+        """Remove the weights of a stage and its entry; the metrics of its epochs stay."""
+        self.withdraw(stage)
+        others = {name: each for name, each in self.description.stages.items() if name != stage}
+        self._write(replace(self.description, stages=others))
+        shutil.rmtree(self.path / stage, ignore_errors=True)
 
     def has_weights(self, stage: Stage) -> bool:
         """Whether there are weights of a stage."""
@@ -187,21 +197,17 @@ class RunFolder:
 
     def begin_stage(self, stage: Stage, settings: StageSettings) -> None:
         """Note how a stage is trained, and remove the metrics of an earlier training of it."""
-        description = self.description
-        self._write(replace(description, stages=description.stages | {stage: settings}))
+        self._write(replace(self.description, stages=self.description.stages | {stage: settings}))
         self.forget(stage, 0)
 
     def forget(self, stage: Stage, epoch: int) -> None:
         """Remove the metrics of a stage from an epoch on."""
-        lines = self.metrics()
-        self._write_metrics(line for line in lines if line.stage != stage or line.epoch < epoch)
+        kept = [line for line in self.metrics() if line.stage != stage or line.epoch < epoch]
+        write_metrics(self._metrics, kept)
 
     def record(self, stage: Stage, epoch: EpochRecord) -> None:
         """Add a line to the metrics."""
-        self._write_metrics([*self.metrics(), MetricsLine.of_stage(stage, epoch)])
-
-    def _write_metrics(self, lines: Iterable[MetricsLine]) -> None:
-        write_text(self.path / METRICS, "".join(json.dumps(line.as_json()) + "\n" for line in lines))
+        write_metrics(self._metrics, [*self.metrics(), MetricsLine.of_stage(stage, epoch)])
 
     def metrics(self) -> list[MetricsLine]:
         """The lines of metrics.jsonl.
@@ -209,11 +215,8 @@ class RunFolder:
         Raises:
             ValueError: the file is damaged.
         """
-        file = self.path / METRICS
-        if not file.is_file():
-            return []
-        with reading(file, "remove it; only the record of the epochs is lost"):
-            return parse_metrics(file.read_text(encoding="utf-8"))
+        with reading(self._metrics, "remove it; only the record of the epochs is lost"):
+            return parse_metrics(self._metrics.read_text("utf-8")) if self._metrics.is_file() else []
 
     def resume_file(self, stage: Stage, conditions: "Conditions | None" = None) -> "ResumeFile":
         """The resume file of a stage; `conditions` have to match before training resumes."""
@@ -289,8 +292,9 @@ class RunFolder:
         expected = asdict(reference)
         for name, sha256 in asdict(dataset.hashes).items():
             if sha256 != expected[name]:
+                also = "" if path else ", or name the folder of the run's dataset with `dataset`"
                 raise ValueError(
                     f"{folder} is not the dataset of the run ({name} differs): it is another one or was "
-                    "prepared anew; train again, or name the folder of the run's dataset with `dataset`"
+                    f"prepared anew; train again{also}"
                 )
         return dataset

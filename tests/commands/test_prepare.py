@@ -26,6 +26,23 @@ def test_prepare_prints_what_it_dropped_and_kept(
     assert "validation" in printed
 
 
+def test_prepare_prints_the_first_and_the_last_day(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["u1,a,2023-01-05 10:00", "u1,b,2024-02-29 23:59", "u1,c,"]
+    for name, lines in {
+        "times": ["user_id,item_id,timestamp", *rows],
+        "none": ["user_id,item_id,timestamp", "u1,a,", "u1,b,"],
+        "without": ["user_id,item_id", "u1,a"],
+    }.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+        flags = ("--interactions", tmp_path / f"{name}.csv", "--split", "none")
+        call("prepare", *flags, "--output", tmp_path / name)
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("timestamps")]
+    assert printed[0] == "timestamps: 2 of 3 events, from 2023-01-05 to 2024-02-29"
+    assert all(line == "timestamps: 0 of 2 events" for line in printed[1:])
+
+
 @pytest.mark.parametrize(
     ("names", "words"),
     [

@@ -39,6 +39,11 @@ def test_recommend_writes_lists_with_the_ids_as_put_in(kind: str, workspace: Pat
         assert rows["item_id"].n_unique() == 5
 
 
+def test_a_repeated_user_gets_one_list(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("recommend", "--run", workspace / "run", "--users", "007,007", "--k", 3)
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 3
+
+
 @pytest.mark.parametrize("output", [[], ["--output", "lists.csv"]], ids=["standard output", "one file"])
 def test_several_processes_refuse_to_write_into_one_file(
     output: list[str], workspace: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import load, load_stage
 from cllm4rec.training.dry_run import DryRun, ObjectiveTiming
+from cllm4rec.training.loop import TrainingRun
 from cllm4rec.training.run_folder import RunFolder
 from tests.support.commands import call, refusal, stage_settings
 
@@ -92,6 +94,66 @@ def test_finetuning_takes_the_seed_of_pretraining(workspace: Path, tmp_path: Pat
     call("pretrain", *flags, "--output", tmp_path / "run")
     call("finetune", "--run", tmp_path / "run", "--epochs", 0)
     assert stage_settings(tmp_path / "run", "finetune")["training"]["seed"] == 3
+
+
+DIVERGING = ("--learning-rate", 1e9, "--warmup-steps", 0)
+
+
+def test_training_that_diverges_before_a_validation_leaves_no_weights(
+    workspace: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, flags = tmp_path / "run", ("--dataset", workspace / "data", "--output", tmp_path / "run")
+    with pytest.raises(
+        ValueError, match="lower --learning-rate .no epoch was validated, and nothing is kept"
+    ):
+        call("pretrain", *flags, "--epochs", 1, *DIVERGING)
+    assert not (run / "pretrain").exists()
+    for command in ("evaluate", "finetune"):
+        assert "holds no weights" in refusal(command, "--run", run)
+    with caplog.at_level("INFO", "cllm4rec"):
+        call("pretrain", *flags, "--epochs", 1)
+    assert f"{run} holds a run without weights: it starts anew" in caplog.text
+
+
+def test_training_that_diverges_later_ends_with_its_best_epoch(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip = TrainingRun._clip_gradient
+
+    def broken(self: TrainingRun, objective: str) -> None:
+        if self.progress.best is not None:
+            for parameter in self.weights.values():
+                parameter.grad = torch.full_like(parameter, torch.nan)
+        clip(self, objective)
+
+    monkeypatch.setattr(TrainingRun, "_clip_gradient", broken)
+    run = tmp_path / "run"
+    flags = ("--dataset", workspace / "data", "--output", run, "--epochs", 3, "--content-ratio", 0)
+    with pytest.raises(ValueError, match="lower --learning-rate .the best epoch so far is kept"):
+        call("pretrain", *flags)
+    monkeypatch.undo()
+    assert RunFolder(run).ended("pretrain")
+    caplog.clear()
+    call("evaluate", "--run", run)
+    assert "has not ended" not in caplog.text
+
+
+def test_a_stage_says_which_epoch_it_keeps(
+    workspace: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "cllm4rec"):
+        call("pretrain", "--dataset", workspace / "data", "--output", tmp_path / "run", "--epochs", 2)
+        call("pretrain", "--system", "itemknn", "--dataset", workspace / "data", "--output", tmp_path / "knn")
+    best = [line for line in RunFolder(tmp_path / "run").metrics() if line.best][-1]
+    assert f"best epoch {best.epoch}: validation ndcg@100 {best.validation:.4f}" in caplog.text
+    config = load(tmp_path / "knn").config
+    chosen = f'"neighbours": {config.neighbours}, "shrinkage": {config.shrinkage}'
+    assert f"itemknn takes {{{chosen}}}: validation ndcg@100 " in caplog.text
+
+
+def test_a_run_that_is_not_there_is_not_resumed(tmp_path: Path) -> None:
+    line = refusal("pretrain", "--resume", "--output", tmp_path / "none")
+    assert line == f"there is no run in {tmp_path / 'none'} to resume: give --dataset to start one"
 
 
 def test_a_setting_may_be_left_to_the_validation_events(workspace: Path, tmp_path: Path) -> None:

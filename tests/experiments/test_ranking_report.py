@@ -63,9 +63,22 @@ def cells(table: str) -> dict[str, list[str]]:
 
 def test_cells_are_means_and_paired_intervals(folder: Path) -> None:
     table = cells(ranking_report.table(folder))
-    assert table["CLLM4Rec"] == ["", "", "", "", ".2500", ""]
-    assert table["bag"] == ["", "", "", "", ".2500", "[-.1000, +.0100]"], "the form with an encoder is better"
-    assert table["EASE"] == [""] * 6
+    assert table["CLLM4Rec"] == [".2500", ""]
+    assert table["bag"] == [".2500", "[-.1000, +.0100]"], "the form with an encoder is better"
+    assert table["EASE"] == ["", ""]
+
+
+def test_sets_are_those_of_the_results(folder: Path) -> None:
+    lines = read_lines(folder / RUNS)
+    own = [line | {"set": "mine"} for line in lines if line["row"] == "CLLM4Rec"]
+    write_lines(folder / RUNS, own)
+    assert "Beauty |" in (table := ranking_report.table(folder)).splitlines()[0]
+    assert "mine |" in table.splitlines()[0]
+    assert cells(table)["CLLM4Rec"] == [".2500", "", ".4667", ""]
+    (folder / RUNS).unlink()
+    write_lines(folder / RUNS, [line | {"row": "ItemKNN"} for line in lines])
+    with pytest.raises(SystemExit, match="runs.csv has no main row of protocol A: CLLM4Rec, bag, EASE"):
+        ranking_report.table(folder)
 
 
 def test_a_difference_over_other_seeds_does_not_stand_beside_a_mean(folder: Path) -> None:

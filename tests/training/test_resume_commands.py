@@ -295,8 +295,13 @@ def test_loading_weights_of_an_interrupted_stage_logs_it(
     assert f"{interrupted}: pretrain has not ended" in caplog.text
 
 
-def test_finetuning_takes_the_best_epoch_of_an_interrupted_pretraining(interrupted: Path) -> None:
+def test_finetuning_takes_the_best_epoch_of_an_interrupted_pretraining(
+    interrupted: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     finetune.main(["--run", str(interrupted), "--epochs", "1"])
+    caplog.clear()
+    load(interrupted)
+    assert f"{interrupted}: it was finetuned from an earlier epoch of pretrain, which has not" in caplog.text
     assert (interrupted / "finetune" / "model.json").is_file()
 
 

@@ -45,6 +45,8 @@ def item_vectors(
     dataset = as_dataset(dataset)
     if (encoder is None) == (item_vectors is None):
         raise ValueError("give one of `encoder` and `item_vectors`")
+    if item_vectors is not None and not isinstance(item_vectors, str | Path):
+        raise ValueError(f"`item_vectors` is a {type(item_vectors).__name__}: give the path of a file")
     if encoder is not None:
         texts = ItemTexts.of(dataset, fields)
         vectors = texts.vectors(open_encoder(encoder, depth))
@@ -86,6 +88,11 @@ def open_encoder(encoder: str | Path | TextEncoder, depth: float | None) -> Text
             dtype = held_dtype(BackboneConfig(str(encoder), tune="frozen"))
             return LanguageEncoder(pretrained, DEPTH if depth is None else depth, dtype)
         encoder = SentenceEncoder(folder)
+    if not (hasattr(encoder, "fingerprint") and callable(getattr(encoder, "encode", None))):
+        raise ValueError(
+            f"`encoder` is a {type(encoder).__name__}: give a name, a folder, or an object with the method "
+            "encode(texts) and the attribute fingerprint"
+        )
     if depth is not None:
         raise ValueError("`depth` is of causal language models, and this encoder is none: leave it out")
     return encoder

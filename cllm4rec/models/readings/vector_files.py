@@ -1,5 +1,6 @@
 """Files of item vectors: Parquet with ids, or .npy with rows in the order of the dataset's items."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from cllm4rec.files.damage import READ_ERRORS
 from cllm4rec.files.writing import check_file, replace_file
 from cllm4rec.messages import counted, error_line, escaped, join_names, shorten
 from cllm4rec.models.readings.item_texts import ItemVectors
+
+log = logging.getLogger("cllm4rec")
 
 ID, VECTOR = "item_id", "vector"  # columns of a table of vectors
 SUFFIXES = (".parquet", ".npy")
@@ -29,7 +32,8 @@ def read_vectors(path: str | Path, items: IdMap) -> ItemVectors:
     """The vectors of a file, for the items of a dataset.
 
     A Parquet file has the columns `item_id` and `vector`, lists of equal length; an item without a vector has
-    null. Rows of other items are left out. The rows of a .npy file are those of `dataset.items`.
+    null. Rows of other items are left out. The rows of a .npy file are those of `dataset.items`, and a line
+    on the logger `cllm4rec` names the item of the first row.
 
     Args:
         path: the file.
@@ -54,7 +58,9 @@ def read_vectors(path: str | Path, items: IdMap) -> ItemVectors:
     wrong = np.flatnonzero(~np.isfinite(narrow).all(1))
     if len(wrong):
         item = items.ids.filter(pl.Series(present))[int(wrong[0])]
-        raise ValueError(f"{path}: the vector of item {_shown(item)} is not of finite numbers")
+        raise ValueError(
+            f"{path}: the vector of item {_shown(item)} is not of finite numbers, or too large for float32"
+        )
     vectors = np.zeros((len(items), narrow.shape[1]), dtype=np.float32)
     vectors[present] = narrow
     return ItemVectors(items.ids, vectors, present)
@@ -87,7 +93,11 @@ class _WrongVectorsError(Exception):
 def _npy_array(path: Path, items: IdMap) -> tuple[np.ndarray, np.ndarray]:
     """As `_table`, of a .npy file."""
     # mapped: a false header takes no memory; pickled objects and archives (.npz) are refused
-    array = np.lib.format.open_memmap(path, mode="r")
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, OSError) as error:
+        reason = "it is no whole .npy file of numbers"
+        raise _WrongVectorsError(f"{reason} ({error_line(error)})") from error
     if array.dtype.kind not in "fiu":
         raise _WrongVectorsError(f"it holds {array.dtype}: expected numbers")
     if array.ndim != 2 or not array.shape[1]:
@@ -97,6 +107,7 @@ def _npy_array(path: Path, items: IdMap) -> tuple[np.ndarray, np.ndarray]:
             f"it has {counted(len(array), 'row')}, and the dataset has {counted(len(items), 'item')}: give a "
             "row for each row of dataset.items, or a .parquet file with ids"
         )
+    log.info("%s: row 1 is item %s, as in items.parquet of the dataset", path, _shown(items.ids[0]))
     return np.ones(len(items), dtype=bool), array
 
 
@@ -122,6 +133,11 @@ def _table(path: Path, items: IdMap) -> tuple[np.ndarray, np.ndarray]:
         raise _WrongVectorsError(problem)
     numbers = pl.Series(IdMap(ids).find(items.ids.to_list()))
     missing = (numbers < 0).arg_true()
+    if len(missing) == len(items) and len(ids):
+        raise _WrongVectorsError(
+            f"none of its ids is in the dataset: it has {_shown(ids[0])}, and the dataset "
+            f"{_shown(items.ids[0])}"
+        )
     if len(missing):
         raise _WrongVectorsError(
             f"item {_shown(items.ids[missing[0]])} has no row ({len(missing):,} of "

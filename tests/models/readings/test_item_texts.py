@@ -140,3 +140,13 @@ def test_arguments_without_effect_are_refused() -> None:
     for depth in (0.0, 1.1, float("nan")):
         assert refused(item_vectors, dataset, "model", depth=depth).startswith(f"`depth` is {depth}: ")
     assert "there is no such folder" in refused(item_vectors, dataset, "./absent")
+
+
+def test_arguments_of_another_kind_are_refused() -> None:
+    dataset = world()
+    assert "`item_vectors` is a ndarray: give the path of a file" in refused(
+        item_vectors, dataset, item_vectors=np.zeros((6, 3))
+    )
+    assert "`encoder` is a function: give a name, a folder, or an object with the method encode(texts)" in (
+        refused(item_vectors, dataset, encoder=lambda texts: texts)
+    )

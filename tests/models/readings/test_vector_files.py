@@ -81,13 +81,16 @@ def test_other_tools_read_the_table(world: Dataset, tmp_path: Path) -> None:
     ("content", "reason"),
     [
         (table(VECTORS[:3], [10, 20, 30]), "item 40 has no row (1 of 4 items missing)"),
-        (table(VECTORS, ["a", "b", "c", "d"]), "has no row (4 of 4 items missing)"),
+        (
+            table(VECTORS, ["a", "b", "c", "d"]),
+            "none of its ids is in the dataset: it has 'a', and the dataset ",
+        ),
         (table([*VECTORS, [0.0, 0.0]], [10, 20, 30, 40, 20]), "item '20' has several rows"),
         (table([*VECTORS, [0.0, 0.0]], [10, 20, 30, 40, None]), "a row has no item_id"),
         (table([[1.0, 2.0]] * 3 + [[1.0]]), "the vector of item 40 has 1 number, and that of item "),
         (table([[1.0, 2.0]] * 3 + [[1.0, np.nan]]), "the vector of item 40 is not of finite numbers"),
         (table([[1.0, 2.0]] * 3 + [[1.0, None]]), "the vector of item 40 is not of finite numbers"),
-        (table([[1.0, 2.0]] * 3 + [[1e39, 1.0]]), "the vector of item 40 is not of finite numbers"),
+        (table([[1.0, 2.0]] * 3 + [[1e39, 1.0]]), "is not of finite numbers, or too large for float32"),
         (table([["a"]] * 4), "its column vector holds List(String): expected lists of numbers"),
         (table([1.0] * 4), "its column vector holds Float64: expected lists of numbers"),
         (table([[]] * 4).cast({"vector": pl.List(pl.Float32)}), "it holds no numbers"),
@@ -123,6 +126,23 @@ def test_wrong_arrays_are_refused(content: np.ndarray, reason: str, world: Datas
     assert reason in line
 
 
+def test_the_item_of_the_first_row_of_an_array_is_named(
+    world: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.save(tmp_path / "vectors.npy", np.ones((4, 2)))
+    with caplog.at_level("INFO", "cllm4rec"):
+        read_vectors(tmp_path / "vectors.npy", world.item_ids)
+    assert f"vectors.npy: row 1 is item {world.item_ids.ids[0]}, as in items.parquet of" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"\x93NUMPY\x01\x00"])
+def test_a_file_that_is_no_array_is_refused(content: bytes, world: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "vectors.npy").write_bytes(content)
+    assert "vectors.npy: it is no whole .npy file of numbers (" in refused(
+        read_vectors, tmp_path / "vectors.npy", world.item_ids
+    )
+
+
 def test_objects_are_never_unpickled(world: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "vectors.npy", np.array([[1], [2], [3], ["x"]], dtype=object), allow_pickle=True)
     (tmp_path / "plain.npy").write_bytes(pickle.dumps([1.0, 2.0]))
@@ -133,14 +153,14 @@ def test_objects_are_never_unpickled(world: Dataset, tmp_path: Path, monkeypatch
     monkeypatch.setattr(pickle, "load", unpickled)
     for name in ("vectors.npy", "plain.npy"):
         line = refused(read_vectors, tmp_path / name, world.item_ids)
-        assert line.startswith(f"{tmp_path / name} cannot be read: ")
+        assert line.startswith(f"{tmp_path / name}: it is no whole .npy file of numbers (")
 
 
 def test_an_archive_named_npy_is_refused(world: Dataset, tmp_path: Path) -> None:
     with (tmp_path / "vectors.npy").open("wb") as opened:
         np.savez(opened, vectors=np.ones((4, 2)))
     line = refused(read_vectors, tmp_path / "vectors.npy", world.item_ids)
-    assert line.startswith(f"{tmp_path / 'vectors.npy'} cannot be read: ")
+    assert line.startswith(f"{tmp_path / 'vectors.npy'}: it is no whole .npy file of numbers (")
 
 
 def test_a_false_header_takes_no_memory(world: Dataset, tmp_path: Path) -> None:
@@ -148,7 +168,7 @@ def test_a_false_header_takes_no_memory(world: Dataset, tmp_path: Path) -> None:
     content = (tmp_path / "vectors.npy").read_bytes()
     assert b"(4, 2), }     " in content
     (tmp_path / "vectors.npy").write_bytes(content.replace(b"(4, 2), }     ", b"(4, 200000), }"))
-    assert "cannot be read: " in refused(read_vectors, tmp_path / "vectors.npy", world.item_ids)
+    assert "it is no whole .npy file" in refused(read_vectors, tmp_path / "vectors.npy", world.item_ids)
 
 
 @pytest.mark.parametrize("name", ["vectors.csv", "vectors", "vectors.npz"])
@@ -158,7 +178,7 @@ def test_other_kinds_of_files_are_refused(name: str, world: Dataset, tmp_path: P
 
 
 def test_absent_and_damaged_files_are_refused(world: Dataset, tmp_path: Path) -> None:
-    for name in ("vectors.parquet", "vectors.npy"):
+    for name, reason in {"vectors.parquet": "cannot be read: ", "vectors.npy": "no whole .npy file"}.items():
         assert refused(read_vectors, tmp_path / name, world.item_ids).endswith("there is no such file")
         (tmp_path / name).write_bytes(b"PAR1 or not")
-        assert "cannot be read: " in refused(read_vectors, tmp_path / name, world.item_ids)
+        assert reason in refused(read_vectors, tmp_path / name, world.item_ids)
