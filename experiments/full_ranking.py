@@ -233,7 +233,8 @@ def named_model(text: str) -> tuple[str, str]:
     return name, model
 
 
-if __name__ == "__main__":
+def parsed(typed: Sequence[str] | None = None) -> dict[str, Any]:
+    """The arguments of `main`, as typed; of this process by default."""
     parser = argument_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, nargs="+", help="folders that recipes wrote")
     parser.add_argument("--protocol", choices=list(PROTOCOLS), default="A", help="(default: A)")
@@ -270,9 +271,13 @@ if __name__ == "__main__":
     parser.add_argument("--tuned", type=Path, help="OUTPUT of experiments.tune; rows have chosen settings")
     parser.add_argument("--output", type=Path, required=True, help="folder of runs and tables")
     parser.add_argument("--results", type=Path, help="folder of CSV files that get a line for each run")
-    arguments = vars(parser.parse_args())
+    arguments = vars(parser.parse_args(typed))
     if arguments.pop("quick"):
         arguments["seeds"] = arguments["seeds"] or [0]
         arguments["rows"] = arguments["rows"] or list(QUICK)
-    if failed_runs := main(**arguments):
+    return arguments
+
+
+if __name__ == "__main__":
+    if failed_runs := main(**parsed()):
         raise SystemExit(f"error: {len(failed_runs)} runs failed, as reported above")

@@ -31,6 +31,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.locks import locked
 from cllm4rec.files.writing import write_text
 from experiments.commands import argument_parser
+from experiments.tuning.changes import all_settings
 from experiments.tuning.conditions import dataset_label, dataset_with_validation, set_name
 from experiments.tuning.domains import Settings
 from experiments.tuning.report import chosen_settings
@@ -170,6 +171,10 @@ def main(
     data = dataset_with_validation(dataset)
     tuning = Tuning(data, dataset_label(dataset), output / set_name(dataset), search, seed, settings)
     for system in systems:  # all are compared before hours are spent on one of them
+        try:
+            all_settings(tuning.commands(system), {})
+        except ValueError as error:
+            raise SystemExit(f"error: --fixed, {system}: {error}") from None
         tuning.begin(system)
     with TemporaryDirectory(prefix="tune-") as work:
         without_test = Path(work) / "dataset"

@@ -1,6 +1,7 @@
 """`experiments.full_ranking` on a folder that a recipe wrote: tables, and lines of CSV files."""
 
 import json
+import shlex
 import shutil
 from argparse import ArgumentTypeError
 from dataclasses import replace
@@ -14,9 +15,11 @@ from cllm4rec.training.run_folder import RunFolder
 from experiments import full_ranking, tune
 from experiments.protocols import PROTOCOLS
 from experiments.ranking_results import command, read_lines, write_lines, write_results
-from experiments.ranking_rows import ROWS, rows_to_measure
+from experiments.ranking_rows import ROWS, rows_to_measure, with_encoder
 from experiments.recipes.__main__ import main as make
 from experiments.tuning.rows import read_rows
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_full_ranking_reads_the_dataset_folder_of_a_seed(small_set: Path, tmp_path: Path) -> None:
@@ -232,3 +235,19 @@ def test_a_row_with_an_encoder_is_measured_for_each_of_them(small_set: Path) -> 
         rows_to_measure(["bag, ENCODER"], {}, None, small_set, "")
     with pytest.raises(ArgumentTypeError, match="'minilm' is not NAME=MODEL, such as MiniLM=models/minilm"):
         full_ranking.named_model("minilm")
+
+
+def documented_commands() -> list[list[str]]:
+    """The arguments of each `experiments.full_ranking` in the documentation."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "datasets").glob("*.md")]
+    text = "\n".join(page.read_text() for page in pages).replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if "python -m experiments.full_ranking " in line]
+    return [shlex.split(line.partition("experiments.full_ranking ")[2]) for line in lines]
+
+
+def test_the_documented_commands_are_understood() -> None:
+    commands = documented_commands()
+    assert len(commands) > 5
+    for typed in commands:
+        arguments = full_ranking.parsed(typed)
+        assert arguments["encoder"] or not any(map(with_encoder, arguments["rows"] or [])), typed

@@ -236,6 +236,12 @@ def test_what_cannot_be_tuned_is_refused(data: Path, tmp_path: Path, calls: list
     assert not output.exists() and not calls
 
 
+def test_a_wrong_value_of_a_fixed_setting_is_refused_before_a_trial(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="error: --fixed, ease: .*regularization.*'abc'"):
+        tune(data, tmp_path / "tuned", "ease", fixed=["regularization=abc"])
+    assert not (tmp_path / "tuned").exists()
+
+
 def test_fixed_settings_are_typed_and_not_searched(
     data: Path, tmp_path: Path, calls: list[tuple[Any, ...]]
 ) -> None:

@@ -26,10 +26,12 @@ from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.models.item_vectors import sources
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.pooling import alpharec
+from cllm4rec.models.readings.item_vectors import item_vectors
 from cllm4rec.models.rsllm import recommender as rsllm
 from cllm4rec.models.sequential import base as sequential
 from cllm4rec.training.config import TrainConfig
 from tests.support.commands import call
+from tests.support.encoders import Letters
 from tests.support.planted import planted, world_with
 from tests.support.systems import ONE_STAGE, VARIANTS, fit, new_system
 from tests.support.tables import refused
@@ -123,6 +125,16 @@ def test_a_planted_leak_stops_training(kind: str, monkeypatch: pytest.MonkeyPatc
     expected = rf"^{leak.part} would learn from \d+ held-out events, the first of user '.+' and item '.+'$"
     with pytest.raises(LeakError, match=expected):
         model.fit_stage(data(), leak.stage, ONE_EPOCH)
+
+
+def test_held_out_reviews_do_not_reach_an_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no item has a text, an encoder reads the reviews of training events."""
+    without_texts = replace(data(), items=data().items.select("item_id"))
+    with auditing(without_texts, "pretrain"):
+        item_vectors(without_texts.train, Letters())
+        monkeypatch.setattr(Dataset, "train", property(lambda self: replace(leaking(), items=self.items)))
+        with pytest.raises(LeakError, match="^whitened vectors of texts would learn from"):
+            item_vectors(without_texts, Letters(), standardise=False)
 
 
 def test_training_without_a_leak_ends(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,8 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.baselines.item_inverse import blocks_of_rows, empty_item_matrix, item_inverse
 from cllm4rec.models.readings.item_texts import ItemVectors
 
+SMALLEST = 1e-6  # a deviation below this share of the largest number is rounding
+
 
 class TextPrior:
     """Weights of EASE with a prior, for several settings on the same events and vectors.
@@ -98,13 +100,15 @@ def _unit(vectors: ItemVectors, in_training: np.ndarray) -> np.ndarray:
     """Vectors of length 1, float64 (n_items, d), centred over the items with training events.
 
     Raises:
-        ValueError: none of these has a vector.
+        ValueError: none of these has a vector, or all have the same.
     """
     chosen = in_training & vectors.present
     if not chosen.any():
         raise ValueError("no item with a training event has a vector: give vectors of these items")
     centred = vectors.values.astype(np.float64)
     centred -= centred[chosen].mean(0)
+    if np.abs(centred[chosen]).max() <= SMALLEST * np.abs(vectors.values[chosen]).max():
+        raise ValueError("the vectors of all items with training events are equal: give others, or none")
     centred[~vectors.present] = 0.0
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
     return centred / np.where(lengths > 0, lengths, 1.0)

@@ -30,7 +30,7 @@ log = logging.getLogger("cllm4rec")
 
 MOST_ENTRIES = 500  # of a row of B: the largest
 MOST_ITEMS = 15_000  # of a path that `auto` has: its time grows with their cube, its memory with their square
-# Settings of EASE. Beside the network, others are hardly better: w makes up for most of the difference.
+# Settings of EASE: one rule for all data, where w is chosen for each. Others were not searched.
 PENALTY, PRIOR_PENALTY, PRIOR_SHARE = 400.0, 20.0, 0.9
 WEIGHTS = (0.0, *(2.0**power for power in range(10)))  # candidates of w; 0: without the path
 

@@ -9,7 +9,7 @@ from cllm4rec.corpora.item_words import count_words, item_documents, user_docume
 from cllm4rec.data.audit import learns_from
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.item_vectors.config import ItemTextConfig
-from cllm4rec.models.readings.item_texts import ItemTexts, ItemVectors, item_texts
+from cllm4rec.models.readings.item_texts import ItemTexts, ItemVectors
 from cllm4rec.models.readings.item_vectors import item_vectors, open_encoder
 from cllm4rec.models.readings.vector_files import read_vectors
 
@@ -137,9 +137,13 @@ def _source(
 
 
 def _texts_differ(train: Dataset, in_training: np.ndarray) -> bool:
-    """Whether two items with training events differ in their texts: equal vectors cannot be whitened."""
-    pairs = zip(item_texts(train), in_training, strict=True)
-    return len({text for text, is_trained in pairs if text and is_trained}) > 1
+    """Whether items with training events have several texts: equal vectors cannot be whitened."""
+    try:
+        texts = ItemTexts.of(train)
+    except ValueError:  # there is none
+        return False
+    pairs = zip(texts.texts, in_training[texts.items], strict=True)
+    return len({text for text, is_trained in pairs if is_trained}) > 1
 
 
 def whitened(vectors: ItemVectors, rows: np.ndarray) -> np.ndarray:

@@ -34,7 +34,7 @@ class BagConfig(ItemTextConfig):
 
 @dataclass(frozen=True)
 class AlphaRecConfig(TextVectorConfig):
-    """Settings of AlphaRec's form."""
+    """Settings of AlphaRec."""
 
     training: ClassVar[dict[str, TrainConfig]] = {
         "pretrain": TrainConfig(epochs=200, batch_size=256, patience=20, validate_every=2)

@@ -1,4 +1,4 @@
-"""The text of each item, and its vectors by an encoder of texts."""
+"""The texts of items, and their vectors by an encoder of texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,13 +7,19 @@ from typing import Protocol
 
 import numpy as np
 import polars as pl
+import scipy.sparse as sp
 
+from cllm4rec.data.audit import learns_from
 from cllm4rec.data.column_names import ITEM_TEXTS
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.messages import counted, join_names, shorten
 from cllm4rec.models.readings.cache import cached_reading
 
 CONSTANT = 1e-6  # a standard deviation below this share of the mean is rounding
+NO_TEXT = (
+    "no item has a text: prepare the dataset with a table of items that has titles, or give vectors of your "
+    "own"
+)
 FIRST_FIELDS = ("title", "year", "brand", "categories")  # the order in an item's text; then the others
 
 
@@ -67,56 +73,73 @@ class ItemVectors:
 
 @dataclass(frozen=True)
 class ItemTexts:
-    """One text for each item: `Alien (1979). Fox. Horror, Science Fiction. A crew meets ...`.
+    """Texts of items: `Alien (1979). Fox. Horror, Science Fiction. A crew meets ...`, or reviews.
 
     Attributes:
         item_ids: external ids (n_items,), in the order of item numbers.
-        texts: of all items, those without an event too; "" where an item has none.
+        texts: not empty, (n,).
+        items: int64 (n,), number of the item of each.
     """
 
     item_ids: pl.Series
     texts: list[str]
+    items: np.ndarray
 
     @classmethod
     def of(cls, dataset: Dataset, fields: Sequence[str] | None = None) -> "ItemTexts":
         """The texts of a dataset's items: title, year in brackets, brand, categories, description.
 
-        Fields are separated by a full stop and a space. A year that is in the title is not repeated. Reviews
-        are not read.
+        Fields are separated by a full stop and a space. A year that is in the title is not repeated. Where no
+        item has a text, the reviews of training events are read.
 
         Args:
-            dataset: whose items have text columns.
-            fields: the text columns to read, in any order; by default all.
+            dataset: whose items have text columns, or whose events have reviews.
+            fields: the text columns to read, in any order; by default all, or else reviews.
 
         Raises:
-            ValueError: a field is none of the dataset's, or no item has a text.
+            ValueError: a field is none of the dataset's, or there is no text.
         """
         texts = item_texts(dataset, fields)
-        if not any(texts):
-            raise ValueError(
-                "no item has a text: prepare the dataset with a table of items that has titles, or give "
-                "vectors of your own"
-            )
-        return cls(dataset.item_ids.ids, texts)
+        if fields is None and not any(texts):
+            return cls._of_reviews(dataset.train)
+        items = np.flatnonzero([bool(text) for text in texts])
+        if not len(items):
+            raise ValueError(NO_TEXT)
+        return cls(dataset.item_ids.ids, [texts[item] for item in items], items)
+
+    @classmethod
+    def _of_reviews(cls, train: Dataset) -> "ItemTexts":
+        learns_from("whitened vectors of texts", train.interactions)
+        reviews = train.interactions.reviews
+        texts = [] if reviews is None else [review.strip() for review in reviews.to_list()]
+        events = np.flatnonzero([bool(text) for text in texts])
+        if not len(events):
+            raise ValueError(NO_TEXT)
+        return cls(train.item_ids.ids, [texts[event] for event in events], train.interactions.items[events])
 
     def vectors(self, encoder: TextEncoder) -> ItemVectors:
-        """The encoder's vector of each item's text, not standardised.
+        """The encoder's vector of each item's text, not standardised; the mean of those of its reviews.
 
         Each distinct text is read once. The vectors are kept in the cache of readings (`cache`).
 
         Raises:
             ValueError: the encoder gives something else than finite numbers (n, d).
         """
-        distinct = sorted(set(self.texts) - {""})
+        distinct = sorted({*self.texts})
         read = cached_reading(encoder.fingerprint, distinct, partial(_encoded, encoder))
         rows = {text: row for row, text in enumerate(distinct)}
-        numbers = np.array([rows.get(text, -1) for text in self.texts])
-        values = np.where(numbers[:, None] >= 0, read[numbers], np.float32(0))
-        return ItemVectors(self.item_ids, values, np.any(values, axis=1))
+        numbers = np.array([rows[text] for text in self.texts])
+        said = np.any(read[numbers], axis=1)  # (n,), whether a text has words for the encoder
+        n_items = len(self.item_ids)
+        counts = np.bincount(self.items[said], minlength=n_items)
+        entries = np.ones(int(said.sum())), (self.items[said], numbers[said])
+        sums = sp.csr_matrix(entries, (n_items, len(distinct))) @ read.astype(np.float64)
+        values = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
+        return ItemVectors(self.item_ids, values, counts > 0)
 
 
 def item_texts(dataset: Dataset, fields: Sequence[str] | None = None) -> list[str]:
-    """The text of each item as in `ItemTexts.of`, "" where an item has none.
+    """The text of each item from its columns, as in `ItemTexts.of`, "" where it has none.
 
     Raises:
         ValueError: a field is none of the dataset's.

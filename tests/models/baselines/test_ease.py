@@ -79,12 +79,14 @@ def test_items_without_texts_are_refused_before_a_run_is_made(tmp_path: Path) ->
 
 def test_the_chosen_settings_are_the_best_of_those_logged() -> None:
     model, messages = chosen()
-    *lines, audit = messages
+    *lines, takes, audit = messages
     assert audit.startswith("audit: ease: ")
     assert len(lines) == len(set(lines)) == 7 * 3 + 7 + 8, "settings that two grids share are tried once"
     quality = measure(model, taste_dataset(), "validation").metrics["ndcg@100"]
     logged = [float(line.split()[-1]) for line in lines]
     assert max(logged) == pytest.approx(quality, abs=5e-5)
+    best = lines[int(np.argmax(logged))]
+    assert takes == best.replace("ease ", "ease takes ", 1), "the first of equal ones"
     plain = [value for line, value in zip(lines, logged, strict=True) if '"prior_share": 0.0' in line]
     ease = EASE().fit(taste_dataset())
     assert max(plain) == pytest.approx(

@@ -233,3 +233,13 @@ def test_the_text_of_a_planted_twin_makes_the_cold_item_first() -> None:
     of_others = dataset.item_ids.index(list(range(24)))
     assert cold not in dataset.train.interactions.items
     assert scores[cold] > scores[of_others].max()
+
+
+@pytest.mark.parametrize("number", [0.0, 0.1])
+def test_equal_vectors_are_refused(number: float) -> None:
+    dataset = taste_dataset()
+    values = np.full((dataset.n_items, 5), number, dtype=np.float32)
+    values[0] = 3.0
+    present = np.arange(dataset.n_items) > 0  # item 0 has no vector
+    with pytest.raises(ValueError, match="the vectors of all items with training events are equal: give"):
+        TextPrior(ItemVectors(dataset.item_ids.ids, values, present), dataset.train)

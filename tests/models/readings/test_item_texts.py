@@ -8,7 +8,7 @@ import pytest
 
 import cllm4rec
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models.readings.item_texts import ItemTexts, ItemVectors
+from cllm4rec.models.readings.item_texts import ItemTexts, ItemVectors, item_texts
 from cllm4rec.models.readings.item_vectors import item_vectors
 from tests.support.encoders import Letters
 from tests.support.tables import refused
@@ -46,13 +46,16 @@ def by_id(dataset: Dataset, values: Sequence[object] | np.ndarray) -> dict[str, 
 
 def test_a_text_has_the_fields_in_one_order() -> None:
     dataset = world()
-    assert by_id(dataset, ItemTexts.of(dataset).texts) == TEXTS
-    assert by_id(dataset.train, ItemTexts.of(dataset.train).texts) == TEXTS
+    assert by_id(dataset, item_texts(dataset)) == TEXTS
+    assert by_id(dataset.train, item_texts(dataset.train)) == TEXTS
+    texts = ItemTexts.of(dataset)
+    assert texts.texts == [text for text in item_texts(dataset) if text]
+    assert [item_texts(dataset)[item] for item in texts.items] == texts.texts
 
 
 def test_fields_are_chosen() -> None:
     dataset = world()
-    texts = by_id(dataset, ItemTexts.of(dataset, ["description", "title"]).texts)
+    texts = by_id(dataset, item_texts(dataset, ["description", "title"]))
     assert (texts["a"], texts["d"], texts["e"]) == ("Alien. A crew meets it.", "", "Oaken.")
     line = refused(ItemTexts.of, dataset, ["title", "plot"])
     assert line.startswith("`fields`: items have no 'plot': the dataset has title, description,")
@@ -65,10 +68,30 @@ def test_items_without_texts_are_refused() -> None:
 
 def test_each_distinct_text_is_read_once() -> None:
     letters = Letters()
-    vectors = ItemTexts(pl.Series(["x", "y", "z"]), ["an oak", "", "an oak"]).vectors(letters)
+    vectors = ItemTexts(pl.Series(["x", "y", "z"]), ["an oak"] * 2, np.array([0, 2])).vectors(letters)
     assert letters.read == [["an oak"]]
     np.testing.assert_array_equal(vectors.values, [[2, 0, 1], [0, 0, 0], [2, 0, 1]])
     assert vectors.present.tolist() == [True, False, True]
+
+
+def test_reviews_of_training_events_stand_in_for_texts() -> None:
+    """An item's vector is the mean over its reviews that have letters; held-out reviews are not read."""
+    events = pl.DataFrame(
+        {
+            "user_id": [1, 2, 3, 4, 1, 2],
+            "item_id": ["a", "a", "a", "b", "b", "c"],
+            "review_text": ["an oak", "a", "12", "ooo", "not read", "nor this"],
+            "part": ["train"] * 4 + ["test", "validation"],
+        }
+    )
+    dataset, letters = Dataset.from_frame(events), Letters()
+    vectors = item_vectors(dataset, letters, standardise=False)
+    assert sorted(letters.read[0]) == ["12", "a", "an oak", "ooo"]
+    expected = {"a": [1.5, 0, 0.5], "b": [0, 0, 3], "c": [0, 0, 0]}
+    assert by_id(dataset, vectors.values.tolist()) == expected
+    assert by_id(dataset, vectors.present.tolist()) == {"a": True, "b": True, "c": False}
+    line = refused(item_vectors, dataset, Letters(), fields=["title"])
+    assert "the dataset has no texts" in line
 
 
 def test_standardised_by_hand() -> None:

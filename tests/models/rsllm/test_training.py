@@ -17,6 +17,7 @@ from cllm4rec.models.baselines.popularity import Popularity
 from cllm4rec.models.language import loading
 from cllm4rec.models.rsllm.config import RSLLMConfig
 from cllm4rec.models.rsllm.recommender import RSLLM
+from cllm4rec.models.sequential.config import SASRecConfig
 from cllm4rec.models.sequential.sasrec import SASRec
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.hooks import Hooks
@@ -196,3 +197,14 @@ def test_nothing_is_learned_from_shuffled_histories() -> None:
     model = RSLLM(RSLLMConfig(dropout=0.1))
     model.fit(dataset, replace(QUICK, epochs=3))
     assert recall_at_1(model, dataset) < 0.45
+
+
+def test_the_texts_of_a_sequential_recommender_reach_the_soft_tokens() -> None:
+    dataset = small_dataset()
+    base = SASRec(SASRecConfig(item_text="words")).fit_stage(dataset, "pretrain", QUICK)
+    model = RSLLM(RSLLMConfig())
+    model.trained_base = base
+    model.build(dataset.train)
+    vectors = base.net.item_vectors().detach()
+    torch.testing.assert_close(model.net.items.detach(), vectors)
+    assert not torch.equal(vectors, base.net.items.detach()), "texts add something"
