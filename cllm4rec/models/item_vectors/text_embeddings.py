@@ -12,6 +12,7 @@ from torch.nn import functional
 from cllm4rec.models.fitted import FittedModule, entries_of
 from cllm4rec.models.item_vectors.config import ItemTextConfig
 from cllm4rec.models.item_vectors.sources import TextSources
+from cllm4rec.models.kept import KeptValue
 from cllm4rec.training.step_values import computed_once
 
 
@@ -40,13 +41,13 @@ class TextEmbeddings(FittedModule):
     weights: Tensor
     vectors: Tensor
     in_training: Tensor
-    _latest: tuple[tuple[tuple[int, int], ...], Tensor] | None = None
     _trained: "Entries | None" = None
 
     def __init__(
         self, config: ItemTextConfig, width: int, n: int, n_words: int, n_entries: int, n_dimensions: int
     ) -> None:
         super().__init__()
+        self._latest: KeptValue[Tensor] = KeptValue()
         self.rate, self.dropout = config.text_rate, config.word_dropout
         self.words = nn.Parameter(torch.zeros(n_words, width)) if n_words else None
         self.map = nn.Parameter(torch.zeros(n_dimensions, width)) if n_dimensions else None
@@ -114,17 +115,13 @@ class TextEmbeddings(FittedModule):
         """
         if self.training or torch.is_grad_enabled():
             return computed_once((self, table), lambda: table + self())
-        weights = [table, *self.parameters()]
-        state = tuple((weight.data_ptr(), weight._version) for weight in weights)
-        if self._latest is None or self._latest[0] != state:
-            self._latest = None  # free the old one first
-            self._latest = (state, table + self())
-        return self._latest[1]
+        return self._latest.of([table, *self.parameters()], lambda: table + self())
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode. The sum that was kept is freed: fused optimisers do not count their changes."""
         if mode != self.training:
-            self._latest = self._trained = None
+            self._latest.free()
+            self._trained = None
         return super().train(mode)
 
     def _entries(self) -> "Entries":

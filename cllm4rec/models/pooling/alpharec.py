@@ -15,6 +15,7 @@ from cllm4rec.files.damage import reading
 from cllm4rec.models.description import ModelDescription, Shapes, check_shapes
 from cllm4rec.models.fitted import FittedModule
 from cllm4rec.models.item_vectors.sources import whitened
+from cllm4rec.models.kept import KeptValue
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.pooling.config import AlphaRecConfig
 from cllm4rec.models.pooling.contrast import ContrastBatch, ContrastCorpus
@@ -73,11 +74,10 @@ class AlphaRecNet(nn.Module):
         graph: of the training events; None in a model that was loaded.
     """
 
-    _latest: tuple[tuple[tuple[int, int], ...], ItemLayers] | None = None
-
     def __init__(self, config: AlphaRecConfig, n_items: int, n_dimensions: int) -> None:
         super().__init__()
         self.config = config
+        self._latest: KeptValue[ItemLayers] = KeptValue()
         self.hidden = nn.Linear(n_dimensions, config.hidden_width)
         self.output = nn.Linear(config.hidden_width, config.width)
         self.items = StoredItems(n_items, n_dimensions, config.width)
@@ -132,11 +132,7 @@ class AlphaRecNet(nn.Module):
     @torch.no_grad()
     def latest_layers(self) -> ItemLayers:
         """The layers for scoring; they are kept until a weight changes or training goes on."""
-        state = tuple((weight.data_ptr(), weight._version) for weight in self.parameters())
-        if self._latest is None or self._latest[0] != state:
-            self._latest = None  # free the old ones first
-            self._latest = (state, self.layers())
-        return self._latest[1]
+        return self._latest.of(self.parameters(), self.layers)
 
     def store_layers(self) -> None:
         """Have the layers of the present weights in `items`; a loaded model has them."""
@@ -148,7 +144,7 @@ class AlphaRecNet(nn.Module):
     def train(self, mode: bool = True) -> "AlphaRecNet":
         """Set the mode. Layers that were kept are freed: fused optimisers do not count their changes."""
         if mode != self.training:
-            self._latest = None
+            self._latest.free()
         return super().train(mode)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
