@@ -39,7 +39,8 @@ def main(argv: Sequence[str]) -> None:
         if typed.run is None:
             defaults = stage_settings.stage_defaults("cllm4rec", "finetune", None)
             classes: list[type[Any]] = [FinetuneOptions, system_config("cllm4rec"), TrainConfig]
-            line.parse("Finetune a run to recommend.", classes, defaults)
+            fixed = system_config("cllm4rec").fixed_after_pretraining
+            line.parse("Finetune a run to recommend.", classes, defaults, fixed)
         with stage_settings.training_lock(typed.run, typed.dry_run):
             _finetune(line, typed)
 
@@ -66,7 +67,8 @@ def _finetune(line: CommandLine, typed: argparse.Namespace) -> None:
     if before is not None:
         defaults = stage_settings.merged(before)
     classes: list[type[Any]] = [FinetuneOptions, config_class, TrainConfig]
-    options, config, training = line.parse(f"Finetune {system} to recommend.", classes, defaults)
+    fixed = config_class.fixed_after_pretraining
+    options, config, training = line.parse(f"Finetune {system} to recommend.", classes, defaults, fixed)
     stage_settings.show_audit(options.audit)
     config, moved = stage_settings.moved_folders(pretrained, stage_settings.with_absolute_paths(config))
     pretrained.check_finetuning(config)

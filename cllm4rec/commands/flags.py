@@ -14,6 +14,7 @@ from cllm4rec.commands.failures import name_flags
 from cllm4rec.settings import check_settings
 
 LARGEST_CONFIG = 1 << 20  # bytes
+FIXED = "fixed by pretraining (leave them out; names of folders that have moved are taken)"
 NOT_GIVEN = ("", "null", "~", "false")
 
 
@@ -68,7 +69,11 @@ class CommandLine:
         return parser.parse_known_args(self.arguments)[0]
 
     def parse(
-        self, description: str, classes: Sequence[type[Any]], defaults: dict[str, Any] | None = None
+        self,
+        description: str,
+        classes: Sequence[type[Any]],
+        defaults: dict[str, Any] | None = None,
+        fixed: Sequence[str] = (),
     ) -> tuple[Any, ...]:
         """One instance of each dataclass; `--help` prints the flags and exits.
 
@@ -76,6 +81,7 @@ class CommandLine:
             description: first line of --help.
             classes: dataclasses whose fields are the flags: `learning_rate` -> `--learning-rate`.
             defaults: field -> value that replaces its default.
+            fixed: fields that an earlier stage fixed; `--help` lists them last.
 
         Raises:
             ValueError: a flag is unknown, missing or has a wrong value.
@@ -93,9 +99,11 @@ class CommandLine:
             allow_abbrev=False,
         )
         titles = {each: _title(each) for each in classes[1:]}
-        sections = {title: parser.add_argument_group(title) for title in [*titles.values(), "advanced"]}
+        further = ["advanced", *([FIXED] if fixed else [])]
+        sections = {title: parser.add_argument_group(title) for title in [*titles.values(), *further]}
         for each, field, kind in groups:
             title = "advanced" if field.metadata.get("advanced") else titles.get(each)
+            title = FIXED if field.name in fixed else title
             section = parser if title is None else sections[title]
             _add_flag(section, field, kind, defaults.get(field.name, field.default))
         parser.add_argument("--config", metavar="FILE", help="YAML file that fills any flag; typed flags win")

@@ -56,6 +56,16 @@ def test_help_lists_settings_for_ablations_last(capsys: pytest.CaptureFixture[st
     assert "--learning-rate" in common
 
 
+def test_help_of_finetune_lists_what_pretraining_fixed_last(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        call("finetune", "--help")
+    changeable, fixed = capsys.readouterr().out.split("\nfixed by pretraining (")
+    for name in system_config("cllm4rec").fixed_after_pretraining:
+        assert f"  --{name.replace('_', '-')} " in fixed
+        assert f"  --{name.replace('_', '-')} " not in changeable
+    assert "--mask-share" in changeable
+
+
 def test_help_names_values_chosen_on_validation_auto(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         call("pretrain", "--system", "ease", "--help")
