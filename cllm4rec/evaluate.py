@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -259,6 +259,11 @@ def _measure(
         run=str(folder.path),
         system=model.name,
         stage=folder.stage_folder().name,
+        settings={
+            each.name: value
+            for each in fields(model.config)
+            if (value := getattr(model.config, each.name)) != each.default
+        },
         part=part,
         protocol=protocol,
         input_parts="training and validation" if in_time and part == "test" else "training",

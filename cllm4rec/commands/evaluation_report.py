@@ -24,6 +24,7 @@ class MeasuredRun:
         run: its folder.
         system: name of the system.
         stage: the stage whose weights were measured.
+        settings: of the system, those that are not its defaults.
         part: the held-out part of the split.
         protocol: the evaluation protocol.
         input_parts: the parts of the split that the model reads.
@@ -35,6 +36,7 @@ class MeasuredRun:
     run: str
     system: str
     stage: str
+    settings: dict[str, Any]
     part: str
     protocol: str
     input_parts: str
@@ -51,6 +53,9 @@ def report_lines(measured: MeasuredRun) -> Iterator[str]:
         f"{measured.system} after {measured.stage}, on {measured.part}: {counted(n, unit)}, "
         f"{counted(measured.n_items, 'item')}; input: {measured.input_parts} events"
     )
+    if measured.settings:
+        values = ", ".join(f"{name} {value}" for name, value in measured.settings.items())
+        yield from wrap(f"settings other than the defaults: {values}", WIDTH)
     yield from wrap(measured.protocol, WIDTH)
     if n_further:
         verb = "has" if n_further == 1 else "have"
@@ -95,6 +100,7 @@ def described_run(measured: MeasuredRun) -> dict[str, Any]:
     return {
         "system": measured.system,
         "stage": measured.stage,
+        "settings": measured.settings,
         "split": measured.part,
         "protocol": measured.protocol,
         "input": measured.input_parts,

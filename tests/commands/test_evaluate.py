@@ -38,8 +38,8 @@ def test_evaluate_writes_one_json_with_fixed_keys_and_a_row_a_user(
 ) -> None:
     result = evaluated(workspace / "run", tmp_path, "--per-user", tmp_path / "u.parquet")
     keys = {
-        "system", "stage", "dataset", "split", "protocol", "input", "n_users", "n_items", "metrics",
-        "intervals", "slices", "against", "seconds", "users_per_second",
+        "system", "stage", "settings", "dataset", "split", "protocol", "input", "n_users", "n_items",
+        "metrics", "intervals", "slices", "against", "seconds", "users_per_second",
     }  # fmt: skip
     assert set(result) == keys
     assert set(result["metrics"]) == MEANS_OVER_USERS | metric_names("gini", "coverage")
@@ -94,6 +94,19 @@ def test_metrics_list_lengths_and_slices_are_chosen(
             "recall@5",
             "ndcg@7",
         ]
+
+
+def test_settings_other_than_the_defaults_are_named(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--system", "ease", "--dataset", workspace / "data", "--regularization", 40)
+    call("pretrain", *flags, "--output", tmp_path / "run")
+    capsys.readouterr()
+    result = evaluated(tmp_path / "run", tmp_path)
+    assert result["settings"] == {"regularization": 40.0}
+    assert "settings other than the defaults: regularization 40.0" in capsys.readouterr().out
+    assert evaluated(workspace / "run", tmp_path)["settings"] == {}
+    assert "settings other" not in capsys.readouterr().out
 
 
 def test_runs_are_compared_by_user(
