@@ -59,8 +59,7 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
         help=(
             "linear item-item model whose scores are added to those of the finetuned network, with a weight "
             "chosen on validation events: ease, or ease-text, whose prior is of the items' texts; auto: "
-            "ease-text if texts are read, else ease; none beyond 15,000 items, for histories in the order of "
-            "time, or without validation events"
+            "ease-text if texts are read, else ease; none beyond 15,000 items or without validation events"
         ),
     )
     mutual: float = setting(

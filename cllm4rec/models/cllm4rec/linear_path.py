@@ -1,7 +1,7 @@
 """A linear item-item model beside the network: what EASE says, added to the finetuned logits."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Self
 
@@ -13,12 +13,14 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.interactions import Interactions
 from cllm4rec.messages import error_line
 from cllm4rec.models.baselines.config import EASEConfig
 from cllm4rec.models.baselines.ease import EASE
 from cllm4rec.models.baselines.item_inverse import blocks_of_rows
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.fitted import FittedModule
+from cllm4rec.models.inner_product import LinearScores
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.readings.text_vectors import has_text_vectors
 from cllm4rec.models.validation import shared_validation
@@ -32,6 +34,8 @@ MOST_ENTRIES = 500  # of a row of B: the largest
 MOST_ITEMS = 15_000  # of a path that `auto` has: its time grows with their cube, its memory with their square
 # Settings of EASE: one rule for all data, where w is chosen for each. Others were not searched.
 PENALTY, PRIOR_PENALTY, PRIOR_SHARE = 400.0, 20.0, 0.9
+# Weights of a history's item relative to the next newer one, for histories in time order. w is chosen first.
+FIRST_DECAY, DECAYS = 0.8, (1.0, 0.9, 0.7, 0.6, 0.5)
 WEIGHTS = (0.0, *(2.0**power for power in range(10)))  # candidates of w; 0: without the path
 
 
@@ -40,8 +44,6 @@ def no_path(config: CLLM4RecConfig, dataset: Dataset) -> str:
     auto = config.linear == "auto"
     if config.linear == "none":
         return "`linear` is none"
-    if auto and config.order != "random":
-        return f"histories are in the order of {config.order}"
     if auto and not len(dataset.validation.interactions):
         return "there are no validation events"
     if auto and dataset.n_items > MOST_ITEMS:
@@ -100,13 +102,17 @@ def checked_path_model(config: CLLM4RecConfig, dataset: Dataset) -> EASE | None:
 class LinearPath(FittedModule):
     """w x B, added to the logits of a history x: B (J, J) is fitted in closed form.
 
+    An item of x is decay ** (number of later items), where histories are in time order, else 1.
+
     Attributes:
         weight: w, (1,); chosen on validation events after finetuning. A w that is learned with the network
             is no better, as B was fitted on the masked items too.
+        decay: (1,); chosen likewise.
         starts, columns, values: B in compressed rows.
     """
 
     weight: Tensor
+    decay: Tensor
     starts: Tensor
     columns: Tensor
     values: Tensor
@@ -114,6 +120,7 @@ class LinearPath(FittedModule):
     def __init__(self, n_items: int, n_entries: int) -> None:
         super().__init__()
         self.register_buffer("weight", torch.zeros(1))
+        self.register_buffer("decay", torch.ones(1))
         self.register_buffer("starts", torch.zeros(n_items + 1, dtype=torch.int64))
         self.register_buffer("columns", torch.zeros(n_entries, dtype=torch.int64))
         self.register_buffer("values", torch.zeros(n_entries))
@@ -146,6 +153,12 @@ class LinearPath(FittedModule):
         n_items = len(self.starts) - 1
         return sp.csr_matrix(tuple(arrays), shape=(n_items, n_items))
 
+    def scores(self, users: np.ndarray, events: Interactions) -> LinearScores:
+        """w x B of users (B,) with these events."""
+        decay = round(float(self.decay), 6)
+        histories = events.matrix if decay == 1.0 else events.decayed(decay)
+        return LinearScores(histories[users], self.matrix, float(self.weight))
+
 
 def largest_entries(weights: np.ndarray, most: int) -> sp.csr_matrix:
     """The entries of largest absolute value of each row (J,), at most `most`, zeros left out."""
@@ -165,8 +178,9 @@ def add_linear_path(
 ) -> bool:
     """Add a linear path to a finetuned network, with the weight that is best on validation events.
 
-    Of equal weights the smallest is taken; 0 adds nothing. The main process fits EASE, and all processes
-    validate. Where memory does not suffice there is a warning and no path, so that the training is not lost.
+    Of equal weights the smallest is taken; 0 adds nothing. Where histories are in time order, the decay is
+    chosen after the weight. The main process fits EASE, and all processes validate. Where memory does not
+    suffice there is a warning and no path, so that the training is not lost.
 
     Args:
         model: its `net` gets the path as `linear`.
@@ -193,26 +207,36 @@ def add_linear_path(
     stop_if_asked(accelerator, hooks)
     if matrix is None:
         return False
-    path, quality = LinearPath.of(matrix), {}
+    path, in_time = LinearPath.of(matrix), model.net.config.order == "time"
+    quality: dict[tuple[float, float], float] = {}  # weight and decay -> the metric, in the order tried
+
+    def best_of(choices: Iterable[tuple[float, float]]) -> tuple[float, float]:
+        for weight, decay in choices:
+            path.weight.fill_(weight)
+            path.decay.fill_(decay)
+            quality[weight, decay] = shared_validation(model, dataset, accelerator)
+        return max(quality, key=quality.__getitem__)
+
     try:
         model.net.linear = path
-        for weight in WEIGHTS:
-            path.weight.fill_(weight)
-            quality[weight] = shared_validation(model, dataset, accelerator)
+        weight, decay = best_of((each, FIRST_DECAY if in_time else 1.0) for each in WEIGHTS)
+        plain = quality[0.0, decay]
+        if weight and in_time:
+            weight, decay = best_of([(weight, each) for each in DECAYS])
     finally:
         model.net.linear = None
-    best = max(WEIGHTS, key=quality.__getitem__)
     name = "ease with text prior" if ease.config.text_prior else "ease"
-    if best:
-        path.weight.fill_(best)
+    if weight:
+        path.weight.fill_(weight)
+        path.decay.fill_(decay)
         model.net.linear = path
-        line = f"linear path: {name}, weight {best:g}: validation {VALIDATION_METRIC} {quality[best]:.4f}, "
-        line += f"without it {quality[0.0]:.4f}"
+        line = f"linear path: {name}, weight {weight:g}{f', decay {decay:g}' if in_time else ''}: validation "
+        line += f"{VALIDATION_METRIC} {quality[weight, decay]:.4f}, without it {plain:.4f}"
     else:
-        line = f"no linear path: {name} does not raise validation {VALIDATION_METRIC} {quality[0.0]:.4f}"
+        line = f"no linear path: {name} does not raise validation {VALIDATION_METRIC} {plain:.4f}"
     if accelerator.is_main_process:
         log.info(line)
-    return best > 0
+    return weight > 0
 
 
 def stop_if_asked(accelerator: Accelerator, hooks: Hooks) -> None:

@@ -170,7 +170,7 @@ class CLLM4Rec(LanguageRecommender):
         linear = self.net.linear
         if linear is None or self.stage != "finetune":
             return None
-        return LinearScores(seen.interactions.matrix[users], linear.matrix, float(linear.weight))
+        return linear.scores(users, seen.interactions)
 
     @contextmanager
     def keeping_vectors(self) -> Iterator[None]:

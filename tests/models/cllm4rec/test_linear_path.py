@@ -18,6 +18,8 @@ from cllm4rec.models.baselines.ease import EASE
 from cllm4rec.models.cllm4rec import linear_path, recommender
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.linear_path import (
+    DECAYS,
+    FIRST_DECAY,
     MOST_ITEMS,
     WEIGHTS,
     largest_entries,
@@ -113,6 +115,32 @@ def test_the_weight_is_the_best_on_validation_events() -> None:
     assert model.net.linear is not None
     assert float(model.net.linear.weight) == WEIGHTS[int(np.argmax(quality))]
     assert len(set(quality)) > 3, "the weights differ in quality"
+
+
+def test_histories_in_time_order_decay(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dataset = taste_dataset(split="leave-last-out")
+    with caplog.at_level("INFO", "cllm4rec"):
+        model = CLLM4Rec(CLLM4RecConfig(order="time")).fit(dataset, STAGES)
+    path = model.net.linear
+    assert path is not None, "auto has one"
+    weight, decay = float(path.weight), round(float(path.decay), 6)
+    assert f"weight {weight:g}, decay {decay:g}: validation ndcg@100 " in messages(caplog)[-1]
+    ease = model_of_path(CLLM4RecConfig(order="time"), dataset).fit(dataset)
+    qualities: dict[tuple[float, float], float] = {}
+    alone = network_alone(model)
+    for each in (FIRST_DECAY, *DECAYS):
+        of_ease = np.asarray(dataset.train.interactions.decayed(each) @ ease.weights)
+        for factor in WEIGHTS if each == FIRST_DECAY else (weight,):
+            qualities[factor, each] = validation_ndcg(alone + factor * of_ease, dataset)
+    assert qualities[weight, decay] == max(qualities.values())
+    of_ease = weight * np.asarray(dataset.train.interactions.decayed(decay) @ ease.weights)
+    users = np.arange(dataset.n_users)
+    np.testing.assert_allclose(model.score(users, dataset.train), alone + of_ease, rtol=1e-4, atol=1e-4)
+    model.save(tmp_path)
+    loaded = CLLM4Rec.load(tmp_path)
+    np.testing.assert_allclose(
+        loaded.score(users, dataset.train), model.score(users, dataset.train), rtol=1e-5
+    )
 
 
 def test_a_path_that_does_not_help_is_left_out(
@@ -277,7 +305,7 @@ def test_the_path_that_the_data_has() -> None:
 def test_when_there_is_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, config = taste_dataset(), CLLM4RecConfig()
     assert path_model(config, taste_dataset(split="none")) is None, "nothing chooses its weight"
-    assert path_model(CLLM4RecConfig(order="time"), dataset) is None
+    assert path_model(CLLM4RecConfig(order="time"), dataset) is not None
     assert path_model(CLLM4RecConfig(linear="none"), dataset) is None
     assert model_of_path(CLLM4RecConfig(order="time", linear="ease"), dataset) is not None
     assert model_of_path(CLLM4RecConfig(sampled=100), dataset) is not None
