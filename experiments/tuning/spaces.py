@@ -144,7 +144,7 @@ SPACES = {  # name -> space; several spaces may be of one system
     "cllm4rec": Space(
         "cllm4rec",
         {
-            "mutual": ratios(0.0625, 16.0, 4.0),
+            "mutual": ratios(1.0, 1e6, 100.0),
             "prior": ratios(1e-5, 1e-3, 10.0),
             "start": choices("factors", "random"),
             "content_ratio": choices(0.0, 1.0),
