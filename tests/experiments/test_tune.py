@@ -277,12 +277,12 @@ def test_both_stages_of_cllm4rec(data: Path, tmp_path: Path, calls: list[tuple[A
 @pytest.mark.slow
 def test_the_command_from_end_to_end(data: Path, tmp_path: Path) -> None:
     """Trials in processes of their own; one of them fails."""
-    typed = ["--systems", "ease", "popularity", "--trials", "2", "--fixed", "regularization=-1"]
+    typed = ["--systems", "ease-text", "popularity", "--trials", "2", "--fixed", "encoder=no-such-model"]
     line = [sys.executable, "-m", "experiments.tune", "--dataset", data, "--output", tmp_path / "tuned"]
     ended = subprocess.run([*line, *typed], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    assert "error: --regularization is -1.0" in ended.stderr
-    (failed,), (row,) = (rows(tmp_path / "tuned", system) for system in ("ease", "popularity"))
+    assert "no-such-model" in ended.stderr
+    failed, row = (rows(tmp_path / "tuned", system)[0] for system in ("ease-text", "popularity"))
     assert failed["failure"] == "pretrain failed with status 2" and not failed["ndcg@100"]
     for each in (failed, row):
         assert float(each["cpu_seconds"]) > 0 and float(each["peak_mib"]) > 20

@@ -129,7 +129,7 @@ def test_each_epoch_is_logged_as_the_commands_log_it(
         """The lines on epochs, without the times."""
         found = [record.getMessage().rsplit(";", 1)[0] for record in caplog.records]
         caplog.clear()
-        return [line for line in found if " epoch " in line]
+        return [line for line in found if line.startswith(("pretrain epoch ", "finetune epoch "))]
 
     logged = lines()
     assert [line.split(":")[0] for line in logged] == [
