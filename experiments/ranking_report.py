@@ -4,9 +4,9 @@
 
 Data: experiments/results, which experiments.full_ranking wrote (--results names another folder).
 
-Prints the table in Markdown: NDCG@100 on test events, and the 95 % interval of CLLM4Rec minus the row, paired
-over users. Means are over those seeds of the splits that all rows of a set have. Then the slices by day, for
-each protocol: held-out events on a day of a training event of the user, and others.
+Prints the table in Markdown: NDCG@100 on test events, and the 95 % interval of CLLM4Rec minus the best other
+row, paired over users. Means are over those seeds of the splits that all rows of a set have. Then the slices
+by day, for each protocol: held-out events on a day of a training event of the user, and others.
 
 quality_and_time.svg has a panel for each set, quality_by_slice.svg one for each set and kind of slices.
 """
@@ -103,21 +103,24 @@ def table(folder: Path) -> str:
         for line in read_lines(folder / DIFFERENCES)
         if (line["protocol"], line["metric"]) == ("A", METRIC) and line["seeds"] == seeds_of.get(line["set"])
     }
-    cells = {row: [row] for row in SHOWN}
+    cells, best = {row: [row] for row in SHOWN}, [f"{REFERENCE} minus the best other"]
     for set_name in sets:
         means = row_means(runs, set_name, METRIC)
-        for row in SHOWN:
-            measured = best_form(row, means)
-            value = short(means[measured]) if measured in means else ""
-            interval = interval_of.get((set_name, measured), "")
-            if value and not interval and row != REFERENCE and REFERENCE in means:
-                raise SystemExit(
-                    f"error: {folder / DIFFERENCES} has no {measured} on {set_name} over seeds "
-                    f"{seeds_of[set_name]}: run experiments.full_ranking --results with these seeds again"
-                )
-            cells[row] += [value, interval]
-    header = [cell for title in sets.values() for cell in (title, "95 %")]
-    return markdown_table(["", *header], list(cells.values()))
+        forms = {row: best_form(row, means) for row in SHOWN}
+        for row, measured in forms.items():
+            cells[row].append(short(means[measured]) if measured in means else "")
+        others = {name: means[name] for row, name in forms.items() if row != REFERENCE and name in means}
+        if not others or REFERENCE not in means:
+            best.append("")
+            continue
+        name = max(others, key=others.__getitem__)
+        if (set_name, name) not in interval_of:
+            raise SystemExit(
+                f"error: {folder / DIFFERENCES} has no {name} on {set_name} over seeds "
+                f"{seeds_of[set_name]}: run experiments.full_ranking --results with these seeds again"
+            )
+        best.append(interval_of[set_name, name])
+    return markdown_table(["", *sets.values()], [*cells.values(), best])
 
 
 def day_table(folder: Path, protocol: str = "A") -> str:

@@ -208,6 +208,31 @@ def add_linear_path(
     if matrix is None:
         return False
     path, in_time = LinearPath.of(matrix), model.net.config.order == "time"
+    weight, decay, quality, plain = _best_weight(path, in_time, model, dataset, accelerator)
+    name = "ease with text prior" if ease.config.text_prior else "ease"
+    if weight:
+        path.weight.fill_(weight)
+        path.decay.fill_(decay)
+        model.net.linear = path
+        line = f"linear path: {name}, weight {weight:g}{f', decay {decay:g}' if in_time else ''}: validation "
+        line += f"{VALIDATION_METRIC} {quality:.4f}, without it {plain:.4f}"
+    else:
+        line = f"no linear path: {name} does not raise validation {VALIDATION_METRIC} {plain:.4f}"
+    if accelerator.is_main_process:
+        log.info(line)
+    return weight > 0
+
+
+def _best_weight(
+    path: LinearPath, in_time: bool, model: NeuralRecommender, dataset: Dataset, accelerator: Accelerator
+) -> tuple[float, float, float, float]:
+    """The best weight and decay of a path, the validation metric with them, and that without the path.
+
+    Args:
+        path: of the network while it is validated.
+        in_time: whether histories are in time order, so that a decay is chosen.
+        model, dataset, accelerator: as in `add_linear_path`.
+    """
     quality: dict[tuple[float, float], float] = {}  # weight and decay -> the metric, in the order tried
 
     def best_of(choices: Iterable[tuple[float, float]]) -> tuple[float, float]:
@@ -219,24 +244,13 @@ def add_linear_path(
 
     try:
         model.net.linear = path
-        weight, decay = best_of((each, FIRST_DECAY if in_time else 1.0) for each in WEIGHTS)
-        plain = quality[0.0, decay]
-        if weight and in_time:
-            weight, decay = best_of([(weight, each) for each in DECAYS])
+        best = best_of((weight, FIRST_DECAY if in_time else 1.0) for weight in WEIGHTS)
+        plain = quality[0.0, best[1]]
+        if best[0] and in_time:
+            best = best_of([(best[0], decay) for decay in DECAYS])
     finally:
         model.net.linear = None
-    name = "ease with text prior" if ease.config.text_prior else "ease"
-    if weight:
-        path.weight.fill_(weight)
-        path.decay.fill_(decay)
-        model.net.linear = path
-        line = f"linear path: {name}, weight {weight:g}{f', decay {decay:g}' if in_time else ''}: validation "
-        line += f"{VALIDATION_METRIC} {quality[weight, decay]:.4f}, without it {plain:.4f}"
-    else:
-        line = f"no linear path: {name} does not raise validation {VALIDATION_METRIC} {plain:.4f}"
-    if accelerator.is_main_process:
-        log.info(line)
-    return weight > 0
+    return *best, quality[best], plain
 
 
 def stop_if_asked(accelerator: Accelerator, hooks: Hooks) -> None:
