@@ -160,19 +160,19 @@ def measure_set(
                 "code_sha256": code,
             }
             write_text(results_file, json.dumps(results, indent=2) + "\n")
-    complete = [name for name in planned if all(f"{name}/{seed}" in results for seed in seeds)]
+    measured = {key: name for key, (name, _) in keys.items() if key in results}
+    complete = [name for name in planned if all(f"{name}/{seed}" in measured for seed in seeds)]
     table = summary(output, results, protocol, complete, seeds)
-    old = dict.fromkeys(
-        name for key, (name, _) in keys.items() if results.get(key, {}).get("code_sha256", code) != code
-    )
-    if old:
-        table += f"\n\nMeasured with other code of the package than the present: {', '.join(old)}."
-    if failed:
-        table += f"\n\nFailed, so that their rows are left out: {', '.join(failed)}."
+    old = dict.fromkeys(name for key, name in measured.items() if results[key].get("code_sha256") != code)
+    notes = {
+        "Measured with other code of the package than the present": old,
+        "Failed, so that their rows are left out": failed,
+    }
+    for note, names in notes.items():
+        table += f"\n\n{note}: {', '.join(names)}." if names else ""
     (output / "table.md").write_text(table + "\n")
-    shown_seeds = ", ".join(map(str, seeds))
-    title = f"{data.resolve().name}, {protocol.title}"
-    say(f"\n{title}, test events, mean over seeds {shown_seeds}:\n\n{table}")
+    about = f"{data.resolve().name}, {protocol.title}, test events, mean over seeds"
+    say(f"\n{about} {', '.join(map(str, seeds))}:\n\n{table}")
     return failed
 
 

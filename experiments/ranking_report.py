@@ -124,7 +124,7 @@ def table(folder: Path) -> str:
 
 
 def day_table(folder: Path, protocol: str = "A") -> str:
-    """Held-out events on a day of a training event of their user (same), and others; "" if there are none.
+    """Held-out events on a day of a training event of their user (same), and others; "" without any row.
 
     Args:
         folder: of the CSV files.
@@ -144,7 +144,8 @@ def day_table(folder: Path, protocol: str = "A") -> str:
                 measured = best_form(row, row_means(runs, set_name, metric))
                 cells[row].append(short(means[measured]) if measured in means else "")
     header = [f"{title}, {day} day" for title in titles.values() for day in ("same", "other")]
-    return markdown_table(["", *header], list(cells.values())) if titles else ""
+    shown = [row for row in cells.values() if any(row[1:])]
+    return markdown_table(["", *header], shown) if shown else ""
 
 
 def short(value: float | str, sign: str = "") -> str:

@@ -93,8 +93,8 @@ def print_times(dataset: Dataset) -> None:
     if not len(known):
         say(line)
         return
-    first, last = known[[known.argmin(), known.argmax()]].astype("datetime64[s]").astype("datetime64[D]")
-    say(f"{line}, from {first} to {last}")
+    days = known.astype("datetime64[s]").astype("datetime64[D]")
+    say(f"{line}, from {days.min()} to {days.max()}")
 
 
 def print_audit(dataset: Dataset, is_detailed: bool) -> None:

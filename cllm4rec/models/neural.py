@@ -30,7 +30,7 @@ from cllm4rec.training.dry_run import DryRun, dry_run
 from cllm4rec.training.hooks import NO_HOOKS, Hooks
 from cllm4rec.training.objective import Objective
 from cllm4rec.training.records import EpochRecord
-from cllm4rec.training.resume import BuiltFrom, ResumeFile
+from cllm4rec.training.resume import BuiltFrom, DivergedError, ResumeFile
 
 log = logging.getLogger("cllm4rec")
 
@@ -181,7 +181,11 @@ class NeuralRecommender(InnerProductRecommender):
             objectives = self.objectives(dataset.train, stage, config)
             on_epoch = partial(self._on_epoch, stage, hooks, accelerator)
             hooks = replace(hooks, validate=validate, on_epoch=on_epoch)
-            loop.train(self.net, objectives, config, accelerator, hooks, resume_file, memory)
+            try:
+                loop.train(self.net, objectives, config, accelerator, hooks, resume_file, memory)
+            except DivergedError as diverged:  # the network has its best weights, or none of any use
+                self.stage = stage if diverged.kept else None
+                raise
             if self._after(dataset, stage, accelerator, hooks):
                 hooks.on_best()
         return self

@@ -110,7 +110,8 @@ def _train_epoch(run: "TrainingRun", objectives: Sequence[Objective], hooks: Hoo
 class TrainingRun:
     """A training under way: the network, its optimiser and its progress.
 
-    As a context it ends with embedding tables on which no step is missing.
+    As a context it ends with embedding tables on which no step is missing; after divergence, with the best
+    weights.
 
     Attributes:
         weights: trained parameters of the network, by name.
@@ -154,8 +155,10 @@ class TrainingRun:
     def __enter__(self) -> "TrainingRun":
         return self
 
-    def __exit__(self, *ended: object) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         self.optimizer.close()
+        if isinstance(error, DivergedError):
+            self.restore_best_weights()
 
     def has_epoch_left(self, n_epochs: int) -> bool:
         """Whether another epoch is trained; after the time limit, only an epoch under way is concluded."""

@@ -235,7 +235,7 @@ def _too_long(costs: Mapping[str, Cost], room: _Room) -> str | None:
 def _refusal(objective: str, cost: Cost, room: _Room, memory: float | None) -> str:
     needed, held = cost.bytes(cost.longest) / GIB, room.held / GIB
     what = (
-        f"the longest example of {objective} ({cost.longest:,} tokens) needs {needed:.3g} GiB in addition to "
+        f"the longest example of {objective} ({cost.longest:,} tokens) needs {needed:.4g} GiB in addition to "
         f"{held:.2f} GiB that the process holds (weights, data, libraries) or will (optimiser)"
     )
     if memory is not None:

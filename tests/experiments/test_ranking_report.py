@@ -101,7 +101,7 @@ def test_slices_by_day_are_means_over_seeds(folder: Path) -> None:
     table = cells("\n".join(lines))
     assert table["CLLM4Rec"] == [".6000", ".1500"]
     assert table["bag"] == [".3000", ".2500"], "the form with an encoder is better on all events"
-    assert table["EASE"] == ["", ""]
+    assert "EASE" not in table, "it was not measured"
 
 
 @pytest.mark.parametrize("draw", [ranking_report.draw_times, ranking_report.draw_slices])

@@ -133,7 +133,7 @@ def test_held_out_reviews_do_not_reach_an_encoder(monkeypatch: pytest.MonkeyPatc
     with auditing(without_texts, "pretrain"):
         item_vectors(without_texts.train, Letters())
         monkeypatch.setattr(Dataset, "train", property(lambda self: replace(leaking(), items=self.items)))
-        with pytest.raises(LeakError, match="^whitened vectors of texts would learn from"):
+        with pytest.raises(LeakError, match="^reviews and texts would learn from"):
             item_vectors(without_texts, Letters(), standardise=False)
 
 

@@ -17,7 +17,9 @@ from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.hooks import Hooks
 from cllm4rec.training.loop import TrainingRun
 from cllm4rec.training.records import EpochRecord
+from cllm4rec.training.resume import DivergedError
 from tests.support.training import QUICK, small_dataset
+from tests.support.worlds import taste_dataset
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
@@ -124,3 +126,27 @@ def test_training_that_diverges_ends_in_an_error_that_says_so() -> None:
     config = TrainConfig(epochs=3, learning_rate=1e6)
     with pytest.raises(ValueError, match="diverged"):
         CLLM4Rec(CLLM4RecConfig(prior=1e38)).fit_stage(Dataset.from_frame(events), "pretrain", config)
+
+
+def test_a_model_that_diverged_has_its_best_weights_or_is_not_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, clip, kept = taste_dataset(), TrainingRun._clip_gradient, []
+
+    def broken(self: TrainingRun, objective: str) -> None:
+        if self.progress.best is not None:
+            kept.append({name: weights.clone() for name, weights in self.best_weights.items()})
+            for parameter in self.weights.values():
+                parameter.grad = torch.full_like(parameter, torch.nan)
+        clip(self, objective)
+
+    monkeypatch.setattr(TrainingRun, "_clip_gradient", broken)
+    model = CLLM4Rec(CLLM4RecConfig(content_ratio=0.0))
+    with pytest.raises(DivergedError):
+        model.fit_stage(dataset, "pretrain", TrainConfig(epochs=3))
+    for name, weights in model.net.named_parameters():
+        assert torch.equal(weights, kept[-1][name]), name
+    assert np.isfinite(model.score(np.array([0]), dataset.train)).all()
+    monkeypatch.undo()
+    with pytest.raises(DivergedError, match="no epoch was validated, and nothing is kept"):
+        model.fit_stage(dataset, "pretrain", TrainConfig(epochs=3, learning_rate=1e9, warmup_steps=0))
+    with pytest.raises(ValueError, match="fit"):
+        model.score(np.array([0]), dataset.train)

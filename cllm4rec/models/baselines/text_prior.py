@@ -10,9 +10,7 @@ import scipy.linalg
 from cllm4rec.data.audit import learns_from
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.baselines.item_inverse import blocks_of_rows, empty_item_matrix, item_inverse
-from cllm4rec.models.readings.item_texts import ItemVectors
-
-SMALLEST = 1e-6  # a deviation below this share of the largest number is rounding
+from cllm4rec.models.readings.item_texts import CONSTANT, ItemVectors
 
 
 class TextPrior:
@@ -107,7 +105,7 @@ def _unit(vectors: ItemVectors, in_training: np.ndarray) -> np.ndarray:
         raise ValueError("no item with a training event has a vector: give vectors of these items")
     centred = vectors.values.astype(np.float64)
     centred -= centred[chosen].mean(0)
-    if np.abs(centred[chosen]).max() <= SMALLEST * np.abs(vectors.values[chosen]).max():
+    if np.abs(centred[chosen]).max() <= CONSTANT * np.abs(vectors.values[chosen]).max():
         raise ValueError("the vectors of all items with training events are equal: give others, or none")
     centred[~vectors.present] = 0.0
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)

@@ -15,7 +15,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.messages import counted, join_names, shorten
 from cllm4rec.models.readings.cache import cached_reading
 
-CONSTANT = 1e-6  # a standard deviation below this share of the mean is rounding
+CONSTANT = 1e-6  # a deviation below this share of the numbers is rounding
 NO_TEXT = (
     "no item has a text: prepare the dataset with a table of items that has titles, or give vectors of your "
     "own"
@@ -109,7 +109,7 @@ class ItemTexts:
 
     @classmethod
     def _of_reviews(cls, train: Dataset) -> "ItemTexts":
-        learns_from("whitened vectors of texts", train.interactions)
+        learns_from("reviews and texts", train.interactions)
         reviews = train.interactions.reviews
         texts = [] if reviews is None else [review.strip() for review in reviews.to_list()]
         events = np.flatnonzero([bool(text) for text in texts])

@@ -36,7 +36,7 @@ class SASRecConfig(SequentialConfig):
 
 
 @dataclass(frozen=True)
-class BSARecConfig(SequentialConfig):
+class BSARecConfig(SASRecConfig):
     """Settings of BSARec."""
 
     training: ClassVar[dict[str, TrainConfig]] = {
@@ -48,8 +48,3 @@ class BSARecConfig(SequentialConfig):
     filter_share: float = setting(
         0.7, ge=0, le=1, help="weight of the frequency filter; attention has the rest"
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.width % self.heads:
-            raise ValueError(f"`heads` is {self.heads}: it has to divide `width`, {self.width}")
