@@ -62,12 +62,6 @@ class TrainConfig:
             "their place; 0: no average. Tables of a sampled softmax are not averaged"
         ),
     )
-    schedule: str = setting(
-        "constant",
-        choices=["constant", "cosine"],
-        advanced=True,
-        help="learning rate after the warm-up: constant, or a cosine that falls with each epoch, to the last",
-    )
     clip_norm: float = setting(
         1.0,
         gt=0,

@@ -23,7 +23,7 @@ from cllm4rec.training.optimizer import Optimizer
 from cllm4rec.training.progress import Meter, Totals, means
 from cllm4rec.training.records import EpochRecord
 from cllm4rec.training.resume import REMEDY, DivergedError, Progress, ResumeFile, Stopped, Weights
-from cllm4rec.training.schedule import annealing, is_validated, learning_rate_factor, total_epochs
+from cllm4rec.training.schedule import is_validated, learning_rate_factor, total_epochs
 from cllm4rec.training.step_memory import measure
 from cllm4rec.training.step_values import once_a_step
 
@@ -199,7 +199,6 @@ class TrainingRun:
         self.meter.add_norms()
         self._clip_gradient(objective)
         factor = learning_rate_factor(progress.steps, self.config.warmup_steps)
-        factor *= annealing(self.config.schedule, progress.epoch, self.config.epochs + 1)
         self.optimizer.step(self.config.learning_rate * factor)
         self.averaged.update(progress.steps)
         progress.step, progress.steps, progress.late = progress.step + 1, progress.steps + 1, n_late > 0

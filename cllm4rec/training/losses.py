@@ -63,26 +63,6 @@ def multinomial_nll(
         ).float()
 
 
-def multinomial_nll_of_rows(
-    states: Tensor, classes: Tensor, weights: Tensor, excluded_rows: Tensor | None, excluded: Tensor | None
-) -> Tensor:
-    """sum over r of w_r * logsumexp(states_r classes^T); arguments as those of `multinomial_nll`."""
-    none = torch.zeros(0, dtype=torch.int64, device=states.device)
-    excluded_rows, excluded = (none, none) if excluded is None else (excluded_rows, excluded)
-    with torch.autocast(states.device.type, enabled=False):
-        return BlockedNLL.apply(
-            states.float(),
-            classes.float(),
-            weights,
-            states.new_zeros(len(states), 0),
-            excluded_rows,
-            excluded,
-            none,
-            none,
-            torch.float32,
-        ).float()
-
-
 class SampledClasses(NamedTuple):
     """A sample of the classes.
 

@@ -1,7 +1,5 @@
 """The schedule of a stage: learning rate, number of epochs, and which epochs are validated."""
 
-import math
-
 
 def learning_rate_factor(step: int, warmup_steps: int) -> float:
     """Factor of the peak learning rate in a step: 1 / warmup_steps in step 0, then a linear rise to 1.
@@ -11,11 +9,6 @@ def learning_rate_factor(step: int, warmup_steps: int) -> float:
         warmup_steps: length of the rise; 0 for none.
     """
     return min(1.0, (step + 1) / max(1, warmup_steps))
-
-
-def annealing(schedule: str, epoch: int, n_epochs: int) -> float:
-    """Factor of the learning rate in an epoch: 1, or a cosine from 1 to near 0 over all epochs."""
-    return 1.0 if schedule == "constant" else 0.5 * (1 + math.cos(math.pi * epoch / n_epochs))
 
 
 def total_epochs(epochs: int, warmup: int) -> int:

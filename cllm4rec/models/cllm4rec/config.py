@@ -127,19 +127,6 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
     mask_share: float = setting(
         0.5, ge=0, lt=1, advanced=True, help="share of a history that is masked in finetuning"
     )
-    user_weight: float = setting(
-        0.0,
-        ge=0,
-        le=1,
-        advanced=True,
-        help="a in n^-a, the weight in finetuning of a user with n targets; 0: all targets count alike",
-    )
-    item_bias: str = setting(
-        "none",
-        choices=["none", "learned"],
-        advanced=True,
-        help="bias of each item and scale of all logits in finetuning and lists",
-    )
     targets: str = setting(
         "unseen",
         choices=["unseen", "masked", "all"],

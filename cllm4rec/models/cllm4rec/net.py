@@ -17,13 +17,7 @@ from cllm4rec.models.cllm4rec.id_embeddings import IDEmbeddings, IDVectors
 from cllm4rec.models.cllm4rec.linear_path import LinearPath
 from cllm4rec.models.item_vectors.text_embeddings import TextEmbeddings
 from cllm4rec.models.language.backbone import Backbone
-from cllm4rec.training.losses import (
-    SampledClasses,
-    multinomial_nll,
-    multinomial_nll_of_rows,
-    sampled_nll,
-    squared_distance,
-)
+from cllm4rec.training.losses import SampledClasses, multinomial_nll, sampled_nll, squared_distance
 
 CLLM4RecBatch = ContentBatch | CollaborativeBatch | RecommendationBatch
 ROWS_AT_ONCE = 1 << 14  # of a table, when embeddings are compared
@@ -53,9 +47,6 @@ class CLLM4RecNet(nn.Module):
         self.collaborative, self.content = (
             IDEmbeddings(n_users, n_items, backbone.width, sampled=config.sampled > 0) for _ in range(2)
         )
-        biased = config.item_bias == "learned"
-        self.item_bias = nn.Parameter(torch.zeros(n_items)) if biased else None
-        self.log_scale = nn.Parameter(torch.zeros(1)) if biased else None
 
     def forward(self, objective: str, batch: CLLM4RecBatch) -> dict[str, Tensor]:
         """Loss terms, each a sum over the batch (CLLM4Rec, MAP objective): the NLL, mutual pull and prior."""
@@ -128,26 +119,11 @@ class CLLM4RecNet(nn.Module):
         left_out: tuple[Tensor | None, Tensor | None] = (None, None)
         if excluded is not None:
             left_out = excluded.rows, excluded.items
-        if excluded is not None and (self.item_bias is not None or self.config.user_weight):
-            states, items = self.with_bias(states, vectors.items)
-            n = torch.bincount(rows, minlength=len(states)).float()  # (R,)
-            weights = n.clamp(min=1) ** -self.config.user_weight
-            normalisers = multinomial_nll_of_rows(states, items, n * weights, *left_out)
-            return normalisers - (weights[rows] * (states[rows] * items[targets]).sum(-1)).sum()
         if sample is None:
             return multinomial_nll(states, vectors.items, rows, targets, *left_out)
         classes = SampledClasses(sample.items, vectors.of_items(sample.items), sample.log_p)
         positives = vectors.of_items(targets)
         return sampled_nll(states, classes, positives, rows, targets, sample.target_log_p, *left_out)
-
-    def with_bias(self, states: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """States (R, d + 1) and items (J, d + 1) whose products are the scaled logits with the bias."""
-        if self.item_bias is None or self.log_scale is None:
-            return states.float(), items
-        rate = self.config.text_rate
-        scaled = states.float() * (rate * self.log_scale).exp()
-        ones = torch.ones_like(scaled[:, :1])
-        return torch.cat([scaled, ones], 1), torch.cat([items, rate * self.item_bias[:, None]], 1)
 
     def user_states(
         self, prompts: HistoryPrompts, finetuned: bool = True, vectors: IDVectors | None = None
@@ -190,7 +166,6 @@ class CLLM4RecNet(nn.Module):
             "z^l": [*self.collaborative.parameters()],
             "z^c": [*self.content.parameters()],
             "texts": [p for text in (self.user_text, self.item_text) if text for p in text.parameters()],
-            "bias": [p for p in (self.item_bias, self.log_scale) if p is not None],
             "backbone": [p for p in self.backbone.parameters() if p.requires_grad],
         }
 

@@ -206,7 +206,4 @@ class CLLM4Rec(LanguageRecommender):
             return self.net.user_states(prompt_batch(tokenizer, *filled).to(self.device), finetuned, vectors)
 
         states = encode_by_length(self.net, items.lengths + template.n_fixed, self.net.backbone.width, encode)
-        states, vectors_of_items = (
-            self.net.with_bias(states, vectors.items) if finetuned else (states, vectors.items)
-        )
-        return states, vectors_of_items.detach()
+        return states, vectors.items.detach()
