@@ -35,7 +35,7 @@ MOST_ITEMS = 15_000  # of a path that `auto` has: its time grows with their cube
 # Settings of EASE: one rule for all data, where w is chosen for each. Others were not searched.
 PENALTY, PRIOR_PENALTY, PRIOR_SHARE = 400.0, 20.0, 0.9
 # Weights of a history's item relative to the next newer one, for histories in time order. w is chosen first.
-FIRST_DECAY, DECAYS = 0.8, (1.0, 0.9, 0.7, 0.6, 0.5)
+FIRST_DECAY, DECAYS = 0.8, (1.0, 0.9, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 WEIGHTS = (0.0, *(2.0**power for power in range(10)))  # candidates of w; 0: without the path
 
 
