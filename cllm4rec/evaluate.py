@@ -72,6 +72,15 @@ class EvaluateOptions:
         metavar="FOLDER",
         help="another run on the dataset: also print the paired differences, this run minus the other",
     )
+    diversity: float = setting(
+        0.0,
+        ge=0,
+        le=1,
+        help=(
+            "measure lists as recommend --diversity makes them; without --against also print the paired "
+            "differences from lists without it"
+        ),
+    )
     candidates: int | None = setting(
         None,
         ge=2,
@@ -117,8 +126,12 @@ def _check(options: EvaluateOptions) -> None:
         check_table_name(options.per_user)
     if options.json:
         check_file(options.json)
-    if options.candidates is not None and (options.metrics or options.ks or options.slices):
-        raise ValueError("`metrics`, `ks` and `slices` are of the full catalogue: leave out `candidates`")
+    if options.candidates is not None and (
+        options.metrics or options.ks or options.slices or options.diversity
+    ):
+        raise ValueError(
+            "`metrics`, `ks`, `slices` and `diversity` are of the full catalogue: leave out `candidates`"
+        )
     if options.candidates is None:
         _check_full_ranking(options)
 
@@ -152,10 +165,12 @@ def _split(text: str) -> list[str]:
 def _evaluate(options: EvaluateOptions) -> None:
     folder = RunFolder.open(options.run)
     dataset = folder.dataset(options.dataset)
-    other = None if options.against is None else _other_run(options.against, dataset)
+    other = folder if options.diversity else None
+    if options.against is not None:
+        other = _other_run(options.against, dataset)
     accelerator = _processes()
     backbones = _backbones(options.backbone, folder, other)
-    measured = _measure(options, folder, dataset, accelerator, backbones[0])
+    measured = _measure(options, folder, dataset, accelerator, backbones[0], options.diversity)
     compared = None if other is None else _measure(options, other, dataset, accelerator, backbones[1])
     if not is_main_process():
         return
@@ -242,13 +257,16 @@ def _measure(
     dataset: Dataset,
     accelerator: "Accelerator | None",
     backbone: str | None,
+    diversity: float = 0.0,
 ) -> MeasuredRun:
     """Load the model of a run and measure it."""
     model = load(folder, verify=options.verify, backbone=backbone)
     part: Any = options.split
     if options.candidates is None:
         names, ks = _metrics(options)
-        result = measure(model, dataset, part, metrics=names, ks=ks, accelerator=accelerator)
+        result = measure(
+            model, dataset, part, metrics=names, ks=ks, accelerator=accelerator, diversity=diversity
+        )
         protocol = result.conditions.protocol
     else:
         n, draws, seed, by = options.candidates, options.draws, options.seed, options.by
@@ -264,6 +282,7 @@ def _measure(
             for each in fields(model.config)
             if (value := getattr(model.config, each.name)) != each.default
         },
+        diversity=diversity,
         part=part,
         protocol=protocol,
         input_parts="training and validation" if in_time and part == "test" else "training",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +11,7 @@ from cllm4rec.commands.entry import log, n_launched, run, say
 from cllm4rec.commands.flags import CommandLine
 from cllm4rec.commands.stage_settings import BACKBONE, DATASET, VERIFY
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.readers.tables import CheckedTable, read_event_table
 from cllm4rec.evaluation.processes import USERS_AT_ONCE, share
 from cllm4rec.files.folders import replace_folder
 from cllm4rec.files.writing import check_table_name, write_table
@@ -23,7 +24,7 @@ from cllm4rec.training.run_folder import RunFolder
 
 @dataclass
 class RecommendOptions:
-    """Flags of recommend. Exactly one of --users, --users-file and --all names the users."""
+    """Flags of recommend. Exactly one of --users, --users-file, --all and --histories names the users."""
 
     run: str = setting(metavar="FOLDER", help="run folder")
     users: str | None = setting(
@@ -33,6 +34,14 @@ class RecommendOptions:
     )
     users_file: str | None = setting(None, metavar="FILE", help="file of user ids, one per line")
     all: bool = setting(False, help="all users of the dataset")
+    histories: str | None = setting(
+        None,
+        metavar="FILE",
+        help=(
+            "table of events, as prepare reads it: lists for its users, none of whom is taken for one of the "
+            "dataset; needs no dataset"
+        ),
+    )
     k: int = setting(20, ge=1, help="maximum length of a list")
     output: str | None = setting(
         None,
@@ -51,6 +60,24 @@ class RecommendOptions:
     deny: str | None = setting(
         None, metavar="FILE", help="never recommend these items: file of item ids, one per line"
     )
+    where: str | None = setting(
+        None,
+        metavar="CONDITION",
+        help=(
+            "recommend only items whose columns fulfil a condition, such as 'year >= 1990 and not "
+            'categories.contains("Drama")\''
+        ),
+    )
+    repeats: bool = setting(False, help="also recommend items of the user's own events")
+    diversity: float = setting(
+        0.0,
+        ge=0,
+        le=1,
+        help=(
+            "weight of the difference from items higher in the list, beside the score (maximal marginal "
+            "relevance over item vectors); 0: none, 1: nothing else"
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -60,47 +87,101 @@ class Request:
     Attributes:
         options: the flags.
         folder: the run.
-        dataset: input events, and ids.
+        dataset: input events, and ids; None for histories.
+        histories: their events; None without.
+        users: ids of the users (n,).
         allow, deny: item ids in the files of these names; None without one.
     """
 
     options: RecommendOptions
     folder: RunFolder
-    dataset: Dataset
+    dataset: Dataset | None
+    histories: CheckedTable | None
+    users: pl.Series
     allow: list[str] | None
     deny: list[str] | None
+
+    @classmethod
+    def of(cls, options: RecommendOptions) -> "Request":
+        """The request of some flags.
+
+        Raises:
+            ValueError: the run, its dataset or a file cannot be read, an id is unknown, or no item is left.
+        """
+        given = [options.users is not None, options.users_file is not None, options.all]
+        if [*given, options.histories is not None].count(True) != 1:
+            raise ValueError(
+                "name the users with one of --users A,B, --users-file FILE, --all and --histories FILE"
+            )
+        folder = RunFolder.open(options.run)
+        files = (None if path is None else read_ids(path) for path in (options.allow, options.deny))
+        if options.histories is not None:
+            if options.dataset is not None:
+                raise ValueError("--histories has the events: leave out --dataset")
+            table = read_event_table(options.histories)
+            users = table.frame["user_id"].unique(maintain_order=True)
+            return cls(options, folder, None, table, users, *files)
+        dataset = folder.dataset(options.dataset)
+        request = cls(options, folder, dataset, None, _users(options, dataset), *files)
+        request.check_items(dataset)
+        return request
+
+    def check_items(self, dataset: Dataset) -> None:
+        """Check the filters of items before a model is loaded.
+
+        Raises:
+            ValueError: an id is unknown, or no item is left.
+        """
+        options = self.options
+        for path, ids in ((options.allow, self.allow), (options.deny, self.deny)):
+            try:
+                dataset.item_ids.index(ids or [], "item")
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+        excluded_items(dataset.item_ids, dataset.items, self.allow, self.deny, options.where)
+
+    def table(self, users: pl.Series) -> pl.DataFrame:
+        """The lists of some of the users (n,)."""
+        options, events = self.options, self.histories
+        model = load(self.folder, self.dataset, backbone=options.backbone, verify=options.verify)
+        if events is not None:
+            frame = events.frame.filter(pl.col("user_id").is_in(users.implode()))
+            events = replace(events, frame=frame)
+        return model.recommend(
+            users if events is None else None,
+            options.k,
+            histories=events,
+            allow=self.allow,
+            deny=self.deny,
+            where=options.where,
+            repeats=options.repeats,
+            diversity=options.diversity,
+        )
 
 
 def main(argv: Sequence[str]) -> None:
     with CommandLine("recommend", argv) as line:
-        description = "Write top-k lists of a run, without the items of each user's events."
+        description = (
+            "Write top-k lists of a run, for users of its dataset or for histories of today. Lists leave out "
+            "the items of the user's own events."
+        )
         (options,) = line.parse(description, [RecommendOptions])
         # Several processes write a folder.
         if options.output and n_launched() == 1:
             check_table_name(options.output)
-        folder = RunFolder.open(options.run)
-        dataset = folder.dataset(options.dataset)
-        users = _users(options, dataset)
-        request = Request(options, folder, dataset, *_filters(options, dataset))
+        request = Request.of(options)
         if n_launched() > 1:
-            _write_shares(request, users)
+            _write_shares(request)
             return
-        table = _table(request, users)
+        table = request.table(request.users)
         if options.output:
             write_table(table, options.output)
-            log.info("%s -> %s", _sizes(table, users), options.output)
+            log.info("%s -> %s", _sizes(table, request.users), options.output)
         else:
             say(table.write_csv(separator="\t").rstrip("\n"))
 
 
-def _table(request: Request, users: pl.Series) -> pl.DataFrame:
-    """The lists of some of the users (n,)."""
-    options = request.options
-    model = load(request.folder, request.dataset, backbone=options.backbone, verify=options.verify)
-    return model.recommend(users, options.k, allow=request.allow, deny=request.deny)
-
-
-def _write_shares(request: Request, users: pl.Series) -> None:
+def _write_shares(request: Request) -> None:
     """Under a launcher, each process writes the lists of a contiguous share of the users into one folder.
 
     Shares consist of whole batches, so that the files together equal the table that one process writes.
@@ -117,13 +198,13 @@ def _write_shares(request: Request, users: pl.Series) -> None:
     # This also chooses the GPU of the process.
     accelerator = make_accelerator()
     process, n_processes = accelerator.process_index, accelerator.num_processes
-    shared_users = users[share(len(users), USERS_AT_ONCE, accelerator)]
+    shared_users = request.users[share(len(request.users), USERS_AT_ONCE, accelerator)]
     with (
         replace_folder(output, "part-00000.parquet") if accelerator.is_main_process else nullcontext() as new
     ):
         # The main process made the folder and tells the others its name.
         (folder,) = broadcast_object_list([str(new)])
-        table = _table(request, shared_users)
+        table = request.table(shared_users)
         table.write_parquet(Path(folder) / f"part-{process:05d}.parquet")
         wait_for_everyone(accelerator)
     log.info("file %d of %d: %s -> %s", process + 1, n_processes, _sizes(table, shared_users), output)
@@ -135,36 +216,13 @@ def _sizes(table: pl.DataFrame, users: pl.Series) -> str:
 
 
 def _users(options: RecommendOptions, dataset: Dataset) -> pl.Series:
-    """Ids of the users asked for, (n,)."""
-    if [options.users is not None, options.users_file is not None, options.all].count(True) != 1:
-        raise ValueError("name the users with one of --users A,B, --users-file FILE and --all")
+    """Ids of the users of the dataset that are asked for, (n,)."""
     if options.all:
         return dataset.user_ids.ids
     ids = str(options.users).split(",") if options.users_file is None else read_ids(options.users_file)
     if not ids:
         raise ValueError(f"{options.users_file}: the file names no user")
     return dataset.user_ids.names(dataset.user_ids.index(list(dict.fromkeys(ids)), "user"))
-
-
-def _filters(options: RecommendOptions, dataset: Dataset) -> tuple[list[str] | None, list[str] | None]:
-    """The item ids of --allow and --deny; None without a file.
-
-    Raises:
-        ValueError: a file cannot be read or holds an unknown id; or no item is left.
-    """
-    allow, deny = (None if path is None else _items(path, dataset) for path in (options.allow, options.deny))
-    excluded_items(dataset.item_ids, allow, deny)
-    return allow, deny
-
-
-def _items(path: str, dataset: Dataset) -> list[str]:
-    """The item ids in a file."""
-    ids = read_ids(path)
-    try:
-        dataset.item_ids.index(ids, "item")
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return ids
 
 
 def read_ids(path: str) -> list[str]:

@@ -10,11 +10,12 @@ from cllm4rec.models.baselines.config import EASEConfig
 from cllm4rec.models.baselines.ease import EASE
 from tests.support.worlds import taste_dataset
 
-ITEM_IDS = IdMap(pl.Series(["007", "7", "a b", "é"]))
+ITEMS = pl.DataFrame({"item_id": ["007", "7", "a b", "é"], "title": ["Star", "Sun", "A star", ""]})
+ITEM_IDS = IdMap(ITEMS["item_id"])
 
 
 def test_without_filters_no_item_is_excluded() -> None:
-    mask = excluded_items(ITEM_IDS)
+    mask = excluded_items(ITEM_IDS, ITEMS)
     assert (mask.dtype, mask.tolist()) == (bool, [False] * 4)
 
 
@@ -30,21 +31,28 @@ def test_without_filters_no_item_is_excluded() -> None:
 def test_only_allowed_items_that_are_not_denied_remain(
     allow: list[object] | None, deny: list[object] | None, excluded: list[bool]
 ) -> None:
-    assert excluded_items(ITEM_IDS, allow, deny).tolist() == excluded
+    assert excluded_items(ITEM_IDS, ITEMS, allow, deny).tolist() == excluded
 
 
 @pytest.mark.parametrize("name", ["allow", "deny"])
 def test_unknown_items_are_refused_in_one_line(name: str) -> None:
     message = rf"^`{name}`: item '8' is not in the data \(2 of 3 unknown\)$"
     with pytest.raises(ValueError, match=message):
-        excluded_items(ITEM_IDS, **{name: ["7", "8", "9"]})
+        excluded_items(ITEM_IDS, ITEMS, **{name: ["7", "8", "9"]})
 
 
 def test_filters_that_leave_no_item_are_refused() -> None:
     with pytest.raises(ValueError, match="^`allow` leaves no item to recommend$"):
-        excluded_items(ITEM_IDS, allow=[])
+        excluded_items(ITEM_IDS, ITEMS, allow=[])
     with pytest.raises(ValueError, match="^`allow` and `deny` leave no item to recommend$"):
-        excluded_items(ITEM_IDS, allow=["7"], deny=["7"])
+        excluded_items(ITEM_IDS, ITEMS, allow=["7"], deny=["7"])
+    with pytest.raises(ValueError, match="^`deny` and `where` leave no item to recommend$"):
+        excluded_items(ITEM_IDS, ITEMS, deny=["7"], where='title == "Sun"')
+
+
+def test_a_condition_goes_with_allowed_and_denied_items() -> None:
+    mask = excluded_items(ITEM_IDS, ITEMS, ["007", "7", "a b"], ["007"], 'title.contains("tar")')
+    assert mask.tolist() == [True, True, False, True]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.95])

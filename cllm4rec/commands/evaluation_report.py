@@ -25,6 +25,7 @@ class MeasuredRun:
         system: name of the system.
         stage: the stage whose weights were measured.
         settings: of the system, those that are not its defaults.
+        diversity: of its lists.
         part: the held-out part of the split.
         protocol: the evaluation protocol.
         input_parts: the parts of the split that the model reads.
@@ -37,6 +38,7 @@ class MeasuredRun:
     system: str
     stage: str
     settings: dict[str, Any]
+    diversity: float
     part: str
     protocol: str
     input_parts: str
@@ -57,6 +59,8 @@ def report_lines(measured: MeasuredRun) -> Iterator[str]:
         values = ", ".join(f"{name} {value}" for name, value in measured.settings.items())
         yield from wrap(f"settings other than the defaults: {values}", WIDTH)
     yield from wrap(measured.protocol, WIDTH)
+    if measured.diversity:
+        yield f"lists of diversity {measured.diversity:g}: by maximal marginal relevance over item vectors"
     if n_further:
         verb = "has" if n_further == 1 else "have"
         yield f"{counted(n_further, f'further {unit}')} {verb} no history: left out"
@@ -87,7 +91,8 @@ def audit_lines(dataset: Dataset, part: Any) -> list[str]:
 def comparison_lines(measured: MeasuredRun, other: MeasuredRun) -> Iterator[str]:
     """A table of paired differences: `measured` minus `other`."""
     yield ""
-    yield f"minus {other.system} after {other.stage} of {other.run}, paired by {measured.unit}:"
+    without = " without diversity" if measured.diversity else ""
+    yield f"minus {other.system} after {other.stage} of {other.run}{without}, paired by {measured.unit}:"
     found = differences(measured.result, other.result)
     yield from _metric_lines({name: _with_bounds(each.mean, each.interval) for name, each in found.items()})
     if any(each.interval for each in found.values()):
@@ -101,6 +106,7 @@ def described_run(measured: MeasuredRun) -> dict[str, Any]:
         "system": measured.system,
         "stage": measured.stage,
         "settings": measured.settings,
+        "diversity": measured.diversity,
         "split": measured.part,
         "protocol": measured.protocol,
         "input": measured.input_parts,

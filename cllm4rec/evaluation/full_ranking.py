@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -55,8 +55,12 @@ class Ranker(Protocol):
         k: int = 10,
         batch_size: int = USERS_AT_ONCE,
         masked: Dataset | None = None,
+        **options: Any,
     ) -> Iterator["Ranking"]:
-        """Lists of users with the histories in `seen`, without their items in `masked`, in batches."""
+        """Lists of users with the histories in `seen`, without their items in `masked`, in batches.
+
+        `measure` gives an option `diversity` if it is not 0.
+        """
         ...
 
 
@@ -70,6 +74,7 @@ def measure(
     users: Sequence[int] | np.ndarray | None = None,
     slices: bool = True,
     accelerator: "Accelerator | None" = None,
+    diversity: float = 0.0,
 ) -> Measurement:
     """Measure the lists of every user with held-out items and a history.
 
@@ -84,6 +89,7 @@ def measure(
         slices: whether the metrics of groups of users and of held-out events are given too.
         accelerator: processes that share the users in whole batches. All get the same result, that of one
             process; one process if not given.
+        diversity: of the lists, as in `Recommender.rank`.
 
     Raises:
         LeakError: a held-out event is input too.
@@ -94,11 +100,11 @@ def measure(
     began = time.perf_counter()
     task = audited_task(model, dataset, part)
     measured, n_without_history = _measured_users(task, users)
-    training = TrainingEvents(
-        dataset.train.interactions.users, dataset.train.interactions.items, dataset.tie_order
-    )
+    learned = dataset.train.interactions
+    training = TrainingEvents(learned.users, learned.items, dataset.tie_order)
     share_of_users = measured[share(len(measured), USERS_AT_ONCE, accelerator)]
-    lists = _joined(gathered(_measure_lists(model, task, share_of_users, requested, training), accelerator))
+    of_share = _measure_lists(model, task, share_of_users, requested, training, diversity)
+    lists = _joined(gathered(of_share, accelerator))
     held_out = task.held_out.interactions.histories(measured)
     ranks = Ragged(lists.ranks, held_out.lengths)
     per_user, values = {}, {}
@@ -175,7 +181,12 @@ class _Lists:
 
 
 def _measure_lists(
-    model: Ranker, task: Task, users: np.ndarray, requested: Sequence[Metric], training: TrainingEvents
+    model: Ranker,
+    task: Task,
+    users: np.ndarray,
+    requested: Sequence[Metric],
+    training: TrainingEvents,
+    diversity: float,
 ) -> _Lists:
     """Rank for users (n,) and look their held-out items up in the lists."""
     k = max(metric.k for metric in requested)
@@ -185,8 +196,9 @@ def _measure_lists(
     occurrences = {
         metric.k: np.zeros(n_items, dtype=np.int64) for metric in requested if metric.family in OF_CATALOGUE
     }
-    batches = model.rank_batches(users, task.input, k, USERS_AT_ONCE, task.masked) if len(users) else ()
-    for batch in batches:
+    options = {"diversity": diversity} if diversity else {}
+    ranked = model.rank_batches(users, task.input, k, USERS_AT_ONCE, task.masked, **options)
+    for batch in ranked if len(users) else ():
         held_out = task.held_out.interactions.histories(batch.users)
         ranks.append(ranks_in_lists(batch.items, held_out.rows, held_out.values, n_items))
         for metric in of_lists:

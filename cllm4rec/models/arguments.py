@@ -1,5 +1,6 @@
 """Checks of the arguments of `rank` and `score`."""
 
+import math
 import operator
 from typing import Any
 
@@ -66,3 +67,18 @@ def item_mask(excluded_items: Any, n_items: int) -> np.ndarray:
     if (mask.shape, mask.dtype) != ((n_items,), bool):
         raise ValueError(f"`excluded_items` is {mask.dtype} {mask.shape}: give bool ({n_items},)")
     return mask
+
+
+def checked_share(value: Any, name: str) -> float:
+    """A number of 0 .. 1.
+
+    Raises:
+        ValueError: it is none; `name` is that of the argument.
+    """
+    try:
+        share = float(value)
+    except (TypeError, ValueError):
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise ValueError(f"`{name}` is {shorten(escaped(repr(value)))}: expected a number from 0 to 1")
+    return share

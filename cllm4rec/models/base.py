@@ -1,29 +1,31 @@
-"""Recommender: the interface of every system. Top-k lists are computed here once, by numbers and by ids."""
+"""Recommender: the interface of every system. Top-k lists are computed here once, by numbers."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
-import polars as pl
 import torch
 from torch import Tensor
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.ids import listed_ids
-from cllm4rec.data.loading import as_dataset
 from cllm4rec.evaluation.processes import USERS_AT_ONCE
-from cllm4rec.list_filters import excluded_items
-from cllm4rec.models.arguments import check_events, item_mask, list_length, user_numbers
-from cllm4rec.models.recommendation import Catalogue, matched, of_histories, recommendation_table
-from cllm4rec.models.storage import StoredModel
+from cllm4rec.models.arguments import (
+    check_events,
+    checked_share,
+    item_mask,
+    list_length,
+    user_numbers,
+)
+from cllm4rec.models.diversity import diversified, pool_size
+from cllm4rec.models.lists_by_id import RecommendsByID
 from cllm4rec.ranking import Ranking, TopK
 
 SCORES_AT_ONCE = 1 << 26  # scores of a batch of users: 256 MiB in float32
 
 
-class Recommender(StoredModel):
+class Recommender(RecommendsByID):
     """A system: learns from training events and scores the catalogue for users, given their input events.
 
     The input events `seen` are an argument, not state: one model serves new histories, and evaluation cannot
@@ -120,6 +122,7 @@ class Recommender(StoredModel):
         masked: Dataset | None = None,
         *,
         excluded_items: np.ndarray | None = None,
+        diversity: float = 0.0,
     ) -> Ranking:
         """The k best items of each user, without those of its events in `masked` and those excluded for all.
 
@@ -128,14 +131,16 @@ class Recommender(StoredModel):
             k: maximum length of a list.
             masked: events whose items are left out of their user's list; `seen` if not given.
             excluded_items: bool (n_items,), items left out of all lists; none if not given.
+            diversity: 0 .. 1, how much the items of a list shall differ, see `diversified`; 0: not at all.
 
         Raises:
-            ValueError: `k` is no whole number or below 1, or `excluded_items` has another shape or type;
-                or as in `score`.
+            ValueError: `k` is no whole number or below 1, `excluded_items` has another shape or type, or
+                `diversity` is no such number, or the system has no item vectors; or as in `score`.
         """
         masked = seen if masked is None else masked
         check_events(seen, masked)
-        k = min(list_length(k), seen.n_items)
+        k, diversity = min(list_length(k), seen.n_items), checked_share(diversity, "diversity")
+        vectors = self.item_vectors() if diversity else None
         if excluded_items is not None:
             excluded_items = item_mask(excluded_items, seen.n_items)
         users, trained_users = self._checked(users, seen)
@@ -146,7 +151,8 @@ class Recommender(StoredModel):
         # scores (B, W) of the items from `start` on
         for start, scores in self._blocks(users, trained_users, seen):
             if best is None:
-                best = TopK(len(users), k, torch.from_numpy(seen.tie_order).to(scores.device))
+                n_best = k if vectors is None else pool_size(k, seen.n_items)
+                best = TopK(len(users), n_best, torch.from_numpy(seen.tie_order).to(scores.device))
             end = start + scores.shape[1]
             in_block = slice(*np.searchsorted(items, [start, end]))
             scores[torch.from_numpy(rows[in_block]), torch.from_numpy(items[in_block] - start)] = -torch.inf
@@ -155,7 +161,18 @@ class Recommender(StoredModel):
                 scores[:, columns.to(scores.device)] = -torch.inf
             best.offer(scores, start)
         assert best is not None
-        return Ranking(users, best.items.cpu().numpy(), best.scores.cpu().numpy())
+        lists = best.items, best.scores
+        if vectors is not None:
+            lists = diversified(*lists, vectors.to(best.scores.device), k, diversity)
+        return Ranking(users, *(each.cpu().numpy() for each in lists))
+
+    def item_vectors(self) -> Tensor:
+        """Vectors of all items (n_items, d) that were learned; their cosines say how similar items are.
+
+        Raises:
+            ValueError: the system has none.
+        """
+        raise ValueError(f"{self.name} has no item vectors: leave `diversity` out")
 
     def choose(
         self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores"
@@ -185,103 +202,21 @@ class Recommender(StoredModel):
         k: int = 10,
         batch_size: int = USERS_AT_ONCE,
         masked: Dataset | None = None,
-        *,
-        excluded_items: np.ndarray | None = None,
+        **options: Any,
     ) -> Iterator[Ranking]:
         """`rank` for many users, one batch at a time. Without users, one empty batch.
 
         A system whose scores do not come in blocks gets a batch in parts of at most `SCORES_AT_ONCE` scores.
+        Further arguments are those of `rank`.
         """
         users = user_numbers(users, seen.n_users)
         n_parts = 1 if self.scores_in_blocks else -(-batch_size * seen.n_items // SCORES_AT_ONCE)
         for start in range(0, max(1, len(users)), batch_size):
             for batch in np.array_split(users[start : start + batch_size], max(1, min(n_parts, batch_size))):
-                yield self.rank(batch, seen, k, masked, excluded_items=excluded_items)
-
-    def recommend(
-        self,
-        users: Iterable[object] | None = None,
-        k: int = 10,
-        *,
-        histories: Iterable[Iterable[object]] | None = None,
-        dataset: Dataset | str | Path | None = None,
-        allow: Iterable[object] | None = None,
-        deny: Iterable[object] | None = None,
-    ) -> pl.DataFrame:
-        """Top-k lists by external ids, of users of a dataset or of histories: `rank`, with names and titles.
-
-        All events of a user, held-out ones too, are input, and their items are left out of the list.
-
-        Args:
-            users: user ids of `dataset`, as text or numbers: a list, an array or a column. A repeated user is
-                served each time.
-            k: maximum length of a list.
-            histories: item ids of each history, the oldest first, instead of `users`. Of repeated items the
-                latest is kept. Nobody in training is taken for their user, whose `user_id` is the row,
-                from 0.
-            dataset: has the events of `users`, or is its folder; by default the dataset of training. Its
-                items are matched with those of the model by their ids.
-            allow: ids of the only items that lists may hold; all if not given.
-            deny: ids of items that no list may hold.
-
-        Returns:
-            Rows `user_id`, `item_id`, `rank` (from 1), `score`, and `title` where the items have titles.
-
-        Raises:
-            ValueError: a user or an item is unknown, a user or history has no events, or no item is left; or
-                the dataset is not known, or `k` is no whole number or below 1.
-        """
-        if (users is None) == (histories is None) or (histories is not None and dataset is not None):
-            raise ValueError("give either `users`, with or without `dataset`, or `histories`")
-        self._check_fitted()
-        catalogue = Catalogue(self.item_ids, self.items, self.tie_order)
-        if histories is not None:
-            seen = of_histories(histories, catalogue)
-            numbers = np.arange(seen.n_users)
-        else:
-            ids = listed_ids(users, "users")
-            seen = matched(self._source_dataset() if dataset is None else as_dataset(dataset), catalogue)
-            numbers = seen.user_ids.index(ids, "user")
-        filters = {"allow": allow, "deny": deny}
-        given = {name: listed_ids(ids, name) for name, ids in filters.items() if ids is not None}
-        excluded = excluded_items(self.item_ids, **given)
-        batches = self.rank_batches(numbers, seen, k, USERS_AT_ONCE, excluded_items=excluded)
-        return pl.concat([recommendation_table(batch, seen) for batch in batches])
+                yield self.rank(batch, seen, k, masked, **options)
 
     def merge_adapters(self) -> None:  # noqa: B027 - most systems have none
         """Merge adapters into the weights that they adapt, so that scoring costs nothing for them."""
-
-    def _source_dataset(self) -> Dataset:
-        """The dataset of training. That of a run is read from its folder once.
-
-        Raises:
-            ValueError: it is not known, or no longer in its folder.
-        """
-        if self.source is None:
-            raise ValueError(
-                "the model was loaded from a folder that names no dataset: give `dataset`, which has the "
-                "events of `users`, or give `histories`"
-            )
-        if not isinstance(self.source, Dataset):
-            self.source = self.source.dataset()
-        return self.source
-
-    def fitted_elsewhere(self, dataset: Dataset) -> Dataset | None:
-        """The dataset that it was fitted on, if that is known and another than this one.
-
-        That of a run is read from its folder; None if it is no longer there.
-        """
-        source = self.source
-        if source is None or source is dataset:
-            return None
-        hashes = source.hashes if isinstance(source, Dataset) else source.description.dataset
-        names = ("data_sha256", "split_sha256")
-        if all(getattr(hashes, name) == getattr(dataset.hashes, name) for name in names):
-            return None
-        try:
-            return self._source_dataset()
-        except ValueError:
-            return None
 
     def _trained_users(self, users: np.ndarray, seen: Dataset) -> np.ndarray:
         """Numbers of users (B,) of `seen` in the training set, int64 (B,); -1 if new."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -10,6 +12,8 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.filters import latest_of_repeats
 from cllm4rec.data.ids import IdMap, listed, listed_ids
 from cllm4rec.data.interactions import Interactions
+from cllm4rec.data.numbering import number_events
+from cllm4rec.data.readers.tables import CheckedTable, read_event_table
 from cllm4rec.ranking import Ranking
 
 
@@ -47,39 +51,56 @@ def matched(dataset: Dataset, catalogue: Catalogue) -> Dataset:
     return found._with_id_maps(dataset.user_ids, catalogue.ids)
 
 
-def of_histories(histories: object, catalogue: Catalogue) -> Dataset:
-    """A dataset with one anonymous user a history, named by its row.
+def of_histories(histories: Any, catalogue: Catalogue) -> Dataset:
+    """A dataset with one anonymous user a history, in the order of the input.
 
     Args:
-        histories: item ids in time order, the oldest first. Of repeated items of a history the latest is
-            kept, as in `Dataset.with_histories`.
+        histories: item ids of each history in time order, the oldest first, whose user is named by its row;
+            or a table of events, as `Dataset.from_frame` takes it. Of repeated items of a history the latest
+            is kept, as in `Dataset.with_histories`.
         catalogue: the items of the model.
 
     Raises:
-        ValueError: a history is empty, is no list, or holds an unknown item.
+        ValueError: a history is empty, is no list, or holds an unknown item; or a table cannot be read.
     """
-    rows_of_ids = listed(histories, "histories", "a list of lists of ids")
+    is_table = isinstance(histories, str | Path | CheckedTable) or hasattr(type(histories), "columns")
+    events, user_ids = (_of_table if is_table else _of_lists)(histories, catalogue.ids)
+    dataset = Dataset(
+        events,
+        pl.DataFrame({"user_id": user_ids.ids}),
+        catalogue.table,
+        np.zeros(len(events), dtype=np.uint8),
+        stored_tie_order=catalogue.tie_order,
+        anonymous=True,
+    )
+    return dataset._with_id_maps(user_ids, catalogue.ids)
+
+
+def _of_table(table: Any, item_ids: IdMap) -> tuple[Interactions, IdMap]:
+    """The events of a table, and the ids of its users."""
+    frame = read_event_table(table).frame
+    items = frame["item_id"].unique(maintain_order=True).to_list()
+    _refuse_unknown("histories", items, item_ids.find(items))
+    user_ids = IdMap(frame["user_id"].unique(maintain_order=True))
+    events, _ = number_events(latest_of_repeats(frame), user_ids, item_ids)
+    return events, user_ids
+
+
+def _of_lists(histories: Any, item_ids: IdMap) -> tuple[Interactions, IdMap]:
+    """The events of lists of item ids, and the ids of their users: the rows."""
+    rows_of_ids = listed(histories, "histories", "a list of lists of ids, or a table of events")
     lists = [listed_ids(history, f"histories[{row}]") for row, history in enumerate(rows_of_ids)]
     lengths = np.array([len(ids) for ids in lists], dtype=np.int64)
     if not lengths.all():
         name = f"histories[{np.flatnonzero(lengths == 0)[0]}]"
         raise ValueError(f"`{name}` is empty: there is nothing to recommend from")
     ids = [item for history in lists for item in history]
-    numbers = catalogue.ids.find(ids)
+    numbers = item_ids.find(ids)
     _refuse_unknown("histories", ids, numbers)
     rows = np.arange(len(lists))
-    events = latest_of_repeats(pl.DataFrame({"user_id": np.repeat(rows, lengths), "item_id": numbers}))
-    dataset = Dataset(
-        Interactions(
-            events["user_id"].to_numpy(), events["item_id"].to_numpy(), len(lists), len(catalogue.ids)
-        ),
-        pl.DataFrame({"user_id": rows}),
-        catalogue.table,
-        np.zeros(len(events), dtype=np.uint8),
-        stored_tie_order=catalogue.tie_order,
-        anonymous=True,
-    )
-    return dataset._with_id_maps(dataset.user_ids, catalogue.ids)
+    frame = latest_of_repeats(pl.DataFrame({"user_id": np.repeat(rows, lengths), "item_id": numbers}))
+    users, items = (frame[name].to_numpy() for name in ("user_id", "item_id"))
+    return Interactions(users, items, len(lists), len(item_ids)), IdMap(pl.Series("user_id", rows))
 
 
 def _refuse_unknown(name: str, ids: Sequence[object], numbers: np.ndarray) -> None:

@@ -38,8 +38,8 @@ def test_evaluate_writes_one_json_with_fixed_keys_and_a_row_a_user(
 ) -> None:
     result = evaluated(workspace / "run", tmp_path, "--per-user", tmp_path / "u.parquet")
     keys = {
-        "system", "stage", "settings", "dataset", "split", "protocol", "input", "n_users", "n_items",
-        "metrics", "intervals", "slices", "against", "seconds", "users_per_second",
+        "system", "stage", "settings", "diversity", "dataset", "split", "protocol", "input", "n_users",
+        "n_items", "metrics", "intervals", "slices", "against", "seconds", "users_per_second",
     }  # fmt: skip
     assert set(result) == keys
     assert set(result["metrics"]) == MEANS_OVER_USERS | metric_names("gini", "coverage")
@@ -167,7 +167,7 @@ def test_runs_of_other_data_or_another_split_are_not_compared(workspace: Path, t
         (["--metrics", "recal"], "--metrics holds 'recal', which is unknown: take recall, ndcg"),
         (["--ks", "5,x"], "--ks is '5,x': give list lengths separated by commas"),
         (["--ks", "0"], "recall@0 cannot be measured: a list has 1 to"),
-        (["--ks", "5", "--candidates", "5"], "--metrics, --ks and --slices are of the full catalogue"),
+        (["--ks", "5", "--candidates", "5"], "--metrics, --ks, --slices and --diversity are of the full"),
         (["--seed", "7"], "--seed 7 is of choices among candidates: say how many by --candidates"),
         (["--draws", "9"], "--draws 9 is of choices among candidates: say how many by --candidates"),
         (["--metrics", "gini", "--slices"], "--slices needs a metric with a value of each user"),
@@ -198,3 +198,27 @@ def test_a_dataset_that_moved_is_found_with_its_flag(workspace: Path, tmp_path: 
         call("evaluate", "--run", tmp_path / "run")
     call("evaluate", "--run", tmp_path / "run", "--dataset", workspace / "data")
     call("recommend", "--run", tmp_path / "run", "--dataset", workspace / "data", "--users", "x")
+
+
+def test_evaluate_prints_what_diversity_costs(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Metrics of the lists that `rank` makes, and their differences from lists without diversity."""
+    result = evaluated(workspace / "run", tmp_path, "--diversity", 0.7)
+    dataset, model = Dataset.load(workspace / "data"), load(workspace / "run")
+    plain = measure(model, dataset).metrics
+    diverse = measure(model, dataset, diversity=0.7).metrics
+    assert plain != diverse
+    assert result["metrics"] == pytest.approx(diverse)
+    assert result["diversity"] == 0.7
+    for name, difference in result["against"]["differences"].items():
+        assert difference["mean"] == pytest.approx(diverse[name] - plain[name], abs=1e-12)
+    printed = capsys.readouterr().out
+    assert "lists of diversity 0.7: by maximal marginal relevance over item vectors" in printed
+    assert f"of {workspace / 'run'} without diversity, paired by user:" in printed
+
+
+def test_systems_without_item_vectors_refuse_diversity(popularity_workspace: Path) -> None:
+    for command in ("evaluate", "recommend --all"):
+        flags = (*command.split(), "--run", popularity_workspace / "run", "--diversity", 0.5)
+        assert refusal(*flags) == "popularity has no item vectors: leave --diversity out"

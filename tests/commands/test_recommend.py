@@ -1,13 +1,18 @@
 """Recommend: lists as tables and on standard output."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from cllm4rec import load
 from cllm4rec.recommend import read_ids
-from tests.commands.events import ITEMS, USERS, title
+from cllm4rec.training.run_description import signed_text
+from cllm4rec.training.run_folder import RunFolder
+from tests.commands.events import ITEMS, USERS, title, write_csv
 from tests.support.commands import call, refusal
 
 READERS = {
@@ -148,3 +153,60 @@ def test_filters_that_leave_nothing_are_refused(popularity_workspace: Path, tmp_
     assert nothing == "--allow leaves no item to recommend"
     both = ("--allow", tmp_path / "single.txt", "--deny", tmp_path / "single.txt")
     assert refusal("recommend", *flags, *both) == "--allow and --deny leave no item to recommend"
+
+
+def test_histories_of_today_need_no_dataset(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that was moved to a machine without its dataset serves users it never saw."""
+    shutil.copytree(workspace / "run", tmp_path / "run")
+    description = RunFolder(tmp_path / "run").description
+    elsewhere = replace(description.dataset, path=str(tmp_path / "nowhere"))
+    (tmp_path / "run" / "run.json").write_text(signed_text(replace(description, dataset=elsewhere)))
+    rows = [{"user": "new", "item": item, "time": time} for time, item in enumerate(ITEMS[:3])]
+    write_csv(tmp_path / "today.csv", [*rows, {"user": "007", "item": ITEMS[4], "time": 0}])
+    call("recommend", "--run", tmp_path / "run", "--histories", tmp_path / "today.csv", "--k", 4)
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [line[0] for line in lines] == ["new"] * 4 + ["007"] * 4
+    expected = load(workspace / "run").recommend(histories=[ITEMS[:3], [ITEMS[4]]], k=4)
+    assert [line[1] for line in lines] == expected["item_id"].to_list()
+    missing = refusal("recommend", "--run", tmp_path / "run", "--all")
+    assert "nowhere" in missing
+
+
+def test_histories_may_repeat_differ_and_fulfil_a_condition(workspace: Path, tmp_path: Path) -> None:
+    write_csv(tmp_path / "today.csv", [{"user": "new", "item": item} for item in ITEMS[:3]])
+    flags = ("--where", 'not title.contains("item_7")', "--repeats", "--diversity", 0.5, "--k", 30)
+    files = ("--histories", tmp_path / "today.csv", "--output", tmp_path / "lists.parquet")
+    call("recommend", "--run", workspace / "run", *flags, *files)
+    items = pl.read_parquet(tmp_path / "lists.parquet")["item_id"].to_list()
+    assert sorted(items) == sorted(set(ITEMS) - {"item_7"})
+    where, options = flags[1], {"repeats": True, "diversity": 0.5}
+    model = load(workspace / "run")
+    assert model.recommend(histories=[ITEMS[:3]], k=30, where=where, **options)["item_id"].to_list() == items
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--all", "--histories", "today.csv"], "name the users with one of --users A,B"),
+        (
+            ["--histories", "today.csv", "--dataset", "data"],
+            "--histories has the events: leave out --dataset",
+        ),
+        (["--histories", "none.csv"], "none.csv: there is no such file"),
+        (["--histories", "today.csv"], "--histories: item 'unknown' is none of the items that the model was"),
+        (["--all", "--where", "year > 1990"], "--where 'year > 1990': the items have no column 'year', but"),
+        (["--all", "--where", "title"], "--where 'title' cannot be read ('title' is no condition)"),
+        (["--all", "--where", 'title == "none"'], "--where leaves no item to recommend"),
+        (["--all", "--diversity", "2"], "--diversity is 2.0: it may not be above 1"),
+    ],
+)
+def test_histories_and_filters_that_cannot_be_used_are_refused(
+    flags: list[str], line: str, popularity_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_csv(tmp_path / "today.csv", [{"user_id": "new", "item_id": "unknown"}])
+    monkeypatch.chdir(tmp_path)
+    refused = refusal("recommend", "--run", popularity_workspace / "run", *flags)
+    assert line in refused
+    assert "\n" not in refused

@@ -98,3 +98,19 @@ def test_no_users_give_no_rows(model: Recommender) -> None:
     nobody = np.empty(0, dtype=np.int64)
     assert model.score(nobody, taste_dataset().train).shape == (0, taste_dataset().n_items)
     assert len(model.rank(nobody, taste_dataset().train, 5).items) == 0
+
+
+def test_lists_can_be_diverse_where_a_system_has_item_vectors(model: Recommender) -> None:
+    dataset, users = taste_dataset(), np.arange(6)
+    if model.name in ("popularity", "itemknn", "ease"):
+        with pytest.raises(ValueError, match=f"^{model.name} has no item vectors: leave `diversity` out$"):
+            model.rank(users, dataset.train, 5, diversity=0.5)
+        return
+    vectors = model.item_vectors()
+    assert vectors.shape[0] == dataset.n_items
+    assert not vectors.requires_grad
+    plain, diverse = (model.rank(users, dataset.train, 5, diversity=share) for share in (0.0, 1.0))
+    np.testing.assert_array_equal(diverse.items[:, 0], plain.items[:, 0])
+    assert (diverse.items != plain.items).any()
+    for user, items in zip(users, diverse.items, strict=True):
+        assert not set(items) & set(dataset.train.interactions.history(user))

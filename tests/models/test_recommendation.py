@@ -121,7 +121,8 @@ def test_a_history_is_never_taken_for_a_trained_user_of_the_same_id() -> None:
         ({"users": "0"}, "`users` is '0': expected a list of ids"),
         ({"users": 0}, "`users` is 0: expected a list of ids"),
         ({"users": [0, 17, 18]}, r"user '17' is not in the data \(2 of 3 unknown\)"),
-        ({"histories": "12"}, "`histories` is '12': expected a list of lists of ids"),
+        ({"histories": "12"}, "12: there is no such file"),
+        ({"histories": 12}, "`histories` is 12: expected a list of lists of ids, or a table of events"),
         ({"histories": ["12"]}, r"`histories\[0\]` is '12': expected a list of ids"),
         ({"histories": [[1], 2]}, r"`histories\[1\]` is 2: expected a list of ids"),
         ({"histories": [[1], []]}, r"`histories\[1\]` is empty: there is nothing to recommend from"),
@@ -134,7 +135,7 @@ def test_a_history_is_never_taken_for_a_trained_user_of_the_same_id() -> None:
         ({"users": [], "k": "5"}, "`k` is '5': expected a whole number of items"),
         ({"histories": [[1]], "k": None}, "`k` is None: expected a whole number of items"),
         ({"users": pd.DataFrame({"user_id": [0]})}, "`users` is a table, not a list of ids"),
-        ({"histories": pl.DataFrame({"item_id": [0]})}, "`histories` is a table, not a list of lists of ids"),
+        ({"histories": pl.DataFrame({"item_id": [0]})}, "the events: no column for user_id"),
         ({"histories": [pa.table({"item_id": [0]})]}, r"`histories\[0\]` is a table, not a list of ids"),
         ({"histories": pa.array([[1], None])}, r"`histories\[1\]` is None: expected a list of ids"),
         ({"users": [0], "deny": pl.DataFrame({"item_id": [0]})}, "`deny` is a table, not a list of ids"),
@@ -292,3 +293,46 @@ def test_ranking_refuses_what_is_no_dataset_and_masks_in_other_numbers(ease: EAS
 def test_a_list_of_ids_is_no_array_without_dimensions(ease: EASE) -> None:
     message = refused(ease.recommend, np.array("0"))
     assert message == "`users` is '0': expected a list of ids"
+
+
+def test_a_table_of_histories_has_its_own_users(ease: EASE, tmp_path: Path) -> None:
+    """As a file, as a table, and as lists: the same lists, under the users of the table."""
+    rows = [("b", 3, 20), ("a", 1, 10), ("b", 2, 10), ("b", 3, 5)]
+    frame = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    frame.write_csv(tmp_path / "today.csv")
+    table = ease.recommend(histories=frame)
+    assert table["user_id"].unique(maintain_order=True).to_list() == ["b", "a"]
+    for other in (frame.to_pandas(), frame.to_arrow(), tmp_path / "today.csv", str(tmp_path / "today.csv")):
+        again = ease.recommend(histories=other)
+        assert_frame_equal(again, table)
+    of_lists = ease.recommend(histories=[[2, 3], [1]])
+    assert_frame_equal(table.drop("user_id"), of_lists.drop("user_id"))
+
+
+def test_users_of_a_table_of_histories_are_not_those_of_training(ease: EASE) -> None:
+    """A user 4 of the table has one event, whatever the user 4 of training has."""
+    frame = pl.DataFrame({"user_id": [4], "item_id": [9]})
+    lists = ease.recommend(histories=frame, k=10)
+    assert_frame_equal(lists.drop("user_id"), ease.recommend(histories=[[9]], k=10).drop("user_id"))
+    assert lists["user_id"].unique().to_list() == [4]
+
+
+def test_a_table_of_histories_with_unknown_items_is_refused(ease: EASE) -> None:
+    frame = pl.DataFrame({"user_id": ["a"] * 3, "item_id": [1, 77, 78]})
+    line = refused(lambda: ease.recommend(histories=frame))
+    assert "`histories`: item '77' is none of the items" in line
+    assert "(2 of 3 unknown)" in line
+
+
+def test_lists_may_hold_items_of_their_own_history(ease: EASE) -> None:
+    lists = ease.recommend(histories=[[1, 2]], k=10, repeats=True)
+    assert len(lists) == 10
+    without = ease.recommend(histories=[[1, 2]], k=10)
+    assert_frame_equal(lists.filter(~pl.col("item_id").is_in([1, 2])).drop("rank"), without.drop("rank"))
+    assert len(ease.recommend([0], k=10, repeats=True)) == 10
+
+
+def test_lists_hold_items_that_fulfil_a_condition() -> None:
+    ease = EASE(EASEConfig(regularization=10.0)).fit(numbered_dataset(titled=True))
+    lists = ease.recommend(histories=[[1, 2]], k=10, where="item_id >= 5 and not title.is_in(['Title 7'])")
+    assert sorted(lists["item_id"]) == [5, 6, 8, 9]

@@ -119,3 +119,6 @@ class AutoencoderRecommender(NeuralRecommender):
         states = torch.cat([states, states.new_ones(len(states), 1)], dim=1)
         output = self.net.output
         return states, torch.cat([output.weight, output.bias[:, None]], dim=1)
+
+    def item_vectors(self) -> Tensor:
+        return self.net.output.weight.detach()

@@ -65,7 +65,10 @@ class IALS(OneStageRecommender, InnerProductRecommender):
         vectors = np.atleast_2d(self.model.recalculate_user(np.arange(len(users)), histories))
         vectors[np.diff(histories.indptr) == 0] = 0.0
         user_vectors = torch.from_numpy(np.asarray(vectors, dtype=np.float32))  # (B, factors)
-        return user_vectors, torch.from_numpy(self.model.item_factors)
+        return user_vectors, self.item_vectors()
+
+    def item_vectors(self) -> Tensor:
+        return torch.from_numpy(self.model.item_factors)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {"item_factors": self.model.item_factors}

@@ -203,3 +203,7 @@ class AlphaRec(NeuralRecommender):
         sets = history_sets(seen.interactions.histories(users)).to(self.device)
         layers = self.net.eval().latest_layers()
         return self.net.states(sets, layers), layers.outputs
+
+    @torch.no_grad()
+    def item_vectors(self) -> Tensor:
+        return self.net.eval().latest_layers().outputs

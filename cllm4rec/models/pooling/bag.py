@@ -74,5 +74,9 @@ class Bag(ItemVectorRecommender):
     @torch.no_grad()
     def _vectors(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
         sets = history_sets(seen.interactions.histories(users)).to(self.device)
-        vectors = self.net.eval().item_vectors()
-        return self.net.states(sets, vectors), vectors.detach()
+        vectors = self.item_vectors()
+        return self.net.states(sets, vectors), vectors
+
+    @torch.no_grad()
+    def item_vectors(self) -> Tensor:
+        return self.net.eval().item_vectors().detach()

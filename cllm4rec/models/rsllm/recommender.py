@@ -224,6 +224,10 @@ class RSLLM(LanguageRecommender):
         return encode_by_length(self.net, lengths, backbone.width, encode), projected
 
     @torch.no_grad()
+    def item_vectors(self) -> Tensor:
+        return self.net.projected().detach()
+
+    @torch.no_grad()
     def choose(
         self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores"
     ) -> np.ndarray:

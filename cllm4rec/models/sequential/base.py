@@ -78,7 +78,7 @@ class SequentialRecommender(ItemVectorRecommender):
 
     @torch.no_grad()
     def _vectors(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
-        items, vectors = seen.interactions.histories(users).last(self.config.length), self.net.item_vectors()
+        items, vectors = seen.interactions.histories(users).last(self.config.length), self.item_vectors()
 
         def encode(rows: np.ndarray) -> Tensor:
             sequences = item_sequences(items.take(rows)).to(self.device)
@@ -87,4 +87,8 @@ class SequentialRecommender(ItemVectorRecommender):
 
         return encode_by_length(
             self.net, self.net.read_lengths(items.lengths), self.config.width, encode
-        ), vectors.detach()
+        ), vectors
+
+    @torch.no_grad()
+    def item_vectors(self) -> Tensor:
+        return self.net.eval().item_vectors().detach()

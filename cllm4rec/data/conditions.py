@@ -1,0 +1,170 @@
+"""Conditions on items, such as `year >= 1990 and categories.contains("Drama")`: a text -> a mask of items.
+
+The text is parsed, and no part of it is run: it may hold columns, texts, numbers, comparisons, `and`, `or`,
+`not`, `contains` and `is_in`.
+"""
+
+import ast
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+
+from cllm4rec.data.column_names import JOINERS
+from cllm4rec.messages import error_line, escaped, join_names, shorten
+
+LONGEST = 2_000  # characters of a condition
+CATEGORIES = "categories"
+COMPARISONS: dict[type[ast.cmpop], Callable[[pl.Expr, object], pl.Expr]] = {
+    ast.Eq: pl.Expr.eq,
+    ast.NotEq: pl.Expr.ne,
+    ast.Lt: pl.Expr.lt,
+    ast.LtE: pl.Expr.le,
+    ast.Gt: pl.Expr.gt,
+    ast.GtE: pl.Expr.ge,
+}
+MIRRORED: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.Gt,
+    ast.LtE: ast.GtE,
+    ast.Gt: ast.Lt,
+    ast.GtE: ast.LtE,
+}
+EXAMPLE = """'year >= 1990 and not categories.contains("Drama")'"""
+
+
+def matching_items(condition: str, items: pl.DataFrame) -> np.ndarray:
+    """The items of a table that fulfil a condition, bool (n_items,).
+
+    - `title == "Heat"`, `year >= 1990`, `1990 <= year < 2000`: a column and a text or a number. A column is
+      compared with a number by its numbers; cells that are none fulfil no comparison, nor its negation.
+    - `title.contains("Star")`: the cell holds this text. `brand.is_in(["A", "B"])`: it is one of these.
+    - Of `categories`, `contains` and `is_in` mean one whole category.
+    - `and`, `or`, `not` and brackets.
+
+    Args:
+        condition: as typed.
+        items: `item_id` and text columns.
+
+    Raises:
+        ValueError: the condition is no such expression, or names another column.
+    """
+    if len(condition) > LONGEST:
+        raise ValueError(f"`where` has {len(condition):,} characters: write at most {LONGEST:,}")
+    text = condition.strip()
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of a comparison by `is`
+            tree = ast.parse(text, mode="eval").body
+        matches = _Parser(text, items.columns).condition(tree)
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        reason = getattr(error, "msg", None) or error_line(error)
+        raise _refusal(text, f"cannot be read ({reason})") from error
+    return items.with_columns(matches.fill_null(False).alias("item_id"))["item_id"].to_numpy()
+
+
+def _shown(text: str) -> str:
+    return shorten(escaped(repr(text)))
+
+
+def _refusal(text: str, what: str) -> ValueError:
+    return ValueError(f"`where` {_shown(text)} {what}: write it as in {EXAMPLE}")
+
+
+class _Parser:
+    """Makes Polars expressions of the nodes of a parsed condition."""
+
+    def __init__(self, text: str, columns: list[str]) -> None:
+        self.text, self.columns = text, columns
+
+    def condition(self, node: ast.expr) -> pl.Expr:
+        """The expression of a condition, Boolean; null where it is not known."""
+        match node:
+            case ast.BoolOp(op=ast.And()):
+                return pl.all_horizontal(*map(self.condition, node.values))
+            case ast.BoolOp():
+                return pl.any_horizontal(*map(self.condition, node.values))
+            case ast.UnaryOp(op=ast.Not()):
+                return ~self.condition(node.operand)
+            case ast.Compare():
+                return self._comparison(node)
+            case ast.Call(
+                func=ast.Attribute(value=of, attr="contains"),
+                args=[ast.Constant(value=str() as text)],
+                keywords=[],
+            ):
+                column = self._column(of)
+                if column == CATEGORIES:
+                    return _equals(column, text)
+                return pl.col(column).cast(pl.String).str.contains(text, literal=True)
+            case ast.Call(
+                func=ast.Attribute(value=of, attr="is_in"),
+                args=[ast.List(elts=values) | ast.Tuple(elts=values)],
+                keywords=[],
+            ):
+                column = self._column(of)
+                return pl.any_horizontal(
+                    pl.lit(False), *(_equals(column, self._value(each)) for each in values)
+                )
+        raise self._refusal(node, "is no condition")
+
+    def _comparison(self, node: ast.Compare) -> pl.Expr:
+        """A comparison of a column and a value, or a chain of them."""
+        sides = [node.left, *node.comparators]
+        parts = []
+        for left, operator, right in zip(sides[:-1], node.ops, sides[1:], strict=True):
+            kind = type(operator)
+            if kind not in COMPARISONS:
+                raise self._refusal(node, "compares otherwise than by ==, !=, <, <=, > and >=")
+            if isinstance(right, ast.Name):
+                left, right, kind = right, left, MIRRORED.get(kind, kind)
+            parts.append(_compared(kind, self._column(left), self._value(right)))
+        return pl.all_horizontal(*parts)
+
+    def _column(self, node: ast.expr) -> str:
+        """The column that a node names."""
+        if not isinstance(node, ast.Name):
+            raise self._refusal(node, "is not the name of a column")
+        if node.id not in self.columns:
+            raise ValueError(
+                f"`where` {_shown(self.text)}: the items have no column {node.id!r}, but "
+                f"{join_names(self.columns)}"
+            )
+        return node.id
+
+    def _value(self, node: ast.expr) -> str | float:
+        """A text or a number."""
+        match node:
+            case ast.Constant(value=str() as text):
+                return text
+            case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+                return _number(number)
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+                return -_number(number)
+        raise self._refusal(node, "is neither a text in quotes nor a number")
+
+    def _refusal(self, node: ast.expr, what: str) -> ValueError:
+        part = ast.get_source_segment(self.text, node) or self.text
+        return _refusal(self.text, f"cannot be read ({_shown(part)} {what})")
+
+
+def _number(number: float) -> float:
+    """A number as a float; infinite if it is too large for one."""
+    try:
+        return float(number)
+    except OverflowError:
+        return float("inf")
+
+
+def _compared(kind: type[ast.cmpop], column: str, value: str | float) -> pl.Expr:
+    """The cells of a column compared with a text, or by their numbers with a number."""
+    cells = pl.col(column).cast(pl.String)
+    if not isinstance(value, str):
+        cells = cells.str.strip_chars().cast(pl.Float64, strict=False)
+    return COMPARISONS[kind](cells, pl.lit(value))
+
+
+def _equals(column: str, value: str | float) -> pl.Expr:
+    """Whether the cells of a column are a value, or hold it as a category."""
+    if column == CATEGORIES and isinstance(value, str):
+        return pl.col(column).str.split(JOINERS[CATEGORIES] or ", ").list.contains(value)
+    return _compared(ast.Eq, column, value)

@@ -1,0 +1,122 @@
+"""`recommend`: lists by external ids, which every system has."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.ids import listed_ids
+from cllm4rec.data.loading import as_dataset
+from cllm4rec.evaluation.processes import USERS_AT_ONCE
+from cllm4rec.list_filters import excluded_items
+from cllm4rec.models.recommendation import Catalogue, matched, of_histories, recommendation_table
+from cllm4rec.models.storage import StoredModel
+from cllm4rec.ranking import Ranking
+
+
+class RecommendsByID(StoredModel):
+    """Lists by external ids, of a system that ranks by numbers."""
+
+    @abstractmethod
+    def rank_batches(
+        self,
+        users: np.ndarray,
+        seen: Dataset,
+        k: int = 10,
+        batch_size: int = USERS_AT_ONCE,
+        masked: Dataset | None = None,
+        **options: Any,
+    ) -> Iterator[Ranking]:
+        """Lists of users with the histories in `seen`, in batches."""
+
+    def recommend(
+        self,
+        users: Iterable[object] | None = None,
+        k: int = 10,
+        *,
+        histories: Any = None,
+        dataset: Dataset | str | Path | None = None,
+        allow: Iterable[object] | None = None,
+        deny: Iterable[object] | None = None,
+        where: str | None = None,
+        repeats: bool = False,
+        diversity: float = 0.0,
+    ) -> pl.DataFrame:
+        """Top-k lists by external ids, of users of a dataset or of histories: `rank`, with names and titles.
+
+        All events of a user, held-out ones too, are input, and their items are left out of the list.
+
+        Args:
+            users: user ids of `dataset`, as text or numbers: a list, an array or a column. A repeated user is
+                served each time.
+            k: maximum length of a list.
+            histories: instead of `users`, item ids of each history, the oldest first; their `user_id` is the
+                row, from 0. Or a table of events, as `Dataset.from_frame` takes it, with its own `user_id`.
+                Of repeated items the latest is kept. Nobody in training is taken for their user.
+            dataset: has the events of `users`, or is its folder; by default the dataset of training. Its
+                items are matched with those of the model by their ids.
+            allow, deny, where: the items that lists may hold, see `excluded_items`; all if not given.
+            repeats: whether lists may hold items of their own history.
+            diversity: as in `rank`.
+
+        Returns:
+            Rows `user_id`, `item_id`, `rank` (from 1), `score`, and `title` where the items have titles.
+
+        Raises:
+            ValueError: a user or an item is unknown, a user or history has no events, or no item is left; or
+                the dataset is not known, `k` is no whole number or below 1, or as in `rank`.
+        """
+        if (users is None) == (histories is None) or (histories is not None and dataset is not None):
+            raise ValueError("give either `users`, with or without `dataset`, or `histories`")
+        self._check_fitted()
+        catalogue = Catalogue(self.item_ids, self.items, self.tie_order)
+        if histories is not None:
+            seen = of_histories(histories, catalogue)
+            numbers = np.arange(seen.n_users)
+        else:
+            ids = listed_ids(users, "users")
+            seen = matched(self._source_dataset() if dataset is None else as_dataset(dataset), catalogue)
+            numbers = seen.user_ids.index(ids, "user")
+        filters = {"allow": allow, "deny": deny}
+        given = {name: listed_ids(ids, name) for name, ids in filters.items() if ids is not None}
+        excluded = excluded_items(self.item_ids, self.items, where=where, **given)
+        masked = seen.only() if repeats else seen
+        options = {"excluded_items": excluded, "diversity": diversity}
+        batches = self.rank_batches(numbers, seen, k, USERS_AT_ONCE, masked, **options)
+        return pl.concat([recommendation_table(batch, seen) for batch in batches])
+
+    def _source_dataset(self) -> Dataset:
+        """The dataset of training. That of a run is read from its folder once.
+
+        Raises:
+            ValueError: it is not known, or no longer in its folder.
+        """
+        if self.source is None:
+            raise ValueError(
+                "the model was loaded from a folder that names no dataset: give `dataset`, which has the "
+                "events of `users`, or give `histories`"
+            )
+        if not isinstance(self.source, Dataset):
+            self.source = self.source.dataset()
+        return self.source
+
+    def fitted_elsewhere(self, dataset: Dataset) -> Dataset | None:
+        """The dataset that it was fitted on, if that is known and another than this one.
+
+        That of a run is read from its folder; None if it is no longer there.
+        """
+        source = self.source
+        if source is None or source is dataset:
+            return None
+        hashes = source.hashes if isinstance(source, Dataset) else source.description.dataset
+        names = ("data_sha256", "split_sha256")
+        if all(getattr(hashes, name) == getattr(dataset.hashes, name) for name in names):
+            return None
+        try:
+            return self._source_dataset()
+        except ValueError:
+            return None
