@@ -21,6 +21,7 @@ from .models.baselines.itemknn import ItemKNN as ItemKNN
 from .models.baselines.popularity import Popularity as Popularity
 from .models.cllm4rec.config import CLLM4RecConfig as CLLM4RecConfig
 from .models.cllm4rec.recommender import CLLM4Rec as CLLM4Rec
+from .models.explanation import Explanation as Explanation
 from .models.pooling.alpharec import AlphaRec as AlphaRec
 from .models.pooling.bag import Bag as Bag
 from .models.pooling.config import AlphaRecConfig as AlphaRecConfig

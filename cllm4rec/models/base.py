@@ -1,7 +1,7 @@
 """Recommender: the interface of every system. Top-k lists are computed here once, by numbers."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,6 +19,7 @@ from cllm4rec.models.arguments import (
     user_numbers,
 )
 from cllm4rec.models.diversity import diversified, pool_size
+from cllm4rec.models.explanation import Explanation, explained
 from cllm4rec.models.lists_by_id import RecommendsByID
 from cllm4rec.ranking import Ranking, TopK
 
@@ -214,6 +215,42 @@ class Recommender(RecommendsByID):
         for start in range(0, max(1, len(users)), batch_size):
             for batch in np.array_split(users[start : start + batch_size], max(1, min(n_parts, batch_size))):
                 yield self.rank(batch, seen, k, masked, **options)
+
+    def explain(
+        self,
+        user: object,
+        item: object,
+        *,
+        history: Iterable[object] | None = None,
+        dataset: Dataset | str | Path | None = None,
+    ) -> Explanation:
+        """Why a user gets an item: what its score would lose without each item of the history, and each word.
+
+        Args:
+            user: id of a user, as in `recommend`; None for a history.
+            item: id of an item that is not in the history.
+            history: item ids, the oldest first, instead of a user.
+            dataset: as in `recommend`.
+
+        Raises:
+            ValueError: the user or an item is unknown, there is no history, or the item is in it.
+        """
+        if (user is None) == (history is None) or (history is not None and dataset is not None):
+            raise ValueError("give either a `user`, with or without `dataset`, or None and a `history`")
+        users = None if user is None else [user]
+        histories = None if history is None else [history]
+        seen, numbers = self._events_of(users, histories, dataset)
+        (number,) = self.item_ids.index([item], "item")
+        return explained(self, int(number), int(numbers[0]), seen)
+
+    def _word_effects(self, item: int, user: int, seen: Dataset) -> tuple[list[str], np.ndarray]:
+        """The words that the vector of an item reads, and what a user's score would lose without each (n,).
+
+        Args:
+            item, user: an item that is not in the history, and a user of `seen`.
+            seen: the input events.
+        """
+        return [], np.zeros(0)
 
     def merge_adapters(self) -> None:  # noqa: B027 - most systems have none
         """Merge adapters into the weights that they adapt, so that scoring costs nothing for them."""

@@ -12,7 +12,7 @@ from cllm4rec.corpora.documents import DocumentTokens
 from cllm4rec.files.schema import STRICT, Scalar
 from cllm4rec.messages import error_line
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 Shapes = Mapping[str, tuple[int, ...]]  # of the arrays in a weights file, by name
 
 

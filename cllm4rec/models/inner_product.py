@@ -57,6 +57,18 @@ class InnerProductRecommender(Recommender):
     def _vectors(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
         """User states (B, d) and the vectors of all items (n_items, d); arguments as those of `_score`."""
 
+    def _words_of_item(self, item: int) -> tuple[list[str], Tensor]:
+        """The words that an item's vector reads, and what it would lose without each of them (n_words, d)."""
+        return [], torch.zeros(0, 1)
+
+    def _word_effects(self, item: int, user: int, seen: Dataset) -> tuple[list[str], np.ndarray]:
+        words, lost = self._words_of_item(item)
+        if not words:
+            return super()._word_effects(item, user, seen)
+        users = np.array([user])
+        states, _ = self._vectors(users, self._trained_users(users, seen), seen)  # (1, d)
+        return words, (lost.to(states) @ states[0]).double().cpu().numpy()
+
     @torch.no_grad()
     def _score(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> np.ndarray:
         states, items = self._vectors(users, trained_users, seen)

@@ -72,15 +72,7 @@ class RecommendsByID(StoredModel):
         """
         if (users is None) == (histories is None) or (histories is not None and dataset is not None):
             raise ValueError("give either `users`, with or without `dataset`, or `histories`")
-        self._check_fitted()
-        catalogue = Catalogue(self.item_ids, self.items, self.tie_order)
-        if histories is not None:
-            seen = of_histories(histories, catalogue)
-            numbers = np.arange(seen.n_users)
-        else:
-            ids = listed_ids(users, "users")
-            seen = matched(self._source_dataset() if dataset is None else as_dataset(dataset), catalogue)
-            numbers = seen.user_ids.index(ids, "user")
+        seen, numbers = self._events_of(users, histories, dataset)
         filters = {"allow": allow, "deny": deny}
         given = {name: listed_ids(ids, name) for name, ids in filters.items() if ids is not None}
         excluded = excluded_items(self.item_ids, self.items, where=where, **given)
@@ -88,6 +80,19 @@ class RecommendsByID(StoredModel):
         options = {"excluded_items": excluded, "diversity": diversity}
         batches = self.rank_batches(numbers, seen, k, USERS_AT_ONCE, masked, **options)
         return pl.concat([recommendation_table(batch, seen) for batch in batches])
+
+    def _events_of(
+        self, users: Iterable[object] | None, histories: Any, dataset: Dataset | str | Path | None
+    ) -> tuple[Dataset, np.ndarray]:
+        """Events of `users` or of `histories` over the model's items, and the numbers of these users."""
+        self._check_fitted()
+        catalogue = Catalogue(self.item_ids, self.items, self.tie_order)
+        if histories is not None:
+            seen = of_histories(histories, catalogue)
+            return seen, np.arange(seen.n_users)
+        ids = listed_ids(users, "users")
+        seen = matched(self._source_dataset() if dataset is None else as_dataset(dataset), catalogue)
+        return seen, seen.user_ids.index(ids, "user")
 
     def _source_dataset(self) -> Dataset:
         """The dataset of training. That of a run is read from its folder once.

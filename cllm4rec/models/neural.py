@@ -279,8 +279,8 @@ class NeuralRecommender(InnerProductRecommender):
             side = "file" if name in arrays else "network"
             raise ValueError(f"model.safetensors does not fit this system: {name} is only in the {side}")
         for name, buffer in buffers.items():
-            dtype = np.int64 if buffer.dtype == torch.int64 else np.float32
-            buffer.data = torch.from_numpy(checked_array(arrays, name, tuple(buffer.shape), dtype))
+            checked = checked_array(arrays, name, tuple(buffer.shape), buffer.numpy().dtype)
+            buffer.data = torch.from_numpy(checked)
         if len({arrays[name].dtype for name in stored}) > 1:
             raise ValueError("model.safetensors does not fit this system: its numbers are of several types")
         for name, parameter in stored.items():

@@ -35,7 +35,7 @@ from cllm4rec.models.item_vectors.sources import (
     item_sources,
     user_sources,
 )
-from cllm4rec.models.item_vectors.text_embeddings import TextEmbeddings
+from cllm4rec.models.item_vectors.text_embeddings import TextEmbeddings, words_of_row
 from cllm4rec.models.language.base import LanguageRecommender
 from cllm4rec.models.language.loading import build_backbone, check_backbone
 from cllm4rec.training.config import TrainConfig
@@ -211,3 +211,7 @@ class CLLM4Rec(LanguageRecommender):
     @torch.no_grad()
     def item_vectors(self) -> Tensor:
         return self.net.eval().id_vectors().items.detach()
+
+    @torch.no_grad()
+    def _words_of_item(self, item: int) -> tuple[list[str], Tensor]:
+        return words_of_row(self.net.item_text, item)

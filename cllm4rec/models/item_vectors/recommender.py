@@ -12,7 +12,7 @@ from cllm4rec.files.damage import reading
 from cllm4rec.models.config import ID_EMBEDDING_STD
 from cllm4rec.models.description import ModelDescription, Shapes, check_shapes
 from cllm4rec.models.item_vectors.sources import check_sources, item_sources
-from cllm4rec.models.item_vectors.text_embeddings import TextEmbeddings
+from cllm4rec.models.item_vectors.text_embeddings import TextEmbeddings, words_of_row
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.storage import REMEDY
 
@@ -75,3 +75,7 @@ class ItemVectorRecommender(NeuralRecommender):
         net = self._new_net(len(self.item_ids))
         net.item_text = TextEmbeddings.of_shapes(self.config, shapes, "item_text.")
         return net
+
+    @torch.no_grad()
+    def _words_of_item(self, item: int) -> tuple[list[str], Tensor]:
+        return words_of_row(self.net.item_text, item)

@@ -1,5 +1,6 @@
 """What texts say about users and items, before training: bags of words and frozen vectors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ from cllm4rec.models.readings.vector_files import read_vectors
 
 MOST_WORDS = 128  # of a user or an item: those that are most specific to it
 SMALLEST_VARIANCE = 1e-4  # of a direction that is whitened, relative to the largest
+Bags = tuple[sp.csr_matrix | None, Sequence[str]]  # bags of words (n, V), and the V words
+NO_WORDS: Bags = (None, ())
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class TextSources:
     Attributes:
         in_training: bool (n,), whether each has a training event.
         words: float32 (n, V), each row 1 / sqrt(number of its words and bigrams); None without any.
+        vocabulary: these V words and bigrams.
         vectors: float32 (n, D), whitened and divided by sqrt(D), so that their length is about 1, as that of
             `words` is; zeros for those without a vector. None without any.
     """
@@ -31,6 +35,7 @@ class TextSources:
     in_training: np.ndarray
     words: sp.csr_matrix | None
     vectors: np.ndarray | None
+    vocabulary: Sequence[str] = ()
 
 
 def check_sources(config: ItemTextConfig, dataset: Dataset, default_encoder: str | None = None) -> None:
@@ -69,36 +74,37 @@ def item_sources(config: ItemTextConfig, train: Dataset, default_encoder: str | 
         ValueError: `item_text` asks for what is not there; or encoder or file are refused.
     """
     in_training = train.interactions.item_has_event
-    words = _words(config, train, in_training)
-    return TextSources(in_training, words, _vectors(config, train, in_training, default_encoder))
+    words, vocabulary = _words(config, train, in_training)
+    vectors = _vectors(config, train, in_training, default_encoder)
+    return TextSources(in_training, words, vectors, vocabulary)
 
 
-def _words(config: ItemTextConfig, train: Dataset, in_training: np.ndarray) -> sp.csr_matrix | None:
+def _words(config: ItemTextConfig, train: Dataset, in_training: np.ndarray) -> Bags:
     """Bags of the items' words; None if none are to be read.
 
     Raises:
         ValueError: they are requested, and there are none.
     """
-    words = _bags(item_documents(train), in_training) if config.reads_words else None
-    if words is None and config.item_text in ("words", "both"):
+    bags = _bags(item_documents(train), in_training) if config.reads_words else NO_WORDS
+    if bags[0] is None and config.item_text in ("words", "both"):
         raise ValueError(
             f"`item_text={config.item_text}`: no word is in the texts of three items: prepare the dataset "
             "with a table of items that has titles, or leave `item_text` out"
         )
-    return words
+    return bags
 
 
 def user_sources(config: ItemTextConfig, train: Dataset) -> TextSources:
     """What the texts of the users say: their words."""
     in_training = np.diff(train.interactions.indptr) > 0
-    words = _bags(user_documents(train), in_training) if config.reads_words else None
-    return TextSources(in_training, words, None)
+    words, vocabulary = _bags(user_documents(train), in_training) if config.reads_words else NO_WORDS
+    return TextSources(in_training, words, None, vocabulary)
 
 
-def _bags(documents: list[list[str]], in_training: np.ndarray) -> sp.csr_matrix | None:
+def _bags(documents: list[list[str]], in_training: np.ndarray) -> Bags:
     """Bags of the words and bigrams in at least three training rows; None if there are none."""
-    bags = count_words(documents, in_training).bags(MOST_WORDS)
-    return bags if bags.shape[1] else None
+    counts = count_words(documents, in_training)
+    return (counts.bags(MOST_WORDS), counts.vocabulary) if counts.vocabulary else NO_WORDS
 
 
 def _vectors(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -31,6 +32,7 @@ class TextEmbeddings(FittedModule):
         columns, starts, weights: the words of each row, in compressed rows.
         map: the parameters of A, (D, width); None without vectors.
         vectors: f, (n, D).
+        vocabulary: uint8 (bytes,), the V words in UTF-8, with line breaks between.
         in_training: (n,), 1 for rows with training events, else 0.
     """
 
@@ -40,12 +42,28 @@ class TextEmbeddings(FittedModule):
     starts: Tensor
     weights: Tensor
     vectors: Tensor
+    vocabulary: Tensor
     in_training: Tensor
     _trained: "Entries | None" = None
 
     def __init__(
-        self, config: ItemTextConfig, width: int, n: int, n_words: int, n_entries: int, n_dimensions: int
+        self,
+        config: ItemTextConfig,
+        width: int,
+        n: int,
+        n_words: int,
+        n_entries: int,
+        n_dimensions: int,
+        n_bytes: int,
     ) -> None:
+        """No words and zeros for vectors.
+
+        Args:
+            config: rates.
+            width: of t.
+            n, n_words, n_entries: users or items, V, entries of the bags.
+            n_dimensions, n_bytes: D, bytes of the vocabulary.
+        """
         super().__init__()
         self._latest: KeptValue[Tensor] = KeptValue()
         self.rate, self.dropout = config.text_rate, config.word_dropout
@@ -55,6 +73,7 @@ class TextEmbeddings(FittedModule):
             self.register_buffer("columns", torch.zeros(n_entries, dtype=torch.int64))
             self.register_buffer("starts", torch.zeros(n + 1, dtype=torch.int64))
             self.register_buffer("weights", torch.zeros(n_entries))
+            self.register_buffer("vocabulary", torch.zeros(n_bytes, dtype=torch.uint8))
         if n_dimensions:
             self.register_buffer("vectors", torch.zeros(n, n_dimensions))
         self.register_buffer("in_training", torch.zeros(n))
@@ -70,12 +89,13 @@ class TextEmbeddings(FittedModule):
             shapes: of the arrays in its model.safetensors, by name.
             prefix: of their names.
         """
-        of = {name: shapes.get(prefix + name) for name in ("words", "columns", "starts", "map", "vectors")}
-        words, columns, starts, mapped, vectors = of.values()
+        names = ("words", "columns", "starts", "map", "vectors", "vocabulary")
+        words, columns, starts, mapped, vectors, vocabulary = (shapes.get(prefix + name) for name in names)
         if words is None and mapped is None:
             return None
         n = _length(starts) - 1 if words is not None else _length(vectors)
-        return cls(config, _width(words or mapped), n, _length(words), _length(columns), _length(mapped))
+        lengths = map(_length, (words, columns, mapped, vocabulary))
+        return cls(config, _width(words or mapped), n, *lengths)
 
     @classmethod
     def of(cls, config: ItemTextConfig, sources: TextSources, width: int) -> Self | None:
@@ -85,12 +105,14 @@ class TextEmbeddings(FittedModule):
             return None
         n_words, n_entries = (0, 0) if words is None else (words.shape[1], words.nnz)
         n_dimensions = 0 if vectors is None else vectors.shape[1]
-        new = cls(config, width, len(sources.in_training), n_words, n_entries, n_dimensions)
+        listed = np.frombuffer("\n".join(sources.vocabulary).encode(), dtype=np.uint8)
+        new = cls(config, width, len(sources.in_training), n_words, n_entries, n_dimensions, len(listed))
         new.in_training.copy_(torch.from_numpy(sources.in_training))
         if words is not None:
             new.columns.copy_(torch.from_numpy(words.indices))
             new.starts.copy_(torch.from_numpy(words.indptr))
             new.weights.copy_(torch.from_numpy(words.data))
+            new.vocabulary.copy_(torch.from_numpy(listed.copy()))
         if vectors is not None:
             new.vectors.copy_(torch.from_numpy(vectors))
         return new
@@ -154,6 +176,21 @@ class TextEmbeddings(FittedModule):
         weights = functional.dropout(entries.weights[numbers], self.dropout, self.training)
         starts = counts.cumsum(0) - counts
         return weighted_sums(self.words, entries.columns[numbers], starts, weights)
+
+
+def words_of_row(text: TextEmbeddings | None, row: int) -> tuple[list[str], Tensor]:
+    """The words and bigrams of a row, and what its t would lose without each of them (n_words, width).
+
+    Without a word the others are divided by the root of their number, which is one less.
+    """
+    if text is None or text.words is None:
+        return [], torch.zeros(0, 1)
+    columns = text.columns[text.starts[row] : text.starts[row + 1]]
+    vocabulary = text.vocabulary.cpu().numpy().tobytes().decode().split("\n")
+    rows, n = text.words[columns], len(columns)
+    total = rows.sum(0)
+    left = (total - rows) / max(n - 1, 1) ** 0.5  # of a lone word: zeros
+    return [vocabulary[column] for column in columns.tolist()], (total / max(n, 1) ** 0.5 - left) * text.rate
 
 
 @dataclass(frozen=True)
