@@ -24,7 +24,10 @@ from cllm4rec.training.run_folder import RunFolder
 
 @dataclass
 class RecommendOptions:
-    """Flags of recommend. Exactly one of --users, --users-file, --all and --histories names the users."""
+    """Flags of recommend. One of --users, --users-file, --all and --histories names the users.
+
+    --wish needs none of them.
+    """
 
     run: str = setting(metavar="FOLDER", help="run folder")
     users: str | None = setting(
@@ -54,6 +57,14 @@ class RecommendOptions:
     dataset: str | None = setting(None, metavar="FOLDER", help=DATASET)
     verify: bool = setting(False, help=VERIFY)
     backbone: str | None = setting(None, metavar="FOLDER", help=BACKBONE)
+    wish: str | None = setting(
+        None,
+        metavar="WORDS",
+        help=(
+            "move the lists towards items whose texts have these words, such as 'a warm strap, not leather'; "
+            "alone, without users, one list of such items"
+        ),
+    )
     allow: str | None = setting(
         None, metavar="FILE", help="recommend only these items: file of item ids, one per line"
     )
@@ -89,7 +100,7 @@ class Request:
         folder: the run.
         dataset: input events, and ids; None for histories.
         histories: their events; None without.
-        users: ids of the users (n,).
+        users: ids of the users (n,); None for a wish alone.
         allow, deny: item ids in the files of these names; None without one.
     """
 
@@ -97,7 +108,7 @@ class Request:
     folder: RunFolder
     dataset: Dataset | None
     histories: CheckedTable | None
-    users: pl.Series
+    users: pl.Series | None
     allow: list[str] | None
     deny: list[str] | None
 
@@ -109,9 +120,11 @@ class Request:
             ValueError: the run, its dataset or a file cannot be read, an id is unknown, or no item is left.
         """
         given = [options.users is not None, options.users_file is not None, options.all]
-        if [*given, options.histories is not None].count(True) != 1:
+        n_given = [*given, options.histories is not None].count(True)
+        if n_given > 1 or (n_given == 0 and options.wish is None):
             raise ValueError(
-                "name the users with one of --users A,B, --users-file FILE, --all and --histories FILE"
+                "name the users with one of --users A,B, --users-file FILE, --all and --histories FILE, or "
+                "give a --wish alone"
             )
         folder = RunFolder.open(options.run)
         files = (None if path is None else read_ids(path) for path in (options.allow, options.deny))
@@ -121,6 +134,9 @@ class Request:
             table = read_event_table(options.histories)
             users = table.frame["user_id"].unique(maintain_order=True)
             return cls(options, folder, None, table, users, *files)
+        if n_given == 0:
+            known = None if options.dataset is None else folder.dataset(options.dataset)
+            return cls(options, folder, known, None, None, *files)
         dataset = folder.dataset(options.dataset)
         request = cls(options, folder, dataset, None, _users(options, dataset), *files)
         request.check_items(dataset)
@@ -140,11 +156,11 @@ class Request:
                 raise ValueError(f"{path}: {error}") from error
         excluded_items(dataset.item_ids, dataset.items, self.allow, self.deny, options.where)
 
-    def table(self, users: pl.Series) -> pl.DataFrame:
-        """The lists of some of the users (n,)."""
+    def table(self, users: pl.Series | None) -> pl.DataFrame:
+        """The lists of some of the users (n,); None: that of the wish alone."""
         options, events = self.options, self.histories
         model = load(self.folder, self.dataset, backbone=options.backbone, verify=options.verify)
-        if events is not None:
+        if events is not None and users is not None:
             frame = events.frame.filter(pl.col("user_id").is_in(users.implode()))
             events = replace(events, frame=frame)
         return model.recommend(
@@ -154,6 +170,7 @@ class Request:
             allow=self.allow,
             deny=self.deny,
             where=options.where,
+            wish=options.wish,
             repeats=options.repeats,
             diversity=options.diversity,
         )
@@ -195,6 +212,8 @@ def _write_shares(request: Request) -> None:
         raise ValueError(
             "several processes write a file each: name their folder with `output`, ending in .parquet"
         )
+    if request.users is None:
+        raise ValueError("a `wish` alone has one list: start one process")
     # This also chooses the GPU of the process.
     accelerator = make_accelerator()
     process, n_processes = accelerator.process_index, accelerator.num_processes
@@ -210,9 +229,9 @@ def _write_shares(request: Request) -> None:
     log.info("file %d of %d: %s -> %s", process + 1, n_processes, _sizes(table, shared_users), output)
 
 
-def _sizes(table: pl.DataFrame, users: pl.Series) -> str:
+def _sizes(table: pl.DataFrame, users: pl.Series | None) -> str:
     """The numbers of rows and users."""
-    return f"{counted(len(table), 'row')} for {counted(len(users), 'user')}"
+    return f"{counted(len(table), 'row')} for {'a wish' if users is None else counted(len(users), 'user')}"
 
 
 def _users(options: RecommendOptions, dataset: Dataset) -> pl.Series:

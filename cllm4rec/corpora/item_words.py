@@ -57,7 +57,7 @@ def item_documents(train: Dataset) -> list[list[str]]:
     only where no item has a text.
     """
     learns_from("words of items", train.interactions)
-    documents = _columns(train.items, ITEM_TEXTS)
+    documents = item_texts(train.items)
     reviews = train.interactions.reviews
     if reviews is None or any(text for texts in documents for text in texts):
         return documents
@@ -65,6 +65,11 @@ def item_documents(train: Dataset) -> list[list[str]]:
     for item, review in zip(train.interactions.items.tolist(), reviews.to_list(), strict=True):
         documents[item].append(review)
     return documents
+
+
+def item_texts(items: pl.DataFrame) -> list[list[str]]:
+    """The texts of each item of a table, one for each text column."""
+    return _columns(items, ITEM_TEXTS)
 
 
 def user_documents(train: Dataset) -> list[list[str]]:

@@ -21,6 +21,7 @@ from cllm4rec.models.arguments import (
 from cllm4rec.models.diversity import diversified, pool_size
 from cllm4rec.models.explanation import Explanation, explained
 from cllm4rec.models.lists_by_id import RecommendsByID
+from cllm4rec.models.wishes import with_wish
 from cllm4rec.ranking import Ranking, TopK
 
 SCORES_AT_ONCE = 1 << 26  # scores of a batch of users: 256 MiB in float32
@@ -123,6 +124,7 @@ class Recommender(RecommendsByID):
         masked: Dataset | None = None,
         *,
         excluded_items: np.ndarray | None = None,
+        wish: np.ndarray | None = None,
         diversity: float = 0.0,
     ) -> Ranking:
         """The k best items of each user, without those of its events in `masked` and those excluded for all.
@@ -132,6 +134,7 @@ class Recommender(RecommendsByID):
             k: maximum length of a list.
             masked: events whose items are left out of their user's list; `seen` if not given.
             excluded_items: bool (n_items,), items left out of all lists; none if not given.
+            wish: float32 (n_items,), scores that are added to those of each user by `with_wish`.
             diversity: 0 .. 1, how much the items of a list shall differ, see `diversified`; 0: not at all.
 
         Raises:
@@ -149,8 +152,10 @@ class Recommender(RecommendsByID):
         order = np.argsort(histories.values, kind="stable")
         rows, items = histories.rows[order], histories.values[order]
         best: TopK | None = None
-        # scores (B, W) of the items from `start` on
-        for start, scores in self._blocks(users, trained_users, seen):
+        blocks = self._blocks(users, trained_users, seen)
+        if wish is not None:
+            blocks = iter([(0, with_wish(torch.from_numpy(self._score(users, trained_users, seen)), wish))])
+        for start, scores in blocks:  # (B, W) of the items from `start` on
             if best is None:
                 n_best = k if vectors is None else pool_size(k, seen.n_items)
                 best = TopK(len(users), n_best, torch.from_numpy(seen.tie_order).to(scores.device))
@@ -211,7 +216,8 @@ class Recommender(RecommendsByID):
         Further arguments are those of `rank`.
         """
         users = user_numbers(users, seen.n_users)
-        n_parts = 1 if self.scores_in_blocks else -(-batch_size * seen.n_items // SCORES_AT_ONCE)
+        at_once = self.scores_in_blocks and options.get("wish") is None
+        n_parts = 1 if at_once else -(-batch_size * seen.n_items // SCORES_AT_ONCE)
         for start in range(0, max(1, len(users)), batch_size):
             for batch in np.array_split(users[start : start + batch_size], max(1, min(n_parts, batch_size))):
                 yield self.rank(batch, seen, k, masked, **options)

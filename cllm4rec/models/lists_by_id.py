@@ -8,18 +8,30 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from cllm4rec.corpora.item_words import item_documents, item_texts
+from cllm4rec.corpora.word_search import WordSearch
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ids import listed_ids
 from cllm4rec.data.loading import as_dataset
 from cllm4rec.evaluation.processes import USERS_AT_ONCE
 from cllm4rec.list_filters import excluded_items
-from cllm4rec.models.recommendation import Catalogue, matched, of_histories, recommendation_table
+from cllm4rec.models.arguments import list_length
+from cllm4rec.models.recommendation import (
+    Catalogue,
+    matched,
+    of_histories,
+    of_nobody,
+    recommendation_table,
+)
 from cllm4rec.models.storage import StoredModel
+from cllm4rec.models.wishes import list_of_wish
 from cllm4rec.ranking import Ranking
 
 
 class RecommendsByID(StoredModel):
     """Lists by external ids, of a system that ranks by numbers."""
+
+    _wish_search: WordSearch | None = None  # over the texts of the items, when it is first asked
 
     @abstractmethod
     def rank_batches(
@@ -40,11 +52,12 @@ class RecommendsByID(StoredModel):
         *,
         histories: Any = None,
         dataset: Dataset | str | Path | None = None,
+        wish: str | None = None,
+        repeats: bool = False,
+        diversity: float = 0.0,
         allow: Iterable[object] | None = None,
         deny: Iterable[object] | None = None,
         where: str | None = None,
-        repeats: bool = False,
-        diversity: float = 0.0,
     ) -> pl.DataFrame:
         """Top-k lists by external ids, of users of a dataset or of histories: `rank`, with names and titles.
 
@@ -59,9 +72,11 @@ class RecommendsByID(StoredModel):
                 Of repeated items the latest is kept. Nobody in training is taken for their user.
             dataset: has the events of `users`, or is its folder; by default the dataset of training. Its
                 items are matched with those of the model by their ids.
-            allow, deny, where: the items that lists may hold, see `excluded_items`; all if not given.
+            wish: words that move the lists towards items whose texts have them, see `WordSearch`. Without
+                `users` and `histories` the list is of the wish alone.
             repeats: whether lists may hold items of their own history.
             diversity: as in `rank`.
+            allow, deny, where: the items that lists may hold, see `excluded_items`; all if not given.
 
         Returns:
             Rows `user_id`, `item_id`, `rank` (from 1), `score`, and `title` where the items have titles.
@@ -70,23 +85,49 @@ class RecommendsByID(StoredModel):
             ValueError: a user or an item is unknown, a user or history has no events, or no item is left; or
                 the dataset is not known, `k` is no whole number or below 1, or as in `rank`.
         """
-        if (users is None) == (histories is None) or (histories is not None and dataset is not None):
-            raise ValueError("give either `users`, with or without `dataset`, or `histories`")
-        seen, numbers = self._events_of(users, histories, dataset)
+        self._check_fitted()
         filters = {"allow": allow, "deny": deny}
         given = {name: listed_ids(ids, name) for name, ids in filters.items() if ids is not None}
         excluded = excluded_items(self.item_ids, self.items, where=where, **given)
+        wished = None if wish is None else self._word_search(dataset).scores(wish)
+        if users is None and histories is None and wished is not None:
+            nobody = of_nobody(self._catalogue)
+            return recommendation_table(
+                list_of_wish(wished, self.tie_order, list_length(k), excluded), nobody
+            )
+        seen, numbers = self._events_of(users, histories, dataset)
+        options = {"excluded_items": excluded, "diversity": diversity, "wish": wished}
         masked = seen.only() if repeats else seen
-        options = {"excluded_items": excluded, "diversity": diversity}
         batches = self.rank_batches(numbers, seen, k, USERS_AT_ONCE, masked, **options)
         return pl.concat([recommendation_table(batch, seen) for batch in batches])
+
+    def _word_search(self, dataset: Dataset | str | Path | None) -> WordSearch:
+        """Search over the texts of the items; where they have none, over the reviews of training events.
+
+        Raises:
+            ValueError: there are no texts, or the dataset, which has the reviews, is not known.
+        """
+        if self._wish_search is None:
+            documents = item_texts(self.items)
+            if not any(text for texts in documents for text in texts):
+                source = self._source_dataset() if dataset is None else as_dataset(dataset)
+                self._check_items(source)
+                documents = item_documents(source.train)
+            self._wish_search = WordSearch(documents)
+        return self._wish_search
+
+    @property
+    def _catalogue(self) -> Catalogue:
+        return Catalogue(self.item_ids, self.items, self.tie_order)
 
     def _events_of(
         self, users: Iterable[object] | None, histories: Any, dataset: Dataset | str | Path | None
     ) -> tuple[Dataset, np.ndarray]:
         """Events of `users` or of `histories` over the model's items, and the numbers of these users."""
+        if (users is None) == (histories is None) or (histories is not None and dataset is not None):
+            raise ValueError("give either `users`, with or without `dataset`, or `histories`")
         self._check_fitted()
-        catalogue = Catalogue(self.item_ids, self.items, self.tie_order)
+        catalogue = self._catalogue
         if histories is not None:
             seen = of_histories(histories, catalogue)
             return seen, np.arange(seen.n_users)

@@ -64,7 +64,19 @@ def of_histories(histories: Any, catalogue: Catalogue) -> Dataset:
         ValueError: a history is empty, is no list, or holds an unknown item; or a table cannot be read.
     """
     is_table = isinstance(histories, str | Path | CheckedTable) or hasattr(type(histories), "columns")
-    events, user_ids = (_of_table if is_table else _of_lists)(histories, catalogue.ids)
+    return _anonymous(*(_of_table if is_table else _of_lists)(histories, catalogue.ids), catalogue)
+
+
+def of_nobody(catalogue: Catalogue) -> Dataset:
+    """A dataset with one anonymous user 0 without events."""
+    none = np.empty(0, dtype=np.int64)
+    return _anonymous(
+        Interactions(none, none, 1, len(catalogue.ids)), IdMap(pl.Series("user_id", [0])), catalogue
+    )
+
+
+def _anonymous(events: Interactions, user_ids: IdMap, catalogue: Catalogue) -> Dataset:
+    """A dataset of events of anonymous users over the items of a model."""
     dataset = Dataset(
         events,
         pl.DataFrame({"user_id": user_ids.ids}),

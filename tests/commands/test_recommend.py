@@ -196,6 +196,8 @@ def test_histories_may_repeat_differ_and_fulfil_a_condition(workspace: Path, tmp
         ),
         (["--histories", "none.csv"], "none.csv: there is no such file"),
         (["--histories", "today.csv"], "--histories: item 'unknown' is none of the items that the model was"),
+        (["--all", "--wish", "unheard"], "--wish 'unheard': the items' texts have none of its words"),
+        (["--k", "3"], "or give a --wish alone"),
         (["--all", "--where", "year > 1990"], "--where 'year > 1990': the items have no column 'year', but"),
         (["--all", "--where", "title"], "--where 'title' cannot be read ('title' is no condition)"),
         (["--all", "--where", 'title == "none"'], "--where leaves no item to recommend"),
@@ -210,3 +212,11 @@ def test_histories_and_filters_that_cannot_be_used_are_refused(
     refused = refusal("recommend", "--run", popularity_workspace / "run", *flags)
     assert line in refused
     assert "\n" not in refused
+
+
+def test_a_wish_needs_no_user(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("recommend", "--run", workspace / "run", "--wish", "item_7")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[:3] for line in lines[1:]] == [["0", "item_7", "1"]]
+    call("recommend", "--run", workspace / "run", "--users", "007", "--wish", "item_7", "--repeats", "--k", 1)
+    assert capsys.readouterr().out.splitlines()[1].split("\t")[:2] == ["007", "item_7"]

@@ -16,16 +16,9 @@ from cllm4rec.models.description import FORMAT_VERSION
 from cllm4rec.models.recommendation import Catalogue, of_histories
 from cllm4rec.training.run_folder import RunFolder
 from tests.support.commands import call
+from tests.support.datasets import numbered_dataset
 from tests.support.tables import refused
 from tests.support.worlds import taste_dataset
-
-
-def numbered_dataset(titled: bool = False) -> Dataset:
-    """Users 0 .. 5 and items 0 .. 9, whose ids are whole numbers."""
-    pairs = [(user, (user * 3 + step) % 10) for user in range(6) for step in range(4)]
-    events = pl.DataFrame(pairs, schema=["user_id", "item_id"], orient="row")
-    items = pl.DataFrame({"item_id": range(10), "title": [f"Title {item}" for item in range(10)]})
-    return Dataset.from_frame(events, items if titled else None)
 
 
 @pytest.fixture

@@ -69,3 +69,11 @@ def same_dataset(first: Dataset, second: Dataset) -> bool:
         and np.array_equal(first.part, second.part)
         and (first.n_users, first.n_items) == (second.n_users, second.n_items)
     )
+
+
+def numbered_dataset(titled: bool = False) -> Dataset:
+    """Users 0 .. 5 and items 0 .. 9, whose ids are whole numbers."""
+    pairs = [(user, (user * 3 + step) % 10) for user in range(6) for step in range(4)]
+    events = pl.DataFrame(pairs, schema=["user_id", "item_id"], orient="row")
+    items = pl.DataFrame({"item_id": range(10), "title": [f"Title {item}" for item in range(10)]})
+    return Dataset.from_frame(events, items if titled else None)

@@ -117,6 +117,11 @@ class TextEmbeddings(FittedModule):
             new.vectors.copy_(torch.from_numpy(vectors))
         return new
 
+    @property
+    def word_list(self) -> list[str]:
+        """The V words and bigrams."""
+        return self.vocabulary.cpu().numpy().tobytes().decode().split("\n")
+
     def forward(self, rows: Tensor | None = None) -> Tensor:
         """t (R, width) of rows (R,), or of all."""
         result: Tensor | None = None
@@ -186,8 +191,7 @@ def words_of_row(text: TextEmbeddings | None, row: int) -> tuple[list[str], Tens
     if text is None or text.words is None:
         return [], torch.zeros(0, 1)
     columns = text.columns[text.starts[row] : text.starts[row + 1]]
-    vocabulary = text.vocabulary.cpu().numpy().tobytes().decode().split("\n")
-    rows, n = text.words[columns], len(columns)
+    vocabulary, rows, n = text.word_list, text.words[columns], len(columns)
     total = rows.sum(0)
     left = (total - rows) / max(n - 1, 1) ** 0.5  # of a lone word: zeros
     return [vocabulary[column] for column in columns.tolist()], (total / max(n, 1) ** 0.5 - left) * text.rate

@@ -1,0 +1,84 @@
+"""Search of items by words: BM25 over their texts (Robertson and Zaragoza, 2009)."""
+
+import logging
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from cllm4rec.corpora.item_words import WORD, count_words
+from cllm4rec.messages import escaped, join_names, shorten
+
+log = logging.getLogger("cllm4rec")
+
+K1, B = 1.2, 0.75  # saturation of repeated words, and how much long texts are discounted
+NEGATIONS = ("not", "no", "without")  # the word after them is one to avoid
+
+
+class WordSearch:
+    """BM25 of wishes over the texts of n items.
+
+    The score of an item is the sum over the words of the wish of IDF * f (K1 + 1) / (f + K1 (1 - B + B L)),
+    where f is how often the item's texts have the word, and L their length divided by the mean length. IDF is
+    ln(1 + (n - m + 0.5) / (m + 0.5)) for a word of m items, which is never negative. A word after `not`, `no`
+    or `without` is subtracted.
+    """
+
+    def __init__(self, documents: Sequence[Sequence[str]]) -> None:
+        """Count words.
+
+        Args:
+            documents: texts of each item (n,).
+
+        Raises:
+            ValueError: there is no word in any text.
+        """
+        n = len(documents)
+        counts = count_words(documents, np.ones(n, dtype=bool), bigrams=False, min_rows=1)
+        if not counts.vocabulary:
+            raise ValueError("the items have no texts: leave `wish` out, or prepare them with titles")
+        self._numbers = {word: number for number, word in enumerate(counts.vocabulary)}
+        weights = counts.matrix.tocsr().astype(np.float32)
+        lengths = np.asarray(weights.sum(1)).ravel()
+        with_word = np.bincount(weights.indices, minlength=len(counts.vocabulary))
+        idf = np.log1p((n - with_word + 0.5) / (with_word + 0.5))
+        discount = K1 * (1 - B + B * lengths / lengths.mean())
+        rows = np.repeat(np.arange(n), np.diff(weights.indptr))
+        weights.data = idf[weights.indices] * weights.data * (K1 + 1) / (weights.data + discount[rows])
+        self._weights = weights.tocsc()
+
+    def scores(self, wish: str) -> np.ndarray:
+        """Scores of all items, float32 (n,); 0 for items with none of the words.
+
+        A warning is logged if the texts have only some of the words.
+
+        Raises:
+            ValueError: no text has a word of the wish.
+        """
+        words = signed_words(wish)
+        signs = {word: sign for word, sign in words.items() if word in self._numbers}
+        if not signs:
+            raise ValueError(
+                f"`wish` {shorten(escaped(repr(wish)))}: the items' texts have none of its words: use words "
+                "of titles or reviews"
+            )
+        if unknown := [word for word in words if word not in signs]:
+            log.warning("the items' texts have no word %s of the wish", join_names(unknown))
+        columns = [self._numbers[word] for word in signs]
+        summed = self._weights[:, columns] @ np.array([*signs.values()])
+        return np.asarray(summed, dtype=np.float32).ravel()
+
+
+def signed_words(wish: str) -> dict[str, float]:
+    """The distinct words of a wish: 1 for those to look for, -1 for those to avoid.
+
+    >>> signed_words("A warm strap, not leather")
+    {'a': 1.0, 'warm': 1.0, 'strap': 1.0, 'leather': -1.0}
+    """
+    signs: dict[str, float] = {}
+    before = ""
+    for word in re.findall(WORD, wish.lower()):
+        if word not in NEGATIONS:
+            signs.setdefault(word, -1.0 if before in NEGATIONS else 1.0)
+        before = word
+    return signs
