@@ -124,6 +124,19 @@ class TopK:
         self.scores[users], self.items[users] = scores.gather(1, best), items.gather(1, best)
 
 
+def list_of_scores(scores: np.ndarray, tie_order: np.ndarray, k: int) -> Ranking:
+    """The list of one user, number 0.
+
+    Args:
+        scores: float32 (n_items,); -inf for items that are left out.
+        tie_order: int64 (n_items,), as `TopK` takes it.
+        k: maximum length of the list.
+    """
+    best = TopK(1, min(k, len(scores)), torch.from_numpy(tie_order))
+    best.offer(torch.from_numpy(scores)[None])
+    return Ranking(np.zeros(1, dtype=np.int64), best.items.numpy(), best.scores.numpy())
+
+
 def _ordered(scores: Tensor) -> Tensor:
     """Whole numbers in the order of float32 scores, int64, multiples of 2**32; equal for 0 and -0."""
     bits = (scores + 0.0).view(torch.int32)

@@ -8,12 +8,11 @@ from cllm4rec import __version__
 from cllm4rec.commands.entry import say
 from cllm4rec.messages import shorten
 
-COMMANDS = ("prepare", "pretrain", "finetune", "evaluate", "recommend", "vectors")
+COMMANDS = ("prepare", "pretrain", "finetune", "evaluate", "recommend", "vectors", "serve")
 HELP = """\
 usage: cllm4rec COMMAND [flags]
 
-Recommenders on language models whose vocabulary holds users and items (CLLM4Rec, RSLLM),
-and simple baselines: from a table of events and titles to top-k lists.
+Recommenders on language models (CLLM4Rec, RSLLM) and baselines: from events and titles to lists.
 
 Commands, in the order of use:
   prepare    make a dataset folder from tables of events, items and users
@@ -22,6 +21,7 @@ Commands, in the order of use:
   evaluate   measure the run on held-out events
   recommend  write top-k lists with the ids and titles of the tables
   vectors    write a vector for each item, read from its text by a language model
+  serve      serve the lists of a run over HTTP
 
 Example: events.csv has the columns user_id, item_id, timestamp; items.csv has item_id, title.
   cllm4rec prepare --interactions events.csv --items items.csv --output data

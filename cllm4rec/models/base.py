@@ -178,7 +178,9 @@ class Recommender(RecommendsByID):
         Raises:
             ValueError: the system has none.
         """
-        raise ValueError(f"{self.name} has no item vectors: leave `diversity` out")
+        raise ValueError(
+            f"{self.name} has no item vectors, which `diversity` and `similar` need: take another system"
+        )
 
     def choose(
         self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores"

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from torch import Tensor
+from torch.nn import functional
 
 from cllm4rec.corpora.item_words import item_documents, item_texts
 from cllm4rec.corpora.word_search import WordSearch
@@ -24,8 +26,7 @@ from cllm4rec.models.recommendation import (
     recommendation_table,
 )
 from cllm4rec.models.storage import StoredModel
-from cllm4rec.models.wishes import list_of_wish
-from cllm4rec.ranking import Ranking
+from cllm4rec.ranking import Ranking, list_of_scores
 
 
 class RecommendsByID(StoredModel):
@@ -91,10 +92,9 @@ class RecommendsByID(StoredModel):
         excluded = excluded_items(self.item_ids, self.items, where=where, **given)
         wished = None if wish is None else self._word_search(dataset).scores(wish)
         if users is None and histories is None and wished is not None:
-            nobody = of_nobody(self._catalogue)
-            return recommendation_table(
-                list_of_wish(wished, self.tie_order, list_length(k), excluded), nobody
-            )
+            wished[excluded | (wished <= 0)] = -np.inf
+            best = list_of_scores(wished, self.tie_order, list_length(k))
+            return recommendation_table(best, of_nobody(self._catalogue))
         seen, numbers = self._events_of(users, histories, dataset)
         options = {"excluded_items": excluded, "diversity": diversity, "wish": wished}
         masked = seen.only() if repeats else seen
@@ -119,6 +119,35 @@ class RecommendsByID(StoredModel):
     @property
     def _catalogue(self) -> Catalogue:
         return Catalogue(self.item_ids, self.items, self.tie_order)
+
+    def similar(self, item: object, k: int = 10) -> pl.DataFrame:
+        """The items whose learned vectors are most like that of an item, by cosine.
+
+        The mean over all items is subtracted from the vectors first.
+
+        Args:
+            item: its id.
+            k: maximum number of items.
+
+        Returns:
+            Rows `item_id`, `rank` (from 1), `score` (the cosine), and `title` where the items have titles.
+
+        Raises:
+            ValueError: the item is unknown, the system has no item vectors, or `k` is no whole number or
+                below 1.
+        """
+        self._check_fitted()
+        (number,) = self.item_ids.index([item], "item")
+        vectors = self.item_vectors().float()
+        unit = functional.normalize(vectors - vectors.mean(0), dim=1)
+        cosines = (unit @ unit[number]).cpu().numpy()
+        cosines[number] = -np.inf
+        best = list_of_scores(cosines, self.tie_order, list_length(k))
+        return recommendation_table(best, of_nobody(self._catalogue)).drop("user_id")
+
+    @abstractmethod
+    def item_vectors(self) -> Tensor:
+        """Vectors of all items (n_items, d) that were learned; their cosines say how similar items are."""
 
     def _events_of(
         self, users: Iterable[object] | None, histories: Any, dataset: Dataset | str | Path | None

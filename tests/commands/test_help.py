@@ -17,8 +17,10 @@ FLAGS = {
     "learning-rate max-minutes memory config",
     "finetune": "run dataset resume mask-share targets epochs batch-size accumulation patience seed memory "
     "config",
-    "evaluate": "run split json per-user dataset config",
-    "recommend": "run users users-file all k output dataset allow deny config",
+    "evaluate": "run split diversity json per-user dataset config",
+    "recommend": "run users users-file all histories k output dataset allow deny where wish repeats "
+    "diversity config",
+    "serve": "run host port token-file most-waiting most-in-batch dataset verify backbone config",
     "vectors": "dataset output encoder item-vectors depth fields raw config",
 }
 

@@ -1,0 +1,1 @@
+"""The service: lists of a run over HTTP."""

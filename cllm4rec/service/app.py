@@ -1,0 +1,165 @@
+"""The HTTP interface: paths, errors as sentences, limits, token and metrics."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import polars as pl
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.exceptions import HTTPException
+
+from cllm4rec import __version__
+from cllm4rec.models.base import Recommender
+from cllm4rec.service.batches import Batches, FullError
+from cllm4rec.service.limits import Limits, Metrics, problem
+from cllm4rec.service.lists import Job, answers_of
+from cllm4rec.service.requests import (
+    MOST_ITEMS,
+    ExplainRequest,
+    FoundItems,
+    Health,
+    ItemList,
+    ListRequest,
+    Problem,
+    Reasons,
+)
+
+NO_JSON = "the body is no JSON object in UTF-8, or the header Content-Type: application/json is missing"
+MOST_FOUND = 100  # items of a search
+ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {"model": Problem} for code in (400, 401, 404, 408, 413, 422, 503)
+}
+
+
+@dataclass
+class Served:
+    """What a service serves; `model` may be replaced while it runs.
+
+    Attributes:
+        model: a fitted system.
+        run: its name in answers.
+        token: that requests have to bear; None for none.
+        most_waiting: requests that may wait for the batch under way.
+        most_in_batch: requests that are answered together.
+    """
+
+    model: Recommender
+    run: str
+    token: str | None = None
+    most_waiting: int = 256
+    most_in_batch: int = 64
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+
+def application(served: Served) -> FastAPI:
+    """The application of a service."""
+    batches: Batches[Job, Any] = Batches(
+        lambda jobs: answers_of(served.model, jobs), served.most_in_batch, served.most_waiting
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        batches.close()
+
+    app = FastAPI(title="cllm4rec", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    metrics = Metrics(served.registry, lambda: batches.n_waiting)
+    app.add_middleware(Limits, token=served.token, metrics=metrics)
+    _add_errors(app)
+    _add_paths(app, served, batches)
+    return app
+
+
+def _add_paths(app: FastAPI, served: Served, batches: Batches[Job, Any]) -> None:
+    @app.post("/recommend", responses=ERRORS)
+    async def recommend(body: ListRequest) -> ItemList:
+        """The best items for a user of the dataset, for a history, or for a wish."""
+        return ItemList.model_validate({"items": await batches.answer(body)})
+
+    @app.post("/explain", responses=ERRORS)
+    async def explain(body: ExplainRequest) -> Reasons:
+        """What the score of an item would lose without each item of the history, and each word."""
+
+        def job(model: Recommender) -> dict[str, Any]:
+            found = model.explain(body.user, body.item, history=body.history)
+            return {**vars(found), "items": found.items.to_dicts(), "words": found.words.to_dicts()}
+
+        return Reasons.model_validate(await batches.answer(job))
+
+    @app.get("/similar", responses=ERRORS)
+    async def similar(
+        item: Annotated[str, Query(max_length=1_000)], k: Annotated[int, Query(ge=1, le=MOST_ITEMS)] = 10
+    ) -> ItemList:
+        """The items whose learned vectors are most like that of an item."""
+        table = await batches.answer(lambda model: model.similar(item, k))
+        return ItemList.model_validate({"items": table.to_dicts()})
+
+    @app.get("/items", responses=ERRORS)
+    async def items(
+        q: Annotated[str, Query(max_length=1_000)] = "", k: Annotated[int, Query(ge=1, le=MOST_FOUND)] = 20
+    ) -> FoundItems:
+        """Items whose id or title has a text, without regard to case, in the order of the catalogue."""
+        found = await batches.answer(lambda model: found_items(model.items, q, k))
+        return FoundItems.model_validate({"items": found.to_dicts()})
+
+    @app.get("/health", responses=ERRORS)
+    async def health() -> Health:
+        """The run that is served."""
+        model = served.model
+        return Health(
+            run=served.run, system=model.name, n_items=len(model.item_ids), n_users=len(model.user_ids)
+        )
+
+    @app.get("/metrics", include_in_schema=False)
+    async def exposition() -> Response:
+        return Response(generate_latest(served.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def found_items(items: pl.DataFrame, text: str, k: int) -> pl.DataFrame:
+    """The first k items whose id or title has a text, without regard to case."""
+    columns = [name for name in ("item_id", "title") if name in items.columns]
+    matches = pl.any_horizontal(
+        pl.col(name).cast(pl.String).str.to_lowercase().str.contains(text.lower(), literal=True)
+        for name in columns
+    )
+    return items.lazy().filter(matches).select(columns).head(k).collect()
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    """What Pydantic finds wrong with a body or a query."""
+    if error["type"] in ("json_invalid", "model_attributes_type") or (
+        error["type"] == "missing" and error["loc"] == ("body",)
+    ):
+        return NO_JSON
+    # without the part of the request, and the alternatives of a type
+    places = [str(place) for place in error["loc"][1:] if place not in ("str", "int")]
+    named = f"{'.'.join(places)}: " if places else ""
+    return named + str(error["msg"]).removeprefix("Value error, ")
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return problem(422, _sentence(error.errors()[0]))
+
+    @app.exception_handler(ValueError)
+    async def refused(request: Request, error: ValueError) -> JSONResponse:
+        return problem(400, " ".join(str(error).splitlines()))
+
+    @app.exception_handler(FullError)
+    async def full(request: Request, error: FullError) -> JSONResponse:
+        return problem(503, "too many requests wait: try again in a second", {"Retry-After": "1"})
+
+    @app.exception_handler(HTTPException)
+    async def other(request: Request, error: HTTPException) -> JSONResponse:
+        paths = "/recommend, /explain, /similar, /items, /health, /metrics and /openapi.json"
+        sentence = {
+            400: NO_JSON,
+            404: f"there is no path {request.url.path}: there are {paths}",
+            405: f"{request.url.path} does not take {request.method}: see /openapi.json",
+        }.get(error.status_code, str(error.detail))
+        return problem(error.status_code, sentence, dict(error.headers or {}))

@@ -1,0 +1,115 @@
+"""What stands before every path: the token, the limits of a body, and the metrics."""
+
+import asyncio
+import hmac
+import time
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MOST_BYTES = 4 << 20  # of a body
+BODY_SECONDS = 10.0  # in which a body has to arrive
+OPEN_PATHS = ("/health",)  # that need no token
+
+
+class Metrics:
+    """What Prometheus reads from /metrics."""
+
+    def __init__(self, registry: CollectorRegistry, n_waiting: Callable[[], int]) -> None:
+        of_path = ["path", "status"]
+        self.requests = Counter(
+            "cllm4rec_requests", "Requests by path and status.", of_path, registry=registry
+        )
+        self.seconds = Histogram("cllm4rec_seconds", "Seconds of a request.", ["path"], registry=registry)
+        waiting = Gauge("cllm4rec_waiting", "Requests that wait for a batch.", registry=registry)
+        waiting.set_function(n_waiting)
+
+
+def problem(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """An answer that says what is wrong, and what to do. Backticks around names of fields are left out."""
+    return JSONResponse({"error": sentence.replace("`", "")}, status, headers)
+
+
+class Limits:
+    """Checks the token, reads the body within its limits, and counts requests.
+
+    Args:
+        app: what answers the requests that may go on.
+        token: that they have to bear; None for none.
+        metrics: that are counted.
+    """
+
+    def __init__(self, app: ASGIApp, token: str | None, metrics: Metrics) -> None:
+        self.app, self.token, self.metrics = app, token, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request, began, status = Request(scope, receive), time.perf_counter(), 500
+
+        async def send_counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            answer = self._unauthorised(request)
+            body = await _body(request) if answer is None else b""
+            if isinstance(body, bytes) and answer is None:
+                await self.app(scope, _replayed(body, receive), send_counted)
+            else:
+                refused = answer if answer is not None else body
+                assert isinstance(refused, JSONResponse)
+                await refused(scope, receive, send_counted)
+        finally:
+            path = "other" if status in (401, 404) else request.url.path
+            self.metrics.requests.labels(path, status).inc()
+            self.metrics.seconds.labels(path).observe(time.perf_counter() - began)
+
+    def _unauthorised(self, request: Request) -> JSONResponse | None:
+        """The answer to a request without the token; None if it may go on."""
+        if self.token is None or request.url.path in OPEN_PATHS:
+            return None
+        given = request.headers.get("authorization", "").encode()
+        if hmac.compare_digest(given, f"Bearer {self.token}".encode()):
+            return None
+        sentence = "the token is missing or wrong: send the header Authorization: Bearer TOKEN"
+        return problem(401, sentence, {"WWW-Authenticate": "Bearer"})
+
+
+async def _body(request: Request) -> bytes | JSONResponse:
+    """The body of a request; an answer if it is too large or too slow."""
+    too_large = problem(413, f"the body is larger than {MOST_BYTES >> 20} MiB: send less")
+    length = request.headers.get("content-length", "0")
+    if length.isdecimal() and int(length) > MOST_BYTES:
+        return too_large
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > MOST_BYTES:
+                    return too_large
+                parts.append(part)
+    except TimeoutError:
+        return problem(408, f"the body did not arrive within {BODY_SECONDS:g} seconds: send it faster")
+    return b"".join(parts)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Gives the body that was read, and then what `receive` gives."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay

@@ -1,0 +1,111 @@
+"""The server process: listens, loads a run anew on SIGHUP, and ends gracefully."""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import uvicorn
+
+from cllm4rec.messages import error_line
+from cllm4rec.models.base import Recommender
+from cllm4rec.service.app import Served, application
+
+log = logging.getLogger("cllm4rec")
+
+KEEP_ALIVE_SECONDS = 5  # that an idle connection is kept
+BACKLOG = 2048  # connections that wait to be accepted
+END_SECONDS = 30  # in which requests under way have to end
+
+
+class Options(Protocol):
+    """What `serve` needs of the flags."""
+
+    run: str
+    host: str
+    port: int
+    most_waiting: int
+    most_in_batch: int
+
+
+class Server(uvicorn.Server):
+    """A server whose signals are handled by `serve`."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals as they are."""
+        yield
+
+
+def serve(load: Callable[[], Recommender], options: Options, token: str | None) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        load: gives the model; called again on SIGHUP.
+        options: of the command.
+        token: that requests have to bear; None for none.
+
+    Raises:
+        ValueError: the address cannot be listened on, or the run cannot be served.
+    """
+    listening = _listening(options.host, options.port)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    served = Served(load(), options.run, token, options.most_waiting, options.most_in_batch)
+    config = uvicorn.Config(
+        application(served),
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=END_SECONDS,
+        server_header=False,
+    )
+    with listening:
+        asyncio.run(_serve(Server(config), listening, served, load))
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        reason = error_line(error).partition(" (while")[0]  # what the library adds names the address again
+        raise ValueError(
+            f"cannot listen on {host}, port {port} ({reason}): give another `host` or `port`"
+        ) from error
+
+
+async def _serve(
+    server: Server, listening: socket.socket, served: Served, load: Callable[[], Recommender]
+) -> None:
+    loop, reloading = asyncio.get_running_loop(), asyncio.Lock()
+
+    async def reload() -> None:
+        async with reloading:
+            try:
+                served.model = await asyncio.to_thread(load)
+            except Exception as error:
+                log.error("the run was not loaded anew, the old one is served: %s", error_line(error))
+            else:
+                log.info("the run was loaded anew: %s", served.run)
+
+    tasks: set[asyncio.Task[None]] = set()
+
+    def begin_reload() -> None:
+        task = asyncio.create_task(reload())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, begin_reload)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.handle_exit, number, None)
+    host, port = listening.getsockname()[:2]
+    log.info("serving on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    await server.serve(sockets=[listening])

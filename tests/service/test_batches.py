@@ -1,0 +1,121 @@
+"""Batches of requests: order, limits, errors of one request, and a thread at a time."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from cllm4rec import EASE
+from cllm4rec.service.batches import Batches, FullError
+from cllm4rec.service.lists import answers_of
+from cllm4rec.service.requests import ListRequest
+
+
+class Recorder:
+    """Doubles numbers; negative ones are refused. Batches wait until they are let go."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.may_go = threading.Event()
+
+    def answer(self, numbers: Sequence[int]) -> list[int | Exception]:
+        self.batches.append(list(numbers))
+        assert self.may_go.wait(10)
+        return [ValueError(str(number)) if number < 0 else 2 * number for number in numbers]
+
+
+def test_requests_that_wait_are_answered_together() -> None:
+    recorder = Recorder()
+
+    async def main() -> list[int | BaseException]:
+        batches = Batches(recorder.answer, most=3, most_waiting=10)
+        tasks = [asyncio.create_task(batches.answer(number)) for number in (1, 2, -3, 4, 5)]
+        await asyncio.sleep(0.05)
+        assert (recorder.batches, batches.n_waiting) == ([[1, 2, -3]], 2)
+        recorder.may_go.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    answers = asyncio.run(main())
+    assert [str(answer) for answer in answers] == ["2", "4", "-3", "8", "10"]
+    assert isinstance(answers[2], ValueError)
+    assert recorder.batches == [[1, 2, -3], [4, 5]]
+
+
+def test_further_requests_are_refused_while_as_many_wait_as_may() -> None:
+    recorder = Recorder()
+
+    async def main() -> None:
+        batches = Batches(recorder.answer, most=1, most_waiting=2)
+        tasks = [asyncio.create_task(batches.answer(0))]
+        await asyncio.sleep(0.05)
+        tasks += [asyncio.create_task(batches.answer(number)) for number in (1, 2)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(FullError):
+            await batches.answer(3)
+        recorder.may_go.set()
+        assert await asyncio.gather(*tasks) == [0, 2, 4]
+        assert await batches.answer(3) == 6
+
+    asyncio.run(main())
+
+
+def test_requests_whose_client_has_gone_are_not_answered() -> None:
+    recorder = Recorder()
+
+    async def main() -> None:
+        batches = Batches(recorder.answer, most=1, most_waiting=5)
+        tasks = [asyncio.create_task(batches.answer(number)) for number in (1, 2, 3)]
+        await asyncio.sleep(0.05)
+        tasks[0].cancel()
+        tasks[1].cancel()
+        recorder.may_go.set()
+        assert await tasks[2] == 6
+
+    asyncio.run(main())
+    assert recorder.batches == [[1], [3]]
+
+
+def test_an_error_of_a_batch_is_that_of_its_requests() -> None:
+    def fails(numbers: Sequence[int]) -> list[int | Exception]:
+        raise MemoryError("too much")
+
+    async def main() -> None:
+        batches: Batches[int, int] = Batches(fails, most=3, most_waiting=5)
+        for _ in range(2):
+            with pytest.raises(MemoryError, match="too much"):
+                await batches.answer(1)
+
+    asyncio.run(main())
+
+
+def test_lists_of_a_batch_are_those_of_each_request_alone(ease: EASE) -> None:
+    """With and without items, refused ones among them, and lists of other lengths and options."""
+    bodies = [
+        {"user": 4, "k": 3},
+        {"user": 0, "k": 5},
+        {"user": 4, "k": 1},
+        {"history": [1, 2], "k": 2},
+        {"history": [77]},
+        {"history": [3]},
+        {"user": 2, "deny": [5]},
+        {"user": 3, "deny": [5]},
+        {"user": "nobody"},
+        {"wish": "title 7", "k": 2},
+        {"wish": "title 7", "k": 4},
+        {"user": 0, "where": "item_id == 1"},  # 0 has it, 4 has not
+        {"user": 4, "where": "item_id == 1"},
+        {"user": 1, "where": "colour == 1"},
+    ]
+    requests = [ListRequest.model_validate(body) for body in bodies]
+    together = answers_of(ease, [*requests, lambda model: model.name])
+    assert together[-1] == "ease"
+    for request, answer in zip(requests, together[:-1], strict=True):
+        (alone,) = answers_of(ease, [request])
+        if isinstance(alone, ValueError):
+            assert str(answer) == str(alone)
+        else:
+            assert answer == alone
+    sizes = [len(answer) if isinstance(answer, list) else None for answer in together[:-1]]
+    assert sizes[:6] == [3, 5, 1, 2, None, 9]
+    assert 0 in sizes[11:13]

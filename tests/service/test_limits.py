@@ -1,0 +1,108 @@
+"""Token, slow bodies, the queue's limit, and metrics."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+from starlette.types import Message
+
+from cllm4rec import EASE
+from cllm4rec.service import limits
+from cllm4rec.service.app import Served, application
+from cllm4rec.service.requests import ListRequest
+
+
+def test_requests_bear_the_token(ease: EASE) -> None:
+    with TestClient(application(Served(ease, "run", token="secret"))) as client:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}):
+            answer = client.get("/items", headers=headers)
+            assert answer.status_code == 401
+            assert answer.json()["error"].startswith("the token is missing or wrong")
+            assert answer.headers["www-authenticate"] == "Bearer"
+        for path in ("/items", "/metrics", "/openapi.json"):
+            assert client.get(path).status_code == 401
+            assert client.get(path, headers={"Authorization": "Bearer secret"}).status_code == 200
+        assert client.get("/health").status_code == 200
+
+
+def test_a_body_that_does_not_arrive_is_given_up(ease: EASE, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BODY_SECONDS", 0.05)
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        if not sent:
+            await asyncio.sleep(10)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope: dict[str, Any] = {
+        "type": "http", "method": "POST", "path": "/recommend", "headers": [], "query_string": b"",
+        "http_version": "1.1", "scheme": "http", "server": ("test", 80), "client": ("test", 1),
+    }  # fmt: skip
+    asyncio.run(application(Served(ease, "run"))(scope, receive, send))
+    assert sent[0]["status"] == 408
+    assert b"did not arrive within 0.05 seconds" in sent[1]["body"]
+
+
+class Slow(EASE):
+    """Answers when it may."""
+
+    def __init__(self, ease: EASE) -> None:
+        vars(self).update(vars(ease))
+        self.began, self.may_go = threading.Event(), threading.Event()
+
+    def recommend(self, *arguments: Any, **options: Any) -> Any:
+        self.began.set()
+        assert self.may_go.wait(10)
+        return super().recommend(*arguments, **options)
+
+
+def test_a_full_queue_is_refused_and_recovers(ease: EASE) -> None:
+    slow, answers = Slow(ease), list[int]()
+    with TestClient(application(Served(slow, "run", most_waiting=1, most_in_batch=1))) as client:
+
+        def ask() -> None:
+            answers.append(client.post("/recommend", json={"user": 4}).status_code)
+
+        first = threading.Thread(target=ask)
+        first.start()
+        assert slow.began.wait(10)
+        second = threading.Thread(target=ask)
+        second.start()
+        while "cllm4rec_waiting 1.0" not in client.get("/metrics").text:
+            pass
+        refused = client.post("/recommend", json={"user": 4})
+        assert refused.status_code == 503
+        assert refused.json()["error"].startswith("too many requests wait")
+        assert refused.headers["retry-after"] == "1"
+        slow.may_go.set()
+        first.join()
+        second.join()
+        assert answers == [200, 200]
+        assert client.post("/recommend", json={"user": 4}).status_code == 200
+        text = client.get("/metrics").text
+    assert 'cllm4rec_requests_total{path="/recommend",status="200"} 3.0' in text
+    assert 'cllm4rec_requests_total{path="/recommend",status="503"} 1.0' in text
+
+
+def test_unknown_paths_share_a_line_of_the_metrics(ease: EASE) -> None:
+    with TestClient(application(Served(ease, "run"))) as client:
+        for number in range(3):
+            client.get(f"/{number}")
+        text = client.get("/metrics").text
+    assert 'cllm4rec_requests_total{path="other",status="404"} 3.0' in text
+    assert 'path="/1"' not in text
+
+
+def test_a_model_may_be_replaced(ease: EASE) -> None:
+    served = Served(ease, "run")
+    with TestClient(application(served)) as client:
+        before = client.post("/recommend", json=ListRequest(history=[1]).model_dump()).json()
+        served.model = Slow(ease)
+        served.model.may_go.set()
+        assert client.post("/recommend", json={"history": [1]}).json() == before
+        assert served.model.began.is_set()
