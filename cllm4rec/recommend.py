@@ -11,6 +11,7 @@ from cllm4rec.commands.entry import log, n_launched, run, say
 from cllm4rec.commands.flags import CommandLine
 from cllm4rec.commands.stage_settings import BACKBONE, DATASET, VERIFY
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.ids import IdMap
 from cllm4rec.data.readers.tables import CheckedTable, read_event_table
 from cllm4rec.evaluation.processes import USERS_AT_ONCE, share
 from cllm4rec.files.folders import replace_folder
@@ -124,26 +125,24 @@ class Request:
         if n_given > 1 or (n_given == 0 and options.wish is None):
             raise ValueError(
                 "name the users with one of --users A,B, --users-file FILE, --all and --histories FILE, or "
-                "give a --wish alone"
+                f"give a --wish alone: {n_given or 'none'} of them given"
             )
         folder = RunFolder.open(options.run)
         files = (None if path is None else read_ids(path) for path in (options.allow, options.deny))
+        known = None if options.dataset is None else folder.dataset(options.dataset)
         if options.histories is not None:
-            if options.dataset is not None:
-                raise ValueError("--histories has the events: leave out --dataset")
             table = read_event_table(options.histories)
             users = table.frame["user_id"].unique(maintain_order=True)
-            return cls(options, folder, None, table, users, *files)
+            return cls(options, folder, known, table, users, *files)
         if n_given == 0:
-            known = None if options.dataset is None else folder.dataset(options.dataset)
             return cls(options, folder, known, None, None, *files)
         dataset = folder.dataset(options.dataset)
         request = cls(options, folder, dataset, None, _users(options, dataset), *files)
-        request.check_items(dataset)
+        request.check_items(dataset.item_ids, dataset.items)
         return request
 
-    def check_items(self, dataset: Dataset) -> None:
-        """Check the filters of items before a model is loaded.
+    def check_items(self, item_ids: IdMap, items: pl.DataFrame) -> None:
+        """Check the filters of items against those of the dataset, or of the model.
 
         Raises:
             ValueError: an id is unknown, or no item is left.
@@ -151,15 +150,17 @@ class Request:
         options = self.options
         for path, ids in ((options.allow, self.allow), (options.deny, self.deny)):
             try:
-                dataset.item_ids.index(ids or [], "item")
+                item_ids.index(ids or [], "item")
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
-        excluded_items(dataset.item_ids, dataset.items, self.allow, self.deny, options.where)
+        excluded_items(item_ids, items, self.allow, self.deny, options.where)
 
     def table(self, users: pl.Series | None) -> pl.DataFrame:
         """The lists of some of the users (n,); None: that of the wish alone."""
         options, events = self.options, self.histories
         model = load(self.folder, self.dataset, backbone=options.backbone, verify=options.verify)
+        if self.histories is not None or users is None:  # else they were checked before
+            self.check_items(model.item_ids, model.items)
         if events is not None and users is not None:
             frame = events.frame.filter(pl.col("user_id").is_in(users.implode()))
             events = replace(events, frame=frame)

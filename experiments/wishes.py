@@ -146,7 +146,7 @@ def vector_scores(model: Recommender, queries: list[str]) -> np.ndarray:
 def main(run: Path) -> None:
     model = load(run)
     dataset = model._source_dataset()
-    search = model._word_search(None)
+    search = model._word_search()
     validation, test = (Scores.of(model, search, dataset, part) for part in ("validation", "test"))
     chosen = {
         part: max(WEIGHTS, key=lambda weight: validation.ndcg(1.0, **{part: weight}).mean())

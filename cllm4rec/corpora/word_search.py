@@ -1,10 +1,10 @@
 """Search of items by words: BM25 over their texts (Robertson and Zaragoza, 2009)."""
 
 import logging
-import re
 from collections.abc import Sequence
 
 import numpy as np
+import polars as pl
 
 from cllm4rec.corpora.item_words import WORD, count_words
 from cllm4rec.messages import escaped, join_names, shorten
@@ -12,7 +12,8 @@ from cllm4rec.messages import escaped, join_names, shorten
 log = logging.getLogger("cllm4rec")
 
 K1, B = 1.2, 0.75  # saturation of repeated words, and how much long texts are discounted
-NEGATIONS = ("not", "no", "without")  # the word after them is one to avoid
+NEGATIONS = ("not", "no", "without")  # the next word is one to avoid, these left out:
+FILLERS = ("a", "an", "the", "any", "some", "more", "too", "very")
 
 
 class WordSearch:
@@ -20,8 +21,8 @@ class WordSearch:
 
     The score of an item is the sum over the words of the wish of IDF * f (K1 + 1) / (f + K1 (1 - B + B L)),
     where f is how often the item's texts have the word, and L their length divided by the mean length. IDF is
-    ln(1 + (n - m + 0.5) / (m + 0.5)) for a word of m items, which is never negative. A word after `not`, `no`
-    or `without` is subtracted.
+    ln(1 + (n - m + 0.5) / (m + 0.5)) for a word of m items, which is never negative. The next word after
+    `not`, `no` or `without` is subtracted, articles and the like left out.
     """
 
     def __init__(self, documents: Sequence[Sequence[str]]) -> None:
@@ -55,6 +56,8 @@ class WordSearch:
         Raises:
             ValueError: no text has a word of the wish.
         """
+        if not isinstance(wish, str):
+            raise ValueError(f"`wish` is {shorten(escaped(repr(wish)))}: expected words")
         words = signed_words(wish)
         signs = {word: sign for word, sign in words.items() if word in self._numbers}
         if not signs:
@@ -72,13 +75,16 @@ class WordSearch:
 def signed_words(wish: str) -> dict[str, float]:
     """The distinct words of a wish: 1 for those to look for, -1 for those to avoid.
 
-    >>> signed_words("A warm strap, not leather")
+    >>> signed_words("A warm strap, without any leather")
     {'a': 1.0, 'warm': 1.0, 'strap': 1.0, 'leather': -1.0}
     """
+    words = pl.Series([wish]).str.to_lowercase().str.extract_all(WORD)[0].to_list()  # as in texts
     signs: dict[str, float] = {}
-    before = ""
-    for word in re.findall(WORD, wish.lower()):
-        if word not in NEGATIONS:
-            signs.setdefault(word, -1.0 if before in NEGATIONS else 1.0)
-        before = word
+    avoided = False
+    for word in words:
+        if word in NEGATIONS:
+            avoided = True
+        elif not (avoided and word in FILLERS):
+            signs.setdefault(word, -1.0 if avoided else 1.0)
+            avoided = False
     return signs

@@ -6,7 +6,7 @@ The text is parsed, and no part of it is run: it may hold columns, texts, number
 
 import ast
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import polars as pl
@@ -39,7 +39,8 @@ def matching_items(condition: str, items: pl.DataFrame) -> np.ndarray:
     - `title == "Heat"`, `year >= 1990`, `1990 <= year < 2000`: a column and a text or a number. A column is
       compared with a number by its numbers; cells that are none fulfil no comparison, nor its negation.
     - `title.contains("Star")`: the cell holds this text. `brand.is_in(["A", "B"])`: it is one of these.
-    - Of `categories`, `contains` and `is_in` mean one whole category.
+    - Of `categories`, `contains` and `is_in` mean one whole category. One that has a comma and a space in its
+      name is several.
     - `and`, `or`, `not` and brackets.
 
     Args:
@@ -49,20 +50,24 @@ def matching_items(condition: str, items: pl.DataFrame) -> np.ndarray:
     Raises:
         ValueError: the condition is no such expression, or names another column.
     """
+    if not isinstance(condition, str):
+        raise ValueError(f"`where` is {_shown(condition)}: expected a text, as in {EXAMPLE}")
     if len(condition) > LONGEST:
         raise ValueError(f"`where` has {len(condition):,} characters: write at most {LONGEST:,}")
     text = condition.strip()
+    if not text:
+        raise ValueError(f"`where` is empty: write it as in {EXAMPLE}")
     try:
         with warnings.catch_warnings(action="ignore"):  # of a comparison by `is`
             tree = ast.parse(text, mode="eval").body
-        matches = _Parser(text, items.columns).condition(tree)
+        matches = _Parser(text, items.schema).condition(tree)
     except (SyntaxError, RecursionError, MemoryError) as error:
         reason = getattr(error, "msg", None) or error_line(error)
         raise _refusal(text, f"cannot be read ({reason})") from error
     return items.with_columns(matches.fill_null(False).alias("item_id"))["item_id"].to_numpy()
 
 
-def _shown(text: str) -> str:
+def _shown(text: object) -> str:
     return shorten(escaped(repr(text)))
 
 
@@ -73,7 +78,7 @@ def _refusal(text: str, what: str) -> ValueError:
 class _Parser:
     """Makes Polars expressions of the nodes of a parsed condition."""
 
-    def __init__(self, text: str, columns: list[str]) -> None:
+    def __init__(self, text: str, columns: Mapping[str, pl.DataType]) -> None:
         self.text, self.columns = text, columns
 
     def condition(self, node: ast.expr) -> pl.Expr:
@@ -94,7 +99,7 @@ class _Parser:
             ):
                 column = self._column(of)
                 if column == CATEGORIES:
-                    return _equals(column, text)
+                    return self._equals(column, text)
                 return pl.col(column).cast(pl.String).str.contains(text, literal=True)
             case ast.Call(
                 func=ast.Attribute(value=of, attr="is_in"),
@@ -103,7 +108,7 @@ class _Parser:
             ):
                 column = self._column(of)
                 return pl.any_horizontal(
-                    pl.lit(False), *(_equals(column, self._value(each)) for each in values)
+                    pl.lit(False), *(self._equals(column, self._value(each)) for each in values)
                 )
         raise self._refusal(node, "is no condition")
 
@@ -114,11 +119,29 @@ class _Parser:
         for left, operator, right in zip(sides[:-1], node.ops, sides[1:], strict=True):
             kind = type(operator)
             if kind not in COMPARISONS:
-                raise self._refusal(node, "compares otherwise than by ==, !=, <, <=, > and >=")
+                raise self._refusal(
+                    node, "compares otherwise than by ==, !=, <, <=, > and >=; there is is_in"
+                )
             if isinstance(right, ast.Name):
                 left, right, kind = right, left, MIRRORED.get(kind, kind)
-            parts.append(_compared(kind, self._column(left), self._value(right)))
+            parts.append(self._compared(kind, self._column(left), self._value(right)))
         return pl.all_horizontal(*parts)
+
+    def _compared(self, kind: type[ast.cmpop], column: str, value: str | float) -> pl.Expr:
+        """The cells of a column compared with a text, or by their numbers with a number."""
+        cells = pl.col(column)
+        if isinstance(value, str):
+            return COMPARISONS[kind](cells.cast(pl.String), pl.lit(value))
+        if isinstance(value, int) and abs(value) < 2**63 and self.columns[column].is_integer():
+            return COMPARISONS[kind](cells, pl.lit(value))  # exact, also beyond 2^53
+        numbers = cells.cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False).fill_nan(None)
+        return COMPARISONS[kind](numbers, pl.lit(_number(value)))
+
+    def _equals(self, column: str, value: str | float) -> pl.Expr:
+        """Whether the cells of a column are a value, or hold it as a category."""
+        if column == CATEGORIES and isinstance(value, str):
+            return pl.col(column).str.split(JOINERS[CATEGORIES] or ", ").list.contains(value)
+        return self._compared(ast.Eq, column, value)
 
     def _column(self, node: ast.expr) -> str:
         """The column that a node names."""
@@ -127,7 +150,7 @@ class _Parser:
         if node.id not in self.columns:
             raise ValueError(
                 f"`where` {_shown(self.text)}: the items have no column {node.id!r}, but "
-                f"{join_names(self.columns)}"
+                f"{join_names([*self.columns])}"
             )
         return node.id
 
@@ -137,9 +160,11 @@ class _Parser:
             case ast.Constant(value=str() as text):
                 return text
             case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
-                return _number(number)
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
-                return -_number(number)
+                return number
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant()):
+                value = self._value(node.operand)
+                if not isinstance(value, str):
+                    return -value
         raise self._refusal(node, "is neither a text in quotes nor a number")
 
     def _refusal(self, node: ast.expr, what: str) -> ValueError:
@@ -153,18 +178,3 @@ def _number(number: float) -> float:
         return float(number)
     except OverflowError:
         return float("inf")
-
-
-def _compared(kind: type[ast.cmpop], column: str, value: str | float) -> pl.Expr:
-    """The cells of a column compared with a text, or by their numbers with a number."""
-    cells = pl.col(column).cast(pl.String)
-    if not isinstance(value, str):
-        cells = cells.str.strip_chars().cast(pl.Float64, strict=False)
-    return COMPARISONS[kind](cells, pl.lit(value))
-
-
-def _equals(column: str, value: str | float) -> pl.Expr:
-    """Whether the cells of a column are a value, or hold it as a category."""
-    if column == CATEGORIES and isinstance(value, str):
-        return pl.col(column).str.split(JOINERS[CATEGORIES] or ", ").list.contains(value)
-    return _compared(ast.Eq, column, value)

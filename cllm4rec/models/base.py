@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.ids import listed_ids
 from cllm4rec.evaluation.processes import USERS_AT_ONCE
 from cllm4rec.models.arguments import (
     check_events,
@@ -246,7 +247,7 @@ class Recommender(RecommendsByID):
         if (user is None) == (history is None) or (history is not None and dataset is not None):
             raise ValueError("give either a `user`, with or without `dataset`, or None and a `history`")
         users = None if user is None else [user]
-        histories = None if history is None else [history]
+        histories = None if history is None else [listed_ids(history, "history")]
         seen, numbers = self._events_of(users, histories, dataset)
         (number,) = self.item_ids.index([item], "item")
         return explained(self, int(number), int(numbers[0]), seen)

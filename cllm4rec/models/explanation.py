@@ -1,5 +1,6 @@
 """Why an item is recommended: what its score would lose without each item of the history, and each word."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -101,26 +102,27 @@ def _scores_without_each(model: Scorer, item: int, user: int, seen: Dataset) -> 
     is_new = model._trained_users(np.array([user]), seen)[0] < 0
     if n == 1 and is_new:
         return np.full(1, np.nan)
-    reduced = without_each_item(seen, user)
-    at_once = max(1, SCORES_AT_ONCE // seen.n_items)
-    parts = [
-        model.score(np.arange(start, min(start + at_once, n)), reduced)[:, item]
-        for start in range(0, n, at_once)
-    ]
-    return np.concatenate(parts).astype(np.float64)
+    at_once = max(1, SCORES_AT_ONCE // (seen.n_items + n))
+    scores = []
+    for start in range(0, n, at_once):
+        reduced = without_each_item(seen, user, range(start, min(start + at_once, n)))
+        scores.append(model.score(np.arange(reduced.n_users), reduced)[:, item])
+    return np.concatenate(scores).astype(np.float64)
 
 
-def without_each_item(seen: Dataset, user: int) -> Dataset:
-    """A dataset of n users, who are one user without one of the n items of the history each.
+def without_each_item(seen: Dataset, user: int, places: Sequence[int] | None = None) -> Dataset:
+    """A dataset of some users, who are one user without one item of the history each.
 
     Args:
         seen: the events.
         user: a number of `seen`.
+        places: of the items in the history; all if not given.
     """
     history = seen.interactions.history(user)
-    n = len(history)
-    rows, places = np.nonzero(~np.eye(n, dtype=bool))
-    events = Interactions(rows, history[places], n, seen.n_items)
+    left_out = np.arange(len(history)) if places is None else np.array(places, dtype=np.int64)
+    n = len(left_out)
+    rows, kept = np.nonzero(left_out[:, None] != np.arange(len(history)))
+    events = Interactions(rows, history[kept], n, seen.n_items)
     ids = pl.Series("user_id", [seen.user_ids.ids[user]] * n, dtype=seen.user_ids.ids.dtype)
     users = seen.users[[user] * n]
     reduced = replace(seen, interactions=events, users=users, part=np.zeros(len(events), dtype=np.uint8))

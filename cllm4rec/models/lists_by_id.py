@@ -1,5 +1,6 @@
 """`recommend`: lists by external ids, which every system has."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -28,11 +29,14 @@ from cllm4rec.models.recommendation import (
 from cllm4rec.models.storage import StoredModel
 from cllm4rec.ranking import Ranking, list_of_scores
 
+log = logging.getLogger("cllm4rec")
+
 
 class RecommendsByID(StoredModel):
     """Lists by external ids, of a system that ranks by numbers."""
 
-    _wish_search: WordSearch | None = None  # over the texts of the items, when it is first asked
+    # over the texts of these items, when it is first asked
+    _wish_search: tuple[pl.DataFrame, WordSearch] | None = None
 
     @abstractmethod
     def rank_batches(
@@ -73,10 +77,10 @@ class RecommendsByID(StoredModel):
                 Of repeated items the latest is kept. Nobody in training is taken for their user.
             dataset: has the events of `users`, or is its folder; by default the dataset of training. Its
                 items are matched with those of the model by their ids.
-            wish: words that move the lists towards items whose texts have them, see `WordSearch`. Without
-                `users` and `histories` the list is of the wish alone.
+            wish: words that move the lists towards items whose texts have them, see `WordSearch`. Scores are
+                those of `with_wish`. Without `users` and `histories` the list is of the wish alone.
             repeats: whether lists may hold items of their own history.
-            diversity: as in `rank`.
+            diversity: as in `rank`. Scores then do not descend along a list.
             allow, deny, where: the items that lists may hold, see `excluded_items`; all if not given.
 
         Returns:
@@ -90,31 +94,45 @@ class RecommendsByID(StoredModel):
         filters = {"allow": allow, "deny": deny}
         given = {name: listed_ids(ids, name) for name, ids in filters.items() if ids is not None}
         excluded = excluded_items(self.item_ids, self.items, where=where, **given)
-        wished = None if wish is None else self._word_search(dataset).scores(wish)
-        if users is None and histories is None and wished is not None:
-            wished[excluded | (wished <= 0)] = -np.inf
-            best = list_of_scores(wished, self.tie_order, list_length(k))
-            return recommendation_table(best, of_nobody(self._catalogue))
+        alone = users is None and histories is None
+        if alone and wish is not None and (dataset is not None or repeats or diversity):
+            raise ValueError("a `wish` alone takes neither `dataset` nor `repeats` and `diversity`")
+        wished = None if wish is None else self._word_search().scores(wish)
+        if alone and wished is not None:
+            return self._list_of_wish(wished, list_length(k), excluded)
         seen, numbers = self._events_of(users, histories, dataset)
         options = {"excluded_items": excluded, "diversity": diversity, "wish": wished}
         masked = seen.only() if repeats else seen
         batches = self.rank_batches(numbers, seen, k, USERS_AT_ONCE, masked, **options)
         return pl.concat([recommendation_table(batch, seen) for batch in batches])
 
-    def _word_search(self, dataset: Dataset | str | Path | None) -> WordSearch:
+    def _list_of_wish(self, wish: np.ndarray, k: int, excluded: np.ndarray) -> pl.DataFrame:
+        """The list of a wish alone: items of a positive score."""
+        scores = np.where(excluded | (wish <= 0), np.float32(-np.inf), wish)
+        if not np.isfinite(scores).any():
+            log.warning("no item that the list may hold has a word of the wish")
+        return recommendation_table(list_of_scores(scores, self.tie_order, k), of_nobody(self._catalogue))
+
+    def _word_search(self) -> WordSearch:
         """Search over the texts of the items; where they have none, over the reviews of training events.
 
         Raises:
-            ValueError: there are no texts, or the dataset, which has the reviews, is not known.
+            ValueError: there are no texts, or the dataset of training, which has the reviews, is not known.
         """
-        if self._wish_search is None:
-            documents = item_texts(self.items)
-            if not any(text for texts in documents for text in texts):
-                source = self._source_dataset() if dataset is None else as_dataset(dataset)
-                self._check_items(source)
-                documents = item_documents(source.train)
-            self._wish_search = WordSearch(documents)
-        return self._wish_search
+        kept = self._wish_search
+        if kept is not None and kept[0] is self.items:
+            return kept[1]
+        documents = item_texts(self.items)
+        if not any(text for texts in documents for text in texts):
+            try:
+                documents = item_documents(self._source_dataset().train)
+            except ValueError as error:
+                raise ValueError(
+                    "the items have no texts, and their reviews are in the dataset of training, which is not "
+                    f"known: load the model with it ({error})"
+                ) from error
+        self._wish_search = self.items, WordSearch(documents)
+        return self._wish_search[1]
 
     @property
     def _catalogue(self) -> Catalogue:

@@ -91,6 +91,9 @@ def _anonymous(events: Interactions, user_ids: IdMap, catalogue: Catalogue) -> D
 def _of_table(table: Any, item_ids: IdMap) -> tuple[Interactions, IdMap]:
     """The events of a table, and the ids of its users."""
     frame = read_event_table(table).frame
+    if frame.is_empty():  # no lists are asked for
+        none = np.empty(0, dtype=np.int64)
+        return Interactions(none, none, 0, len(item_ids)), IdMap(frame["user_id"])
     items = frame["item_id"].unique(maintain_order=True).to_list()
     _refuse_unknown("histories", items, item_ids.find(items))
     user_ids = IdMap(frame["user_id"].unique(maintain_order=True))

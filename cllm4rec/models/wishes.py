@@ -15,7 +15,12 @@ def with_wish(scores: Tensor, wish: np.ndarray) -> Tensor:
     Args:
         scores: of users.
         wish: float32 (n_items,), BM25 of the wish.
+
+    Raises:
+        ValueError: the wish has another shape, or a value that is not finite.
     """
+    if np.shape(wish) != scores.shape[1:] or not np.isfinite(wish).all():
+        raise ValueError(f"`wish` is an array {np.shape(wish)}: expected {scores.shape[1]} finite scores")
     centred = scores - scores.mean(1, keepdim=True)
     deviation = centred.square().mean(1, keepdim=True).sqrt()
     standardised = centred / torch.where(deviation > 0, deviation, 1.0)

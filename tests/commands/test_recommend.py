@@ -190,14 +190,13 @@ def test_histories_may_repeat_differ_and_fulfil_a_condition(workspace: Path, tmp
     ("flags", "line"),
     [
         (["--all", "--histories", "today.csv"], "name the users with one of --users A,B"),
-        (
-            ["--histories", "today.csv", "--dataset", "data"],
-            "--histories has the events: leave out --dataset",
-        ),
+        (["--histories", "today.csv", "--dataset", "data"], "data is not a dataset folder"),
+        (["--histories", "empty.csv"], "empty.csv: the file has a header and no rows"),
+        (["--wish", "title", "--diversity", "0.5"], "a --wish alone takes neither --dataset nor --repeats"),
         (["--histories", "none.csv"], "none.csv: there is no such file"),
         (["--histories", "today.csv"], "--histories: item 'unknown' is none of the items that the model was"),
         (["--all", "--wish", "unheard"], "--wish 'unheard': the items' texts have none of its words"),
-        (["--k", "3"], "or give a --wish alone"),
+        (["--k", "3"], "or give a --wish alone: none of them given"),
         (["--all", "--where", "year > 1990"], "--where 'year > 1990': the items have no column 'year', but"),
         (["--all", "--where", "title"], "--where 'title' cannot be read ('title' is no condition)"),
         (["--all", "--where", 'title == "none"'], "--where leaves no item to recommend"),
@@ -208,6 +207,7 @@ def test_histories_and_filters_that_cannot_be_used_are_refused(
     flags: list[str], line: str, popularity_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_csv(tmp_path / "today.csv", [{"user_id": "new", "item_id": "unknown"}])
+    (tmp_path / "empty.csv").write_text("user_id,item_id\n")
     monkeypatch.chdir(tmp_path)
     refused = refusal("recommend", "--run", popularity_workspace / "run", *flags)
     assert line in refused

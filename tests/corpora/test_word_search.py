@@ -47,6 +47,10 @@ def test_a_word_after_not_is_subtracted() -> None:
     ("wish", "signs"),
     [
         ("Not new", {"new": -1.0}),
+        ("not a rocket", {"rocket": -1.0}),
+        ("Space without any more THE horror, a war", {"space": 1.0, "horror": -1.0, "a": 1.0, "war": 1.0}),
+        ("हिन्दी", {"हिन्दी": 1.0}),
+        ("cafe\u0301", {"cafe\u0301": 1.0}),
         ("warm WITHOUT leather or fur", {"warm": 1.0, "leather": -1.0, "or": 1.0, "fur": 1.0}),
         ("no, not this", {"this": -1.0}),
         ("red not red", {"red": 1.0}),
@@ -68,6 +72,18 @@ def test_words_that_no_text_has_are_named(caplog: pytest.LogCaptureFixture) -> N
 def test_wishes_without_a_known_word_are_refused(wish: str) -> None:
     with pytest.raises(ValueError, match=f"^`wish` '{wish}': the items' texts have none of its words"):
         WordSearch(DOCUMENTS).scores(wish)
+
+
+def test_words_of_wishes_are_those_of_texts() -> None:
+    """Combining marks are parts of words in both."""
+    search = WordSearch([["हिन्दी किताब"], ["cafe\u0301"], ["hindi"]])
+    assert np.flatnonzero(search.scores("हिन्दी")).tolist() == [0]
+    assert np.flatnonzero(search.scores("CAFE\u0301")).tolist() == [1]
+
+
+def test_a_wish_is_a_text() -> None:
+    with pytest.raises(ValueError, match="^`wish` is 5: expected words"):
+        WordSearch(DOCUMENTS).scores(5)  # type: ignore[arg-type]
 
 
 def test_items_without_texts_are_refused() -> None:

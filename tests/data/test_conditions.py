@@ -58,20 +58,40 @@ def test_ids_may_be_whole_numbers_and_cells_empty() -> None:
     assert matching_items('brand != "Other"', items).tolist() == [False, True]
 
 
+def test_long_integer_ids_are_compared_exactly() -> None:
+    items = pl.DataFrame({"item_id": [9007199254740992, 9007199254740993]})
+    assert matching_items("item_id == 9007199254740993", items).tolist() == [False, True]
+    assert matching_items("item_id < -9007199254740993", items).tolist() == [False, False]
+
+
+def test_cells_that_read_nan_are_no_numbers() -> None:
+    items = pl.DataFrame({"item_id": ["a", "b", "c"], "year": ["nan", "1999", "inf"]})
+    assert matching_items("year >= 1990", items).tolist() == [False, True, True]
+    assert matching_items("not year >= 1990", items).tolist() == [False, False, False]
+
+
+@pytest.mark.parametrize("condition", [5, None, pl.col("title") == "x"])
+def test_a_condition_is_a_text(condition: object) -> None:
+    with pytest.raises(ValueError, match="^`where` is .*: expected a text, as in "):
+        matching_items(condition, ITEMS)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("condition", "reason"),
     [
-        ("", "invalid syntax"),
+        ("", "`where` is empty"),
         ("year = 3", "invalid syntax"),
         ('"a\0" == title', "null bytes"),
         ("(" * 500 + "year > 1" + ")" * 500, "too many nested parentheses"),
         ("year", "'year' is no condition"),
+        ("year > -True", "'True' is neither"),
+        ("year > -'1'", "is neither"),
         ("1 == 2", "'1' is not the name of a column"),
         ("title == year", "'title' is neither a text in quotes nor a number"),
         ("year >= True", "'True' is neither"),
         ('title == f"{year}"', "is neither"),
         ('title is "Heat"', "compares otherwise than by =="),
-        ('title in ["Heat"]', "compares otherwise than by =="),
+        ('title in ["Heat"]', "compares otherwise than by ==, !=, <, <=, > and >=; there is is_in"),
         ("title.contains(1)", "'title.contains(1)' is no condition"),
         ('title.contains("a", literal=False)', "is no condition"),
         ('title.upper() == "HEAT"', "is not the name of a column"),

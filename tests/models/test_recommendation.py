@@ -329,3 +329,9 @@ def test_lists_hold_items_that_fulfil_a_condition() -> None:
     ease = EASE(EASEConfig(regularization=10.0)).fit(numbered_dataset(titled=True))
     lists = ease.recommend(histories=[[1, 2]], k=10, where="item_id >= 5 and not title.is_in(['Title 7'])")
     assert sorted(lists["item_id"]) == [5, 6, 8, 9]
+
+
+def test_an_empty_table_of_histories_asks_for_no_lists(ease: EASE) -> None:
+    empty = pl.DataFrame(schema={"user_id": pl.Int64, "item_id": pl.Int64})
+    lists = ease.recommend(histories=empty)
+    assert (len(lists), lists.columns) == (0, ["user_id", "item_id", "rank", "score"])

@@ -66,7 +66,9 @@ def test_without_titles_a_wish_reads_reviews_of_training(tmp_path: Path) -> None
     assert model.recommend(wish=f"word{trained[0]}")["item_id"].to_list() == [trained[0]]
     model.save(tmp_path / "model")
     again = load(tmp_path / "model")
-    assert "names no dataset" in refused(lambda: again.recommend(wish="told"))
+    line = refused(lambda: again.recommend(wish="told"))
+    assert "their reviews are in the dataset of training, which is not known: load the model with it" in line
+    assert line == refused(lambda: again.recommend(histories=[[1]], wish="told"))
     lists = load(tmp_path / "model", dataset).recommend(wish="told", k=100)
     assert sorted(lists["item_id"]) == sorted(trained)
 
@@ -74,3 +76,41 @@ def test_without_titles_a_wish_reads_reviews_of_training(tmp_path: Path) -> None
 def test_items_without_texts_take_no_wish() -> None:
     ease = EASE(EASEConfig(regularization=10.0)).fit(numbered_dataset())
     assert "the items have no texts: leave `wish` out" in refused(lambda: ease.recommend([0], wish="a"))
+
+
+def test_reviews_are_those_of_training_whatever_dataset_has_the_users() -> None:
+    rows = [(user, item, f"word{item}") for user in range(6) for item in range(user, user + 4)]
+    frame = pl.DataFrame(rows, schema=["user_id", "item_id", "review_text"], orient="row")
+    dataset = Dataset.from_frame(frame, split="random")
+    model = ItemKNN(ItemKNNConfig(neighbours=5, shrinkage=1.0)).fit(dataset)
+    item = dataset.item_ids.names(dataset.train.interactions.items[:1])[0]
+    other = dataset.with_histories(pl.DataFrame({"user_id": ["x"], "item_id": [(item + 1) % 9]}))
+    lists = model.recommend(["x"], wish=f"word{item}", dataset=other)
+    assert lists["item_id"][0] == item
+
+
+def test_a_model_that_is_fitted_again_reads_the_new_texts() -> None:
+    model = EASE(EASEConfig(regularization=10.0)).fit(numbered_dataset(titled=True))
+    model.recommend(wish="title")
+    rows = [(user, (user + step) % 5) for user in range(6) for step in range(3)]
+    events = pl.DataFrame(rows, schema=["user_id", "item_id"], orient="row")
+    items = pl.DataFrame({"item_id": range(5), "title": ["apple", "pear", "fig", "plum", "nut"]})
+    model.fit(Dataset.from_frame(events, items))
+    assert model.recommend(wish="pear")["item_id"].to_list() == [1]
+
+
+def test_a_wish_alone_takes_nothing_of_users(titled: EASE, caplog: pytest.LogCaptureFixture) -> None:
+    for options in ({"diversity": 0.5}, {"repeats": True}, {"dataset": numbered_dataset()}):
+        assert refused(lambda options=options: titled.recommend(wish="7", **options)).startswith(
+            "a `wish` alone takes neither"
+        )
+    assert not len(titled.recommend(wish="not 7"))
+    assert not len(titled.recommend(wish="7", deny=[7]))
+    assert caplog.messages == ["no item that the list may hold has a word of the wish"] * 2
+
+
+@pytest.mark.parametrize("wish", [np.zeros(3), np.zeros(1), np.full(10, np.nan), [0.0] * 9])
+def test_scores_of_a_wish_are_one_number_an_item(wish: object, titled: EASE) -> None:
+    dataset = numbered_dataset()
+    with pytest.raises(ValueError, match=r"^`wish` is an array \(\d+,\): expected 10 finite scores"):
+        titled.rank(np.array([0]), dataset, wish=wish)  # type: ignore[arg-type]
