@@ -74,8 +74,9 @@ def loaded(options: ServeOptions) -> "Recommender":
     """
     folder = RunFolder.open(options.run)
     model = load(folder, options.dataset, backbone=options.backbone, verify=options.verify)
+    model.item_ids.build_dictionary()
     try:
-        model._source_dataset()
+        model._source_dataset().user_ids.build_dictionary()
     except ValueError as error:
         log.warning("no users of the dataset are served, only histories and wishes (%s)", error)
     return model

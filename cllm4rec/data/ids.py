@@ -176,6 +176,10 @@ class IdMap:
     def _numbers(self) -> dict[str, int]:
         return {name: number for number, name in enumerate(self.ids.cast(pl.String).to_list())}
 
+    def build_dictionary(self) -> None:
+        """Look up few ids by a dictionary of all from now on, as many ids are: for a process that stays."""
+        _ = self._numbers
+
     def find(self, ids: Iterable[object]) -> np.ndarray:
         """Numbers of external ids, int64 (n,); -1 for an unknown id."""
         texts = [str(name) for name in ids]

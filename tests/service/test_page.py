@@ -1,0 +1,38 @@
+"""The commands of docs/serving.md, run on the bookshop."""
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.commands.test_serve import serving
+from tests.support.commands import call
+
+ROOT = Path(__file__).parents[2]
+
+
+def commands() -> list[list[str]]:
+    """The words of the indented lines of the page; lines that end with a backslash go on."""
+    text = (ROOT / "docs" / "serving.md").read_text().replace("\\\n", "")
+    return [shlex.split(line) for line in text.splitlines() if line.startswith("    ")]
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_serve_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("events.csv", "items.csv"):
+        shutil.copy(ROOT / "datasets" / "bookshop" / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    *prepared, serve, curl = commands()
+    for _, command, *flags in prepared:
+        shorter = ["--epochs", "1"] if command in ("pretrain", "finetune") else []
+        call(command, *flags, *shorter)
+    assert serve[:2] == ["cllm4rec", "serve"]
+    body, address = json.loads(curl[curl.index("-d") + 1]), curl[-1]
+    assert address == "http://127.0.0.1:8000/recommend"
+    with serving(tmp_path / serve[serve.index("--run") + 1]) as running:
+        items = running.post("/recommend", body)["items"]
+    assert isinstance(items, list)
+    assert [item["rank"] for item in items] == [1, 2, 3]
+    assert all(item["title"] for item in items)
