@@ -80,6 +80,11 @@ class PromptWriter:
         self.item_tokens = last if form == "ids" else concatenate_rows([self.titles, last])[0]
         self.templates = {name: Template.compile(name, tokenizer) for name in ("next", "choose")}
 
+    def n_beginning(self, candidates: bool) -> int:
+        """Tokens with which all prompts begin, with or without candidates."""
+        first = self.templates["choose" if candidates else "next"].pieces[0]
+        return 0 if isinstance(first, str) else len(first)
+
     def newest(self, items: Ragged, room: np.ndarray) -> Ragged:
         """The newest items of each history (B rows) whose tokens fit into `room` (B,)."""
         lengths = self.item_tokens.lengths[items.values]

@@ -9,7 +9,7 @@ from torch import Tensor
 from cllm4rec.corpora.rsllm_prompts import PromptWriter
 from cllm4rec.data.ragged import Ragged
 from cllm4rec.models.language.backbone import Backbone
-from cllm4rec.models.rsllm.generation import generate, likelihoods
+from cllm4rec.models.rsllm.generation import Beginning, generate, likelihoods
 
 WAYS = ("likelihood", "generation", "constrained")
 
@@ -32,6 +32,7 @@ class TitleChooser:
         self.length, self.named = length, named
         self.end = writer.tokenizer.document.end
         self._alone: dict[int, float] = {}  # item -> likelihood of its title without a history
+        self._beginning: Beginning | None = None  # of all prompts, from the first one on
 
     def choose(self, history: np.ndarray, candidates: np.ndarray, by: str) -> int:
         """Index of the chosen candidate; -1 if no title is generated, or no candidate has one.
@@ -57,7 +58,7 @@ class TitleChooser:
         titles = [answer.tolist() for answer in shown]
         allowed = titles if by == "constrained" else None
         most = max(map(len, titles))
-        tokens = generate(self.backbone, prompt, self.end, most, self.table, allowed)
+        tokens = generate(self.backbone, prompt, self.end, most, self.table, allowed, self._beginning)
         named = [
             number for number, title in zip(titled, titles, strict=True) if title == [*tokens, *self.end]
         ]
@@ -68,12 +69,15 @@ class TitleChooser:
         room = self.backbone.context - max(len(answer) for answer in answers)
         named = Ragged.from_lists([candidates]) if self.named else None
         prompts, _ = self.writer.fill(Ragged.from_lists([history[-self.length :]]), room, named)
-        return torch.from_numpy(prompts.tokens[0]).to(self.table.device)
+        prompt = torch.from_numpy(prompts.tokens[0]).to(self.table.device)
+        if self._beginning is None and (n := self.writer.n_beginning(self.named)):
+            self._beginning = Beginning.of(self.backbone, prompt[:n], self.table)
+        return prompt
 
     def _likelihoods(self, history: np.ndarray, candidates: np.ndarray, answers: Sequence[Tensor]) -> Tensor:
         """Mean log-probability of a token of each answer, (C,)."""
         prompt = self._prompt(history, candidates, answers)
-        return likelihoods(self.backbone, prompt, answers, self.table).float().cpu()
+        return likelihoods(self.backbone, prompt, answers, self.table, self._beginning).float().cpu()
 
     def _without_history(
         self, candidates: np.ndarray, titled: Sequence[int], answers: Sequence[Tensor]

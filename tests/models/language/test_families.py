@@ -16,7 +16,7 @@ from cllm4rec.models.config import ID_EMBEDDING_STD
 from cllm4rec.models.language.backbone import Backbone
 from cllm4rec.models.language.head import WordHead, output_layer
 from cllm4rec.models.language.loading import check_backbone, load_backbone
-from cllm4rec.models.rsllm.generation import generate, likelihoods
+from cllm4rec.models.rsllm.generation import Beginning, generate, likelihoods
 from tests.support.families import (
     FAMILIES,
     WINDOW,
@@ -177,6 +177,11 @@ def test_answers_are_read_on_a_cached_prompt_as_without(name: str) -> None:
     prompt, table = texts(backbone.n_text_tokens)[0][0, :40], no_ids(backbone)
     answers = [torch.tensor([7, 3, 5, 0]), torch.tensor([0])]
     found = likelihoods(backbone, prompt, answers, table)
+    for n in (1, 12):  # twice: the kept beginning is not changed
+        beginning = Beginning.of(backbone, prompt[:n], table)
+        for _ in range(2):
+            again = likelihoods(backbone, prompt, answers, table, beginning)
+            assert torch.allclose(again, found, rtol=1e-4)
     for number, answer in enumerate(answers):
         whole = torch.cat([prompt, answer])[None]
         states = backbone(whole, torch.ones_like(whole, dtype=torch.bool), table)[0, len(prompt) - 1 : -1]
@@ -190,6 +195,8 @@ def test_generation_on_a_cached_prompt_is_that_without(name: str) -> None:
     backbone, _ = loaded(name)
     prompt, table = texts(backbone.n_text_tokens)[0][0, :40], no_ids(backbone)
     found = generate(backbone, prompt, [-1], 6, table)
+    beginning = Beginning.of(backbone, prompt[:12], table)
+    assert generate(backbone, prompt, [-1], 6, table, beginning=beginning) == found
     tokens = prompt
     for _ in range(6):
         mask = torch.ones_like(tokens[None], dtype=torch.bool)

@@ -1,5 +1,7 @@
 """Answers in words: likelihoods of titles, and generated titles."""
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
@@ -11,7 +13,7 @@ from cllm4rec.data.synthetic import taste_world
 from cllm4rec.evaluation import measure_choices
 from cllm4rec.models.rsllm import answers
 from cllm4rec.models.rsllm.config import RSLLMConfig
-from cllm4rec.models.rsllm.generation import generate, likelihoods
+from cllm4rec.models.rsllm.generation import Beginning, generate, likelihoods
 from cllm4rec.models.rsllm.recommender import RSLLM
 from cllm4rec.training.config import TrainConfig
 from tests.support.rsllm import sasrec, small_dataset, trained, untrained
@@ -136,3 +138,34 @@ def test_answers_in_words_are_refused_where_there_are_no_titles() -> None:
     model = untrained(prompt="ids").build(dataset.train)
     with pytest.raises(ValueError, match="the items have none: choose by scores"):
         model.choose(np.array([0]), np.array([[1, 2]]), dataset.train, "likelihood")
+
+
+@pytest.mark.parametrize("candidates", [0, 5])
+def test_the_common_beginning_of_prompts_is_read_once(
+    candidates: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers are the same without it, and prompts of any history begin with it."""
+    model, dataset = trained(candidates=candidates), small_dataset()
+    writer, users = model.writer(dataset.items), np.arange(6)
+    shown = np.tile(np.arange(5), (6, 1))
+    n = writer.n_beginning(candidates > 0)
+    assert n > 3
+    named = Ragged.from_lists([shown[0]]) if candidates else None
+    histories = [dataset.train.interactions.history(2), np.empty(0, dtype=np.int64)]
+    begins = [writer.fill(Ragged.from_lists([each]), 500, named)[0].tokens[0, :n] for each in histories]
+    np.testing.assert_array_equal(*begins)
+    read = list[int]()
+    forward = type(model.net.backbone).forward
+
+    def counted(self: Any, tokens: torch.Tensor, *others: Any, **more: Any) -> torch.Tensor:
+        read.append(tokens.numel())
+        return forward(self, tokens, *others, **more)
+
+    monkeypatch.setattr(type(model.net.backbone), "forward", counted)
+    chosen = {by: model.choose(users, shown, dataset.train, by) for by in ("likelihood", "constrained")}
+    n_read = sum(read)
+    read.clear()
+    monkeypatch.setattr(Beginning, "begins", lambda self, prompt: False)
+    for by, choice in chosen.items():
+        np.testing.assert_array_equal(model.choose(users, shown, dataset.train, by), choice)
+    assert n_read <= sum(read) - n * 2 * (len(users) - 1)
