@@ -150,6 +150,10 @@ def _add_errors(app: FastAPI) -> None:
     async def refused(request: Request, error: ValueError) -> JSONResponse:
         return problem(400, " ".join(str(error).splitlines()))
 
+    @app.exception_handler(Exception)  # it is logged with its traceback
+    async def failed(request: Request, error: Exception) -> JSONResponse:
+        return problem(500, "the service failed, which is a defect or a lack of memory: its log says more")
+
     @app.exception_handler(FullError)
     async def full(request: Request, error: FullError) -> JSONResponse:
         return problem(503, "too many requests wait: try again in a second", {"Retry-After": "1"})

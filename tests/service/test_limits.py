@@ -106,3 +106,25 @@ def test_a_model_may_be_replaced(ease: EASE) -> None:
         served.model.may_go.set()
         assert client.post("/recommend", json={"history": [1]}).json() == before
         assert served.model.began.is_set()
+
+
+class Broken(EASE):
+    """Fails."""
+
+    def __init__(self, ease: EASE) -> None:
+        vars(self).update(vars(ease))
+
+    def recommend(self, *arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("broken")
+
+
+def test_a_defect_is_a_sentence_and_the_service_goes_on(ease: EASE) -> None:
+    served = Served(Broken(ease), "run")
+    with TestClient(application(served), raise_server_exceptions=False) as client:
+        answer = client.post("/recommend", json={"user": 4})
+        assert answer.status_code == 500
+        assert answer.json()["error"].startswith("the service failed")
+        assert "broken" not in answer.text
+        served.model = ease
+        assert client.post("/recommend", json={"user": 4}).status_code == 200
+        assert 'cllm4rec_requests_total{path="/recommend",status="500"} 1.0' in client.get("/metrics").text
