@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from cllm4rec.service.server import _listening
 from tests.support.commands import refusal
 
 
@@ -128,3 +129,11 @@ def test_a_missing_library_is_named(popularity_workspace: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     line = refusal("serve", "--run", popularity_workspace / "run")
     assert line.startswith("the service needs uvicorn, which is not installed: pip install fastapi uvicorn")
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    """Connections inherit TCP_NODELAY from the listening socket."""
+    with _listening("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
