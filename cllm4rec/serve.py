@@ -35,7 +35,6 @@ class ServeOptions:
     most_waiting: int = setting(
         256, ge=1, advanced=True, help="requests that may wait; further ones are answered by 503"
     )
-    most_in_batch: int = setting(64, ge=1, advanced=True, help="requests that are answered together")
     dataset: str | None = setting(None, metavar="FOLDER", help=DATASET)
     verify: bool = setting(False, help=VERIFY)
     backbone: str | None = setting(None, metavar="FOLDER", help=BACKBONE)

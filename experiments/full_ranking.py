@@ -33,7 +33,7 @@ over the seeds that both have, and over those that all main rows of a table have
 import json
 import shutil
 from argparse import ArgumentTypeError
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,15 @@ def check_results(
                 raise SystemExit(f"error: {output} holds {key} with other settings: name another --output")
 
 
+def notes(old: Collection[str], failed: Collection[str]) -> str:
+    """What is said below a table about rows of other code, and about runs that failed."""
+    named = {
+        "Measured with other code of the package than the present": old,
+        "Failed, so that their rows are left out": failed,
+    }
+    return "".join(f"\n\n{note}: {', '.join(names)}." for note, names in named.items() if names)
+
+
 def measure_set(
     data: Path,
     protocol: Protocol,
@@ -162,14 +171,8 @@ def measure_set(
             write_text(results_file, json.dumps(results, indent=2) + "\n")
     measured = {key: name for key, (name, _) in keys.items() if key in results}
     complete = [name for name in planned if all(f"{name}/{seed}" in measured for seed in seeds)]
-    table = summary(output, results, protocol, complete, seeds)
     old = dict.fromkeys(name for key, name in measured.items() if results[key].get("code_sha256") != code)
-    notes = {
-        "Measured with other code of the package than the present": old,
-        "Failed, so that their rows are left out": failed,
-    }
-    for note, names in notes.items():
-        table += f"\n\n{note}: {', '.join(names)}." if names else ""
+    table = summary(output, results, protocol, complete, seeds) + notes(old, failed)
     (output / "table.md").write_text(table + "\n")
     about = f"{data.resolve().name}, {protocol.title}, test events, mean over seeds"
     say(f"\n{about} {', '.join(map(str, seeds))}:\n\n{table}")

@@ -2,7 +2,7 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cllm4rec.corpora.word_search import WordSearch
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ids import listed_ids
 from cllm4rec.data.loading import as_dataset
+from cllm4rec.evaluation.full_ranking import Ranker
 from cllm4rec.evaluation.processes import USERS_AT_ONCE
 from cllm4rec.list_filters import excluded_items
 from cllm4rec.models.arguments import list_length
@@ -27,28 +28,16 @@ from cllm4rec.models.recommendation import (
     recommendation_table,
 )
 from cllm4rec.models.storage import StoredModel
-from cllm4rec.ranking import Ranking, list_of_scores
+from cllm4rec.ranking import list_of_scores
 
 log = logging.getLogger("cllm4rec")
 
 
-class RecommendsByID(StoredModel):
+class RecommendsByID(StoredModel, Ranker):
     """Lists by external ids, of a system that ranks by numbers."""
 
     # over the texts of these items, when it is first asked
     _wish_search: tuple[pl.DataFrame, WordSearch] | None = None
-
-    @abstractmethod
-    def rank_batches(
-        self,
-        users: np.ndarray,
-        seen: Dataset,
-        k: int = 10,
-        batch_size: int = USERS_AT_ONCE,
-        masked: Dataset | None = None,
-        **options: Any,
-    ) -> Iterator[Ranking]:
-        """Lists of users with the histories in `seen`, in batches."""
 
     def recommend(
         self,

@@ -51,7 +51,7 @@ def lists_of(model: Recommender, requests: Sequence[Any]) -> list[Rows | Excepti
 
 
 def _of_group(model: Recommender, requests: Sequence[ListRequest]) -> Sequence[Rows | Exception]:
-    """The lists of requests of equal options. If they are refused together, each is answered alone."""
+    """The lists of requests of equal options. If they fail together, each is answered alone."""
     first = requests[0]
     options = first.model_dump(include={"allow", "deny", "where", "wish", "repeats", "diversity"})
     k = max(request.k for request in requests)
@@ -62,14 +62,12 @@ def _of_group(model: Recommender, requests: Sequence[ListRequest]) -> Sequence[R
         histories = [request.history for request in requests]
     try:
         table = model.recommend(users, k, histories=histories, **options)
-    except ValueError as error:
+    except Exception as error:
         if len(requests) == 1:
             return [error]
         return [_of_group(model, [request])[0] for request in requests]
-    if users is None and histories is None:
+    if len(requests) == 1 or (users is None and histories is None):  # of a wish alone all lists are equal
         return [_rows(table, request.k) for request in requests]
-    if len(requests) == 1:
-        return [_rows(table, k)]
     starts = table["rank"].eq(1).arg_true().to_list()  # of each list
     if len(starts) < len(requests):  # an empty list has no row
         return [_of_group(model, [request])[0] for request in requests]

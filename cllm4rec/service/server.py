@@ -28,7 +28,6 @@ class Options(Protocol):
     host: str
     port: int
     most_waiting: int
-    most_in_batch: int
 
 
 class Server(uvicorn.Server):
@@ -53,7 +52,7 @@ def serve(load: Callable[[], Recommender], options: Options, token: str | None) 
     """
     listening = _listening(options.host, options.port)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    served = Served(load(), options.run, token, options.most_waiting, options.most_in_batch)
+    served = Served(load(), options.run, token, options.most_waiting)
     config = uvicorn.Config(
         application(served),
         log_config=None,

@@ -20,7 +20,7 @@ FLAGS = {
     "evaluate": "run split diversity json per-user dataset config",
     "recommend": "run users users-file all histories k output dataset allow deny where wish repeats "
     "diversity config",
-    "serve": "run host port token-file most-waiting most-in-batch dataset verify backbone config",
+    "serve": "run host port token-file most-waiting dataset verify backbone config",
     "vectors": "dataset output encoder item-vectors depth fields raw config",
 }
 

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -119,3 +120,21 @@ def test_lists_of_a_batch_are_those_of_each_request_alone(ease: EASE) -> None:
     sizes = [len(answer) if isinstance(answer, list) else None for answer in together[:-1]]
     assert sizes[:6] == [3, 5, 1, 2, None, 9]
     assert 0 in sizes[11:13]
+
+
+def test_a_defect_in_one_request_leaves_the_others_their_lists(ease: EASE) -> None:
+    class Fragile(EASE):
+        """Fails for user 0."""
+
+        def __init__(self) -> None:
+            vars(self).update(vars(ease))
+
+        def recommend(self, users: Any = None, k: int = 10, **options: Any) -> Any:
+            if users is not None and 0 in users:
+                raise RuntimeError("broken")
+            return super().recommend(users, k, **options)
+
+    requests = [ListRequest(user=user) for user in (4, 0, 2)]
+    first, broken, last = answers_of(Fragile(), requests)
+    assert isinstance(broken, RuntimeError)
+    assert [first, last] == [answers_of(ease, [request])[0] for request in (requests[0], requests[2])]
