@@ -21,6 +21,7 @@ OF_SETS: dict[str, Flags] = {  # histories are sets
     "CLLM4Rec, all items as targets": (["--targets", "all"], []),
     "CLLM4Rec, no linear path": (["--linear", "none"], []),
     "CLLM4Rec, no layer": (["--backbone", "0x128"], []),
+    "CLLM4Rec, tiny": (["--backbone", "tiny"], []),
     "CLLM4Rec, ENCODER": (["--encoder", ENCODER], []),
     "CLLM4Rec, ENCODER, no words": (["--encoder", ENCODER, "--item-text", "vectors"], []),
     "CLLM4Rec, paper's settings": (["--preset", "paper", "--max-minutes", "8"], ["--max-minutes", "8"]),
