@@ -10,9 +10,10 @@ import polars as pl
 from cllm4rec.commands.entry import log, n_launched, run, say
 from cllm4rec.commands.flags import CommandLine
 from cllm4rec.commands.stage_settings import BACKBONE, DATASET, VERIFY
+from cllm4rec.commands.tables import EventTableOptions, read_events, refuse_without_table
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ids import IdMap
-from cllm4rec.data.readers.tables import CheckedTable, read_event_table
+from cllm4rec.data.readers.tables import CheckedTable
 from cllm4rec.evaluation.processes import USERS_AT_ONCE, share
 from cllm4rec.files.folders import replace_folder
 from cllm4rec.files.writing import check_table_name, write_table
@@ -114,7 +115,7 @@ class Request:
     deny: list[str] | None
 
     @classmethod
-    def of(cls, options: RecommendOptions) -> "Request":
+    def of(cls, options: RecommendOptions, reading: EventTableOptions) -> "Request":
         """The request of some flags.
 
         Raises:
@@ -127,11 +128,13 @@ class Request:
                 "name the users with one of --users A,B, --users-file FILE, --all and --histories FILE, or "
                 f"give a --wish alone: {n_given or 'none'} of them given"
             )
+        if options.histories is None:
+            refuse_without_table(reading, "histories")
         folder = RunFolder.open(options.run)
         files = (None if path is None else read_ids(path) for path in (options.allow, options.deny))
         known = None if options.dataset is None else folder.dataset(options.dataset)
         if options.histories is not None:
-            table = read_event_table(options.histories)
+            table = read_events(options.histories, reading)
             users = table.frame["user_id"].unique(maintain_order=True)
             return cls(options, folder, known, table, users, *files)
         if n_given == 0:
@@ -183,11 +186,11 @@ def main(argv: Sequence[str]) -> None:
             "Write top-k lists of a run, for users of its dataset or for histories of today. Lists leave out "
             "the items of the user's own events."
         )
-        (options,) = line.parse(description, [RecommendOptions])
+        options, reading = line.parse(description, [RecommendOptions, EventTableOptions])
         # Several processes write a folder.
         if options.output and n_launched() == 1:
             check_table_name(options.output)
-        request = Request.of(options)
+        request = Request.of(options, reading)
         if n_launched() > 1:
             _write_shares(request)
             return

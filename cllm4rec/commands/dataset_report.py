@@ -57,9 +57,12 @@ def print_description(dataset: Dataset, items: CheckedTable | None) -> None:
     assert description is not None, "prepare always splits"
     for report in description.rules:
         say(str(report))
+    kept = {"items"} if not dataset.interactions.item_has_event.all() else set()
     for name, table in description.tables.items():
         repeated = f"rows that repeat an id: {table.repeated_rows:,} (the first is kept)"
-        idle = f"rows without events: {table.rows_without_events:,} (left out)"
+        idle = (
+            f"rows without events: {table.rows_without_events:,} ({'kept' if name in kept else 'left out'})"
+        )
         say(f"{name}: {repeated}; {idle}; {name} with events and no row: {table.without_a_row:,}")
     for warning in description.warnings:
         say(f"warning: {warning}")

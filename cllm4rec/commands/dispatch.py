@@ -8,7 +8,7 @@ from cllm4rec import __version__
 from cllm4rec.commands.entry import say
 from cllm4rec.messages import shorten
 
-COMMANDS = ("prepare", "pretrain", "finetune", "evaluate", "recommend", "vectors", "serve")
+COMMANDS = ("prepare", "pretrain", "finetune", "evaluate", "recommend", "vectors", "extend", "serve")
 HELP = """\
 usage: cllm4rec COMMAND [flags]
 
@@ -21,6 +21,7 @@ Commands, in the order of use:
   evaluate   measure the run on held-out events
   recommend  write top-k lists with the ids and titles of the tables
   vectors    write a vector for each item, read from its text by a language model
+  extend     add items, users and events to a run, or take users out
   serve      serve the lists of a run over HTTP
 
 Example: events.csv has the columns user_id, item_id, timestamp; items.csv has item_id, title.
@@ -31,8 +32,7 @@ Example: events.csv has the columns user_id, item_id, timestamp; items.csv has i
   cllm4rec recommend --run run --all --output lists.csv
 
 More:
-  cllm4rec prepare --help     the flags of prepare; so for each command
-  cllm4rec --version          the version
+  cllm4rec prepare --help     the flags of prepare; so for each command (--version: the version)
   python -m cllm4rec COMMAND  the same, where the script is not on the path"""
 
 

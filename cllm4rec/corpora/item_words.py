@@ -90,6 +90,7 @@ def count_words(
     bigrams: bool = True,
     min_rows: int = 3,
     max_share: float = 1.0,
+    vocabulary: Sequence[str] | None = None,
 ) -> WordCounts:
     """Words of documents, without regard to case.
 
@@ -99,6 +100,7 @@ def count_words(
         bigrams: whether pairs of adjacent words are counted.
         min_rows: fewest training rows that have a word.
         max_share: largest share of the training rows that have a word.
+        vocabulary: the words to count, instead of those that the training rows choose.
     """
     numbers = np.repeat(np.arange(len(documents)), [len(texts) for texts in documents])
     texts = pl.Series([text for document in documents for text in document], dtype=pl.String)
@@ -113,10 +115,14 @@ def count_words(
         pairs = words.with_columns(pl.col("word") + " " + following).drop_nulls("word")
         words = pl.concat([words, pairs])
     counts = words.group_by("row", "word").len()
-    trained = pl.Series(in_training)[counts["row"].to_numpy()]
-    n_rows = counts.filter(trained).group_by("word").len("n_rows")
-    most = max_share * int(in_training.sum())
-    chosen = n_rows.filter(pl.col("n_rows").is_between(min_rows, most)).sort("word").with_row_index("column")
+    if vocabulary is None:
+        trained = pl.Series(in_training)[counts["row"].to_numpy()]
+        n_rows = counts.filter(trained).group_by("word").len("n_rows")
+        most = max_share * int(in_training.sum())
+        chosen = n_rows.filter(pl.col("n_rows").is_between(min_rows, most)).sort("word")
+    else:
+        chosen = pl.DataFrame({"word": vocabulary}, schema={"word": pl.String})
+    chosen = chosen.with_row_index("column")
     entries = counts.join(chosen, on="word")
     matrix = sp.csr_matrix(
         (

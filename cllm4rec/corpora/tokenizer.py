@@ -6,6 +6,7 @@ IDs never enter the fast tokenizer: corpora number them by arithmetic. `Extended
 written as text.
 """
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,34 @@ def train_bpe(texts: Iterable[str], vocabulary: int = 4096) -> PreTrainedTokeniz
     )
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END)
+
+
+def without_unused_tokens(
+    tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]
+) -> PreTrainedTokenizerFast:
+    """A tokenizer of `train_bpe` without the tokens that some texts do not need.
+
+    These texts are encoded as before. Tokens keep their numbers; unused ones are named by them.
+
+    Args:
+        tokenizer: to copy.
+        texts: whose tokens stay.
+    """
+    backend: Tokenizer = tokenizer.backend_tokenizer
+    content = json.loads(backend.to_str())
+    needed = {token for text in texts for token in backend.encode(text).tokens}
+    merges = []
+    for left, right in reversed(content["model"]["merges"]):
+        if left + right in needed:
+            needed |= {left, right}
+            merges.append([left, right])
+    content["model"]["merges"] = merges[::-1]
+    content["model"]["vocab"] = {
+        token if token in needed or len(token) == 1 or token == END else f"<|unused {number}|>": number
+        for token, number in content["model"]["vocab"].items()
+    }
+    copied = Tokenizer.from_str(json.dumps(content))
+    return PreTrainedTokenizerFast(tokenizer_object=copied, eos_token=END)
 
 
 @dataclass(frozen=True)

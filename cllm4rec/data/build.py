@@ -52,6 +52,7 @@ class BuildSettings:
     min_rating: float | None
     k_core: int
     shuffle_ties: int | None
+    keep_all_items: bool = False
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -112,7 +113,7 @@ def number_tables(
         reasons = [*map(str, filters.reports), *warnings]
         raise ValueError("nothing is left to learn from: " + "; ".join(reasons))
     frame = with_categories(filters.events)
-    user_ids, item_ids = IdMap.ordered_by_hash(frame["user_id"]), IdMap.ordered_by_hash(frame["item_id"])
+    user_ids, item_ids = IdMap.ordered_by_hash(frame["user_id"]), _item_ids(frame["item_id"], items, settings)
     interactions, part = number_events(frame, user_ids, item_ids)
     if isinstance(split, str):
         part = assign_parts(interactions, user_ids.hashes, item_ids.hashes, split, settings.seed)
@@ -123,6 +124,19 @@ def number_tables(
         return numbered
     tables = {"interactions": events, "items": items, "users": users}
     return replace(numbered, description=_description(numbered, tables, filters, described, warnings))
+
+
+def _item_ids(column: pl.Series, items: CheckedTable | None, settings: BuildSettings) -> IdMap:
+    """Ids of the items with an event; those of the table of items too, if they are to be kept."""
+    if not settings.keep_all_items:
+        return IdMap.ordered_by_hash(column)
+    if items is None:
+        raise ValueError("`keep_all_items` keeps the rows of a table of items: give `items`")
+    ids = column.cast(pl.String).unique() if column.dtype == pl.Categorical else column.unique()
+    further = items.frame["item_id"].unique()
+    if ids.dtype != further.dtype:
+        ids, further = ids.cast(pl.String), further.cast(pl.String)
+    return IdMap.ordered_by_hash(pl.concat([ids, further]).alias(column.name))
 
 
 def _check_columns(events: pl.DataFrame, settings: BuildSettings) -> None:
@@ -206,7 +220,8 @@ def _description(
 ) -> DatasetDescription:
     """What was read, dropped and left."""
     read = {name: table for name, table in tables.items() if table is not None}
-    ids = {"items": numbered.item_ids.ids, "users": numbered.user_ids.ids}
+    has_event = pl.Series(numbered.interactions.item_has_event)
+    ids = {"items": numbered.item_ids.ids.filter(has_event), "users": numbered.user_ids.ids}
     ids = {name: column for name, column in ids.items() if name in read}
     texts = {name: numbered.items[name] for name in ITEM_TEXTS if name in numbered.items.columns}
     unmatched = [

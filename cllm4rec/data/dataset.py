@@ -71,6 +71,7 @@ class Dataset:
         k_core: int = 0,
         shuffle_ties: int | None = None,
         drop_incomplete: bool = False,
+        keep_all_items: bool = False,
     ) -> "Dataset":
         """Make a dataset from tables: filter the events, number users and items, split.
 
@@ -87,7 +88,7 @@ class Dataset:
             events: a pandas, Polars or Arrow table, a file, or a result of `readers.read_event_table`. It has
                 `user_id`, `item_id`, and optionally `timestamp` (seconds or dates), `position` (order within
                 a user), `rating`, `review_text` and, without `split`, `part` (one of `PARTS`).
-            items, users: `item_id` or `user_id`, and texts; rows without an event are left out.
+            items, users: `item_id` or `user_id`, and texts; by default rows without an event are left out.
             split: a rule of `splits.RULES`, or a table of parts or of held-out rows. Of repeated events one
                 is kept, and `description` tells what was dropped and not read. None: `part` holds the parts,
                 or all events are train; a repeated event is refused, and there is no description.
@@ -97,13 +98,14 @@ class Dataset:
             k_core: keep users and items with at least this many events, to a fixed point; 0 keeps all.
             shuffle_ties: seed of a random order of a user's simultaneous events; None keeps the data's order.
             drop_incomplete: drop rows without a user or item id, in all tables, rather than refuse them.
+            keep_all_items: also keep the items of `items` that have no event.
 
         Raises:
             ValueError: a column is missing, a cell is wrong, an argument has no effect or no event is left.
         """
         if split is not None and not isinstance(split, str):
             split = read_split_table(split, drop_incomplete=drop_incomplete)
-        settings = BuildSettings(split, split_column, seed, min_rating, k_core, shuffle_ties)
+        settings = BuildSettings(split, split_column, seed, min_rating, k_core, shuffle_ties, keep_all_items)
         also = ("part",) if split is None else ()
         content = number_tables(
             read_event_table(events, also=also, drop_incomplete=drop_incomplete),

@@ -19,6 +19,7 @@ from cllm4rec.data.loading import as_dataset
 from cllm4rec.evaluation.full_ranking import Ranker
 from cllm4rec.evaluation.processes import USERS_AT_ONCE
 from cllm4rec.list_filters import excluded_items
+from cllm4rec.models.adaptation import AdaptableModel
 from cllm4rec.models.arguments import list_length
 from cllm4rec.models.recommendation import (
     Catalogue,
@@ -27,13 +28,12 @@ from cllm4rec.models.recommendation import (
     of_nobody,
     recommendation_table,
 )
-from cllm4rec.models.storage import StoredModel
 from cllm4rec.ranking import list_of_scores
 
 log = logging.getLogger("cllm4rec")
 
 
-class RecommendsByID(StoredModel, Ranker):
+class RecommendsByID(AdaptableModel, Ranker):
     """Lists by external ids, of a system that ranks by numbers."""
 
     # over the texts of these items, when it is first asked

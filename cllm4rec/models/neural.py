@@ -112,8 +112,7 @@ class NeuralRecommender(InnerProductRecommender):
                 those of the system, and later stages take the seed of the first.
 
         Raises:
-            ValueError: `training` names an unknown stage or is something else; or as in `check` and
-                `fit_stage`.
+            ValueError: `training` is no settings of its stages; or as in `check` and `fit_stage`.
         """
         dataset = as_dataset(dataset)
         configs = stage_configs(training, self.config_class.training, self.name)
@@ -218,7 +217,8 @@ class NeuralRecommender(InnerProductRecommender):
             if learned is not None:
                 held_out = dataset.only("validation", "test").interactions
                 refuse_learned(learned, dataset, held_out, f"{self.stage} has learned from")
-        self.stage, self.source = stage, dataset
+        self.stage = stage
+        self._learn_ids(dataset)  # its users may have other training events than before
         self.net.to(accelerator.device)
         return config
 

@@ -174,6 +174,17 @@ def test_histories_of_today_need_no_dataset(
     assert "nowhere" in missing
 
 
+def test_columns_of_histories_may_be_named(workspace: Path, tmp_path: Path) -> None:
+    (tmp_path / "today.txt").write_text("".join(f"{item};visitor\n" for item in ITEMS[:3]))
+    files = ("--histories", tmp_path / "today.txt", "--output", tmp_path / "lists.parquet", "--k", 4)
+    layout = ("--columns", "item_id=1,user_id=2", "--no-header", "--separator", ";")
+    call("recommend", "--run", workspace / "run", *files, *layout)
+    expected = load(workspace / "run").recommend(histories=[ITEMS[:3]], k=4)
+    assert pl.read_parquet(tmp_path / "lists.parquet")["item_id"].equals(expected["item_id"])
+    message = refusal("recommend", "--run", workspace / "run", "--all", "--separator", ";")
+    assert message == "--separator says how a table is read, and there is none: give --histories too"
+
+
 def test_histories_may_repeat_differ_and_fulfil_a_condition(workspace: Path, tmp_path: Path) -> None:
     write_csv(tmp_path / "today.csv", [{"user": "new", "item": item} for item in ITEMS[:3]])
     flags = ("--where", 'not title.contains("item_7")', "--repeats", "--diversity", 0.5, "--k", 30)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cllm4rec.corpora.tokenizer import ExtendedTokenizer, train_bpe
+from cllm4rec.corpora.tokenizer import ExtendedTokenizer, train_bpe, without_unused_tokens
 from tests.support.tokenizers import N_ITEMS, N_USERS, SENTENCES, plain, running
 
 
@@ -111,3 +111,17 @@ def test_texts_beyond_the_tokenizers_limit_are_read_without_a_warning(tokenizer:
         logger.removeHandler(handler)
     assert len(tokens[0]) > 3
     assert not records
+
+
+def test_tokens_that_some_texts_do_not_need_are_forgotten() -> None:
+    """The other texts are encoded as before; unknown ones still can be, in other tokens."""
+    kept = ["the river and the boat", "a river of books", "the boats"]
+    tokenizer = train_bpe([*kept, "xylophone xylophones", "the xylophone"])
+    forgetful = without_unused_tokens(tokenizer, kept)
+    assert len(forgetful) == len(tokenizer)
+    for text in kept:
+        assert forgetful(text)["input_ids"] == tokenizer(text)["input_ids"]
+    assert any("xylo" in token for token in tokenizer.get_vocab())
+    assert not any("xyl" in token for token in forgetful.get_vocab())
+    assert forgetful.decode(forgetful("the xylophone")["input_ids"]) == "the xylophone"
+    assert forgetful.eos_token == tokenizer.eos_token

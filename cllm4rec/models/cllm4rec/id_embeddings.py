@@ -73,12 +73,12 @@ class IDVectors:
         if self._all is not None:
             return functional.embedding(numbers, self._all)  # its gradient is faster than that of an index
         embeddings: Tensor = self.table.items(numbers)
-        return embeddings if self.item_text is None else embeddings + self.item_text(numbers)
+        return embeddings if self.item_text is None else self.item_text.added_to_rows(embeddings, numbers)
 
     def of_users(self, numbers: Tensor) -> Tensor:
         """Vectors (N, d) of users (N,)."""
         embeddings: Tensor = self.table.users(numbers)
-        return embeddings if self.user_text is None else embeddings + self.user_text(numbers)
+        return embeddings if self.user_text is None else self.user_text.added_to_rows(embeddings, numbers)
 
     def __getitem__(self, ids: Tensor) -> Tensor:
         """Vectors (..., d) of IDs (...)."""

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -146,6 +146,24 @@ class LinearPath(FittedModule):
             return None
         return cls(shapes[prefix + "starts"][0] - 1, shapes[prefix + "values"][0])
 
+    def among(self, shares: sp.csr_matrix, new: np.ndarray) -> "LinearPath":
+        """The path P' B P among other items, of which new ones are mixtures of known ones.
+
+        Rows and columns of new items have their `MOST_ENTRIES` largest entries.
+
+        Args:
+            shares: P, float32 (J, n), the share of each known item in each of the n items.
+            new: bool (n,), items that are mixtures.
+        """
+        mixed = (shares.T @ self.matrix @ shares).tocsr()
+        is_new, is_known = (sp.diags_array(mask.astype(np.float32), format="csr") for mask in (new, ~new))
+        rows = largest_entries(is_new @ mixed, MOST_ENTRIES)
+        columns = largest_entries((is_known @ mixed @ is_new).T.tocsr(), MOST_ENTRIES).T
+        path = LinearPath.of(sp.csr_matrix(is_known @ mixed @ is_known + rows + columns))
+        path.weight.copy_(self.weight)
+        path.decay.copy_(self.decay)
+        return path
+
     @cached_property
     def matrix(self) -> sp.csr_matrix:
         """B, float32 (J, J)."""
@@ -160,11 +178,12 @@ class LinearPath(FittedModule):
         return LinearScores(histories[users], self.matrix, float(self.weight))
 
 
-def largest_entries(weights: np.ndarray, most: int) -> sp.csr_matrix:
+def largest_entries(weights: np.ndarray | sp.csr_matrix, most: int) -> sp.csr_matrix:
     """The entries of largest absolute value of each row (J,), at most `most`, zeros left out."""
     blocks = []
-    for rows in blocks_of_rows(len(weights)):
-        block = weights[rows]
+    for rows in blocks_of_rows(weights.shape[0]):
+        block: Any = weights[rows]
+        block = block.toarray() if sp.issparse(block) else block
         if most < block.shape[1]:
             places = np.argpartition(-np.abs(block), most, axis=1)[:, most:]
             block = block.copy()

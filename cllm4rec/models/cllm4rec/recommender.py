@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from cllm4rec.corpora.content import ContentCorpus, content_documents
 from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions, RecommendationCorpus
 from cllm4rec.corpora.history_batches import fill, prompt_batch
 from cllm4rec.corpora.prompts import OF_CLLM4REC, Template, training_texts
+from cllm4rec.corpora.tokenizer import without_unused_tokens
 from cllm4rec.data.audit import learns_from
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.models.adaptation import OldRows, adapted_texts, chosen_rows, nearest_known
 from cllm4rec.models.baselines.ease import EASE
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.initialisation import check_start, initial_id_embeddings
@@ -32,6 +35,8 @@ from cllm4rec.models.inner_product import LinearScores
 from cllm4rec.models.item_vectors.sources import (
     TextSources,
     check_sources,
+    further_item_sources,
+    further_user_sources,
     item_sources,
     user_sources,
 )
@@ -68,13 +73,9 @@ class CLLM4Rec(LanguageRecommender):
     def _build(self, train: Dataset, seed: int) -> CLLM4RecNet:
         if self.config.built_in:  # a pretrained backbone has its own vocabulary
             learns_from("the vocabulary", train.interactions)
-        reviews = train.interactions.reviews
-        texts: Iterable[str] = training_texts(
-            OF_CLLM4REC,
-            train.item_texts | train.user_texts,
-            [] if reviews is None else [text for text in reviews.to_list() if text],
+        backbone, text_tokenizer = build_backbone(
+            self.config, _texts(train), seed, folder=self.moved.get("backbone")
         )
-        backbone, text_tokenizer = build_backbone(self.config, texts, seed, folder=self.moved.get("backbone"))
         self._extend(text_tokenizer, backbone)
         user_text = TextEmbeddings.of(self.config, user_sources(self.config, train), backbone.width)
         item_text = TextEmbeddings.of(self.config, self._item_sources(train), backbone.width)
@@ -101,6 +102,11 @@ class CLLM4Rec(LanguageRecommender):
     ) -> TrainConfig:
         ease = checked_path_model(self.config, dataset) if stage == "finetune" else None
         started = super()._start(dataset, stage, config, accelerator)
+        events = dataset.train.interactions
+        if self.net.item_text is not None:
+            self.net.item_text.train_on(events.item_has_event)
+        if self.net.user_text is not None:
+            self.net.user_text.train_on(np.diff(events.indptr) > 0)
         self.path_ease, self.net.linear = ease, None
         return started
 
@@ -212,6 +218,49 @@ class CLLM4Rec(LanguageRecommender):
     def item_vectors(self) -> Tensor:
         return self.net.eval().id_vectors().items.detach()
 
+    @property
+    def _item_texts(self) -> TextEmbeddings | None:
+        return self.net.item_text
+
+    def _adapt(self, dataset: Dataset, rows: OldRows) -> None:
+        old, config, train = self.net, self.config, dataset.train
+
+        def users(before: TextSources) -> TextSources:
+            return further_user_sources(train, before, rows.users < 0)
+
+        def items(before: TextSources) -> TextSources:
+            return further_item_sources(config, train, before, rows.items < 0, self._default_encoder)
+
+        backbone, text_tokenizer = deepcopy(old.backbone), self.tokenizer.text_tokenizer
+        if config.built_in and (rows.users >= 0).sum() < old.n_users:  # their words are forgotten too
+            text_tokenizer = without_unused_tokens(text_tokenizer, _texts(train))
+        self._extend(text_tokenizer, backbone)
+        net = CLLM4RecNet(
+            backbone,
+            config,
+            dataset.n_users,
+            dataset.n_items,
+            adapted_texts(old.user_text, config, rows.users, users),
+            adapted_texts(old.item_text, config, rows.items, items),
+        )
+        for table, before in ((net.collaborative, old.collaborative), (net.content, old.content)):
+            table.users.weight.data = chosen_rows(before.users.weight, rows.users)
+            table.items.weight.data = chosen_rows(before.items.weight, rows.items)
+        self.net = net.to(self.device).eval()
+        if old.linear is not None:
+            new = rows.items < 0
+            has_event = ~new if net.item_text is None else net.item_text.in_training.numpy(force=True) > 0
+            shares = nearest_known(self.item_vectors(), rows.items, has_event & ~new)
+            net.linear = old.linear.among(shares, new).to(self.device)
+
     @torch.no_grad()
     def _words_of_item(self, item: int) -> tuple[list[str], Tensor]:
         return words_of_row(self.net.item_text, item)
+
+
+def _texts(train: Dataset) -> Iterable[str]:
+    """What the tokenizer of a built-in backbone is trained on."""
+    reviews = train.interactions.reviews
+    written = [] if reviews is None else [text for text in reviews.to_list() if text]
+    texts: Iterable[str] = training_texts(OF_CLLM4REC, train.item_texts | train.user_texts, written)
+    return texts

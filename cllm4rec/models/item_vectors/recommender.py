@@ -9,9 +9,15 @@ from torch import Tensor, nn
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.damage import reading
+from cllm4rec.models.adaptation import OldRows, adapted_texts, chosen_rows, copy_equal_shapes
 from cllm4rec.models.config import ID_EMBEDDING_STD
 from cllm4rec.models.description import ModelDescription, Shapes, check_shapes
-from cllm4rec.models.item_vectors.sources import check_sources, item_sources
+from cllm4rec.models.item_vectors.sources import (
+    TextSources,
+    check_sources,
+    further_item_sources,
+    item_sources,
+)
 from cllm4rec.models.item_vectors.text_embeddings import TextEmbeddings, words_of_row
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.storage import REMEDY
@@ -75,6 +81,22 @@ class ItemVectorRecommender(NeuralRecommender):
         net = self._new_net(len(self.item_ids))
         net.item_text = TextEmbeddings.of_shapes(self.config, shapes, "item_text.")
         return net
+
+    @property
+    def _item_texts(self) -> TextEmbeddings | None:
+        return self.net.item_text
+
+    def _adapt(self, dataset: Dataset, rows: OldRows) -> None:
+        old, config = self.net, self.config
+
+        def further(before: TextSources) -> TextSources:
+            return further_item_sources(config, dataset.train, before, rows.items < 0)
+
+        net = self._new_net(dataset.n_items)
+        net.item_text = adapted_texts(old.item_text, config, rows.items, further)
+        copy_equal_shapes(old, net)
+        net.items.data = chosen_rows(old.items, rows.items)
+        self.net = net.to(old.items.device).eval()
 
     @torch.no_grad()
     def _words_of_item(self, item: int) -> tuple[list[str], Tensor]:

@@ -1,7 +1,7 @@
 """What texts say about users and items, before training: bags of words and frozen vectors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,6 +15,7 @@ from cllm4rec.models.readings.item_vectors import item_vectors, open_encoder
 from cllm4rec.models.readings.vector_files import read_vectors
 
 MOST_WORDS = 128  # of a user or an item: those that are most specific to it
+LARGEST_RESIDUAL = 1e-2  # of vectors of known items that are read again, relative to the largest
 SMALLEST_VARIANCE = 1e-4  # of a direction that is whitened, relative to the largest
 Bags = tuple[sp.csr_matrix | None, Sequence[str]]  # bags of words (n, V), and the V words
 NO_WORDS: Bags = (None, ())
@@ -92,6 +93,71 @@ def _words(config: ItemTextConfig, train: Dataset, in_training: np.ndarray) -> B
             "with a table of items that has titles, or leave `item_text` out"
         )
     return bags
+
+
+def further_item_sources(
+    config: ItemTextConfig,
+    train: Dataset,
+    before: TextSources,
+    new: np.ndarray,
+    default_encoder: str | None = None,
+) -> TextSources:
+    """What the texts of new items say in the words, and in the whitened vectors, of a fitted model.
+
+    Args:
+        config, default_encoder: as in `item_sources`.
+        train: its items' texts are read.
+        before: what the model holds of these items; nothing of new ones.
+        new: bool (n_items,), the new items.
+
+    Raises:
+        ValueError: encoder or file are refused, or give other vectors of known items than in training.
+    """
+    found = _further_words(item_documents(train), before, new)
+    if before.vectors is None:
+        return found
+    encoder, file = _source(config, train, before.in_training, default_encoder)
+    read = item_vectors(train, encoder, file, standardise=False)
+    return replace(found, vectors=_further_vectors(read, before.vectors, new))
+
+
+def further_user_sources(train: Dataset, before: TextSources, new: np.ndarray) -> TextSources:
+    """What the texts of new users say in the words of a fitted model; arguments as for items."""
+    return _further_words(user_documents(train), before, new)
+
+
+def _further_words(documents: list[list[str]], before: TextSources, new: np.ndarray) -> TextSources:
+    """The bags of known rows as they are, those of new rows in the same vocabulary."""
+    if before.words is None:
+        return before
+    counts = count_words(documents, before.in_training, vocabulary=before.vocabulary)
+    of_new = sp.diags_array(new.astype(np.float32), format="csr") @ counts.bags(MOST_WORDS)
+    words = sp.csr_matrix(before.words + of_new)
+    words.sort_indices()
+    return replace(before, words=words)
+
+
+def _further_vectors(read: ItemVectors, before: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Whitened vectors (n, D): known ones as they are, new ones by the same map.
+
+    The map is that of the vectors of known items, as they are read now, to their whitened ones. It is affine,
+    so that least squares finds it.
+
+    Raises:
+        ValueError: there is no such map, as something else reads the texts now.
+    """
+    known = read.present & before.any(1) & ~new
+    old, target = read.values[known].astype(np.float64), before[known].astype(np.float64)
+    centre, mean = old.mean(0), target.mean(0)
+    projection, *_ = np.linalg.lstsq(old - centre, target - mean)
+    residual = float(np.abs((old - centre) @ projection + mean - target).max(initial=0))
+    if residual > LARGEST_RESIDUAL * float(np.abs(target).max(initial=0)):
+        raise ValueError(
+            "the vectors of the items that the model knows are not those of its training: extend it with the "
+            "encoder and the dataset of its training"
+        )
+    mapped = (read.values - centre) @ projection + mean
+    return np.where((new & read.present)[:, None], mapped, before).astype(np.float32)
 
 
 def user_sources(config: ItemTextConfig, train: Dataset) -> TextSources:

@@ -25,7 +25,7 @@ class TextEmbeddings(FittedModule):
     A / `text_rate`: Adam moves them as far as any other, and so u_w and A `text_rate` times as far.
 
     In training, rows without training events have no texts: a softmax over all items would learn that their
-    words are never chosen.
+    words are never chosen. In scoring they have texts alone: that softmax has taught e the same.
 
     Attributes:
         words: (V, width), the parameters of the words; None without words.
@@ -136,13 +136,35 @@ class TextEmbeddings(FittedModule):
         return result * self.rate
 
     def added_to(self, table: Tensor) -> Tensor:
-        """z = e + t, (n, width), of a table e (n, width).
+        """z = e + t, (n, width), of a table e (n, width); z = t of rows that are scored by texts alone.
 
         In training it is computed once a step, in scoring kept until a weight changes or training goes on.
         """
         if self.training or torch.is_grad_enabled():
-            return computed_once((self, table), lambda: table + self())
-        return self._latest.of([table, *self.parameters()], lambda: table + self())
+            return computed_once((self, table), lambda: self.added_to_rows(table))
+        return self._latest.of([table, *self.parameters()], lambda: self.added_to_rows(table))
+
+    def added_to_rows(self, embeddings: Tensor, rows: Tensor | None = None) -> Tensor:
+        """`added_to` of the embeddings (R, width) of rows (R,), or of all."""
+        if not self.training:
+            embeddings = embeddings * ~self.by_texts_alone(rows)[:, None]
+        return embeddings + self(rows)
+
+    def by_texts_alone(self, rows: Tensor | None = None) -> Tensor:
+        """Whether rows (R,), or all, have a text and no training events, bool (R,)."""
+        chosen = slice(None) if rows is None else rows
+        has_text = torch.zeros_like(self.in_training[chosen], dtype=torch.bool)
+        if self.words is not None:
+            has_text |= self.starts.diff()[chosen] > 0
+        if self.map is not None:
+            has_text |= self.vectors[chosen].any(1)
+        return has_text & (self.in_training[chosen] == 0)
+
+    def train_on(self, has_event: np.ndarray) -> None:
+        """Count rows with events among those with training events from now on; bool (n,)."""
+        self.in_training.copy_(self.in_training.maximum(torch.from_numpy(has_event).to(self.in_training)))
+        self._trained = None
+        self._latest.free()
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode. The sum that was kept is freed: fused optimisers do not count their changes."""
