@@ -180,7 +180,8 @@ class Recommender(RecommendsByID):
             ValueError: the system has none.
         """
         raise ValueError(
-            f"{self.name} has no item vectors, which `diversity` and `similar` need: take another system"
+            f"{self.name} has no item vectors, which `diversity`, `similar` and the map need: "
+            "take another system"
         )
 
     def choose(

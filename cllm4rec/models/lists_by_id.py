@@ -21,6 +21,7 @@ from cllm4rec.evaluation.processes import USERS_AT_ONCE
 from cllm4rec.list_filters import excluded_items
 from cllm4rec.models.adaptation import AdaptableModel
 from cllm4rec.models.arguments import list_length
+from cllm4rec.models.item_map import principal_plane
 from cllm4rec.models.recommendation import (
     Catalogue,
     matched,
@@ -145,12 +146,52 @@ class RecommendsByID(AdaptableModel, Ranker):
         """
         self._check_fitted()
         (number,) = self.item_ids.index([item], "item")
-        vectors = self.item_vectors().float()
-        unit = functional.normalize(vectors - vectors.mean(0), dim=1)
+        unit = self._directions()
         cosines = (unit @ unit[number]).cpu().numpy()
         cosines[number] = -np.inf
         best = list_of_scores(cosines, self.tie_order, list_length(k))
         return recommendation_table(best, of_nobody(self._catalogue)).drop("user_id")
+
+    def item_map(self) -> tuple[pl.DataFrame, float]:
+        """A map of the items: their learned vectors in two dimensions, so that similar items are neighbours.
+
+        It has the first two principal components of the vectors of which `similar` takes the cosine.
+
+        Returns:
+            Rows `item_id`, `x` and `y` (-1 .. 1, on one scale), and `title` where the items have titles; and
+            the share of the variance that the map holds.
+
+        Raises:
+            ValueError: the system has no item vectors.
+        """
+        self._check_fitted()
+        positions, share = principal_plane(self._directions())
+        x, y = positions.double().round(decimals=4).T.numpy()
+        table = pl.DataFrame({"item_id": self.item_ids.ids, "x": x, "y": y})
+        return (table.with_columns(self.items["title"]) if "title" in self.items.columns else table), share
+
+    def _directions(self) -> Tensor:
+        """Vectors of all items minus their mean, of length 1, float32 (n_items, d)."""
+        vectors = self.item_vectors().float()
+        return functional.normalize(vectors - vectors.mean(0), dim=1)
+
+    def history(self, user: object, dataset: Dataset | str | Path | None = None) -> pl.DataFrame:
+        """The items from which `recommend` serves a user, the oldest first.
+
+        Args:
+            user: its id.
+            dataset: as in `recommend`.
+
+        Returns:
+            Rows `item_id`, and `title` where the items have titles.
+
+        Raises:
+            ValueError: the user is unknown, or the dataset is not known.
+        """
+        seen, (number,) = self._events_of([user], None, dataset)
+        items = seen.interactions.history(int(number))
+        columns = [name for name in ("item_id", "title") if name in seen.items.columns]
+        return seen.items.select(columns)[items.tolist()]
 
     @abstractmethod
     def item_vectors(self) -> Tensor:

@@ -221,7 +221,6 @@ def test_evaluate_prints_what_diversity_costs(
 def test_systems_without_item_vectors_refuse_diversity(popularity_workspace: Path) -> None:
     for command in ("evaluate", "recommend --all"):
         flags = (*command.split(), "--run", popularity_workspace / "run", "--diversity", 0.5)
-        assert (
-            refusal(*flags)
-            == "popularity has no item vectors, which --diversity and similar need: take another system"
+        assert refusal(*flags) == (
+            "popularity has no item vectors, which --diversity, similar and the map need: take another system"
         )
