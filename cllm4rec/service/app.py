@@ -5,31 +5,39 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-import polars as pl
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from pydantic import Field
 from starlette.exceptions import HTTPException
 
 from cllm4rec import __version__
 from cllm4rec.models.base import Recommender
 from cllm4rec.service.batches import Batches, FullError
+from cllm4rec.service.catalogue import KeptMap, found_items, found_users, history_of, items_of
 from cllm4rec.service.limits import Limits, Metrics, problem
 from cllm4rec.service.lists import Job, answers_of
+from cllm4rec.service.page import add_page
 from cllm4rec.service.requests import (
     MOST_ITEMS,
     ExplainRequest,
     FoundItems,
+    FoundUsers,
     Health,
     ItemList,
+    ItemMap,
     ListRequest,
     Problem,
     Reasons,
 )
 
 NO_JSON = "the body is no JSON object in UTF-8, or the header Content-Type: application/json is missing"
-MOST_FOUND = 100  # items of a search
+MOST_FOUND = 100  # items or users of a search
+MOST_MAPPED = 5_000  # items of the map, which a browser draws at once
+Text = Annotated[str, Query(max_length=1_000)]
+Found = Annotated[int, Query(ge=1, le=MOST_FOUND)]
+Items = Annotated[list[Annotated[str, Field(max_length=1_000)]] | None, Query(max_length=MOST_ITEMS)]
 ERRORS: dict[int | str, dict[str, Any]] = {
     code: {"model": Problem} for code in (400, 401, 404, 408, 413, 422, 503)
 }
@@ -70,11 +78,14 @@ def application(served: Served) -> FastAPI:
     metrics = Metrics(served.registry, lambda: batches.n_waiting)
     app.add_middleware(Limits, token=served.token, metrics=metrics)
     _add_errors(app)
-    _add_paths(app, served, batches)
+    _add_lists(app, batches)
+    _add_catalogue(app, batches)
+    _add_state(app, served)
+    add_page(app)
     return app
 
 
-def _add_paths(app: FastAPI, served: Served, batches: Batches[Job, Any]) -> None:
+def _add_lists(app: FastAPI, batches: Batches[Job, Any]) -> None:
     @app.post("/recommend", responses=ERRORS)
     async def recommend(body: ListRequest) -> ItemList:
         """The best items for a user of the dataset, for a history, or for a wish."""
@@ -91,21 +102,46 @@ def _add_paths(app: FastAPI, served: Served, batches: Batches[Job, Any]) -> None
         return Reasons.model_validate(await batches.answer(job))
 
     @app.get("/similar", responses=ERRORS)
-    async def similar(
-        item: Annotated[str, Query(max_length=1_000)], k: Annotated[int, Query(ge=1, le=MOST_ITEMS)] = 10
-    ) -> ItemList:
+    async def similar(item: Text, k: Annotated[int, Query(ge=1, le=MOST_ITEMS)] = 10) -> ItemList:
         """The items whose learned vectors are most like that of an item."""
         table = await batches.answer(lambda model: model.similar(item, k))
         return ItemList.model_validate({"items": table.to_dicts()})
 
+
+def _add_catalogue(app: FastAPI, batches: Batches[Job, Any]) -> None:
+    kept_map = KeptMap()
+
     @app.get("/items", responses=ERRORS)
-    async def items(
-        q: Annotated[str, Query(max_length=1_000)] = "", k: Annotated[int, Query(ge=1, le=MOST_FOUND)] = 20
-    ) -> FoundItems:
-        """Items whose id or title has a text, without regard to case, in the order of the catalogue."""
-        found = await batches.answer(lambda model: found_items(model.items, q, k))
+    async def items(q: Text = "", k: Found = 20, item: Items = None) -> FoundItems:
+        """Items whose id or title has a text, without regard to case, or some items by their ids.
+
+        First come those that are the text, then those that begin with it, each in the order of the catalogue.
+        """
+        found = await batches.answer(
+            lambda model: found_items(model, q, k) if item is None else items_of(model, item)
+        )
         return FoundItems.model_validate({"items": found.to_dicts()})
 
+    @app.get("/users", responses=ERRORS)
+    async def users(q: Text = "", k: Found = 20) -> FoundUsers:
+        """Users of the dataset whose id has a text, without regard to case, in the order of `/items`."""
+        return FoundUsers(users=await batches.answer(lambda model: found_users(model, q, k)))
+
+    @app.get("/history", responses=ERRORS)
+    async def history(user: Text) -> FoundItems:
+        """The items from which a user of the dataset is served, the oldest first; the latest 500."""
+        found = await batches.answer(lambda model: history_of(model, user, MOST_ITEMS))
+        return FoundItems.model_validate({"items": found.to_dicts()})
+
+    @app.get("/map", responses=ERRORS)
+    async def item_map(
+        k: Annotated[int, Query(ge=1, le=MOST_MAPPED)] = MOST_MAPPED, item: Items = None
+    ) -> ItemMap:
+        """The item vectors in two dimensions, by principal components: a random sample, or some items."""
+        return ItemMap.model_validate(await batches.answer(lambda model: kept_map.of(model, k, item)))
+
+
+def _add_state(app: FastAPI, served: Served) -> None:
     @app.get("/health", responses=ERRORS)
     async def health() -> Health:
         """The run that is served."""
@@ -117,16 +153,6 @@ def _add_paths(app: FastAPI, served: Served, batches: Batches[Job, Any]) -> None
     @app.get("/metrics", include_in_schema=False)
     async def exposition() -> Response:
         return Response(generate_latest(served.registry), media_type=CONTENT_TYPE_LATEST)
-
-
-def found_items(items: pl.DataFrame, text: str, k: int) -> pl.DataFrame:
-    """The first k items whose id or title has a text, without regard to case."""
-    columns = [name for name in ("item_id", "title") if name in items.columns]
-    matches = pl.any_horizontal(
-        pl.col(name).cast(pl.String).str.to_lowercase().str.contains(text.lower(), literal=True)
-        for name in columns
-    )
-    return items.lazy().filter(matches).select(columns).head(k).collect()
 
 
 def _sentence(error: Mapping[str, Any]) -> str:
@@ -160,10 +186,10 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> JSONResponse:
-        paths = "/recommend, /explain, /similar, /items, /health, /metrics and /openapi.json"
+        paths = "/, /recommend, /explain, /similar, /items, /users, /history, /map, /health, /metrics"
         sentence = {
             400: NO_JSON,
-            404: f"there is no path {request.url.path}: there are {paths}",
+            404: f"there is no path {request.url.path}: there are {paths} and /openapi.json",
             405: f"{request.url.path} does not take {request.method}: see /openapi.json",
         }.get(error.status_code, str(error.detail))
         return problem(error.status_code, sentence, dict(error.headers or {}))

@@ -10,9 +10,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cllm4rec.service.page import PATHS as PAGE_PATHS
+
 MOST_BYTES = 4 << 20  # of a body
 BODY_SECONDS = 10.0  # in which a body has to arrive
-OPEN_PATHS = ("/health",)  # that need no token
+OPEN_PATHS = ("/health", *PAGE_PATHS)  # that need no token
 
 
 class Metrics:

@@ -115,6 +115,27 @@ class FoundItems(BaseModel):
     items: list[FoundItem]
 
 
+class FoundUsers(BaseModel):
+    """Users of the dataset."""
+
+    users: list[ItemId]
+
+
+class MappedItem(FoundItem):
+    """An item and its position, -1 .. 1."""
+
+    x: float
+    y: float
+
+
+class ItemMap(BaseModel):
+    """Items in two dimensions."""
+
+    items: list[MappedItem]
+    n_items: int = Field(description="items of the catalogue")
+    variance: float = Field(description="share of the variance of the item vectors that the map holds")
+
+
 class Health(BaseModel):
     """The run that is served."""
 

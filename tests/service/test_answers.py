@@ -1,11 +1,13 @@
 """Answers of the service: those of the model, and sentences about what is wrong."""
 
+from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from starlette.testclient import TestClient
 
-from cllm4rec import EASE, IALS, IALSConfig
+from cllm4rec import EASE, IALS, Dataset, EASEConfig, IALSConfig, load
 from cllm4rec.service.app import Served, application
 from cllm4rec.service.limits import MOST_BYTES
 from tests.support.datasets import numbered_dataset
@@ -68,6 +70,75 @@ def test_items_are_found_by_id_and_title(client: TestClient) -> None:
     assert found(q=".") == []
 
 
+def test_the_text_itself_is_found_first_then_what_begins_with_it() -> None:
+    ids = ["x1", "12", "21", "1", "10", "2"]
+    items = pl.DataFrame({"item_id": ids, "title": [f"T{item}" for item in ids]})
+    events = pl.DataFrame(
+        [(user, item) for user in ids for item in ids if user != item], ["user_id", "item_id"], orient="row"
+    )
+    model = EASE(EASEConfig(regularization=10.0)).fit(Dataset.from_frame(events, items))
+    with TestClient(application(Served(model, "run"))) as client:
+        for path, name in (("/items", "items"), ("/users", "users")):
+            found = client.get(path, params={"q": "1"}).json()[name]
+            found = [each["item_id"] for each in found] if name == "items" else found
+            assert found[0] == "1"
+            assert set(found[1:3]) == {"10", "12"}
+            assert set(found[3:]) == {"x1", "21"}
+            in_order = client.get(path, params={"k": 3}).json()[name]
+            in_order = [each["item_id"] for each in in_order] if name == "items" else in_order
+            assert in_order == (model.item_ids if name == "items" else model.user_ids).ids.head(3).to_list()
+
+
+def test_items_are_looked_up_by_their_ids(client: TestClient) -> None:
+    assert client.get("/items", params={"item": ["3", "1"]}).json() == {
+        "items": [{"item_id": 3, "title": "Title 3"}, {"item_id": 1, "title": "Title 1"}]
+    }
+
+
+def test_users_and_their_histories_are_found(client: TestClient, ease: EASE) -> None:
+    assert sorted(client.get("/users").json()["users"]) == list(range(6))
+    assert client.get("/users", params={"q": "4"}).json() == {"users": [4]}
+    assert client.get("/users", params={"q": "9"}).json() == {"users": []}
+    history = client.get("/history", params={"user": "4"}).json()
+    assert history == {"items": ease.history(4).to_dicts()}
+
+
+def test_users_are_refused_where_the_dataset_is_not_known(ease: EASE, tmp_path: Path) -> None:
+    ease.save(tmp_path / "model")
+    with TestClient(application(Served(load(tmp_path / "model"), "run"))) as client:
+        for path in ("/users", "/history?user=4"):
+            answer = client.get(path)
+            assert answer.status_code == 400
+            assert answer.json()["error"].startswith("no users are served, only histories and wishes: ")
+        assert client.get("/items").status_code == 200
+
+
+def test_the_map_is_that_of_the_model() -> None:
+    data = numbered_dataset(titled=True)
+    models = [IALS(IALSConfig(factors=n, regularization=1.0, alpha=1.0)).fit(data) for n in (3, 4)]
+    served = Served(models[0], "run")
+    with TestClient(application(served)) as client:
+        for model in models:
+            served.model = model
+            table, share = model.item_map()
+            whole = client.get("/map").json()
+            assert whole == {"items": table.to_dicts(), "n_items": 10, "variance": pytest.approx(share)}
+            assert client.get("/map", params={"k": 4}).json()["items"] == table.head(4).to_dicts()
+            some = client.get("/map", params={"item": [7, 2]}).json()["items"]
+            assert [item["item_id"] for item in some] == [7, 2]
+            assert all(item in whole["items"] for item in some)
+
+
+def test_the_map_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, calls = numbered_dataset(), list[int]()
+    model = IALS(IALSConfig(factors=3, regularization=1.0, alpha=1.0)).fit(data)
+    item_map = model.item_map
+    monkeypatch.setattr(model, "item_map", lambda: calls.append(1) or item_map())
+    with TestClient(application(Served(model, "run"))) as client:
+        assert client.get("/map").json() == client.get("/map").json()
+    assert calls == [1]
+
+
 def test_health_names_the_run(client: TestClient) -> None:
     expected = {"run": "runs/ease", "system": "ease", "n_items": 10, "n_users": 6}
     assert client.get("/health").json() == expected
@@ -103,8 +174,15 @@ def test_health_names_the_run(client: TestClient) -> None:
         ("/explain", {"item": 1, "history": [1]}, 400, "item: 1 is in the history"),
         ("/similar?item=1", None, 400, "ease has no item vectors"),
         ("/similar?item=1&k=x", None, 422, "k: Input should be a valid integer"),
+        ("/items?item=77", None, 400, "item '77' is not in the data"),
+        ("/items?" + "item=1&" * 501, None, 422, "item: List should have at most 500 items"),
+        ("/users?k=1000", None, 422, "k: Input should be less than or equal to 100"),
+        ("/history", None, 422, "user: Field required"),
+        ("/history?user=nobody", None, 400, "user 'nobody' is not in the data"),
+        ("/map", None, 400, "ease has no item vectors, which diversity, similar and the map need"),
+        ("/map?k=5001", None, 422, "k: Input should be less than or equal to 5000"),
         ("/items?k=1000", None, 422, "k: Input should be less than or equal to 100"),
-        ("/nothing", None, 404, "there is no path /nothing: there are /recommend, "),
+        ("/nothing", None, 404, "there is no path /nothing: there are /, /recommend, "),
         ("/recommend", None, 405, "/recommend does not take GET: see /openapi.json"),
     ],
 )
