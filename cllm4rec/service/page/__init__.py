@@ -7,7 +7,8 @@ from importlib.resources import files
 from fastapi import FastAPI, Request, Response
 
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
-PARTS = ("page.css", "page.js", "api.js", "combobox.js", "dom.js", "list.js", "map.js", "icon.svg")
+MODULES = ("page.js", "address.js", "api.js", "combobox.js", "dom.js", "list.js", "map.js")
+PARTS = (*MODULES, "page.css", "icon.svg")
 FILES = {"/": "index.html", **{f"/page/{name}": name for name in PARTS}}  # path -> file
 PATHS = tuple(FILES)
 HEADERS = {

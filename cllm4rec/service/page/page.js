@@ -1,15 +1,15 @@
-// The page: its state is in the address, so that a list can be kept, sent, and gone back to.
+// The page: from its controls to requests, and from answers to list, history and map.
 
+import { addressOf, MOST_ITEMS, stateOf } from "./address.js";
 import { get, post } from "./api.js";
 import { combobox } from "./combobox.js";
 import { byId, debounced } from "./dom.js";
 import { showHistory, showList } from "./list.js";
 import { ItemMap } from "./map.js";
 
-const MOST_ITEMS = 500; // of a history, a list and a look-up
 const TYPING = 400; // milliseconds after the last key of a wish
 
-let state = read();
+let state = stateOf(location.hash);
 let history = []; // ids that are shown: those of the state, or of the user
 let list = []; // ids that are shown
 let drawing = null; // the controller of the requests under way
@@ -18,30 +18,6 @@ let typing = false; // whether the last change was one of the wish, which is not
 const titles = new Map(); // id -> title
 const map = new ItemMap(byId("map"), byId("canvas"), byId("tip"), { select: showSelected, add: addItem });
 let mapped = null; // the first answer of /map
-
-/** The state that the address names. */
-function read() {
-  const given = new URLSearchParams(location.hash.slice(1));
-  const whole = Number.parseInt(given.get("k"), 10);
-  const share = Number.parseFloat(given.get("diversity"));
-  return {
-    user: given.get("user"),
-    history: given.get("user") === null ? [...new Set(given.getAll("item"))] : [],
-    wish: given.get("wish") ?? "",
-    k: whole >= 1 && whole <= MOST_ITEMS ? whole : 10,
-    diversity: share >= 0 && share <= 1 ? share : 0,
-  };
-}
-
-function addressOf({ user, history: ids, wish, k, diversity }) {
-  const parameters = new URLSearchParams();
-  if (user !== null) parameters.set("user", user);
-  else ids.forEach((id) => parameters.append("item", id));
-  if (wish.trim()) parameters.set("wish", wish);
-  if (k !== 10) parameters.set("k", k);
-  if (diversity) parameters.set("diversity", diversity);
-  return `#${parameters}`;
-}
 
 /** Change the state, keep the one before in the browser's history, and draw. */
 function change(changes, { replace = false } = {}) {
@@ -255,7 +231,7 @@ function connectSettings() {
   });
   window.addEventListener("popstate", () => {
     typed.cancel();
-    state = read();
+    state = stateOf(location.hash);
     byId("user").value = state.user ?? "";
     draw();
   });
