@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format bench kills fuzz clean
+.PHONY: help setup demo page test check lint format bench kills fuzz clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -24,6 +24,14 @@ $(VENV)/ready: setup.cfg setup.py constraints.txt
 
 demo: $(VENV)/ready  ## run the demonstration: train and compare systems on a small synthetic dataset
 	$(BIN)/python -m experiments.demo --output demo
+
+demo/cllm4rec/finetune: | $(VENV)/ready
+	$(MAKE) demo
+
+page: demo/cllm4rec/finetune $(VENV)/ready  ## serve the run of the demonstration and open its page; trains it if absent
+	set -o pipefail; $(BIN)/cllm4rec serve --run demo/cllm4rec --port 0 2>&1 | while read -r line; do \
+		echo "$$line"; \
+		if [[ $$line == "serving on "* ]]; then $(BIN)/python -m webbrowser "$${line#serving on }"; fi; done
 
 test: $(VENV)/ready  ## run the fast tests; SLOW=1 adds the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 10 $(if $(SLOW),,-m 'not slow')

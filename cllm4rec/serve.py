@@ -1,4 +1,4 @@
-"""Serve the lists of a run over HTTP: cllm4rec serve --help"""
+"""Serve the lists of a run over HTTP, with a page: cllm4rec serve --help"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +43,8 @@ class ServeOptions:
 def main(argv: Sequence[str]) -> None:
     with CommandLine("serve", argv) as line:
         description = (
-            "Serve the lists of a run over HTTP. SIGHUP loads the run anew, SIGTERM ends gracefully."
+            "Serve the lists of a run over HTTP, with a page at the address that it prints. SIGHUP loads the run "
+            "anew, SIGTERM ends gracefully."
         )
         (options,) = line.parse(description, [ServeOptions])
         token = None if options.token_file is None else read_token(options.token_file)

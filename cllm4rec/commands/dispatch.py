@@ -22,7 +22,7 @@ Commands, in the order of use:
   recommend  write top-k lists with the ids and titles of the tables
   vectors    write a vector for each item, read from its text by a language model
   extend     add items, users and events to a run, or take users out
-  serve      serve the lists of a run over HTTP
+  serve      serve the lists of a run over HTTP, with a page
 
 Example: events.csv has the columns user_id, item_id, timestamp; items.csv has item_id, title.
   cllm4rec prepare --interactions events.csv --items items.csv --output data

@@ -1,4 +1,4 @@
-"""The picture of the page in README: the list that README shows. PAGE_PICTURE=FILE writes it."""
+"""The picture of the page in README: the list that README shows. PAGE_PICTURE=1 draws it anew."""
 
 import os
 import struct
@@ -36,7 +36,7 @@ def test_the_picture_shows_the_list_of_the_readme(tmp_path: Path, monkeypatch: p
         call("prepare", *tables, "--output", "runs/shop")
         call("pretrain", "--dataset", "runs/shop", "--output", "runs/first")
         call("finetune", "--run", "runs/first")
-        options = {"viewport": {"width": 1200, "height": 760}, "color_scheme": "light"}
+        options = {"viewport": {"width": 1200, "height": 880}, "color_scheme": "light"}
         with (
             serving(Path("runs/first")) as running,
             opened(browser, f"{running.address}/#user={READER}", **options) as page,
@@ -44,10 +44,10 @@ def test_the_picture_shows_the_list_of_the_readme(tmp_path: Path, monkeypatch: p
             expect(page.locator("#list > li")).to_have_count(10)
             expect(page.locator("html")).to_have_attribute("data-ready", "true")
             assert page.locator("#list .id").all_inner_texts()[: len(expected)] == expected
-            page.locator(".why").nth(1).click()
+            page.locator(".why").first.click()
             expect(page.locator(".reasons table")).to_have_count(2)
             picture = page.screenshot(animations="disabled")
     if "PAGE_PICTURE" in os.environ:
-        Path(os.environ["PAGE_PICTURE"]).write_bytes(picture)
+        PICTURE.write_bytes(picture)
     assert size(picture) == size(PICTURE.read_bytes())
     assert max(len(picture), PICTURE.stat().st_size) < MOST_BYTES
