@@ -43,8 +43,8 @@ class ServeOptions:
 def main(argv: Sequence[str]) -> None:
     with CommandLine("serve", argv) as line:
         description = (
-            "Serve the lists of a run over HTTP, with a page at the address that it prints. SIGHUP loads the run "
-            "anew, SIGTERM ends gracefully."
+            "Serve the lists of a run over HTTP, with a page at the address that it prints. SIGHUP loads the "
+            "run anew, SIGTERM ends gracefully."
         )
         (options,) = line.parse(description, [ServeOptions])
         token = None if options.token_file is None else read_token(options.token_file)

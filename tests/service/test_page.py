@@ -236,6 +236,21 @@ def test_history_and_list_light_up_on_the_map(page: Page, model: Recommender) ->
     expect(page.locator("#tip")).to_be_hidden()
 
 
+def test_items_that_a_large_map_leaves_out_are_asked_for(page: Page, model: Recommender) -> None:
+    page.route("**/map", lambda route: route.continue_(url=f"{route.request.url}?k=5"))
+    page.goto(f"{page.url}#user={READER}")
+    page.reload()
+    expect_list(page, ids(model, [READER]))
+    share = round(100 * model.item_map()[1])
+    expect(page.locator("#map-note")).to_have_text(
+        f"Neighbours have similar vectors. The map holds {share}\u00a0% of their variance. "
+        "5 random items are drawn."
+    )
+    for row, title in zip(page.locator("#list > li").all(), page.locator("#list .title").all(), strict=True):
+        row.hover()
+        expect(page.locator("#tip")).to_have_text(title.inner_text())
+
+
 @pytest.mark.parametrize("width", [320, 360])
 def test_a_narrow_screen_does_not_scroll_sideways(
     width: int, browser: Browser, address: str, model: Recommender

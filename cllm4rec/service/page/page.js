@@ -266,8 +266,8 @@ async function askForMap() {
   }
   map.put(mapped.items);
   const shown = mapped.items.length < mapped.n_items ? ` ${mapped.items.length} random items are drawn.` : "";
-  byId("map-note").textContent =
-    `Neighbours have similar vectors. The map holds ${Math.round(100 * mapped.variance)} % of their variance.${shown}`;
+  const share = `${Math.round(100 * mapped.variance)}\u00a0%`;
+  byId("map-note").textContent = `Neighbours have similar vectors. The map holds ${share} of their variance.${shown}`;
   await light(drawing.signal);
 }
 
