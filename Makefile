@@ -29,7 +29,7 @@ demo/cllm4rec/finetune: | $(VENV)/ready
 	$(MAKE) demo
 
 page: demo/cllm4rec/finetune $(VENV)/ready  ## serve the run of the demonstration and open its page; trains it if absent
-	set -o pipefail; $(BIN)/cllm4rec serve --run demo/cllm4rec --port 0 2>&1 | while read -r line; do \
+	@set -o pipefail; $(BIN)/cllm4rec serve --run demo/cllm4rec --port 0 2>&1 | while read -r line; do \
 		echo "$$line"; \
 		if [[ $$line == "serving on "* ]]; then $(BIN)/python -m webbrowser "$${line#serving on }"; fi; done
 
