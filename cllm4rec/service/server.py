@@ -13,6 +13,7 @@ import uvicorn
 from cllm4rec.messages import error_line
 from cllm4rec.models.base import Recommender
 from cllm4rec.service.app import Served, application
+from cllm4rec.service.connections import Connection
 
 log = logging.getLogger("cllm4rec")
 
@@ -53,16 +54,21 @@ def serve(load: Callable[[], Recommender], options: Options, token: str | None) 
     listening = _listening(options.host, options.port)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     served = Served(load(), options.run, token, options.most_waiting)
-    config = uvicorn.Config(
+    with listening:
+        asyncio.run(_serve(Server(configured(served)), listening, served, load))
+
+
+def configured(served: Served) -> uvicorn.Config:
+    """How the server answers connections."""
+    return uvicorn.Config(
         application(served),
+        http=Connection,
         log_config=None,
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=END_SECONDS,
         server_header=False,
     )
-    with listening:
-        asyncio.run(_serve(Server(config), listening, served, load))
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -9,7 +9,8 @@ from playwright.sync_api import Browser, expect
 
 from cllm4rec import EASE, Dataset, EASEConfig, load
 from cllm4rec.service.app import Served
-from tests.support.browser import chromium, opened, served_in_a_thread
+from tests.support.browser import chromium, opened
+from tests.support.services import served_in_a_thread
 
 TITLES = [
     "<img src=x onerror=alert(1)>",

@@ -1,17 +1,12 @@
-"""Debian's Chromium, pages that may report no error, and services in a thread."""
+"""Debian's Chromium and pages that may report no error."""
 
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
-
-from cllm4rec.service.app import Served, application
-from cllm4rec.service.server import _listening
 
 NO_ANSWER = "Failed to load resource"  # of any answer that is an error; the page shows its sentence
 
@@ -46,17 +41,3 @@ def opened(browser: Browser, address: str, **options: Any) -> Iterator[Page]:
     yield page
     context.close()
     assert [error for error in errors if not error.startswith(NO_ANSWER)] == []
-
-
-@contextmanager
-def served_in_a_thread(served: Served) -> Iterator[str]:
-    """The address of a service, which runs in this process."""
-    with _listening("127.0.0.1", 0) as listening:
-        server = uvicorn.Server(uvicorn.Config(application(served), log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
