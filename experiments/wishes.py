@@ -6,8 +6,9 @@ A query for each held-out event with a review: the five words of the review of h
 the training reviews, only their words count, and English stop words do not; of equal words the first in the
 alphabet are taken. A query is never learned from. Only the event's item is to be found.
 
-The rows: the history alone; the wish alone, by BM25 or by the learned vectors of its words; and both. The
-flag --wish of recommend is the row "history and BM25". Weights are chosen by NDCG@100 on validation events,
+The rows: the history alone; the wish alone, by BM25, by the learned vectors of its words, or by the cosines
+of what --encoder reads of the query and of the training reviews of items; and both. The flag --wish of
+recommend is the row "history and BM25". Weights are chosen by NDCG@100 on validation events,
 from WEIGHTS. The weight of BM25 that the package has is printed beside.
 
 Prints NDCG@100 on test events, with 95 % intervals over events, and the paired differences of the two last
@@ -28,6 +29,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import bootstrap_interval
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.item_vectors.text_embeddings import TextEmbeddings
+from cllm4rec.models.readings.item_vectors import item_vectors, open_encoder
 from cllm4rec.models.wishes import WEIGHT
 from experiments.commands import argument_parser
 from experiments.libraries import required_library
@@ -80,6 +82,7 @@ class Scores:
         history: of the user's history, in units of their standard deviation over the items.
         words: BM25.
         vectors: the cosine between an item's vector and the sum of those of the words, in such units.
+        readings: the cosine between an encoder's vectors of item and query, in such units; None without one.
         items: int64 (n,), the items to be found.
         tie_order: int64 (n_items,).
     """
@@ -89,10 +92,16 @@ class Scores:
     vectors: np.ndarray
     items: np.ndarray
     tie_order: np.ndarray
+    readings: np.ndarray | None = None
 
     @classmethod
     def of(
-        cls, model: Recommender, search: WordSearch, dataset: Dataset, part: Literal["validation", "test"]
+        cls,
+        model: Recommender,
+        search: WordSearch,
+        dataset: Dataset,
+        part: Literal["validation", "test"],
+        encoder: str | None = None,
     ) -> "Scores":
         """The scores of the queries of a part."""
         queries, task = Queries.of(dataset, part), dataset.task(part)
@@ -101,12 +110,17 @@ class Scores:
             history[row, task.masked.interactions.history(user)] = -np.inf
         words = np.stack([search.scores(text) for text in queries.texts])
         vectors = standardised(vector_scores(model, queries.texts))
-        return cls(history, words, vectors, queries.items, dataset.tie_order)
+        readings = None if encoder is None else standardised(reading_scores(encoder, dataset, queries.texts))
+        return cls(history, words, vectors, queries.items, dataset.tie_order, readings)
 
-    def ndcg(self, history: float = 0.0, words: float = 0.0, vectors: float = 0.0) -> np.ndarray:
+    def ndcg(
+        self, history: float = 0.0, words: float = 0.0, vectors: float = 0.0, readings: float = 0.0
+    ) -> np.ndarray:
         """NDCG@100 of each query (n,) by a weighted sum of the scores."""
         masked = np.where(np.isneginf(self.history), -np.inf, 0.0)
         scores = masked + words * self.words + vectors * self.vectors
+        if self.readings is not None:
+            scores = scores + readings * self.readings
         if history:
             scores = scores + history * self.history
         found = scores[np.arange(len(self.items)), self.items][:, None]
@@ -143,20 +157,30 @@ def vector_scores(model: Recommender, queries: list[str]) -> np.ndarray:
     return (torch.nn.functional.normalize(wishes, dim=1) @ unit.T).numpy()
 
 
-def main(run: Path) -> None:
+def reading_scores(encoder: str, dataset: Dataset, queries: list[str]) -> np.ndarray:
+    """Cosines (n, n_items) of an encoder's vectors of queries and items, without the mean over the items."""
+    items = item_vectors(dataset, encoder, standardise=False).values
+    asked = open_encoder(encoder, None).encode(queries)
+    mean = items.mean(0)
+    read, wished = (torch.from_numpy(np.asarray(each - mean)).float() for each in (items, asked))
+    cosines: np.ndarray = (
+        torch.nn.functional.normalize(wished, dim=1) @ torch.nn.functional.normalize(read, dim=1).T
+    ).numpy()
+    return cosines
+
+
+def main(run: Path, encoder: str | None) -> None:
     model = load(run)
     dataset = model._source_dataset()
     search = model._word_search()
-    validation, test = (Scores.of(model, search, dataset, part) for part in ("validation", "test"))
+    validation, test = (Scores.of(model, search, dataset, part, encoder) for part in ("validation", "test"))
+    by = {"words": "BM25", "vectors": "vectors"} | ({} if encoder is None else {"readings": "encoder"})
     chosen = {
-        part: max(WEIGHTS, key=lambda weight: validation.ndcg(1.0, **{part: weight}).mean())
-        for part in ("words", "vectors")
+        part: max(WEIGHTS, key=lambda weight: validation.ndcg(1.0, **{part: weight}).mean()) for part in by
     }
-    parts = {"history": test.ndcg(1.0), "BM25": test.ndcg(words=1.0), "vectors": test.ndcg(vectors=1.0)}
-    rows = {
-        **parts,
-        "history and BM25": test.ndcg(1.0, words=chosen["words"]),
-        "history and vectors": test.ndcg(1.0, vectors=chosen["vectors"]),
+    parts = {"history": test.ndcg(1.0)} | {name: test.ndcg(**{part: 1.0}) for part, name in by.items()}
+    rows = parts | {
+        f"history and {name}": test.ndcg(1.0, **{part: chosen[part]}) for part, name in by.items()
     }
     lines = []
     for name, values in rows.items():
@@ -181,4 +205,5 @@ def main(run: Path) -> None:
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run of cllm4rec or bag on data with reviews")
+    parser.add_argument("--encoder", help="reads queries and reviews: name or folder of a model")
     main(**vars(parser.parse_args()))
