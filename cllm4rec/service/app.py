@@ -16,7 +16,7 @@ from cllm4rec import __version__
 from cllm4rec.models.base import Recommender
 from cllm4rec.service.batches import Batches, FullError
 from cllm4rec.service.catalogue import KeptMap, found_items, found_users, history_of, items_of
-from cllm4rec.service.limits import Limits, Metrics, problem
+from cllm4rec.service.limits import Limits, Metrics, busy, problem
 from cllm4rec.service.lists import Job, answers_of
 from cllm4rec.service.page import add_page
 from cllm4rec.service.requests import (
@@ -76,7 +76,9 @@ def application(served: Served) -> FastAPI:
 
     app = FastAPI(title="cllm4rec", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     metrics = Metrics(served.registry, lambda: batches.n_waiting)
-    app.add_middleware(Limits, token=served.token, metrics=metrics)
+    app.add_middleware(
+        Limits, token=served.token, metrics=metrics, is_full=lambda: batches.n_waiting >= served.most_waiting
+    )
     _add_errors(app)
     _add_lists(app, batches)
     _add_catalogue(app, batches)
@@ -182,7 +184,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(FullError)
     async def full(request: Request, error: FullError) -> JSONResponse:
-        return problem(503, "too many requests wait: try again in a second", {"Retry-After": "1"})
+        return busy()
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> JSONResponse:

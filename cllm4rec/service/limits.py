@@ -15,6 +15,7 @@ from cllm4rec.service.page import PATHS as PAGE_PATHS
 MOST_BYTES = 4 << 20  # of a body
 BODY_SECONDS = 10.0  # in which a body has to arrive
 OPEN_PATHS = ("/health", *PAGE_PATHS)  # that need no token
+UNQUEUED_PATHS = (*OPEN_PATHS, "/metrics", "/openapi.json")  # that wait for no batch
 
 
 class Metrics:
@@ -35,17 +36,28 @@ def problem(status: int, sentence: str, headers: dict[str, str] | None = None) -
     return JSONResponse({"error": sentence.replace("`", "")}, status, headers)
 
 
+def busy() -> JSONResponse:
+    """The answer to a request for which there is no room in the queue."""
+    return problem(503, "too many requests wait: try again in a second", {"Retry-After": "1"})
+
+
 class Limits:
     """Checks the token, reads the body within its limits, and counts requests.
+
+    Requests that a full queue could not take are refused before their body is read. That costs little, so
+    that the requests in the queue are answered meanwhile.
 
     Args:
         app: what answers the requests that may go on.
         token: that they have to bear; None for none.
         metrics: that are counted.
+        is_full: whether no further request may wait.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None, metrics: Metrics) -> None:
-        self.app, self.token, self.metrics = app, token, metrics
+    def __init__(
+        self, app: ASGIApp, token: str | None, metrics: Metrics, is_full: Callable[[], bool]
+    ) -> None:
+        self.app, self.token, self.metrics, self.is_full = app, token, metrics, is_full
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,6 +73,8 @@ class Limits:
 
         try:
             answer = self._unauthorised(request)
+            if answer is None and request.url.path not in UNQUEUED_PATHS and self.is_full():
+                answer = busy()
             body = await _body(request) if answer is None else b""
             if isinstance(body, bytes) and answer is None:
                 await self.app(scope, _replayed(body, receive), send_counted)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -18,6 +19,7 @@ from cllm4rec.service.connections import Connection
 log = logging.getLogger("cllm4rec")
 
 KEEP_ALIVE_SECONDS = 5  # that an idle connection is kept
+SWITCH_SECONDS = 2e-4  # that requests and computation wait for each other; Python's default is 5 ms
 BACKLOG = 2048  # connections that wait to be accepted
 END_SECONDS = 30  # in which requests under way have to end
 
@@ -54,6 +56,7 @@ def serve(load: Callable[[], Recommender], options: Options, token: str | None) 
     listening = _listening(options.host, options.port)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     served = Served(load(), options.run, token, options.most_waiting)
+    sys.setswitchinterval(SWITCH_SECONDS)
     with listening:
         asyncio.run(_serve(Server(configured(served)), listening, served, load))
 

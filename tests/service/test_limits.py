@@ -79,6 +79,8 @@ def test_a_full_queue_is_refused_and_recovers(ease: EASE) -> None:
         assert refused.status_code == 503
         assert refused.json()["error"].startswith("too many requests wait")
         assert refused.headers["retry-after"] == "1"
+        assert client.post("/recommend", content=b"no JSON").status_code == 503  # its body is not read
+        assert client.get("/health").status_code == 200
         slow.may_go.set()
         first.join()
         second.join()
@@ -86,7 +88,7 @@ def test_a_full_queue_is_refused_and_recovers(ease: EASE) -> None:
         assert client.post("/recommend", json={"user": 4}).status_code == 200
         text = client.get("/metrics").text
     assert 'cllm4rec_requests_total{path="/recommend",status="200"} 3.0' in text
-    assert 'cllm4rec_requests_total{path="/recommend",status="503"} 1.0' in text
+    assert 'cllm4rec_requests_total{path="/recommend",status="503"} 2.0' in text
 
 
 def test_unknown_paths_share_a_line_of_the_metrics(ease: EASE) -> None:

@@ -1,0 +1,211 @@
+"""The service under load: one user, capacity, 80 % of it for minutes, three times as much, and afterwards.
+
+    python -m experiments.benchmarks.service --run runs/first --seconds 10 --soak 300
+
+Data: a run whose dataset is there. Needs wrk on the path, and two cores: the service has the first, wrk the
+second. Each request asks for 20 items for the first user with a history.
+
+Prints for each load: users per second, the median and the 99th percentile of the latency, answers by status,
+and the memory of the process. "One user" also has the ratio to the bare forward: CPU time of the network's
+states of the same history, in this process.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import numpy as np
+import psutil
+
+from cllm4rec import load
+from cllm4rec.commands.entry import say
+from experiments.commands import argument_parser
+from experiments.report import markdown_table
+
+K = 20
+ONE, MANY, PACED, OVERLOAD = 1, 64, 256, 1024  # connections
+SHARE, TIMES = 0.8, 3  # of the capacity
+REPEATS = 200
+SAMPLE_SECONDS = 2.0
+SCRIPT = """
+wrk.method, wrk.body = "POST", '{body}'
+wrk.headers["Content-Type"] = "application/json"
+local threads = {{}}
+function setup(thread) table.insert(threads, thread) end
+function init() statuses = {{}}; began = false end
+function delay()
+  if not began then began = true; return math.random() * {pause} end
+  return {pause}
+end
+function response(status) statuses[status] = (statuses[status] or 0) + 1 end
+function done(summary, latency)
+  for _, thread in ipairs(threads) do
+    for status, count in pairs(thread:get("statuses")) do print("status", status, count) end
+  end
+  print("latency", latency:percentile(50) / 1000, latency:percentile(99) / 1000)
+  print("users", summary.requests / summary.duration * 1e6)
+  local errors = summary.errors
+  print("errors", errors.connect + errors.read + errors.write + errors.timeout)
+end
+"""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk measured.
+
+    Attributes:
+        users: answers per second.
+        median, p99: of the latency, milliseconds.
+        statuses: status -> answers.
+        errors: of connections.
+    """
+
+    users: float
+    median: float
+    p99: float
+    statuses: dict[int, int]
+    errors: int
+
+    @classmethod
+    def of(cls, output: str) -> "Load":
+        """The numbers that the script prints."""
+        lines = [line.split("\t") for line in output.splitlines() if "\t" in line]
+        statuses: dict[int, int] = {}
+        for status, count in (line[1:] for line in lines if line[0] == "status"):
+            statuses[int(status)] = statuses.get(int(status), 0) + int(count)
+        values = {line[0]: [float(value) for value in line[1:]] for line in lines if line[0] != "status"}
+        median, p99 = values["latency"]
+        return cls(values["users"][0], median, p99, statuses, int(values["errors"][0]))
+
+
+@contextmanager
+def served(run: Path) -> Iterator[tuple[psutil.Process, str]]:
+    """A service on the first core, and its address."""
+    line = [sys.executable, "-m", "cllm4rec", "serve", "--run", run, "--port", "0"]
+    with subprocess.Popen([*map(str, line)], stderr=subprocess.PIPE, text=True) as process:
+        os.sched_setaffinity(process.pid, {0})
+        assert process.stderr is not None
+        for text in process.stderr:
+            if found := re.search(r"serving on (\S+)", text):
+                break
+        else:
+            raise SystemExit("error: the service did not start")
+        threading.Thread(target=process.stderr.read, daemon=True).start()  # a full pipe would stop it
+        try:
+            yield psutil.Process(process.pid), found[1]
+        finally:
+            process.terminate()
+
+
+def measured(address: str, body: str, connections: int, seconds: int, users: float | None) -> Load:
+    """Requests of some connections; `users` a second in all, or as fast as they are answered."""
+    pause = 0.0 if users is None else connections / users * 1000
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "requests.lua"
+        script.write_text(SCRIPT.format(body=body, pause=f"{pause:.3f}"))
+        flags = ("-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(script))
+        ended = subprocess.run(
+            ["taskset", "-c", "1", "wrk", *flags, f"{address}/recommend"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    return Load.of(ended.stdout)
+
+
+class Memory:
+    """Samples the resident memory of a process, MiB."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self.process, self.samples, self._ended = process, list[float](), threading.Event()
+        self._thread = threading.Thread(target=self._sample)
+        self._thread.start()
+
+    def _sample(self) -> None:
+        while not self._ended.wait(SAMPLE_SECONDS):
+            self.samples.append(self.process.memory_info().rss / (1 << 20))
+
+    def end(self) -> str:
+        """The first, largest and last sample."""
+        self._ended.set()
+        self._thread.join()
+        first, last = self.samples[0], self.samples[-1]
+        return f"{first:.0f}, {max(self.samples):.0f}, {last:.0f}"
+
+
+def bare_forward(run: Path) -> tuple[float, object]:
+    """CPU milliseconds of the states of a user's history, and the id of the user.
+
+    Raises:
+        SystemExit: the system has no network.
+    """
+    model = load(run)
+    seen = model._source_dataset()
+    vectors = getattr(model, "_vectors", None)
+    if vectors is None:
+        raise SystemExit(f"error: {model.name} has no network: name a run of cllm4rec or another network")
+    users = np.flatnonzero(np.diff(seen.interactions.indptr))[:1]
+    trained, times = model._trained_users(users, seen), []
+    for _ in range(REPEATS):
+        start = time.process_time()
+        vectors(users, trained, seen)
+        times.append(time.process_time() - start)
+    return float(np.median(times)) * 1000, seen.user_ids.names(users)[0]
+
+
+def row(name: str, load_: Load, memory: str = "") -> list[str]:
+    """A line of the table."""
+    statuses = ", ".join(f"{count:,} x {status}" for status, count in sorted(load_.statuses.items()))
+    errors = f", {load_.errors} errors" if load_.errors else ""
+    return [name, f"{load_.users:,.0f}", f"{load_.median:.1f}", f"{load_.p99:.1f}", statuses + errors, memory]
+
+
+def main(run: Path, seconds: int, soak: int) -> None:
+    if shutil.which("wrk") is None or len(os.sched_getaffinity(0)) < 2:
+        raise SystemExit("error: this needs wrk on the path (apt-get install wrk) and two cores")
+    bare, user = bare_forward(run)
+    body = json.dumps({"user": user, "k": K})
+    with served(run) as (process, address):
+        asked = Request(f"{address}/recommend", body.encode(), {"Content-Type": "application/json"})
+        with urlopen(asked) as answer:
+            assert len(json.load(answer)["items"]) == K
+        one = measured(address, body, ONE, seconds, None)
+        capacity = measured(address, body, MANY, seconds, None)
+        memory = Memory(process)
+        soaked = measured(address, body, PACED, soak, SHARE * capacity.users)
+        over_memory = memory.end()
+        overload = measured(address, body, OVERLOAD, seconds, TIMES * capacity.users)
+        after = measured(address, body, ONE, seconds, None)
+    lines = [
+        row("one user", one),
+        row(f"capacity, {MANY} connections", capacity),
+        row(f"{SHARE:.0%} of it, {soak} s", soaked, over_memory),
+        row(f"{TIMES} times as much", overload),
+        row("one user, afterwards", after),
+    ]
+    header = ["load", "answers/s", "median ms", "99 % ms", "answers", "MiB: first, largest, last"]
+    say(f"{run}, {K} items for a user\n\n{markdown_table(header, lines)}\n")
+    say(f"bare forward {bare:.2f} ms; one user by HTTP {one.median / bare:.1f} times as long")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="run folder; its dataset has to be there")
+    parser.add_argument("--seconds", type=int, default=10, help="of each load (default: 10)")
+    parser.add_argument("--soak", type=int, default=300, help="seconds at 80 %% of capacity (default: 300)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main(**vars(_arguments()))
