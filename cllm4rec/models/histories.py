@@ -27,7 +27,8 @@ def encode_by_length(
     """
     device = next(net.parameters()).device
     states = torch.zeros(len(lengths), width, device=device)
-    net.eval()
+    if net.training:
+        net.eval()
     not_empty = np.flatnonzero(lengths)
     on_cpu = device.type == "cpu"
     tokens = min(TOKENS_AT_ONCE, NUMBERS_AT_ONCE_ON_CPU // width) if on_cpu else TOKENS_AT_ONCE

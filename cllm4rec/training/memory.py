@@ -1,6 +1,7 @@
 """Memory of the device: what is free, what this process holds, what training will hold."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -40,7 +41,13 @@ def held_bytes(device: torch.device) -> int:
     """Bytes that this process holds now: on a GPU its tensors, else all."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
-    return int(psutil.Process().memory_info().rss)
+    return int(_process(os.getpid()).memory_info().rss)
+
+
+@cache
+def _process(number: int) -> psutil.Process:
+    """A process; making it takes longer than asking it."""
+    return psutil.Process(number)
 
 
 def needed_bytes(device: torch.device) -> int:
