@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from cllm4rec.commands.dataset_report import warn_of_added_events
 from cllm4rec.commands.entry import is_main_process, n_launched, run, say
 from cllm4rec.commands.evaluation_report import (
     MeasuredRun,
@@ -174,6 +175,7 @@ def _evaluate(options: EvaluateOptions) -> None:
     compared = None if other is None else _measure(options, other, dataset, accelerator, backbones[1])
     if not is_main_process():
         return
+    warn_of_added_events(dataset)
     for line in _printed(options, dataset, measured, compared):
         say(line)
     if options.json:

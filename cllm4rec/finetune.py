@@ -110,7 +110,8 @@ def _train(
 
     # Before the model is loaded, as it chooses the GPU of this process.
     accelerator = make_accelerator()
-    model = load_stage(folder, "pretrain", moved.get("backbone"))
+    further = resumed and stage_settings.goes_on(folder, "finetune")
+    model = load_stage(folder, "finetune" if further else "pretrain", moved.get("backbone"))
     assert isinstance(model, NeuralRecommender)
     model.set_config(config)
     if options.dry_run:
@@ -123,7 +124,9 @@ def _train(
             log.info("%s: replacing the existing finetuning after the first epoch", folder.path)
     how_to_resume = f"{started_as('finetune')} --run {shlex.quote(str(folder.path))} --resume"
     how_to_resume += stage_settings.typed_flags(moved)
-    run_stage(model, "finetune", dataset, training, folder, accelerator, how_to_resume, options.memory)
+    run_stage(
+        model, "finetune", dataset, training, folder, accelerator, how_to_resume, options.memory, further
+    )
 
 
 if __name__ == "__main__":

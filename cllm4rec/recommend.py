@@ -10,7 +10,7 @@ import polars as pl
 from cllm4rec.commands.entry import log, n_launched, run, say
 from cllm4rec.commands.flags import CommandLine
 from cllm4rec.commands.stage_settings import BACKBONE, DATASET, VERIFY
-from cllm4rec.commands.tables import EventTableOptions, read_events, refuse_without_table
+from cllm4rec.commands.tables import EventTableOptions, read_events, read_ids, refuse_without_table
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ids import IdMap
 from cllm4rec.data.readers.tables import CheckedTable
@@ -246,21 +246,6 @@ def _users(options: RecommendOptions, dataset: Dataset) -> pl.Series:
     if not ids:
         raise ValueError(f"{options.users_file}: the file names no user")
     return dataset.user_ids.names(dataset.user_ids.index(list(dict.fromkeys(ids)), "user"))
-
-
-def read_ids(path: str) -> list[str]:
-    """The ids in a text file, one per line; empty lines are skipped.
-
-    Raises:
-        ValueError: there is no such file, or it is not UTF-8.
-    """
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: there is no such file")
-    try:
-        lines = Path(path).read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text: {error}") from error
-    return [line for line in lines if line]
 
 
 if __name__ == "__main__":

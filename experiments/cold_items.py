@@ -16,7 +16,7 @@ nothing is trained on. Beside them:
   ridge             factors of the events; those of cold items by ridge regression from vectors of texts
 
 Vectors of texts are those of the words, or of --encoder, which CLLM4Rec and bag then read too. Penalties of
-the two last rows are chosen on cold_val.
+the two last rows are chosen on cold_val, for each set of items.
 
 Prints Recall@20 and NDCG@100 of the cold test events, among cold test items and among all but cold_val, with
 95 % intervals over users. Then NDCG@100 of the warm test events, without and with the cold items.
@@ -189,9 +189,9 @@ def _products(users: np.ndarray, items: np.ndarray, numbers: np.ndarray) -> np.n
     return np.asarray(users[numbers] @ items.T)
 
 
-def best_on_validation(cold: ColdItems, scorers: list[Scorer]) -> Scorer:
-    """The scorer of largest NDCG@100 of cold_val among all items."""
-    qualities = [cold.measured(scorer, "cold_val", True)[1].mean() for scorer in scorers]
+def best_on_validation(cold: ColdItems, scorers: list[Scorer], among_all: bool) -> Scorer:
+    """The scorer of largest NDCG@100 of cold_val, among cold items or among all."""
+    qualities = [cold.measured(scorer, "cold_val", among_all)[1].mean() for scorer in scorers]
     return scorers[int(np.argmax(qualities))]
 
 
@@ -244,16 +244,16 @@ def main(data: Path, split: Path, output: Path, encoder: str | None) -> None:
     read = text_vectors(EASEConfig(encoder=encoder, text_prior=True), cold.dataset).values.astype(np.float64)
     centred = read - read[: cold.n_warm].mean(0)
     vectors = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-    scorers = {
-        "ridge": best_on_validation(cold, ridge(cold, vectors)),
-        "text prior": best_on_validation(cold, text_prior(cold, vectors)),
-        "TF-IDF": tfidf_neighbours(cold),
+    candidates = {
+        "ridge": ridge(cold, vectors),
+        "text prior": text_prior(cold, vectors),
+        "TF-IDF": [tfidf_neighbours(cold)],
     }
     warm = []
     for name, run in trained(output, encoder).items():
         model = load(run)
         adapted = model.adapted_to(cold.dataset)
-        scorers[name] = partial(adapted.score, seen=cold.dataset.seen)
+        candidates[name] = [partial(adapted.score, seen=cold.dataset.seen)]
         without, with_cold = (
             measure(each, of, "test", metrics=["ndcg"], ks=[K_NDCG]).metrics[f"ndcg@{K_NDCG}"]
             for each, of in ((model, dataset), (adapted, cold.dataset))
@@ -263,11 +263,11 @@ def main(data: Path, split: Path, output: Path, encoder: str | None) -> None:
     for name in ("CLLM4Rec", "bag", "ridge", "text prior", "TF-IDF", "chance"):
         row = [name]
         for among_all in (False, True):
-            by_user = (
-                chance(cold, among_all)
-                if name == "chance"
-                else cold.measured(scorers[name], "cold_test", among_all)
-            )
+            if name == "chance":
+                by_user = chance(cold, among_all)
+            else:
+                scorer = best_on_validation(cold, candidates[name], among_all)
+                by_user = cold.measured(scorer, "cold_test", among_all)
             row += [cells(values) for values in by_user]
         lines.append(row)
     header = ["system", f"recall@{K_RECALL}, cold", f"ndcg@{K_NDCG}, cold"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cllm4rec.commands.entry import say
+from cllm4rec.commands.entry import log, say
 from cllm4rec.data.audit import refuse_shared
 from cllm4rec.data.dataset import PARTS, Dataset
 from cllm4rec.data.readers.split_tables import SplitTable
@@ -84,6 +84,17 @@ def print_description(dataset: Dataset, items: CheckedTable | None) -> None:
         say(f"users with fewer than 3 events, who stay whole in train: {n_short:,}")
     if items is not None and not description.texts:
         say(f"{Path(items.name).name}: no column of texts (--item-columns gives the names of the columns)")
+
+
+def warn_of_added_events(dataset: Dataset) -> None:
+    """Log a warning if training events were added after a split in time."""
+    description = dataset.description
+    if description is not None and description.n_added_events and description.split.method != "random":
+        log.warning(
+            "%s came after the split %s, perhaps later than held-out events: a new split measures better",
+            counted(description.n_added_events, "training event"),
+            description.split.method,
+        )
 
 
 def print_times(dataset: Dataset) -> None:

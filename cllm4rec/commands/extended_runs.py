@@ -2,16 +2,17 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-from cllm4rec.commands.dataset_report import sizes_of
+from cllm4rec.commands.dataset_report import sizes_of, warn_of_added_events
 from cllm4rec.commands.entry import log, say
 from cllm4rec.commands.first_stage import FirstStage, train
 from cllm4rec.commands.flags import started_as
-from cllm4rec.commands.stage_settings import settings_of
+from cllm4rec.commands.stage_settings import settings_of, training_lock
 from cllm4rec.commands.stages import run_stage
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.extension import Extension, extended, without_users
@@ -34,16 +35,20 @@ class Extending:
     Attributes:
         folder: the run.
         dataset: its dataset.
+        dataset_folder: where that was read.
         output: folder of the new run.
         new_dataset: folder of the new dataset.
         backbone: where the frozen backbone of the run is, if it has moved.
+        item_vectors: file of vectors of all items, new ones included, for a run that reads such a file.
     """
 
     folder: RunFolder
     dataset: Dataset
+    dataset_folder: Path
     output: Path
     new_dataset: Path
-    backbone: str | None
+    backbone: str | None = None
+    item_vectors: str | None = None
 
     def forget(self, ids: list[str]) -> None:
         """Take users out.
@@ -58,8 +63,8 @@ class Extending:
         n_taken = counted(self.dataset.n_users - fewer.n_users, "user")
         say(f"{n_taken} taken out: rows, events, reviews and texts")
         say(
-            f"{self.folder.path} and {self.folder.description.dataset.path} still hold them: delete both, "
-            "and the tables they came from"
+            f"{self.folder.path} and {self.dataset_folder} still hold them: delete both, and the tables they "
+            "came from"
         )
         say("what the vectors of items have learned from their events stays")
         self._say_result(fewer)
@@ -79,7 +84,7 @@ class Extending:
         extension, models = self._extended(events, items, users)
         extension.dataset.save(self.new_dataset)
         if models:
-            self._write_run(models, extension.dataset)
+            self._write_run(models, extension.dataset, goes_on=events is not None)
         _say_added(self.dataset, extension)
         if events is None:
             self._say_result(extension.dataset)
@@ -95,7 +100,26 @@ class Extending:
     def _models(self) -> dict[str, Recommender]:
         """The models of the run, by stage."""
         ended = [stage for stage in STAGES if self.folder.ended(stage)]
-        return {stage: load_stage(self.folder, stage, self.backbone) for stage in ended}
+        models = {stage: load_stage(self.folder, stage, self.backbone) for stage in ended}
+        for model in models.values():
+            model.source = self.dataset  # it may have moved
+            if self.item_vectors is not None:
+                model.config = self._with_vectors(model.config)
+        return models
+
+    def _with_vectors(self, config: Any) -> Any:
+        """The settings of a system with the new file of vectors.
+
+        Raises:
+            ValueError: the system reads no such file, or the file has no ids.
+        """
+        if getattr(config, "item_vectors", None) is None:
+            raise ValueError("the run reads no file of vectors: leave `item_vectors` out")
+        if Path(str(self.item_vectors)).suffix == ".npy":
+            raise ValueError(
+                "`item_vectors`: a .npy file has no ids, of which new ones need some: give .parquet"
+            )
+        return replace(config, item_vectors=str(Path(str(self.item_vectors)).resolve()))
 
     def _extended(
         self, events: CheckedTable | None, items: CheckedTable | None, users: CheckedTable | None
@@ -115,6 +139,8 @@ class Extending:
             if items is None or len(unread.ids) == unread.n_new:
                 raise
             names = pl.Series([str(name) for name in unread.ids])
+            if events is not None:
+                _refuse_events_of(names, events)
             log.warning(
                 "%s without a text that the model reads: left out (%s)",
                 counted(len(names), "new item"),
@@ -123,15 +149,28 @@ class Extending:
             is_read = ~items.frame["item_id"].cast(pl.String).is_in(names.implode())
             return self._extended(events, replace(items, frame=items.frame.filter(is_read)), users)
 
-    def _write_run(self, models: Mapping[str, Recommender], dataset: Dataset) -> None:
-        """Write the new run, with the settings and metrics of the old one."""
+    def _write_run(self, models: Mapping[str, Recommender], dataset: Dataset, goes_on: bool = False) -> None:
+        """Write the new run, with the settings and metrics of the old one.
+
+        Args:
+            models: by stage.
+            dataset: of the models.
+            goes_on: whether finetuning goes on. Then it is under way from the start, so that an interruption
+                does not leave a run that seems to have learned from all events of its dataset.
+        """
         description = self.folder.description
         with replace_folder(self.output, MARKER) as new:
             run = RunFolder.create(new, description.system, dataset, self.new_dataset, description.preset)
             for stage, model in models.items():
+                settings = replace(
+                    description.stages[stage], system=asdict(model.config), manifest_sha256=None
+                )
                 model.save(new / stage)
-                run.begin_stage(stage, replace(description.stages[stage], manifest_sha256=None))
-                run.end_stage(stage)
+                if goes_on and stage == "finetune":
+                    run.announce(stage, settings)
+                else:
+                    run.begin_stage(stage, settings)
+                    run.end_stage(stage)
             write_metrics(new / METRICS, self.folder.metrics())
 
     def _say_result(self, dataset: Dataset) -> None:
@@ -140,13 +179,20 @@ class Extending:
 
     def _go_on(self, dataset: Dataset) -> None:
         """Finetune the new run further, by the settings of the old one."""
-        run = RunFolder.open(self.output)
-        _, training = settings_of(run, "finetune", run.description.stages["finetune"])
-        accelerator = make_accelerator()
-        model = load_stage(run, "finetune", self.backbone)
-        assert isinstance(model, NeuralRecommender)
-        how_to_resume = f"{started_as('finetune')} --run {shlex.quote(str(self.output))} --resume"
-        run_stage(model, "finetune", dataset, training, run, accelerator, how_to_resume)
+        with training_lock(self.output, dry_run=False):
+            run = RunFolder.open(self.output)
+            under_way = run.description.under_way["finetune"]
+            _, training = settings_of(run, "finetune", under_way)
+            accelerator = make_accelerator()
+            model = load_stage(run, "finetune", self.backbone)
+            assert isinstance(model, NeuralRecommender)
+            how_to_resume = f"{started_as('finetune')} --run {shlex.quote(str(self.output))} --resume"
+            try:
+                run_stage(model, "finetune", dataset, training, run, accelerator, how_to_resume, further=True)
+            except ValueError:
+                if not run.ended("finetune"):  # it has not learned from the new events
+                    run.announce("finetune", under_way)
+                raise
 
     def _train_anew(self, dataset: Dataset) -> None:
         """Train a system of one stage on the new dataset, by the settings of the run."""
@@ -162,7 +208,19 @@ class Extending:
             how_to_resume=f"{started_as('pretrain')} --output {shlex.quote(str(self.output))} --resume",
             preset=description.preset,
         )
-        train(stage)
+        with training_lock(self.output, dry_run=False):
+            train(stage)
+
+
+def _refuse_events_of(names: pl.Series, events: CheckedTable) -> None:
+    """Raise ValueError if there are events of items that are left out."""
+    found = events.frame["item_id"].cast(pl.String)
+    found = found.filter(found.is_in(names.implode()))
+    if len(found):
+        raise ValueError(
+            f"item {found[0]!r} has new events, and no text that the model reads: give it a text, or leave "
+            "its events out"
+        )
 
 
 def _say_added(before: Dataset, extension: Extension) -> None:
@@ -179,5 +237,7 @@ def _say_added(before: Dataset, extension: Extension) -> None:
         say(f"items of the table that are there already: {extension.n_known_items:,} (their texts stay)")
     if extension.n_repeated:
         say(f"events that are there already, or repeat: {extension.n_repeated:,} (left out)")
-    if n_events and added.description is not None and added.description.split.method != "random":
-        log.warning("new events follow the held-out ones of their users: measure on a new split")
+    if extension.n_left_out_users:
+        n_left_out = extension.n_left_out_users
+        say(f"rows of the users' table without a new user: {n_left_out:,} (left out)")
+    warn_of_added_events(added)

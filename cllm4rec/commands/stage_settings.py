@@ -115,6 +115,12 @@ def has_ended(folder: RunFolder, stage: str) -> bool:
     return True
 
 
+def goes_on(folder: RunFolder, stage: str) -> bool:
+    """Whether a stage is under way from weights of its own, which `cllm4rec extend` wrote."""
+    description = folder.description
+    return stage in description.under_way and stage not in description.stages and folder.has_weights(stage)
+
+
 def is_reserved(name: str) -> bool:
     """Whether a name is that of a system or of a backbone built here, and never a folder."""
     return name in SYSTEMS or built_in_shape(name) is not None

@@ -195,8 +195,15 @@ def run_stage(
     accelerator: Accelerator,
     how_to_resume: str,
     memory: float | None = None,
+    further: bool = False,
 ) -> None:
     """Train a stage, or resume it after an interruption; the main process writes into the run folder.
+
+    Args:
+        model, stage, dataset, training, accelerator, memory: as in `fit_stage`.
+        folder: the run.
+        how_to_resume: the command that is named after an interruption.
+        further: whether the stage goes on from its own weights, which are in the folder.
 
     Raises:
         SystemExit: a signal stopped training, with the usual status.
@@ -212,14 +219,14 @@ def run_stage(
     progress = _progress(resume_file, precision)
     wait_for_everyone(accelerator)
     resumed = resume_file.path.is_file()
-    hooks = Hooks(should_stop=request)
+    hooks = Hooks(should_stop=request, save_first=further)
     if main:
         # Before time is spent on training.
         check_folder(folder.path / stage, "model.json")
         folder.announce(stage, settings)
         trained_with = replace(settings, n_processes=accelerator.num_processes)
         records = _Records(model, stage, folder, trained_with, progress.epoch)
-        hooks = Hooks(records.on_epoch, records.on_best, request)
+        hooks = Hooks(records.on_epoch, records.on_best, request, save_first=further)
         _log_beginning(model.stage_title(stage), dataset, progress if resumed else None)
     try:
         with _interruptions(request, how_to_resume, main):

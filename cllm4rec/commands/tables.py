@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from cllm4rec.data.column_names import EVENT_COLUMNS, ITEM_COLUMNS, USER_COLUMNS
 from cllm4rec.data.readers.source import TableFile
@@ -101,6 +102,10 @@ def read_tables(
             raise ValueError(
                 f"--{name}-columns names columns of a table that is not given: give --{name}s too"
             )
+    if options.columns and not events:
+        raise ValueError(
+            "`columns` names columns of a table of events that is not given: give `interactions` too"
+        )
     item_names = column_names(options.item_columns, "--item-columns", ITEM_COLUMNS)
     user_names = column_names(options.user_columns, "--user-columns", USER_COLUMNS)
     event_names = column_names(options.columns, "--columns", EVENT_COLUMNS)
@@ -117,6 +122,21 @@ def read_tables(
     if users:
         user_table = read_user_table(text_file(users, options, user_names), user_names, drop_incomplete=drop)
     return event_table, item_table, user_table
+
+
+def read_ids(path: str) -> list[str]:
+    """The ids in a text file, one per line; empty lines are skipped.
+
+    Raises:
+        ValueError: there is no such file, or it is not UTF-8.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: there is no such file")
+    try:
+        lines = Path(path).read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text: {error}") from error
+    return [line for line in lines if line]
 
 
 def column_names(text: str | None, flag: str, columns: Sequence[str]) -> dict[str, str]:

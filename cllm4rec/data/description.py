@@ -91,6 +91,7 @@ class DatasetDescription:
         n_users_below_3_events: users too short to split.
         split: how the events were split.
         warnings: ids of two tables that do not match.
+        n_added_events: training events that `extend` added after the split.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -104,6 +105,7 @@ class DatasetDescription:
     n_users_below_3_events: int
     split: SplitDescription
     warnings: tuple[str, ...]
+    n_added_events: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The keys of dataset.json; optional keys of the split only where they have a value."""

@@ -28,12 +28,14 @@ class Extension:
         without_events: the same users and items with the events from before.
         n_repeated: events of the new table that the dataset has, or that repeat; they are left out.
         n_known_items: items of the new table that the dataset has; their texts stay.
+        n_left_out_users: users of the new table without new events, or whom the dataset has.
     """
 
     dataset: Dataset
     without_events: Dataset
     n_repeated: int
     n_known_items: int
+    n_left_out_users: int
 
 
 def extended(dataset: Dataset, items: Any = None, events: Any = None, users: Any = None) -> Extension:
@@ -74,7 +76,12 @@ def extended(dataset: Dataset, items: Any = None, events: Any = None, users: Any
     if not len(new_items) and len(added.interactions) == len(dataset.interactions):
         raise ValueError("the dataset has all of these items and events: there is nothing to extend it by")
     n_known = 0 if item_table is None else item_table["item_id"].n_unique() - len(new_items)
-    return Extension(added, wide, n_repeated, n_known)
+    n_users = (
+        0
+        if user_table is None
+        else user_table["user_id"].cast(pl.String).is_in(new_users.cast(pl.String).implode()).not_().sum()
+    )
+    return Extension(added, wide, n_repeated, n_known, int(n_users))
 
 
 def without_users(dataset: Dataset, ids: list[Any]) -> Dataset:
@@ -183,4 +190,8 @@ def _with_events(dataset: Dataset, frame: pl.DataFrame) -> tuple[Dataset, int]:
     items = np.concatenate([before.items, events.items])[order]
     merged = Interactions(users[order], items, dataset.n_users, dataset.n_items, times, reviews)
     part = np.concatenate([dataset.part, np.full(len(events), TRAIN, dtype=np.uint8)])[order]
-    return replace(dataset, interactions=merged, part=part), len(frame) - len(events)
+    description = dataset.description
+    if description is not None:
+        description = replace(description, n_added_events=description.n_added_events + len(events))
+    wider = replace(dataset, interactions=merged, part=part, description=description)
+    return wider, len(frame) - len(events)

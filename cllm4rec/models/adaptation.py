@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cllm4rec.data.column_names import ITEM_TEXTS
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.ids import IdMap
 from cllm4rec.messages import counted, shorten
 from cllm4rec.models.item_vectors.config import ItemTextConfig
 from cllm4rec.models.item_vectors.sources import TextSources
 from cllm4rec.models.item_vectors.text_embeddings import TextEmbeddings
 from cllm4rec.models.storage import StoredModel
 
+NEW_AT_ONCE = 1024  # new items whose cosines are computed together
 NEAREST = 5  # known items that stand for a new one where its text cannot
 
 
@@ -28,31 +29,16 @@ class OldRows:
 
     Attributes:
         users, items: int64 (n_users,) and (n_items,), their numbers in the model; -1 for new ones.
+        reread: bool (n_items,), new items and those that have lost reviews.
+        lost_users: whether users of the model are missing.
+        lost_reviews: whether any item has lost reviews that the model may have read.
     """
 
     users: np.ndarray
     items: np.ndarray
-
-    @classmethod
-    def of(cls, trained: tuple[IdMap, IdMap], given: tuple[IdMap, IdMap]) -> "OldRows":
-        """The rows of a dataset.
-
-        Args:
-            trained: user and item ids of the model.
-            given: user and item ids of the dataset.
-
-        Raises:
-            ValueError: the dataset lacks an item of the model.
-        """
-        users, items = (ids.find(others.ids) for ids, others in zip(trained, given, strict=True))
-        missing = np.setdiff1d(np.arange(len(trained[1])), items)
-        if len(missing):
-            name = shorten(repr(trained[1].ids[int(missing[0])]))
-            raise ValueError(
-                f"the dataset lacks {counted(len(missing), 'item')} of the model, such as {name}: items can "
-                "be added, not taken out"
-            )
-        return cls(users, items)
+    reread: np.ndarray
+    lost_users: bool
+    lost_reviews: bool
 
 
 class UnreadItemsError(ValueError):
@@ -89,6 +75,30 @@ class AdaptableModel(StoredModel):
             rows: its users and items in the arrays from before.
         """
 
+    def _old_rows(self, dataset: Dataset) -> OldRows:
+        """Where the users and items of a dataset are in this model.
+
+        Raises:
+            ValueError: the dataset lacks an item of the model, or reviews are lost and the dataset of
+                training, which tells of which items, is not known.
+        """
+        users = self.user_ids.find(dataset.user_ids.ids)
+        items = self.item_ids.find(dataset.item_ids.ids)
+        missing = np.setdiff1d(np.arange(len(self.item_ids)), items)
+        if len(missing):
+            name = shorten(repr(self.item_ids.ids[int(missing[0])]))
+            raise ValueError(
+                f"the dataset lacks {counted(len(missing), 'item')} of the model, such as {name}: items can "
+                "be added, not taken out"
+            )
+        lost, reviewed = np.setdiff1d(np.arange(len(self.user_ids)), users), np.zeros(len(items), dtype=bool)
+        if len(lost) and not _has_texts(dataset):
+            before = self._source_dataset().train.interactions
+            if before.reviews is not None:
+                of_lost = np.isin(before.users, lost) & (before.reviews != "").to_numpy()
+                reviewed = np.isin(items, before.items[of_lost])
+        return OldRows(users, items, (items < 0) | reviewed, len(lost) > 0, bool(reviewed.any()))
+
     def adapted_to(self, dataset: Dataset) -> Self:
         """A copy for a dataset with further users and items, or without some of its users.
 
@@ -101,16 +111,21 @@ class AdaptableModel(StoredModel):
 
         Raises:
             UnreadItemsError: the texts of new items have nothing that the model reads.
-            ValueError: an item of the model is missing, the system reads no texts, or texts of known items
-                are not those of training.
+            ValueError: an item of the model is missing, the system or the dataset has no texts of items, or
+                an encoder gives other vectors of known items than in training.
         """
         self._check_fitted()
-        rows = OldRows.of((self.user_ids, self.item_ids), (dataset.user_ids, dataset.item_ids))
+        rows = self._old_rows(dataset)
         (new,) = np.nonzero(rows.items < 0)
         if len(new) and self._item_texts is None:
             raise ValueError(
-                f"this {self.name} has no vectors of texts, and so none of new items: take a system that has "
-                "them, such as cllm4rec or bag, on a dataset with titles"
+                f"this {self.name} has no vectors that read texts, and so none of new items: take a system "
+                "that has them, such as cllm4rec or bag, on a dataset with titles"
+            )
+        if len(new) and not _has_texts(dataset):
+            raise ValueError(
+                "the dataset has no texts of items but reviews, so that new items cannot be read: prepare it "
+                "with a table of items that has titles"
             )
         adapted = copy(self)
         adapted._learn_ids(dataset)
@@ -120,6 +135,12 @@ class AdaptableModel(StoredModel):
             if len(unread):
                 raise UnreadItemsError(dataset.item_ids.names(unread).to_list(), len(new))
         return adapted
+
+
+def _has_texts(dataset: Dataset) -> bool:
+    """Whether any item has a text other than reviews."""
+    names = [name for name in ITEM_TEXTS if name in dataset.items.columns]
+    return any(bool((dataset.items[name] != "").any()) for name in names)
 
 
 def chosen_rows(table: Tensor, rows: np.ndarray) -> Tensor:
@@ -149,14 +170,20 @@ def nearest_known(vectors: Tensor, rows: np.ndarray, known: np.ndarray) -> sp.cs
     """
     unit = functional.normalize(vectors.detach().float(), dim=1).cpu()
     (new,), (candidates,) = np.nonzero(rows < 0), np.nonzero(known)
-    n_nearest = min(NEAREST, len(candidates))
-    cosines, places = (unit[new] @ unit[candidates].T).topk(n_nearest, dim=1)
+    n_nearest, others = min(NEAREST, len(candidates)), unit[candidates].T
+    found = [(unit[part] @ others).topk(n_nearest, dim=1) for part in np.split(new, _starts(len(new)))]
+    cosines, places = (torch.cat(each) for each in zip(*found, strict=True))
     shares = functional.normalize(cosines.clamp(min=1e-6), p=1, dim=1).numpy()
     of_new = sp.csr_matrix(
         (shares.ravel(), (rows[candidates][places.numpy()].ravel(), np.repeat(new, n_nearest))),
         shape=(int(rows.max()) + 1, len(rows)),
     )
     return sp.csr_matrix(_selection(rows, of_new.shape[0]).T + of_new)
+
+
+def _starts(n: int) -> list[int]:
+    """Where parts of n new items begin, without 0."""
+    return list(range(NEW_AT_ONCE, n, NEW_AT_ONCE))
 
 
 def _selection(rows: np.ndarray, n_old: int) -> sp.csr_matrix:
@@ -179,24 +206,34 @@ def adapted_texts(
     text: TextEmbeddings | None,
     config: ItemTextConfig,
     rows: np.ndarray,
-    further: Callable[[TextSources], TextSources],
+    read: Callable[[TextSources], TextSources] | None,
+    forget: bool,
 ) -> TextEmbeddings | None:
-    """Text embeddings of other rows: known ones as they are, new ones by what was learned of words.
+    """Text embeddings of other rows: known ones as they are, others by what was learned of words.
 
     Args:
         text: of the model; None if it reads no texts.
         config: of the model.
         rows: int64 (n,), numbers in the model; -1 for new ones.
-        further: adds what the texts of new rows say.
+        read: adds what texts say that have to be read; None if there are none.
+        forget: whether words that no row has lose their names and vectors.
     """
     if text is None:
         return None
     sources = _sources_of(text, rows)
-    if (rows < 0).any():
-        sources = further(sources)
+    if read is not None:
+        sources = read(sources)
+    unused = np.zeros(0, dtype=np.int64)
+    if forget and sources.words is not None:
+        unused = np.flatnonzero(np.bincount(sources.words.indices, minlength=sources.words.shape[1]) == 0)
+        names = np.array(sources.vocabulary, dtype=object)
+        names[unused] = ""
+        sources = replace(sources, vocabulary=names.tolist())
     new = TextEmbeddings.of(config, sources, next(text.parameters()).shape[1])
     assert new is not None
     copy_equal_shapes(text, new)
+    if new.words is not None:
+        new.words.data[torch.from_numpy(unused)] = 0
     return new
 
 

@@ -212,21 +212,6 @@ class RecommendsByID(AdaptableModel, Ranker):
         seen = matched(self._source_dataset() if dataset is None else as_dataset(dataset), catalogue)
         return seen, seen.user_ids.index(ids, "user")
 
-    def _source_dataset(self) -> Dataset:
-        """The dataset of training. That of a run is read from its folder once.
-
-        Raises:
-            ValueError: it is not known, or no longer in its folder.
-        """
-        if self.source is None:
-            raise ValueError(
-                "the model was loaded from a folder that names no dataset: give `dataset`, which has the "
-                "events of `users`, or give `histories`"
-            )
-        if not isinstance(self.source, Dataset):
-            self.source = self.source.dataset()
-        return self.source
-
     def fitted_elsewhere(self, dataset: Dataset) -> Dataset | None:
         """The dataset that it was fitted on, if that is known and another than this one.
 

@@ -240,6 +240,21 @@ class StoredModel(ABC):
         self.items, self.tie_order = checked_items(items)
         self.item_ids = IdMap(self.items["item_id"])
 
+    def _source_dataset(self) -> Dataset:
+        """The dataset of training. That of a run is read from its folder once.
+
+        Raises:
+            ValueError: it is not known, or no longer in its folder.
+        """
+        if self.source is None:
+            raise ValueError(
+                "the model was loaded from a folder that names no dataset: give `dataset`, which has the "
+                "events of `users`, or give `histories`"
+            )
+        if not isinstance(self.source, Dataset):
+            self.source = self.source.dataset()
+        return self.source
+
     def _learn_ids(self, dataset: Dataset) -> None:
         """Keep the ids and the items of a dataset, and which of its users have training events."""
         self.user_ids, self.item_ids = dataset.user_ids, dataset.item_ids

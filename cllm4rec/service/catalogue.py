@@ -52,8 +52,7 @@ class KeptMap:
 
         Args:
             model: the one that is served.
-            k: the first k items, if `ids` are not given. They are numbered by a hash of their ids, so that
-                the first ones are a random sample.
+            k: the first k items by a hash of their ids, which are a random sample, if `ids` are not given.
             ids: of the items.
 
         Raises:
@@ -62,7 +61,8 @@ class KeptMap:
         if self._kept is None or self._kept[0]() is not model:
             self._kept = ref(model), *model.item_map()
         _, table, share = self._kept
-        rows = table.head(k) if ids is None else table[model.item_ids.index(ids, "item").tolist()]
+        numbers = model.tie_order.argsort()[:k] if ids is None else model.item_ids.index(ids, "item")
+        rows = table[numbers.tolist()]
         return {"items": rows.to_dicts(), "n_items": len(table), "variance": share}
 
 

@@ -16,12 +16,14 @@ class Hooks:
         should_stop: asked before and after the steps of an epoch and in each step; one process suffices.
         validate: gives the metric that chooses the weights, higher is better. Without it the last weights
             are kept. `NeuralRecommender.fit_stage` sets it.
+        save_first: whether the resume file is written before the first step.
     """
 
     on_epoch: Callable[[EpochRecord], None] = lambda record: None
     on_best: Callable[[], None] = lambda: None
     should_stop: Callable[[], bool] = lambda: False
     validate: Callable[[], float] | None = None
+    save_first: bool = False
 
 
 NO_HOOKS = Hooks()

@@ -98,8 +98,8 @@ def _train_epochs(run: "TrainingRun", objectives: Sequence[Objective], hooks: Ho
 def _train_epoch(run: "TrainingRun", objectives: Sequence[Objective], hooks: Hooks) -> None:
     """The steps of an epoch that are left, until the time limit."""
     run.net.train()
-    run.save_or_stop(hooks.should_stop())
     progress = run.progress
+    run.save_or_stop(hooks.should_stop(), due=hooks.save_first and progress.steps == 0)
     steps = steps_of_epoch(objectives, progress.epoch, progress.step, run.config, run.accelerator, run.limits)
     while not progress.late and (step := next(steps, None)) is not None:
         run.step(*step, hooks.should_stop())
@@ -217,13 +217,13 @@ class TrainingRun:
             self.resume_file.remove()  # resuming would lead to the same step
         raise DivergedError(self.progress.steps, objective, kept=self.progress.best is not None)
 
-    def save_or_stop(self, stop: bool) -> None:
+    def save_or_stop(self, stop: bool, due: bool = False) -> None:
         """Save progress if it is due; stop if any process was asked to. All processes have to call it.
 
         Raises:
             Stopped: `stop` is True on any process; progress is saved.
         """
-        n_stop, n_due = self._sums(stop, self._save_due())
+        n_stop, n_due = self._sums(stop, due or self._save_due())
         if n_stop or n_due:
             self.save()
         if n_stop:

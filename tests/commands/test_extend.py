@@ -3,13 +3,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
-from safetensors.numpy import load_file
 
 from cllm4rec import Dataset, load
+from cllm4rec.commands import extended_runs
 from cllm4rec.training.run_folder import RunFolder
 from tests.support.commands import call, refusal
+from tests.support.folders import texts_in
 
 BOOKSHOP = Path(__file__).parents[2] / "datasets" / "bookshop"
 READER = "reader-0109"
@@ -33,6 +35,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (folder / "items.csv").write_text(NEW_ITEMS)
     (folder / "events.csv").write_text(NEW_EVENTS)
+    (folder / "n2.csv").write_text("user_id,item_id\nann,n2\n")
     return folder
 
 
@@ -82,6 +85,60 @@ def test_training_goes_on_with_new_events_and_users(shop: Path, tmp_path: Path) 
     call("finetune", "--run", output, "--epochs", 1)  # a run as any other
 
 
+def test_an_interrupted_extension_resumes_from_its_own_weights(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the first step, a run is not taken for one that has learned from the new events."""
+    columns = ("--columns", "user_id=buyer,item_id=sku")
+    tables = ("--items", shop / "items.csv", "--interactions", shop / "events.csv", *columns)
+    call("extend", "--run", shop / "run", *tables, "--output", tmp_path / "whole")
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extended_runs, "run_stage", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            call("extend", "--run", shop / "run", *tables, "--output", tmp_path / "killed")
+    run = RunFolder.open(tmp_path / "killed")
+    assert not run.ended("finetune") and run.under_way("finetune") is not None
+    call("finetune", "--run", tmp_path / "killed", "--resume")
+    assert run.ended("finetune")
+    weights = [load(tmp_path / name)._arrays() for name in ("whole", "killed")]
+    assert weights[0].keys() == weights[1].keys()
+    for name in weights[0]:
+        np.testing.assert_array_equal(weights[0][name], weights[1][name])
+
+
+def test_users_of_a_file_are_taken_out(shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text(f"{READER}\nreader-0002\n")
+    output = ("--output", tmp_path / "new", "--dataset-output", tmp_path / "fewer")
+    call("extend", "--run", shop / "bag", "--forget-file", tmp_path / "ids.txt", *output)
+    assert len(load(tmp_path / "new").user_ids) == 198 == Dataset.load(tmp_path / "fewer").n_users
+
+
+def test_new_items_may_have_vectors_of_a_file(shop: Path, tmp_path: Path) -> None:
+    items = [*Dataset.load(shop / "data").item_ids.ids, "n1"]
+    vectors = np.random.default_rng(0).normal(size=(len(items), 4)).astype(np.float32)
+    table = pl.DataFrame({"item_id": items, "vector": vectors.tolist()})
+    table[:-1].write_parquet(tmp_path / "old.parquet")
+    table.write_parquet(tmp_path / "new.parquet")
+    flags = ("--system", "bag", "--epochs", 1, "--item-vectors", tmp_path / "old.parquet")
+    call("pretrain", "--dataset", shop / "data", "--output", tmp_path / "run", *flags)
+    (tmp_path / "items.csv").write_text("item_id,title\nn1,Zzyzx\n")
+    extend = ("--run", tmp_path / "run", "--items", tmp_path / "items.csv", "--output", tmp_path / "wide")
+    assert "item 'n1' has no row" in refusal("extend", *extend)
+    call("extend", *extend, "--item-vectors", tmp_path / "new.parquet")
+    model = load(tmp_path / "wide")
+    text = model.net.item_text  # type: ignore[attr-defined]
+    assert text.vectors[-1].any()
+    expected = text.vectors[-1] @ text.map * text.rate
+    np.testing.assert_allclose(model.item_vectors()[-1], expected.detach(), rtol=1e-4, atol=1e-6)
+    assert model.config.item_vectors == str(tmp_path / "new.parquet")
+    message = refusal("extend", "--run", shop / "bag", *extend[2:4], "--output", tmp_path / "x", *flags[-2:])
+    assert message == "the run reads no file of vectors: leave --item-vectors out"
+
+
 def test_a_system_of_one_stage_is_trained_anew_with_its_settings(shop: Path, tmp_path: Path) -> None:
     output = tmp_path / "new"
     tables = ("--items", shop / "items.csv", "--interactions", shop / "events.csv")
@@ -91,21 +148,6 @@ def test_a_system_of_one_stage_is_trained_anew_with_its_settings(shop: Path, tmp
     assert (new.system, new.training) == (old.system, old.training)
     assert "n1" not in lists(output, "ann")["item_id"]
     assert "n1" in lists(output, "reader-0001")["item_id"]
-
-
-def texts_in(folder: Path) -> str:
-    """The decoded content of every file of a folder."""
-    found = []
-    for file in sorted(folder.rglob("*")):
-        if file.suffix == ".parquet":
-            found += [str(pl.read_parquet(file).to_dict(as_series=False))]
-        elif file.suffix == ".safetensors":
-            arrays = load_file(file)
-            words = [name for name in arrays if name.endswith("vocabulary")]
-            found += [arrays[name].tobytes().decode() for name in words]
-        elif file.is_file():
-            found.append(file.read_text())
-    return "\n".join(found)
 
 
 def test_forgotten_users_are_in_no_file(
@@ -147,13 +189,19 @@ def test_forgotten_users_are_in_no_file(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ((), "give --items or --interactions to add, or else --forget to take users out"),
+        ((), "give --items or --interactions to add, or else --forget (or --forget-file)"),
         (("--items", "items.csv", "--forget", "x"), "give --items or --interactions to add, or else"),
         (("--items", "items.csv", "--users", "u.csv"), "--users has the texts of users with new events"),
         (
             ("--forget", "x", "--columns", "user_id=a"),
             "--columns says how a table is read",
         ),
+        (("--forget", ","), "there is no user to take out"),
+        (("--items", "items.csv", "--dataset-output", "data"), "data exists and is not empty"),
+        (("--items", "items.csv", "--dataset-output", "new/data"), "in it: name other folders by --output"),
+        (("--items", "items.csv", "--dataset-output", "run/data"), "in it: name other folders by --output"),
+        (("--items", "items.csv", "--columns", "user_id=x"), "--columns names columns of a table of events"),
+        (("--items", "items.csv", "--interactions", "n2.csv"), "item 'n2' has new events, and no text that"),
         (("--forget", "nobody"), "user 'nobody' is not in the data"),
         (("--interactions", "events.csv"), "events.csv: no column for user_id"),
         (("--items", "items.csv", "--output", "data"), "data"),

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from cllm4rec import load
-from cllm4rec.recommend import read_ids
+from cllm4rec.commands.tables import read_ids
 from cllm4rec.training.run_description import signed_text
 from cllm4rec.training.run_folder import RunFolder
 from tests.commands.events import ITEMS, USERS, title, write_csv

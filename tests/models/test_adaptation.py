@@ -1,6 +1,7 @@
 """Fitted models for datasets with further users and items, or fewer users."""
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -15,12 +16,15 @@ from cllm4rec.models.adaptation import UnreadItemsError, nearest_known
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.cllm4rec.linear_path import LinearPath
 from tests.models.test_explanation import titled_dataset
+from tests.support.datasets import random_events
 from tests.support.encoders import save_sentence_encoder
+from tests.support.folders import texts_in
 from tests.support.systems import fit, fitted, new_system
 from tests.support.worlds import taste_dataset
 
 DATASET = titled_dataset()
 NEW = pl.DataFrame({"item_id": ["n1", "n2"], "title": ["tale1 of2", "night tale3 tale3 never-read"]})
+WRITER = "u1"  # of reviews
 READERS = ("cllm4rec", "bag", "sasrec that reads")
 
 
@@ -104,10 +108,17 @@ def test_items_without_a_known_word_are_named() -> None:
     assert error.value.ids == ["n3"]
 
 
+def test_new_items_cannot_be_read_where_reviews_are_the_only_texts() -> None:
+    dataset = reviewed_dataset()
+    model = fit(new_system("bag"), dataset)
+    with pytest.raises(ValueError, match="the dataset has no texts of items but reviews"):
+        model.adapted_to(extended(dataset, NEW).dataset)
+
+
 def test_systems_without_texts_know_nothing_of_new_items() -> None:
     dataset = taste_dataset()
     wide = extended(dataset, pl.DataFrame({"item_id": ["x"], "title": ["tale"]})).dataset
-    with pytest.raises(ValueError, match="this ease has no vectors of texts"):
+    with pytest.raises(ValueError, match="this ease has no vectors that read texts"):
         fitted("ease").adapted_to(wide)
     with pytest.raises(ValueError, match="the dataset lacks 1 item of the model"):
         fitted("ease").adapted_to(_without_an_item(dataset))
@@ -116,6 +127,52 @@ def test_systems_without_texts_know_nothing_of_new_items() -> None:
 def _without_an_item(dataset: Dataset) -> Dataset:
     events = pl.DataFrame(_events(dataset)).filter(pl.col("item_id") != dataset.item_ids.ids[0])
     return Dataset.from_frame(events)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_saved_model_does_not_name_forgotten_users(name: str, tmp_path: Path) -> None:
+    dataset, model = taste_dataset(), fitted(name)
+    forgotten = dataset.user_ids.ids[2]
+    model.save(tmp_path / "before")
+    model.adapted_to(without_users(dataset, [forgotten])).save(tmp_path / "after")
+    assert f"'{forgotten}'" in texts_in(tmp_path / "before")
+    assert f"'{forgotten}'" not in texts_in(tmp_path / "after")
+
+
+@pytest.mark.parametrize("name", ["cllm4rec", "bag"])
+def test_words_of_forgotten_reviews_are_forgotten(name: str, tmp_path: Path) -> None:
+    """Reviews are the only texts: an item without a review of the user keeps its words and vector."""
+    dataset = reviewed_dataset()
+    forgotten = WRITER
+    encoder = str(save_sentence_encoder(tmp_path / "encoder"))
+    settings = {"encoder": encoder, "item_text": "both"} | (
+        {"backbone": "1x64"} if name == "cllm4rec" else {}
+    )
+    model = fit(new_system(name, **settings), dataset)
+    fewer = without_users(dataset, [forgotten])
+    adapted = model.adapted_to(fewer)
+    adapted.save(tmp_path / "after")
+    text, after = (each.net.item_text for each in (model, adapted))  # type: ignore[attr-defined]
+    (word,) = [number for number, each in enumerate(text.word_list) if each == "xanthopsia"]
+    assert "xanthopsia" not in texts_in(tmp_path / "after")
+    assert not after.words[word].any() and text.words[word].any()
+    own = dataset.train.interactions.history(int(dataset.user_ids.index([forgotten])[0]))
+    others = np.setdiff1d(np.arange(dataset.n_items), own)
+    assert len(own) and len(others)
+    np.testing.assert_array_equal(after.vectors[others], text.vectors[others])
+    assert not np.allclose(after.vectors[own], text.vectors[own], atol=1e-3)
+    with torch.no_grad():
+        torch.testing.assert_close(after()[others], text()[others])
+        assert not torch.allclose(after()[own], text()[own])
+
+
+def reviewed_dataset() -> Dataset:
+    """Random events with reviews of two words of their item; WRITER names an ailment too."""
+    events = random_events(reviews=False).filter(pl.col("user_id").is_in([f"u{n}" for n in range(12)]))
+    number = pl.col("item_id").str.slice(1).cast(pl.Int64)
+    own = pl.when(pl.col("user_id") == WRITER).then(pl.lit("my xanthopsia")).otherwise(pl.lit("fine"))
+    words = pl.format("{} tale{} of{}", own, number % 4, number % 3)
+    return Dataset.from_frame(events.with_columns(review_text=words), split="random")
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -1,8 +1,11 @@
-"""Folders of two files without a manifest, and locks that other processes hold."""
+"""Folders of two files without a manifest, the texts of folders, and locks that other processes hold."""
 
 import subprocess
 import sys
 from pathlib import Path
+
+import polars as pl
+from safetensors.numpy import load_file
 
 from cllm4rec.files.folders import replace_folder
 
@@ -36,3 +39,18 @@ def lock_holder(*paths: Path) -> "subprocess.Popen[str]":
     process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     return process
+
+
+def texts_in(folder: Path) -> str:
+    """The decoded content of every file of a folder."""
+    found = []
+    for file in sorted(folder.rglob("*")):
+        if file.suffix == ".parquet":
+            found += [str(pl.read_parquet(file).to_dict(as_series=False))]
+        elif file.suffix == ".safetensors":
+            arrays = load_file(file)
+            words = [name for name in arrays if name.endswith("vocabulary")]
+            found += [arrays[name].tobytes().decode() for name in words]
+        elif file.is_file():
+            found.append(file.read_text())
+    return "\n".join(found)

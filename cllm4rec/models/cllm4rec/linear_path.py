@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -31,6 +31,7 @@ from cllm4rec.training.resume import Stopped
 log = logging.getLogger("cllm4rec")
 
 MOST_ENTRIES = 500  # of a row of B: the largest
+NEW_AT_ONCE = 1024  # items that are added to a path
 MOST_ITEMS = 15_000  # of a path that `auto` has: its time grows with their cube, its memory with their square
 # Settings of EASE: one rule for all data, where w is chosen for each. Others were not searched.
 PENALTY, PRIOR_PENALTY, PRIOR_SHARE = 400.0, 20.0, 0.9
@@ -155,11 +156,16 @@ class LinearPath(FittedModule):
             shares: P, float32 (J, n), the share of each known item in each of the n items.
             new: bool (n,), items that are mixtures.
         """
-        mixed = (shares.T @ self.matrix @ shares).tocsr()
-        is_new, is_known = (sp.diags_array(mask.astype(np.float32), format="csr") for mask in (new, ~new))
-        rows = largest_entries(is_new @ mixed, MOST_ENTRIES)
-        columns = largest_entries((is_known @ mixed @ is_new).T.tocsr(), MOST_ENTRIES).T
-        path = LinearPath.of(sp.csr_matrix(is_known @ mixed @ is_known + rows + columns))
+        known = sp.csr_matrix(shares @ sp.diags_array((~new).astype(np.float32)))
+        blocks = []  # rows of P' B P, and of P' B' P, of the new items
+        mixtures, matrix = shares.T.tocsr()[new], self.matrix
+        for start in range(0, max(1, mixtures.shape[0]), NEW_AT_ONCE):
+            mixed = mixtures[start : start + NEW_AT_ONCE]
+            pair = mixed @ matrix @ shares, mixed @ matrix.T @ known
+            blocks.append([largest_of_rows(sp.csr_matrix(each), MOST_ENTRIES) for each in pair])
+        rows, columns = (sp.vstack(each, format="csr") for each in zip(*blocks, strict=True))
+        place = sp.eye_array(len(new), format="csr", dtype=np.float32)[:, new]  # (n, new items)
+        path = LinearPath.of(sp.csr_matrix(known.T @ matrix @ known + place @ rows + columns.T @ place.T))
         path.weight.copy_(self.weight)
         path.decay.copy_(self.decay)
         return path
@@ -178,12 +184,20 @@ class LinearPath(FittedModule):
         return LinearScores(histories[users], self.matrix, float(self.weight))
 
 
-def largest_entries(weights: np.ndarray | sp.csr_matrix, most: int) -> sp.csr_matrix:
+def largest_of_rows(matrix: sp.csr_matrix, most: int) -> sp.csr_matrix:
+    """The entries of largest absolute value of each row of a sparse matrix, at most `most`."""
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    order = np.lexsort((matrix.indices, -np.abs(matrix.data), rows))
+    kept = order[np.arange(len(order)) - matrix.indptr[rows] < most]  # the rows are in their order
+    cells = matrix.data[kept], (rows[kept], matrix.indices[kept])
+    return sp.csr_matrix(cells, shape=matrix.shape)
+
+
+def largest_entries(weights: np.ndarray, most: int) -> sp.csr_matrix:
     """The entries of largest absolute value of each row (J,), at most `most`, zeros left out."""
     blocks = []
-    for rows in blocks_of_rows(weights.shape[0]):
-        block: Any = weights[rows]
-        block = block.toarray() if sp.issparse(block) else block
+    for rows in blocks_of_rows(len(weights)):
+        block = weights[rows]
         if most < block.shape[1]:
             places = np.argpartition(-np.abs(block), most, axis=1)[:, most:]
             block = block.copy()

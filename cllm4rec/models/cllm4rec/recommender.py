@@ -35,9 +35,9 @@ from cllm4rec.models.inner_product import LinearScores
 from cllm4rec.models.item_vectors.sources import (
     TextSources,
     check_sources,
-    further_item_sources,
-    further_user_sources,
     item_sources,
+    read_again_items,
+    read_again_users,
     user_sources,
 )
 from cllm4rec.models.item_vectors.text_embeddings import TextEmbeddings, words_of_row
@@ -226,13 +226,15 @@ class CLLM4Rec(LanguageRecommender):
         old, config, train = self.net, self.config, dataset.train
 
         def users(before: TextSources) -> TextSources:
-            return further_user_sources(train, before, rows.users < 0)
+            return read_again_users(train, before, rows.users < 0)
 
         def items(before: TextSources) -> TextSources:
-            return further_item_sources(config, train, before, rows.items < 0, self._default_encoder)
+            return read_again_items(config, train, before, rows.reread, self._default_encoder)
 
+        read_users = users if (rows.users < 0).any() else None
+        read_items = items if rows.reread.any() else None
         backbone, text_tokenizer = deepcopy(old.backbone), self.tokenizer.text_tokenizer
-        if config.built_in and (rows.users >= 0).sum() < old.n_users:  # their words are forgotten too
+        if config.built_in and rows.lost_users:  # their words are forgotten too
             text_tokenizer = without_unused_tokens(text_tokenizer, _texts(train))
         self._extend(text_tokenizer, backbone)
         net = CLLM4RecNet(
@@ -240,8 +242,8 @@ class CLLM4Rec(LanguageRecommender):
             config,
             dataset.n_users,
             dataset.n_items,
-            adapted_texts(old.user_text, config, rows.users, users),
-            adapted_texts(old.item_text, config, rows.items, items),
+            adapted_texts(old.user_text, config, rows.users, read_users, rows.lost_users),
+            adapted_texts(old.item_text, config, rows.items, read_items, rows.lost_reviews),
         )
         for table, before in ((net.collaborative, old.collaborative), (net.content, old.content)):
             table.users.weight.data = chosen_rows(before.users.weight, rows.users)

@@ -15,8 +15,8 @@ from cllm4rec.models.description import ModelDescription, Shapes, check_shapes
 from cllm4rec.models.item_vectors.sources import (
     TextSources,
     check_sources,
-    further_item_sources,
     item_sources,
+    read_again_items,
 )
 from cllm4rec.models.item_vectors.text_embeddings import TextEmbeddings, words_of_row
 from cllm4rec.models.neural import NeuralRecommender
@@ -90,11 +90,13 @@ class ItemVectorRecommender(NeuralRecommender):
         old, config = self.net, self.config
 
         def further(before: TextSources) -> TextSources:
-            return further_item_sources(config, dataset.train, before, rows.items < 0)
+            return read_again_items(config, dataset.train, before, rows.reread)
 
         net = self._new_net(dataset.n_items)
-        net.item_text = adapted_texts(old.item_text, config, rows.items, further)
-        copy_equal_shapes(old, net)
+        copy_equal_shapes(old, net)  # but the texts, which it has not yet
+        net.item_text = adapted_texts(
+            old.item_text, config, rows.items, further if rows.reread.any() else None, rows.lost_reviews
+        )
         net.items.data = chosen_rows(old.items, rows.items)
         self.net = net.to(old.items.device).eval()
 

@@ -95,60 +95,60 @@ def _words(config: ItemTextConfig, train: Dataset, in_training: np.ndarray) -> B
     return bags
 
 
-def further_item_sources(
+def read_again_items(
     config: ItemTextConfig,
     train: Dataset,
     before: TextSources,
-    new: np.ndarray,
+    again: np.ndarray,
     default_encoder: str | None = None,
 ) -> TextSources:
-    """What the texts of new items say in the words, and in the whitened vectors, of a fitted model.
+    """What the texts of some items say now, in the words and in the whitened vectors of a fitted model.
 
     Args:
         config, default_encoder: as in `item_sources`.
         train: its items' texts are read.
         before: what the model holds of these items; nothing of new ones.
-        new: bool (n_items,), the new items.
+        again: bool (n_items,), the items that are read; others stay as they are.
 
     Raises:
         ValueError: encoder or file are refused, or give other vectors of known items than in training.
     """
-    found = _further_words(item_documents(train), before, new)
+    found = _words_again(item_documents(train), before, again)
     if before.vectors is None:
         return found
     encoder, file = _source(config, train, before.in_training, default_encoder)
     read = item_vectors(train, encoder, file, standardise=False)
-    return replace(found, vectors=_further_vectors(read, before.vectors, new))
+    return replace(found, vectors=_vectors_again(read, before.vectors, again))
 
 
-def further_user_sources(train: Dataset, before: TextSources, new: np.ndarray) -> TextSources:
-    """What the texts of new users say in the words of a fitted model; arguments as for items."""
-    return _further_words(user_documents(train), before, new)
+def read_again_users(train: Dataset, before: TextSources, again: np.ndarray) -> TextSources:
+    """What the texts of some users say in the words of a fitted model; arguments as for items."""
+    return _words_again(user_documents(train), before, again)
 
 
-def _further_words(documents: list[list[str]], before: TextSources, new: np.ndarray) -> TextSources:
-    """The bags of known rows as they are, those of new rows in the same vocabulary."""
+def _words_again(documents: list[list[str]], before: TextSources, again: np.ndarray) -> TextSources:
+    """The bags of rows as they are, and those that are read again in the same vocabulary."""
     if before.words is None:
         return before
     counts = count_words(documents, before.in_training, vocabulary=before.vocabulary)
-    of_new = sp.diags_array(new.astype(np.float32), format="csr") @ counts.bags(MOST_WORDS)
-    words = sp.csr_matrix(before.words + of_new)
+    stay, read = (sp.diags_array(rows.astype(np.float32), format="csr") for rows in (~again, again))
+    words = sp.csr_matrix(stay @ before.words + read @ counts.bags(MOST_WORDS))
     words.sort_indices()
     return replace(before, words=words)
 
 
-def _further_vectors(read: ItemVectors, before: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Whitened vectors (n, D): known ones as they are, new ones by the same map.
+def _vectors_again(read: ItemVectors, before: np.ndarray, again: np.ndarray) -> np.ndarray:
+    """Whitened vectors (n, D): rows as they are, and by the same map those that are read again.
 
-    The map is that of the vectors of known items, as they are read now, to their whitened ones. It is affine,
+    The map is that of the vectors of the others, as they are read now, to their whitened ones. It is affine,
     so that least squares finds it.
 
     Raises:
         ValueError: there is no such map, as something else reads the texts now.
     """
-    known = read.present & before.any(1) & ~new
+    known = read.present & before.any(1) & ~again
     old, target = read.values[known].astype(np.float64), before[known].astype(np.float64)
-    centre, mean = old.mean(0), target.mean(0)
+    centre, mean = (each.sum(0) / max(len(each), 1) for each in (old, target))
     projection, *_ = np.linalg.lstsq(old - centre, target - mean)
     residual = float(np.abs((old - centre) @ projection + mean - target).max(initial=0))
     if residual > LARGEST_RESIDUAL * float(np.abs(target).max(initial=0)):
@@ -156,8 +156,8 @@ def _further_vectors(read: ItemVectors, before: np.ndarray, new: np.ndarray) -> 
             "the vectors of the items that the model knows are not those of its training: extend it with the "
             "encoder and the dataset of its training"
         )
-    mapped = (read.values - centre) @ projection + mean
-    return np.where((new & read.present)[:, None], mapped, before).astype(np.float32)
+    mapped = ((read.values - centre) @ projection + mean) * read.present[:, None]
+    return np.where(again[:, None], mapped, before).astype(np.float32)
 
 
 def user_sources(config: ItemTextConfig, train: Dataset) -> TextSources:

@@ -20,6 +20,7 @@ from cllm4rec.data.candidates import title_groups
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.messages import shorten
 from cllm4rec.models import load, system_class
+from cllm4rec.models.adaptation import OldRows
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.description import ModelDescription, Shapes
 from cllm4rec.models.histories import encode_by_length
@@ -150,6 +151,9 @@ class RSLLM(LanguageRecommender):
         super()._write_description(folder)
         (folder / "sequential").mkdir()
         self.sequential._write(folder / "sequential")
+
+    def _adapt(self, dataset: Dataset, rows: OldRows) -> None:
+        self.sequential = self.sequential.adapted_to(dataset)
 
     def _titles(self, titles: list[str] | None, n_items: int) -> list[str]:
         """Titles of all items in the order of a sentence, "" for none.

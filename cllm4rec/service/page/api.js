@@ -3,6 +3,7 @@
 import { byId } from "./dom.js";
 
 const KEY = "cllm4rec-token";
+const IDS_AT_ONCE = 25; // of an address: ids may be long
 let token = stored();
 let asking = null;
 
@@ -21,6 +22,15 @@ export function get(path, query = {}, signal = undefined) {
   }
   const text = parameters.toString();
   return answer(text ? `${path}?${text}` : path, { signal });
+}
+
+/** The items of the answers to GET for items by their ids, which do not fit into one address. */
+export async function getItems(path, ids, signal = undefined) {
+  const parts = [];
+  for (let first = 0; first < ids.length; first += IDS_AT_ONCE) {
+    parts.push(get(path, { item: ids.slice(first, first + IDS_AT_ONCE) }, signal));
+  }
+  return (await Promise.all(parts)).flatMap(({ items }) => items);
 }
 
 /** The answer to POST of a JSON body. */

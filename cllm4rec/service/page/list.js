@@ -21,7 +21,7 @@ export function showList(ol, items, actions) {
 
 function row(item, { explain, add, point }) {
   const id = String(item.item_id);
-  const title = item.title ?? id;
+  const title = item.title || id;
   const reasons = make("div", { className: "reasons", id: `reasons-${item.rank}`, hidden: true });
   const buttons = make("div", { className: "actions" });
   if (explain) {
@@ -74,7 +74,7 @@ function reasonsOf({ score, rank, items, words, wished }) {
   const place = `${wished ? "Without the wish: score" : "Score"} ${score.toFixed(3)}, rank ${rank}.`;
   const parts = [
     make("p", { className: "note" }, `${place} Below: what this score would lose without each.`),
-    ...effects("Items of the history", items, (each) => each.title ?? String(each.item_id)),
+    ...effects("Items of the history", items, (each) => each.title || String(each.item_id)),
   ];
   if (words.length) parts.push(...effects("Words of its text", words, (each) => each.word));
   return parts;

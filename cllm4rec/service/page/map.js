@@ -27,7 +27,7 @@ export class ItemMap {
   /** Adds items of the answer of /map. */
   put(items) {
     for (const { item_id, title, x, y } of items) {
-      this.items.set(String(item_id), { id: String(item_id), title: title ?? String(item_id), x, y });
+      this.items.set(String(item_id), { id: String(item_id), title: title || String(item_id), x, y });
     }
     this.#fit();
     this.draw();

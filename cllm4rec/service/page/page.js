@@ -1,7 +1,7 @@
 // The page: from its controls to requests, and from answers to list, history and map.
 
 import { addressOf, MOST_ITEMS, stateOf } from "./address.js";
-import { get, post } from "./api.js";
+import { get, getItems, post } from "./api.js";
 import { combobox } from "./combobox.js";
 import { byId, debounced } from "./dom.js";
 import { showHistory, showList } from "./list.js";
@@ -63,13 +63,13 @@ function showControls() {
 async function historyOf({ user, history: ids }, signal) {
   if (user !== null) return remember((await get("history", { user }, signal)).items);
   const unknown = ids.filter((id) => !titles.has(id)).slice(-MOST_ITEMS);
-  if (unknown.length) remember((await get("items", { item: unknown }, signal)).items);
+  remember(await getItems("items", unknown, signal));
   return ids;
 }
 
 function remember(items) {
   return items.map(({ item_id, title }) => {
-    titles.set(String(item_id), title ?? String(item_id));
+    titles.set(String(item_id), title || String(item_id));
     return String(item_id);
   });
 }
@@ -129,7 +129,7 @@ async function light(signal) {
   const lacking = [...list, ...history.slice().reverse()].filter((id) => !map.items.has(id));
   if (mapped.n_items > mapped.items.length && lacking.length) {
     try {
-      map.put((await get("map", { item: lacking.slice(0, MOST_ITEMS) }, signal)).items);
+      map.put(await getItems("map", lacking.slice(0, MOST_ITEMS), signal));
     } catch (error) {
       if (signal.aborted) return;
       showError(error);
@@ -194,7 +194,7 @@ function connectSearches() {
     search: async (text, signal) => {
       const { items } = await get("items", { q: text }, signal);
       remember(items);
-      return items.map(({ item_id: id, title }) => ({ id, label: title ?? String(id), detail: title ? id : "" }));
+      return items.map(({ item_id: id, title }) => ({ id, label: title || String(id), detail: title ? id : "" }));
     },
     choose: ({ id }) => {
       byId("item").value = "";
