@@ -6,7 +6,8 @@ Data: experiments/results, which experiments.full_ranking wrote (--results names
 
 Prints the table in Markdown: NDCG@100 on test events, and the 95 % interval of CLLM4Rec minus the best other
 row, paired over users. Means are over those seeds of the splits that all rows of a set have. Then the slices
-by day, for each protocol: held-out events on a day of a training event of the user, and others.
+by day, for each protocol: held-out events on a day of a training event of the user, and others. Then what
+CLLM4Rec loses (above 0) or gains in each of its other forms, over the most seeds of a set that both have.
 
 quality_and_time.svg has a panel for each set, quality_by_slice.svg one for each set and kind of slices.
 """
@@ -148,6 +149,28 @@ def day_table(folder: Path, protocol: str = "A") -> str:
     return markdown_table(["", *header], shown) if shown else ""
 
 
+def form_table(folder: Path) -> str:
+    """CLLM4Rec minus its other forms under protocol A, with 95 % intervals; "" without any.
+
+    A cell is over the most seeds of the splits that both have; their number follows if it is above 1.
+    """
+    lines = [
+        line
+        for line in read_lines(folder / DIFFERENCES)
+        if (line["protocol"], line["metric"]) == ("A", METRIC) and line["row"].startswith(f"{REFERENCE}, ")
+    ]
+    titles, cells = sets_of(lines), {line["row"]: dict[str, str]() for line in lines}
+    for line in sorted(lines, key=lambda line: len(line["seeds"].split())):
+        n_seeds, bounds = len(line["seeds"].split()), f"{short(line['low'], '+')}, {short(line['high'], '+')}"
+        splits = f"; {n_seeds} splits" if n_seeds > 1 else ""
+        cells[line["row"]][line["set"]] = f"{short(line['difference'], '+')} [{bounds}]{splits}"
+    rows = [
+        [row.removeprefix(f"{REFERENCE}, "), *(of_row.get(name, "") for name in titles)]
+        for row, of_row in cells.items()
+    ]
+    return markdown_table(["", *titles.values()], rows) if rows else ""
+
+
 def short(value: float | str, sign: str = "") -> str:
     """A number below 1 with four digits and no leading zero: .1234, +.1234."""
     return f"{float(value):{sign}.4f}".replace("0.", ".", 1)
@@ -248,6 +271,8 @@ if __name__ == "__main__":
     for name, each in PROTOCOLS.items():
         if by_day := day_table(arguments.results, name):
             say(f"\n{each.title}, {each.compared[0]}:\n\n{by_day}")
+    if forms := form_table(arguments.results):
+        say(f"\n{REFERENCE} minus its other forms, {A.title}, {METRIC}:\n\n{forms}")
     if arguments.figures is not None:
         arguments.figures.mkdir(parents=True, exist_ok=True)
         draw_times(arguments.results, arguments.figures / "quality_and_time.svg")

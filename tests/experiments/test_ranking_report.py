@@ -131,3 +131,20 @@ def test_the_readme_has_the_table_of_the_committed_results() -> None:
     in_readme = (ROOT / "README.md").read_text().split("\n## Results\n")[1].split("\n\n")
     shown = next(part for part in in_readme if part.startswith("|"))
     assert cells(shown) == cells(ranking_report.table(ranking_report.RESULTS))
+
+
+def test_other_forms_are_over_the_most_seeds(folder: Path) -> None:
+    lines = [
+        'beauty,A,"CLLM4Rec, no layer",ndcg@100,0,9,0.3,0.1,0.5',
+        'beauty,A,"CLLM4Rec, no layer",ndcg@100,0 1,9,0.01,-0.002,0.022',
+        'beauty,A,"CLLM4Rec, no layer",recall@20,0 1 2,9,0.4,0.3,0.5',
+        'musical,A,"CLLM4Rec, tiny",ndcg@100,1,9,-0.02,-0.03,-0.01',
+        'musical,time,"CLLM4Rec, tiny",ndcg@100,0 1,9,0.2,0.1,0.3',
+    ]
+    assert ranking_report.form_table(folder) == ""
+    with (folder / DIFFERENCES).open("a") as file:
+        file.write("\n".join(lines) + "\n")
+    assert cells(ranking_report.form_table(folder)) == {
+        "no layer": ["", "+.0100 [-.0020, +.0220]; 2 splits"],
+        "tiny": ["-.0200 [-.0300, -.0100]", ""],
+    }
