@@ -103,23 +103,24 @@ class Extending:
         models = {stage: load_stage(self.folder, stage, self.backbone) for stage in ended}
         for model in models.values():
             model.source = self.dataset  # it may have moved
-            if self.item_vectors is not None:
-                model.config = self._with_vectors(model.config)
+            model.config = self._with_vectors(model.config)
         return models
 
     def _with_vectors(self, config: Any) -> Any:
-        """The settings of a system with the new file of vectors.
+        """The settings of a system, with the new file of vectors if there is one.
 
         Raises:
             ValueError: the system reads no such file, or the file has no ids.
         """
+        if self.item_vectors is None:
+            return config
         if getattr(config, "item_vectors", None) is None:
             raise ValueError("the run reads no file of vectors: leave `item_vectors` out")
-        if Path(str(self.item_vectors)).suffix == ".npy":
+        if Path(self.item_vectors).suffix == ".npy":
             raise ValueError(
                 "`item_vectors`: a .npy file has no ids, of which new ones need some: give .parquet"
             )
-        return replace(config, item_vectors=str(Path(str(self.item_vectors)).resolve()))
+        return replace(config, item_vectors=str(Path(self.item_vectors).resolve()))
 
     def _extended(
         self, events: CheckedTable | None, items: CheckedTable | None, users: CheckedTable | None
@@ -200,7 +201,7 @@ class Extending:
         config, *training = settings_of(self.folder, "pretrain", description.stages["pretrain"])
         stage = FirstStage(
             system=description.system,
-            config=config,
+            config=self._with_vectors(config),
             training=training[0] if training else None,
             dataset=dataset,
             dataset_path=str(self.new_dataset),
