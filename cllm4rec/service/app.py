@@ -126,7 +126,7 @@ def _add_catalogue(app: FastAPI, batches: Batches[Job, Any]) -> None:
 
     @app.get("/users", responses=ERRORS)
     async def users(q: Text = "", k: Found = 20) -> FoundUsers:
-        """Users of the dataset whose id has a text, without regard to case, in the order of `/items`."""
+        """Users of the dataset whose id has a text, without regard to case, in the order of /items."""
         return FoundUsers(users=await batches.answer(lambda model: found_users(model, q, k)))
 
     @app.get("/history", responses=ERRORS)
