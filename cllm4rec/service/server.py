@@ -1,6 +1,7 @@
 """The server process: listens, loads a run anew on SIGHUP, and ends gracefully."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -57,8 +58,16 @@ def serve(load: Callable[[], Recommender], options: Options, token: str | None) 
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     served = Served(load(), options.run, token, options.most_waiting)
     sys.setswitchinterval(SWITCH_SECONDS)
+    spare_collections()
     with listening:
         asyncio.run(_serve(Server(configured(served)), listening, served, load))
+
+
+def spare_collections() -> None:
+    """Leave what is loaded out of further garbage collections, which stop all requests for 0.3 s."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def configured(served: Served) -> uvicorn.Config:
@@ -102,6 +111,7 @@ async def _serve(
         async with reloading:
             try:
                 served.model = await asyncio.to_thread(load)
+                spare_collections()
             except Exception as error:
                 log.error("the run was not loaded anew, the old one is served: %s", error_line(error))
             else:

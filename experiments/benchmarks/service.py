@@ -110,9 +110,8 @@ def served(run: Path) -> Iterator[tuple[psutil.Process, str]]:
             process.terminate()
 
 
-def measured(address: str, body: str, connections: int, seconds: int, users: float | None) -> Load:
-    """Requests of some connections; `users` a second in all, or as fast as they are answered."""
-    pause = 0.0 if users is None else connections / users * 1000
+def measured(address: str, body: str, connections: int, seconds: int, pause: float = 0.0) -> Load:
+    """Requests of some connections, each with pauses of so many milliseconds after an answer."""
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "requests.lua"
         script.write_text(SCRIPT.format(body=body, pause=f"{pause:.3f}"))
@@ -122,6 +121,16 @@ def measured(address: str, body: str, connections: int, seconds: int, users: flo
             capture_output=True, text=True, check=True,
         )  # fmt: skip
     return Load.of(ended.stdout)
+
+
+def pause_for(address: str, body: str, connections: int, seconds: int, users: float) -> float:
+    """The pause, in milliseconds, with which some connections send so many requests a second.
+
+    The time of an answer is estimated with the pauses that would do if it were none.
+    """
+    first = connections / users * 1000
+    answered = measured(address, body, connections, seconds, first).users
+    return max(0.0, 2 * first - connections / answered * 1000)
 
 
 class Memory:
@@ -180,13 +189,14 @@ def main(run: Path, seconds: int, soak: int) -> None:
         asked = Request(f"{address}/recommend", body.encode(), {"Content-Type": "application/json"})
         with urlopen(asked) as answer:
             assert len(json.load(answer)["items"]) == K
-        one = measured(address, body, ONE, seconds, None)
-        capacity = measured(address, body, MANY, seconds, None)
+        one = measured(address, body, ONE, seconds)
+        capacity = measured(address, body, MANY, seconds)
+        pause = pause_for(address, body, PACED, seconds, SHARE * capacity.users)
         memory = Memory(process)
-        soaked = measured(address, body, PACED, soak, SHARE * capacity.users)
+        soaked = measured(address, body, PACED, soak, pause)
         over_memory = memory.end()
-        overload = measured(address, body, OVERLOAD, seconds, TIMES * capacity.users)
-        after = measured(address, body, ONE, seconds, None)
+        overload = measured(address, body, OVERLOAD, seconds, OVERLOAD / (TIMES * capacity.users) * 1000)
+        after = measured(address, body, ONE, seconds)
     lines = [
         row("one user", one),
         row(f"capacity, {MANY} connections", capacity),
