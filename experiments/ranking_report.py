@@ -53,13 +53,25 @@ KINDS = {  # of slices -> their name in the figure
 
 
 def comparable(folder: Path, protocol: str = "A") -> tuple[list[Line], list[Line]]:
-    """Runs and slices of a protocol, of each set those of the seeds that all its rows have."""
+    """Runs and slices of a protocol, of each set those of the seeds that all its main rows have.
+
+    A row that lacks one of these seeds is left out.
+    """
     runs, slices = read_lines(folder / RUNS), read_lines(folder / SLICES)
     seeds = {set_name: shared_seeds(runs, set_name, protocol) for set_name in sets_of(runs)}
+    measured = defaultdict(set)
+    for line in runs:
+        if line["protocol"] == protocol:
+            measured[line["set"], line["row"]].add(int(line["seed"]))
 
     def kept(lines: Sequence[Line]) -> list[Line]:
         of_protocol = [line for line in lines if line["protocol"] == protocol]
-        return [line for line in of_protocol if int(line["seed"]) in seeds.get(line["set"], ())]
+        return [
+            line
+            for line in of_protocol
+            if int(line["seed"]) in seeds[line["set"]]
+            and measured[line["set"], line["row"]] >= seeds[line["set"]]
+        ]
 
     return kept(runs), kept(slices)
 

@@ -91,13 +91,17 @@ def listed(seeds: Iterable[int]) -> str:
 
 
 def shared_seeds(runs: Sequence[Line], set_name: str, protocol: str) -> set[int]:
-    """Seeds of a set that all measured main rows have; means over others do not compare."""
+    """Seeds of a set that all measured main rows have; means over others do not compare.
+
+    Their forms with an encoder count too, unless they were measured on one seed alone.
+    """
     seeds_of, shown = defaultdict(set), PROTOCOLS[protocol].shown
     for line in runs:
         is_here = (line["set"], line["protocol"]) == (set_name, protocol)
         if is_here and line["row"].removesuffix(ENCODER_FORM) in shown:
             seeds_of[line["row"]].add(int(line["seed"]))
-    return set.intersection(*seeds_of.values()) if seeds_of else set()
+    counted = [seeds for row, seeds in seeds_of.items() if row in shown or len(seeds) > 1]
+    return set.intersection(*counted) if counted else set()
 
 
 def slice_lines(place: tuple[str, str, str, int], run: Path) -> list[Line]:
