@@ -89,6 +89,11 @@ def read_events(path: str, options: EventTableOptions) -> CheckedTable:
     """A table of events."""
     names = column_names(options.columns, "--columns", EVENT_COLUMNS)
     _check_layout(options, {"--columns": names})
+    return _event_table(path, options, names)
+
+
+def _event_table(path: str, options: EventTableOptions, names: Mapping[str, str]) -> CheckedTable:
+    """A table of events with these columns."""
     file = text_file(path, options, names, sequences=options.sequences)
     return read_event_table(file, names, drop_incomplete=options.drop_incomplete)
 
@@ -115,8 +120,7 @@ def read_tables(
     drop = options.drop_incomplete
     event_table, item_table, user_table = None, None, None
     if events:
-        file = text_file(events, options, event_names, sequences=options.sequences)
-        event_table = read_event_table(file, event_names, drop_incomplete=drop)
+        event_table = _event_table(events, options, event_names)
     if items:
         item_table = read_item_table(text_file(items, options, item_names), item_names, drop_incomplete=drop)
     if users:
