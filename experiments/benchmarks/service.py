@@ -126,7 +126,7 @@ def measured(address: str, body: str, connections: int, seconds: int, pause: flo
 def pause_for(address: str, body: str, connections: int, seconds: int, users: float) -> float:
     """The pause, in milliseconds, with which some connections send so many requests a second.
 
-    The time of an answer is estimated with the pauses that would do if it were none.
+    A first measurement gives the time of an answer, which is taken off the pause.
     """
     first = connections / users * 1000
     answered = measured(address, body, connections, seconds, first).users
