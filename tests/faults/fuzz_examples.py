@@ -10,7 +10,9 @@ from typing import Any
 import polars as pl
 from hypothesis import strategies as st
 
+from cllm4rec.commands.tables import EventTableOptions, TableOptions
 from cllm4rec.evaluate import EvaluateOptions
+from cllm4rec.extend import ExtendOptions
 from cllm4rec.prepare import PrepareOptions
 from cllm4rec.recommend import RecommendOptions
 from tests.faults.mutations import of_bytes, of_file
@@ -32,21 +34,29 @@ def folders(files: dict[str, list[str]], target: str, commands: tuple[str, ...])
     return st.sampled_from(files[target]).flatmap(of)
 
 
+def _names(*options: type) -> list[str]:
+    return [field.name for each in options for field in fields(each)]
+
+
 COMMANDS = [  # commands that are quick whatever their flags say
     ["prepare", "--interactions", "WORLD/events.csv", "--output", "out"],
     ["pretrain", "--system", "ease", "--dataset", "data", "--output", "out"],
     ["pretrain", "--system", "sasrec", "--dataset", "data", "--output", "out", "--dry-run"],
     ["evaluate", "--run", "ease"],
     ["recommend", "--run", "ease"],
+    ["extend", "--run", "ease", "--items", "WORLD/items.csv", "--output", "out"],
+    ["extend", "--run", "ease", "--interactions", "WORLD/events.csv", "--output", "out"],
+    ["extend", "--run", "ease", "--forget", "reader-0000", "--output", "out"],
 ]
 FLAGS = {
-    "prepare": [field.name for field in fields(PrepareOptions)],
+    "prepare": _names(PrepareOptions, TableOptions),
     "pretrain": [
         "regularization", "decay", "seed", "width", "length", "heads", "batch_size", "epochs", "system",
         "preset", "resume",
     ],
-    "evaluate": [field.name for field in fields(EvaluateOptions)],
-    "recommend": [field.name for field in fields(RecommendOptions)],
+    "evaluate": _names(EvaluateOptions),
+    "recommend": _names(RecommendOptions, EventTableOptions),
+    "extend": _names(ExtendOptions, TableOptions),
 }  # fmt: skip
 CELLS = [
     "0", "1", "-1", "2", "0.5", "1e308", "nan", "inf", "-inf", "99999999999999999999", "10000000", "abc",
@@ -214,12 +224,9 @@ def tables(draw: st.DrawFn) -> Example:
         data = gzip.compress(data, mtime=0)
     for mutation in draw(st.lists(of_bytes(), max_size=1)) if draw(st.integers(0, 3)) == 0 else []:
         data = changed(data, mutation)
-    known = [
-        flag
-        for flag in FLAGS_OF_TABLES[role]
-        if flag[2:].partition("=")[0].replace("-", "_") in FLAGS["prepare"]
-    ]
-    flags = draw(st.lists(st.sampled_from(known), max_size=2, unique=True)) if draw(st.booleans()) else []
+    flags: list[str] = []
+    if draw(st.booleans()):
+        flags = draw(st.lists(st.sampled_from(FLAGS_OF_TABLES[role]), max_size=2, unique=True))
     return {
         "kind": "table",
         "name": name,
