@@ -24,6 +24,8 @@ OF_SETS: dict[str, Flags] = {  # histories are sets
     "CLLM4Rec, tiny": (["--backbone", "tiny"], []),
     "CLLM4Rec, ENCODER": (["--encoder", ENCODER], []),
     "CLLM4Rec, ENCODER, no words": (["--encoder", ENCODER, "--item-text", "vectors"], []),
+    "CLLM4Rec, ENCODER as backbone": (["--backbone", ENCODER], []),
+    "CLLM4Rec, ENCODER under LoRA": (["--backbone", ENCODER, "--tune", "lora"], []),
     "CLLM4Rec, paper's settings": (["--preset", "paper", "--max-minutes", "8"], ["--max-minutes", "8"]),
     "bag": (["--system", "bag"], None),
     "bag, ENCODER": (["--system", "bag", "--encoder", ENCODER], None),
