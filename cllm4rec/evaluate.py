@@ -93,10 +93,11 @@ class EvaluateOptions:
     draws: int = setting(5, ge=1, lt=1_000_001, help="candidate sets per held-out event")
     by: str = setting(
         "scores",
-        choices=["scores", "likelihood", "generation", "constrained"],
+        choices=["scores", "language", "likelihood", "generation", "constrained"],
         help=(
-            "how a candidate is chosen: by scores; for rsllm also by likelihood of the titles, compared with "
-            "that without the history, by generation of a title, or constrained to those of the candidates"
+            "how a candidate is chosen: by scores; for rsllm also by scores of the language model alone, by "
+            "likelihood of the titles, compared with that without the history, by generation of a title, or "
+            "constrained to those of the candidates"
         ),
     )
     seed: int = setting(0, ge=0, help="seed of the candidate sets")

@@ -1,7 +1,8 @@
 """Systems that score by inner products of user states and item vectors."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 import numpy as np
@@ -48,6 +49,29 @@ class InnerProductRecommender(Recommender):
     """Scores are inner products, so that the best items are found without all scores at once."""
 
     scores_in_blocks: ClassVar[bool] = True
+    kept: dict[bytes, tuple[Tensor, Tensor]] | None = None  # vectors of users, within `keeping_vectors`
+
+    @contextmanager
+    def keeping_vectors(self) -> Iterator[None]:
+        """Within the block the network reads each batch of users once; it may not change."""
+        self.kept = {}
+        try:
+            yield
+        finally:
+            self.kept = None
+
+    def _kept_vectors(
+        self, users: np.ndarray, encode: Callable[[], tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """Vectors of users and of all items: within `keeping_vectors` those of before, else new ones."""
+        if self.kept is None:
+            return encode()
+        key = users.tobytes()
+        if key not in self.kept:
+            states, items = encode()
+            of_others = next(iter(self.kept.values()), (states, items))
+            self.kept[key] = states, of_others[1]  # the vectors of the items are held once
+        return self.kept[key]
 
     def _linear(self, users: np.ndarray, seen: Dataset) -> LinearScores | None:
         """Scores to be added to the inner products; None for none. Arguments as those of `_score`."""

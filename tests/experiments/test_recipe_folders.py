@@ -1,6 +1,7 @@
 """Experiments on a folder that a recipe wrote."""
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -59,9 +60,14 @@ def test_candidates_reads_tables_and_a_split_file(tmp_path: Path) -> None:
     split = tmp_path / "held_out.tsv"
     pl.DataFrame(rows, schema=columns, orient="row").write_csv(split, separator="\t")
     tables = {"interactions": data / "interactions.tsv.gz", "items": data / "items.tsv.gz", "split": split}
-    options = {"seeds": [0], "draws": 1, "candidates": 3, "epochs": (1, 1), "output": output}
+    plan = candidates.Plan("sasrec", "tiny", 3, 1, (1, 1), list(candidates.ROWS))
+    options = {"seeds": [0], "plan": plan, "output": output}
     candidates.main(**tables, **options)
-    assert "| RSLLM, C_user " in (output / "table.md").read_text()
+    assert "| RSLLM, soft tokens alone " in (output / "table.md").read_text()
+    of_folds = replace(plan, rows=["sequential system"])
+    candidates.main(**tables, seeds=[0], plan=of_folds, output=tmp_path / "folds", folds=2)
+    assert "| sequential system " in (tmp_path / "folds" / "table.md").read_text()
+    assert pl.read_parquet(tmp_path / "folds" / "fold0" / "sequential-scores.parquet").height == 10
     with pytest.raises(SystemExit, match="--items .*absent.tsv: there is no such file"):
         candidates.main(**tables | {"items": tmp_path / "absent.tsv"}, **options)
     (data / "interactions.tsv.gz").write_bytes(b"of another data set")

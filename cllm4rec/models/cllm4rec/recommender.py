@@ -1,8 +1,7 @@
 """CLLM4Rec: a language model whose vocabulary holds users and items (arXiv 2311.01343)."""
 
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
 
@@ -62,7 +61,6 @@ class CLLM4Rec(LanguageRecommender):
     config: CLLM4RecConfig
     net: CLLM4RecNet
     path_ease: EASE | None = None  # to be fitted for the linear path, while finetuning
-    kept: dict[bytes, tuple[Tensor, Tensor]] | None = None  # vectors of users, within `keeping_vectors`
 
     def check(self, dataset: Dataset) -> None:
         check_start(self.config.start, dataset.train)
@@ -178,24 +176,8 @@ class CLLM4Rec(LanguageRecommender):
             return None
         return linear.scores(users, seen.interactions)
 
-    @contextmanager
-    def keeping_vectors(self) -> Iterator[None]:
-        """Within the block the network reads each batch of users once; it may not change."""
-        self.kept = {}
-        try:
-            yield
-        finally:
-            self.kept = None
-
     def _vectors(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
-        if self.kept is None:
-            return self._encode(users, trained_users, seen)
-        key = users.tobytes()
-        if key not in self.kept:
-            states, items = self._encode(users, trained_users, seen)
-            of_others = next(iter(self.kept.values()), (states, items))
-            self.kept[key] = states, of_others[1]  # the vectors of the items are held once
-        return self.kept[key]
+        return self._kept_vectors(users, lambda: self._encode(users, trained_users, seen))
 
     @torch.no_grad()
     def _encode(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:

@@ -34,6 +34,14 @@ class RSLLMConfig(BackboneConfig):
             "settings; or the run folder of one of them"
         ),
     )
+    sequential_score: str = setting(
+        "auto",
+        choices=["auto", "none"],
+        help=(
+            "score of the sequential system, added to that of the language model: auto chooses its weight on "
+            "validation events after stage 2"
+        ),
+    )
     prompt: str = setting(
         "unified",
         choices=list(FORMS),

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from cllm4rec.corpora.rsllm import AnswerBatch, ContrastiveBatch
 from cllm4rec.models.language.backbone import Backbone
 from cllm4rec.models.rsllm.config import RSLLMConfig
+from cllm4rec.models.rsllm.sequential_score import SequentialScore
 from cllm4rec.training.losses import item_contrast, user_contrast
 
 
@@ -14,11 +15,17 @@ class RSLLMNet(nn.Module):
 
     P is two linear layers with a ReLU between them. It starts as an isometry: x = relu(x) - relu(-x), rotated
     into d dimensions. So soft tokens start with the geometry of the sequential recommender's embeddings.
+
+    Attributes:
+        sequential_score: added to the score of C_user; None until its weight is chosen.
     """
+
+    sequential_score: SequentialScore | None
 
     def __init__(self, backbone: Backbone, config: RSLLMConfig, embeddings: Tensor) -> None:
         super().__init__()
         self.backbone, self.config = backbone, config
+        self.sequential_score = None
         self.items = nn.Parameter(embeddings.clone())
         n = embeddings.shape[1]
         inner, outer = nn.Linear(n, 2 * n), nn.Linear(2 * n, backbone.width)

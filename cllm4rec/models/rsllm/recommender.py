@@ -1,6 +1,8 @@
 """RSLLM: titles and the ID embeddings of a sequential recommender in one prompt (arXiv 2412.16933)."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,9 +31,11 @@ from cllm4rec.models.language.loading import build_backbone
 from cllm4rec.models.rsllm.answers import WAYS, TitleChooser
 from cllm4rec.models.rsllm.config import CONVENTIONAL, RSLLMConfig
 from cllm4rec.models.rsllm.net import RSLLMNet
-from cllm4rec.models.sequential.base import SequentialRecommender
+from cllm4rec.models.rsllm.sequential_score import SequentialScore, chosen_score
+from cllm4rec.models.sequential.base import SequentialRecommender, top_unseen
 from cllm4rec.models.storage import REMEDY
 from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.hooks import Hooks
 from cllm4rec.training.objective import Objective
 from cllm4rec.training.resume import BuiltFrom
 from cllm4rec.training.run_folder import RunFolder
@@ -44,7 +48,8 @@ class RSLLM(LanguageRecommender):
     language-modelling loss of the answers. Stage 2 (`finetune`): unified prompts, with that loss + alpha
     C_item + beta C_user.
 
-    Scores are those of C_user: the inner product of a history's state and P(e_j) of each item.
+    Scores are those of C_user: the inner product of a history's state and P(e_j) of each item. Those of the
+    sequential recommender are added, with a weight that validation events choose.
     """
 
     name = "rsllm"
@@ -99,6 +104,20 @@ class RSLLM(LanguageRecommender):
         else:
             self.sequential = self._as_sequential(load(RunFolder.open(self.config.sequential), dataset))
 
+    def _start(
+        self, dataset: Dataset, stage: str, config: TrainConfig | None, accelerator: Accelerator
+    ) -> TrainConfig:
+        started = super()._start(dataset, stage, config, accelerator)
+        self.net.sequential_score = None
+        return started
+
+    def _after(self, dataset: Dataset, stage: str, accelerator: Accelerator, hooks: Hooks) -> bool:
+        asked = stage == "finetune" and self.config.sequential_score == "auto"
+        if not asked or not len(dataset.validation.interactions):
+            return False
+        self.net.sequential_score = chosen_score(self, self.net, dataset, accelerator)
+        return self.net.sequential_score is not None
+
     def _as_sequential(self, model: Recommender) -> SequentialRecommender:
         """The model, if it is a sequential recommender.
 
@@ -136,7 +155,10 @@ class RSLLM(LanguageRecommender):
             )
         self.sequential = self._as_sequential(system_class(name).load(folder / "sequential"))
         backbone = self._restored_backbone(folder, described, shapes)
-        return RSLLMNet(backbone, self.config, self.sequential.net.item_vectors().detach().cpu())
+        net = RSLLMNet(backbone, self.config, self.sequential.net.item_vectors().detach().cpu())
+        if "sequential_score.weight" in shapes:
+            net.sequential_score = SequentialScore()
+        return net
 
     def _built_from(self) -> BuiltFrom:
         digest = hashlib.sha256()
@@ -195,24 +217,21 @@ class RSLLM(LanguageRecommender):
         writer = PromptWriter(self.tokenizer, titles, form, settings.most_title_words)
         if stage == "pretrain":
             return [Objective("text", AnswerCorpus(train.interactions, writer, groups, options))]
-        hard = self._hard_negatives(train)
+        all_are_negatives = settings.negatives >= train.n_items
+        n_hard = 0 if all_are_negatives else min(settings.hard, train.n_items)
+        hard = top_unseen(self.sequential, train, n_hard)
         return [Objective("unified", ContrastiveCorpus(train.interactions, writer, groups, options, hard))]
 
-    def _hard_negatives(self, train: Dataset) -> np.ndarray:
-        """The top-ranked unseen items of the sequential recommender for each user, int64 (n_users, H)."""
-        n_hard = min(self.config.hard, train.n_items)
-        if self.config.negatives >= train.n_items:
-            n_hard = 0  # all items are negatives already
-        hard = np.zeros((train.n_users, n_hard), dtype=np.int64)
-        users = np.flatnonzero(np.diff(train.interactions.indptr) > 0)
-        if n_hard:
-            for lists in self.sequential.rank_batches(users, train, n_hard):
-                # Where fewer items are unseen, the first is repeated.
-                hard[lists.users] = np.maximum(np.where(lists.items >= 0, lists.items, lists.items[:, :1]), 0)
-        return hard
+    def _vectors(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
+        vectors = self._kept_vectors(users, lambda: self._encode(users, seen))
+        score = self.net.sequential_score
+        if score is None:
+            return vectors
+        return score.join(vectors, self.sequential._vectors(users, trained_users, seen))
 
     @torch.no_grad()
-    def _vectors(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
+    def _encode(self, users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
+        """States of histories (B, d) for C_user, and P(e_j) of all items (n_items, d)."""
         writer, backbone, projected = self.writer(seen.items), self.net.backbone, self.net.projected()
         items = seen.interactions.histories(users).last(self.config.length)
 
@@ -226,6 +245,15 @@ class RSLLM(LanguageRecommender):
 
         lengths = writer.templates["next"].n_fixed + writer.expand(items).lengths
         return encode_by_length(self.net, lengths, backbone.width, encode), projected
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Within the block scores are those of C_user alone."""
+        score, self.net.sequential_score = self.net.sequential_score, None
+        try:
+            yield
+        finally:
+            self.net.sequential_score = score
 
     @torch.no_grad()
     def item_vectors(self) -> Tensor:
@@ -241,9 +269,9 @@ class RSLLM(LanguageRecommender):
             users: numbers of users in `seen`, (B,).
             candidates: item numbers (B, C).
             seen: the events the model may look at.
-            by: "scores": those of C_user; "likelihood": of the candidates' titles, the mean log-probability
-                of a token minus that without the history; "generation": greedy, of one title; "constrained":
-                greedy among the candidates' titles.
+            by: "scores": those of `score`; "language": of C_user alone; "likelihood": of the candidates'
+                titles, the mean log-probability of a token minus that without the history; "generation":
+                greedy, of one title; "constrained": greedy among the candidates' titles.
 
         Returns:
             Indices into the candidates, int64 (B,); -1 where no title is generated or no candidate has one.
@@ -251,10 +279,11 @@ class RSLLM(LanguageRecommender):
         Raises:
             ValueError: `by` is another word, or the items have no titles and titles are asked for.
         """
-        if by == "scores":
-            return super().choose(users, candidates, seen)
+        if by in ("scores", "language"):
+            with self._alone() if by == "language" else nullcontext():
+                return super().choose(users, candidates, seen)
         if by not in WAYS:
-            raise ValueError(f"`by` is {by!r}: rsllm chooses by scores, {', '.join(WAYS[:-1])} or {WAYS[-1]}")
+            raise ValueError(f"`by` is {by!r}: rsllm chooses by scores, language, {', '.join(WAYS)}")
         self._checked(users, seen)
         writer, config = self.writer(seen.items), self.config
         if not len(writer.titles.values):

@@ -92,3 +92,16 @@ class SequentialRecommender(ItemVectorRecommender):
     @torch.no_grad()
     def item_vectors(self) -> Tensor:
         return self.net.eval().item_vectors().detach()
+
+
+def top_unseen(model: SequentialRecommender, train: Dataset, n: int) -> np.ndarray:
+    """The items that a model ranks highest for each user, known ones left out, int64 (n_users, n).
+
+    Where fewer items are left, the first is repeated. A user without events has zeros.
+    """
+    top = np.zeros((train.n_users, n), dtype=np.int64)
+    users = np.flatnonzero(np.diff(train.interactions.indptr) > 0)
+    if n:
+        for lists in model.rank_batches(users, train, n):
+            top[lists.users] = np.maximum(np.where(lists.items >= 0, lists.items, lists.items[:, :1]), 0)
+    return top

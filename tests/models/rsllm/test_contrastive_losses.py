@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from cllm4rec.corpora.rsllm import ContrastiveCorpus
 from cllm4rec.data.candidates import title_groups
 from cllm4rec.models.rsllm.config import FORMS
 from cllm4rec.models.rsllm.net import mean_states
+from cllm4rec.models.rsllm.recommender import RSLLM
 from cllm4rec.training import blocked_nll
 from cllm4rec.training.losses import item_contrast, user_contrast
 from tests.support.rsllm import QUICK, sasrec, small_dataset, untrained
@@ -139,10 +141,16 @@ def test_projecting_the_items_of_a_step_gives_what_projecting_all_gives() -> Non
 
 def test_hard_negatives_are_the_top_unseen_items_of_the_sequential_recommender() -> None:
     model = untrained(negatives=20, hard=4).build(small_dataset().train)
-    hard, train = model._hard_negatives(small_dataset().train), small_dataset().train
+    train = small_dataset().train
+
+    def hard_of(model: RSLLM) -> np.ndarray:
+        (objective,) = model.objectives(train, "finetune", QUICK)
+        assert isinstance(objective.corpus, ContrastiveCorpus)
+        return objective.corpus.hard
+
+    hard = hard_of(model)
     for user in range(train.n_users):
         assert not set(hard[user].tolist()) & set(train.interactions.history(user).tolist())
     expected = sasrec().rank(np.arange(train.n_users), train, 4).items
     np.testing.assert_array_equal(hard, expected)
-    all_contrasted = untrained(negatives=60).build(train)
-    assert all_contrasted._hard_negatives(train).shape == (80, 0)
+    assert hard_of(untrained(negatives=60).build(train)).shape == (80, 0), "all items are negatives"

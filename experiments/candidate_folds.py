@@ -1,0 +1,93 @@
+"""Folds of all users for `experiments.candidates`: tables of training events and of held-out rows."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from cllm4rec.data.randomness import permutation
+from cllm4rec.files.writing import write_text
+
+HISTORY = 10  # items before the target, as in LLaRA's rows
+VALIDATION_SHARE = 8  # one in so many users outside a fold is for validation
+ROW_COLUMNS = ("history_items", "target_item")
+
+
+def write_folds(interactions: Path, split: Path, n_folds: int, output: Path) -> list[Path]:
+    """Write `interactions.tsv` and `split.tsv` of each fold, unless its folder exists.
+
+    Args:
+        interactions: table of sequences (`item_ids`), or of events (`item_id`, `timestamp`).
+        split: held-out rows. Without the column `user_id` each is a user of its own. With it, it stands for
+            the events of that user.
+        n_folds: at least 2.
+        output: folder of the folders fold0, fold1, ...
+
+    Returns:
+        The folders of the folds.
+
+    Raises:
+        SystemExit: there are fewer than two folds, or a table is missing.
+    """
+    if n_folds < 2:
+        raise SystemExit(f"error: --folds {n_folds}: give at least 2, or 0 for the split as it is")
+    for flag, file in {"--interactions": interactions, "--split": split}.items():
+        if not file.is_file():
+            raise SystemExit(f"error: {flag} {file}: there is no such file")
+    users = all_users(_read(interactions), _read(split))
+    place = permutation(len(users), 0) % n_folds  # (n_users,) the fold of each
+    order = permutation(len(users), 1)
+    folders = []
+    for fold in range(n_folds):
+        folder = output / f"fold{fold}"
+        folders.append(folder)
+        if folder.is_dir():
+            continue
+        is_validation = (place != fold) & (order % VALIDATION_SHARE == 0)
+        part = np.where(place == fold, "test", np.where(is_validation, "val", "train"))
+        parted = users.with_columns(split=pl.Series(part))
+        folder.mkdir(parents=True)
+        training = parted.filter(pl.col("split") == "train").select("user_id", item_ids=joined("items"))
+        rows = parted.filter(pl.col("split") != "train").select(
+            "split", history_items=joined("history"), target_item="target"
+        )
+        for name, table in (("interactions.tsv", training), ("split.tsv", rows)):
+            write_text(folder / name, table.write_csv(separator="\t", quote_style="never"))
+    return folders
+
+
+def all_users(interactions: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """All users: `user_id`, `history` (list), `target`, and `items` (list), all that is known of them."""
+    rows = rows.with_columns(history=pl.col("history_items").fill_null("").str.split(" "))
+    if "item_ids" in interactions.columns:
+        sequences = interactions.select("user_id", items=pl.col("item_ids").str.split(" "))
+    else:
+        sequences = (
+            interactions.with_columns(pl.col("timestamp").cast(pl.Int64))
+            .sort("timestamp", maintain_order=True)
+            .group_by("user_id", maintain_order=True)
+            .agg(items="item_id")
+        )
+    whole = pl.concat_list("history", "target_item")
+    if "user_id" in rows.columns:
+        held_out = rows.select("user_id", "history", target="target_item", items=whole)
+        sequences = sequences.join(held_out, on="user_id", how="anti")
+    else:
+        named = pl.lit("row-") + pl.int_range(1, pl.len() + 1).cast(pl.String)
+        held_out = rows.select(user_id=named, history="history", target="target_item", items=whole)
+    last = sequences.filter(pl.col("items").list.len() > 1).select(
+        "user_id",
+        history=pl.col("items").list.head(pl.col("items").list.len() - 1).list.tail(HISTORY),
+        target=pl.col("items").list.last(),
+        items="items",
+    )
+    return pl.concat([last, held_out])
+
+
+def joined(column: str) -> pl.Expr:
+    """A list of ids as a text with spaces."""
+    return pl.col(column).list.join(" ")
+
+
+def _read(table: Path) -> pl.DataFrame:
+    return pl.read_csv(table, separator="\t", quote_char=None, infer_schema=False)

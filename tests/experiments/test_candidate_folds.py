@@ -1,0 +1,84 @@
+"""Folds of all users: each is measured once, by systems that know nothing of it."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from experiments.candidate_folds import all_users, write_folds
+
+
+def write(path: Path, header: str, *lines: str) -> Path:
+    path.write_text("\n".join([header, *lines]) + "\n")
+    return path
+
+
+def read(path: Path) -> pl.DataFrame:
+    return pl.read_csv(path, separator="\t", infer_schema=False)
+
+
+@pytest.fixture
+def sequences(tmp_path: Path) -> tuple[Path, Path]:
+    """Twelve users with sequences of three to fourteen items, and four held-out rows without a user."""
+    lines = [f"u{n}\t" + " ".join(str(item) for item in range(n, 2 * n)) for n in range(3, 15)]
+    rows = [f"{part}\t{item} {item + 1}\t{item + 2}" for item, part in enumerate(["val", "test"] * 2, 50)]
+    return (
+        write(tmp_path / "sequences.tsv", "user_id\titem_ids", *lines),
+        write(tmp_path / "held_out.tsv", "split\thistory_items\ttarget_item", *rows),
+    )
+
+
+def test_the_last_item_is_the_target_and_up_to_ten_before_it_the_history(
+    sequences: tuple[Path, Path],
+) -> None:
+    users = {row["user_id"]: row for row in all_users(*map(read, sequences)).to_dicts()}
+    assert users["u3"]["history"] == ["3", "4"]
+    assert users["u3"]["target"] == "5"
+    assert users["u14"]["history"] == [str(item) for item in range(17, 27)]
+    assert users["u14"]["target"] == "27"
+    assert users["row-1"] == {
+        "user_id": "row-1", "history": ["50", "51"], "target": "52", "items": ["50", "51", "52"]
+    }  # fmt: skip
+
+
+def test_each_user_is_measured_once_and_is_not_trained_on_there(
+    sequences: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folders = write_folds(*sequences, 4, tmp_path / "folds")
+    expected = all_users(*map(read, sequences))
+    whole = {" ".join(row["items"]) for row in expected.to_dicts()}
+    tested = []
+    for folder in folders:
+        rows, training = read(folder / "split.tsv"), read(folder / "interactions.tsv")
+        tested += rows.filter(pl.col("split") == "test")["target_item"].to_list()
+        held_out = set((rows["history_items"] + " " + rows["target_item"]).to_list())
+        trained = set(training["item_ids"].to_list())
+        assert trained <= whole
+        assert not any(sequence.endswith(row) for sequence in trained for row in held_out)
+        assert len(trained) + len(rows) == len(expected)
+        assert len(rows.filter(pl.col("split") == "val")) > 0
+    assert sorted(tested) == sorted(expected["target"].to_list())
+
+
+def test_rows_with_a_user_stand_for_the_events_of_that_user(tmp_path: Path) -> None:
+    events = write(
+        tmp_path / "events.tsv", "user_id\titem_id\ttimestamp",
+        "a\t1\t5", "a\t2\t4", "a\t3\t9", "b\t4\t1", "b\t5\t10", "b\t6\t3",
+    )  # fmt: skip
+    rows = write(tmp_path / "rows.tsv", "split\tuser_id\thistory_items\ttarget_item", "test\tb\t4\t6")
+    users = {row["user_id"]: row for row in all_users(read(events), read(rows)).to_dicts()}
+    assert users["a"]["items"] == ["2", "1", "3"], "in time order, as numbers"
+    assert users["b"]["items"] == ["4", "6"]
+    assert len(users) == 2
+
+
+def test_written_folds_stay(sequences: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = write_folds(*sequences, 2, tmp_path / "folds")[0]
+    before = (folder / "split.tsv").stat().st_mtime_ns
+    write_folds(*sequences, 2, tmp_path / "folds")
+    assert (folder / "split.tsv").stat().st_mtime_ns == before
+
+
+def test_one_fold_is_refused(sequences: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="--folds 1: give at least 2"):
+        write_folds(*sequences, 1, tmp_path / "folds")
