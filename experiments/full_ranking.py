@@ -12,17 +12,17 @@ Settings are chosen on validation events; test events are reported once. --proto
 DATA is a folder that `experiments.recipes` wrote. A takes its dataset folders seed0, seed1, ...; the other
 protocols prepare its tables.
 
-Rows with ENCODER in their name read item vectors of a model. --encoder names one or more: MiniLM=FOLDER
-measures the row "CLLM4Rec, ENCODER" as "CLLM4Rec, MiniLM".
+Rows with ENCODER in their name read item vectors of a model, or have it as their backbone. --encoder names
+one or more: MiniLM=FOLDER measures the row "CLLM4Rec, ENCODER" as "CLLM4Rec, MiniLM". Rows of RSLLM need the
+row SASRec before them.
 
 --tuned names the OUTPUT of `experiments.tune`. A system whose settings were searched on this set has the
 chosen ones then; the name of its row ends with "tuned".
 
-Prints a table for each set, means over seeds: metrics, paired difference from CLLM4Rec, CPU time and peak
-memory. OUTPUT/PROTOCOL/SET/table.md holds the table, results.json beside it every measured row with the
-hashes of its dataset. Measured rows are not run again. Those of other datasets or settings are refused, and
-those of other code are named below the table. A row that fails is reported and left out; the next call tries
-it again.
+Prints a table for each set, means over seeds: metrics, paired difference from CLLM4Rec or from --reference,
+CPU time and peak memory. OUTPUT/PROTOCOL/SET/table.md holds it, results.json beside it every measured row
+with the hashes of its dataset. Measured rows are not run again. Those of other datasets or settings are
+refused, those of other code are named below the table. A row that fails is left out until a later call.
 
 --results names a folder of CSV files. runs.csv gets a line for each run: all metrics with their 95 %
 intervals over users, costs, versions, hashes and commands. slices.csv gets its slices by activity of users,
@@ -34,6 +34,7 @@ import json
 import shutil
 from argparse import ArgumentTypeError
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from cllm4rec.files.writing import write_text
 from experiments.commands import CommandFailed, Seeds, argument_parser, run_command
 from experiments.protocols import PROTOCOLS, Protocol, dataset_hashes
 from experiments.ranking_results import mean_differences, write_results
-from experiments.ranking_rows import ROWS, Flags, Row, rows_to_measure
+from experiments.ranking_rows import ROWS, SASREC, Flags, Row, rows_to_measure
 from experiments.report import SystemRow, comparison_table, evaluate, read_metrics, run_folder
 from experiments.tuning.conditions import code_hash
 
@@ -54,10 +55,16 @@ QUICK = ("CLLM4Rec", "bag", "ItemKNN", "popularity")  # 17 minutes of one core o
 def run_row(flags: Flags, dataset: Path, run: Path, seed: int) -> dict[str, Any]:
     """Train and evaluate a system.
 
+    Args:
+        flags: of the row; its SASREC is the folder of that row beside `run`.
+        dataset, run: folders.
+        seed: of the split.
+
     Returns:
         Test metrics, CPU seconds of training and of evaluation, and the largest peak memory of a command.
     """
-    pretrain_flags, finetune_flags = flags
+    base = str(run_folder(run.parent, "SASRec"))
+    pretrain_flags, finetune_flags = [base if flag == SASREC else flag for flag in flags[0]], flags[1]
     shutil.rmtree(run, ignore_errors=True)  # left by an interrupted call
     seed_flags = [] if "--system" in pretrain_flags else ["--seed", str(seed)]
     costs = [run_command("pretrain", "--dataset", dataset, "--output", run, *pretrain_flags, *seed_flags)]
@@ -188,6 +195,7 @@ def main(
     tuned: Path | None = None,
     protocol: str = "A",
     results: Path | None = None,
+    reference: str | None = None,
 ) -> list[str]:
     """Measure the rows of all sets; write their tables, and their lines in the CSV files.
 
@@ -199,6 +207,7 @@ def main(
         tuned: OUTPUT of `experiments.tune`.
         protocol: key of PROTOCOLS.
         results: folder of the CSV files; None: none.
+        reference: row that is compared with all others in the tables; None: that of the protocol.
 
     Returns:
         The runs that failed, as `set/row/seed`.
@@ -211,7 +220,7 @@ def main(
         raise SystemExit("error: two folders of --data have the same name: rename one")
     if tuned is not None and protocol != "A":
         raise SystemExit("error: --tuned has settings that were chosen under protocol A: leave it out")
-    about = PROTOCOLS[protocol]
+    about = replace(PROTOCOLS[protocol], reference=reference or PROTOCOLS[protocol].reference)
     failed = []
     for folder, name in zip(data, names, strict=True):
         of_set = output / protocol / name
@@ -270,6 +279,11 @@ def parsed(typed: Sequence[str] | None = None) -> dict[str, Any]:
         default=[],
         metavar="NAME=MODEL",
         help="models that read texts in rows with ENCODER, by their names in the table: names or folders",
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="ROW",
+        help='compared with all others (default: CLLM4Rec; "CLLM4Rec, in order")',
     )
     parser.add_argument("--tuned", type=Path, help="OUTPUT of experiments.tune; rows have chosen settings")
     parser.add_argument("--output", type=Path, required=True, help="folder of runs and tables")

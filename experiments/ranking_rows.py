@@ -9,6 +9,7 @@ from experiments.tuning.spaces import FIRST_STAGE
 from experiments.tuning.spaces import SPACES as SEARCHED
 
 ENCODER = "ENCODER"  # stands for the encoder in the names and in the flags of rows
+SASREC = "SASREC"  # stands for the run folder of the row SASRec of the same seed in the flags of rows
 Flags = tuple[list[str], list[str] | None]  # of pretrain, and of finetune; None: no stage 2
 OF_SETS: dict[str, Flags] = {  # histories are sets
     "CLLM4Rec": ([], []),
@@ -49,7 +50,26 @@ IN_ORDER: dict[str, Flags] = {  # histories are sequences
     "BSARec": (["--system", "bsarec"], None),
     "BSARec, texts": (["--system", "bsarec", "--item-text", "words"], None),
 }
-ROWS = OF_SETS | IN_ORDER
+
+
+def rsllm(*finetune: str, stage_1: int = 1) -> Flags:
+    """Flags of RSLLM: three epochs in all, of which stage 1 has some; an epoch has an example a user."""
+    base = ["--system", "rsllm", "--sequential", SASREC, "--backbone", ENCODER]
+    stage_2 = ["--epochs", str(3 - stage_1), "--validate-every", "1", *finetune]
+    return [*base, "--epochs", str(stage_1)], stage_2
+
+
+LANGUAGE_ALONE = ("--sequential-score", "none")
+OF_RSLLM: dict[str, Flags] = {
+    "RSLLM, ENCODER": rsllm(),
+    "RSLLM, ENCODER, no sequential score": rsllm(*LANGUAGE_ALONE),
+    "RSLLM, ENCODER, no stage 1": rsllm(*LANGUAGE_ALONE, stage_1=0),
+    "RSLLM, ENCODER, no C_item": rsllm(*LANGUAGE_ALONE, "--alpha", "0"),
+    "RSLLM, ENCODER, no C_user": rsllm(*LANGUAGE_ALONE, "--beta", "0"),
+    "RSLLM, ENCODER, titles alone": rsllm(*LANGUAGE_ALONE, "--prompt", "text"),
+    "RSLLM, ENCODER, soft tokens alone": rsllm(*LANGUAGE_ALONE, "--prompt", "ids"),
+}
+ROWS = OF_SETS | IN_ORDER | OF_RSLLM
 SPACES = {  # name -> the space in which its settings are searched
     "bag": "bag",
     "AlphaRec": "alpharec",

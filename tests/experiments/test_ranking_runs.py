@@ -98,6 +98,12 @@ def test_full_ranking_writes_a_line_for_each_run(
         'cllm4rec pretrain --dataset "$DATASET" --output "$RUN" --encoder "$ENCODER" --epochs 0 --seed 3 && '
         'cllm4rec finetune --run "$RUN" --linear none --seed 3 && cllm4rec evaluate --run "$RUN"'
     )
+    flags = [["--sequential", "SASREC", "--backbone", "/models/gemma"], None]
+    assert command(flags, 0) == (
+        'cllm4rec pretrain --dataset "$DATASET" --output "$RUN" --sequential "$SASREC" '
+        '--backbone "$ENCODER" --seed 0 && cllm4rec evaluate --run "$RUN"'
+    )
+    assert "--backbone tiny" in command([["--backbone", "tiny"], []], 0)
     ndcg, recall = read_lines(file.with_name("differences.csv"))
     assert (ndcg["row"], ndcg["metric"], ndcg["seeds"]) == ("popularity", "ndcg@100", "0")
     expected = float(ease["ndcg@100"]) - float(popularity["ndcg@100"])
@@ -214,6 +220,22 @@ def test_protocols_in_time_order_prepare_the_tables(
         full_ranking.main([small_set], None, ["EASE"], output, tuned=tmp_path, protocol="time")
 
 
+@pytest.mark.slow
+def test_rsllm_is_built_on_the_row_sasrec_and_compared_with_a_named_row(
+    small_set: Path, tmp_path: Path, shared: Path
+) -> None:
+    output, name = tmp_path / "runs", "RSLLM, stories"
+    encoder = [("stories", str(shared / "backbones" / "stories260K"))]
+    rows = ["SASRec", "RSLLM, ENCODER"]
+    assert not full_ranking.main([small_set], [0], rows, output, encoder, protocol="last", reference=name)
+    run = output / "last" / "small" / "seed0" / "rsllm-stories"
+    expected = str(run.with_name("sasrec"))
+    assert RunFolder.open(run).description.stages["pretrain"].system["sequential"] == expected
+    assert f"of {name} minus this" in (run.parents[1] / "table.md").read_text()
+    with (run.parents[1] / "results.json").open() as file:
+        assert "SASREC" in json.load(file)[f"{name}/0"]["flags"][0], "no path of this machine"
+
+
 def test_several_sets_are_measured_in_one_call(small_set: Path, tmp_path: Path) -> None:
     other = shutil.copytree(small_set, tmp_path / "other")
     output, folder = tmp_path / "runs", tmp_path / "results"
@@ -231,6 +253,11 @@ def test_a_row_with_an_encoder_is_measured_for_each_of_them(small_set: Path) -> 
         "bag, Gemma": ["--encoder", "models/gemma"],
         "bag": [],
     }
+    (row,) = rows_to_measure(["RSLLM, ENCODER, no C_item"], {"Gemma": "g"}, None, small_set, "").items()
+    assert row[0] == "RSLLM, Gemma, no C_item"
+    assert row[1].flags[0][-4:] == ["--backbone", "g", "--epochs", "1"]
+    assert row[1].flags[1] is not None
+    assert "--alpha" in row[1].flags[1]
     with pytest.raises(SystemExit, match="rows with an encoder need --encoder NAME=MODEL: name a model"):
         rows_to_measure(["bag, ENCODER"], {}, None, small_set, "")
     with pytest.raises(ArgumentTypeError, match="'minilm' is not NAME=MODEL, such as MiniLM=models/minilm"):
