@@ -48,7 +48,7 @@ ROWS = {  # name -> run, --by of evaluate
     "RSLLM, free generation": ("unified", "generation"),
     "RSLLM, constrained generation": ("unified", "constrained"),
 }
-IN_WORDS = ("likelihood", "generation", "constrained")  # answers in words, seconds a user on a CPU
+IN_WORDS = ("likelihood", "generation", "constrained")
 COMPARED = ("RSLLM, language model alone", REFERENCE)  # rows minus each other one
 
 
@@ -88,14 +88,19 @@ class Part:
 
 
 def train(part: Part, parent: Path, plan: Plan) -> None:
-    """Train the sequential system, and RSLLM on its embeddings; the prompts of RSLLM name the candidates."""
+    """Train the sequential system, and RSLLM on its embeddings.
+
+    Prompts name the candidates if a row answers in words.
+    """
     sequential, stage_1 = parent / "sequential", parent / STAGE_1
     common = ["--dataset", part.dataset, "--seed", part.seed, "--resume"]
     run_command("pretrain", "--system", plan.sequential, "--output", sequential, *common)
     used = {ROWS[name][0] for name in plan.rows}
     if not used & {*FORMS}:
         return
-    settings = ["--sequential", sequential, "--backbone", plan.backbone, "--candidates", plan.candidates]
+    settings = ["--sequential", sequential, "--backbone", plan.backbone]
+    if any(ROWS[name][1] in IN_WORDS for name in plan.rows):
+        settings += ["--candidates", plan.candidates]
     epochs = ["--epochs", plan.epochs[0]]
     run_command("pretrain", "--system", "rsllm", "--output", stage_1, *settings, *epochs, *common)
     for form, flags in FORMS.items():

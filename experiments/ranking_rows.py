@@ -52,22 +52,24 @@ IN_ORDER: dict[str, Flags] = {  # histories are sequences
 }
 
 
-def rsllm(*finetune: str, stage_1: int = 1) -> Flags:
-    """Flags of RSLLM: three epochs in all, of which stage 1 has some; an epoch has an example a user."""
+def rsllm(*finetune: str, stage_1: int = 1, stage_2: int = 2) -> Flags:
+    """Flags of RSLLM with few epochs; an epoch has an example a user."""
     base = ["--system", "rsllm", "--sequential", SASREC, "--backbone", ENCODER]
-    stage_2 = ["--epochs", str(3 - stage_1), "--validate-every", "1", *finetune]
-    return [*base, "--epochs", str(stage_1)], stage_2
+    second = ["--epochs", str(stage_2), "--validate-every", "1", *finetune]
+    return [*base, "--epochs", str(stage_1)], second
 
 
 LANGUAGE_ALONE = ("--sequential-score", "none")
 OF_RSLLM: dict[str, Flags] = {
     "RSLLM, ENCODER": rsllm(),
     "RSLLM, ENCODER, no sequential score": rsllm(*LANGUAGE_ALONE),
-    "RSLLM, ENCODER, no stage 1": rsllm(*LANGUAGE_ALONE, stage_1=0),
+    "RSLLM, ENCODER, no stage 1": rsllm(*LANGUAGE_ALONE, stage_1=0, stage_2=3),
     "RSLLM, ENCODER, no C_item": rsllm(*LANGUAGE_ALONE, "--alpha", "0"),
     "RSLLM, ENCODER, no C_user": rsllm(*LANGUAGE_ALONE, "--beta", "0"),
     "RSLLM, ENCODER, titles alone": rsllm(*LANGUAGE_ALONE, "--prompt", "text"),
     "RSLLM, ENCODER, soft tokens alone": rsllm(*LANGUAGE_ALONE, "--prompt", "ids"),
+    "RSLLM, ENCODER, one epoch": rsllm(stage_1=0, stage_2=1),
+    "RSLLM, ENCODER, one epoch, no sequential score": rsllm(*LANGUAGE_ALONE, stage_1=0, stage_2=1),
 }
 ROWS = OF_SETS | IN_ORDER | OF_RSLLM
 SPACES = {  # name -> the space in which its settings are searched
