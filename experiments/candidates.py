@@ -14,7 +14,8 @@ of LLaRA: docs/rsllm.md says what LLaRA publishes, and the form of these tables.
 Prints a table of HitRatio@1 and ValidRatio: means over training seeds and draws of candidates, with 95 %
 intervals over rows, and RSLLM minus each other system, paired over rows. OUTPUT/table.md holds it. Measured
 rows are not run again, and interrupted training resumes; other data is refused. Seeds and folds may run at
-the same time, each in a call of its own with the same OUTPUT: --only names them. The last call prints all.
+the same time, each in a call of its own with the same OUTPUT: --only names them. The table has all that have
+ended.
 """
 
 import shutil
@@ -175,13 +176,19 @@ def main(
 ) -> None:
     output.mkdir(parents=True, exist_ok=True)
     tables = {"--interactions": interactions, "--items": items, "--split": split}
-    for part in (known := parts(tables, seeds, folds, output)):
+    known = parts(tables, seeds, folds, output)
+    names = [part.name for part in known]
+    if unknown := [name for name in only or () if name not in names]:
+        raise SystemExit(f"error: --only {unknown[0]}: the parts are {', '.join(names)}")
+    for part in known:
         if only is None or part.name in only:
             train(part, output / part.name, plan)
             for name in plan.rows:
                 evaluate(output / part.name, name, plan)
     files = {name: "-".join(ROWS[name]) + ".parquet" for name in plan.rows}
     ended = [part for part in known if all((output / part.name / file).is_file() for file in files.values())]
+    if not ended:
+        return
     results = {
         name: [pl.read_parquet(output / part.name / file) for part in ended] for name, file in files.items()
     }
@@ -198,7 +205,9 @@ if __name__ == "__main__":
     parser.add_argument("--items", type=Path, required=True, help="table of items with titles")
     parser.add_argument("--split", type=Path, required=True, help="table of LLaRA's held-out rows")
     parser.add_argument("--folds", type=int, default=0, help="of all users; 0: the split (default: 0)")
-    parser.add_argument("--only", nargs="+", metavar="PART", help="seed0, seed1, ... or fold0, fold1, ...")
+    parser.add_argument(
+        "--only", nargs="*", metavar="PART", help="fold0, ... or seed0, ...; without a name datasets alone"
+    )
     parser.add_argument(
         "--sequential", default="sasrec", help="system of the ID embeddings (default: sasrec)"
     )

@@ -68,6 +68,10 @@ def test_candidates_reads_tables_and_a_split_file(tmp_path: Path) -> None:
     candidates.main(**tables, seeds=[0], plan=of_folds, output=tmp_path / "folds", folds=2)
     assert "| sequential system " in (tmp_path / "folds" / "table.md").read_text()
     assert pl.read_parquet(tmp_path / "folds" / "fold0" / "sequential-scores.parquet").height == 10
+    with pytest.raises(SystemExit, match="--only fold2: the parts are fold0, fold1"):
+        candidates.main(
+            **tables, seeds=[0], plan=of_folds, output=tmp_path / "folds", folds=2, only=["fold2"]
+        )
     with pytest.raises(SystemExit, match="--items .*absent.tsv: there is no such file"):
         candidates.main(**tables | {"items": tmp_path / "absent.tsv"}, **options)
     (data / "interactions.tsv.gz").write_bytes(b"of another data set")
