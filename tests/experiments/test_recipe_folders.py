@@ -8,20 +8,8 @@ import polars as pl
 import pytest
 
 from cllm4rec.data.synthetic import taste_world
-from experiments import candidates, next_item
+from experiments import candidates
 from experiments.prepared import prepare_once
-
-
-def test_next_item_reads_the_tables(small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    output = tmp_path / "runs"
-    monkeypatch.setitem(
-        next_item.ROWS, "ItemKNN, decayed", (["--system", "itemknn", "--decay", "auto"], None)
-    )
-    next_item.main(small_set, 0, ["ItemKNN, decayed"], 0, output, [])
-    assert "| ItemKNN, decayed |" in (output / "table.md").read_text()
-    next_item.main(small_set, 0, ["ItemKNN, decayed"], 0, output, [])
-    with pytest.raises(SystemExit, match="was made with another --shuffle-ties: name another --output"):
-        next_item.main(small_set, 1, ["ItemKNN, decayed"], 0, output, [])
 
 
 def test_a_dataset_of_other_tables_is_not_used(tmp_path: Path) -> None:
