@@ -58,7 +58,7 @@ class Plan:
     """How the systems are trained and measured.
 
     Attributes:
-        sequential: system whose ID embeddings RSLLM has.
+        sequential: system whose item vectors RSLLM has; it reads words of titles.
         backbone: of RSLLM.
         candidates, draws: of each row.
         epochs: of stage 1, and at most of stage 2.
@@ -95,7 +95,8 @@ def train(part: Part, parent: Path, plan: Plan) -> None:
     """
     sequential, stage_1 = parent / "sequential", parent / STAGE_1
     common = ["--dataset", part.dataset, "--seed", part.seed, "--resume"]
-    run_command("pretrain", "--system", plan.sequential, "--output", sequential, *common)
+    base = ["--system", plan.sequential, "--item-text", "words"]
+    run_command("pretrain", *base, "--output", sequential, *common)
     used = {ROWS[name][0] for name in plan.rows}
     if not used & {*FORMS}:
         return

@@ -14,7 +14,7 @@ protocols prepare its tables.
 
 Rows with ENCODER in their name read item vectors of a model, or have it as their backbone. --encoder names
 one or more: MiniLM=FOLDER measures the row "CLLM4Rec, ENCODER" as "CLLM4Rec, MiniLM". Rows of RSLLM need the
-row SASRec before them.
+row "SASRec, texts" before them.
 
 --tuned names the OUTPUT of `experiments.tune`. A system whose settings were searched on this set has the
 chosen ones then; the name of its row ends with "tuned".
@@ -45,7 +45,7 @@ from cllm4rec.files.writing import write_text
 from experiments.commands import CommandFailed, Seeds, argument_parser, run_command
 from experiments.protocols import PROTOCOLS, Protocol, dataset_hashes
 from experiments.ranking_results import mean_differences, write_results
-from experiments.ranking_rows import ROWS, SASREC, Flags, Row, rows_to_measure
+from experiments.ranking_rows import BASE, ROWS, SEQUENTIAL, Flags, Row, rows_to_measure
 from experiments.report import SystemRow, comparison_table, evaluate, read_metrics, run_folder
 from experiments.tuning.conditions import code_hash
 
@@ -56,15 +56,15 @@ def run_row(flags: Flags, dataset: Path, run: Path, seed: int) -> dict[str, Any]
     """Train and evaluate a system.
 
     Args:
-        flags: of the row; its SASREC is the folder of that row beside `run`.
+        flags: of the row; its SEQUENTIAL is the folder of the row BASE beside `run`.
         dataset, run: folders.
         seed: of the split.
 
     Returns:
         Test metrics, CPU seconds of training and of evaluation, and the largest peak memory of a command.
     """
-    base = str(run_folder(run.parent, "SASRec"))
-    pretrain_flags, finetune_flags = [base if flag == SASREC else flag for flag in flags[0]], flags[1]
+    base = str(run_folder(run.parent, BASE))
+    pretrain_flags, finetune_flags = [base if flag == SEQUENTIAL else flag for flag in flags[0]], flags[1]
     shutil.rmtree(run, ignore_errors=True)  # left by an interrupted call
     seed_flags = [] if "--system" in pretrain_flags else ["--seed", str(seed)]
     costs = [run_command("pretrain", "--dataset", dataset, "--output", run, *pretrain_flags, *seed_flags)]

@@ -19,12 +19,12 @@ from cllm4rec.evaluation import bootstrap_interval
 from cllm4rec.files.writing import write_text
 from cllm4rec.training.run_folder import RunFolder
 from experiments.protocols import PROTOCOLS
-from experiments.ranking_rows import SASREC
+from experiments.ranking_rows import SEQUENTIAL
 from experiments.recipes.recipe import EVENTS, ITEMS
 from experiments.report import METRICS_FILE, paired_differences, run_folder
 from experiments.tuning.trials import DATASET, RUN
 
-DATA, ENCODER, SASREC_RUN = '"$DATA"', '"$ENCODER"', '"$SASREC"'
+DATA, ENCODER, SEQUENTIAL_RUN = '"$DATA"', '"$ENCODER"', '"$SEQUENTIAL"'
 ENCODER_FORM = ", MiniLM"  # the end of the names of rows with the encoder of the README's table
 Line = dict[str, str]  # column -> text
 RUNS, DIFFERENCES, SLICES = "runs.csv", "differences.csv", "slices.csv"
@@ -140,7 +140,7 @@ def model_numbers(run: Path) -> int:
 
 
 def command(flags: Sequence[Sequence[str] | None], seed: int, split: Sequence[str] = ()) -> str:
-    """The commands of a run in one line, with shell variables: DATA, DATASET, RUN, ENCODER, SASREC.
+    """The commands of a run in one line, with shell variables: DATA, DATASET, RUN, ENCODER, SEQUENTIAL.
 
     Args:
         flags: of pretrain, and of finetune; None: no such stage.
@@ -162,13 +162,13 @@ def quoted(flags: Sequence[str]) -> list[str]:
     """Flags as typed in a shell.
 
     The value of --encoder, and of --backbone if it is pretrained, is the variable ENCODER. The run of the row
-    SASRec is the variable SASREC.
+    "SASRec, texts" is the variable SEQUENTIAL.
     """
 
     def shown(before: str, flag: str) -> str:
         if before == "--encoder" or (before == "--backbone" and "/" in flag):
             return ENCODER
-        return SASREC_RUN if flag == SASREC else shlex.quote(flag)
+        return SEQUENTIAL_RUN if flag == SEQUENTIAL else shlex.quote(flag)
 
     return [shown(*pair) for pair in zip(["", *flags], flags, strict=False)]
 

@@ -9,7 +9,8 @@ from experiments.tuning.spaces import FIRST_STAGE
 from experiments.tuning.spaces import SPACES as SEARCHED
 
 ENCODER = "ENCODER"  # stands for the encoder in the names and in the flags of rows
-SASREC = "SASREC"  # stands for the run folder of the row SASRec of the same seed in the flags of rows
+SEQUENTIAL = "SEQUENTIAL"  # stands for the run of the row BASE of the same seed in the flags of rows
+BASE = "SASRec, texts"  # on whose item vectors RSLLM is built
 Flags = tuple[list[str], list[str] | None]  # of pretrain, and of finetune; None: no stage 2
 OF_SETS: dict[str, Flags] = {  # histories are sets
     "CLLM4Rec": ([], []),
@@ -54,7 +55,7 @@ IN_ORDER: dict[str, Flags] = {  # histories are sequences
 
 def rsllm(*finetune: str, stage_1: int = 1, stage_2: int = 2) -> Flags:
     """Flags of RSLLM with few epochs; an epoch has an example a user."""
-    base = ["--system", "rsllm", "--sequential", SASREC, "--backbone", ENCODER]
+    base = ["--system", "rsllm", "--sequential", SEQUENTIAL, "--backbone", ENCODER]
     second = ["--epochs", str(stage_2), "--validate-every", "1", *finetune]
     return [*base, "--epochs", str(stage_1)], second
 

@@ -98,9 +98,9 @@ def test_full_ranking_writes_a_line_for_each_run(
         'cllm4rec pretrain --dataset "$DATASET" --output "$RUN" --encoder "$ENCODER" --epochs 0 --seed 3 && '
         'cllm4rec finetune --run "$RUN" --linear none --seed 3 && cllm4rec evaluate --run "$RUN"'
     )
-    flags = [["--sequential", "SASREC", "--backbone", "/models/gemma"], None]
+    flags = [["--sequential", "SEQUENTIAL", "--backbone", "/models/gemma"], None]
     assert command(flags, 0) == (
-        'cllm4rec pretrain --dataset "$DATASET" --output "$RUN" --sequential "$SASREC" '
+        'cllm4rec pretrain --dataset "$DATASET" --output "$RUN" --sequential "$SEQUENTIAL" '
         '--backbone "$ENCODER" --seed 0 && cllm4rec evaluate --run "$RUN"'
     )
     assert "--backbone tiny" in command([["--backbone", "tiny"], []], 0)
@@ -221,19 +221,19 @@ def test_protocols_in_time_order_prepare_the_tables(
 
 
 @pytest.mark.slow
-def test_rsllm_is_built_on_the_row_sasrec_and_compared_with_a_named_row(
+def test_rsllm_is_built_on_the_row_sasrec_with_texts_and_compared_with_a_named_row(
     small_set: Path, tmp_path: Path, shared: Path
 ) -> None:
     output, name = tmp_path / "runs", "RSLLM, stories"
     encoder = [("stories", str(shared / "backbones" / "stories260K"))]
-    rows = ["SASRec", "RSLLM, ENCODER"]
+    rows = ["SASRec, texts", "RSLLM, ENCODER"]
     assert not full_ranking.main([small_set], [0], rows, output, encoder, protocol="last", reference=name)
     run = output / "last" / "small" / "seed0" / "rsllm-stories"
-    expected = str(run.with_name("sasrec"))
+    expected = str(run.with_name("sasrec-texts"))
     assert RunFolder.open(run).description.stages["pretrain"].system["sequential"] == expected
     assert f"of {name} minus this" in (run.parents[1] / "table.md").read_text()
     with (run.parents[1] / "results.json").open() as file:
-        assert "SASREC" in json.load(file)[f"{name}/0"]["flags"][0], "no path of this machine"
+        assert "SEQUENTIAL" in json.load(file)[f"{name}/0"]["flags"][0], "no path of this machine"
 
 
 def test_several_sets_are_measured_in_one_call(small_set: Path, tmp_path: Path) -> None:
