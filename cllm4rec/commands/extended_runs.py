@@ -1,7 +1,9 @@
 """Copies of a run and of its dataset with further items, users and events, or without some users."""
 
 import shlex
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,8 +60,8 @@ class Extending:
         """
         fewer = without_users(self.dataset, ids)
         models = {stage: model.adapted_to(fewer) for stage, model in self._models().items()}
-        fewer.save(self.new_dataset)
-        self._write_run(models, fewer)
+        with self._written(fewer):
+            self._write_run(models, fewer)
         n_taken = counted(self.dataset.n_users - fewer.n_users, "user")
         say(f"{n_taken} taken out: rows, events, reviews and texts")
         say(
@@ -82,16 +84,27 @@ class Extending:
                 f"{self.folder.path} is not finetuned, so that training cannot go on: finetune it first"
             )
         extension, models = self._extended(events, items, users)
-        extension.dataset.save(self.new_dataset)
-        if models:
-            self._write_run(models, extension.dataset, goes_on=events is not None)
-        _say_added(self.dataset, extension)
-        if events is None:
-            self._say_result(extension.dataset)
-        elif models:
-            self._go_on(extension.dataset)
-        else:
-            self._train_anew(extension.dataset)
+        with self._written(extension.dataset):
+            if models:
+                self._write_run(models, extension.dataset, goes_on=events is not None)
+            _say_added(self.dataset, extension)
+            if events is None:
+                self._say_result(extension.dataset)
+            elif models:
+                self._go_on(extension.dataset)
+            else:
+                self._train_anew(extension.dataset)
+
+    @contextmanager
+    def _written(self, dataset: Dataset) -> Iterator[None]:
+        """Write the new dataset. It is deleted if the block fails before there is a run for it."""
+        dataset.save(self.new_dataset)
+        try:
+            yield
+        except BaseException:
+            if not (self.output / MARKER).is_file():
+                shutil.rmtree(self.new_dataset, ignore_errors=True)
+            raise
 
     @property
     def _has_two_stages(self) -> bool:

@@ -217,6 +217,23 @@ def test_refusals_write_nothing(
     assert sorted(shop.iterdir()) == before
 
 
+@pytest.mark.parametrize("flags", [("--items", "items.csv"), ("--forget", READER)])
+def test_a_run_that_cannot_be_written_leaves_no_dataset(
+    flags: tuple[str, ...], shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.chdir(shop)
+    output = ("--output", tmp_path / "new", "--dataset-output", tmp_path / "data")
+    with monkeypatch.context() as failing:
+        failing.setattr(extended_runs, "write_metrics", fail)
+        assert "No space left on device" in refusal("extend", "--run", "run", *flags, *output)
+    assert not list(tmp_path.iterdir())
+    call("extend", "--run", "run", *flags, *output)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "new"]
+
+
 def test_unfinished_training_is_not_extended(shop: Path, tmp_path: Path) -> None:
     call("pretrain", "--dataset", shop / "data", "--output", tmp_path / "run", *QUICK)
     message = refusal(
