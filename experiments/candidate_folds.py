@@ -1,12 +1,13 @@
 """Folds of all users for `experiments.candidates`: tables of training events and of held-out rows."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from cllm4rec.data.randomness import permutation
-from cllm4rec.files.writing import write_text
+from cllm4rec.files.folders import replace_folder
 
 HISTORY = 10  # items before the target, as in LLaRA's rows
 VALIDATION_SHARE = 8  # one in so many users outside a fold is for validation
@@ -27,43 +28,51 @@ def write_folds(interactions: Path, split: Path, n_folds: int, output: Path) -> 
         The folders of the folds.
 
     Raises:
-        SystemExit: there are fewer than two folds, or a table is missing.
+        SystemExit: there are fewer than two folds or more than users, a table cannot be read, or another
+            process writes a fold.
     """
-    if n_folds < 2:
-        raise SystemExit(f"error: --folds {n_folds}: give at least 2, or 0 for the split as it is")
-    for flag, file in {"--interactions": interactions, "--split": split}.items():
-        if not file.is_file():
-            raise SystemExit(f"error: {flag} {file}: there is no such file")
-    users = all_users(_read(interactions), _read(split))
+    users = all_users(_read(interactions, ("user_id",)), _read(split, ROW_COLUMNS))
+    if not 2 <= n_folds <= len(users):
+        raise SystemExit(
+            f"error: --folds {n_folds}: give 2 to {len(users):,}, the number of users, or 0 for the split as "
+            "it is"
+        )
     place = permutation(len(users), 0) % n_folds  # (n_users,) the fold of each
     order = permutation(len(users), 1)
     folders = []
     for fold in range(n_folds):
         folder = output / f"fold{fold}"
         folders.append(folder)
-        if folder.is_dir():
+        if (folder / "split.tsv").is_file():
             continue
         is_validation = (place != fold) & (order % VALIDATION_SHARE == 0)
         part = np.where(place == fold, "test", np.where(is_validation, "val", "train"))
         parted = users.with_columns(split=pl.Series(part))
-        folder.mkdir(parents=True)
         training = parted.filter(pl.col("split") == "train").select("user_id", item_ids=joined("items"))
         rows = parted.filter(pl.col("split") != "train").select(
             "split", history_items=joined("history"), target_item="target"
         )
-        for name, table in (("interactions.tsv", training), ("split.tsv", rows)):
-            write_text(folder / name, table.write_csv(separator="\t", quote_style="never"))
+        output.mkdir(parents=True, exist_ok=True)
+        try:
+            with replace_folder(folder, "split.tsv") as new:
+                for name, table in (("interactions.tsv", training), ("split.tsv", rows)):
+                    table.write_csv(new / name, separator="\t", quote_style="never")
+        except ValueError as error:
+            raise SystemExit(f"error: {error}") from None
     return folders
 
 
 def all_users(interactions: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
-    """All users: `user_id`, `history` (list), `target`, and `items` (list), all that is known of them."""
+    """All users: `user_id`, `history` (list), `target`, and `items` (list), all that is known of them.
+
+    Events of one time are in the order of the table.
+    """
     rows = rows.with_columns(history=pl.col("history_items").fill_null("").str.split(" "))
     if "item_ids" in interactions.columns:
         sequences = interactions.select("user_id", items=pl.col("item_ids").str.split(" "))
     else:
         sequences = (
-            interactions.with_columns(pl.col("timestamp").cast(pl.Int64))
+            interactions.with_columns(pl.col("timestamp").cast(pl.Float64))
             .sort("timestamp", maintain_order=True)
             .group_by("user_id", maintain_order=True)
             .agg(items="item_id")
@@ -89,5 +98,22 @@ def joined(column: str) -> pl.Expr:
     return pl.col(column).list.join(" ")
 
 
-def _read(table: Path) -> pl.DataFrame:
-    return pl.read_csv(table, separator="\t", quote_char=None, infer_schema=False)
+def _read(file: Path, columns: Sequence[str]) -> pl.DataFrame:
+    """A table with tabs, all cells as text.
+
+    Raises:
+        SystemExit: it is no such table, or lacks one of `columns` or the items and their order.
+    """
+    try:
+        table = pl.read_csv(file, separator="\t", quote_char=None, infer_schema=False)
+        if "timestamp" in table.columns:
+            table["timestamp"].cast(pl.Float64)
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise SystemExit(f"error: {file} is no table with tabs and numbers as times: {reason}") from None
+    missing = [name for name in columns if name not in table.columns]
+    if columns == ("user_id",) and "item_ids" not in table.columns:
+        missing += [name for name in ("item_id", "timestamp") if name not in table.columns]
+    if missing:
+        raise SystemExit(f"error: {file} has no column {missing[0]}, or is no table with tabs")
+    return table

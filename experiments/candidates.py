@@ -1,7 +1,6 @@
 """LLaRA's protocol: the next item among 20 candidates; a sequential system and RSLLM.
 
-    python -m experiments.candidates --interactions train_sequences.tsv --items items.tsv \
-        --split heldout.tsv --output runs/lastfm
+    python -m experiments.candidates --interactions EVENTS --items ITEMS --split ROWS --output runs/lastfm
     python -m experiments.candidates ... --folds 5 --backbone FOLDER --output runs/lastfm-folds
 
 Without --folds the test rows are those of LLaRA's split. They are few. With --folds each user is measured
@@ -13,14 +12,17 @@ of LLaRA: docs/rsllm.md says what LLaRA publishes, and the form of these tables.
 
 Prints a table of HitRatio@1 and ValidRatio: means over training seeds and draws of candidates, with 95 %
 intervals over rows, and RSLLM minus each other system, paired over rows. OUTPUT/table.md holds it. Measured
-rows are not run again, and interrupted training resumes; other data is refused. Seeds and folds may run at
-the same time, each in a call of its own with the same OUTPUT: --only names them. The table has all that have
-ended.
+rows are not run again, and interrupted training resumes. Other tables and other settings are refused. Where a
+row answers in words, the prompts of all name the candidates.
+
+Seeds and folds may run at the same time, each in a call of its own with the same OUTPUT: --only names them,
+once a call with --only alone has made the datasets. The table has all that have ended.
 """
 
+import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,8 @@ import polars as pl
 
 from cllm4rec.commands.entry import say
 from cllm4rec.evaluation import bootstrap_interval
+from cllm4rec.files.manifest import file_record
+from cllm4rec.files.writing import write_text
 from experiments.candidate_folds import write_folds
 from experiments.commands import Seeds, argument_parser, run_command
 from experiments.prepared import prepare_once
@@ -72,6 +76,38 @@ class Plan:
     epochs: tuple[int, int]
     rows: Sequence[str]
 
+    @property
+    def names_candidates(self) -> bool:
+        """Whether prompts name the candidates."""
+        return any(ROWS[name][1] in IN_WORDS for name in self.rows)
+
+    def check(self, tables: Mapping[str, Path], folds: int, output: Path) -> None:
+        """Record what is measured in OUTPUT/plan.json; rows may be added later.
+
+        Args:
+            tables: flag -> file.
+            folds: number of folds.
+            output: folder of the results.
+
+        Raises:
+            SystemExit: a table is missing, or the results of `output` are of other tables or settings.
+        """
+        for flag, file in tables.items():
+            if not file.is_file():
+                raise SystemExit(f"error: {flag} {file}: there is no such file")
+        settings = asdict(self) | {"folds": folds, "names candidates": self.names_candidates}
+        settings |= {flag: file_record(file).sha256 for flag, file in tables.items()}
+        del settings["rows"]
+        settings, file = json.loads(json.dumps(settings)), output / "plan.json"
+        before = json.loads(file.read_text()) if file.is_file() else settings
+        for name, value in settings.items():
+            if before.get(name) != value:
+                raise SystemExit(
+                    f"error: {output} has results with another {name}: {before.get(name)}, not {value}; give "
+                    "another --output"
+                )
+        write_text(file, json.dumps(settings, indent=2) + "\n")
+
 
 @dataclass(frozen=True)
 class Part:
@@ -89,10 +125,7 @@ class Part:
 
 
 def train(part: Part, parent: Path, plan: Plan) -> None:
-    """Train the sequential system, and RSLLM on its embeddings.
-
-    Prompts name the candidates if a row answers in words.
-    """
+    """Train the sequential system, and RSLLM on its embeddings."""
     sequential, stage_1 = parent / "sequential", parent / STAGE_1
     common = ["--dataset", part.dataset, "--seed", part.seed, "--resume"]
     base = ["--system", plan.sequential, "--item-text", "words"]
@@ -101,7 +134,7 @@ def train(part: Part, parent: Path, plan: Plan) -> None:
     if not used & {*FORMS}:
         return
     settings = ["--sequential", sequential, "--backbone", plan.backbone]
-    if any(ROWS[name][1] in IN_WORDS for name in plan.rows):
+    if plan.names_candidates:
         settings += ["--candidates", plan.candidates]
     epochs = ["--epochs", plan.epochs[0]]
     run_command("pretrain", "--system", "rsllm", "--output", stage_1, *settings, *epochs, *common)
@@ -137,6 +170,7 @@ def summary(results: dict[str, list[pl.DataFrame]], folds: bool) -> str:
         results: system -> its results, a table for each part.
         folds: whether the parts are folds, not training seeds.
     """
+    compared = [name for name in COMPARED if name in results]
     rows, hits = [], {name: values_of(tables, "hit_ratio@1", folds) for name, tables in results.items()}
     for name, tables in results.items():
         of_rows, valid = hits[name], values_of(tables, "valid_ratio", folds)
@@ -144,13 +178,12 @@ def summary(results: dict[str, list[pl.DataFrame]], folds: bool) -> str:
         means = [float(table["hit_ratio@1"].to_numpy().mean()) for table in tables]
         interval, spread = f"[{low:.4f}, {high:.4f}]", f"{min(means):.4f} to {max(means):.4f}"
         further = [
-            difference_cell(hits[reference] - of_rows) if reference in hits and reference != name else ""
-            for reference in COMPARED
+            "" if reference == name else difference_cell(hits[reference] - of_rows) for reference in compared
         ]
         rows.append([name, f"{of_rows.mean():.4f}", interval, spread, f"{valid.mean():.4f}", *further])
     over = "over folds" if folds else "over seeds"
     header = ["system", "HitRatio@1", "95 % over rows", over, "ValidRatio"]
-    return markdown_table([*header, *(f"{name} minus this" for name in COMPARED)], rows)
+    return markdown_table([*header, *(f"{name} minus this" for name in compared)], rows)
 
 
 def parts(tables: dict[str, Path], seeds: list[int], folds: int, output: Path) -> list[Part]:
@@ -177,6 +210,7 @@ def main(
 ) -> None:
     output.mkdir(parents=True, exist_ok=True)
     tables = {"--interactions": interactions, "--items": items, "--split": split}
+    plan.check(tables, folds, output)
     known = parts(tables, seeds, folds, output)
     names = [part.name for part in known]
     if unknown := [name for name in only or () if name not in names]:

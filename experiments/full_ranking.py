@@ -34,7 +34,6 @@ import json
 import shutil
 from argparse import ArgumentTypeError
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ import numpy as np
 from cllm4rec.commands.entry import say
 from cllm4rec.files.writing import write_text
 from experiments.commands import CommandFailed, Seeds, argument_parser, run_command
-from experiments.protocols import PROTOCOLS, Protocol, dataset_hashes
+from experiments.protocols import PROTOCOLS, Protocol, dataset_hashes, with_reference
 from experiments.ranking_results import mean_differences, write_results
 from experiments.ranking_rows import BASE, ROWS, SEQUENTIAL, Flags, Row, rows_to_measure
 from experiments.report import SystemRow, comparison_table, evaluate, read_metrics, run_folder
@@ -220,13 +219,12 @@ def main(
         raise SystemExit("error: two folders of --data have the same name: rename one")
     if tuned is not None and protocol != "A":
         raise SystemExit("error: --tuned has settings that were chosen under protocol A: leave it out")
-    about = replace(PROTOCOLS[protocol], reference=reference or PROTOCOLS[protocol].reference)
+    rows = rows or [*PROTOCOLS[protocol].rows]
+    about = with_reference(PROTOCOLS[protocol], reference, rows, [*dict(encoder)])
     failed = []
     for folder, name in zip(data, names, strict=True):
         of_set = output / protocol / name
-        measured = measure_set(
-            folder, about, seeds or [*about.seeds], rows or [*about.rows], of_set, dict(encoder), tuned
-        )
+        measured = measure_set(folder, about, seeds or [*about.seeds], rows, of_set, dict(encoder), tuned)
         failed += [f"{name}/{key}" for key in measured]
         if results is not None:
             write_results(results, name, protocol, of_set)

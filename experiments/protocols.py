@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cllm4rec.data.dataset import Dataset
 from experiments.prepared import prepare_once
-from experiments.ranking_rows import OF_SETS, with_encoder
+from experiments.ranking_rows import ENCODER, OF_SETS, TUNED, with_encoder
 from experiments.recipes.recipe import EVENTS, ITEMS
 
 SEED = "SEED"  # stands for the seed in the flags of prepare
@@ -64,6 +64,28 @@ class Protocol:
     def split_flags(self, seed: int) -> list[str]:
         """Flags of prepare for a seed; none if the recipe makes the datasets."""
         return [str(seed) if flag == SEED else flag for flag in self.split or ()]
+
+
+def with_reference(
+    protocol: Protocol, reference: str | None, rows: Sequence[str], encoders: Sequence[str]
+) -> Protocol:
+    """The protocol, with another reference if one is named.
+
+    Args:
+        protocol: of the tables.
+        reference: name of a row; None: that of the protocol.
+        rows: to measure; those with an encoder stand for one with each of `encoders`.
+        encoders: names in the table.
+
+    Raises:
+        SystemExit: no row has this name.
+    """
+    if reference is None:
+        return protocol
+    names = [name.replace(ENCODER, encoder) for name in rows for encoder in encoders or [""]]
+    if reference not in {form for name in names for form in (name, name + TUNED)}:
+        raise SystemExit(f"error: --reference {reference}: the rows are {', '.join(dict.fromkeys(names))}")
+    return replace(protocol, reference=reference)
 
 
 def dataset_hashes(datasets: Sequence[Path]) -> list[dict[str, str]]:

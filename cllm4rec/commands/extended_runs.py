@@ -103,7 +103,7 @@ class Extending:
             yield
         except BaseException:
             if not (self.output / MARKER).is_file():
-                shutil.rmtree(self.new_dataset, ignore_errors=True)
+                shutil.rmtree(self.new_dataset.resolve(), ignore_errors=True)
             raise
 
     @property

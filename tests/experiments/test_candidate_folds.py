@@ -79,6 +79,34 @@ def test_written_folds_stay(sequences: tuple[Path, Path], tmp_path: Path) -> Non
     assert (folder / "split.tsv").stat().st_mtime_ns == before
 
 
-def test_one_fold_is_refused(sequences: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="--folds 1: give at least 2"):
-        write_folds(*sequences, 1, tmp_path / "folds")
+@pytest.mark.parametrize("n", [1, 17])
+def test_folds_are_two_to_the_number_of_users(n: int, sequences: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=f"--folds {n}: give 2 to 16, the number of users"):
+        write_folds(*sequences, n, tmp_path / "folds")
+    assert not (tmp_path / "folds").exists()
+
+
+def test_a_fold_that_is_half_written_is_written_again(sequences: tuple[Path, Path], tmp_path: Path) -> None:
+    first = write_folds(*sequences, 2, tmp_path / "folds")[0]
+    whole = (first / "split.tsv").read_bytes()
+    (first / "split.tsv").unlink()
+    (first / "interactions.tsv").unlink()
+    assert (write_folds(*sequences, 2, tmp_path / "folds")[0] / "split.tsv").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("user_id,item_ids\na,1\n", "has no column user_id, or is no table with tabs"),
+        ("user_id\titem_id\na\t1\n", "has no column timestamp"),
+        ("user_id\titem_id\ttimestamp\na\t1\tnoon\n", "is no table with tabs and numbers as times"),
+    ],
+)
+def test_what_is_no_table_of_events_is_refused_in_one_line(
+    content: str, message: str, sequences: tuple[Path, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "events.tsv"
+    file.write_text(content)
+    with pytest.raises(SystemExit, match=message) as refused:
+        write_folds(file, sequences[1], 2, tmp_path / "folds")
+    assert "\n" not in str(refused.value)

@@ -241,6 +241,8 @@ def test_several_sets_are_measured_in_one_call(small_set: Path, tmp_path: Path) 
     output, folder = tmp_path / "runs", tmp_path / "results"
     full_ranking.main([small_set, other], [0], ["popularity"], output, results=folder)
     assert [line["set"] for line in read_lines(folder / "runs.csv")] == ["small", "other"]
+    with pytest.raises(SystemExit, match="--reference Popularity: the rows are popularity"):
+        full_ranking.main([small_set], [0], ["popularity"], output, reference="Popularity")
     with pytest.raises(SystemExit, match="two folders of --data have the same name: rename one"):
         full_ranking.main([small_set, small_set], [0], ["popularity"], output)
 

@@ -56,6 +56,13 @@ def test_candidates_reads_tables_and_a_split_file(tmp_path: Path) -> None:
     candidates.main(**tables, seeds=[0], plan=of_folds, output=tmp_path / "folds", folds=2)
     assert "| sequential system " in (tmp_path / "folds" / "table.md").read_text()
     assert pl.read_parquet(tmp_path / "folds" / "fold0" / "sequential-scores.parquet").height == 10
+    with pytest.raises(SystemExit, match="has results with another candidates: 3, not 4; give another"):
+        candidates.main(**tables, **options | {"plan": replace(plan, candidates=4)})
+    fewer = replace(plan, rows=["RSLLM"])
+    with pytest.raises(SystemExit, match="with another names candidates: True, not False"):
+        candidates.main(**tables, **options | {"plan": fewer})
+    with pytest.raises(SystemExit, match="another folds: 2, not 3"):
+        candidates.main(**tables, seeds=[0], plan=of_folds, output=tmp_path / "folds", folds=3)
     with pytest.raises(SystemExit, match="--only fold2: the parts are fold0, fold1"):
         candidates.main(
             **tables, seeds=[0], plan=of_folds, output=tmp_path / "folds", folds=2, only=["fold2"]
@@ -63,5 +70,5 @@ def test_candidates_reads_tables_and_a_split_file(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="--items .*absent.tsv: there is no such file"):
         candidates.main(**tables | {"items": tmp_path / "absent.tsv"}, **options)
     (data / "interactions.tsv.gz").write_bytes(b"of another data set")
-    with pytest.raises(SystemExit, match="was made with another --interactions"):
+    with pytest.raises(SystemExit, match="has results with another --interactions"):
         candidates.main(**tables, **options)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cllm4rec")
 
-WEIGHTS = (0.0, *(2.0**power for power in range(-3, 6)))  # candidates; 0: without the score
+WEIGHTS = (0.0, *(2.0**power for power in range(-3, 10)))  # candidates; 0: without the score
 
 
 class SequentialScore(FittedModule):

@@ -42,7 +42,7 @@ def test_pretraining_trains_the_sequential_recommender_into_a_separate_run(train
 def test_a_run_is_evaluated_and_serves_lists(
     trained_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for by in ("scores", "likelihood", "generation"):
+    for by in ("scores", "language", "likelihood", "generation"):
         flags = ["--candidates", "10", "--draws", "2", "--by", by, "--json", str(tmp_path / f"{by}.json")]
         evaluate.main(["--run", str(trained_folder / "run"), *flags])
         metrics = json.loads((tmp_path / f"{by}.json").read_text())["metrics"]

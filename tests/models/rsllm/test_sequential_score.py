@@ -12,6 +12,7 @@ import torch
 
 from cllm4rec.evaluation import measure
 from cllm4rec.models import load
+from cllm4rec.models.rsllm import sequential_score
 from cllm4rec.models.rsllm.recommender import RSLLM
 from cllm4rec.models.rsllm.sequential_score import WEIGHTS, SequentialScore
 from cllm4rec.models.sequential.config import SASRecConfig
@@ -104,6 +105,19 @@ def test_candidates_are_chosen_by_the_language_model_alone(model: RSLLM) -> None
     np.testing.assert_array_equal(by_language, plain.choose(users, shown, dataset.seen))
     assert (model.choose(users, shown, dataset.seen) != by_language).any(), "the base has a say"
     assert model.net.sequential_score is not None, "it is as it was"
+
+
+def test_a_score_that_does_not_help_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    worse = untrained()
+    worse.trained_base = base()
+    monkeypatch.setattr(sequential_score, "shared_validation", lambda model, *_: -float(weight_of(model)))
+    assert worse.fit(small_dataset(), QUICK).net.sequential_score is None
+
+
+def weight_of(model: RSLLM) -> float:
+    score = model.net.sequential_score
+    assert score is not None
+    return float(score.weight)
 
 
 def test_without_validation_events_there_is_none() -> None:
