@@ -1,7 +1,7 @@
 """The score of the sequential recommender beside that of C_user."""
 
 import logging
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
@@ -12,9 +12,6 @@ from cllm4rec.models.fitted import FittedModule
 from cllm4rec.models.inner_product import InnerProductRecommender
 from cllm4rec.models.validation import shared_validation
 from cllm4rec.training.records import VALIDATION_METRIC
-
-if TYPE_CHECKING:
-    from cllm4rec.models.rsllm.net import RSLLMNet
 
 log = logging.getLogger("cllm4rec")
 
@@ -53,8 +50,14 @@ class SequentialScore(FittedModule):
         )
 
 
+class HasScore(Protocol):
+    """A network with a place for the score."""
+
+    sequential_score: SequentialScore | None
+
+
 def chosen_score(
-    model: InnerProductRecommender, net: "RSLLMNet", dataset: Dataset, accelerator: Accelerator
+    model: InnerProductRecommender, net: HasScore, dataset: Dataset, accelerator: Accelerator
 ) -> SequentialScore | None:
     """The score with the weight that is best on validation events, of equal ones the smallest.
 
