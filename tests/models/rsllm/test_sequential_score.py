@@ -124,7 +124,7 @@ def test_without_validation_events_there_is_none() -> None:
     assert untrained().fit(small_dataset().train, QUICK).net.sequential_score is None
 
 
-def test_further_training_chooses_anew(model: RSLLM) -> None:
+def test_further_training_without_validation_events_drops_it(model: RSLLM) -> None:
     again = deepcopy(model)
     again.fit_stage(small_dataset().train, "finetune", replace(QUICK, epochs=0))
     assert again.net.sequential_score is None, "there is nothing to choose on"
