@@ -217,18 +217,13 @@ def prepared(data: Path, split: Path, output: Path) -> tuple[Dataset, pl.DataFra
 
 
 def trained(output: Path, encoder: str | None) -> dict[str, Path]:
-    """The runs of CLLM4Rec and bag, trained unless they are there."""
+    """The runs of CLLM4Rec and bag; an interrupted training resumes, other settings are refused."""
     read = [] if encoder is None else ["--encoder", encoder]
     runs = {"CLLM4Rec": output / "cllm4rec", "bag": output / "bag"}
-    if not (runs["CLLM4Rec"] / "finetune" / "model.json").is_file():
-        run_command(
-            "pretrain", "--dataset", output / "dataset", "--output", runs["CLLM4Rec"], "--resume", *read
-        )
-        run_command("finetune", "--run", runs["CLLM4Rec"], "--resume")
-    if not (runs["bag"] / "pretrain" / "model.json").is_file():
-        run_command(
-            "pretrain", "--dataset", output / "dataset", "--output", runs["bag"], "--system", "bag", *read
-        )
+    shared = ["--dataset", output / "dataset", "--resume", *read]
+    run_command("pretrain", "--output", runs["CLLM4Rec"], *shared)
+    run_command("finetune", "--run", runs["CLLM4Rec"], "--resume")
+    run_command("pretrain", "--output", runs["bag"], "--system", "bag", *shared)
     return runs
 
 
