@@ -193,14 +193,14 @@ class Recommender(RecommendsByID):
             users: user numbers in `seen`, (B,).
             candidates: item numbers (B, C).
             seen: the input events.
-            by: "scores". Systems that generate text know other methods, whose answer may name no candidate:
+            by: "scores". RSLLM knows other methods; an answer in words may name no candidate:
                 its index is -1.
 
         Raises:
             ValueError: the system does not know the method.
         """
         if by != "scores":
-            raise ValueError(f"{self.name} chooses by scores, not by {by}: it generates no text")
+            raise ValueError(f"{self.name} chooses by scores, not by {by}: leave `by` out")
         scores = np.take_along_axis(self.score(users, seen), candidates, axis=1)  # (B, C)
         order = np.lexsort((seen.tie_order[candidates], -scores), axis=1)  # ties by `tie_order`
         return np.asarray(order[:, 0], dtype=np.int64)
