@@ -1,6 +1,7 @@
 """Other ids of users and items leave the metrics where they are: no system learns from an id itself."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -44,8 +45,8 @@ def permuted() -> Dataset:
 
 
 @cache
-def measured(name: str, data: Callable[[], Dataset]) -> Measurement:
-    return measure(fit(new_system(name), data(), TRAINING), data())
+def measured(name: str, data: Callable[[], Dataset], seed: int = 0) -> Measurement:
+    return measure(fit(new_system(name), data(), replace(TRAINING, seed=seed)), data())
 
 
 def titles_of_histories(dataset: Dataset) -> list[list[str]]:
@@ -71,6 +72,7 @@ def test_other_ids_change_closed_forms_by_ties_alone(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if name not in ONE_STAGE or name == "ials"])
 def test_other_ids_change_learned_systems_within_noise(name: str) -> None:
-    result, other = measured(name, original), measured(name, permuted)
-    low, high = result.intervals[METRIC]
-    assert low < other.metrics[METRIC] < high
+    """The mean over three training seeds is within the interval over users; single seeds may not be."""
+    of_seeds = [(measured(name, original, seed), measured(name, permuted, seed)) for seed in range(3)]
+    low, high = np.mean([result.intervals[METRIC] for result, _ in of_seeds], axis=0)
+    assert low < np.mean([other.metrics[METRIC] for _, other in of_seeds]) < high
