@@ -34,7 +34,7 @@ class TrainConfig:
         ),
     )
     patience_steps: int = setting(
-        0,
+        200,
         ge=0,
         advanced=True,
         help=(

@@ -30,7 +30,7 @@ import torch
 from cllm4rec import CLLM4Rec, Dataset, TrainConfig, finetune, pretrain
 
 folder, flags = sys.argv[1], ["--epochs=2", "--learning-rate=0.001", "--patience=5", "--validate-every=1"]
-flags += ["--batch-size=64", "--patience-steps=0", "--averaging=0"]  # as `TrainConfig` has them
+flags += ["--batch-size=64", "--patience-steps=200", "--averaging=0"]  # as `TrainConfig` has them
 pretrain.main(["--dataset", f"{folder}/data", "--output", f"{folder}/run", *flags])
 finetune.main(["--run", f"{folder}/run", *flags])
 model = CLLM4Rec().fit(Dataset.load(f"{folder}/data"), TrainConfig(epochs=2))

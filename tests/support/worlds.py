@@ -20,20 +20,20 @@ def taste_dataset(
     return Dataset.from_frame(world.events, world.items, split=split)
 
 
-def cycle_dataset(titled: bool = False, shuffled: bool = False) -> Dataset:
+def cycle_dataset(titled: bool = False, at_random: bool = False) -> Dataset:
     """60 users follow one cycle of 20 items from different starts: the next item is certain.
 
-    Shuffled, each user takes the same items in random order.
+    At random, each user takes nine of the 20 items at random.
     """
     generator = np.random.default_rng(0)
     events = [
         {
             "user_id": f"u{user}",
-            "item_id": f"i{(user + step) % 20}",
-            "timestamp": int(position) if shuffled else step,
+            "item_id": f"i{item if at_random else (user + step) % 20}",
+            "timestamp": step,
         }
         for user in range(60)
-        for step, position in enumerate(generator.permutation(9))
+        for step, item in enumerate(generator.permutation(20)[:9].tolist())
     ]
     items = pl.DataFrame(
         {"item_id": [f"i{n}" for n in range(20)], "title": [f"Place {n}" for n in range(20)]}

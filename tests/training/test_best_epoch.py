@@ -7,13 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from cllm4rec.models import neural
+from cllm4rec.models import SYSTEMS, neural, system_class
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.hooks import Hooks
 from cllm4rec.training.records import EpochRecord
 from tests.support.training import QUICK, small_dataset
+
+EPOCHS_ALONE = replace(QUICK, patience_steps=0)
 
 
 class RecordedFit:
@@ -63,7 +65,7 @@ def test_patience_counts_epochs_without_improvement(
     patience: int, n_epochs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     qualities = [0.2, 0.3, 0.1, 0.1, 0.4, 0.1, 0.1, 0.1]
-    run = RecordedFit(qualities, replace(QUICK, epochs=20, patience=patience), monkeypatch)
+    run = RecordedFit(qualities, replace(EPOCHS_ALONE, epochs=20, patience=patience), monkeypatch)
     assert len(run.records) == n_epochs
     best = int(np.argmax(qualities[:n_epochs]))
     assert torch.equal(run.table, run.after_epoch[best])
@@ -77,17 +79,24 @@ def test_patience_lasts_some_steps_where_epochs_are_short(monkeypatch: pytest.Mo
     assert len(RecordedFit(qualities, longer, monkeypatch).records) == 2 + 4
 
 
+def test_by_default_no_system_stops_within_200_steps() -> None:
+    """A slow start may have its best epoch by chance, long before it learns."""
+    stages = [stage for name in SYSTEMS for stage in system_class(name).config_class.training.values()]
+    assert stages
+    assert {stage.patience_steps for stage in stages} == {200}
+
+
 def test_epochs_that_are_not_validated_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validated: the first epoch, every third epoch after it, and the last. Patience counts epochs."""
     run = RecordedFit(
-        [0.2, 0.3, 0.1, 0.1], replace(QUICK, epochs=9, patience=5, validate_every=3), monkeypatch
+        [0.2, 0.3, 0.1, 0.1], replace(EPOCHS_ALONE, epochs=9, patience=5, validate_every=3), monkeypatch
     )
     validated = [record.epoch for record in run.records if record.validation is not None]
     assert (validated, len(run.records)) == ([0, 3, 6, 8], 9)
     assert [record.epoch for record in run.records if record.best] == [0, 3]
     assert torch.equal(run.table, run.after_epoch[3])
     assert len(run.kept) == 2
-    config = replace(QUICK, epochs=50, patience=5, validate_every=3)
+    config = replace(EPOCHS_ALONE, epochs=50, patience=5, validate_every=3)
     patient = RecordedFit([0.2, 0.3, 0.1, 0.1], config, monkeypatch)
     assert [record.epoch for record in patient.records] == list(range(10)), "six epochs after the best"
 

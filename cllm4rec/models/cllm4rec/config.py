@@ -39,7 +39,6 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
             batch_size=256,
             learning_rate=3e-4,
             patience=3,
-            patience_steps=200,
             averaging=0.99,
         ),
     }

@@ -20,7 +20,6 @@ class BagConfig(ItemTextConfig):
             batch_size=256,
             learning_rate=3e-4,
             patience=3,
-            patience_steps=200,
             averaging=0.99,
         )
     }

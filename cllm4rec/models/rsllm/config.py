@@ -17,8 +17,10 @@ class RSLLMConfig(BackboneConfig):
     """Settings of RSLLM."""
 
     training: ClassVar[dict[str, TrainConfig]] = {
-        "pretrain": TrainConfig(epochs=2, learning_rate=1e-3),
-        "finetune": TrainConfig(epochs=20, patience=8, learning_rate=5e-4, validate_every=4),
+        "pretrain": TrainConfig(epochs=2, batch_size=16, warmup_steps=20),
+        "finetune": TrainConfig(
+            epochs=20, batch_size=16, learning_rate=5e-4, warmup_steps=20, patience=8, validate_every=4
+        ),
     }
     fixed_after_pretraining: ClassVar[tuple[str, ...]] = (
         *BackboneConfig.fixed_after_pretraining,

@@ -191,12 +191,12 @@ def test_adapters_without_their_library_are_refused_in_one_line(
         untrained(backbone=str(llama)).build(small_dataset().train)
 
 
-def test_nothing_is_learned_from_shuffled_histories() -> None:
-    """In random order the next item is any of those left, about one of twelve."""
-    dataset = cycle_dataset(titled=True, shuffled=True)
+def test_nothing_is_learned_from_random_histories() -> None:
+    """The next item is any of the twelve left: 5 of 60 users, and 15 or more with probability 1e-4."""
+    dataset = cycle_dataset(titled=True, at_random=True)
     model = RSLLM(RSLLMConfig(dropout=0.1, sequential_score="none"))
     model.fit(dataset, replace(QUICK, epochs=3))
-    assert recall_at_1(model, dataset) < 0.45
+    assert recall_at_1(model, dataset) < 0.25
 
 
 def test_the_texts_of_a_sequential_recommender_reach_the_soft_tokens() -> None:
