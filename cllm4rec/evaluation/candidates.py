@@ -3,6 +3,7 @@
 import operator
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -29,6 +30,10 @@ EVENTS_AT_ONCE = 512  # events in a call of `choose`
 
 class Chooser(Protocol):
     """A system as the candidate protocol needs it."""
+
+    def keeping_vectors(self) -> AbstractContextManager[None]:
+        """Within the block all draws share what the system reads of the users."""
+        ...
 
     def choose(
         self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores"
@@ -83,14 +88,16 @@ def measure_choices(
     excluded = [np.concatenate([source.history(user) for source in sources]) for user in event_users.tolist()]
     results = np.empty((2, draws, len(shared_events)))  # hit and valid
     cases = list(zip(event_users.tolist(), targets.tolist(), excluded, strict=True))
-    for draw in range(draws):
-        sets = [
-            draw_candidates(item, known, groups, candidates, seed, draw, user) for user, item, known in cases
-        ]
-        shown = np.array(sets, dtype=np.int64).reshape(-1, candidates)  # (n, candidates)
-        choice = _choose(model, event_users, shown, task.input, by)  # (n,), -1 for none
-        valid = choice >= 0
-        results[:, draw] = valid & (shown[np.arange(len(choice)), choice] == targets), valid
+    with model.keeping_vectors():
+        for draw in range(draws):
+            sets = [
+                draw_candidates(item, known, groups, candidates, seed, draw, user)
+                for user, item, known in cases
+            ]
+            shown = np.array(sets, dtype=np.int64).reshape(-1, candidates)  # (n, candidates)
+            choice = _choose(model, event_users, shown, task.input, by)  # (n,), -1 for none
+            valid = choice >= 0
+            results[:, draw] = valid & (shown[np.arange(len(choice)), choice] == targets), valid
     hits, valids = np.concatenate(gathered(results.mean(1), accelerator), axis=1)  # (n_measured,)
     per_event = {"hit_ratio@1": hits, "valid_ratio": valids}
     metrics = {name: float(values.mean()) for name, values in per_event.items()}

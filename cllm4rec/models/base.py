@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -183,6 +184,10 @@ class Recommender(RecommendsByID):
             f"{self.name} has no item vectors, which `diversity`, `similar` and the map need: "
             "take another system"
         )
+
+    def keeping_vectors(self) -> AbstractContextManager[None]:
+        """Within the block a system that reads histories with a network reads each batch of users once."""
+        return nullcontext()
 
     def choose(
         self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores"

@@ -1,6 +1,7 @@
 """What `measure_choices` and the command report of choices among candidates."""
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ class FixedChoice:
     def __init__(self, choice: Any) -> None:
         self.choice = choice
         self.asked: list[np.ndarray] = []
+
+    def keeping_vectors(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def choose(
         self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cllm4rec.evaluation import measure
+from cllm4rec.evaluation import measure, measure_choices
 from cllm4rec.models import load
 from cllm4rec.models.rsllm import sequential_score
 from cllm4rec.models.rsllm.recommender import RSLLM
@@ -75,6 +75,21 @@ def test_the_weight_is_the_best_on_validation_events(model: RSLLM) -> None:
         ]
     score.weight.fill_(chosen)
     assert chosen == max(quality, key=quality.__getitem__)
+
+
+@pytest.mark.parametrize("by", ["scores", "language"])
+def test_all_draws_of_candidates_read_the_histories_once(
+    by: str, model: RSLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, read = small_dataset(), []
+    encode = model._encode
+    single = measure_choices(model, dataset, candidates=5, draws=1, by=by)
+    monkeypatch.setattr(model, "_encode", lambda users, seen: read.append(users) or encode(users, seen))
+    measured = measure_choices(model, dataset, candidates=5, draws=3, by=by)
+    assert len(read) == 1
+    assert model.kept is None
+    hits = measured.per_user["hit_ratio@1"] * 3  # of three draws, the first of which is that of `single`
+    assert (hits >= single.per_user["hit_ratio@1"] - 1e-9).all()
 
 
 def test_a_saved_model_has_the_same_scores(model: RSLLM, tmp_path: Path) -> None:
