@@ -61,7 +61,6 @@ def rsllm(*finetune: str, stage_1: int = 1, stage_2: int = 2) -> Flags:
 
 
 LANGUAGE_ALONE = ("--sequential-score", "none")
-ONE_EPOCH = ("--batch-size", "64", "--learning-rate", "1e-3")  # of a large set
 OF_RSLLM: dict[str, Flags] = {
     "RSLLM, ENCODER": rsllm(),
     "RSLLM, ENCODER, no sequential score": rsllm(*LANGUAGE_ALONE),
@@ -70,10 +69,8 @@ OF_RSLLM: dict[str, Flags] = {
     "RSLLM, ENCODER, no C_user": rsllm(*LANGUAGE_ALONE, "--beta", "0"),
     "RSLLM, ENCODER, titles alone": rsllm(*LANGUAGE_ALONE, "--prompt", "text"),
     "RSLLM, ENCODER, soft tokens alone": rsllm(*LANGUAGE_ALONE, "--prompt", "ids"),
-    "RSLLM, ENCODER, one epoch": rsllm(*ONE_EPOCH, stage_1=0, stage_2=1),
-    "RSLLM, ENCODER, one epoch, no sequential score": rsllm(
-        *ONE_EPOCH, *LANGUAGE_ALONE, stage_1=0, stage_2=1
-    ),
+    "RSLLM, ENCODER, one epoch": rsllm(stage_1=0, stage_2=1),
+    "RSLLM, ENCODER, one epoch, no sequential score": rsllm(*LANGUAGE_ALONE, stage_1=0, stage_2=1),
 }
 ROWS = OF_SETS | IN_ORDER | OF_RSLLM
 SPACES = {  # name -> the space in which its settings are searched

@@ -90,11 +90,7 @@ def measure_choices(
     cases = list(zip(event_users.tolist(), targets.tolist(), excluded, strict=True))
     with model.keeping_vectors():
         for draw in range(draws):
-            sets = [
-                draw_candidates(item, known, groups, candidates, seed, draw, user)
-                for user, item, known in cases
-            ]
-            shown = np.array(sets, dtype=np.int64).reshape(-1, candidates)  # (n, candidates)
+            shown = _drawn(cases, groups, candidates, seed, draw)  # (n, candidates)
             choice = _choose(model, event_users, shown, task.input, by)  # (n,), -1 for none
             valid = choice >= 0
             results[:, draw] = valid & (shown[np.arange(len(choice)), choice] == targets), valid
@@ -104,6 +100,14 @@ def measure_choices(
     metrics[STANDARD_ERROR] = _standard_error(hits)
     seconds = time.perf_counter() - began
     return Measurement(measured_as, metrics, per_event, events.users[measured], n_without_history, seconds)
+
+
+def _drawn(
+    cases: Sequence[tuple[int, int, np.ndarray]], groups: np.ndarray, candidates: int, seed: int, draw: int
+) -> np.ndarray:
+    """Sets of candidates, int64 (n, candidates), of n cases: user, held-out item, and known items."""
+    sets = [draw_candidates(item, known, groups, candidates, seed, draw, user) for user, item, known in cases]
+    return np.array(sets, dtype=np.int64).reshape(-1, candidates)
 
 
 def _measured_events(task: Task, users: Sequence[int] | np.ndarray | None) -> tuple[np.ndarray, int]:

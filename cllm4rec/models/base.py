@@ -186,7 +186,7 @@ class Recommender(RecommendsByID):
         )
 
     def keeping_vectors(self) -> AbstractContextManager[None]:
-        """Within the block a system that reads histories with a network reads each batch of users once."""
+        """Within the block a language model reads each batch of users once; it may not change."""
         return nullcontext()
 
     def choose(
