@@ -148,9 +148,8 @@ def as_they_end(trials: Sequence[Tried], jobs: int) -> Generator[Row, None, None
         yield from map(Tried.measured_row, trials)
         return
     with ThreadPoolExecutor(jobs) as pool:  # each waits for its commands, which are processes
-        running = [pool.submit(trial.measured_row) for trial in trials]
-        try:
-            for each in as_completed(running):
+        try:  # around the submission too: the first ones run while the others are submitted
+            for each in as_completed([pool.submit(trial.measured_row) for trial in trials]):
                 yield each.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,27 @@ def test_an_interrupted_call_goes_on(
     found = run(tmp_path / "tried.csv", data, changes=changes)
     assert commands_of(calls) == ["pretrain", "evaluate", "pretrain", *["pretrain", "evaluate"] * 2]
     assert found == run(tmp_path / "whole.csv", data, changes=changes)
+
+
+def test_an_interruption_while_trials_are_submitted_ends_those_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = threading.Event()
+
+    class First:
+        def measured_row(self) -> dict[str, str]:
+            return {"ended": str(ended.wait(timeout=60))}
+
+    class Second:
+        @property
+        def measured_row(self) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tried, "end_commands", ended.set)
+    submitted: list[Any] = [First(), Second()]
+    with pytest.raises(KeyboardInterrupt):
+        list(tried.as_they_end(submitted, jobs=2))
+    assert ended.is_set()
 
 
 def test_a_failed_trial_has_no_gain_and_is_not_run_again(
