@@ -48,7 +48,13 @@ def test_candidates_reads_tables_and_a_split_file(tmp_path: Path) -> None:
     split = tmp_path / "held_out.tsv"
     pl.DataFrame(rows, schema=columns, orient="row").write_csv(split, separator="\t")
     tables = {"interactions": data / "interactions.tsv.gz", "items": data / "items.tsv.gz", "split": split}
-    plan = candidates.Plan("sasrec", "tiny", 3, 1, (1, 1), list(candidates.ROWS))
+    rows_of_table = [
+        "sequential system",
+        "RSLLM",
+        "RSLLM, soft tokens alone",
+        "RSLLM, constrained generation",
+    ]
+    plan = candidates.Plan("sasrec", "tiny", 3, 1, (1, 1), rows_of_table)
     options = {"seeds": [0], "plan": plan, "output": output}
     candidates.main(**tables, **options)
     assert "| RSLLM, soft tokens alone " in (output / "table.md").read_text()

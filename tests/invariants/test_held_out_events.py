@@ -8,6 +8,7 @@ import pytest
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models import SYSTEMS, system_class
+from cllm4rec.training.config import TrainConfig
 from tests.support.planted import (
     assert_bit_identical,
     assert_the_same_is_learned,
@@ -15,6 +16,7 @@ from tests.support.planted import (
     world,
     world_with,
 )
+from tests.support.systems import fit
 
 
 def other_held_out_items(*parts: str) -> pl.DataFrame:
@@ -65,6 +67,9 @@ def test_test_events_change_no_weight_where_training_is_validated() -> None:
 
 @pytest.mark.parametrize("system", [name for name in SYSTEMS if name != "cllm4rec"])
 def test_test_events_change_nothing_that_a_system_of_one_stage_learns(system: str) -> None:
-    fitted = [system_class(system)().fit(data) for data in (world_with(), with_other_test_items())]
+    fitted = [
+        fit(system_class(system)(), data, TrainConfig(epochs=8, warmup_steps=5))
+        for data in (world_with(), with_other_test_items())
+    ]
     assert fitted[0].config == fitted[1].config
     assert_bit_identical(*(model._arrays() for model in fitted))

@@ -21,9 +21,6 @@ from tests.support.commands import run_launched
 
 pytestmark = pytest.mark.slow
 
-
-pytestmark = pytest.mark.slow
-
 STAGES = ("pretrain", "finetune")
 SHARED_RUNS = ("two", "two with micro-batches")
 BATCH = 8
