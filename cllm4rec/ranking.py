@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 CHUNK_SIZES = (64, 32, 16, 8)  # neighbouring items of which the highest score is looked at first
+MERGED_WHOLE = 1 << 13  # scores that are sorted sooner than searched
 LOWEST_SCORE = torch.finfo(torch.float32).min  # only -inf, which masks an item, is lower
 DIVERGED = "the scores hold NaN: the model has diverged; train it again with a lower learning rate"
 
@@ -55,6 +56,11 @@ class TopK:
             ValueError: a score is NaN.
         """
         scores, width, k = scores.to(torch.float32), scores.shape[1], self.items.shape[1]
+        if scores.numel() <= MERGED_WHOLE:
+            if bool(scores.isnan().any()):
+                raise ValueError(DIVERGED)
+            self._merge_all(torch.arange(len(scores), device=scores.device), scores, first)
+            return
         # The chunk maxima are to bound the k-th best score, so there have to be enough of them.
         chunk = next((size for size in CHUNK_SIZES if width // size >= 2 * k), CHUNK_SIZES[-1])
         whole = width // chunk * chunk

@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from cllm4rec import ranking
 from cllm4rec.ranking import TopK
 from tests.support.rankings import final_ranking
+
+
+@pytest.fixture(params=[0, 1 << 40], ids=["searched", "merged whole"], autouse=True)
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few scores are merged whole; every test has few and many."""
+    monkeypatch.setattr(ranking, "MERGED_WHOLE", request.param)
 
 
 def top_k(scores: np.ndarray, k: int, tie_order: np.ndarray) -> np.ndarray:
@@ -50,8 +57,8 @@ def test_top_k_agrees_with_plain_sorting_on_tied_scores(k: int, levels: int | No
     assert best.shape == (12, min(k, n_items))
     for row in range(len(scores)):
         masked = np.flatnonzero(np.isinf(scores[row])).tolist()
-        ranking = final_ranking(scores[row], masked, tie_order)
-        assert best[row].tolist() == (ranking + [-1] * n_items)[: min(k, n_items)]
+        ranked = final_ranking(scores[row], masked, tie_order)
+        assert best[row].tolist() == (ranked + [-1] * n_items)[: min(k, n_items)]
 
 
 @pytest.mark.parametrize("width", [1000, 333, 70, 7])
@@ -69,8 +76,8 @@ def test_the_best_of_blocks_are_the_best_of_all(k: int, levels: int | None, widt
         best.offer(torch.from_numpy(scores[:, first : first + width]), first)
     for row in range(7):
         masked = np.flatnonzero(np.isinf(scores[row])).tolist()
-        ranking = final_ranking(scores[row], masked, tie_order)
-        expected = (ranking + [-1] * k)[:k]
+        ranked = final_ranking(scores[row], masked, tie_order)
+        expected = (ranked + [-1] * k)[:k]
         assert best.items[row].tolist() == expected
         assert best.scores[row].tolist() == [scores[row, item] if item >= 0 else -np.inf for item in expected]
 

@@ -222,7 +222,7 @@ class IdMap:
         numbers = np.asarray(numbers, dtype=np.int64)
         if (numbers < 0).any():
             raise ValueError(f"number {numbers.min()} is that of no id: leave out the indices that hold -1")
-        return self.ids.gather(numbers)
+        return self.ids[numbers]
 
 
 def hash_ids(ids: Iterable[object]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -36,12 +37,18 @@ class LinearScores:
             weights: B, (n_items, n_items).
             factor: w.
         """
-        self._scores: sp.csc_matrix = (histories @ weights).tocsc()
+        self._scores: sp.csr_matrix = histories @ weights
         self._factor = factor
+
+    @cached_property
+    def _columns(self) -> sp.csc_matrix:
+        return self._scores.tocsc()
 
     def block(self, items: slice) -> Tensor:
         """The scores of some items, float32 (B, items)."""
-        scores = np.asarray(self._scores[:, items].toarray(), dtype=np.float32)
+        whole = items.start == 0 and items.stop >= self._scores.shape[1]
+        part = self._scores if whole else self._columns[:, items]
+        scores = np.asarray(part.toarray(), dtype=np.float32)
         return torch.from_numpy(scores) * self._factor
 
 

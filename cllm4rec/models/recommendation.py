@@ -144,5 +144,5 @@ def recommendation_table(lists: Ranking, seen: Dataset) -> pl.DataFrame:
         "score": lists.scores[rows, ranks],
     }
     if "title" in seen.items.columns:
-        columns["title"] = seen.items["title"].gather(items)
+        columns["title"] = seen.items["title"][items]
     return pl.DataFrame(columns)

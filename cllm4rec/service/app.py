@@ -88,10 +88,11 @@ def application(served: Served) -> FastAPI:
 
 
 def _add_lists(app: FastAPI, batches: Batches[Job, Any]) -> None:
-    @app.post("/recommend", responses=ERRORS)
-    async def recommend(body: ListRequest) -> ItemList:
+    @app.post("/recommend", responses=ERRORS, response_model=ItemList)
+    async def recommend(body: ListRequest) -> Response:
         """The best items for a user of the dataset, for a history, or for a wish."""
-        return ItemList.model_validate({"items": await batches.answer(body)})
+        found = ItemList.model_validate({"items": await batches.answer(body)})
+        return Response(found.model_dump_json(), media_type="application/json")  # validated once
 
     @app.post("/explain", responses=ERRORS)
     async def explain(body: ExplainRequest) -> Reasons:

@@ -77,4 +77,6 @@ def _of_group(model: Recommender, requests: Sequence[ListRequest]) -> Sequence[R
 
 def _rows(table: pl.DataFrame, k: int) -> Rows:
     """The first rows of a list, without the user."""
-    return table.head(k).drop("user_id").to_dicts()
+    names = [name for name in table.columns if name != "user_id"]
+    columns = [table[name].head(k).to_list() for name in names]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
