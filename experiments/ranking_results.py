@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -188,8 +188,13 @@ def read_lines(file: Path) -> list[Line]:
         return list(reader)
 
 
-def write_lines(file: Path, lines: Sequence[Line]) -> None:
+def write_lines(file: Path, lines: Sequence[Line], is_stale: Callable[[Line], bool] | None = None) -> None:
     """Write lines into a file, in place of those of the same key, or of the same run; others stay.
+
+    Args:
+        file: one of KEYS.
+        lines: new ones.
+        is_stale: whether an older line is left out.
 
     Raises:
         SystemExit: the file is another table.
@@ -201,6 +206,8 @@ def write_lines(file: Path, lines: Sequence[Line]) -> None:
     written = {tuple(line[name] for name in of_run) for line in lines}
     kept = {}
     for line in before:
+        if is_stale is not None and is_stale(line):
+            continue
         place = tuple(line[name] for name in key)
         if place in new or tuple(line[name] for name in of_run) not in written:
             kept[place] = line
@@ -255,11 +262,18 @@ def write_results(folder: Path, set_name: str, protocol: str, output: Path) -> N
     write_lines(folder / SLICES, slices)
     in_table = shared_seeds(read_lines(folder / RUNS), set_name, protocol)
     differences = []
-    for name, seeds in seeds_of.items():
-        both = {*seeds} & {*seeds_of.get(about.reference, [])}
+    both_of = {name: {*seeds} & {*seeds_of.get(about.reference, [])} for name, seeds in seeds_of.items()}
+    for name, both in both_of.items():
         of_lines = {tuple(sorted(some)) for some in (both, both & in_table) if some}
         for some, metric in product(sorted(of_lines) if name != about.reference else (), about.compared):
             values = mean_differences(output, about.reference, name, some, metric)
             place_of_difference = set_name, protocol, name, metric, listed(some)
             differences.append(difference_line(place_of_difference, values))
-    write_lines(folder / DIFFERENCES, differences)
+
+    def is_stale(line: Line) -> bool:
+        """Whether it is over some of the seeds of these runs: those that are still asked for are above."""
+        seeds = {*map(int, line["seeds"].split())}
+        here = (line["set"], line["protocol"]) == (set_name, protocol)
+        return here and seeds <= both_of.get(line["row"], set())
+
+    write_lines(folder / DIFFERENCES, differences, is_stale)

@@ -143,6 +143,12 @@ def test_differences_are_over_the_seeds_of_two_rows_and_over_those_of_the_table(
     for row in ("popularity", "ItemKNN"):  # the two splits are the same
         expected = pytest.approx(runs["EASE"] - runs[row], abs=1e-5)
         assert all(difference == expected for (name, _), difference in found.items() if name == row)
+    lines = read_lines(folder / "differences.csv")
+    older = [{**lines[0], "seeds": seeds} for seeds in ("1", "1 2")]  # of these runs, and of others too
+    write_lines(folder / "differences.csv", older)
+    write_results(folder, "small", "A", output / "A" / "small")
+    others = [line for line in read_lines(folder / "differences.csv") if line not in lines]
+    assert [line["seeds"] for line in others] == ["1 2"]
 
 
 def test_results_need_neither_the_reference_nor_a_row(small_set: Path, tmp_path: Path) -> None:
