@@ -18,7 +18,7 @@ from cllm4rec.evaluation.processes import USERS_AT_ONCE, share
 from cllm4rec.files.folders import replace_folder
 from cllm4rec.files.writing import check_table_name, write_table
 from cllm4rec.list_filters import excluded_items
-from cllm4rec.messages import counted
+from cllm4rec.messages import counted, join_names
 from cllm4rec.models import load
 from cllm4rec.settings import setting
 from cllm4rec.training.run_folder import RunFolder
@@ -135,6 +135,11 @@ class Request:
         known = None if options.dataset is None else folder.dataset(options.dataset)
         if options.histories is not None:
             table = read_events(options.histories, reading)
+            if "rating" in table.frame.columns:
+                log.warning(
+                    "%s: ratings are not read, every event counts as liked: leave out those that are not",
+                    options.histories,
+                )
             users = table.frame["user_id"].unique(maintain_order=True)
             return cls(options, folder, known, table, users, *files)
         if n_given == 0:
@@ -200,6 +205,7 @@ def main(argv: Sequence[str]) -> None:
             log.info("%s -> %s", _sizes(table, request.users), options.output)
         else:
             say(table.write_csv(separator="\t").rstrip("\n"))
+        _warn_of_users_without_list(table, request.users)
 
 
 def _write_shares(request: Request) -> None:
@@ -231,11 +237,24 @@ def _write_shares(request: Request) -> None:
         table.write_parquet(Path(folder) / f"part-{process:05d}.parquet")
         wait_for_everyone(accelerator)
     log.info("file %d of %d: %s -> %s", process + 1, n_processes, _sizes(table, shared_users), output)
+    _warn_of_users_without_list(table, shared_users)
 
 
 def _sizes(table: pl.DataFrame, users: pl.Series | None) -> str:
-    """The numbers of rows and users."""
-    return f"{counted(len(table), 'row')} for {'a wish' if users is None else counted(len(users), 'user')}"
+    """The numbers of rows, and of users with a list."""
+    served = "a wish" if users is None else counted(table["user_id"].n_unique(), "user")
+    return f"{counted(len(table), 'row')} for {served}"
+
+
+def _warn_of_users_without_list(table: pl.DataFrame, users: pl.Series | None) -> None:
+    """Name users for whom no item is left: they have no row."""
+    if users is None:
+        return
+    without = users.filter(~users.cast(pl.String).is_in(table["user_id"].cast(pl.String).implode()))
+    if len(without):
+        named = join_names(without.cast(pl.String).to_list())
+        have = "has" if len(without) == 1 else "have"
+        log.warning("no item is left for %s, who %s no list: %s", counted(len(without), "user"), have, named)
 
 
 def _users(options: RecommendOptions, dataset: Dataset) -> pl.Series:

@@ -251,6 +251,8 @@ def _say_added(before: Dataset, extension: Extension) -> None:
         say(f"items of the table that are there already: {extension.n_known_items:,} (their texts stay)")
     if extension.n_repeated:
         say(f"events that are there already, or repeat: {extension.n_repeated:,} (left out)")
+    if extension.n_below:
+        say(f"events with a rating below those of the dataset: {extension.n_below:,} (left out)")
     if extension.n_left_out_users:
         n_left_out = extension.n_left_out_users
         say(f"rows of the users' table without a new user: {n_left_out:,} (left out)")

@@ -83,6 +83,11 @@ def _columns(table: pl.DataFrame, names: tuple[str, ...]) -> list[list[str]]:
     return [list(row) for row in zip(*columns, strict=True)] if columns else [[] for _ in range(len(table))]
 
 
+def split_words(texts: pl.Series) -> pl.Series:
+    """The words of texts in lower case, lists (n,); letters are composed, so that equal ones are equal."""
+    return texts.str.normalize("NFC").str.to_lowercase().str.extract_all(WORD)
+
+
 def count_words(
     documents: Sequence[Sequence[str]],
     in_training: np.ndarray,
@@ -105,7 +110,7 @@ def count_words(
     numbers = np.repeat(np.arange(len(documents)), [len(texts) for texts in documents])
     texts = pl.Series([text for document in documents for text in document], dtype=pl.String)
     words = (
-        pl.DataFrame({"row": numbers, "word": texts.str.to_lowercase().str.extract_all(WORD)})
+        pl.DataFrame({"row": numbers, "word": split_words(texts)})
         .with_row_index("text")
         .explode("word")
         .drop_nulls("word")

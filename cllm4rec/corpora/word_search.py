@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from cllm4rec.corpora.item_words import WORD, count_words
+from cllm4rec.corpora.item_words import count_words, split_words
 from cllm4rec.messages import escaped, join_names, shorten
 
 log = logging.getLogger("cllm4rec")
@@ -65,11 +65,19 @@ class WordSearch:
                 f"`wish` {shorten(escaped(repr(wish)))}: the items' texts have none of its words: use words "
                 "of titles or reviews"
             )
-        if unknown := [word for word in words if word not in signs]:
+        if unknown := self.unknown(wish):
             log.warning("the items' texts have no word %s of the wish", join_names(unknown))
         columns = [self._numbers[word] for word in signs]
         summed = self._weights[:, columns] @ np.array([*signs.values()])
         return np.asarray(summed, dtype=np.float32).ravel()
+
+    def unknown(self, wish: str) -> list[str]:
+        """The distinct words of a wish that no text has."""
+        return [word for word in signed_words(wish) if word not in self._numbers]
+
+    def looks_for_something(self, wish: str) -> bool:
+        """Whether a wish has a word to look for that a text has, and not only words to avoid."""
+        return any(sign > 0 and word in self._numbers for word, sign in signed_words(wish).items())
 
 
 def signed_words(wish: str) -> dict[str, float]:
@@ -78,7 +86,7 @@ def signed_words(wish: str) -> dict[str, float]:
     >>> signed_words("A warm strap, without any leather")
     {'a': 1.0, 'warm': 1.0, 'strap': 1.0, 'leather': -1.0}
     """
-    words = pl.Series([wish]).str.to_lowercase().str.extract_all(WORD)[0].to_list()  # as in texts
+    words = split_words(pl.Series([wish]))[0].to_list()  # as in texts
     signs: dict[str, float] = {}
     avoided = False
     for word in words:

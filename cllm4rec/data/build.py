@@ -123,7 +123,9 @@ def number_tables(
     if described is None:
         return numbered
     tables = {"interactions": events, "items": items, "users": users}
-    return replace(numbered, description=_description(numbered, tables, filters, described, warnings))
+    return replace(
+        numbered, description=_description(numbered, tables, filters, described, warnings, settings)
+    )
 
 
 def _item_ids(column: pl.Series, items: CheckedTable | None, settings: BuildSettings) -> IdMap:
@@ -217,6 +219,7 @@ def _description(
     filters: EventFilters,
     split: SplitDescription,
     warnings: list[str],
+    settings: BuildSettings,
 ) -> DatasetDescription:
     """What was read, dropped and left."""
     read = {name: table for name, table in tables.items() if table is not None}
@@ -241,6 +244,7 @@ def _description(
         n_users_below_3_events=int((np.diff(numbered.interactions.indptr) < 3).sum()),
         split=split,
         warnings=(*warnings, *unmatched),
+        min_rating=settings.min_rating,
     )
 
 

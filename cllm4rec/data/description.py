@@ -92,6 +92,7 @@ class DatasetDescription:
         split: how the events were split.
         warnings: ids of two tables that do not match.
         n_added_events: training events that `extend` added after the split.
+        min_rating: lowest rating of an event; None where ratings were not asked for.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -106,6 +107,7 @@ class DatasetDescription:
     split: SplitDescription
     warnings: tuple[str, ...]
     n_added_events: int = 0
+    min_rating: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The keys of dataset.json; optional keys of the split only where they have a value."""

@@ -27,6 +27,7 @@ class Extension:
         dataset: with all of them.
         without_events: the same users and items with the events from before.
         n_repeated: events of the new table that the dataset has, or that repeat; they are left out.
+        n_below: events of the new table whose rating is below the lowest of the dataset; they are left out.
         n_known_items: items of the new table that the dataset has; their texts stay.
         n_left_out_users: users of the new table without new events, or whom the dataset has.
     """
@@ -34,6 +35,7 @@ class Extension:
     dataset: Dataset
     without_events: Dataset
     n_repeated: int
+    n_below: int
     n_known_items: int
     n_left_out_users: int
 
@@ -52,11 +54,13 @@ def extended(dataset: Dataset, items: Any = None, events: Any = None, users: Any
 
     Raises:
         ValueError: a table is wrong, an item of an event is unknown, an id has another type than those of the
-            dataset, or there is nothing new.
+            dataset, the dataset has a lowest rating and the new events have no ratings, or there is nothing
+            new.
     """
     item_table = None if items is None else read_item_table(items).frame
     user_table = None if users is None else read_user_table(users).frame
-    frame = None if events is None else read_event_table(events).frame
+    read = None if events is None else read_event_table(events).frame
+    frame = None if read is None else _rated(read, dataset)
     new_items = _new_ids(dataset.item_ids, item_table, "item")
     all_items = IdMap(pl.concat([dataset.item_ids.ids, new_items]))
     new_users = _new_ids(dataset.user_ids, frame, "user")
@@ -72,7 +76,7 @@ def extended(dataset: Dataset, items: Any = None, events: Any = None, users: Any
         stored_hashes=None,
     )
     wide = replace(wide, description=_described(dataset, wide.items))
-    added, n_repeated = (wide, 0) if frame is None else _with_events(wide, frame)
+    added = wide if frame is None else _with_events(wide, frame)
     if not len(new_items) and len(added.interactions) == len(dataset.interactions):
         raise ValueError("the dataset has all of these items and events: there is nothing to extend it by")
     n_known = 0 if item_table is None else item_table["item_id"].n_unique() - len(new_items)
@@ -81,7 +85,10 @@ def extended(dataset: Dataset, items: Any = None, events: Any = None, users: Any
         if user_table is None
         else user_table["user_id"].cast(pl.String).is_in(new_users.cast(pl.String).implode()).not_().sum()
     )
-    return Extension(added, wide, n_repeated, n_known, int(n_users))
+    n_added = len(added.interactions) - len(dataset.interactions)
+    n_below = 0 if read is None or frame is None else len(latest_of_repeats(read)) - len(frame)
+    n_repeated = 0 if read is None else len(read) - n_below - n_added
+    return Extension(added, wide, n_repeated, n_below, n_known, int(n_users))
 
 
 def without_users(dataset: Dataset, ids: list[Any]) -> Dataset:
@@ -166,16 +173,38 @@ def _described(dataset: Dataset, items: pl.DataFrame) -> Any:
     return replace(dataset.description, texts=counts, n_items_without_text=len(empty))
 
 
-def _with_events(dataset: Dataset, frame: pl.DataFrame) -> tuple[Dataset, int]:
-    """A dataset with further training events, and how many of the table were left out.
+def _rated(frame: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
+    """The latest event of each user and item, where its rating is one that the dataset keeps.
+
+    Raises:
+        ValueError: the dataset has a lowest rating, and the events have none, or no event reaches it.
+    """
+    once = latest_of_repeats(frame)
+    lowest = None if dataset.description is None else dataset.description.min_rating
+    if lowest is None:
+        return once
+    if "rating" not in once.columns:
+        raise ValueError(
+            f"the dataset has events with a rating of at least {lowest:g}, and the new events have no column "
+            "rating: add it"
+        )
+    kept = once.filter(pl.col("rating") >= lowest)
+    if kept.is_empty():
+        raise ValueError(
+            f"no new event has a rating of at least {lowest:g}, as those of the dataset have: give others"
+        )
+    return kept
+
+
+def _with_events(dataset: Dataset, frame: pl.DataFrame) -> Dataset:
+    """A dataset with further training events; those that it has are left out.
 
     Args:
         dataset: has all users and items of the table.
-        frame: the table.
+        frame: the table, without repeats.
     """
     before = dataset.interactions
-    once = latest_of_repeats(frame)
-    events, _ = number_events(once, dataset.user_ids, dataset.item_ids)
+    events, _ = number_events(frame, dataset.user_ids, dataset.item_ids)
     pairs = events.users * dataset.n_items + events.items
     events = events.select(~np.isin(pairs, before.users * dataset.n_items + before.items))
     users = np.concatenate([before.users, events.users])
@@ -193,5 +222,4 @@ def _with_events(dataset: Dataset, frame: pl.DataFrame) -> tuple[Dataset, int]:
     description = dataset.description
     if description is not None:
         description = replace(description, n_added_events=description.n_added_events + len(events))
-    wider = replace(dataset, interactions=merged, part=part, description=description)
-    return wider, len(frame) - len(events)
+    return replace(dataset, interactions=merged, part=part, description=description)

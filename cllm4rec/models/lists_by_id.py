@@ -19,6 +19,7 @@ from cllm4rec.data.loading import as_dataset
 from cllm4rec.evaluation.full_ranking import Ranker
 from cllm4rec.evaluation.processes import USERS_AT_ONCE
 from cllm4rec.list_filters import excluded_items
+from cllm4rec.messages import escaped, shorten
 from cllm4rec.models.adaptation import AdaptableModel
 from cllm4rec.models.arguments import list_length
 from cllm4rec.models.item_map import principal_plane
@@ -78,7 +79,8 @@ class RecommendsByID(AdaptableModel, Ranker):
 
         Raises:
             ValueError: a user or an item is unknown, a user or history has no events, or no item is left; or
-                the dataset is not known, `k` is no whole number or below 1, or as in `rank`.
+                the dataset is not known, `k` is no whole number or below 1, a `wish` alone has only words to
+                avoid, or as in `rank`.
         """
         self._check_fitted()
         filters = {"allow": allow, "deny": deny}
@@ -88,7 +90,12 @@ class RecommendsByID(AdaptableModel, Ranker):
         if alone and wish is not None and (dataset is not None or repeats or diversity):
             raise ValueError("a `wish` alone takes neither `dataset` nor `repeats` and `diversity`")
         wished = None if wish is None else self._word_search().scores(wish)
-        if alone and wished is not None:
+        if alone and wish is not None and wished is not None:
+            if not self._word_search().looks_for_something(wish):
+                raise ValueError(
+                    f"`wish` {shorten(escaped(repr(wish)))}: of its words that the items' texts have, all "
+                    "are to be avoided: add one to look for, or name users"
+                )
             return self._list_of_wish(wished, list_length(k), excluded)
         seen, numbers = self._events_of(users, histories, dataset)
         options = {"excluded_items": excluded, "diversity": diversity, "wish": wished}
@@ -210,7 +217,10 @@ class RecommendsByID(AdaptableModel, Ranker):
             return seen, np.arange(seen.n_users)
         ids = listed_ids(users, "users")
         seen = matched(self._source_dataset() if dataset is None else as_dataset(dataset), catalogue)
-        return seen, seen.user_ids.index(ids, "user")
+        try:
+            return seen, seen.user_ids.index(ids, "user")
+        except ValueError as error:
+            raise ValueError(f"{error}: recommend from a history instead") from error
 
     def fitted_elsewhere(self, dataset: Dataset) -> Dataset | None:
         """The dataset that it was fitted on, if that is known and another than this one.

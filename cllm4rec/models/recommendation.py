@@ -45,7 +45,7 @@ def matched(dataset: Dataset, catalogue: Catalogue) -> Dataset:
     events = dataset.interactions
     if not dataset.item_ids.ids.equals(catalogue.ids.ids):
         numbers = catalogue.ids.find(dataset.item_ids.ids)
-        _refuse_unknown("dataset", dataset.item_ids.ids.to_list(), numbers)
+        _refuse_unknown("the dataset", dataset.item_ids.ids.to_list(), numbers)
         events = replace(events, items=numbers[events.items], n_items=len(catalogue.ids))
     found = replace(dataset, interactions=events, items=catalogue.table, stored_tie_order=catalogue.tie_order)
     return found._with_id_maps(dataset.user_ids, catalogue.ids)
@@ -95,7 +95,7 @@ def _of_table(table: Any, item_ids: IdMap) -> tuple[Interactions, IdMap]:
         none = np.empty(0, dtype=np.int64)
         return Interactions(none, none, 0, len(item_ids)), IdMap(frame["user_id"])
     items = frame["item_id"].unique(maintain_order=True).to_list()
-    _refuse_unknown("histories", items, item_ids.find(items))
+    _refuse_unknown("the histories", items, item_ids.find(items))
     user_ids = IdMap(frame["user_id"].unique(maintain_order=True))
     events, _ = number_events(latest_of_repeats(frame), user_ids, item_ids)
     return events, user_ids
@@ -111,7 +111,7 @@ def _of_lists(histories: Any, item_ids: IdMap) -> tuple[Interactions, IdMap]:
         raise ValueError(f"`{name}` is empty: there is nothing to recommend from")
     ids = [item for history in lists for item in history]
     numbers = item_ids.find(ids)
-    _refuse_unknown("histories", ids, numbers)
+    _refuse_unknown("the histories", ids, numbers)
     rows = np.arange(len(lists))
     frame = latest_of_repeats(pl.DataFrame({"user_id": np.repeat(rows, lengths), "item_id": numbers}))
     users, items = (frame[name].to_numpy() for name in ("user_id", "item_id"))
@@ -119,12 +119,12 @@ def _of_lists(histories: Any, item_ids: IdMap) -> tuple[Interactions, IdMap]:
 
 
 def _refuse_unknown(name: str, ids: Sequence[object], numbers: np.ndarray) -> None:
-    """Raise ValueError if an item id (n,) has number -1; `name` is the argument that holds it."""
+    """Raise ValueError if an item id (n,) has number -1; `name` says what holds it."""
     unknown = np.flatnonzero(numbers < 0)
     if len(unknown):
         raise ValueError(
-            f"`{name}`: item {str(ids[unknown[0]])!r} is none of the items that the model was trained on "
-            f"({len(unknown):,} of {len(ids):,} unknown): leave it out, or train with it"
+            f"item {str(ids[unknown[0]])!r} of {name} is none of the model's items ({len(unknown):,} of "
+            f"{len(ids):,} unknown): leave it out, or add it with `cllm4rec extend`"
         )
 
 

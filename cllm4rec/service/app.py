@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
@@ -15,7 +16,14 @@ from starlette.exceptions import HTTPException
 from cllm4rec import __version__
 from cllm4rec.models.base import Recommender
 from cllm4rec.service.batches import Batches, FullError
-from cllm4rec.service.catalogue import KeptMap, found_items, found_users, history_of, items_of
+from cllm4rec.service.catalogue import (
+    KeptMap,
+    events_of_users,
+    found_items,
+    found_users,
+    history_of,
+    items_of,
+)
 from cllm4rec.service.limits import Limits, Metrics, busy, problem
 from cllm4rec.service.lists import Job, answers_of
 from cllm4rec.service.page import add_page
@@ -53,6 +61,7 @@ class Served:
         token: that requests have to bear; None for none.
         most_waiting: requests that may wait for the batch under way.
         most_in_batch: requests that are answered together.
+        is_ending: whether the service ends after the requests under way.
     """
 
     model: Recommender
@@ -60,6 +69,7 @@ class Served:
     token: str | None = None
     most_waiting: int = 256
     most_in_batch: int = 64
+    is_ending: bool = False
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
 
@@ -74,10 +84,21 @@ def application(served: Served) -> FastAPI:
         yield
         batches.close()
 
-    app = FastAPI(title="cllm4rec", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="cllm4rec",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     metrics = Metrics(served.registry, lambda: batches.n_waiting)
     app.add_middleware(
-        Limits, token=served.token, metrics=metrics, is_full=lambda: batches.n_waiting >= served.most_waiting
+        Limits,
+        token=served.token,
+        metrics=metrics,
+        is_full=lambda: batches.n_waiting >= served.most_waiting,
+        is_ending=lambda: served.is_ending,
     )
     _add_errors(app)
     _add_lists(app, batches)
@@ -91,7 +112,7 @@ def _add_lists(app: FastAPI, batches: Batches[Job, Any]) -> None:
     @app.post("/recommend", responses=ERRORS, response_model=ItemList)
     async def recommend(body: ListRequest) -> Response:
         """The best items for a user of the dataset, for a history, or for a wish."""
-        found = ItemList.model_validate({"items": await batches.answer(body)})
+        found = ItemList.model_validate(await batches.answer(body))
         return Response(found.model_dump_json(), media_type="application/json")  # validated once
 
     @app.post("/explain", responses=ERRORS)
@@ -99,6 +120,8 @@ def _add_lists(app: FastAPI, batches: Batches[Job, Any]) -> None:
         """What the score of an item would lose without each item of the history, and each word."""
 
         def job(model: Recommender) -> dict[str, Any]:
+            if body.user is not None:
+                events_of_users(model)
             found = model.explain(body.user, body.item, history=body.history)
             return {**vars(found), "items": found.items.to_dicts(), "words": found.words.to_dicts()}
 
@@ -147,10 +170,13 @@ def _add_catalogue(app: FastAPI, batches: Batches[Job, Any]) -> None:
 def _add_state(app: FastAPI, served: Served) -> None:
     @app.get("/health", responses=ERRORS)
     async def health() -> Health:
-        """The run that is served."""
+        """The run that is served: the name of its folder."""
         model = served.model
         return Health(
-            run=served.run, system=model.name, n_items=len(model.item_ids), n_users=len(model.user_ids)
+            run=Path(served.run).resolve().name,
+            system=model.name,
+            n_items=len(model.item_ids),
+            n_users=len(model.user_ids),
         )
 
     @app.get("/metrics", include_in_schema=False)

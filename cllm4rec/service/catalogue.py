@@ -1,10 +1,12 @@
 """What can be looked up: items, users, histories and the map."""
 
 from collections.abc import Sequence
+from unicodedata import normalize
 from weakref import ref
 
 import polars as pl
 
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.base import Recommender
 
 
@@ -28,7 +30,8 @@ def found_users(model: Recommender, text: str, k: int) -> list[str | int]:
     Raises:
         ValueError: the dataset is not known.
     """
-    return list(_found(pl.DataFrame({"user_id": _user_ids(model)}), text, k)["user_id"])
+    ids = events_of_users(model).user_ids.ids
+    return list(_found(pl.DataFrame({"user_id": ids}), text, k)["user_id"])
 
 
 def history_of(model: Recommender, user: str, k: int) -> pl.DataFrame:
@@ -37,8 +40,22 @@ def history_of(model: Recommender, user: str, k: int) -> pl.DataFrame:
     Raises:
         ValueError: the dataset is not known, or has no such user.
     """
-    _user_ids(model)
+    events_of_users(model)
     return model.history(user).tail(k)
+
+
+def events_of_users(model: Recommender) -> Dataset:
+    """The dataset of the run.
+
+    Raises:
+        ValueError: it is not known. The path where it was is left to the log.
+    """
+    try:
+        return model._source_dataset()
+    except ValueError as error:
+        raise ValueError(
+            "no users are served, only histories and wishes: the dataset of the run is not there"
+        ) from error
 
 
 class KeptMap:
@@ -68,8 +85,8 @@ class KeptMap:
 
 def _found(table: pl.DataFrame, text: str, k: int) -> pl.DataFrame:
     """The first k rows with a text in a column: first the text alone, then those that begin with it."""
-    lower = [pl.col(name).cast(pl.String).str.to_lowercase() for name in table.columns]
-    sought = text.lower()
+    lower = [pl.col(name).cast(pl.String).str.normalize("NFC").str.to_lowercase() for name in table.columns]
+    sought = normalize("NFC", text).lower()
     tests = (
         pl.any_horizontal(column == sought for column in lower),
         pl.any_horizontal(column.str.starts_with(sought) for column in lower),
@@ -80,17 +97,3 @@ def _found(table: pl.DataFrame, text: str, k: int) -> pl.DataFrame:
 
 def _titled(items: pl.DataFrame) -> pl.DataFrame:
     return items.select(name for name in ("item_id", "title") if name in items.columns)
-
-
-def _user_ids(model: Recommender) -> pl.Series:
-    """Ids of the users of the dataset.
-
-    Raises:
-        ValueError: the dataset is not known.
-    """
-    try:
-        return model._source_dataset().user_ids.ids
-    except ValueError as error:
-        raise ValueError(
-            f"no users are served, only histories and wishes: the dataset is not known ({error})"
-        ) from error

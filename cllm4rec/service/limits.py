@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cllm4rec.service.page import PATHS as PAGE_PATHS
 
 MOST_BYTES = 4 << 20  # of a body
+GONE = 499  # status in the metrics of a request whose client has gone; it gets no answer
 BODY_SECONDS = 10.0  # in which a body has to arrive
 OPEN_PATHS = ("/health", *PAGE_PATHS)  # that need no token
 UNQUEUED_PATHS = (*OPEN_PATHS, "/metrics", "/openapi.json")  # that wait for no batch
@@ -52,12 +53,19 @@ class Limits:
         token: that they have to bear; None for none.
         metrics: that are counted.
         is_full: whether no further request may wait.
+        is_ending: whether the service ends after the requests under way; answers then close connections.
     """
 
     def __init__(
-        self, app: ASGIApp, token: str | None, metrics: Metrics, is_full: Callable[[], bool]
+        self,
+        app: ASGIApp,
+        token: str | None,
+        metrics: Metrics,
+        is_full: Callable[[], bool],
+        is_ending: Callable[[], bool],
     ) -> None:
-        self.app, self.token, self.metrics, self.is_full = app, token, metrics, is_full
+        self.app, self.token, self.metrics = app, token, metrics
+        self.is_full, self.is_ending = is_full, is_ending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -69,6 +77,9 @@ class Limits:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if self.is_ending():
+                    headers = [*message.get("headers", ()), (b"connection", b"close")]
+                    message = {**message, "headers": headers}
             await send(message)
 
         try:
@@ -82,8 +93,11 @@ class Limits:
                 refused = answer if answer is not None else body
                 assert isinstance(refused, JSONResponse)
                 await refused(scope, receive, send_counted)
+        except ClientDisconnect:  # within its body
+            status = GONE
         finally:
-            path = "other" if status in (401, 404) else request.url.path
+            known = request.url.path in (route.path for route in scope["app"].routes)
+            path = request.url.path if known else "other"
             self.metrics.requests.labels(path, status).inc()
             self.metrics.seconds.labels(path).observe(time.perf_counter() - began)
 
@@ -91,8 +105,8 @@ class Limits:
         """The answer to a request without the token; None if it may go on."""
         if self.token is None or request.url.path in OPEN_PATHS:
             return None
-        given = request.headers.get("authorization", "").encode()
-        if hmac.compare_digest(given, f"Bearer {self.token}".encode()):
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), self.token.encode()):
             return None
         sentence = "the token is missing or wrong: send the header Authorization: Bearer TOKEN"
         return problem(401, sentence, {"WWW-Authenticate": "Bearer"})

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from cllm4rec.models.base import Recommender
+from cllm4rec.service.catalogue import events_of_users
 from cllm4rec.service.requests import ListRequest
 
 Rows = list[dict[str, object]]  # of a list
@@ -14,7 +15,7 @@ Job = ListRequest | Callable[[Recommender], Any]
 
 
 def answers_of(model: Recommender, jobs: Sequence[Job]) -> list[Any]:
-    """The answer of each job, or its error.
+    """The answer of each job, or its error: of a `ListRequest` the fields of an `ItemList`.
 
     Requests of lists that differ only in user or history and in `k` are ranked together.
 
@@ -23,9 +24,15 @@ def answers_of(model: Recommender, jobs: Sequence[Job]) -> list[Any]:
         jobs: of one batch.
     """
     answers: list[Any] = [None] * len(jobs)
-    lists = [number for number, job in enumerate(jobs) if isinstance(job, ListRequest)]
-    for number, answer in zip(lists, lists_of(model, [jobs[number] for number in lists]), strict=True):
-        answers[number] = answer
+    lists = [(number, job) for number, job in enumerate(jobs) if isinstance(job, ListRequest)]
+    found = lists_of(model, [request for _, request in lists])
+    for (number, request), answer in zip(lists, found, strict=True):
+        if isinstance(answer, Exception):
+            answers[number] = answer
+            continue
+        answers[number] = {"items": answer}
+        if request.wish is not None:
+            answers[number]["ignored_words"] = model._word_search().unknown(request.wish)
     for number, job in enumerate(jobs):
         if not isinstance(job, ListRequest):
             try:
@@ -40,6 +47,14 @@ def lists_of(model: Recommender, requests: Sequence[Any]) -> list[Rows | Excepti
     answers: list[Rows | Exception] = [[] for _ in requests]
     groups: dict[str, list[int]] = defaultdict(list)
     for number, request in enumerate(requests):
+        try:
+            known = ids_are_known(model, request)
+        except ValueError as error:
+            answers[number] = error
+            continue
+        if not known:  # else it would fail together with others
+            answers[number] = _of_group(model, [request])[0]
+            continue
         kind = "user" if request.user is not None else "history" if request.history is not None else "wish"
         options = request.model_dump_json(exclude={"user", "history", "k"})
         groups[f"{kind} {options}"].append(number)
@@ -50,29 +65,45 @@ def lists_of(model: Recommender, requests: Sequence[Any]) -> list[Rows | Excepti
     return answers
 
 
+def ids_are_known(model: Recommender, request: ListRequest) -> bool:
+    """Whether the model knows the user, or all items of the history.
+
+    Raises:
+        ValueError: the dataset of the users is not known.
+    """
+    if request.history is not None:
+        return bool((model.item_ids.find(request.history) >= 0).all())
+    return request.user is None or bool(events_of_users(model).user_ids.find([request.user])[0] >= 0)
+
+
 def _of_group(model: Recommender, requests: Sequence[ListRequest]) -> Sequence[Rows | Exception]:
-    """The lists of requests of equal options. If they fail together, each is answered alone."""
+    """The lists of requests of equal options. If they fail together, each half is answered alone."""
     first = requests[0]
     options = first.model_dump(include={"allow", "deny", "where", "wish", "repeats", "diversity"})
     k = max(request.k for request in requests)
     users, histories = None, None
     if first.user is not None:
-        users = [request.user for request in requests]
+        owners = [str(request.user) for request in requests]
+        users = list({str(request.user): request.user for request in requests}.values())
     elif first.history is not None:
         histories = [request.history for request in requests]
+        owners = [str(row) for row in range(len(requests))]  # as `recommend` names them
     try:
         table = model.recommend(users, k, histories=histories, **options)
     except Exception as error:
         if len(requests) == 1:
             return [error]
-        return [_of_group(model, [request])[0] for request in requests]
+        half = len(requests) // 2
+        return [*_of_group(model, requests[:half]), *_of_group(model, requests[half:])]
     if len(requests) == 1 or (users is None and histories is None):  # of a wish alone all lists are equal
         return [_rows(table, request.k) for request in requests]
-    starts = table["rank"].eq(1).arg_true().to_list()  # of each list
-    if len(starts) < len(requests):  # an empty list has no row
-        return [_of_group(model, [request])[0] for request in requests]
-    parts = [table[start:end] for start, end in zip(starts, [*starts[1:], len(table)], strict=True)]
-    return [_rows(part, request.k) for part, request in zip(parts, requests, strict=True)]
+    starts = table["rank"].eq(1).arg_true().to_list()  # of each list; an empty one has no row
+    served = table["user_id"][starts].cast(pl.String).to_list()
+    parts = dict(zip(served, zip(starts, [*starts[1:], len(table)], strict=True), strict=True))
+    return [
+        _rows(table[slice(*parts.get(owner, (0, 0)))], request.k)
+        for owner, request in zip(owners, requests, strict=True)
+    ]
 
 
 def _rows(table: pl.DataFrame, k: int) -> Rows:

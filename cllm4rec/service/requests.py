@@ -76,6 +76,7 @@ class ItemList(BaseModel):
     """A list."""
 
     items: list[ListedItem]
+    ignored_words: list[str] = Field([], description="words of the wish that no text of the items has")
 
 
 class Effect(BaseModel):

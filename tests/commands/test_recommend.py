@@ -174,6 +174,20 @@ def test_histories_of_today_need_no_dataset(
     assert "nowhere" in missing
 
 
+def test_users_without_a_list_are_named_and_ratings_of_histories_too(
+    workspace: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"user": "z", "item": item, "rating": 1} for item in ITEMS[:2]]
+    write_csv(tmp_path / "today.csv", [*rows, {"user": "y", "item": ITEMS[0], "rating": 5}])
+    (tmp_path / "allowed.txt").write_text("\n".join(ITEMS[:2]))
+    files = ("--histories", tmp_path / "today.csv", "--allow", tmp_path / "allowed.txt")
+    call("recommend", "--run", workspace / "run", *files, "--output", tmp_path / "lists.csv")
+    assert pl.read_csv(tmp_path / "lists.csv")["user_id"].to_list() == ["y"]
+    rated, without = caplog.messages[-2:]
+    assert rated.endswith("ratings are not read, every event counts as liked: leave out those that are not")
+    assert without == "no item is left for 1 user, who has no list: z"
+
+
 def test_columns_of_histories_may_be_named(workspace: Path, tmp_path: Path) -> None:
     (tmp_path / "today.txt").write_text("".join(f"{item};visitor\n" for item in ITEMS[:3]))
     files = ("--histories", tmp_path / "today.txt", "--output", tmp_path / "lists.parquet", "--k", 4)
@@ -205,7 +219,7 @@ def test_histories_may_repeat_differ_and_fulfil_a_condition(workspace: Path, tmp
         (["--histories", "empty.csv"], "empty.csv: the file has a header and no rows"),
         (["--wish", "title", "--diversity", "0.5"], "a --wish alone takes neither --dataset nor --repeats"),
         (["--histories", "none.csv"], "none.csv: there is no such file"),
-        (["--histories", "today.csv"], "--histories: item 'unknown' is none of the items that the model was"),
+        (["--histories", "today.csv"], "item 'unknown' of the histories is none of the model's items"),
         (["--all", "--wish", "unheard"], "--wish 'unheard': the items' texts have none of its words"),
         (["--k", "3"], "or give a --wish alone: none of them given"),
         (["--all", "--where", "year > 1990"], "--where 'year > 1990': the items have no column 'year', but"),

@@ -50,7 +50,7 @@ def test_a_word_after_not_is_subtracted() -> None:
         ("not a rocket", {"rocket": -1.0}),
         ("Space without any more THE horror, a war", {"space": 1.0, "horror": -1.0, "a": 1.0, "war": 1.0}),
         ("हिन्दी", {"हिन्दी": 1.0}),
-        ("cafe\u0301", {"cafe\u0301": 1.0}),
+        ("cafe\u0301", {"café": 1.0}),
         ("warm WITHOUT leather or fur", {"warm": 1.0, "leather": -1.0, "or": 1.0, "fur": 1.0}),
         ("no, not this", {"this": -1.0}),
         ("red not red", {"red": 1.0}),
@@ -75,10 +75,11 @@ def test_wishes_without_a_known_word_are_refused(wish: str) -> None:
 
 
 def test_words_of_wishes_are_those_of_texts() -> None:
-    """Combining marks are parts of words in both."""
-    search = WordSearch([["हिन्दी किताब"], ["cafe\u0301"], ["hindi"]])
+    """Combining marks are parts of words in both, and letters with accents are the same in either form."""
+    search = WordSearch([["हिन्दी किताब"], ["cafe\u0301"], ["hindi"], ["café"]])
     assert np.flatnonzero(search.scores("हिन्दी")).tolist() == [0]
-    assert np.flatnonzero(search.scores("CAFE\u0301")).tolist() == [1]
+    for wish in ("café", "CAFE\u0301"):
+        assert np.flatnonzero(search.scores(wish)).tolist() == [1, 3]
 
 
 def test_a_wish_is_a_text() -> None:

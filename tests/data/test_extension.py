@@ -75,6 +75,36 @@ def test_known_items_and_events_are_counted_and_left_as_they_are() -> None:
     assert added.dataset.interactions.times[-1] == -1  # there is no time
 
 
+def test_new_events_have_the_ratings_that_the_dataset_keeps() -> None:
+    """The latest rating of a repeated event counts, and users without a kept event are no new users."""
+    frame = pl.DataFrame({"user_id": ["a", "a", "b"], "item_id": ["i", "j", "i"], "rating": [4, 5, 3]})
+    before = Dataset.from_frame(frame, split="none", min_rating=3.5)
+    assert before.n_users == 1
+    rows = [
+        ("a", "k", 2, 1),
+        ("c", "i", 5, 1),
+        ("c", "i", 1, 2),
+        ("d", "j", 1, 1),
+        ("d", "j", 4, 2),
+        ("a", "i", 5, 1),
+    ]
+    events = pl.DataFrame(rows, schema=["user_id", "item_id", "rating", "timestamp"], orient="row")
+    added = extended(before, new_items("k"), events)
+    assert parts_by_ids(added.dataset) == parts_by_ids(before) | {("d", "j"): 0}
+    assert added.dataset.user_ids.ids.to_list() == ["a", "d"]
+    assert (added.n_below, added.n_repeated) == (2, 3)
+    again = extended(
+        added.dataset, None, pl.DataFrame(rows[-1:] + [("d", "k", 4, 1)], schema=events.schema, orient="row")
+    )
+    assert again.n_below == 0, "the rule is kept"
+    with pytest.raises(
+        ValueError, match=r"rating of at least 3\.5, and the new events have no column rating: add"
+    ):
+        extended(before, None, events.drop("rating"))
+    with pytest.raises(ValueError, match=r"no new event has a rating of at least 3\.5"):
+        extended(before, new_items("k"), events[:1])
+
+
 def test_whole_numbers_stay_whole_numbers() -> None:
     frame = pl.DataFrame({"user_id": [1, 1, 2], "item_id": [10, 11, 10]})
     before = Dataset.from_frame(frame)

@@ -135,7 +135,7 @@ def test_what_cannot_be_explained_is_refused(model: Recommender) -> None:
             (None, history[1], history),
             f"`item`: '{history[1]}' is in the history: ask about an item that is not",
         ),
-        ((None, item, ["nothing"]), "`histories`: item 'nothing' is none of the items"),
+        ((None, item, ["nothing"]), "item 'nothing' of the histories is none of the model's items"),
     ):
         user, asked, *given = arguments
         with pytest.raises(ValueError, match=f"^{line}"):

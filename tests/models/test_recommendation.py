@@ -119,7 +119,7 @@ def test_a_history_is_never_taken_for_a_trained_user_of_the_same_id() -> None:
         ({"histories": ["12"]}, r"`histories\[0\]` is '12': expected a list of ids"),
         ({"histories": [[1], 2]}, r"`histories\[1\]` is 2: expected a list of ids"),
         ({"histories": [[1], []]}, r"`histories\[1\]` is empty: there is nothing to recommend from"),
-        ({"histories": [[1, "x"], ["y"]]}, r"`histories`: item 'x' is none .* \(2 of 3 unknown\)"),
+        ({"histories": [[1, "x"], ["y"]]}, r"item 'x' of the histories is none .* \(2 of 3 unknown\)"),
         ({"users": [0], "allow": "12"}, "`allow` is '12': expected a list of ids"),
         ({"users": [0], "deny": [77]}, r"`deny`: item '77' is not in the data \(1 of 1 unknown\)"),
         ({"users": [0], "allow": []}, "`allow` leaves no item to recommend"),
@@ -313,7 +313,7 @@ def test_users_of_a_table_of_histories_are_not_those_of_training(ease: EASE) -> 
 def test_a_table_of_histories_with_unknown_items_is_refused(ease: EASE) -> None:
     frame = pl.DataFrame({"user_id": ["a"] * 3, "item_id": [1, 77, 78]})
     line = refused(lambda: ease.recommend(histories=frame))
-    assert "`histories`: item '77' is none of the items" in line
+    assert "item '77' of the histories is none of the model's items" in line
     assert "(2 of 3 unknown)" in line
 
 

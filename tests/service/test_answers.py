@@ -32,10 +32,17 @@ def test_lists_are_those_of_the_model(
     answer = client.post("/recommend", json=body)
     assert answer.status_code == 200
     expected = ease.recommend(**arguments).drop("user_id").to_dicts()
-    assert answer.json() == {"items": pytest.approx(expected)} if not expected else True
+    assert answer.json()["ignored_words"] == []
     assert [item["item_id"] for item in answer.json()["items"]] == [item["item_id"] for item in expected]
     for item, of_model in zip(answer.json()["items"], expected, strict=True):
         assert item == pytest.approx(of_model)
+
+
+def test_words_of_a_wish_that_no_item_has_are_named(client: TestClient) -> None:
+    for body in ({"wish": "unheard title, not heard"}, {"user": 4, "wish": "unheard title, not heard"}):
+        answer = client.post("/recommend", json=body).json()
+        assert answer["ignored_words"] == ["unheard", "heard"]
+        assert answer["items"]
 
 
 def test_reasons_are_those_of_the_model(client: TestClient, ease: EASE) -> None:
@@ -106,10 +113,13 @@ def test_users_and_their_histories_are_found(client: TestClient, ease: EASE) -> 
 def test_users_are_refused_where_the_dataset_is_not_known(ease: EASE, tmp_path: Path) -> None:
     ease.save(tmp_path / "model")
     with TestClient(application(Served(load(tmp_path / "model"), "run"))) as client:
-        for path in ("/users", "/history?user=4"):
-            answer = client.get(path)
+        asked = [client.get(path) for path in ("/users", "/history?user=4")]
+        asked += [client.post("/recommend", json={"user": 4})]
+        asked += [client.post("/explain", json={"user": 4, "item": 3})]
+        for answer in asked:
             assert answer.status_code == 400
             assert answer.json()["error"].startswith("no users are served, only histories and wishes: ")
+            assert str(tmp_path) not in answer.text
         assert client.get("/items").status_code == 200
 
 
@@ -140,7 +150,7 @@ def test_the_map_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_health_names_the_run(client: TestClient) -> None:
-    expected = {"run": "runs/ease", "system": "ease", "n_items": 10, "n_users": 6}
+    expected = {"run": "ease", "system": "ease", "n_items": 10, "n_users": 6}
     assert client.get("/health").json() == expected
 
 
@@ -160,7 +170,7 @@ def test_health_names_the_run(client: TestClient) -> None:
         ("/recommend", {"wish": "a" * 1001}, 422, "wish: String should have at most 1000 characters"),
         ("/recommend", [1], 422, "the body is no JSON object"),
         ("/recommend", {"user": "nobody"}, 400, "user 'nobody' is not in the data"),
-        ("/recommend", {"history": [77]}, 400, "histories: item '77' is none of the items"),
+        ("/recommend", {"history": [77]}, 400, "item '77' of the histories is none of the model's"),
         (
             "/recommend",
             {"user": 1, "where": "color == 1"},
@@ -168,6 +178,8 @@ def test_health_names_the_run(client: TestClient) -> None:
             "where 'color == 1': the items have no column",
         ),
         ("/recommend", {"user": 1, "allow": []}, 400, "allow leaves no item to recommend"),
+        ("/recommend", {"wish": "not title"}, 400, "wish 'not title': of its words"),
+        ("/recommend/", {"user": 1}, 404, "there is no path /recommend/"),
         ("/recommend", {"wish": "unheard"}, 400, "wish 'unheard': the items' texts have none of its words"),
         ("/recommend", {"user": 1, "diversity": 0.5}, 400, "ease has no item vectors"),
         ("/explain", {"item": 1}, 422, "give user or history"),

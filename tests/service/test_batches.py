@@ -117,7 +117,7 @@ def test_lists_of_a_batch_are_those_of_each_request_alone(ease: EASE) -> None:
             assert str(answer) == str(alone)
         else:
             assert answer == alone
-    sizes = [len(answer) if isinstance(answer, list) else None for answer in together[:-1]]
+    sizes = [len(answer["items"]) if isinstance(answer, dict) else None for answer in together[:-1]]
     assert sizes[:6] == [3, 5, 1, 2, None, 9]
     assert 0 in sizes[11:13]
 
@@ -138,3 +138,32 @@ def test_a_defect_in_one_request_leaves_the_others_their_lists(ease: EASE) -> No
     first, broken, last = answers_of(Fragile(), requests)
     assert isinstance(broken, RuntimeError)
     assert [first, last] == [answers_of(ease, [request])[0] for request in (requests[0], requests[2])]
+
+
+def test_unknown_ids_and_empty_lists_cost_the_others_nothing(ease: EASE) -> None:
+    calls = []
+
+    class Counted(EASE):
+        """Notes how many lists each call has."""
+
+        def __init__(self) -> None:
+            vars(self).update(vars(ease))
+
+        def recommend(self, users: Any = None, k: int = 10, **options: Any) -> Any:
+            calls.append(len(users if users is not None else options["histories"]))
+            return super().recommend(users, k, **options)
+
+    where = "item_id == 1"  # user 0 has it
+    users = [ListRequest(user=user, where=where) for user in (4, "nobody", 0, 4, 1, 2)]
+    lists = answers_of(Counted(), users)
+    assert sorted(calls) == [1, 4], "the unknown user alone, the four others together"
+    assert [answers_of(ease, [request])[0] for request in users[2:]] == lists[2:]
+    assert lists[2] == {"items": []}
+    assert lists[0] == lists[3] != lists[2]
+    calls.clear()
+    histories = [ListRequest(history=history, where=where) for history in ([2], [1], [77], [3])]
+    lists = answers_of(Counted(), histories)
+    assert sorted(calls) == [1, 3]
+    assert isinstance(lists[2], ValueError)
+    assert lists[1] == {"items": []}
+    assert [answers_of(ease, [request])[0] for request in histories[3:]] == lists[3:]

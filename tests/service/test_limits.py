@@ -5,6 +5,7 @@ import threading
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 from starlette.testclient import TestClient
 from starlette.types import Message
 
@@ -25,25 +26,53 @@ def test_requests_bear_the_token(ease: EASE) -> None:
             assert client.get(path).status_code == 401
             assert client.get(path, headers={"Authorization": "Bearer secret"}).status_code == 200
         assert client.get("/health").status_code == 200
+        assert client.get("/items", headers={"Authorization": "bearer secret"}).status_code == 200
 
 
-def test_a_body_that_does_not_arrive_is_given_up(ease: EASE, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "BODY_SECONDS", 0.05)
+def asked(ease: EASE, path: str, messages: list[Message], served: Served | None = None) -> list[Message]:
+    """What a request is answered whose messages these are; then nothing arrives any more."""
     sent: list[Message] = []
 
     async def receive() -> Message:
-        if not sent:
+        if not messages and not sent:
             await asyncio.sleep(10)
-        return {"type": "http.disconnect"}
+        return messages.pop(0) if messages else {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:
         sent.append(message)
 
     scope: dict[str, Any] = {
-        "type": "http", "method": "POST", "path": "/recommend", "headers": [], "query_string": b"",
-        "http_version": "1.1", "scheme": "http", "server": ("test", 80), "client": ("test", 1),
+        "type": "http", "method": "POST", "path": path, "query_string": b"", "http_version": "1.1",
+        "headers": [(b"content-type", b"application/json")], "scheme": "http",
+        "server": ("test", 80), "client": ("test", 1),
     }  # fmt: skip
-    asyncio.run(application(Served(ease, "run"))(scope, receive, send))
+    asyncio.run(application(served or Served(ease, "run"))(scope, receive, send))
+    return sent
+
+
+def test_a_client_that_goes_away_within_its_body_is_no_defect(ease: EASE) -> None:
+    served = Served(ease, "run")
+    messages: list[Message] = [
+        {"type": "http.request", "body": b"{", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    assert asked(ease, "/recommend", messages, served) == []
+    text = generate_latest(served.registry).decode()
+    assert 'cllm4rec_requests_total{path="/recommend",status="499"} 1.0' in text
+
+
+def test_answers_of_a_service_that_ends_close_their_connections(ease: EASE) -> None:
+    body: Message = {"type": "http.request", "body": b'{"user": 4}', "more_body": False}
+    for is_ending in (False, True):
+        served = Served(ease, "run", is_ending=is_ending)
+        start, _ = asked(ease, "/recommend", [dict(body)], served)
+        assert start["status"] == 200
+        assert ((b"connection", b"close") in start["headers"]) == is_ending
+
+
+def test_a_body_that_does_not_arrive_is_given_up(ease: EASE, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BODY_SECONDS", 0.05)
+    sent = asked(ease, "/recommend", [])
     assert sent[0]["status"] == 408
     assert b"did not arrive within 0.05 seconds" in sent[1]["body"]
 
@@ -95,8 +124,10 @@ def test_unknown_paths_share_a_line_of_the_metrics(ease: EASE) -> None:
     with TestClient(application(Served(ease, "run"))) as client:
         for number in range(3):
             client.get(f"/{number}")
+            assert client.post(f"/{number}", headers={"Content-Length": str(10**9)}).status_code == 413
         text = client.get("/metrics").text
-    assert 'cllm4rec_requests_total{path="other",status="404"} 3.0' in text
+    for status in (404, 413):
+        assert f'cllm4rec_requests_total{{path="other",status="{status}"}} 3.0' in text
     assert 'path="/1"' not in text
 
 

@@ -117,6 +117,8 @@ def test_a_wish_moves_the_list(page: Page, model: Recommender) -> None:
     page.fill("#wish", WISH)
     expect_list(page, ids(model, wish=WISH))
     expect(page.locator(".why")).to_have_count(0)  # of a wish alone there are no reasons
+    page.fill("#wish", f"{WISH} zzzz")
+    expect(page.locator("#status")).to_contain_text("for the wish. No item has: zzzz.")
     choose(page, "#user", READER)
     expect_list(page, ids(model, [READER], wish=WISH))
     page.fill("#wish", "")
@@ -156,7 +158,7 @@ def test_errors_are_the_sentences_of_the_service(page: Page, model: Recommender)
     expect_list(page, ids(model, wish=WISH))
     expect(page.locator("#error")).to_be_hidden()
     page.goto(page.url.partition("#")[0] + "#item=unheard")
-    expect(page.get_by_role("alert")).to_contain_text("item 'unheard' is none of the items")
+    expect(page.get_by_role("alert")).to_contain_text("item 'unheard' of the histories is none of")
 
 
 def test_a_service_that_is_gone_is_named(page: Page) -> None:

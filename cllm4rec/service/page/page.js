@@ -45,7 +45,7 @@ async function draw() {
   const [listed, ...others] = await Promise.allSettled([listOf(state, signal), shown]);
   if (signal.aborted) return;
   byId("result").removeAttribute("aria-busy");
-  showItems(listed.status === "fulfilled" ? listed.value : []);
+  showFound(listed.status === "fulfilled" ? listed.value : { items: [], ignored_words: [] });
   showError([listed, ...others].find((each) => each.status === "rejected")?.reason);
   await light(signal);
 }
@@ -80,7 +80,7 @@ function sourceOf({ user, history: ids }) {
   return ids.length ? { history: ids } : {};
 }
 
-/** The items of the list; null if nothing is asked for. */
+/** The items of the list, and the ignored words of the wish; null if nothing is asked for. */
 async function listOf(request, signal) {
   const body = { ...sourceOf(request), k: request.k };
   const wish = request.wish.trim();
@@ -88,24 +88,27 @@ async function listOf(request, signal) {
   if (!personal && !wish) return null;
   if (wish) body.wish = wish;
   if (personal && request.diversity) body.diversity = request.diversity; // a wish alone takes none
-  const { items } = await post("recommend", body, signal);
-  remember(items);
-  return items;
+  const found = await post("recommend", body, signal);
+  remember(found.items);
+  return found;
 }
 
-function showItems(items) {
+function showFound(found) {
+  const items = found?.items ?? [];
   const source = sourceOf(state);
   const wished = Boolean(state.wish.trim());
-  list = (items ?? []).map((item) => String(item.item_id));
+  list = items.map((item) => String(item.item_id));
   const explain = async ({ item_id }) => {
     const reasons = await post("explain", { ...source, item: item_id });
     return { ...reasons, wished };
   };
   const actions = { explain: Object.keys(source).length ? explain : null, add: addItem, point };
-  showList(byId("list"), items ?? [], actions);
+  showList(byId("list"), items, actions);
   const of = source.user !== undefined ? `for ${source.user}` : source.history ? "for this history" : "for the wish";
   const count = list.length === 1 ? "1 item" : `${list.length} items`;
-  byId("status").textContent = items === null ? "Choose a user, add items, or type a wish." : `${count} ${of}.`;
+  const ignored = found?.ignored_words.length ? ` No item has: ${found.ignored_words.join(", ")}.` : "";
+  const none = "Choose a user, add items, or type a wish.";
+  byId("status").textContent = found === null ? none : `${count} ${of}.${ignored}`;
 }
 
 function showChips(ids) {
