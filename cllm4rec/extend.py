@@ -35,7 +35,12 @@ class ExtendOptions:
         help="vectors of all items, new ones included (.parquet), for a run trained with such a file",
     )
     forget: str | None = setting(
-        None, metavar="IDS", help="users to take out, separated by commas: their rows, events and texts"
+        None,
+        metavar="IDS",
+        help=(
+            "users to take out, separated by commas: their rows, events and texts; ids that contain a comma "
+            "need --forget-file"
+        ),
     )
     forget_file: str | None = setting(
         None, metavar="FILE", help="file of the ids of users to take out, one per line"

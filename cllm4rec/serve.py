@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cllm4rec.commands.entry import log, run
 from cllm4rec.commands.flags import CommandLine
 from cllm4rec.commands.stage_settings import BACKBONE, DATASET, VERIFY
+from cllm4rec.commands.tables import read_text
 from cllm4rec.models import load
 from cllm4rec.settings import setting
 from cllm4rec.training.run_folder import RunFolder
@@ -86,11 +86,9 @@ def read_token(path: str) -> str:
     """The token in a file.
 
     Raises:
-        ValueError: there is no such file, or it does not hold one line of printable ASCII characters.
+        ValueError: the file cannot be read, or it does not hold one line of printable ASCII characters.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: there is no such file")
-    token = Path(path).read_text("utf-8", errors="replace").strip()
+    token = read_text(path).strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise ValueError(f"{path}: expected one token of ASCII letters, digits and signs, without spaces")
     return token

@@ -128,19 +128,29 @@ def read_tables(
     return event_table, item_table, user_table
 
 
+def read_text(path: str) -> str:
+    """The text of a file or pipe.
+
+    Raises:
+        ValueError: there is no such file, it is a folder, or it is not UTF-8.
+    """
+    if not Path(path).exists():
+        raise ValueError(f"{path}: there is no such file")
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder: name a file")
+    try:
+        return Path(path).read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text: {error}") from error
+
+
 def read_ids(path: str) -> list[str]:
     """The ids in a text file, one per line; empty lines are skipped.
 
     Raises:
-        ValueError: there is no such file, or it is not UTF-8.
+        ValueError: the file cannot be read, see `read_text`.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: there is no such file")
-    try:
-        lines = Path(path).read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text: {error}") from error
-    return [line for line in lines if line]
+    return [line for line in read_text(path).splitlines() if line]
 
 
 def column_names(text: str | None, flag: str, columns: Sequence[str]) -> dict[str, str]:

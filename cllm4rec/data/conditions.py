@@ -150,7 +150,7 @@ class _Parser:
         if node.id not in self.columns:
             raise ValueError(
                 f"`where` {_shown(self.text)}: the items have no column {node.id!r}, but "
-                f"{join_names([*self.columns])}"
+                f"{join_names([*self.columns])}: name one of these"
             )
         return node.id
 

@@ -124,7 +124,7 @@ def _refuse_unknown(name: str, ids: Sequence[object], numbers: np.ndarray) -> No
     if len(unknown):
         raise ValueError(
             f"item {str(ids[unknown[0]])!r} of {name} is none of the model's items ({len(unknown):,} of "
-            f"{len(ids):,} unknown): leave it out, or add it with `cllm4rec extend`"
+            f"{len(ids):,} unknown): leave it out, or add it with cllm4rec extend"
         )
 
 

@@ -55,6 +55,7 @@ def serve(load: Callable[[], Recommender], options: Options, token: str | None) 
         ValueError: the address cannot be listened on, or the run cannot be served.
     """
     listening = _listening(options.host, options.port)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the run is loaded; else it would end the process
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     served = Served(load(), options.run, token, options.most_waiting)
     sys.setswitchinterval(SWITCH_SECONDS)

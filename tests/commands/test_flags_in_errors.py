@@ -53,7 +53,8 @@ def test_commands_print_columns_and_files_as_they_are(tmp_path: Path) -> None:
     table = tmp_path / "a `users` b.csv"
     table.write_text("a `columns` b,`items`\nx,y\n")
     message = refusal("prepare", "--interactions", table, "--output", tmp_path / "data")
-    expected = "the table has 'a `columns` b', '`items`'; name the right one with --columns"
+    advice = "name the right ones with --columns user_id=NAME,item_id=NAME"
+    expected = f"the table has 'a `columns` b', '`items`'; {advice}"
     assert "a `users` b.csv: no column for user_id: " in message
     assert message.endswith(expected)
 

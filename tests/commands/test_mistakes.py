@@ -150,7 +150,9 @@ def test_a_table_without_ids_is_refused_with_the_flag_that_helps(
     line = refusal("prepare", "--interactions", tmp_path / "e.csv", "--output", tmp_path / "data")
     assert message in line
     assert "from_frame" not in line
-    assert line.endswith("; name the right one with --columns") == text.startswith("buyer")
+    assert ("; name the right ones with --columns user_id=NAME,item_id=NAME" in line) == text.startswith(
+        "buyer"
+    )
 
 
 def test_what_is_replaced_is_named(

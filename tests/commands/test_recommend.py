@@ -1,5 +1,6 @@
 """Recommend: lists as tables and on standard output."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -186,6 +187,19 @@ def test_users_without_a_list_are_named_and_ratings_of_histories_too(
     rated, without = caplog.messages[-2:]
     assert rated.endswith("ratings are not read, every event counts as liked: leave out those that are not")
     assert without == "no item is left for 1 user, who has no list: z"
+
+
+def test_ids_are_read_from_pipes_and_not_from_folders(popularity_workspace: Path, tmp_path: Path) -> None:
+    flags = ("--run", popularity_workspace / "run", "--all", "--output", tmp_path / "lists.csv", "--allow")
+    reading, writing = os.pipe()
+    item = (popularity_workspace / "items.csv").read_text().splitlines()[1].split(",")[0]
+    os.write(writing, f"{item}\n".encode())
+    os.close(writing)
+    call("recommend", *flags, f"/dev/fd/{reading}")
+    os.close(reading)
+    assert set(pl.read_csv(tmp_path / "lists.csv", infer_schema=False)["item_id"]) == {item}
+    assert refusal("recommend", *flags, tmp_path) == f"{tmp_path} is a folder: name a file"
+    assert refusal("recommend", *flags, tmp_path / "none") == f"{tmp_path / 'none'}: there is no such file"
 
 
 def test_columns_of_histories_may_be_named(workspace: Path, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ NO_HEADER_ADVICE = {
 }
 # Content of the table -> how to name its columns.
 COLUMN_ADVICE = {
-    "the events": "; name the right one with `columns`",
-    "the items": "; name the right one with `item_columns`",
-    "the users": "; name the right one with `user_columns`",
+    "the events": "; name the right ones with `columns` user_id=NAME,item_id=NAME",
+    "the items": "; name the right ones with `item_columns` item_id=NAME,title=NAME",
+    "the users": "; name the right one with `user_columns` user_id=NAME",
 }
 MAX_LINES = 20
 QUOTED_TEXT = re.compile(r'"(?:[^"]|"")*"')
