@@ -89,23 +89,29 @@ class RecommendsByID(AdaptableModel, Ranker):
         alone = users is None and histories is None
         if alone and wish is not None and (dataset is not None or repeats or diversity):
             raise ValueError("a `wish` alone takes neither `dataset` nor `repeats` and `diversity`")
+        if alone and wish is not None:
+            return self._list_of_wish(wish, list_length(k), excluded)
         wished = None if wish is None else self._word_search().scores(wish)
-        if alone and wish is not None and wished is not None:
-            if not self._word_search().looks_for_something(wish):
-                raise ValueError(
-                    f"`wish` {shorten(escaped(repr(wish)))}: of its words that the items' texts have, all "
-                    "are to be avoided: add one to look for, or name users"
-                )
-            return self._list_of_wish(wished, list_length(k), excluded)
         seen, numbers = self._events_of(users, histories, dataset)
         options = {"excluded_items": excluded, "diversity": diversity, "wish": wished}
         masked = seen.only() if repeats else seen
         batches = self.rank_batches(numbers, seen, k, USERS_AT_ONCE, masked, **options)
         return pl.concat([recommendation_table(batch, seen) for batch in batches])
 
-    def _list_of_wish(self, wish: np.ndarray, k: int, excluded: np.ndarray) -> pl.DataFrame:
-        """The list of a wish alone: items of a positive score."""
-        scores = np.where(excluded | (wish <= 0), np.float32(-np.inf), wish)
+    def _list_of_wish(self, wish: str, k: int, excluded: np.ndarray) -> pl.DataFrame:
+        """The list of a wish alone: items of a positive score.
+
+        Raises:
+            ValueError: it has no word to look for that a text has.
+        """
+        search = self._word_search()
+        found = search.scores(wish)
+        if not search.looks_for_something(wish):
+            raise ValueError(
+                f"`wish` {shorten(escaped(repr(wish)))}: of its words that the items' texts have, all are to "
+                "be avoided: add one to look for, or name users"
+            )
+        scores = np.where(excluded | (found <= 0), np.float32(-np.inf), found)
         if not np.isfinite(scores).any():
             log.warning("no item that the list may hold has a word of the wish")
         return recommendation_table(list_of_scores(scores, self.tie_order, k), of_nobody(self._catalogue))

@@ -92,5 +92,5 @@ def test_an_unknown_item_of_a_dataset_is_refused_by_name(model: Recommender) -> 
     renamed = dataset.items.with_columns(
         item_id=pl.when(pl.int_range(pl.len()) == 7).then(pl.lit("no such book")).otherwise("item_id")
     )
-    with pytest.raises(ValueError, match=r"^`dataset`: item 'no such book' .* \(1 of 60 unknown\)"):
+    with pytest.raises(ValueError, match=r"^item 'no such book' of the dataset .* \(1 of 60 unknown\)"):
         model.recommend(dataset.user_ids.ids[:1], dataset=replace(dataset, items=renamed))
