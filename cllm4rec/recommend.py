@@ -135,11 +135,6 @@ class Request:
         known = None if options.dataset is None else folder.dataset(options.dataset)
         if options.histories is not None:
             table = read_events(options.histories, reading)
-            if "rating" in table.frame.columns:
-                log.warning(
-                    "%s: ratings are not read, every event counts as liked: leave out those that are not",
-                    options.histories,
-                )
             users = table.frame["user_id"].unique(maintain_order=True)
             return cls(options, folder, known, table, users, *files)
         if n_given == 0:

@@ -22,36 +22,26 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import Measurement, differences, measure
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.cllm4rec.linear_path import WEIGHTS, LinearPath
-from cllm4rec.models.inner_product import InnerProductRecommender, LinearScores
+from cllm4rec.models.inner_product import LinearScores
 from cllm4rec.models.pooling.bag import Bag
 from cllm4rec.training.records import VALIDATION_METRIC
 from experiments.commands import argument_parser
 from experiments.report import markdown_table
 
 
-class WithPath(InnerProductRecommender):
-    """A system of inner products, and a linear path beside it."""
-
-    name = "bag with path"
+class BagWithPath(Bag):
+    """A fitted bag model, and a linear path beside it."""
 
     def __init__(self, model: Bag, path: LinearPath) -> None:
         vars(self).update(vars(model))
-        self._model, self._path = model, path
-
-    def fit(self, dataset: Dataset | str | Path) -> "WithPath":
-        raise NotImplementedError("both parts were fitted before")
+        self.path = path
 
     def _vectors(self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
-        return self._kept_vectors(users, lambda: self._model._vectors(users, trained_users, seen))
+        read = super()._vectors
+        return self._kept_vectors(users, lambda: read(users, trained_users, seen))
 
     def _linear(self, users: np.ndarray, seen: Dataset) -> LinearScores:
-        return self._path.scores(users, seen.interactions)
-
-    def _arrays(self) -> dict[str, np.ndarray]:
-        return self._model._arrays()
-
-    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        raise NotImplementedError("it is not saved")
+        return self.path.scores(users, seen.interactions)
 
 
 def path_of(model: Recommender) -> LinearPath:
@@ -76,7 +66,7 @@ def main(bag: Path, cllm4rec: Path) -> None:
         raise SystemExit("error: the two runs are of different datasets: train them on one")
     path = path_of(reference)
     own, own_decay = float(path.weight), float(path.decay)
-    combined, quality = WithPath(model, path), {}
+    combined, quality = BagWithPath(model, path), {}
 
     def measured(system: Recommender, part: Literal["validation", "test"]) -> Measurement:
         return measure(system, dataset, part, metrics=[VALIDATION_METRIC])

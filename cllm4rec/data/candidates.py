@@ -15,7 +15,7 @@ def title_groups(items: pl.DataFrame) -> np.ndarray:
     """
     if "title" not in items.columns:
         return np.arange(len(items), dtype=np.int64)
-    title = pl.col("title").fill_null("").str.strip_chars().str.to_lowercase()
+    title = pl.col("title").fill_null("").str.normalize("NFC").str.strip_chars().str.to_lowercase()
     numbered = items.select(title, number=pl.int_range(pl.len(), dtype=pl.Int64))
     lowest = pl.col("number").min().over("title")
     groups = numbered.select(pl.when(pl.col("title") == "").then("number").otherwise(lowest))

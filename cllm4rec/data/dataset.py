@@ -120,6 +120,7 @@ class Dataset:
         """Other events over the same items: the histories to recommend from, of known or new users.
 
         Of repeated events of a user and an item the latest is kept, by position, then timestamp, then row.
+        Ratings are not read.
 
         Args:
             events: as in `from_frame`; all are train.

@@ -1,5 +1,6 @@
 """Lists by external ids: users or histories -> the events to rank from, and lists -> a table with titles."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.numbering import number_events
 from cllm4rec.data.readers.tables import CheckedTable, read_event_table
 from cllm4rec.ranking import Ranking
+
+log = logging.getLogger("cllm4rec")
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,10 @@ def _anonymous(events: Interactions, user_ids: IdMap, catalogue: Catalogue) -> D
 def _of_table(table: Any, item_ids: IdMap) -> tuple[Interactions, IdMap]:
     """The events of a table, and the ids of its users."""
     frame = read_event_table(table).frame
+    if "rating" in frame.columns:
+        log.warning(
+            "histories: ratings are not read, every event counts as liked: leave out those that do not"
+        )
     if frame.is_empty():  # no lists are asked for
         none = np.empty(0, dtype=np.int64)
         return Interactions(none, none, 0, len(item_ids)), IdMap(frame["user_id"])

@@ -18,11 +18,11 @@ from cllm4rec.models.base import Recommender
 from cllm4rec.service.batches import Batches, FullError
 from cllm4rec.service.catalogue import (
     KeptMap,
-    events_of_users,
     found_items,
     found_users,
     history_of,
     items_of,
+    known_dataset,
 )
 from cllm4rec.service.limits import Limits, Metrics, busy, problem
 from cllm4rec.service.lists import Job, answers_of
@@ -121,7 +121,7 @@ def _add_lists(app: FastAPI, batches: Batches[Job, Any]) -> None:
 
         def job(model: Recommender) -> dict[str, Any]:
             if body.user is not None:
-                events_of_users(model)
+                known_dataset(model)
             found = model.explain(body.user, body.item, history=body.history)
             return {**vars(found), "items": found.items.to_dicts(), "words": found.words.to_dicts()}
 

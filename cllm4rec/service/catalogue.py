@@ -30,7 +30,7 @@ def found_users(model: Recommender, text: str, k: int) -> list[str | int]:
     Raises:
         ValueError: the dataset is not known.
     """
-    ids = events_of_users(model).user_ids.ids
+    ids = known_dataset(model).user_ids.ids
     return list(_found(pl.DataFrame({"user_id": ids}), text, k)["user_id"])
 
 
@@ -40,11 +40,11 @@ def history_of(model: Recommender, user: str, k: int) -> pl.DataFrame:
     Raises:
         ValueError: the dataset is not known, or has no such user.
     """
-    events_of_users(model)
+    known_dataset(model)
     return model.history(user).tail(k)
 
 
-def events_of_users(model: Recommender) -> Dataset:
+def known_dataset(model: Recommender) -> Dataset:
     """The dataset of the run.
 
     Raises:
@@ -54,7 +54,7 @@ def events_of_users(model: Recommender) -> Dataset:
         return model._source_dataset()
     except ValueError as error:
         raise ValueError(
-            "no users are served, only histories and wishes: the dataset of the run is not there"
+            "no users are served, only histories and wishes, as the dataset of the run is not there: send one"
         ) from error
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from cllm4rec.models.base import Recommender
-from cllm4rec.service.catalogue import events_of_users
+from cllm4rec.service.catalogue import known_dataset
 from cllm4rec.service.requests import ListRequest
 
 Rows = list[dict[str, object]]  # of a list
@@ -73,7 +73,7 @@ def ids_are_known(model: Recommender, request: ListRequest) -> bool:
     """
     if request.history is not None:
         return bool((model.item_ids.find(request.history) >= 0).all())
-    return request.user is None or bool(events_of_users(model).user_ids.find([request.user])[0] >= 0)
+    return request.user is None or bool(known_dataset(model).user_ids.find([request.user])[0] >= 0)
 
 
 def _of_group(model: Recommender, requests: Sequence[ListRequest]) -> Sequence[Rows | Exception]:

@@ -185,7 +185,7 @@ def test_users_without_a_list_are_named_and_ratings_of_histories_too(
     call("recommend", "--run", workspace / "run", *files, "--output", tmp_path / "lists.csv")
     assert pl.read_csv(tmp_path / "lists.csv")["user_id"].to_list() == ["y"]
     rated, without = caplog.messages[-2:]
-    assert rated.endswith("ratings are not read, every event counts as liked: leave out those that are not")
+    assert rated.endswith("ratings are not read, every event counts as liked: leave out those that do not")
     assert without == "no item is left for 1 user, who has no list: z"
 
 

@@ -21,7 +21,7 @@ def test_scores_are_those_of_the_bag_plus_the_weighted_path() -> None:
     path, users = LinearPath.of(sp.csr_matrix(dense)), np.arange(dataset.n_users)
     path.weight.fill_(3.0)
     seen = dataset.train
-    found = bag_with_path.WithPath(bag, path).score(users, seen)
+    found = bag_with_path.BagWithPath(bag, path).score(users, seen)
     expected = bag.score(users, seen) + 3.0 * seen.interactions.matrix.toarray() @ dense
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
