@@ -76,7 +76,10 @@ class Served:
 def application(served: Served) -> FastAPI:
     """The application of a service."""
     batches: Batches[Job, Any] = Batches(
-        lambda jobs: answers_of(served.model, jobs), served.most_in_batch, served.most_waiting
+        lambda jobs: answers_of(served.model, jobs),
+        served.most_in_batch,
+        served.most_waiting,
+        is_quick=lambda job: isinstance(job, ListRequest),
     )
 
     @asynccontextmanager

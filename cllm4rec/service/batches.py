@@ -1,12 +1,14 @@
-"""Requests that wait together are answered together, on one thread."""
+"""Requests that wait together are answered together, one batch at a time."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
+QUICK_SECONDS = 0.02  # for which the event loop may be held; a thread for less costs more than it gains
 
 
 class FullError(Exception):
@@ -19,10 +21,14 @@ class Batches(Generic[Request, Answer]):
     A request that comes while nothing is computed is begun at once. Those that come meanwhile wait for the
     batch under way, and are the next one together.
 
+    Batches are computed in a thread, so that the event loop takes further requests meanwhile. A request alone
+    of a quick kind is computed on the event loop, if the one before took less than `QUICK_SECONDS`.
+
     Args:
-        answer: gives the answer of each request of a batch, or its error. It is called in a thread.
+        answer: gives the answer of each request of a batch, or its error.
         most: requests in a batch.
         most_waiting: requests that may wait.
+        is_quick: whether a request is of the kind whose last time is a guide to the next.
     """
 
     def __init__(
@@ -30,8 +36,10 @@ class Batches(Generic[Request, Answer]):
         answer: Callable[[Sequence[Request]], Sequence[Answer | Exception]],
         most: int,
         most_waiting: int,
+        is_quick: Callable[[Request], bool] = lambda request: False,
     ) -> None:
         self._answer, self._most, self._most_waiting = answer, most, most_waiting
+        self._is_quick, self._last_seconds = is_quick, float("inf")
         self._waiting: list[tuple[Request, asyncio.Future[Answer]]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lists")
         self._under_way: asyncio.Task[None] | None = None
@@ -65,9 +73,7 @@ class Batches(Generic[Request, Answer]):
                 continue
             requests = [request for request, _ in batch]
             try:
-                answers = await asyncio.get_running_loop().run_in_executor(
-                    self._thread, self._answer, requests
-                )
+                answers = await self._computed(requests)
             except Exception as error:  # of all requests
                 answers = [error] * len(batch)
             for (_, future), answer in zip(batch, answers, strict=True):
@@ -77,6 +83,18 @@ class Batches(Generic[Request, Answer]):
                     future.set_exception(answer)
                 else:
                     future.set_result(answer)
+
+    async def _computed(self, requests: Sequence[Request]) -> Sequence[Answer | Exception]:
+        """What `answer` gives, on the event loop or in the thread."""
+        alone = len(requests) == 1 and self._is_quick(requests[0])
+        began = time.perf_counter()
+        try:
+            if alone and self._last_seconds < QUICK_SECONDS:
+                return self._answer(requests)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, requests)
+        finally:
+            if alone:
+                self._last_seconds = time.perf_counter() - began
 
     def close(self) -> None:
         """End the thread, after the batch under way."""

@@ -2,13 +2,14 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from cllm4rec import EASE
-from cllm4rec.service.batches import Batches, FullError
+from cllm4rec.service.batches import QUICK_SECONDS, Batches, FullError
 from cllm4rec.service.lists import answers_of
 from cllm4rec.service.requests import ListRequest
 
@@ -75,6 +76,28 @@ def test_requests_whose_client_has_gone_are_not_answered() -> None:
 
     asyncio.run(main())
     assert recorder.batches == [[1], [3]]
+
+
+def test_a_quick_request_alone_is_answered_on_the_event_loop() -> None:
+    """Once the one before was quick; several together, and other kinds, are answered in the thread."""
+    threads: list[bool] = []  # for each batch, whether it was on the event loop
+
+    def answer(numbers: Sequence[int]) -> list[int | Exception]:
+        threads.append(threading.current_thread() is threading.main_thread())
+        if 100 in numbers:
+            time.sleep(QUICK_SECONDS)
+        return [ValueError("odd") if number % 2 else number for number in numbers]
+
+    async def main() -> None:
+        batches = Batches(answer, most=3, most_waiting=5, is_quick=lambda number: number >= 0)
+        assert [await batches.answer(number) for number in (2, 4, -2)] == [2, 4, -2]
+        with pytest.raises(ValueError, match="odd"):
+            await batches.answer(1)
+        assert await asyncio.gather(batches.answer(6), batches.answer(8)) == [6, 8]
+        assert [await batches.answer(number) for number in (100, 2, 4)] == [100, 2, 4]
+
+    asyncio.run(main())
+    assert threads == [False, True, False, True, False, True, False, True]
 
 
 def test_an_error_of_a_batch_is_that_of_its_requests() -> None:
