@@ -7,6 +7,7 @@ The text is parsed, and no part of it is run: it may hold columns, texts, number
 import ast
 import warnings
 from collections.abc import Callable, Mapping
+from unicodedata import normalize
 
 import numpy as np
 import polars as pl
@@ -94,13 +95,13 @@ class _Parser:
                 return self._comparison(node)
             case ast.Call(
                 func=ast.Attribute(value=of, attr="contains"),
-                args=[ast.Constant(value=str() as text)],
+                args=[ast.Constant(value=str()) as part],
                 keywords=[],
             ):
-                column = self._column(of)
+                column, text = self._column(of), str(self._value(part))
                 if column == CATEGORIES:
                     return self._equals(column, text)
-                return pl.col(column).cast(pl.String).str.contains(text, literal=True)
+                return _texts(column).str.contains(text, literal=True)
             case ast.Call(
                 func=ast.Attribute(value=of, attr="is_in"),
                 args=[ast.List(elts=values) | ast.Tuple(elts=values)],
@@ -129,9 +130,9 @@ class _Parser:
 
     def _compared(self, kind: type[ast.cmpop], column: str, value: str | float) -> pl.Expr:
         """The cells of a column compared with a text, or by their numbers with a number."""
-        cells = pl.col(column)
         if isinstance(value, str):
-            return COMPARISONS[kind](cells.cast(pl.String), pl.lit(value))
+            return COMPARISONS[kind](_texts(column), pl.lit(value))
+        cells = pl.col(column)
         if isinstance(value, int) and abs(value) < 2**63 and self.columns[column].is_integer():
             return COMPARISONS[kind](cells, pl.lit(value))  # exact, also beyond 2^53
         numbers = cells.cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False).fill_nan(None)
@@ -140,7 +141,7 @@ class _Parser:
     def _equals(self, column: str, value: str | float) -> pl.Expr:
         """Whether the cells of a column are a value, or hold it as a category."""
         if column == CATEGORIES and isinstance(value, str):
-            return pl.col(column).str.split(JOINERS[CATEGORIES] or ", ").list.contains(value)
+            return _texts(column).str.split(JOINERS[CATEGORIES] or ", ").list.contains(value)
         return self._compared(ast.Eq, column, value)
 
     def _column(self, node: ast.expr) -> str:
@@ -158,7 +159,7 @@ class _Parser:
         """A text or a number."""
         match node:
             case ast.Constant(value=str() as text):
-                return text
+                return normalize("NFC", text)
             case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
                 return number
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant()):
@@ -170,6 +171,11 @@ class _Parser:
     def _refusal(self, node: ast.expr, what: str) -> ValueError:
         part = ast.get_source_segment(self.text, node) or self.text
         return _refusal(self.text, f"cannot be read ({_shown(part)} {what})")
+
+
+def _texts(column: str) -> pl.Expr:
+    """The cells of a column as texts; letters with accents are the same in either form of Unicode."""
+    return pl.col(column).cast(pl.String).str.normalize("NFC")
 
 
 def _number(number: float) -> float:

@@ -1,5 +1,8 @@
 """Conditions on items: the masks of hand-made tables, and what is refused."""
 
+from typing import Literal
+from unicodedata import normalize
+
 import polars as pl
 import pytest
 
@@ -62,6 +65,16 @@ def test_long_integer_ids_are_compared_exactly() -> None:
     items = pl.DataFrame({"item_id": [9007199254740992, 9007199254740993]})
     assert matching_items("item_id == 9007199254740993", items).tolist() == [False, True]
     assert matching_items("item_id < -9007199254740993", items).tolist() == [False, False]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_letters_with_accents_are_the_same_in_either_form(form: Literal["NFC", "NFD"]) -> None:
+    titles = [normalize(other, "Café") for other in ("NFC", "NFD")] + ["Cafe"]
+    items = pl.DataFrame({"item_id": ["1", "2", "3"], "title": titles, "categories": titles})
+    name = normalize(form, "Café")
+    conditions = [f'title == "{name}"', f'title.contains("{name[-2:]}")', f'categories.contains("{name}")']
+    for condition in conditions:
+        assert matching_items(condition, items).tolist() == [True, True, False]
 
 
 def test_cells_that_read_nan_are_no_numbers() -> None:
