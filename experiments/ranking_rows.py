@@ -21,6 +21,7 @@ OF_SETS: dict[str, Flags] = {  # histories are sets
     "CLLM4Rec, no mutual regularisation": (["--mutual", "0"], []),
     "CLLM4Rec, masked items in the full softmax": (["--targets", "masked"], []),
     "CLLM4Rec, all items as targets": (["--targets", "all"], []),
+    "CLLM4Rec, no text prior": (["--linear", "ease"], []),
     "CLLM4Rec, no linear path": (["--linear", "none"], []),
     "CLLM4Rec, no layer": (["--backbone", "0x128"], []),
     "CLLM4Rec, tiny": (["--backbone", "tiny"], []),
