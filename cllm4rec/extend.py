@@ -10,6 +10,7 @@ from cllm4rec.commands import stage_settings
 from cllm4rec.commands.entry import run
 from cllm4rec.commands.flags import CommandLine
 from cllm4rec.commands.tables import TableOptions, read_ids, read_tables, refuse_without_table
+from cllm4rec.data.column_names import attributes_of
 from cllm4rec.settings import setting
 from cllm4rec.training.run_folder import STAGES, RunFolder
 
@@ -68,13 +69,14 @@ def main(argv: Sequence[str]) -> None:
         if not adds:
             refuse_without_table(reading, "items")
         forgotten = _forgotten(options)
-        tables = read_tables(options.interactions, options.items, options.users, reading)
         folder = RunFolder.open(options.run)
         _check_ended(folder)
         new_dataset = Path(options.dataset_output or f"{options.output.rstrip('/')}-dataset")
         read = Path(options.dataset or folder.description.dataset.path)
         _check_places(Path(options.output), new_dataset, (Path(options.run), read))
         dataset = folder.dataset(options.dataset)
+        attributes = attributes_of(dataset.items.columns) if options.items is not None else []
+        tables = read_tables(options.interactions, options.items, options.users, reading, attributes)
         # Imported once the flags are right: --help and a wrong flag do not wait for torch.
         from cllm4rec.commands.extended_runs import Extending
 

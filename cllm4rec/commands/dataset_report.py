@@ -8,7 +8,9 @@ import numpy as np
 
 from cllm4rec.commands.entry import log, say
 from cllm4rec.data.audit import refuse_shared
+from cllm4rec.data.column_names import attributes_of
 from cllm4rec.data.dataset import PARTS, Dataset
+from cllm4rec.data.description import DatasetDescription
 from cllm4rec.data.readers.split_tables import SplitTable
 from cllm4rec.data.readers.tables import CheckedTable
 from cllm4rec.data.review_copies import FEWEST_CHARACTERS, FEWEST_WORDS, copied_reviews
@@ -46,6 +48,17 @@ def _print_incomplete(name: str, incomplete: Mapping[str, int]) -> None:
         say(f"{Path(name).name}: dropped {counted(incomplete['events'], 'row')} without an id")
 
 
+def _print_item_columns(dataset: Dataset, description: DatasetDescription) -> None:
+    """Print how many items have each text and each attribute."""
+    for name, count in description.texts.items():
+        say(f"{name}: a text for {count:,} of {dataset.n_items:,} items")
+    for name in attributes_of(dataset.items.columns):
+        n_given = int((dataset.items[name] != "").sum())
+        say(f"{name}: kept for conditions, a value for {n_given:,} of {dataset.n_items:,} items")
+    if description.n_items_without_text:
+        say(f"items without any text: {description.n_items_without_text:,}")
+
+
 def print_description(dataset: Dataset, items: CheckedTable | None) -> None:
     """Print what was read, dropped and kept.
 
@@ -66,10 +79,7 @@ def print_description(dataset: Dataset, items: CheckedTable | None) -> None:
         say(f"{name}: {repeated}; {idle}; {name} with events and no row: {table.without_a_row:,}")
     for warning in description.warnings:
         say(f"warning: {warning}")
-    for name, count in description.texts.items():
-        say(f"{name}: a text for {count:,} of {dataset.n_items:,} items")
-    if description.n_items_without_text:
-        say(f"items without any text: {description.n_items_without_text:,}")
+    _print_item_columns(dataset, description)
     split = description.split
     counts = np.bincount(dataset.part, minlength=len(PARTS))
     parts = [f"{n:,} {name}" for n, name in zip(counts, PARTS, strict=True) if n or name != "history"]

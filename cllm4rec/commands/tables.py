@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from cllm4rec.data.column_names import EVENT_COLUMNS, ITEM_COLUMNS, USER_COLUMNS
+from cllm4rec.data.column_names import EVENT_COLUMNS, ITEM_COLUMNS, USER_COLUMNS, check_attributes
 from cllm4rec.data.readers.source import TableFile
 from cllm4rec.data.readers.tables import (
     CheckedTable,
@@ -71,6 +71,11 @@ class TableOptions(EventTableOptions):
     user_columns: str | None = setting(
         None, metavar="NAMES", help="names of the columns of the users: user_id=buyer"
     )
+    item_attributes: str | None = setting(
+        None,
+        metavar="NAMES",
+        help="further columns of the items to keep, for conditions on them (--where): price,stock=In stock",
+    )
 
 
 def refuse_without_table(options: EventTableOptions, flag: str) -> None:
@@ -99,9 +104,21 @@ def _event_table(path: str, options: EventTableOptions, names: Mapping[str, str]
 
 
 def read_tables(
-    events: str | None, items: str | None, users: str | None, options: TableOptions
+    events: str | None,
+    items: str | None,
+    users: str | None,
+    options: TableOptions,
+    attributes: Sequence[str] = (),
 ) -> tuple[CheckedTable | None, CheckedTable | None, CheckedTable | None]:
-    """Tables of events, items and users, by the paths of those that are given."""
+    """Tables of events, items and users, by the paths of those that are given.
+
+    Args:
+        events, items, users: paths.
+        options: the flags.
+        attributes: further columns of the items to read, beside those that a flag names.
+    """
+    if options.item_attributes and not items:
+        raise ValueError("`item_attributes` names columns of a table that is not given: give `items` too")
     for name, path, given in (("item", items, options.item_columns), ("user", users, options.user_columns)):
         if given and not path:
             raise ValueError(
@@ -111,7 +128,9 @@ def read_tables(
         raise ValueError(
             "`columns` names columns of a table of events that is not given: give `interactions` too"
         )
-    item_names = column_names(options.item_columns, "--item-columns", ITEM_COLUMNS)
+    named_attributes = attribute_columns(options.item_attributes)
+    attributes = list({**dict.fromkeys(attributes), **named_attributes})
+    item_names = column_names(options.item_columns, "--item-columns", ITEM_COLUMNS) | named_attributes
     user_names = column_names(options.user_columns, "--user-columns", USER_COLUMNS)
     event_names = column_names(options.columns, "--columns", EVENT_COLUMNS)
     _check_layout(
@@ -122,7 +141,8 @@ def read_tables(
     if events:
         event_table = _event_table(events, options, event_names)
     if items:
-        item_table = read_item_table(text_file(items, options, item_names), item_names, drop_incomplete=drop)
+        file = text_file(items, options, item_names)
+        item_table = read_item_table(file, item_names, drop_incomplete=drop, attributes=attributes)
     if users:
         user_table = read_user_table(text_file(users, options, user_names), user_names, drop_incomplete=drop)
     return event_table, item_table, user_table
@@ -162,6 +182,18 @@ def column_names(text: str | None, flag: str, columns: Sequence[str]) -> dict[st
             expected = f"expected NAME=COLUMN,...; NAME is one of {', '.join(columns)}, each once"
             raise ValueError(f"{flag} {pair!r}: {expected}")
         names[name] = source_column
+    return names
+
+
+def attribute_columns(text: str | None) -> dict[str, str]:
+    """Parse `price,stock=In stock`: name in conditions -> column of the file."""
+    names: dict[str, str] = {}
+    for pair in () if text is None else text.split(","):
+        name, _, source_column = pair.strip().partition("=")
+        if name in names:
+            raise ValueError(f"`item_attributes` names {name!r} twice: name it once")
+        names[name] = source_column or name
+    check_attributes(names)
     return names
 
 

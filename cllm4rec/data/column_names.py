@@ -1,6 +1,8 @@
 """The columns of the package's tables. A new text column of items or users is one line of `COLUMNS`."""
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from keyword import iskeyword
 
 EVENTS, ITEMS, USERS = "events", "items", "users"
 
@@ -68,3 +70,21 @@ EVENT_COLUMNS, ITEM_COLUMNS, USER_COLUMNS = (
     tuple(column.name for column in COLUMNS if table in column.tables) for table in (EVENTS, ITEMS, USERS)
 )
 ITEM_TEXTS, USER_TEXTS = ITEM_COLUMNS[1:], USER_COLUMNS[1:]
+
+
+def check_attributes(names: Collection[str]) -> None:
+    """Raise ValueError unless conditions on items can use these names of further columns."""
+    if isinstance(names, str):
+        raise ValueError(f"`item_attributes` is one text, {names!r}: give a list of names")
+    for name in names:
+        if not name.isidentifier() or iskeyword(name):
+            raise ValueError(
+                f"`item_attributes` {name!r} is no name that a condition can hold: take letters, digits and _"
+            )
+        if name in ITEM_COLUMNS:
+            raise ValueError(f"`item_attributes` {name!r} is a column that is read anyway: leave it out")
+
+
+def attributes_of(columns: Iterable[str]) -> list[str]:
+    """The columns of a table of items that are neither its id nor a text."""
+    return [name for name in columns if name not in ITEM_COLUMNS]

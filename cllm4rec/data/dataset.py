@@ -1,6 +1,7 @@
 """Dataset: interactions, external ids and texts, split into parts; one folder on disk."""
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from cllm4rec.data.ids import IdMap
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.data.numbering import number_events
 from cllm4rec.data.readers.split_tables import read_split_table
-from cllm4rec.data.readers.tables import read_event_table, read_item_table, read_user_table
+from cllm4rec.data.readers.tables import read_all_tables, read_event_table
 from cllm4rec.data.storage import PARTS, StoredTables, load_tables, save_tables
 from cllm4rec.data.texts import texts_by_column, with_texts
 from cllm4rec.messages import counted
@@ -72,6 +73,7 @@ class Dataset:
         shuffle_ties: int | None = None,
         drop_incomplete: bool = False,
         keep_all_items: bool = False,
+        item_attributes: Collection[str] = (),
     ) -> "Dataset":
         """Make a dataset from tables: filter the events, number users and items, split.
 
@@ -99,6 +101,7 @@ class Dataset:
             shuffle_ties: seed of a random order of a user's simultaneous events; None keeps the data's order.
             drop_incomplete: drop rows without a user or item id, in all tables, rather than refuse them.
             keep_all_items: also keep the items of `items` that have no event.
+            item_attributes: further columns of `items` to keep, for conditions on items (`where`).
 
         Raises:
             ValueError: a column is missing, a cell is wrong, an argument has no effect or no event is left.
@@ -107,12 +110,8 @@ class Dataset:
             split = read_split_table(split, drop_incomplete=drop_incomplete)
         settings = BuildSettings(split, split_column, seed, min_rating, k_core, shuffle_ties, keep_all_items)
         also = ("part",) if split is None else ()
-        content = number_tables(
-            read_event_table(events, also=also, drop_incomplete=drop_incomplete),
-            None if items is None else read_item_table(items, drop_incomplete=drop_incomplete),
-            None if users is None else read_user_table(users, drop_incomplete=drop_incomplete),
-            settings,
-        )
+        tables = read_all_tables(events, items, users, also, item_attributes, drop_incomplete)
+        content = number_tables(*tables, settings)
         dataset = cls(content.interactions, content.users, content.items, content.part, content.description)
         return dataset._with_id_maps(content.user_ids, content.item_ids)
 

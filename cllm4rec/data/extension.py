@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from cllm4rec.data.column_names import ITEM_TEXTS
+from cllm4rec.data.column_names import ITEM_TEXTS, attributes_of
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.filters import latest_of_repeats
 from cllm4rec.data.ids import IdMap
@@ -57,7 +57,8 @@ def extended(dataset: Dataset, items: Any = None, events: Any = None, users: Any
             dataset, the dataset has a lowest rating and the new events have no ratings, or there is nothing
             new.
     """
-    item_table = None if items is None else read_item_table(items).frame
+    attributes = attributes_of(dataset.items.columns)
+    item_table = None if items is None else read_item_table(items, attributes=attributes).frame
     user_table = None if users is None else read_user_table(users).frame
     read = None if events is None else read_event_table(events).frame
     frame = None if read is None else _rated(read, dataset)

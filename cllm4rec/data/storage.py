@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from typing_extensions import TypedDict
 
-from cllm4rec.data.column_names import ITEM_TEXTS, USER_TEXTS
+from cllm4rec.data.column_names import ITEM_TEXTS, USER_TEXTS, attributes_of
 from cllm4rec.data.description import DESCRIPTION_KEYS, DatasetDescription, DatasetHashes
 from cllm4rec.data.interactions import Interactions
 from cllm4rec.files.damage import reading
@@ -170,7 +170,8 @@ def checked_items(table: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
         ValueError: a column is missing, of another type, or has an impossible value.
     """
     needed = {"item_id": None, TIE_ORDER: pl.Int64}
-    check_columns(ITEMS, table, needed, dict.fromkeys(ITEM_TEXTS, pl.String))
+    attributes = [name for name in attributes_of(table.columns) if name.isidentifier()]
+    check_columns(ITEMS, table, needed, dict.fromkeys([*ITEM_TEXTS, *attributes], pl.String))
     tie_order = table[TIE_ORDER].to_numpy(writable=True)
     _check_tie_order(tie_order)
     return table.drop(TIE_ORDER), tie_order

@@ -11,9 +11,9 @@ from cllm4rec.models import SYSTEMS, system_config
 from tests.support.commands import call
 
 FLAGS = {
-    "prepare": "interactions items users columns item-columns user-columns separator no-header sequences "
-    "escape encoding max-unpacked-gib output preset min-rating k-core split split-column seed "
-    "keep-all-items config",
+    "prepare": "interactions items users columns item-columns user-columns item-attributes separator "
+    "no-header sequences escape encoding max-unpacked-gib output preset min-rating k-core split "
+    "split-column seed keep-all-items config",
     "pretrain": "dataset output resume system preset backbone tune start mutual epochs batch-size "
     "learning-rate max-minutes memory config",
     "finetune": "run dataset resume mask-share targets epochs batch-size accumulation patience seed memory "
@@ -22,7 +22,7 @@ FLAGS = {
     "recommend": "run users users-file all histories k output dataset allow deny where wish repeats "
     "diversity columns separator no-header sequences encoding config",
     "extend": "run output items interactions users forget dataset-output dataset backbone columns "
-    "item-columns user-columns separator no-header sequences encoding drop-incomplete config",
+    "item-columns user-columns item-attributes separator no-header sequences encoding drop-incomplete config",
     "serve": "run host port token-file most-waiting dataset verify backbone config",
     "vectors": "dataset output encoder item-vectors depth fields raw config",
 }

@@ -5,11 +5,12 @@ from typing import Any
 
 import polars as pl
 
+from cllm4rec.data.readers.column_search import find_columns, raw_table, require_column
 from cllm4rec.data.readers.columns import id_column, id_list_column, text_column
 from cllm4rec.data.readers.incomplete import drop_incomplete_rows
 from cllm4rec.data.readers.raw import RawTable
 from cllm4rec.data.readers.source import Source
-from cllm4rec.data.readers.tables import MISSING_ID_ADVICE, find_columns, raw_table, require_column
+from cllm4rec.data.readers.tables import MISSING_ID_ADVICE
 from cllm4rec.messages import join_names
 
 HELD_OUT_COLUMNS = ("user_id", "history_items", "target_item", "split")  # one row for each user

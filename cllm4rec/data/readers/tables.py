@@ -1,7 +1,7 @@
 """Tables of events, items and users from files and frames: columns are found, checked and converted."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
@@ -13,20 +13,18 @@ from cllm4rec.data.column_names import (
     JOINERS,
     REPLACEMENTS,
     USER_COLUMNS,
+    check_attributes,
 )
-from cllm4rec.data.readers.advice import COLUMN_ADVICE
+from cllm4rec.data.readers.column_search import Names, find_columns, raw_table, require_column
 from cllm4rec.data.readers.columns import id_column, id_list_column, number_column, text_column
-from cllm4rec.data.readers.formats import read_raw
-from cllm4rec.data.readers.frames import raw_frame
 from cllm4rec.data.readers.histories import history_column, with_history_events
 from cllm4rec.data.readers.incomplete import drop_incomplete_rows
 from cllm4rec.data.readers.raw import RawTable
-from cllm4rec.data.readers.source import Source, TableFile
+from cllm4rec.data.readers.source import Source
 from cllm4rec.data.readers.times import event_times, joined_times
 from cllm4rec.messages import counted, join_names, printable
 
 MISSING_ID_ADVICE = ": leave such rows out (`drop_incomplete` does so)"
-Names = Mapping[str, str]  # column of this package -> column of the source
 
 
 @dataclass(frozen=True)
@@ -170,10 +168,30 @@ def _convert_events(
 
 
 def read_item_table(
-    source: Any, names: Names | None = None, separator: str | None = None, drop_incomplete: bool = False
+    source: Any,
+    names: Names | None = None,
+    separator: str | None = None,
+    drop_incomplete: bool = False,
+    attributes: Collection[str] = (),
 ) -> CheckedTable:
-    """Items of a file or frame; the arguments are those of `read_event_table`."""
-    return _read_texts(source, "the items", ITEM_COLUMNS, names, separator, drop_incomplete)
+    """Items of a file or frame.
+
+    Args:
+        source, names, separator, drop_incomplete: as in `read_event_table`.
+        attributes: further columns, which only conditions on items read.
+
+    Raises:
+        ValueError: as `read_event_table`, or an attribute is missing or has the name of another column.
+    """
+    check_attributes(attributes)
+    wanted = (*ITEM_COLUMNS, *attributes)
+    table = _read_texts(source, "the items", wanted, names, separator, drop_incomplete)
+    missing = [name for name in attributes if name not in table.frame.columns]
+    if missing:
+        read = next((column for column, name in table.mapping.items() if name == missing[0]), None)
+        reason = "there is no such column" if read is None else f"that column is read as {read}"
+        raise ValueError(f"{table.name}: `item_attributes` {missing[0]!r} cannot be read: {reason}")
+    return table
 
 
 def read_user_table(
@@ -181,6 +199,37 @@ def read_user_table(
 ) -> CheckedTable:
     """Users of a file or frame; the arguments are those of `read_event_table`."""
     return _read_texts(source, "the users", USER_COLUMNS, names, separator, drop_incomplete)
+
+
+def read_all_tables(
+    events: Any,
+    items: Any,
+    users: Any,
+    also: Sequence[str],
+    attributes: Collection[str],
+    drop_incomplete: bool,
+) -> tuple[CheckedTable, CheckedTable | None, CheckedTable | None]:
+    """Events, items and users of files or frames; None for those that are not given.
+
+    Args:
+        events, items, users, also, drop_incomplete: as in `read_event_table`.
+        attributes: as in `read_item_table`.
+
+    Raises:
+        ValueError: as these, or there are attributes without items.
+    """
+    if attributes and items is None:
+        raise ValueError("`item_attributes` names columns of a table of items: give `items`")
+    event_table, item_table, user_table = (
+        read_event_table(events, None, None, also, drop_incomplete),
+        None,
+        None,
+    )
+    if items is not None:
+        item_table = read_item_table(items, drop_incomplete=drop_incomplete, attributes=attributes)
+    if users is not None:
+        user_table = read_user_table(users, drop_incomplete=drop_incomplete)
+    return event_table, item_table, user_table
 
 
 def _read_texts(
@@ -204,7 +253,7 @@ def _read_texts(
         if column == id_name:
             columns[column] = id_column(raw, source_column, MISSING_ID_ADVICE)
             continue
-        texts = text_column(raw, source_column, JOINERS[column] or " ")
+        texts = text_column(raw, source_column, JOINERS.get(column) or " ")
         if column in REPLACEMENTS:
             texts = texts.str.replace_all(*REPLACEMENTS[column])
         columns[column] = texts
@@ -230,67 +279,3 @@ def _unread(raw: RawTable, mapping: Mapping[str, str]) -> tuple[str, ...]:
     """The columns that were not read."""
     read = set(mapping.values()) | set(mapping.get("timestamp", "").split(" + "))
     return tuple(name for name in raw.columns if name not in read)
-
-
-def raw_table(
-    source: Any,
-    content: str,
-    wanted: Sequence[str] | None,
-    names: Names | None = None,
-    separator: str | None = None,
-) -> RawTable:
-    """The table of a file or frame. Typed sources keep only columns that may be wanted.
-
-    Args:
-        source, names, separator: as in `read_event_table`.
-        content: "the events", "the items", "the users" or "the split".
-        wanted: columns of this package, the id first; None: all columns of the source.
-    """
-    names = names or {}
-    wanted_columns: dict[str, str | None] | None = None
-    if wanted is not None:
-        wanted_columns = {
-            alias: JOINERS.get(column) for column in wanted for alias in ALIASES.get(column, (column,))
-        }
-        for column, source_column in names.items():  # a date and a time of day are day+clock
-            for name in (source_column, *source_column.split("+")):
-                wanted_columns[name] = JOINERS.get(column)
-    if not isinstance(source, Source):
-        return raw_frame(source, content, wanted_columns)
-    file = source if isinstance(source, TableFile) else TableFile(source)
-    file = replace(file, content=content, separator=file.separator if separator is None else separator)
-    id_name = wanted[0] if wanted else ""
-    id_columns = (*([names[id_name]] if id_name in names else []), *ALIASES.get(id_name, ()))
-    raw = read_raw(file, wanted_columns, id_columns)
-    if raw.frame.is_empty() and raw.frame.columns:
-        raise ValueError(f"{raw.name}: the file has a header and no rows")
-    return replace(raw, column_advice=raw.column_advice or COLUMN_ADVICE.get(content, ""))
-
-
-def find_columns(raw: RawTable, wanted: Sequence[str], names: Names | None = None) -> dict[str, str]:
-    """Column of this package -> column of the source, for those of the wanted columns that it has.
-
-    Raises:
-        ValueError: a named column does not exist, or is not wanted.
-    """
-    mapping = dict(names or {})
-    for column, source_column in mapping.items():
-        is_joined = column == "timestamp" and source_column not in raw.columns
-        pieces = source_column.split("+") if is_joined else [source_column]
-        if not set(pieces) <= set(raw.columns) or len(pieces) > 2 or column not in wanted:
-            reason = f"{column!r} cannot be read from a column {source_column!r}"
-            ways = f"the table has {join_names(raw.columns)}; what can be read is {', '.join(wanted)}"
-            raise ValueError(f"{raw.name}: {reason}: {ways}{raw.column_advice}")
-    for column in wanted:
-        alias = next((name for name in ALIASES.get(column, (column,)) if name in raw.columns), None)
-        if column not in mapping and alias is not None and alias not in mapping.values():
-            mapping[column] = alias
-    return {column: mapping[column] for column in wanted if column in mapping}
-
-
-def require_column(raw: RawTable, mapping: Mapping[str, str], column: str) -> None:
-    """Raise ValueError if a column was not found."""
-    if column not in mapping:
-        searched = ", ".join(ALIASES.get(column, (column,)))
-        reason = f"no column for {column}: searched for {searched}; the table has {join_names(raw.columns)}"
-        raise ValueError(f"{raw.name}: {reason}{raw.column_advice}")
