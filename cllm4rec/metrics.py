@@ -119,7 +119,7 @@ def novelty(lists: np.ndarray, training: TrainingEvents) -> np.ndarray:
 
 
 def popularity_share(lists: np.ndarray, training: TrainingEvents) -> np.ndarray:
-    """Share of the listed items that are among the 20 % with the most training events.
+    """Share of each list (B, k) that is among the 20 % of items with the most training events, float64 (B,).
 
     These are ceil(n_items / 5) items of the catalogue. Equal numbers of events are ordered by
     `tie_order`. An empty list has share 0. Source: 1 - APLT (average percentage of long-tail items) of

@@ -44,14 +44,19 @@ class PrepareOptions:
     )
     users: str | None = setting(None, metavar="FILE", help="table of users: user_id; optionally biography")
     preset: str | None = setting(
-        None, choices=list(PRESETS), help="paper: ratings above 3 only, and a 5-core"
+        None,
+        choices=list(PRESETS),
+        help="paper: keep ratings above 3, then users and items with at least 5 events (5-core)",
     )
     min_rating: float | None = setting(None, help="keep events with at least this rating; by default all")
     k_core: int = setting(0, ge=0, help="keep users and items with at least this many events; 0 keeps all")
     split: str = setting(
         "random",
         metavar="RULE",
-        help=f"rule of the split: {', '.join(RULES)}; or a file of split parts or of held-out rows",
+        help=(
+            f"how events are split: {', '.join(RULES)}; or a file with the part of each event, or with "
+            "held-out rows"
+        ),
     )
     split_column: str | None = setting(
         None, metavar="NAME", help="column of the split file that holds the parts; by default seed_SEED"
@@ -62,8 +67,8 @@ class PrepareOptions:
         metavar="SEED",
         ge=0,
         help=(
-            "seed of a random order of a user's events with equal timestamps; by default they keep the "
-            "order of the table"
+            "seed of a random order of a user's events with equal timestamps; by default a hash of their ids "
+            "orders them"
         ),
     )
     keep_all_items: bool = setting(
@@ -74,7 +79,7 @@ class PrepareOptions:
         ),
     )
     audit: bool = setting(
-        False, help="name held-out reviews that also are in training texts; by default they are counted"
+        False, help="name held-out reviews that also occur in training texts; by default they are counted"
     )
 
     def __post_init__(self) -> None:

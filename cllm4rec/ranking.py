@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 CHUNK_SIZES = (64, 32, 16, 8)  # neighbouring items of which the highest score is looked at first
-MERGED_WHOLE = 1 << 13  # scores that are sorted sooner than searched
+MERGED_WHOLE = 1 << 13  # up to so many scores, sorting all is faster than searching chunks
 LOWEST_SCORE = torch.finfo(torch.float32).min  # only -inf, which masks an item, is lower
 DIVERGED = "the scores hold NaN: the model has diverged; train it again with a lower learning rate"
 

@@ -43,7 +43,7 @@ class RecommendOptions:
         None,
         metavar="FILE",
         help=(
-            "table of events, as prepare reads it: lists for its users, none of whom is taken for one of the "
+            "table of events, as prepare reads it: lists for its users, who are never taken for users of the "
             "dataset; needs no dataset"
         ),
     )
@@ -87,8 +87,8 @@ class RecommendOptions:
         ge=0,
         le=1,
         help=(
-            "weight of the difference from items higher in the list, beside the score (maximal marginal "
-            "relevance over item vectors); 0: none, 1: nothing else"
+            "weight of the difference from items higher in the list, against that of the score (maximal "
+            "marginal relevance over item vectors); 0: the score alone, 1: the difference alone"
         ),
     )
 
@@ -183,7 +183,7 @@ class Request:
 def main(argv: Sequence[str]) -> None:
     with CommandLine("recommend", argv) as line:
         description = (
-            "Write top-k lists of a run, for users of its dataset or for histories of today. Lists leave out "
+            "Write top-k lists of a run, for users of its dataset or of a table of events. Lists leave out "
             "the items of the user's own events."
         )
         options, reading = line.parse(description, [RecommendOptions, EventTableOptions])

@@ -30,7 +30,7 @@ from experiments.report import markdown_table
 
 
 class BagWithPath(Bag):
-    """A fitted bag model, and a linear path beside it."""
+    """A fitted bag model, and a linear path that is added to it."""
 
     def __init__(self, model: Bag, path: LinearPath) -> None:
         vars(self).update(vars(model))

@@ -19,8 +19,8 @@ def write_folds(interactions: Path, split: Path, n_folds: int, output: Path) -> 
 
     Args:
         interactions: table of sequences (`item_ids`), or of events (`item_id`, `timestamp`).
-        split: held-out rows. Without the column `user_id` each is a user of its own. With it, it stands for
-            the events of that user.
+        split: held-out rows. Without the column `user_id` each is a user of its own. With it, a row
+            replaces the events of that user.
         n_folds: at least 2.
         output: folder of the folders fold0, fold1, ...
 

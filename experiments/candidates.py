@@ -5,7 +5,7 @@
 
 Without --folds the test rows are those of LLaRA's split. They are few. With --folds each user is measured
 once: the last item is the target, the ten before it the history, and rows of the split are taken as they
-stand. The users are parted at random; those of a fold are measured by systems that were trained on others.
+are. The users are split at random; those of a fold are measured by systems that were trained on others.
 
 Data: tables of events, of items with titles, and of held-out rows (docs/data.md). No recipe makes the splits
 of LLaRA: docs/rsllm.md says what LLaRA publishes, and the form of these tables.
@@ -239,14 +239,14 @@ if __name__ == "__main__":
     parser.add_argument("--interactions", type=Path, required=True, help="table of events or sequences")
     parser.add_argument("--items", type=Path, required=True, help="table of items with titles")
     parser.add_argument("--split", type=Path, required=True, help="table of LLaRA's held-out rows")
-    parser.add_argument("--folds", type=int, default=0, help="of all users; 0: the split (default: 0)")
+    parser.add_argument("--folds", type=int, default=0, help="folds of all users; 0: the split (default: 0)")
     parser.add_argument(
         "--only", nargs="*", metavar="PART", help="fold0, ... or seed0, ...; without a name datasets alone"
     )
     parser.add_argument(
         "--sequential", default="sasrec", help="system of the ID embeddings (default: sasrec)"
     )
-    parser.add_argument("--backbone", default="tiny", help="of RSLLM: name or folder (default: tiny)")
+    parser.add_argument("--backbone", default="tiny", help="RSLLM's backbone: name or folder (default: tiny)")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help="rows of the table")
     parser.add_argument(
         "--seeds",
@@ -254,14 +254,14 @@ if __name__ == "__main__":
         nargs="+",
         action=Seeds,
         default=[0, 1, 2, 3, 4],
-        help="of training; folds have the first",
+        help="seeds of training; folds have the first",
     )
     parser.add_argument("--draws", type=int, default=5, help="candidate sets drawn for each row")
     parser.add_argument(
         "--candidates", type=int, default=20, help="candidates of a row (default: %(default)s)"
     )
     parser.add_argument(
-        "--epochs", type=int, nargs=2, default=[10, 15], help="of stage 1, and at most of stage 2"
+        "--epochs", type=int, nargs=2, default=[10, 15], help="epochs of stage 1, and at most of stage 2"
     )
     parser.add_argument("--output", type=Path, required=True, help="folder of runs and of table.md")
     arguments = vars(parser.parse_args())

@@ -8,7 +8,7 @@ systems are trained on, cold_val and cold_test those of items that no training s
 `experiments.recipes` wrote.
 
 CLLM4Rec and bag are trained with their defaults, and `adapted_to` the cold items, as `cllm4rec extend` does:
-nothing is trained on. Beside them:
+nothing is trained on. Compared with:
 
   chance            expected of random lists
   TF-IDF            summed cosines of an item's TF-IDF with those of the history
@@ -279,5 +279,5 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, required=True, help="folder that a recipe wrote")
     parser.add_argument("--split", type=Path, required=True, help="table of user_id, item_id and split")
     parser.add_argument("--output", type=Path, required=True, help="folder of the dataset and the runs")
-    parser.add_argument("--encoder", help="reads texts: name or folder of a model")
+    parser.add_argument("--encoder", help="model that reads texts: name or folder")
     main(**vars(parser.parse_args()))

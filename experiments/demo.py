@@ -123,7 +123,7 @@ def make_folder(folder: Path) -> None:
 
 
 def train(name: str, folder: Path, seed: int, backbone: str) -> str:
-    """Train the system of a row and evaluate it by the commands: the seconds of training, as text."""
+    """Train the system of a row by the commands, and evaluate CLLM4Rec: the seconds of training, as text."""
     run, neural = run_folder(folder, name), name == "CLLM4Rec"
     seed_flags = ("--seed", seed) if name in SEEDED else ()
     backbone_flags = ("--backbone", backbone) if neural and backbone != "tiny" else ()
@@ -172,6 +172,6 @@ if __name__ == "__main__":
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the world and of training")
     parser.add_argument("--output", type=Path, default=Path("demo"), help="folder to write or to replace")
-    parser.add_argument("--backbone", default="tiny", help="passed to pretrain")
+    parser.add_argument("--backbone", default="tiny", help="backbone of CLLM4Rec, passed to pretrain")
     arguments = parser.parse_args()
     main(arguments.seed, arguments.output, arguments.backbone)

@@ -77,6 +77,6 @@ if __name__ == "__main__":
     parser.add_argument("--run", type=Path, required=True, help="run folder; its dataset has to be there")
     parser.add_argument("--pairs", type=int, default=200, help="users, each with an item (default: 200)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the users, ranks and other items (default: 0)"
+        "--seed", type=int, default=0, help="seed of the users, ranks and other items (default: 0)"
     )
     main(**vars(parser.parse_args()))

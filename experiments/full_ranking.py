@@ -20,7 +20,7 @@ row "SASRec, texts" before them.
 chosen ones then; the name of its row ends with "tuned".
 
 Prints a table for each set, means over seeds: metrics, paired difference from CLLM4Rec or from --reference,
-CPU time and peak memory. OUTPUT/PROTOCOL/SET/table.md holds it, results.json beside it every measured row
+CPU time and peak memory. OUTPUT/PROTOCOL/SET/table.md holds it, results.json next to it every measured row
 with the hashes of its dataset. Measured rows are not run again. Those of other datasets or settings are
 refused, those of other code are named below the table. A row that fails is left out until a later call.
 
@@ -247,15 +247,15 @@ def parsed(typed: Sequence[str] | None = None) -> dict[str, Any]:
     """The arguments of `main`, as typed; of this process by default."""
     parser = argument_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, nargs="+", help="folders that recipes wrote")
-    parser.add_argument("--protocol", choices=list(PROTOCOLS), default="A", help="(default: A)")
+    parser.add_argument("--protocol", choices=list(PROTOCOLS), default="A", help="see above (default: A)")
     parser.add_argument(
         "--seeds",
         type=int,
         nargs="+",
         action=Seeds,
         help=(
-            "of the splits, and of the training of CLLM4Rec; the other systems train with seed 0 (default: 0 "
-            "to 2; 0 and 1 with last-shuffled; 0 with last and time)"
+            "seeds of the splits, and of the training of CLLM4Rec; the other systems train with seed 0 "
+            "(default: 0 to 2; 0 and 1 with last-shuffled; 0 with last and time)"
         ),
     )
     parser.add_argument(
@@ -281,7 +281,7 @@ def parsed(typed: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument(
         "--reference",
         metavar="ROW",
-        help='compared with all others (default: CLLM4Rec; "CLLM4Rec, in order")',
+        help='row that is compared with all others (default: CLLM4Rec; "CLLM4Rec, in order")',
     )
     parser.add_argument("--tuned", type=Path, help="OUTPUT of experiments.tune; rows have chosen settings")
     parser.add_argument("--output", type=Path, required=True, help="folder of runs and tables")

@@ -222,7 +222,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--shuffles", type=int, default=100, dest="n_shuffles", help="permutations (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of shuffles, factors and random weights")
+    parser.add_argument("--seed", type=int, default=0, help="seed of shuffles, factors and random weights")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     return parser.parse_args()
 

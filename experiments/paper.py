@@ -10,7 +10,7 @@ stage, to see that everything runs; the table says so then. A run is not continu
 Data: the dataset folders seed0, seed1, ... that `experiments.recipes` wrote to each DATA.
 
 Prints a table of test metrics, a row for each dataset folder; "not run" where no run has ended. OUTPUT has a
-run folder for each. An interrupted call goes on where it was.
+run folder for each. An interrupted call resumes where it stopped.
 """
 
 from collections.abc import Sequence
@@ -123,7 +123,7 @@ if __name__ == "__main__":
         "--data", type=Path, nargs="+", required=True, help="folders that recipes wrote, one for each set"
     )
     parser.add_argument(
-        "--seeds", type=int, nargs="+", action=Seeds, default=[0], help="of the splits and of training"
+        "--seeds", type=int, nargs="+", action=Seeds, default=[0], help="seeds of the splits and of training"
     )
     parser.add_argument(
         "--backbone",

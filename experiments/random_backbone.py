@@ -49,7 +49,7 @@ if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--backbone", type=Path, required=True, help="folder of a pretrained model")
     parser.add_argument("--output", type=Path, required=True, help="folder to write, unless it exists")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: 0)")
     arguments = parser.parse_args()
     try:
         save_random_backbone(arguments.backbone, arguments.output, arguments.seed)

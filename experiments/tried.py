@@ -12,7 +12,7 @@ threads, precision and versions. `settings` has the values of all settings, of a
 are not as in the first. `defaults_sha256` is the hash of the defaults that the change is one of, and
 `code_sha256` that of the package's modules.
 
-Trials in OUTPUT are not run again, failed ones neither. Where the defaults have changed since, what was
+Trials in OUTPUT are not run again, even if they failed. Where the defaults have changed since, what was
 measured with the same settings is taken over in a new row. An interrupted trial starts afresh. Several calls
 may add to one file.
 """
@@ -237,7 +237,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--system", default="cllm4rec", choices=list(SYSTEMS), help="default: %(default)s")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0], action=Seeds, help="of training (default: 0)"
+        "--seeds", type=int, nargs="+", default=[0], action=Seeds, help="seeds of training (default: 0)"
     )
     parser.add_argument("--output", type=Path, default=OUTPUT, help="CSV file (default: %(default)s)")
     parser.add_argument(

@@ -8,14 +8,14 @@ defaults of the package; what these leave open is chosen by its own grid. The ot
 are the points of a grid in random order. experiments/tuning/spaces.py has what is searched for each system.
 What is tried next depends on the seed and on the trials before, not on the budget.
 
-A value of the best trial may stand at an edge of its range, where that is no natural bound. Then every second
-trial from trial 8 on goes a step beyond that edge, until the best stands inside or the budget is spent.
+A value of the best trial may lie at an edge of its range, where that is no natural bound. Then every second
+trial from trial 8 on goes a step beyond that edge, until the best lies inside or the budget is spent.
 
 Data: a dataset folder with validation events. Trials get a copy of it without test events.
 
 OUTPUT/SET/SYSTEM.csv has a row for each trial. OUTPUT/SET/chosen.md has the best ones, the place of each
 value in its range, and the commands that repeat them. SET is the name of the folder; of seed0, that of its
-parent. Ended trials are not run again, failed ones neither; an interrupted one starts afresh. Rows of other
+parent. Ended trials are not run again, even if they failed; an interrupted one starts afresh. Rows of other
 conditions are refused. Systems may be tuned at the same time, in calls of their own with the same OUTPUT.
 """
 
@@ -206,7 +206,7 @@ def _arguments() -> argparse.Namespace:
         nargs="+",
         default=list(SPACES),
         choices=list(SPACES),
-        help="to tune, in this order (default: all)",
+        help="systems to tune, in this order (default: all)",
     )
     parser.add_argument(
         "--search", default=KINDS[0], choices=KINDS, help="order of trials (default: %(default)s)"
@@ -216,7 +216,7 @@ def _arguments() -> argparse.Namespace:
     budget.add_argument(
         "--minutes", type=_positive(float), help="minutes of each system, after which no trial is started"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of draws and of training (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of draws and of training (default: 0)")
     parser.add_argument(
         "--fixed",
         nargs="+",

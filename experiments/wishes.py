@@ -9,7 +9,7 @@ alphabet are taken. A query is never learned from. Only the event's item is to b
 The rows: the history alone; the wish alone, by BM25, by the learned vectors of its words, or by the cosines
 of what --encoder reads of the query and of the training reviews of items; and both. The flag --wish of
 recommend is the row "history and BM25". Weights are chosen by NDCG@100 on validation events,
-from WEIGHTS. The weight of BM25 that the package has is printed beside.
+from WEIGHTS. The weight of BM25 in the package is printed too.
 
 Prints NDCG@100 on test events, with 95 % intervals over events, and the paired differences of the two last
 rows from their parts.

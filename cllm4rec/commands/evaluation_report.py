@@ -29,7 +29,7 @@ class MeasuredRun:
         part: the held-out part of the split.
         protocol: the evaluation protocol.
         input_parts: the parts of the split that the model reads.
-        unit: what has a value each: user or event.
+        unit: what each value belongs to: user or event.
         n_items: size of the catalogue.
         result: the metrics.
     """

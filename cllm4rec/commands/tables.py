@@ -115,7 +115,10 @@ def read_tables(
     Args:
         events, items, users: paths.
         options: the flags.
-        attributes: further columns of the items to read, beside those that a flag names.
+        attributes: further columns of the items to read, besides those that a flag names.
+
+    Raises:
+        ValueError: a flag is malformed or names columns of a table that is not given, or a table is refused.
     """
     if options.item_attributes and not items:
         raise ValueError("`item_attributes` names columns of a table that is not given: give `items` too")
@@ -174,7 +177,11 @@ def read_ids(path: str) -> list[str]:
 
 
 def column_names(text: str | None, flag: str, columns: Sequence[str]) -> dict[str, str]:
-    """Parse `user_id=buyer,item_id=sku`: column of this package -> column of the file."""
+    """Parse `user_id=buyer,item_id=sku`: column of this package -> column of the file.
+
+    Raises:
+        ValueError: a pair is malformed, or its name is repeated or not one of `columns`.
+    """
     names: dict[str, str] = {}
     for pair in (text or "").split(",") if text is not None else ():
         name, _, source_column = pair.strip().partition("=")
@@ -186,7 +193,11 @@ def column_names(text: str | None, flag: str, columns: Sequence[str]) -> dict[st
 
 
 def attribute_columns(text: str | None) -> dict[str, str]:
-    """Parse `price,stock=In stock`: name in conditions -> column of the file."""
+    """Parse `price,stock=In stock`: name in conditions -> column of the file.
+
+    Raises:
+        ValueError: a name is repeated, or cannot be used in conditions.
+    """
     names: dict[str, str] = {}
     for pair in () if text is None else text.split(","):
         name, _, source_column = pair.strip().partition("=")

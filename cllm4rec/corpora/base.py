@@ -79,7 +79,7 @@ class Corpus(ABC):
 
     @abstractmethod
     def selection(self, epoch: int) -> np.ndarray:
-        """Examples that an epoch visits, in its order."""
+        """Examples that an epoch visits, in its order, int64 (n,)."""
 
     def lengths_in(self, epoch: int) -> np.ndarray:
         """Approximate tokens of each example in an epoch: those of similar length are computed together."""

@@ -84,6 +84,9 @@ class ContentCorpus(Corpus):
         tokenizer: numbers the tokens.
         options: of the context, user dropping and seed.
         tokens_per_pass: most tokens of a pass; a pass resumes where the previous one stopped.
+
+    Raises:
+        ValueError: the context is too short for a prompt and two words.
     """
 
     stream = 3
@@ -120,7 +123,7 @@ class ContentCorpus(Corpus):
         self._weights = EpochWeights(self)
 
     def selection(self, epoch: int) -> np.ndarray:
-        """The documents of a pass.
+        """The documents of a pass, int64 (n,).
 
         Concatenate endlessly many shuffled copies of the corpus: pass e reads the documents that begin at its
         tokens [e, e + 1) * tokens_per_pass.

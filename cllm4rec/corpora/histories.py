@@ -84,7 +84,11 @@ class Examples:
 
 
 class HistoryCorpus(Corpus, Generic[HistoryBatch]):
-    """Base of the two corpora: one example a user with training items."""
+    """Base of the two corpora: one example for each user with training items.
+
+    Raises:
+        ValueError: the context is too short for the template and two items.
+    """
 
     name: ClassVar[str]
     stream: ClassVar[int]  # the two corpora draw different random numbers

@@ -43,7 +43,7 @@ class ItemSampler:
         self.n_draws, self.key, self._cumulative = n_draws, key, np.cumsum(weights / weights.sum())
 
     def draw(self, epoch: int, step: int) -> np.ndarray:
-        """The distinct items of a step, ascending: the same for all processes and micro-batches."""
+        """The distinct items (S,) of a step, ascending: the same for all processes and micro-batches."""
         generator = np.random.default_rng(int(mix(*self.key, epoch, step)[0]))
         drawn = np.searchsorted(self._cumulative, generator.random(self.n_draws), side="right")
         return np.unique(np.minimum(drawn, len(self._cumulative) - 1))

@@ -97,8 +97,8 @@ def assemble(pieces: Sequence[Ragged]) -> tuple[np.ndarray, np.ndarray, list[np.
 def batches_by_length(lengths: np.ndarray, tokens: int, free_padding: int = FREE_PADDING) -> list[np.ndarray]:
     """Rows in batches of similar length.
 
-    A batch has at most `tokens` positions, or one row. At most `free_padding` of them are padding, or at most
-    a share of PADDING_SHARE.
+    A batch has at most `tokens` positions, or one row. At most `free_padding` of them, or a share of
+    PADDING_SHARE if that is more, are padding.
     """
     order = np.argsort(lengths, kind="stable")
     batches, begin, n_tokens = [], 0, 0

@@ -37,8 +37,8 @@ Piece = str | np.ndarray  # the name of a placeholder, or tokens
 class Template:
     """A template cut into pieces: int64 arrays of tokens, and names of placeholders.
 
-    It begins as a document does. What a document has between prompt and main text is part of it too: before a
-    history at its end, which is the main text, else after it.
+    It includes the tokens that begin a document, and those between prompt and main text. The latter come
+    before a history that ends the template, which is then the main text, and otherwise at the end.
     """
 
     pieces: tuple[Piece, ...]

@@ -246,7 +246,7 @@ class ContrastiveCorpus(AnswerCorpus):
         )
 
     def sample(self, epoch: int, step: int) -> np.ndarray:
-        """The items that a step is contrasted with, the same for all processes and micro-batches.
+        """The items (S,) that a step is contrasted with, the same for all processes and micro-batches.
 
         All items if there are no more than `options.negatives`.
         """

@@ -10,7 +10,7 @@ from cllm4rec.corpora.prompts import TEMPLATES, Piece, Template
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
 from cllm4rec.data.ragged import Ragged, concatenate_rows
 
-TOKENS_A_WORD = 8  # most tokens a word of a title, on average: some scripts have no spaces between words
+TOKENS_A_WORD = 8  # maximum tokens per word of a title, on average: some scripts have no spaces between words
 
 
 @dataclass(frozen=True)

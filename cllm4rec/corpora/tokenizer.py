@@ -50,7 +50,7 @@ def without_unused_tokens(
 ) -> PreTrainedTokenizerFast:
     """A tokenizer of `train_bpe` without the tokens that some texts do not need.
 
-    These texts are encoded as before. Tokens keep their numbers; unused ones are named by them.
+    These texts are encoded as before. Tokens keep their numbers; unused ones are renamed after them.
 
     Args:
         tokenizer: to copy.

@@ -35,7 +35,7 @@ class TrainingHistories:
         self.n_events = n_events[self.users]
 
     def selection(self, epoch: int, *key: int) -> np.ndarray:
-        """All histories in random order, which depends on the epoch and further numbers."""
+        """All histories in random order, int64 (n,), which depends on the epoch and further numbers."""
         return permutation(len(self.users), self.seed, self.stream, epoch, *key)
 
     def ordered(self, epoch: int) -> Ragged:

@@ -20,7 +20,7 @@ class LeakError(ValueError):
 
 
 class Audit:
-    """The events that the parts of a system learn from, each compared with the held-out events of a dataset.
+    """The events that each component of a system learns from, compared with a dataset's held-out events.
 
     Attributes:
         dataset: the data; events that are read have its numbers of users and items.
@@ -111,7 +111,7 @@ class Learner(Protocol):
 def audited_task(model: object, dataset: Dataset, part: Literal["validation", "test"]) -> Task:
     """The task of a held-out part (`Dataset.task`), compared with what a system reads and has learned from.
 
-    A task is compared once, and what the system has learned from each time.
+    The input is compared once per part, the training events of the system at each call.
 
     Raises:
         LeakError: an event to predict is input, or the system was fitted on it.

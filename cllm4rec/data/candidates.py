@@ -5,7 +5,7 @@ import polars as pl
 
 from cllm4rec.data.randomness import mix
 
-DRAWS_PER_CANDIDATE = 40  # of random items; nearly always enough to find as many distinct candidates
+DRAWS_PER_CANDIDATE = 40  # random items drawn per candidate; nearly always enough to find n distinct ones
 
 
 def title_groups(items: pl.DataFrame) -> np.ndarray:

@@ -38,8 +38,8 @@ class Dataset:
         part: uint8 (n_events,): 0 train, 1 validation, 2 test, 3 history (input when scoring, never learned).
         description: how the data was filtered and split; None without a split (`from_frame`).
         stored_tie_order: `tie_order` as the folder has it; None if not loaded.
-        stored_hashes: hashes as the folder has them, of the whole dataset even where this one has some of its
-            parts; None if not loaded.
+        stored_hashes: hashes as the folder has them, of the whole dataset even if this one holds only some of
+            its parts; None if not loaded.
         anonymous: whether the users are histories without ids, named by their rows. No model takes such a
             user for one of its training set.
     """
@@ -98,7 +98,7 @@ class Dataset:
             seed: of the random split.
             min_rating: lowest rating to keep; of repeated events, that of the kept event counts.
             k_core: keep users and items with at least this many events, to a fixed point; 0 keeps all.
-            shuffle_ties: seed of a random order of a user's simultaneous events; None keeps the data's order.
+            shuffle_ties: seed of a random order of a user's simultaneous events; None: by a hash of the ids.
             drop_incomplete: drop rows without a user or item id, in all tables, rather than refuse them.
             keep_all_items: also keep the items of `items` that have no event.
             item_attributes: further columns of `items` to keep, for conditions on items (`where`).

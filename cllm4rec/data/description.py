@@ -55,7 +55,7 @@ class SplitDescription:
         rule: the method in words.
         seed: of the random split.
         column: of the split file; None without one.
-        shuffle_ties: seed of the order of simultaneous events; None for the order of the data.
+        shuffle_ties: seed of the order of simultaneous events; None for the order of a hash of the ids.
         rows_without_events: rows of the split file whose user and item have no event; None without a column.
         n_validation_rows, n_test_rows: held-out rows; None where the file has none.
     """

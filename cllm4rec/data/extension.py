@@ -29,7 +29,7 @@ class Extension:
         n_repeated: events of the new table that the dataset has, or that repeat; they are left out.
         n_below: events of the new table whose rating is below the lowest of the dataset; they are left out.
         n_known_items: items of the new table that the dataset has; their texts stay.
-        n_left_out_users: users of the new table without new events, or whom the dataset has.
+        n_left_out_users: rows of the new users table without new events, or whose user the dataset has.
     """
 
     dataset: Dataset
@@ -43,13 +43,13 @@ class Extension:
 def extended(dataset: Dataset, items: Any = None, events: Any = None, users: Any = None) -> Extension:
     """Add items, users and events to a dataset.
 
-    Those that are there keep their numbers. New ones follow in the order of a hash of their ids. New events
-    are train, and follow those that their user has. The parts of the others stay.
+    Existing users and items keep their numbers. New ones follow in the order of a hash of their ids. New
+    events are train, and follow the user's existing events, which keep their parts.
 
     Args:
         dataset: to extend.
-        items, users: tables of new ones, as `Dataset.from_frame` takes them. Of a column that the dataset
-            lacks nothing is read.
+        items, users: tables of new ones, as `Dataset.from_frame` takes them. Columns that the
+            dataset lacks are not read.
         events: new events of any users, with items of the dataset or of `items`.
 
     Raises:
@@ -95,8 +95,8 @@ def extended(dataset: Dataset, items: Any = None, events: Any = None, users: Any
 def without_users(dataset: Dataset, ids: list[Any]) -> Dataset:
     """A dataset without some users: their rows, events, reviews and texts.
 
-    The other users keep their order, and the items all of theirs. Warnings of `description` are left out, as
-    they may name a user.
+    The other users, and all items, keep their order. Warnings of `description` are left out, as they may
+    name a user.
 
     Raises:
         ValueError: a user is unknown, or no user is left.
@@ -209,7 +209,7 @@ def _with_events(dataset: Dataset, frame: pl.DataFrame) -> Dataset:
     pairs = events.users * dataset.n_items + events.items
     events = events.select(~np.isin(pairs, before.users * dataset.n_items + before.items))
     users = np.concatenate([before.users, events.users])
-    order = np.argsort(users, kind="stable")  # new events follow those that their user has
+    order = np.argsort(users, kind="stable")  # new events follow the user's existing events
     times = reviews = None
     if before.times is not None:
         added = np.full(len(events), -1) if events.times is None else events.times

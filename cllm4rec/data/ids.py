@@ -177,7 +177,7 @@ class IdMap:
         return {name: number for number, name in enumerate(self.ids.cast(pl.String).to_list())}
 
     def build_dictionary(self) -> None:
-        """Look up few ids by a dictionary of all from now on, as many ids are: for a process that stays."""
+        """Build the dictionary of all ids now, which then finds few ids too: for a long-running process."""
         _ = self._numbers
 
     def find(self, ids: Iterable[object]) -> np.ndarray:

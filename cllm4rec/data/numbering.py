@@ -44,7 +44,7 @@ def number_events(events: pl.DataFrame, user_ids: IdMap, item_ids: IdMap) -> tup
 
 
 def _refuse_repeats(events: pl.DataFrame, pairs: np.ndarray) -> None:
-    """Raise ValueError if a pair of user and item occurs twice; `pairs` (n,) is its number."""
+    """Raise ValueError if a pair of user and item occurs twice; `pairs` (n,) numbers the pairs."""
     several = repeated(pairs)
     if several.any():
         user, item = events.filter(several).select("user_id", "item_id").row(0)
@@ -66,7 +66,7 @@ def _part_numbers(events: pl.DataFrame) -> np.ndarray:
 
 
 def _order(keys: list[np.ndarray]) -> np.ndarray:
-    """Row numbers (n,) sorted by the first key (n,), then the second, ...; of equal rows the upper first."""
+    """Row numbers (n,) sorted by the first key (n,), then the second, ...; equal rows keep their order."""
     columns = pl.DataFrame({str(index): key for index, key in enumerate(keys)}).with_row_index("row")
     # With the row as the last key the order is unique, at a third of the time of a stable sort.
     by = [*columns.columns[1:], "row"]

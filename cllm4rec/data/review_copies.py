@@ -1,4 +1,4 @@
-"""Held-out reviews that also stand in texts of training: in other reviews, or in texts of users and items."""
+"""Held-out reviews that also occur in training texts: in other reviews, or in texts of users and items."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import polars as pl
 from cllm4rec.data.column_names import ITEM_TEXTS, USER_TEXTS
 from cllm4rec.data.dataset import Dataset
 
-# Of a review that is looked for, one of both; shorter ones are alike by chance.
+# A review that reaches neither length is not looked for: it may equal others by chance.
 FEWEST_WORDS, FEWEST_CHARACTERS = 8, 40
 REVIEWS_AT_ONCE = 5_000
 HTML_ENTITY, NO_WORD = r"&#?\w+;", r"[\W_]+"
@@ -15,11 +15,11 @@ HTML_ENTITY, NO_WORD = r"&#?\w+;", r"[\W_]+"
 
 @dataclass(frozen=True)
 class ReviewCopy:
-    """A held-out review that also stands elsewhere.
+    """A held-out review that also occurs elsewhere.
 
     Attributes:
         user, item: external ids of its event.
-        place: where it stands, in words.
+        place: where it occurs, in words.
     """
 
     user: object
@@ -36,7 +36,7 @@ class ReviewCopies:
 
     Attributes:
         n_looked_for: held-out reviews that are long enough.
-        copies: those that also stand elsewhere.
+        copies: those that also occur elsewhere.
     """
 
     n_looked_for: int

@@ -80,7 +80,7 @@ def measure(
 
     Args:
         model: any system.
-        dataset: its task (`Dataset.task`) names the input, held-out and masked events; or its folder.
+        dataset: the data, or its folder; `Dataset.task` gives the input, held-out and masked events.
         part: the held-out events to predict.
         metrics: families (`metrics.FAMILIES`), measured at all `ks`, and full names such as `ndcg@100`.
         ks: list lengths.

@@ -25,7 +25,7 @@ def locked(path: Path, wait: float = LOCK_WAIT_SECONDS, name: Path | None = None
 
     The lock is the file `.NAME.cllm4rec.lock` in the parent folder, which is made if it is missing. The
     operating system releases the lock of a killed process, so that a leftover file blocks nobody. A thread
-    may acquire a lock again that it holds.
+    may acquire again a lock that it already holds.
 
     Args:
         path: the file or folder, links resolved.

@@ -52,7 +52,11 @@ class Manifest:
 
 
 def file_record(file: Path) -> FileRecord:
-    """Size and hashes of a file, which is read whole."""
+    """Size and hashes of a file, which is read whole.
+
+    Raises:
+        ValueError: the header of a file of weights is too large.
+    """
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     header_sha256 = _header_sha256(file) if file.suffix == WEIGHTS_SUFFIX else None

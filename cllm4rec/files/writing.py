@@ -65,7 +65,7 @@ def flush_to_disk(file: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file by a text in UTF-8."""
+    """Replace the content of a file with a text, in UTF-8."""
     with replace_file(path) as new:
         new.write_text(text, encoding="utf-8")
 

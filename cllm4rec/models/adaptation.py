@@ -66,7 +66,7 @@ class AdaptableModel(StoredModel):
         return None
 
     def _adapt(self, dataset: Dataset, rows: OldRows) -> None:
-        """Have the arrays of another dataset, which has all items of the model.
+        """Change the arrays to those for another dataset, which has all items of the model.
 
         Systems whose arrays depend on users, or which read texts of items, override this.
 
@@ -159,7 +159,7 @@ def chosen_entries(matrix: sp.csr_matrix, rows: np.ndarray) -> sp.csr_matrix:
 
 
 def nearest_known(vectors: Tensor, rows: np.ndarray, known: np.ndarray) -> sp.csr_matrix:
-    """What each item is among known ones, float32 (n_old, n): itself, or the mixture of its nearest ones.
+    """Each item as a mixture of known ones, float32 (n_old, n): itself if known, else its nearest ones.
 
     The nearest are the `NEAREST` of largest cosine, with shares in proportion to it.
 
@@ -215,7 +215,7 @@ def adapted_texts(
         text: of the model; None if it reads no texts.
         config: of the model.
         rows: int64 (n,), numbers in the model; -1 for new ones.
-        read: adds what texts say that have to be read; None if there are none.
+        read: adds the texts that have to be read anew; None if there are none.
         forget: whether words that no row has lose their names and vectors.
     """
     if text is None:

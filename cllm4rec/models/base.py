@@ -186,7 +186,10 @@ class Recommender(RecommendsByID):
         )
 
     def keeping_vectors(self) -> AbstractContextManager[None]:
-        """Within the block a language model reads each batch of users once; it may not change."""
+        """Within the block, a language model reads each batch of users only once.
+
+        Neither its weights nor the users' events may change in the block.
+        """
         return nullcontext()
 
     def choose(

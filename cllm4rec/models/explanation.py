@@ -40,8 +40,8 @@ class Explanation:
         items: of the history, by what the score would lose without them: `item_id`, `effect`, and `title`
             where the items have titles. The effect of the only item of a history is null if the user is new:
             without it there is nothing to score from.
-        words: of the item's text, likewise: `word`, `effect`. Empty if the system learns no words. The linear
-            path of CLLM4Rec is as it is; an encoder's reading of the text too.
+        words: of the item's text, likewise: `word`, `effect`. Empty if the system learns no words. Effects on
+            the linear path of CLLM4Rec and on an encoder's reading of the text are not counted.
     """
 
     score: float
@@ -111,7 +111,7 @@ def _scores_without_each(model: Scorer, item: int, user: int, seen: Dataset) -> 
 
 
 def without_each_item(seen: Dataset, user: int, places: Sequence[int] | None = None) -> Dataset:
-    """A dataset of some users, who are one user without one item of the history each.
+    """A dataset whose users all have the history of one user, each without one of its items.
 
     Args:
         seen: the events.

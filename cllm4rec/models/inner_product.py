@@ -60,7 +60,10 @@ class InnerProductRecommender(Recommender):
 
     @contextmanager
     def keeping_vectors(self) -> Iterator[None]:
-        """Within the block the network reads each batch of users once; it may not change."""
+        """Within the block, the network reads each batch of users only once.
+
+        Neither its weights nor the users' events may change in the block.
+        """
         self.kept = {}
         try:
             yield

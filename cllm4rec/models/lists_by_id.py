@@ -38,7 +38,7 @@ log = logging.getLogger("cllm4rec")
 class RecommendsByID(AdaptableModel, Ranker):
     """Lists by external ids, of a system that ranks by numbers."""
 
-    # over the texts of these items, when it is first asked
+    # the items and the search over their texts; made when a wish is first given
     _wish_search: tuple[pl.DataFrame, WordSearch] | None = None
 
     def recommend(

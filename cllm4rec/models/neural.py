@@ -66,7 +66,7 @@ class NeuralRecommender(InnerProductRecommender):
         """Prepare what `_build` needs; the arguments are those of `build`."""
 
     def _after(self, dataset: Dataset, stage: str, accelerator: Accelerator, hooks: Hooks) -> bool:
-        """Whether something was added to the trained network of a stage; all processes call it."""
+        """Add to the trained network of a stage; whether anything was added. All processes call it."""
         return False
 
     @abstractmethod
@@ -202,7 +202,7 @@ class NeuralRecommender(InnerProductRecommender):
     def _start(
         self, dataset: Dataset, stage: str, config: TrainConfig | None, accelerator: Accelerator
     ) -> TrainConfig:
-        """Have a network to train on the device: a new one in the first stage."""
+        """Prepare the network for training, on the device: a new one in the first stage."""
         check_stage(stage, self.stages, self.name)
         config = self.config_class.training[stage] if config is None else config
         check_training(config)

@@ -1,11 +1,11 @@
-"""Lists that follow a wish in words: its scores beside those of a history."""
+"""Lists that follow a wish in words: its scores, added to those of a history."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-# Of BM25, beside scores in units of their standard deviation over the items: chosen on validation events of
-# Musical Instruments, split seed 0 (experiments.wishes).
+# Weight of BM25, relative to scores in units of their standard deviation over the items: chosen on validation
+# events of Musical Instruments, split seed 0 (experiments.wishes).
 WEIGHT = 0.8
 
 

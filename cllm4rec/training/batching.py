@@ -16,7 +16,7 @@ from cllm4rec.training.objective import Objective
 
 MicroBatches = list[tuple[Batch, float]]  # with their weights: 1, or 0 for a repeated example
 UNLIMITED = TokenLimit(sys.maxsize)
-# Padded positions of a micro-batch that cost less than a further one. On a GPU it was not measured.
+# Padded positions of a micro-batch that cost less than a further one. The value for GPUs was not measured.
 FREE_PADDING, FREE_PADDING_ON_GPU = 256, 4096
 
 

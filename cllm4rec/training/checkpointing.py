@@ -12,8 +12,7 @@ from torch.utils.checkpoint import checkpoint
 def checkpointed(net: nn.Module, enabled: bool = True) -> Iterator[None]:
     """Checkpoint the decoder layers of a Hugging Face model within the block.
 
-    The library's own switch acts in training mode only, in which frozen layers would drop out.
-
+    The library's own switch acts in training mode only, in which dropout would act in frozen layers.
     """
     layers = checkpointable_layers(net) if enabled else []
     for layer in layers:

@@ -28,7 +28,7 @@ from cllm4rec.training.schedule import is_validated, total_epochs
 from cllm4rec.training.step_memory import Cost, measure
 
 TIMED_STEPS = 6  # of each objective, at most
-SHORT_STEP = 1.0  # seconds of a step that is warmed up, and timed whole
+SHORT_STEP = 1.0  # seconds; shorter steps are warmed up, and timed whole
 TIMED_SECONDS = 6.0  # after which no other step of an objective is timed
 FLOAT_BYTES = 4
 MIB = 2**20

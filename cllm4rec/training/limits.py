@@ -1,4 +1,4 @@
-"""How a step is computed in parts that fit in memory: recorded, so that a resumed run goes on with it."""
+"""How a step is computed in parts that fit in memory; recorded, so that a resumed run uses the same parts."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar

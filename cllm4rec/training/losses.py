@@ -160,7 +160,7 @@ def user_contrast(
 ) -> Tensor:
     """C_user of RSLLM: the state of a history against P(e_j) of its next item, by inner product, summed.
 
-    - log softmax of the inner product with the next item, over itself and its negatives.
+    The loss of a row is -log softmax of the inner product with the next item, over itself and its negatives.
 
     Args:
         states: (R, d).
@@ -197,8 +197,8 @@ def info_nce(
 ) -> Tensor:
     """InfoNCE of targets, summed: each against itself and the negatives of its state, but no other target.
 
-    - log of exp(s_t) / (exp(s_t) + sum over negatives j of exp(s_j) / p_j), where s are inner products of the
-    state. The sum over a sample of p_j estimates that over all negatives.
+    The loss of a target t is -log(exp(s_t) / (exp(s_t) + sum over negatives j of exp(s_j) / p_j)), where s
+    are inner products with the state. This sum over a sample estimates that of exp(s_j) over all negatives.
 
     Args:
         states: (R, d).

@@ -39,7 +39,7 @@ class EpochRecord:
     best: bool
 
     def __str__(self) -> str:
-        """The epoch in a line: of an objective only the main term of its loss, which is named as it is."""
+        """The epoch in one line, with only the main loss term of each objective, which is named like it."""
         values = [f"{name} {value:.4g}" for name, value in self.losses.items() if not self._is_further(name)]
         losses = ", ".join(values) or "nothing was trained"
         quality = "not validated"

@@ -33,7 +33,7 @@ SAMPLED_LENGTHS = 64  # examples whose true lengths are compared with those of t
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes that forward and backward pass hold at their peak, beside the weights: affine in the tokens.
+    """Bytes that forward and backward pass hold at their peak, besides the weights: affine in the tokens.
 
     Attributes:
         fixed: whatever the micro-batch, e.g. gradients of the classes of a softmax.

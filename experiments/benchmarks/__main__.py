@@ -1,4 +1,4 @@
-"""All benchmarks in turn, each in a process of its own.
+"""The benchmarks that need no further flags in turn, each in a process of its own.
 
     python -m experiments.benchmarks --output bench [--short]
 

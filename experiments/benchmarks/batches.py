@@ -2,7 +2,7 @@
 
     python -m experiments.benchmarks.batches --output bench
 
-Data: Amazon Beauty in SHARED/data.
+Data: Amazon Beauty, as `experiments.recipes` writes it (--datasets).
 
 Prints the rate of the collaborative and of the recommendation corpus. Comparators: the same prompts as text
 with ID tokens, encoded by a fast tokenizer; and a plain Python loop over cached token numbers. All three

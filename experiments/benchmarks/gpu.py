@@ -2,7 +2,8 @@
 
     python -m experiments.benchmarks.gpu --output bench
 
-Data: Amazon Beauty in SHARED/data; for the item loss random states and items.
+Data: Amazon Beauty, as `experiments.recipes` writes it (--datasets). The item loss has random states
+and items.
 
 Prints the utilisation of training steps, the time of lists, and the difference and time of item losses.
 Comparators: the rate of a bf16 product; a bare forward and product; dense logits. Utilisation counts the

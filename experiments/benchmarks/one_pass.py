@@ -2,7 +2,8 @@
 
     python -m experiments.benchmarks.one_pass --output bench
 
-Data: Amazon Beauty in SHARED/data; prompts are the newest tokens of each history, all of one length.
+Data: Amazon Beauty, as `experiments.recipes` writes it (--datasets). Prompts are the newest tokens of each
+history, all of one length.
 
 Prints users per second. Comparator: beam search with the same backbone and prompts. It reads the prompt
 once and caches keys and values, searches for all users of a batch together, allows only titles of the

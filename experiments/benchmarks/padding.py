@@ -2,7 +2,7 @@
 
     python -m experiments.benchmarks.padding --output bench
 
-Data: Amazon Beauty and MovieLens 1M in SHARED/data.
+Data: Amazon Beauty and MovieLens 1M, as `experiments.recipes` writes them (--datasets).
 
 Prints the share of positions that are padding, for every stage of CLLM4Rec and RSLLM with default training.
 """

@@ -89,7 +89,7 @@ def settings_parser(description: str | None) -> argparse.ArgumentParser:
         "--datasets", type=Path, default=Path("datasets"), help="folder of beauty and ml-1m, made by recipes"
     )
     parser.add_argument("--short", action="store_true", help="smaller sizes")
-    parser.add_argument("--threads", type=int, default=1, help="of torch (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
     return parser
 
 

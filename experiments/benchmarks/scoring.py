@@ -2,7 +2,7 @@
 
     python -m experiments.benchmarks.scoring --output bench
 
-Data: Amazon Beauty and MovieLens 1M in SHARED/data.
+Data: Amazon Beauty and MovieLens 1M, as `experiments.recipes` writes them (--datasets).
 
 Prints users per second, and the extra memory for all users three times over against once. Comparator: a bare
 forward of the same prompts and the product with all items.

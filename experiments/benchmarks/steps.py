@@ -2,7 +2,7 @@
 
     python -m experiments.benchmarks.steps --output bench
 
-Data: Amazon Beauty in SHARED/data.
+Data: Amazon Beauty, as `experiments.recipes` writes it (--datasets).
 
 Prints the milliseconds of a step. Comparator in float32: the same backbone, head and optimiser in plain
 PyTorch (`plain`). On processors with bf16 arithmetic also bf16 against float32, and the attention alone; the

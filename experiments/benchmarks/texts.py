@@ -2,7 +2,7 @@
 
     python -m experiments.benchmarks.texts --output bench
 
-Data: Amazon Beauty in SHARED/data.
+Data: Amazon Beauty, as `experiments.recipes` writes it (--datasets).
 
 Prints the CPU milliseconds of a step of each objective that reads item vectors.
 """

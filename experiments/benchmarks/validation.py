@@ -2,7 +2,7 @@
 
     python -m experiments.benchmarks.validation --output bench
 
-Data: Amazon Beauty and MovieLens 1M in SHARED/data.
+Data: Amazon Beauty and MovieLens 1M, as `experiments.recipes` writes them (--datasets).
 
 Prints the minutes of all validations and their ratio to the training steps. Both are estimates of a dry run.
 """

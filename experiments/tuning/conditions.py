@@ -58,7 +58,7 @@ def hash_of(text: str) -> str:
 
 
 def code_hash() -> str:
-    """SHA-256 of the modules of the package: what a row was measured with, beside its settings."""
+    """SHA-256 of the modules of the package: what a row was measured with, besides its settings."""
     folder = Path(cllm4rec.__path__[0])
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py")}
     return hash_of("".join(f"{name} {hash_of(files[name].read_text('utf-8'))}\n" for name in sorted(files)))

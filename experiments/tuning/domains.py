@@ -14,7 +14,7 @@ TOLERANCE = 1e-3  # of a place on the scale, in steps: values are rounded
 
 
 class Place(StrEnum):
-    """Where a value stands in the range of its setting."""
+    """Where a value lies in the range of its setting."""
 
     INSIDE = "inside"
     LOWER_EDGE = "lower edge"
@@ -63,7 +63,7 @@ class Numbers:
         return min(max(drawn, self.low), self.high)
 
     def place_of(self, value: float) -> Place:
-        """Where a value stands in the range from `low` to `high`.
+        """Where a value lies in the range from `low` to `high`.
 
         A value less than a step from an end, or outside, is at that edge, unless the end is a natural bound.
         Zero, which is not on a logarithmic scale, is one.

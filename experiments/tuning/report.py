@@ -1,4 +1,4 @@
-"""The chosen settings of a dataset: quality, where each value stands in its range, commands."""
+"""The chosen settings of a dataset: quality, where each value lies in its range, commands."""
 
 from collections.abc import Mapping
 
@@ -31,7 +31,7 @@ def chosen_settings(dataset: str, searched: Mapping[str, Searched]) -> str:
 
 
 def _qualities(searched: Mapping[str, Searched]) -> str:
-    """The best trial of each system beside that of its defaults, and what the search cost."""
+    """The best trial of each system next to that of its defaults, and what the search cost."""
     header = ["system", f"validation {METRIC}", "of the defaults", "best trial", "trials", "failed"]
     header += ["minutes", "peak memory (GiB)"]
     ranked = sorted(searched.items(), key=lambda item: -_rank(item[1].best))
@@ -62,7 +62,7 @@ def _quality(outcome: Outcome) -> str:
 
 
 def _places(searched: Mapping[str, Searched]) -> list[list[str]]:
-    """The chosen value of each setting, and where it stands; edges are bold."""
+    """The chosen value of each setting, and where it lies in its range; edges are bold."""
     return [
         [
             name,

@@ -43,7 +43,7 @@ class Trial:
 
     Attributes:
         origin: defaults, random, grid or widened.
-        settings: those that were typed, beside the fixed ones.
+        settings: those that were typed, besides the fixed ones.
         command: repeats the trial.
         outcome: what it gave.
     """

@@ -12,7 +12,7 @@ from experiments.tuning.rows import Trial, best_trial
 EDGES = (Place.LOWER_EDGE, Place.UPPER_EDGE)
 KINDS = ("random", "grid")
 DEFAULTS, WIDENED = "defaults", "widened"
-# From this trial on, every second one is a step beyond an edge, where the best one stands at an edge. Before,
+# From this trial on, every second one is a step beyond an edge, where the best one lies at an edge. Before,
 # the best of a few says little; and if all were such steps, nothing else would be searched.
 FIRST_WIDENED = 8
 REDRAWN = 1000  # times, where all that was drawn was tried before
@@ -68,7 +68,7 @@ class Search:
         return None if widened is None else Proposal(WIDENED, widened)
 
     def places(self, trials: Sequence[Trial]) -> dict[str, Place]:
-        """Where each value of the best trial stands in its range.
+        """Where each value of the best trial lies in its range.
 
         A value at an edge counts as inside once the step beyond was tried with the other values of that
         trial, and was not better.
@@ -94,7 +94,7 @@ class Search:
         }
 
     def _beyond(self, values: Settings, name: str, edge: Place) -> Settings:
-        """Settings with one value moved a step beyond the edge at which it stands."""
+        """Settings with one value moved a step beyond the edge at which it lies."""
         domain = self.domains[name]
         assert isinstance(domain, Numbers)
         return {**values, name: domain.beyond(_number(values[name]), edge)}

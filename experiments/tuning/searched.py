@@ -47,7 +47,7 @@ class Searched:
         return None if number is None else self.table.trials[number]
 
     def edges(self) -> list[str]:
-        """The best values that stand at an edge of their range, in words."""
+        """The best values that lie at an edge of their range, in words."""
         best, trials = self.best, self.table.trials
         domains = self.search.widened(trials)
         return [

@@ -204,7 +204,7 @@ def encoding_of_mark(beginning: bytes) -> str | None:
 
 
 def nonblank_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, with their numbers from 1; surrounding spaces may be missing.
+    """The lines that are not blank, with their numbers from 1; leading white space may be left out.
 
     Raises:
         ValueError: a line is longer than a record, or more than `MAX_BLANK_LINES` in a row are blank.

@@ -107,7 +107,11 @@ class SourceFile:
         return self.text if self.is_text else self.beginning
 
     def text_in(self, encoding: str | None) -> bytes:
-        """The whole text as UTF-8, where `encoding` is that of text which is not UTF-8."""
+        """The whole text as UTF-8, where `encoding` is that of text which is not UTF-8.
+
+        Raises:
+            ValueError: the file is empty, or cannot be read as text.
+        """
         text = read_text(self.path, self.allowance, encoding)
         if not text.removeprefix(UTF8_MARK).strip():
             raise ValueError(f"{self.path}: cannot be read as {self.suffix}: the file is empty")

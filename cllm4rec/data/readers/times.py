@@ -33,6 +33,10 @@ def event_times(raw: RawTable, columns: Sequence[str]) -> tuple[pl.Series, Colum
     may be less exact (the day, the minute) or in another time zone. Empty columns are ignored, and so
     are further columns that hold no times.
 
+    Args:
+        raw: the table.
+        columns: names of columns; the first one is preferred.
+
     Returns:
         seconds: int64, null where the cell is empty.
         columns: those that were read.

@@ -21,7 +21,7 @@ BIAS_STD = 0.001  # of initial biases, as in the code of Mult-VAE
 
 
 class HistoryLayer(nn.Module):
-    """A linear layer on histories as vectors over the items (B, n_items) of length 1, which are never made.
+    """A linear layer whose inputs are histories as unit vectors over the items (B, n_items), never built.
 
     Row u has 1 / sqrt(n_u) at each of its n_u items. The layer is the weighted sum of its items' embeddings.
     """
@@ -74,7 +74,7 @@ class AutoencoderNet(nn.Module):
         return multinomial_nll(states, weight, batch.target_rows, batch.target_items, bias=bias)
 
     def diagnostics(self) -> dict[str, float]:
-        """None."""
+        """No further values."""
         return {}
 
 

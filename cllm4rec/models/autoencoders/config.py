@@ -29,7 +29,10 @@ class MultVAEConfig(AutoencoderConfig):
 
     beta: float = setting(0.2, ge=0, help="largest weight of the KL divergence from the prior")
     annealing: float = setting(
-        0.5, ge=0, le=1, help="share of the epochs over which that weight rises linearly from 0"
+        0.5,
+        ge=0,
+        le=1,
+        help="share of the epochs over which the weight of the KL divergence rises linearly from 0 to beta",
     )
 
 
@@ -48,5 +51,5 @@ class RecVAEConfig(AutoencoderConfig):
         3,
         ge=1,
         lt=1_025,
-        help="passes of an epoch that train the encoder, before one that trains the decoder",
+        help="passes per epoch that train the encoder, before one that trains the decoder",
     )

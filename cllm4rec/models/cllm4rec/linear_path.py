@@ -1,4 +1,4 @@
-"""A linear item-item model beside the network: what EASE says, added to the finetuned logits."""
+"""A linear item-item model next to the network: the scores of EASE, added to the finetuned logits."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -33,7 +33,7 @@ log = logging.getLogger("cllm4rec")
 MOST_ENTRIES = 500  # of a row of B: the largest
 NEW_AT_ONCE = 1024  # items that are added to a path
 MOST_ITEMS = 15_000  # of a path that `auto` has: its time grows with their cube, its memory with their square
-# Settings of EASE: one rule for all data, where w is chosen for each. Others were not searched.
+# Settings of EASE, the same for all datasets (w is chosen for each). Others were not searched.
 PENALTY, PRIOR_PENALTY, PRIOR_SHARE = 400.0, 20.0, 0.9
 # Weights of a history's item relative to the next newer one, for histories in time order. w is chosen first.
 FIRST_DECAY, DECAYS = 0.8, (1.0, 0.9, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
@@ -74,7 +74,7 @@ def path_model(config: CLLM4RecConfig, dataset: Dataset) -> EASE | None:
 
 
 def checked_path_model(config: CLLM4RecConfig, dataset: Dataset) -> EASE | None:
-    """`path_model`, checked on the data. With `auto` vectors of texts that cannot be read cost a warning.
+    """`path_model`, checked on the data. With `auto`, unreadable text vectors only cause a warning.
 
     Raises:
         ValueError: there are no validation events, or `ease-text` cannot read vectors of texts.
@@ -137,7 +137,7 @@ class LinearPath(FittedModule):
 
     @classmethod
     def of_shapes(cls, shapes: Mapping[str, tuple[int, ...]], prefix: str) -> Self | None:
-        """The path of a saved model, without its numbers; None if it has none.
+        """The path of a saved model, before its numbers are read; None if it has none.
 
         Args:
             shapes: of the arrays in its model.safetensors, by name.

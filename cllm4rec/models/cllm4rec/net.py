@@ -161,7 +161,7 @@ class CLLM4RecNet(nn.Module):
         return states if self.config.built_in else functional.layer_norm(states.float(), states.shape[1:])
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trained parameters: the two tables and, where it is tuned, the backbone."""
+        """Trained parameters: the two tables, those that read texts, and the trained ones of the backbone."""
         return {
             "z^l": [*self.collaborative.parameters()],
             "z^c": [*self.content.parameters()],

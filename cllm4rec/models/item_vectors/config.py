@@ -33,7 +33,7 @@ class ItemTextConfig(TextVectorConfig):
         4.0,
         gt=0,
         advanced=True,
-        help="learning rate of what texts add to vectors, as a multiple of the others'",
+        help="learning rate of the parameters that read texts, as a multiple of that of the others",
     )
     word_dropout: float = setting(
         0.0, ge=0, lt=1, advanced=True, help="share of an item's words that are dropped in training"

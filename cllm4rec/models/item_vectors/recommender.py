@@ -49,7 +49,7 @@ class ItemVectorNet(nn.Module):
         return {"items": [self.items], "texts": texts, "encoder": encoder}
 
     def diagnostics(self) -> dict[str, float]:
-        """None."""
+        """No further values."""
         return {}
 
 

@@ -209,7 +209,7 @@ def _source(
 
 
 def _texts_differ(train: Dataset, in_training: np.ndarray) -> bool:
-    """Whether items with training events have several texts: equal vectors cannot be whitened."""
+    """Whether the texts of items with training events differ: equal vectors cannot be whitened."""
     try:
         texts = ItemTexts.of(train)
     except ValueError:  # there is none

@@ -107,7 +107,7 @@ def _weights(model: PreTrainedModel) -> dict[str, nn.Parameter]:
 
 
 def merge_adapters(model: PreTrainedModel) -> None:
-    """Add the adapters to the weights that they adapt. They stay stored beside them."""
+    """Add the adapters to the weights that they adapt. Their matrices are kept."""
     with torch.no_grad():
         for layer in adapter_layers(model).values():
             if not layer.merged:
@@ -120,7 +120,7 @@ def are_merged(model: PreTrainedModel) -> bool:
 
 
 def unmerge_adapters(model: PreTrainedModel, frozen: PreTrainedModel) -> None:
-    """Take back `merge_adapters` to the bit, which subtraction would not.
+    """Undo `merge_adapters` bit for bit, which subtraction would not do.
 
     Args:
         model: with merged adapters.

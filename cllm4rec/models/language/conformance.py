@@ -17,7 +17,7 @@ TOLERANCE, TOLERANCE_IN_BF16 = 1e-3, 0.25
 def check_conforms(backbone: Backbone) -> None:
     """Refuse a model whose own logits differ from those that this package computes with its layers.
 
-    A model that reads in both directions, or needs its word tokens beside their embeddings, would silently be
+    A model that reads in both directions, or needs word tokens besides their embeddings, would silently be
     another model here.
 
     Args:

@@ -65,8 +65,8 @@ class AlphaRecNet(nn.Module):
     """Items and users as a map of text vectors, and as means over K + 1 layers of the graph.
 
     The map is W2 LeakyReLU(W1 f + b1) + b2. Item j enters it with its vector f_j, a user with the mean of the
-    vectors of the history. That of the history's W1 f_j is the same, so no vector of a user is multiplied by
-    W1.
+    vectors of the history. W1 times this mean is the mean of the history's W1 f_j, so no user vector is
+    multiplied by W1.
 
     Attributes:
         hidden, output: the two layers of the map.
@@ -135,7 +135,7 @@ class AlphaRecNet(nn.Module):
         return self._latest.of(self.parameters(), self.layers)
 
     def store_layers(self) -> None:
-        """Have the layers of the present weights in `items`; a loaded model has them."""
+        """Write the layers of the present weights into `items`; a loaded model has them already."""
         if self.graph is not None:
             layers = self.latest_layers()
             self.items.passed.copy_(layers.passed)
@@ -152,7 +152,7 @@ class AlphaRecNet(nn.Module):
         return {"map": list(self.parameters())}
 
     def diagnostics(self) -> dict[str, float]:
-        """None."""
+        """No further values."""
         return {}
 
 

@@ -46,5 +46,5 @@ class AlphaRecConfig(TextVectorConfig):
     layers: int = setting(2, ge=0, lt=1_025, help="layers of the graph convolution")
     temperature: float = setting(0.15, gt=0, help="divides the cosines of users and items in the loss")
     negatives: int = setting(
-        1024, ge=1, help="items that a step contrasts users with: a sample, drawn by popularity"
+        1024, ge=1, help="negative items per step, which all users share: a sample, drawn by popularity"
     )

@@ -58,7 +58,7 @@ class RSLLMConfig(BackboneConfig):
         None,
         ge=1,
         advanced=True,
-        help="maximum length of a title in words; by default 6 with tiny or small, else 64",
+        help="maximum length of a title in words; by default 6 for a backbone with random weights, else 64",
     )
     negatives: int = setting(
         16384,

@@ -108,7 +108,7 @@ def generate(
         backbone: the language model.
         prompt: tokens (L,).
         end: the end tokens.
-        most: tokens.
+        most: maximum number of tokens.
         table: (n_items, d) of the soft tokens.
         answers: each with the end tokens; what is generated is one of them. None: anything.
         beginning: as in `read_prompt`.

@@ -99,7 +99,7 @@ class RSLLMNet(nn.Module):
         return {"e": [self.items], "P": projectors, "backbone": backbone}
 
     def diagnostics(self) -> dict[str, float]:
-        """None."""
+        """No further values."""
         return {}
 
 

@@ -1,4 +1,4 @@
-"""The score of the sequential recommender beside that of C_user."""
+"""The score of the sequential recommender, added to that of C_user."""
 
 import logging
 from typing import Protocol
@@ -51,7 +51,7 @@ class SequentialScore(FittedModule):
 
 
 class HasScore(Protocol):
-    """A network with a place for the score."""
+    """A network that may have the score."""
 
     sequential_score: SequentialScore | None
 

@@ -97,7 +97,8 @@ class SequentialRecommender(ItemVectorRecommender):
 def top_unseen(model: SequentialRecommender, train: Dataset, n: int) -> np.ndarray:
     """The items that a model ranks highest for each user, known ones left out, int64 (n_users, n).
 
-    Where fewer items are left, the first is repeated. A user without events has zeros.
+    Where fewer items are left, the first is repeated. A user without events, or with all items,
+    has zeros.
     """
     top = np.zeros((train.n_users, n), dtype=np.int64)
     users = np.flatnonzero(np.diff(train.interactions.indptr) > 0)

@@ -1,4 +1,4 @@
-"""BSARec: self-attention beside a filter of low and high frequencies over the positions of a history."""
+"""BSARec: self-attention and a filter of low and high frequencies over the positions of a history."""
 
 import numpy as np
 import torch
