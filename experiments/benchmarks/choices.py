@@ -7,7 +7,8 @@ are merged before both are timed.
 
 Prints users per second. The plain loop of the candidate protocol reads the prompt with each of 20 titles, one
 after another, and each title after the prompt without a history; it computes the logits of the titles alone.
-That of full ranking reads one prompt after another. `--cpu` compares CPU times.
+That of full ranking reads one prompt after another. `--cpu` compares CPU times. The last line has the users
+per second of the sequential recommender alone.
 """
 
 import argparse
@@ -19,10 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cllm4rec.commands.entry import say
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ragged import Ragged
 from cllm4rec.models.rsllm.config import RSLLMConfig
 from cllm4rec.models.rsllm.recommender import RSLLM
+from cllm4rec.models.sequential.sasrec import SASRec
 from cllm4rec.training.allocator import keep_freed_memory
 from experiments.benchmarks.measurement import process_memory, side_by_side
 from experiments.benchmarks.objectives import untrained
@@ -95,6 +98,9 @@ def main(arguments: argparse.Namespace) -> list[Row]:
             "plain": partial(plain_lists, model, many, seen),
         },
     }
+    base = untrained(SASRec(), dataset.train)
+    alone = {"SASRec": lambda: list(base.rank_batches(users, seen, K))}
+    base_seconds = side_by_side(alone, repeats, clock)["SASRec"] / len(users)
     rows = []
     for (question, functions), n, target in zip(questions.items(), (n_users, len(many)), (3, 1), strict=True):
         times = side_by_side(functions, repeats, clock)
@@ -103,7 +109,9 @@ def main(arguments: argparse.Namespace) -> list[Row]:
         rows.append(Row(question, rates["ours"], f"plain {rates['plain']}", ratio, target, False, times))
     peak = process_memory("VmHWM") / 1024
     rows.append(Row("peak memory of both", f"{peak:.2f} GiB", "", peak, 6, True))
-    return report("choices", rows, settings)
+    printed = report("choices", rows, settings)
+    say(f"\nlists of SASRec alone: {1 / base_seconds:,.0f} users/s")
+    return printed
 
 
 if __name__ == "__main__":
