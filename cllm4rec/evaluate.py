@@ -16,6 +16,7 @@ from cllm4rec.commands.evaluation_report import (
     comparison_lines,
     described_comparison,
     described_run,
+    input_parts,
     report_lines,
     slice_lines,
 )
@@ -275,7 +276,6 @@ def _measure(
         n, draws, seed, by = options.candidates, options.draws, options.seed, options.by
         result = measure_choices(model, dataset, part, n, draws, seed, by, accelerator=accelerator)
         protocol = f"{result.conditions.protocol}; chosen by {by}"
-    in_time = dataset.description is not None and dataset.description.split.in_time
     return MeasuredRun(
         run=str(folder.path),
         system=model.name,
@@ -288,7 +288,7 @@ def _measure(
         diversity=diversity,
         part=part,
         protocol=protocol,
-        input_parts="training and validation" if in_time and part == "test" else "training",
+        input_parts=input_parts(dataset, part),
         unit="user" if options.candidates is None else "event",
         n_items=dataset.n_items,
         result=result,

@@ -49,6 +49,8 @@ def measured_pairs(
         raise SystemExit(f"error: {len(users)} users have {FEWEST_EVENTS} events: take fewer --pairs")
     users = generator.permutation(users)[:n_pairs]
     lists = model.rank(users, seen, RANKS[1]).items
+    if (lists[:, RANKS[0] - 1 :] < 0).all(axis=1).any() or lists.shape[1] < RANKS[0]:
+        raise SystemExit(f"error: a list has fewer than {RANKS[0]} items: take a larger catalogue")
     lost = []
     for user, listed in zip(users.tolist(), lists, strict=True):
         rank = int(generator.integers(RANKS[0], min(RANKS[1], int((listed >= 0).sum())) + 1))

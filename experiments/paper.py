@@ -141,4 +141,4 @@ if __name__ == "__main__":
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
-        raise SystemExit("interrupted: the same command goes on where it was") from None
+        raise SystemExit("interrupted: the same command resumes it") from None

@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from textwrap import wrap
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from cllm4rec.data.audit import audited_task
-from cllm4rec.data.dataset import Dataset
+from cllm4rec.data.dataset import PARTS, Dataset
 from cllm4rec.evaluation import Measurement, Slice, differences
 from cllm4rec.evaluation.measurement import STANDARD_ERROR
 from cllm4rec.messages import counted
@@ -14,6 +16,12 @@ from cllm4rec.messages import counted
 WIDTH = 100  # columns of a printed line
 INTERVALS = "± is half the width of the 95 % bootstrap interval over {unit}s."
 INTERVALS_OF_DIFFERENCES = "[low, high] is the 95 % bootstrap interval of the mean difference over {unit}s."
+
+
+def input_parts(dataset: Dataset, part: Literal["validation", "test"]) -> str:
+    """The parts of the events that are read when a held-out part is measured, in words."""
+    present = np.unique(dataset.task(part).input.part)
+    return " and ".join("training" if PARTS[code] == "train" else PARTS[code] for code in present)
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,8 @@ class BuildSettings:
             raise ValueError("`seed` is that of a split, and there is none: give `split`, such as 'random'")
         if self.split_column is not None and not isinstance(self.split, SplitTable):
             raise ValueError("`split_column` names a column of a split table: give the table as `split`")
-        if self.k_core < 0 or (self.min_rating is not None and math.isnan(self.min_rating)):
-            raise ValueError("`min_rating` has to be a number and `k_core` may not be negative")
+        if self.k_core < 0 or (self.min_rating is not None and not math.isfinite(self.min_rating)):
+            raise ValueError("`min_rating` has to be a finite number and `k_core` may not be negative")
         has_filters = self.min_rating is not None or self.k_core > 1
         if isinstance(self.split, SplitTable) and self.split.held_out and has_filters:
             raise ValueError(

@@ -183,4 +183,4 @@ def _number(number: float) -> float:
     try:
         return float(number)
     except OverflowError:
-        return float("inf")
+        return float("inf") if number > 0 else float("-inf")

@@ -87,7 +87,7 @@ class DatasetDescription:
         rules: what each filter dropped, in the order of application.
         tables: "items" and "users", where given.
         texts: text column of the items -> number of items with such a text.
-        n_items_without_text: items without any text.
+        n_items_without_text: items without any text; 0 if there is no text column.
         n_users_below_3_events: users too short to split.
         split: how the events were split.
         warnings: ids of two tables that do not match.

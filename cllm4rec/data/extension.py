@@ -170,7 +170,7 @@ def _described(dataset: Dataset, items: pl.DataFrame) -> Any:
         return None
     texts = [name for name in ITEM_TEXTS if name in items.columns]
     counts = {name: int((items[name] != "").sum()) for name in texts}
-    empty = items.filter(pl.all_horizontal(pl.lit(True), *(pl.col(name) == "" for name in texts)))
+    empty = items.filter(pl.all_horizontal(pl.lit(bool(texts)), *(pl.col(name) == "" for name in texts)))
     return replace(dataset.description, texts=counts, n_items_without_text=len(empty))
 
 

@@ -128,7 +128,7 @@ class DryRun:
         lines = [
             f"parameters     {sum(self.trained.values()):,} trained ({groups}), {self.frozen:,} frozen",
             f"memory         {self.memory:,.0f} MiB of weights, gradients and optimiser; "
-            f"peak of the process {self.peak:,.0f} MiB",
+            f"peak in all {self.peak:,.0f} MiB",
             f"micro-batch    {self._micro_batches()}",
         ]
         for timing in self.objectives:

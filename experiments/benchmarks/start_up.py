@@ -15,7 +15,7 @@ from statistics import median
 from experiments.benchmarks.measurement import side_by_side
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
 
-COMMANDS = ("prepare", "pretrain", "finetune", "evaluate", "recommend", "vectors")
+COMMANDS = ("prepare", "pretrain", "finetune", "evaluate", "recommend", "extend", "serve", "vectors")
 
 
 def run_python(*arguments: str) -> None:

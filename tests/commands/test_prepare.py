@@ -179,7 +179,9 @@ def test_held_out_rows_are_found_from_histories_that_nothing_learns_from(
     call("prepare", *flags, "--output", tmp_path / "data")
     call("pretrain", "--system", "popularity", "--dataset", tmp_path / "data", "--output", tmp_path / "run")
     call("evaluate", "--run", tmp_path / "run", "--per-user", tmp_path / "users.parquet")
-    assert "2 users" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "2 users" in printed
+    assert "input: training and history events" in printed
     model, dataset = load(tmp_path / "run"), Dataset.load(tmp_path / "data")
     counts = dict(zip(dataset.item_ids.ids, model._arrays()["counts"].tolist(), strict=True))
     assert counts == {"p": 3.0, "q": 3.0, "r": 1.0, "s": 0.0}, "nobody learns from the rows held out"

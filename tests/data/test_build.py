@@ -26,8 +26,9 @@ def test_users_with_fewer_than_three_events_are_counted_and_stay_in_train(
 def test_filters_that_cannot_be_applied_are_named_as_arguments(tmp_path: Path) -> None:
     path = written(tmp_path / "e.csv", "user_id,item_id\nu,a\n")
     assert refused(Dataset.from_frame, path, min_rating=3.0).startswith("`min_rating` needs a rating column")
-    message = "`min_rating` has to be a number and `k_core` may not be negative"
-    assert message in refused(Dataset.from_frame, path, k_core=-1)
+    message = "`min_rating` has to be a finite number and `k_core` may not be negative"
+    for wrong in ({"k_core": -1}, {"min_rating": float("nan")}, {"min_rating": float("-inf")}):
+        assert message in refused(Dataset.from_frame, path, **wrong)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 2**64, 10**30])

@@ -45,6 +45,7 @@ ITEMS = pl.DataFrame(
         ('(title == "Heat" or year < 1990) and title == "Star"', ""),
         ('  title == "Heat"\n', "2"),
         (f"year < 1{'0' * 400}", "12"),
+        (f"year > -1{'0' * 400}", "12"),
         ("not " * 400 + "year > 1980", "2"),
     ],
 )

@@ -60,7 +60,7 @@ MONTH_NUMBERS = {name: i for i, month in enumerate(_MONTHS, 1) for name in (mont
 DATE_WITH_MONTH_NAME = re.compile(
     r"(?:[A-Za-z]{3,9},? )?(?:(?P<day>\d{1,2})(?:st|nd|rd|th)?[ -])?(?P<month>[A-Za-z]{3,9})\.?[ -]"
     r"(?:(?P<later_day>\d{1,2})(?:st|nd|rd|th)?(?:, ?| ))?(?P<clock>\d{1,2}:\d\d(?::\d\d)? )?(?P<year>\d{4})"
-    r"(?:,? (?:at )?(?P<later_clock>\d{1,2}:\d\d(?::\d\d)?)(?: (?P<half>[AP])M)?)?(?P<zone>[+-]\d{4})?",
+    r"(?:,? (?:at )?(?P<later_clock>\d{1,2}:\d\d(?::\d\d)?)(?: (?P<half>[APap])M)?)?(?P<zone>[+-]\d{4})?",
     re.ASCII,
 )
 # Groups: hour, minute, second, A or P, sign, hours and minutes of the zone. Digits are those of ASCII.
@@ -188,7 +188,7 @@ def _date_with_month_name(match: re.Match[str]) -> datetime.datetime | None:
     if match["half"] is not None:
         if not 1 <= hour <= 12:
             return None
-        hour = hour % 12 + 12 * (match["half"] == "P")
+        hour = hour % 12 + 12 * (match["half"] in "Pp")
     zone = match["zone"]
     try:
         tz = datetime.datetime.strptime(zone, "%z").tzinfo if zone else None

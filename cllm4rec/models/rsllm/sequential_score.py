@@ -72,10 +72,13 @@ def chosen_score(
     """
     quality, score = {}, SequentialScore()
     net.sequential_score = score
-    with model.keeping_vectors():
-        for weight in WEIGHTS:
-            score.weight.fill_(weight)
-            quality[weight] = shared_validation(model, dataset, accelerator)
+    try:
+        with model.keeping_vectors():
+            for weight in WEIGHTS:
+                score.weight.fill_(weight)
+                quality[weight] = shared_validation(model, dataset, accelerator)
+    finally:
+        net.sequential_score = None
     best = max(quality, key=quality.__getitem__)
     score.weight.fill_(best)
     if accelerator.is_main_process:

@@ -54,6 +54,7 @@ def times(folder: Path, *cells: str) -> list[int | None]:
         ("Fri Nov 10 14:23:25 -0800 2017", 1510352605),  # Goodreads
         ("January 31, 2024", DAY),
         ("Jan 31, 2024 10:00 AM", TEN),
+        ("Jan 31, 2024 10:00 pm", TEN + 12 * 3600),
         ("31 January 2024", DAY),
         ("09 13, 2009", 1252800000),  # Amazon 2014
         ("20240131T100000Z", TEN),

@@ -143,3 +143,15 @@ def test_further_training_without_validation_events_drops_it(model: RSLLM) -> No
     again = deepcopy(model)
     again.fit_stage(small_dataset().train, "finetune", replace(QUICK, epochs=0))
     assert again.net.sequential_score is None, "there is nothing to choose on"
+
+
+def test_an_interrupted_choice_leaves_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> float:
+        raise KeyboardInterrupt
+
+    stopped = untrained()
+    stopped.trained_base = base()
+    monkeypatch.setattr(sequential_score, "shared_validation", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(small_dataset(), QUICK)
+    assert stopped.net.sequential_score is None
