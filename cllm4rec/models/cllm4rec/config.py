@@ -15,6 +15,7 @@ PAPER: dict[str, dict[str, Any]] = {
         "item_text": "none",
         "linear": "none",
         "start": "random",
+        "finetune_from": "pretrained",
         "content_warmup": 10,
         "user_token": "both",
         "user_dropping": 0.0,
@@ -101,6 +102,15 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
             "factors (matrix factorisation of the training events)"
         ),
     )
+    finetune_from: str = setting(
+        "best",
+        choices=["best", "pretrained"],
+        advanced=True,
+        help=(
+            "weights from which finetuning starts: pretrained, or best: those before pretraining, if their "
+            "validation metric is 5 % higher (not where a pretrained backbone is tuned)"
+        ),
+    )
     prior: float = setting(
         1e-4, ge=0, advanced=True, help="precision of the Gaussian prior of the ID embeddings"
     )
@@ -157,6 +167,11 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
     def reads_user_token(self, finetuned: bool) -> bool:
         """Whether prompts of a stage have the token of the user."""
         return not finetuned or self.user_token == "both"
+
+    @property
+    def may_start_anew(self) -> bool:
+        """Whether finetuning may start from the weights before pretraining."""
+        return self.finetune_from == "best" and (self.built_in or self.tuning == "frozen")
 
     @property
     def list_template(self) -> str:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -40,13 +41,18 @@ from cllm4rec.models.item_vectors.sources import (
     user_sources,
 )
 from cllm4rec.models.item_vectors.text_embeddings import TextEmbeddings, words_of_row
+from cllm4rec.models.language.backbone import Backbone
 from cllm4rec.models.language.base import LanguageRecommender
 from cllm4rec.models.language.loading import build_backbone, check_backbone
+from cllm4rec.models.validation import shared_validation
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.hooks import Hooks
+from cllm4rec.training.hooks import NO_HOOKS, Hooks
 from cllm4rec.training.objective import Objective
+from cllm4rec.training.records import VALIDATION_METRIC
+from cllm4rec.training.resume import ResumeFile
 
 log = logging.getLogger("cllm4rec")
+CLEARLY_BETTER = 1.05  # ratio of validation metrics; smaller differences are noise on small datasets
 
 
 class CLLM4Rec(LanguageRecommender):
@@ -61,6 +67,7 @@ class CLLM4Rec(LanguageRecommender):
     config: CLLM4RecConfig
     net: CLLM4RecNet
     path_ease: EASE | None = None  # to be fitted for the linear path, while finetuning
+    may_start_anew = False  # whether the stage that begins may take other weights than the pretrained ones
 
     def check(self, dataset: Dataset) -> None:
         check_start(self.config.start, dataset.train)
@@ -75,6 +82,10 @@ class CLLM4Rec(LanguageRecommender):
             self.config, _texts(train), seed, folder=self.moved.get("backbone")
         )
         self._extend(text_tokenizer, backbone)
+        return self._initial_net(backbone, train, seed)
+
+    def _initial_net(self, backbone: Backbone, train: Dataset, seed: int) -> CLLM4RecNet:
+        """A network with initial ID embeddings."""
         user_text = TextEmbeddings.of(self.config, user_sources(self.config, train), backbone.width)
         item_text = TextEmbeddings.of(self.config, self._item_sources(train), backbone.width)
         net = CLLM4RecNet(backbone, self.config, train.n_users, train.n_items, user_text, item_text)
@@ -100,13 +111,50 @@ class CLLM4Rec(LanguageRecommender):
     ) -> TrainConfig:
         ease = checked_path_model(self.config, dataset) if stage == "finetune" else None
         started = super()._start(dataset, stage, config, accelerator)
-        events = dataset.train.interactions
-        if self.net.item_text is not None:
-            self.net.item_text.train_on(events.item_has_event)
-        if self.net.user_text is not None:
-            self.net.user_text.train_on(np.diff(events.indptr) > 0)
+        self._learn_words(dataset.train)
         self.path_ease, self.net.linear = ease, None
+        if self.may_start_anew and self._is_validated(dataset, stage):
+            self._start_from_better(dataset, started.seed, accelerator)
         return started
+
+    def fit_stage(
+        self,
+        dataset: Dataset | str | Path,
+        stage: str,
+        config: TrainConfig | None = None,
+        hooks: Hooks = NO_HOOKS,
+        accelerator: Accelerator | None = None,
+        resume_file: ResumeFile | None = None,
+        memory: float | None = None,
+    ) -> Self:
+        begins = self.stage == "pretrain" and (resume_file is None or not resume_file.path.exists())
+        self.may_start_anew = stage == "finetune" and begins and self.config.may_start_anew
+        try:
+            return super().fit_stage(dataset, stage, config, hooks, accelerator, resume_file, memory)
+        finally:
+            self.may_start_anew = False
+
+    def _start_from_better(self, dataset: Dataset, seed: int, accelerator: Accelerator) -> None:
+        """Take the initial weights, if they are clearly better on validation events than the pretrained."""
+        pretrained, quality = self.net, [shared_validation(self, dataset, accelerator)]
+        backbone = pretrained.backbone
+        if self.config.built_in:
+            backbone, _ = build_backbone(self.config, _texts(dataset.train), seed)
+        self.net = self._initial_net(backbone, dataset.train, seed).to(accelerator.device)
+        self._learn_words(dataset.train)
+        quality.append(shared_validation(self, dataset, accelerator))
+        if quality[1] <= CLEARLY_BETTER * quality[0]:
+            self.net = pretrained
+        elif accelerator.is_main_process:
+            text = "finetuning starts from the initial weights: validation %s %.4f, pretrained %.4f"
+            log.info(text, VALIDATION_METRIC, *reversed(quality))
+
+    def _learn_words(self, train: Dataset) -> None:
+        """Learn the words of the IDs with training events."""
+        if self.net.item_text is not None:
+            self.net.item_text.train_on(train.interactions.item_has_event)
+        if self.net.user_text is not None:
+            self.net.user_text.train_on(np.diff(train.interactions.indptr) > 0)
 
     def _after(self, dataset: Dataset, stage: str, accelerator: Accelerator, hooks: Hooks) -> bool:
         ease, self.path_ease = self.path_ease, None

@@ -202,7 +202,7 @@ def test_the_network_reads_each_user_once(monkeypatch: pytest.MonkeyPatch) -> No
         return encode(model, *arguments)
 
     monkeypatch.setattr(CLLM4Rec, "_encode", counted)
-    model = CLLM4Rec(CLLM4RecConfig(linear="ease")).fit(dataset, STAGES)
+    model = CLLM4Rec(CLLM4RecConfig(linear="ease", finetune_from="pretrained")).fit(dataset, STAGES)
     assert calls == [False, True], "a validation of the epoch, and one of the path"
     assert model.kept is None
 
