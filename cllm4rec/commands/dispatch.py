@@ -32,7 +32,7 @@ Example: events.csv has the columns user_id, item_id, timestamp; items.csv has i
   cllm4rec recommend --run run --all --output lists.csv
 
 More:
-  cllm4rec prepare --help     the flags of prepare; likewise for each command (--version: the version)
+  cllm4rec prepare --help     the flags of prepare, as for each command (--version: the version)
   python -m cllm4rec COMMAND  the same, where the script is not on the path"""
 
 

@@ -84,7 +84,7 @@ def test_fit_gives_the_weights_of_the_commands_under_a_launcher(dataset: Dataset
 def test_settings_may_be_given_for_all_stages_or_for_some(monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[tuple[str, TrainConfig]] = []
     monkeypatch.setattr(
-        NeuralRecommender, "fit_stage", lambda self, data, stage, config: used.append((stage, config))
+        NeuralRecommender, "fit_stage", lambda self, data, stage, config, *_: used.append((stage, config))
     )
     model, defaults = new_network("cllm4rec"), system_class("cllm4rec").config_class.training
     model.fit(taste_dataset())
