@@ -81,15 +81,17 @@ def refuse_shared(events: Interactions, held_out: Interactions, dataset: Dataset
     raise LeakError(f"{reader} {number}, the first of user {user!r} and item {item!r}")
 
 
-def refuse_learned(learned: Dataset, dataset: Dataset, held_out: Interactions, reader: str) -> None:
+def refuse_learned(learned: Dataset | None, dataset: Dataset, held_out: Interactions, reader: str) -> None:
     """Raise LeakError if the training events of another dataset are held out in this one, by their ids.
 
     Args:
-        learned: the other dataset.
+        learned: the other dataset; None if there is none.
         dataset: this one.
         held_out: some of its events.
         reader: as in `refuse_shared`.
     """
+    if learned is None:
+        return
     train = learned.train.interactions
     users = dataset.user_ids.find(learned.user_ids.ids)[train.users]
     items = dataset.item_ids.find(learned.item_ids.ids)[train.items]
@@ -124,10 +126,7 @@ def audited_task(model: object, dataset: Dataset, part: Literal["validation", "t
         tasks[part] = task
     held_out = tasks[part].held_out.interactions
     learned = model.fitted_elsewhere(dataset) if isinstance(model, Learner) else None
-    if learned is not None:
-        refuse_learned(
-            learned, dataset, held_out, "the system was fitted on another split, which trains with"
-        )
+    refuse_learned(learned, dataset, held_out, "the system was fitted on another split, which trains with")
     return tasks[part]
 
 

@@ -1,6 +1,6 @@
 """The type of model.json, and checks of the arrays in model.safetensors."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NotRequired
 
 import numpy as np
@@ -76,6 +76,16 @@ def checked_array(
             f"not {need}"
         )
     return array
+
+
+def check_names(arrays: Mapping[str, np.ndarray], weights: Collection[str], buffers: Collection[str]) -> None:
+    """Raise ValueError unless model.safetensors has these names, and weights of a single type."""
+    if {*weights, *buffers} != set(arrays):
+        name = sorted({*weights, *buffers} ^ set(arrays))[0]
+        side = "file" if name in arrays else "network"
+        raise ValueError(f"model.safetensors does not fit this system: {name} is only in the {side}")
+    if len({arrays[name].dtype for name in weights}) > 1:
+        raise ValueError("model.safetensors does not fit this system: its numbers are of several types")
 
 
 def check_layers(n_layers: int, shapes: Shapes) -> None:

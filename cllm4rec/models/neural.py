@@ -17,7 +17,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.loading import as_dataset
 from cllm4rec.messages import shorten
 from cllm4rec.models.base import Recommender
-from cllm4rec.models.description import ModelDescription, Shapes, checked_array
+from cllm4rec.models.description import ModelDescription, Shapes, check_names, checked_array
 from cllm4rec.models.fitted import fitted_buffers, fitted_sha256
 from cllm4rec.models.inner_product import InnerProductRecommender
 from cllm4rec.models.stages import Training, check_stage, check_training, stage_configs
@@ -64,6 +64,11 @@ class NeuralRecommender(InnerProductRecommender):
         self, dataset: Dataset, config: TrainConfig, accelerator: Accelerator
     ) -> None:
         """Prepare what `_build` needs; the arguments are those of `build`."""
+
+    def _begin(  # noqa: B027 - most systems begin with the weights that they have
+        self, dataset: Dataset, before: str | None, config: TrainConfig, accelerator: Accelerator
+    ) -> None:
+        """Choose the first weights of a stage that follows stage `before`. A resumed stage has its own."""
 
     def _after(self, dataset: Dataset, stage: str, accelerator: Accelerator, hooks: Hooks) -> bool:
         """Add to the trained network of a stage; whether anything was added. All processes call it."""
@@ -169,10 +174,12 @@ class NeuralRecommender(InnerProductRecommender):
         dataset = as_dataset(dataset)
         accelerator = make_accelerator() if accelerator is None else accelerator
         with auditing(dataset, self.stage_title(stage), accelerator.is_main_process):
+            before = self.stage
             config = self._start(dataset, stage, config, accelerator)
-            validate = None
-            if self._is_validated(dataset, stage):
-                validate = partial(shared_validation, self, dataset, accelerator)
+            if resume_file is None or not resume_file.path.exists():
+                self._begin(dataset, before, config, accelerator)
+            is_validated = self._is_validated(dataset, stage)
+            validate = partial(shared_validation, self, dataset, accelerator) if is_validated else None
             if resume_file is not None:
                 built_from = replace(self._built_from(), fitted=fitted_sha256(self.net))
                 conditions = replace(resume_file.conditions, built_from=built_from)
@@ -209,14 +216,12 @@ class NeuralRecommender(InnerProductRecommender):
         if stage == self.stages[0]:
             self.build(dataset, config, accelerator)
         elif self.stage is None:
-            first = self.stages[0]
-            raise ValueError(f"there is no network that {stage} could train further: fit {first} first")
+            raise ValueError(f"there is no network for {stage} to train further: fit {self.stages[0]} first")
         else:
             self._check_ids(dataset)
-            learned = self.fitted_elsewhere(dataset)
-            if learned is not None:
-                held_out = dataset.only("validation", "test").interactions
-                refuse_learned(learned, dataset, held_out, f"{self.stage} has learned from")
+            held_out = dataset.only("validation", "test").interactions
+            reader = f"{self.stage} has learned from"
+            refuse_learned(self.fitted_elsewhere(dataset), dataset, held_out, reader)
         self.stage = stage
         self._learn_ids(dataset)  # its users may have other training events than before
         self.net.to(accelerator.device)
@@ -274,15 +279,10 @@ class NeuralRecommender(InnerProductRecommender):
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         stored, buffers = self._stored(), fitted_buffers(self.net)
-        if {*stored, *buffers} != set(arrays):
-            name = sorted({*stored, *buffers} ^ set(arrays))[0]
-            side = "file" if name in arrays else "network"
-            raise ValueError(f"model.safetensors does not fit this system: {name} is only in the {side}")
+        check_names(arrays, stored.keys(), buffers.keys())
         for name, buffer in buffers.items():
             checked = checked_array(arrays, name, tuple(buffer.shape), buffer.numpy().dtype)
             buffer.data = torch.from_numpy(checked)
-        if len({arrays[name].dtype for name in stored}) > 1:
-            raise ValueError("model.safetensors does not fit this system: its numbers are of several types")
         for name, parameter in stored.items():
             array = checked_array(arrays, name, tuple(parameter.shape), np.float32, np.float64)
             parameter.data = torch.from_numpy(array)  # no copy: a large table stays on disk until it is read

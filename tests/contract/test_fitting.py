@@ -102,5 +102,5 @@ def test_training_a_loaded_model_further_leaves_its_file_alone(name: str, tmp_pa
 def test_a_later_stage_without_the_first_is_refused(name: str) -> None:
     model = new_system(name)
     assert isinstance(model, NeuralRecommender)
-    with pytest.raises(ValueError, match="no network that finetune could train further: fit pretrain first"):
+    with pytest.raises(ValueError, match="no network for finetune to train further: fit pretrain first"):
         model.fit_stage(taste_dataset().train, "finetune")

@@ -220,16 +220,12 @@ def read_all_tables(
     """
     if attributes and items is None:
         raise ValueError("`item_attributes` names columns of a table of items: give `items`")
-    event_table, item_table, user_table = (
-        read_event_table(events, None, None, also, drop_incomplete),
-        None,
-        None,
+    drop = drop_incomplete
+    return (
+        read_event_table(events, also=also, drop_incomplete=drop),
+        None if items is None else read_item_table(items, drop_incomplete=drop, attributes=attributes),
+        None if users is None else read_user_table(users, drop_incomplete=drop),
     )
-    if items is not None:
-        item_table = read_item_table(items, drop_incomplete=drop_incomplete, attributes=attributes)
-    if users is not None:
-        user_table = read_user_table(users, drop_incomplete=drop_incomplete)
-    return event_table, item_table, user_table
 
 
 def _read_texts(

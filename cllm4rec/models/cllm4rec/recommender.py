@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
@@ -46,10 +45,9 @@ from cllm4rec.models.language.base import LanguageRecommender
 from cllm4rec.models.language.loading import build_backbone, check_backbone
 from cllm4rec.models.validation import shared_validation
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.hooks import NO_HOOKS, Hooks
+from cllm4rec.training.hooks import Hooks
 from cllm4rec.training.objective import Objective
 from cllm4rec.training.records import VALIDATION_METRIC
-from cllm4rec.training.resume import ResumeFile
 
 log = logging.getLogger("cllm4rec")
 CLEARLY_BETTER = 1.05  # ratio of validation metrics; smaller differences are noise on small datasets
@@ -67,7 +65,6 @@ class CLLM4Rec(LanguageRecommender):
     config: CLLM4RecConfig
     net: CLLM4RecNet
     path_ease: EASE | None = None  # to be fitted for the linear path, while finetuning
-    may_start_anew = False  # whether the stage that begins may take other weights than the pretrained ones
 
     def check(self, dataset: Dataset) -> None:
         check_start(self.config.start, dataset.train)
@@ -113,26 +110,14 @@ class CLLM4Rec(LanguageRecommender):
         started = super()._start(dataset, stage, config, accelerator)
         self._learn_words(dataset.train)
         self.path_ease, self.net.linear = ease, None
-        if self.may_start_anew and self._is_validated(dataset, stage):
-            self._start_from_better(dataset, started.seed, accelerator)
         return started
 
-    def fit_stage(
-        self,
-        dataset: Dataset | str | Path,
-        stage: str,
-        config: TrainConfig | None = None,
-        hooks: Hooks = NO_HOOKS,
-        accelerator: Accelerator | None = None,
-        resume_file: ResumeFile | None = None,
-        memory: float | None = None,
-    ) -> Self:
-        begins = self.stage == "pretrain" and (resume_file is None or not resume_file.path.exists())
-        self.may_start_anew = stage == "finetune" and begins and self.config.may_start_anew
-        try:
-            return super().fit_stage(dataset, stage, config, hooks, accelerator, resume_file, memory)
-        finally:
-            self.may_start_anew = False
+    def _begin(
+        self, dataset: Dataset, before: str | None, config: TrainConfig, accelerator: Accelerator
+    ) -> None:
+        follows = (before, self.stage) == ("pretrain", "finetune")
+        if follows and self.config.may_start_anew and self._is_validated(dataset, "finetune"):
+            self._start_from_better(dataset, config.seed, accelerator)
 
     def _start_from_better(self, dataset: Dataset, seed: int, accelerator: Accelerator) -> None:
         """Take the initial weights, if they are clearly better on validation events than the pretrained."""
