@@ -151,7 +151,8 @@ class _Parser:
         if node.id not in self.columns:
             raise ValueError(
                 f"`where` {_shown(self.text)}: the items have no column {node.id!r}, but "
-                f"{join_names([*self.columns])}: name one of these"
+                f"{join_names([*self.columns])}: name one of these, or keep it in the dataset "
+                "(`item_attributes`)"
             )
         return node.id
 

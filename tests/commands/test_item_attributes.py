@@ -71,8 +71,11 @@ def test_new_items_have_the_attributes_of_the_dataset(shop: Path) -> None:
     bag = ("--system", "bag", "--epochs", "1")
     call("pretrain", *bag, "--dataset", shop / "data", "--output", shop / "bag")
     flags = ("--run", shop / "bag", "--items", shop / "new.csv", "--output", shop / "wide")
-    expected = "new.csv: `item_attributes` 'stock' cannot be read: there is no such column"
-    assert refusal("extend", *flags).endswith(expected.replace("`item_attributes`", "--item-attributes"))
+    expected = (
+        "new.csv: --item-attributes 'stock' cannot be read: the table has item_id, title, price, In stock: "
+        "name another column as stock=COLUMN"
+    )
+    assert refusal("extend", *flags).endswith(expected)
     call("extend", *flags, "--item-attributes", "stock=In stock")
     assert listed(shop, "wide", "price < 10") == ["d", "e", "f"]
 
@@ -119,8 +122,8 @@ def test_datasets_of_frames_keep_attributes(tmp_path: Path) -> None:
         ("", "'' is no name that a condition can hold"),
         ("is", "'is' is no name that a condition can hold"),
         ("title", "'title' is a column that is read anyway: leave it out"),
-        ("colour", "'colour' cannot be read from a column 'colour': the table has item_id, title, price"),
-        ("price=Preis", "'price' cannot be read from a column 'Preis'"),
+        ("colour", "'colour' cannot be read: the table has item_id, title, price, In stock, image: name"),
+        ("price=Preis", "name another column as price=COLUMN"),
     ],
 )
 def test_other_names_are_refused(names: str, reason: str, tmp_path: Path) -> None:
@@ -133,7 +136,7 @@ def test_other_names_are_refused(names: str, reason: str, tmp_path: Path) -> Non
 
 def test_a_column_that_is_a_text_is_no_attribute(tmp_path: Path) -> None:
     items = pl.DataFrame({"item_id": ["a"], "genre": ["war"]})
-    with pytest.raises(ValueError, match="'genre' cannot be read: that column is read as categories"):
+    with pytest.raises(ValueError, match="'genre' is read as categories: leave it out, and use categories"):
         read_item_table(items, attributes=["genre"])
     with pytest.raises(ValueError, match="`item_attributes` is one text, 'price': give a list of names"):
         read_item_table(items, attributes="price")

@@ -184,13 +184,12 @@ def read_item_table(
         ValueError: as `read_event_table`, or an attribute is missing or has the name of another column.
     """
     check_attributes(attributes)
-    wanted = (*ITEM_COLUMNS, *attributes)
-    table = _read_texts(source, "the items", wanted, names, separator, drop_incomplete)
-    missing = [name for name in attributes if name not in table.frame.columns]
-    if missing:
-        read = next((column for column, name in table.mapping.items() if name == missing[0]), None)
-        reason = "there is no such column" if read is None else f"that column is read as {read}"
-        raise ValueError(f"{table.name}: `item_attributes` {missing[0]!r} cannot be read: {reason}")
+    table = _read_texts(source, "the items", ITEM_COLUMNS, names, separator, drop_incomplete, attributes)
+    for name in attributes:
+        if name not in table.frame.columns:
+            read = next((column for column, read_from in table.mapping.items() if read_from == name), None)
+            reason = "was not read" if read is None else f"is read as {read}: leave it out, and use {read}"
+            raise ValueError(f"{table.name}: `item_attributes` {name!r} {reason}")
     return table
 
 
@@ -235,12 +234,19 @@ def _read_texts(
     names: Names | None,
     separator: str | None,
     drop_incomplete: bool,
+    attributes: Collection[str] = (),
 ) -> CheckedTable:
-    """A table of an id, the first of the wanted columns, and texts."""
+    """A table of an id, the first of the wanted columns, texts, and attributes, which it has to have."""
     if isinstance(source, CheckedTable):
         return source
-    raw = raw_table(source, content, wanted, names, separator)
-    mapping = find_columns(raw, wanted, names)
+    raw = raw_table(source, content, (*wanted, *attributes), names, separator)
+    for name in attributes:
+        if (names or {}).get(name, name) not in raw.columns:
+            raise ValueError(
+                f"{raw.name}: `item_attributes` {name!r} cannot be read: the table has "
+                f"{join_names(raw.columns)}: name another column as {name}=COLUMN"
+            )
+    mapping = find_columns(raw, (*wanted, *attributes), names)
     id_name = wanted[0]
     require_column(raw, mapping, id_name)
     raw, incomplete = drop_incomplete_rows(raw, [mapping[id_name]], drop_incomplete)
