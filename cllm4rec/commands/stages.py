@@ -18,8 +18,9 @@ from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.device import default_precision, wait_for_everyone
 from cllm4rec.training.hooks import Hooks
+from cllm4rec.training.progress import Progress
 from cllm4rec.training.records import VALIDATION_METRIC, EpochRecord
-from cllm4rec.training.resume import Conditions, DivergedError, Progress, ResumeFile, Stopped
+from cllm4rec.training.resume import Conditions, DivergedError, ResumeFile, Stopped
 from cllm4rec.training.run_description import StageSettings
 from cllm4rec.training.run_folder import RunFolder
 

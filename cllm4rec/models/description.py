@@ -5,7 +5,7 @@ from typing import Any, NotRequired
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from cllm4rec.corpora.documents import DocumentTokens
@@ -86,6 +86,25 @@ def check_names(arrays: Mapping[str, np.ndarray], weights: Collection[str], buff
         raise ValueError(f"model.safetensors does not fit this system: {name} is only in the {side}")
     if len({arrays[name].dtype for name in weights}) > 1:
         raise ValueError("model.safetensors does not fit this system: its numbers are of several types")
+
+
+def restore_arrays(
+    weights: Mapping[str, nn.Parameter], buffers: Mapping[str, Tensor], arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Give weights and fitted buffers the arrays of model.safetensors, without a copy.
+
+    A large table stays on disk until it is read.
+
+    Raises:
+        ValueError: the arrays do not fit.
+    """
+    check_names(arrays, weights.keys(), buffers.keys())
+    for name, buffer in buffers.items():
+        checked = checked_array(arrays, name, tuple(buffer.shape), buffer.numpy().dtype)
+        buffer.data = torch.from_numpy(checked)
+    for name, parameter in weights.items():
+        array = checked_array(arrays, name, tuple(parameter.shape), np.float32, np.float64)
+        parameter.data = torch.from_numpy(array)
 
 
 def check_layers(n_layers: int, shapes: Shapes) -> None:

@@ -17,7 +17,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.loading import as_dataset
 from cllm4rec.messages import shorten
 from cllm4rec.models.base import Recommender
-from cllm4rec.models.description import ModelDescription, Shapes, check_names, checked_array
+from cllm4rec.models.description import ModelDescription, Shapes, restore_arrays
 from cllm4rec.models.fitted import fitted_buffers, fitted_sha256
 from cllm4rec.models.inner_product import InnerProductRecommender
 from cllm4rec.models.stages import Training, check_stage, check_training, stage_configs
@@ -65,10 +65,18 @@ class NeuralRecommender(InnerProductRecommender):
     ) -> None:
         """Prepare what `_build` needs; the arguments are those of `build`."""
 
-    def _begin(  # noqa: B027 - most systems begin with the weights that they have
+    def _begin(
         self, dataset: Dataset, before: str | None, config: TrainConfig, accelerator: Accelerator
-    ) -> None:
-        """Choose the first weights of a stage that follows stage `before`. A resumed stage has its own."""
+    ) -> float | None:
+        """Choose the first weights of a stage, which follows stage `before`. A resumed stage has its own.
+
+        Returns:
+            Their validation metric if training keeps them unless it finds better ones, else None.
+        """
+        stage, follows = self.stage or "", before in self.validated_stages and before != self.stage
+        if follows and stage != self.stages[0] and config.epochs and self._is_validated(dataset, stage):
+            return shared_validation(self, dataset, accelerator)
+        return None
 
     def _after(self, dataset: Dataset, stage: str, accelerator: Accelerator, hooks: Hooks) -> bool:
         """Add to the trained network of a stage; whether anything was added. All processes call it."""
@@ -176,19 +184,18 @@ class NeuralRecommender(InnerProductRecommender):
         with auditing(dataset, self.stage_title(stage), accelerator.is_main_process):
             before = self.stage
             config = self._start(dataset, stage, config, accelerator)
-            if resume_file is None or not resume_file.path.exists():
-                self._begin(dataset, before, config, accelerator)
+            resumes = resume_file is not None and resume_file.path.exists()
+            start = None if resumes else self._begin(dataset, before, config, accelerator)
             is_validated = self._is_validated(dataset, stage)
             validate = partial(shared_validation, self, dataset, accelerator) if is_validated else None
             if resume_file is not None:
                 built_from = replace(self._built_from(), fitted=fitted_sha256(self.net))
-                conditions = replace(resume_file.conditions, built_from=built_from)
-                resume_file = replace(resume_file, conditions=conditions)
+                resume_file = resume_file.of_network(built_from)
             objectives = self.objectives(dataset.train, stage, config)
             on_epoch = partial(self._on_epoch, stage, hooks, accelerator)
             hooks = replace(hooks, validate=validate, on_epoch=on_epoch)
             try:
-                loop.train(self.net, objectives, config, accelerator, hooks, resume_file, memory)
+                loop.train(self.net, objectives, config, accelerator, hooks, resume_file, memory, start)
             except DivergedError as diverged:  # the network has its best weights, or none of any use
                 self.stage = stage if diverged.kept else None
                 raise
@@ -278,14 +285,7 @@ class NeuralRecommender(InnerProductRecommender):
         return weights | {name: buffer.cpu().numpy() for name, buffer in fitted_buffers(self.net).items()}
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        stored, buffers = self._stored(), fitted_buffers(self.net)
-        check_names(arrays, stored.keys(), buffers.keys())
-        for name, buffer in buffers.items():
-            checked = checked_array(arrays, name, tuple(buffer.shape), buffer.numpy().dtype)
-            buffer.data = torch.from_numpy(checked)
-        for name, parameter in stored.items():
-            array = checked_array(arrays, name, tuple(parameter.shape), np.float32, np.float64)
-            parameter.data = torch.from_numpy(array)  # no copy: a large table stays on disk until it is read
+        restore_arrays(self._stored(), fitted_buffers(self.net), arrays)
         self.net.to("cuda" if on_gpu() else "cpu").eval()
 
     def _describe(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Moving averages of the trained weights, which are validated and served in their place."""
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -53,19 +53,29 @@ class AveragedWeights:
             current = [self.weights[name] for name in self.averages]
             torch._foreach_lerp_(list(self.averages.values()), current, 1 - decay)
 
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
+    def in_place(self) -> AbstractContextManager[None]:
         """Within this context the network has the averages as its weights."""
-        self._exchange()
-        try:
-            yield
-        finally:
-            self._exchange()
+        return exchanged(self.weights, self.averages)
 
-    @torch.no_grad()
-    def _exchange(self) -> None:
-        for name, average in self.averages.items():
-            weight = self.weights[name]
-            kept = weight.clone()
-            weight.copy_(average)
-            average.copy_(kept)
+
+@contextmanager
+def exchanged(weights: Weights, others: Weights) -> Iterator[None]:
+    """Within this context weights have the values of others, which have theirs.
+
+    Args:
+        weights: of a network, by name.
+        others: of all or some of these names.
+    """
+    _exchange(weights, others)
+    try:
+        yield
+    finally:
+        _exchange(weights, others)
+
+
+@torch.no_grad()
+def _exchange(weights: Weights, others: Weights) -> None:
+    for name, other in others.items():
+        kept = weights[name].clone()
+        weights[name].copy_(other)
+        other.copy_(kept)

@@ -1,5 +1,6 @@
 """The training loop: visits objectives in turn, averages over the global batch, keeps the best weights."""
 
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -10,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
 from cllm4rec.data.randomness import mix
-from cllm4rec.training.averaging import AveragedWeights
+from cllm4rec.training.averaging import AveragedWeights, exchanged
 from cllm4rec.training.batching import MicroBatches, steps_of_epoch
 from cllm4rec.training.checkpointing import checkpointed
 from cllm4rec.training.config import TrainConfig
@@ -20,13 +21,14 @@ from cllm4rec.training.limits import NO_LIMITS, Limits
 from cllm4rec.training.memory import FreedMemory
 from cllm4rec.training.objective import Objective, warmup_epochs
 from cllm4rec.training.optimizer import Optimizer
-from cllm4rec.training.progress import Meter, Totals, means
+from cllm4rec.training.progress import Meter, Progress, Totals, means
 from cllm4rec.training.records import EpochRecord
-from cllm4rec.training.resume import REMEDY, DivergedError, Progress, ResumeFile, Stopped, Weights
+from cllm4rec.training.resume import REMEDY, DivergedError, ResumeFile, Stopped, Weights, copy_weights
 from cllm4rec.training.schedule import is_validated, learning_rate_factor, total_epochs
 from cllm4rec.training.step_memory import measure
 from cllm4rec.training.step_values import once_a_step
 
+log = logging.getLogger("cllm4rec")
 SAVE_SECONDS = 300.0  # between two saves of the resume file within an epoch; each epoch ends with one
 
 
@@ -38,6 +40,7 @@ def train(
     hooks: Hooks = NO_HOOKS,
     resume_file: ResumeFile | None = None,
     memory: float | None = None,
+    start: float | None = None,
 ) -> None:
     """Train until the epochs, the patience or the minutes are used up; `net` then has the best weights.
 
@@ -54,6 +57,7 @@ def train(
             of a CPU the result is bit for bit that of uninterrupted training.
         memory: GiB that a process may take; by default a share of what is free. A batch is computed in
             parts that fit. Without it, training resumes with the parts it began with.
+        start: validation metric of the weights of `net`, which it keeps if no epoch has a better one.
 
     Raises:
         Stopped: `hooks.should_stop` returned True.
@@ -71,8 +75,11 @@ def train(
         checkpointed(net, limits.checkpointed),
         TrainingRun(net, config, accelerator, resume_file, limits) as run,
     ):
+        run.keep_first_weights(start)
         _train_epochs(run, objectives, hooks)
         run.restore_best_weights()
+        if not run.progress.has_improved and accelerator.is_main_process:
+            log.info("no epoch is better than the weights at the start, which are kept")
     net.eval()
 
 
@@ -90,7 +97,12 @@ def _train_epochs(run: "TrainingRun", objectives: Sequence[Objective], hooks: Ho
             if hooks.validate is not None and (due or progress.late):
                 run.net.eval()
                 quality = hooks.validate()
-            improved = run.keep_if_best(quality, hooks)
+            improved = progress.note(quality, config)
+            if improved:
+                run.keep_best_weights(hooks)
+        if progress.epoch == 0 and not progress.has_improved:
+            with exchanged(run.weights, run.best_weights):
+                hooks.on_best()
         hooks.on_epoch(run.record(quality, improved and quality is not None))
         run.next_epoch()
 
@@ -116,7 +128,7 @@ class TrainingRun:
     Attributes:
         weights: trained parameters of the network, by name.
         averaged: their moving averages, which are validated.
-        best_weights: copies of the best ones so far; empty before the first epoch has ended.
+        best_weights: copies of the best ones so far; empty if there are none yet.
         progress: epochs and steps that are done.
     """
 
@@ -258,32 +270,20 @@ class TrainingRun:
             self.resume_file.write([self.weights, *kept], self.progress)
         self.saved = time.monotonic()
 
-    def keep_if_best(self, quality: float | None, hooks: Hooks) -> bool:
-        """Keep the weights if they are the best so far; until the first validation the newest are."""
-        progress = self.progress
-        improved = progress.best is None or (quality is not None and quality > progress.best)
-        if improved:
-            progress.best, progress.stale, progress.best_at = quality, 0, progress.steps
-            self.keep_best_weights(hooks)
-        elif quality is not None:
-            progress.stale += self.config.validate_every
-        return improved
+    def keep_first_weights(self, quality: float | None) -> None:
+        """Keep the weights at the start until an epoch is better, if their metric is given."""
+        if quality is not None and not self.best_weights:
+            self.progress.start = quality
+            copy_weights(self.weights, self.best_weights)
 
-    @torch.no_grad()
     def keep_best_weights(self, hooks: Hooks) -> None:
         """Copy the present weights as the best so far."""
-        for name, parameter in self.weights.items():
-            if name in self.best_weights:  # in place: there is never a second copy
-                self.best_weights[name].copy_(parameter)
-            else:
-                self.best_weights[name] = parameter.detach().clone()
+        copy_weights(self.weights, self.best_weights)
         hooks.on_best()
 
-    @torch.no_grad()
     def restore_best_weights(self) -> None:
         """Give the network its best weights."""
-        for name, best in self.best_weights.items():
-            self.weights[name].copy_(best)
+        copy_weights(self.best_weights, self.weights)
 
     def record(self, quality: float | None, best: bool) -> EpochRecord:
         """The record of the epoch that ends; all processes have to call it."""

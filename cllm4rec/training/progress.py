@@ -1,4 +1,4 @@
-"""Sums over the steps of an epoch: losses, gradient norms, tokens and time."""
+"""Progress of a stage, and sums over the steps of an epoch: losses, gradient norms, tokens and time."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from cllm4rec.corpora.base import Batch
 from cllm4rec.files.schema import STRICT
+from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.limits import Limits
 
 
 @dataclass
@@ -29,6 +31,63 @@ class Totals:
     norms: dict[str, tuple[float, int]] = field(default_factory=dict)
     tokens: int = 0
     seconds: float = 0.0
+
+
+@dataclass
+class Progress:
+    """Progress of a stage.
+
+    Attributes:
+        epoch: the current epoch, warm-up included.
+        step: steps done in this epoch.
+        steps: steps done in all epochs.
+        start: validation metric of the first weights, if they are kept unless an epoch has better ones.
+        best: the best validation metric of an epoch so far.
+        stale: epochs since then.
+        best_at: `steps` at the best validation metric.
+        late: whether the time limit has passed.
+        seconds: spent on the stage.
+        totals: sums over the steps of the current epoch.
+        limits: how steps are computed; None: not measured yet.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    epoch: int = 0
+    step: int = 0
+    steps: int = 0
+    start: float | None = None
+    best: float | None = None
+    stale: int = 0
+    best_at: int = 0
+    late: bool = False
+    seconds: float = 0.0
+    totals: Totals = field(default_factory=Totals)
+    limits: Limits | None = None
+
+    @property
+    def has_improved(self) -> bool:
+        """Whether the weights of an epoch are kept, not those that training began with."""
+        return self.start is None or (self.best is not None and self.best > self.start)
+
+    def is_within_patience(self, config: TrainConfig) -> bool:
+        """Whether training goes on, as the best epoch is not long ago."""
+        return self.stale < config.patience or self.steps - self.best_at < config.patience_steps
+
+    def note(self, quality: float | None, config: TrainConfig) -> bool:
+        """Note the validation metric of an epoch, None if it was not validated.
+
+        The patience counts from the best epoch, though the first weights may be better.
+
+        Returns:
+            Whether the weights of the epoch are the best so far. Until the first validation the newest are.
+        """
+        is_best = self.best is None or (quality is not None and quality > self.best)
+        if is_best:
+            self.best, self.stale, self.best_at = quality, 0, self.steps
+        elif quality is not None:
+            self.stale += config.validate_every
+        return is_best and self.has_improved
 
 
 class Meter:

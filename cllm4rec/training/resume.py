@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,9 +17,8 @@ from cllm4rec.files.damage import reading
 from cllm4rec.files.schema import STRICT, Scalar, parse_json
 from cllm4rec.files.writing import remove_file, replace_file
 from cllm4rec.messages import shorten
-from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.limits import Limits
-from cllm4rec.training.progress import Totals
+from cllm4rec.training.progress import Progress
 
 FORMAT_VERSION = 5
 # prefixes of the tensors: current weights, best weights, moments, moving averages
@@ -28,39 +27,14 @@ REMEDY = "remove it and start this stage again"
 Weights = dict[str, Tensor]
 
 
-@dataclass
-class Progress:
-    """Progress of a stage.
-
-    Attributes:
-        epoch: the current epoch, warm-up included.
-        step: steps done in this epoch.
-        steps: steps done in all epochs.
-        best: the best validation metric so far.
-        stale: epochs since then.
-        best_at: `steps` at the best validation metric.
-        late: whether the time limit has passed.
-        seconds: spent on the stage.
-        totals: sums over the steps of the current epoch.
-        limits: how steps are computed; None: not measured yet.
-    """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
-    epoch: int = 0
-    step: int = 0
-    steps: int = 0
-    best: float | None = None
-    stale: int = 0
-    best_at: int = 0
-    late: bool = False
-    seconds: float = 0.0
-    totals: Totals = field(default_factory=Totals)
-    limits: Limits | None = None
-
-    def is_within_patience(self, config: TrainConfig) -> bool:
-        """Whether training goes on, as the best epoch is not long ago."""
-        return self.stale < config.patience or self.steps - self.best_at < config.patience_steps
+@torch.no_grad()
+def copy_weights(source: Weights, target: Weights) -> None:
+    """Copy weights into those of the same names, in place, so that there is never a second copy."""
+    for name, weight in source.items():
+        if name in target:
+            target[name].copy_(weight)
+        else:
+            target[name] = weight.detach().clone()
 
 
 @dataclass(frozen=True)
@@ -194,6 +168,10 @@ class ResumeFile:
 
     path: Path
     conditions: Conditions = field(default_factory=Conditions)
+
+    def of_network(self, built_from: BuiltFrom) -> "ResumeFile":
+        """The same file, with what the network was built from among the conditions."""
+        return replace(self, conditions=replace(self.conditions, built_from=built_from))
 
     def write(self, groups: Sequence[Weights], progress: Progress) -> None:
         """Replace the file.

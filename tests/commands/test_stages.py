@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import load_file
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models import load, load_stage
+from cllm4rec.models import load, load_stage, neural
 from cllm4rec.training.dry_run import DryRun, ObjectiveTiming
 from cllm4rec.training.loop import TrainingRun
 from cllm4rec.training.run_folder import RunFolder
@@ -64,6 +64,32 @@ def test_finetuning_again_starts_from_pretraining_and_gives_the_same(
     assert weights[0].keys() == weights[1].keys()
     for name, array in weights[0].items():
         np.testing.assert_array_equal(array, weights[1][name])
+
+
+def test_finetuning_that_does_not_help_ends_with_the_weights_at_its_start(
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All epochs have their lines in metrics.jsonl, and no later command sees a difference."""
+    caplog.set_level("INFO", "cllm4rec")
+    shutil.copytree(pretrained, tmp_path / "run")
+    given = iter([0.5, 0.1, 0.3, 0.2])
+    monkeypatch.setattr(neural, "shared_validation", lambda *_: next(given))
+    flags = ("--epochs", 3, "--finetune-from", "pretrained", "--linear", "none")
+    call("finetune", "--run", tmp_path / "run", *flags)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    finetuned = [line for line in lines if line["stage"] == "finetune"]
+    assert [(line["validation"], line["best"]) for line in finetuned] == [
+        (0.1, False),
+        (0.3, False),
+        (0.2, False),
+    ]
+    before, after = (load_file(tmp_path / "run" / s / "model.safetensors") for s in ("pretrain", "finetune"))
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(array, after[name]) for name, array in before.items())
+    assert "no epoch is better than the weights at the start, which are kept" in caplog.messages
+    assert not any(message.startswith("best epoch") for message in caplog.messages)
+    assert RunFolder.open(tmp_path / "run").ended("finetune")
+    assert load(tmp_path / "run").stage == "finetune"
 
 
 def test_finetune_refuses_to_change_settings_fixed_by_pretraining(pretrained: Path) -> None:

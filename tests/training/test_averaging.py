@@ -68,13 +68,13 @@ def test_averages_are_saved_and_training_does_not_depend_on_them() -> None:
 
 
 def test_tables_of_a_sampled_softmax_are_not_averaged(monkeypatch: pytest.MonkeyPatch) -> None:
-    keep, averaged = loop.TrainingRun.keep_if_best, set()
+    keep, averaged = loop.TrainingRun.keep_best_weights, set()
 
-    def recorded(run: loop.TrainingRun, quality: float | None, hooks: Hooks) -> bool:
+    def recorded(run: loop.TrainingRun, hooks: Hooks) -> None:
         averaged.update(run.averaged.averages)
-        return keep(run, quality, hooks)
+        keep(run, hooks)
 
-    monkeypatch.setattr(loop.TrainingRun, "keep_if_best", recorded)
+    monkeypatch.setattr(loop.TrainingRun, "keep_best_weights", recorded)
     model, *_ = fitted(replace(CONFIG, epochs=1), sampled=8)
     tables = {
         name for name, _ in model.net.named_parameters() if name.startswith(("collaborative", "content"))

@@ -1,6 +1,7 @@
 """The best epoch on validation is kept; patience and a time limit end training."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.hooks import Hooks
 from cllm4rec.training.records import EpochRecord
+from cllm4rec.training.resume import ResumeFile, Stopped
 from tests.support.training import QUICK, small_dataset
 
 EPOCHS_ALONE = replace(QUICK, patience_steps=0)
@@ -129,3 +131,68 @@ def test_without_validation_the_last_epoch_is_kept(monkeypatch: pytest.MonkeyPat
     assert all(record.validation is None and not record.best for record in run.records)
     assert torch.equal(run.table, run.after_epoch[-1])
     assert torch.equal(run.table, run.kept[-1])
+
+
+class FinetunedFurther(RecordedFit):
+    """Finetuning that follows a pretraining, with given metrics of the weights at the start and of epochs."""
+
+    def __init__(self, qualities: list[float], config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.records, self.after_epoch, self.kept = [], [], []
+        settings = CLLM4RecConfig(content_ratio=0.0, linear="none", finetune_from="pretrained")
+        self.model = CLLM4Rec(settings).fit_stage(small_dataset(), "pretrain", replace(QUICK, epochs=0))
+        self.at_start, given = self.table, iter(qualities)
+        monkeypatch.setattr(neural, "shared_validation", lambda *arguments: next(given))
+        self.model.fit_stage(small_dataset(), "finetune", config, Hooks(self._on_epoch, self._on_best))
+
+
+def test_the_weights_at_the_start_of_a_later_stage_are_kept_if_no_epoch_is_better(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "cllm4rec")
+    run = FinetunedFurther([0.4, 0.1, 0.4, 0.3, 0.2], QUICK, monkeypatch)
+    assert torch.equal(run.table, run.at_start) and not torch.equal(run.table, run.after_epoch[1])
+    assert [record.best for record in run.records] == [False] * 4
+    assert len(run.kept) == 1 and torch.equal(run.kept[0], run.at_start), "after the first epoch"
+    assert "no epoch is better than the weights at the start, which are kept" in caplog.messages
+
+
+def test_a_better_epoch_replaces_the_weights_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "cllm4rec")
+    run = FinetunedFurther([0.3, 0.2, 0.25, 0.31, 0.1], QUICK, monkeypatch)
+    assert [record.best for record in run.records] == [False, False, True, False]
+    assert torch.equal(run.table, run.after_epoch[2])
+    assert len(run.kept) == 2 and torch.equal(run.kept[0], run.at_start)
+    assert not any("weights at the start" in message for message in caplog.messages)
+
+
+def test_the_patience_counts_from_the_best_epoch_though_the_start_is_better(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    qualities = [0.9, 0.1, 0.2, 0.3, 0.2, 0.2, 0.2]
+    run = FinetunedFurther(qualities, replace(EPOCHS_ALONE, epochs=20, patience=2), monkeypatch)
+    assert len(run.records) == 5
+    assert torch.equal(run.table, run.at_start)
+
+
+def test_a_stage_without_epochs_is_not_validated_at_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = FinetunedFurther([], replace(QUICK, epochs=0), monkeypatch)
+    assert torch.equal(run.table, run.at_start) and len(run.kept) == 1
+
+
+def test_resuming_keeps_the_weights_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metrics are given, so that only the saved state can know the weights and the metric at the start."""
+    model = CLLM4Rec(CLLM4RecConfig(content_ratio=0.0, linear="none", finetune_from="pretrained"))
+    model.fit_stage(small_dataset(), "pretrain", replace(QUICK, epochs=0))
+    at_start, given = model.net.collaborative.whole(), iter([0.4, 0.1, 0.2, 0.3, 0.3])
+    monkeypatch.setattr(neural, "shared_validation", lambda *arguments: next(given))
+    resume_file, records = ResumeFile(tmp_path / "state.safetensors"), list[EpochRecord]()
+    hooks = Hooks(records.append, should_stop=lambda: len(records) == 2)
+    with pytest.raises(Stopped):
+        model.fit_stage(small_dataset(), "finetune", QUICK, hooks, resume_file=resume_file)
+    assert not torch.equal(model.net.collaborative.whole(), at_start)
+    model.fit_stage(small_dataset(), "finetune", QUICK, Hooks(records.append), resume_file=resume_file)
+    assert [record.validation for record in records] == [0.1, 0.2, 0.3, 0.3]
+    assert not any(record.best for record in records)
+    assert torch.equal(model.net.collaborative.whole(), at_start)

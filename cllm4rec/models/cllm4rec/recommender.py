@@ -114,13 +114,18 @@ class CLLM4Rec(LanguageRecommender):
 
     def _begin(
         self, dataset: Dataset, before: str | None, config: TrainConfig, accelerator: Accelerator
-    ) -> None:
+    ) -> float | None:
         follows = (before, self.stage) == ("pretrain", "finetune")
         if follows and self.config.may_start_anew and self._is_validated(dataset, "finetune"):
-            self._start_from_better(dataset, config.seed, accelerator)
+            return self._start_from_better(dataset, config.seed, accelerator)
+        return super()._begin(dataset, before, config, accelerator)
 
-    def _start_from_better(self, dataset: Dataset, seed: int, accelerator: Accelerator) -> None:
-        """Take the initial weights, if they are clearly better on validation events than the pretrained."""
+    def _start_from_better(self, dataset: Dataset, seed: int, accelerator: Accelerator) -> float:
+        """Take the initial weights, if they are clearly better on validation events than the pretrained.
+
+        Returns:
+            The validation metric of the weights that are taken.
+        """
         pretrained, quality = self.net, [shared_validation(self, dataset, accelerator)]
         backbone = pretrained.backbone
         if self.config.built_in:
@@ -130,9 +135,11 @@ class CLLM4Rec(LanguageRecommender):
         quality.append(shared_validation(self, dataset, accelerator))
         if quality[1] <= CLEARLY_BETTER * quality[0]:
             self.net = pretrained
-        elif accelerator.is_main_process:
+            return quality[0]
+        if accelerator.is_main_process:
             text = "finetuning starts from the initial weights: validation %s %.4f, pretrained %.4f"
             log.info(text, VALIDATION_METRIC, *reversed(quality))
+        return quality[1]
 
     def _learn_words(self, train: Dataset) -> None:
         """Learn the words of the IDs with training events."""

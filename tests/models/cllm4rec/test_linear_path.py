@@ -203,7 +203,7 @@ def test_the_network_reads_each_user_once(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(CLLM4Rec, "_encode", counted)
     model = CLLM4Rec(CLLM4RecConfig(linear="ease", finetune_from="pretrained")).fit(dataset, STAGES)
-    assert calls == [False, True], "a validation of the epoch, and one of the path"
+    assert calls == [False, False, True], "validations at the start, of the epoch, and of the path"
     assert model.kept is None
 
 
