@@ -93,7 +93,7 @@ class _Records:
             self.folder.withdraw(self.stage)
 
     def diverged(self, kept: bool) -> None:
-        """Training diverged: the stage ends with its best validated epoch, or leaves no weights."""
+        """Training diverged: the stage ends with its best weights, or leaves none without a validation."""
         if kept:
             self.folder.end_stage(self.stage)
         elif self.begun:

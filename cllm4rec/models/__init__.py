@@ -114,7 +114,7 @@ def load(
     backbone: str | Path | None = None,
     verify: bool = False,
 ) -> "Recommender":
-    """The model in a run folder (the best epoch of its last stage), or in a folder that `save` wrote.
+    """The model in a run folder (the best weights of its last stage), or in a folder that `save` wrote.
 
     Adapters of a backbone are merged into its weights.
 

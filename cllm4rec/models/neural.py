@@ -68,13 +68,13 @@ class NeuralRecommender(InnerProductRecommender):
     def _begin(
         self, dataset: Dataset, before: str | None, config: TrainConfig, accelerator: Accelerator
     ) -> float | None:
-        """Choose the first weights of a stage, which follows stage `before`. A resumed stage has its own.
+        """Choose or measure the first weights of a stage, after stage `before`. A resumed stage has its own.
 
         Returns:
             Their validation metric if training keeps them unless it finds better ones, else None.
         """
-        stage, follows = self.stage or "", before in self.validated_stages and before != self.stage
-        if follows and stage != self.stages[0] and config.epochs and self._is_validated(dataset, stage):
+        stage, measures = str(self.stage), config.epochs > 0 and before in self.validated_stages
+        if measures and stage not in (before, self.stages[0]) and self._is_validated(dataset, stage):
             return shared_validation(self, dataset, accelerator)
         return None
 
@@ -185,7 +185,7 @@ class NeuralRecommender(InnerProductRecommender):
             before = self.stage
             config = self._start(dataset, stage, config, accelerator)
             resumes = resume_file is not None and resume_file.path.exists()
-            start = None if resumes else self._begin(dataset, before, config, accelerator)
+            metric = None if resumes else self._begin(dataset, before, config, accelerator)
             is_validated = self._is_validated(dataset, stage)
             validate = partial(shared_validation, self, dataset, accelerator) if is_validated else None
             if resume_file is not None:
@@ -195,8 +195,8 @@ class NeuralRecommender(InnerProductRecommender):
             on_epoch = partial(self._on_epoch, stage, hooks, accelerator)
             hooks = replace(hooks, validate=validate, on_epoch=on_epoch)
             try:
-                loop.train(self.net, objectives, config, accelerator, hooks, resume_file, memory, start)
-            except DivergedError as diverged:  # the network has its best weights, or none of any use
+                loop.train(self.net, objectives, config, accelerator, hooks, resume_file, memory, metric)
+            except DivergedError as diverged:  # without a validated epoch it does not count as fitted
                 self.stage = stage if diverged.kept else None
                 raise
             if self._after(dataset, stage, accelerator, hooks):

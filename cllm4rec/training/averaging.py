@@ -7,6 +7,8 @@ import torch
 
 from cllm4rec.training.resume import Weights
 
+ROWS_AT_ONCE = 1 << 14  # that are exchanged
+
 
 class AveragedWeights:
     """Exponential moving averages of weights: after step t, average = d average + (1 - d) weight.
@@ -60,7 +62,7 @@ class AveragedWeights:
 
 @contextmanager
 def exchanged(weights: Weights, others: Weights) -> Iterator[None]:
-    """Within this context weights have the values of others, which have theirs.
+    """Exchange the values of weights and of others within this context.
 
     Args:
         weights: of a network, by name.
@@ -76,6 +78,9 @@ def exchanged(weights: Weights, others: Weights) -> Iterator[None]:
 @torch.no_grad()
 def _exchange(weights: Weights, others: Weights) -> None:
     for name, other in others.items():
-        kept = weights[name].clone()
-        weights[name].copy_(other)
-        other.copy_(kept)
+        pair = weights[name], other
+        blocks = zip(*(each.split(ROWS_AT_ONCE) for each in pair), strict=True) if other.dim() else [pair]
+        for here, there in blocks:  # of rows: a large table has no second copy
+            kept = here.clone()
+            here.copy_(there)
+            there.copy_(kept)

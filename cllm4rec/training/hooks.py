@@ -12,7 +12,8 @@ class Hooks:
 
     Attributes:
         on_epoch: called with the record of each epoch.
-        on_best: called whenever the weights are the best so far, e.g. to write them.
+        on_best: called whenever the weights are the best so far, e.g. to write them. After the first epoch
+            these may be the weights before it, which the network has during the call.
         should_stop: asked before and after the steps of an epoch and in each step; one process suffices.
         validate: gives the metric that chooses the weights, higher is better. Without it the last weights
             are kept. `NeuralRecommender.fit_stage` sets it.

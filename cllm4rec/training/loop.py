@@ -40,7 +40,7 @@ def train(
     hooks: Hooks = NO_HOOKS,
     resume_file: ResumeFile | None = None,
     memory: float | None = None,
-    start: float | None = None,
+    first_metric: float | None = None,
 ) -> None:
     """Train until the epochs, the patience or the minutes are used up; `net` then has the best weights.
 
@@ -57,7 +57,7 @@ def train(
             of a CPU the result is bit for bit that of uninterrupted training.
         memory: GiB that a process may take; by default a share of what is free. A batch is computed in
             parts that fit. Without it, training resumes with the parts it began with.
-        start: validation metric of the weights of `net`, which it keeps if no epoch has a better one.
+        first_metric: validation metric of the first weights, kept if no epoch is better; none if it resumes.
 
     Raises:
         Stopped: `hooks.should_stop` returned True.
@@ -75,11 +75,11 @@ def train(
         checkpointed(net, limits.checkpointed),
         TrainingRun(net, config, accelerator, resume_file, limits) as run,
     ):
-        run.keep_first_weights(start)
+        run.keep_first_weights(first_metric)
         _train_epochs(run, objectives, hooks)
         run.restore_best_weights()
-        if not run.progress.has_improved and accelerator.is_main_process:
-            log.info("no epoch is better than the weights at the start, which are kept")
+        if run.progress.keeps_first_weights and accelerator.is_main_process:
+            log.info("the first weights (%.4f) are kept: no epoch is better", run.progress.first_metric)
     net.eval()
 
 
@@ -100,7 +100,7 @@ def _train_epochs(run: "TrainingRun", objectives: Sequence[Objective], hooks: Ho
             improved = progress.note(quality, config)
             if improved:
                 run.keep_best_weights(hooks)
-        if progress.epoch == 0 and not progress.has_improved:
+        if progress.epoch == 0 and progress.keeps_first_weights:  # earlier files of the stage stay until now
             with exchanged(run.weights, run.best_weights):
                 hooks.on_best()
         hooks.on_epoch(run.record(quality, improved and quality is not None))
@@ -270,10 +270,10 @@ class TrainingRun:
             self.resume_file.write([self.weights, *kept], self.progress)
         self.saved = time.monotonic()
 
-    def keep_first_weights(self, quality: float | None) -> None:
-        """Keep the weights at the start until an epoch is better, if their metric is given."""
-        if quality is not None and not self.best_weights:
-            self.progress.start = quality
+    def keep_first_weights(self, metric: float | None) -> None:
+        """Keep the weights before the first step until an epoch is better, if their metric is given."""
+        if metric is not None and self.config.epochs and not self.progress.steps:
+            self.progress.first_metric = metric
             copy_weights(self.weights, self.best_weights)
 
     def keep_best_weights(self, hooks: Hooks) -> None:

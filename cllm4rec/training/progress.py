@@ -41,7 +41,7 @@ class Progress:
         epoch: the current epoch, warm-up included.
         step: steps done in this epoch.
         steps: steps done in all epochs.
-        start: validation metric of the first weights, if they are kept unless an epoch has better ones.
+        first_metric: validation metric of the first weights, if they are kept unless an epoch is better.
         best: the best validation metric of an epoch so far.
         stale: epochs since then.
         best_at: `steps` at the best validation metric.
@@ -56,7 +56,7 @@ class Progress:
     epoch: int = 0
     step: int = 0
     steps: int = 0
-    start: float | None = None
+    first_metric: float | None = None
     best: float | None = None
     stale: int = 0
     best_at: int = 0
@@ -66,9 +66,10 @@ class Progress:
     limits: Limits | None = None
 
     @property
-    def has_improved(self) -> bool:
-        """Whether the weights of an epoch are kept, not those that training began with."""
-        return self.start is None or (self.best is not None and self.best > self.start)
+    def keeps_first_weights(self) -> bool:
+        """Whether the first weights are kept, as no epoch is better so far."""
+        first, best = self.first_metric, self.best
+        return first is not None and (best is None or best <= first)
 
     def is_within_patience(self, config: TrainConfig) -> bool:
         """Whether training goes on, as the best epoch is not long ago."""
@@ -82,12 +83,12 @@ class Progress:
         Returns:
             Whether the weights of the epoch are the best so far. Until the first validation the newest are.
         """
-        is_best = self.best is None or (quality is not None and quality > self.best)
-        if is_best:
+        is_best_epoch = self.best is None or (quality is not None and quality > self.best)
+        if is_best_epoch:
             self.best, self.stale, self.best_at = quality, 0, self.steps
         elif quality is not None:
             self.stale += config.validate_every
-        return is_best and self.has_improved
+        return is_best_epoch and not self.keeps_first_weights
 
 
 class Meter:

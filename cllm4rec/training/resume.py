@@ -29,7 +29,7 @@ Weights = dict[str, Tensor]
 
 @torch.no_grad()
 def copy_weights(source: Weights, target: Weights) -> None:
-    """Copy weights into those of the same names, in place, so that there is never a second copy."""
+    """Copy weights into those of the same names, in place; names that are missing get a copy."""
     for name, weight in source.items():
         if name in target:
             target[name].copy_(weight)
@@ -143,11 +143,12 @@ class DivergedError(ValueError):
     """The gradient of a step is not finite.
 
     Attributes:
-        kept: whether the weights of a validated epoch are kept; others may be far from any use.
+        kept: whether an epoch was validated, so that the best weights so far are kept; others may be far
+            from any use.
     """
 
     def __init__(self, step: int, objective: str, kept: bool) -> None:
-        rest = "the best epoch so far is kept" if kept else "no epoch was validated, and nothing is kept"
+        rest = "the best weights so far are kept" if kept else "no epoch was validated, and nothing is kept"
         super().__init__(
             f"training diverged in step {step} ({objective}): the gradient is not finite; lower "
             f"`learning_rate` ({rest})"

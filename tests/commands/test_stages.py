@@ -86,10 +86,22 @@ def test_finetuning_that_does_not_help_ends_with_the_weights_at_its_start(
     before, after = (load_file(tmp_path / "run" / s / "model.safetensors") for s in ("pretrain", "finetune"))
     assert before.keys() == after.keys()
     assert all(np.array_equal(array, after[name]) for name, array in before.items())
-    assert "no epoch is better than the weights at the start, which are kept" in caplog.messages
+    assert "the first weights (0.5000) are kept: no epoch is better" in caplog.messages
     assert not any(message.startswith("best epoch") for message in caplog.messages)
     assert RunFolder.open(tmp_path / "run").ended("finetune")
     assert load(tmp_path / "run").stage == "finetune"
+
+
+def test_finetuning_without_epochs_writes_the_weights_from_which_it_would_start(
+    pretrained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(pretrained, tmp_path / "run")
+    for flags in (("--epochs", 0), ("--epochs", 1), ("--epochs", 0)):
+        call("finetune", "--run", tmp_path / "run", "--linear", "none", *flags)
+        run = RunFolder.open(tmp_path / "run")
+        assert run.ended("finetune")
+        lines = [line for line in run.metrics() if line.stage == "finetune"]
+        assert len(lines) == run.description.stages["finetune"].training["epochs"] == flags[1]
 
 
 def test_finetune_refuses_to_change_settings_fixed_by_pretraining(pretrained: Path) -> None:
@@ -155,7 +167,7 @@ def test_training_that_diverges_later_ends_with_its_best_epoch(
     monkeypatch.setattr(TrainingRun, "_clip_gradient", broken)
     run = tmp_path / "run"
     flags = ("--dataset", workspace / "data", "--output", run, "--epochs", 3, "--content-ratio", 0)
-    with pytest.raises(ValueError, match="lower --learning-rate .the best epoch so far is kept"):
+    with pytest.raises(ValueError, match="lower --learning-rate .the best weights so far are kept"):
         call("pretrain", *flags)
     monkeypatch.undo()
     assert RunFolder(run).ended("pretrain")

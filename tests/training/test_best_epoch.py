@@ -11,10 +11,11 @@ from torch import Tensor
 from cllm4rec.models import SYSTEMS, neural, system_class
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
+from cllm4rec.training.averaging import exchanged
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.hooks import Hooks
 from cllm4rec.training.records import EpochRecord
-from cllm4rec.training.resume import ResumeFile, Stopped
+from cllm4rec.training.resume import DivergedError, ResumeFile, Stopped
 from tests.support.training import QUICK, small_dataset
 
 EPOCHS_ALONE = replace(QUICK, patience_steps=0)
@@ -153,7 +154,7 @@ def test_the_weights_at_the_start_of_a_later_stage_are_kept_if_no_epoch_is_bette
     assert torch.equal(run.table, run.at_start) and not torch.equal(run.table, run.after_epoch[1])
     assert [record.best for record in run.records] == [False] * 4
     assert len(run.kept) == 1 and torch.equal(run.kept[0], run.at_start), "after the first epoch"
-    assert "no epoch is better than the weights at the start, which are kept" in caplog.messages
+    assert "the first weights (0.4000) are kept: no epoch is better" in caplog.messages
 
 
 def test_a_better_epoch_replaces_the_weights_at_the_start(
@@ -164,7 +165,7 @@ def test_a_better_epoch_replaces_the_weights_at_the_start(
     assert [record.best for record in run.records] == [False, False, True, False]
     assert torch.equal(run.table, run.after_epoch[2])
     assert len(run.kept) == 2 and torch.equal(run.kept[0], run.at_start)
-    assert not any("weights at the start" in message for message in caplog.messages)
+    assert not any("first weights" in message for message in caplog.messages)
 
 
 def test_the_patience_counts_from_the_best_epoch_though_the_start_is_better(
@@ -196,3 +197,45 @@ def test_resuming_keeps_the_weights_at_the_start(tmp_path: Path, monkeypatch: py
     assert [record.validation for record in records] == [0.1, 0.2, 0.3, 0.3]
     assert not any(record.best for record in records)
     assert torch.equal(model.net.collaborative.whole(), at_start)
+
+
+def test_resuming_within_the_first_epoch_hands_over_the_first_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = CLLM4Rec(CLLM4RecConfig(content_ratio=0.0, linear="none", finetune_from="pretrained"))
+    model.fit_stage(small_dataset(), "pretrain", replace(QUICK, epochs=0))
+    first, given, asked = model.net.collaborative.whole(), iter([0.4, 0.1]), iter([False, False, True])
+    monkeypatch.setattr(neural, "shared_validation", lambda *arguments: next(given))
+    resume_file, kept = ResumeFile(tmp_path / "state.safetensors"), list[Tensor]()
+    config, hooks = replace(QUICK, epochs=1), Hooks(should_stop=lambda: next(asked))
+    with pytest.raises(Stopped):
+        model.fit_stage(small_dataset(), "finetune", config, hooks, resume_file=resume_file)
+    hooks = Hooks(on_best=lambda: kept.append(model.net.collaborative.whole()))
+    model.fit_stage(small_dataset(), "finetune", config, hooks, resume_file=resume_file)
+    assert len(kept) == 1 and torch.equal(kept[0], first)
+
+
+def test_after_divergence_the_network_has_the_first_weights_if_they_are_best(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = CLLM4Rec(CLLM4RecConfig(content_ratio=0.0, linear="none", finetune_from="pretrained"))
+    model.fit_stage(small_dataset(), "pretrain", replace(QUICK, epochs=0))
+    first, given = model.net.collaborative.whole(), iter([0.4, 0.1])
+    monkeypatch.setattr(neural, "shared_validation", lambda *arguments: next(given))
+
+    def spoil(record: EpochRecord) -> None:
+        model.net.collaborative.items.weight.data.fill_(float("nan"))
+
+    with pytest.raises(DivergedError, match="the best weights so far are kept"):
+        model.fit_stage(small_dataset(), "finetune", QUICK, Hooks(on_epoch=spoil))
+    assert model.stage == "finetune" and torch.equal(model.net.collaborative.whole(), first)
+
+
+def test_a_failure_while_weights_are_written_leaves_none_exchanged() -> None:
+    weights, others = ({"a": torch.full((3, 2), x), "b": torch.tensor(x)} for x in (1.0, 2.0))
+    with pytest.raises(OSError), exchanged(weights, others):
+        assert float(weights["b"]) == 2 and torch.equal(weights["a"], torch.full((3, 2), 2.0))
+        assert float(others["b"]) == 1 and torch.equal(others["a"], torch.full((3, 2), 1.0))
+        raise OSError("no space left")
+    assert float(weights["b"]) == 1 and torch.equal(weights["a"], torch.full((3, 2), 1.0))
+    assert float(others["b"]) == 2 and torch.equal(others["a"], torch.full((3, 2), 2.0))

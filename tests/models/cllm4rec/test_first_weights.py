@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.models import neural
 from cllm4rec.models.cllm4rec import recommender
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
@@ -94,3 +95,19 @@ def test_a_frozen_backbone_is_shared_and_a_tuned_one_keeps_its_pretraining(
     measured([], monkeypatch)
     tuned = CLLM4Rec(CLLM4RecConfig(tune="full", **settings))  # type: ignore[arg-type]
     tuned.fit_stage(dataset, "pretrain", PRETRAIN).fit_stage(dataset, "finetune", FINETUNE)
+
+
+@pytest.mark.parametrize(("metrics", "first"), [([0.2, 0.25], 0.25), ([0.2, 0.1], 0.2)])
+def test_training_knows_the_metric_of_the_weights_that_were_taken(
+    metrics: list[float], first: float, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Epochs that are just below that of the weights taken, and above that of the others, are not kept."""
+    measured(metrics, monkeypatch)
+    monkeypatch.setattr(neural, "shared_validation", lambda *_: first - 0.01)
+    model = CLLM4Rec(CLLM4RecConfig(backbone="1x64", linear="none")).fit_stage(
+        dataset.train, "pretrain", PRETRAIN
+    )
+    pretrained = {name: array.copy() for name, array in model._arrays().items()}
+    ended = model.fit_stage(dataset, "finetune", replace(FINETUNE, epochs=1))._arrays()
+    initial = CLLM4Rec(CLLM4RecConfig(backbone="1x64")).build(dataset, FINETUNE)._arrays()
+    assert same(ended, initial if first == metrics[1] else pretrained)
