@@ -133,13 +133,15 @@ class CLLM4Rec(LanguageRecommender):
         self.net = self._initial_net(backbone, dataset.train, seed).to(accelerator.device)
         self._learn_words(dataset.train)
         quality.append(shared_validation(self, dataset, accelerator))
+        measured = [("initial", quality[1]), ("pretrained", quality[0])]  # those that are taken first
         if quality[1] <= CLEARLY_BETTER * quality[0]:
             self.net = pretrained
-            return quality[0]
+            measured.reverse()
+        (taken, metric), (other, other_metric) = measured
         if accelerator.is_main_process:
-            text = "finetuning starts from the initial weights: validation %s %.4f, pretrained %.4f"
-            log.info(text, VALIDATION_METRIC, *reversed(quality))
-        return quality[1]
+            text = "finetuning starts from the %s weights: validation %s %.4f, %s %.4f"
+            log.info(text, taken, VALIDATION_METRIC, metric, other, other_metric)
+        return metric
 
     def _learn_words(self, train: Dataset) -> None:
         """Learn the words of the IDs with training events."""

@@ -55,9 +55,14 @@ def test_initial_weights_are_taken_if_they_are_clearly_better(
     assert line in caplog.messages
 
 
-def test_pretrained_weights_are_kept_otherwise(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pretrained_weights_are_kept_otherwise(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "cllm4rec")
     left = measured([0.2, 0.2099, 0.7], monkeypatch)
     assert same(*finetuned(dataset))
+    line = "finetuning starts from the pretrained weights: validation ndcg@100 0.2000, initial 0.2099"
+    assert line in caplog.messages
     assert next(left) == 0.7, "each was measured once"
 
 
