@@ -21,7 +21,7 @@ import argparse
 import json
 import signal
 from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,8 +149,12 @@ def as_they_end(trials: Sequence[Tried], jobs: int) -> Generator[Row, None, None
         return
     with ThreadPoolExecutor(jobs) as pool:  # each waits for its commands, which are processes
         try:  # around the submission too: the first ones run while the others are submitted
-            for each in as_completed([pool.submit(trial.measured_row) for trial in trials]):
-                yield each.result()
+            pending = {pool.submit(trial.measured_row) for trial in trials}
+            while pending:
+                # A signal that comes just before a wait does not end it, so that waits are short.
+                ended, pending = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
+                for each in ended:
+                    yield each.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             end_commands()

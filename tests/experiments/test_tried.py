@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,25 @@ def test_an_interruption_while_trials_are_submitted_ends_those_under_way(
     with pytest.raises(KeyboardInterrupt):
         list(tried.as_they_end(submitted, jobs=2))
     assert ended.is_set()
+
+
+def test_a_signal_that_does_not_end_a_wait_ends_the_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that another thread receives is handled by the main one, whose wait goes on."""
+    ended = threading.Event()
+    before_their_end: list[bool] = []
+
+    class Signalled:
+        def measured_row(self) -> dict[str, str]:
+            time.sleep(0.2)  # the main thread waits by now
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+            before_their_end.append(ended.wait(timeout=30))
+            return {}
+
+    monkeypatch.setattr(tried, "end_commands", ended.set)
+    submitted: list[Any] = [Signalled()]
+    with pytest.raises(KeyboardInterrupt):
+        list(tried.as_they_end(submitted, jobs=2))
+    assert before_their_end == [True]
 
 
 def test_a_failed_trial_has_no_gain_and_is_not_run_again(

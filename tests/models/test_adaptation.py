@@ -149,11 +149,14 @@ def test_words_of_forgotten_reviews_are_forgotten(name: str, tmp_path: Path) -> 
         {"backbone": "1x64"} if name == "cllm4rec" else {}
     )
     model = fit(new_system(name, **settings), dataset)
+    text = model.net.item_text  # type: ignore[attr-defined]
+    (word,) = [number for number, each in enumerate(text.word_list) if each == "xanthopsia"]
+    with torch.no_grad():  # words begin as zeros, and the first weights may be the best
+        text.words += torch.linspace(-1, 1, text.words.shape[-1])
     fewer = without_users(dataset, [forgotten])
     adapted = model.adapted_to(fewer)
     adapted.save(tmp_path / "after")
-    text, after = (each.net.item_text for each in (model, adapted))  # type: ignore[attr-defined]
-    (word,) = [number for number, each in enumerate(text.word_list) if each == "xanthopsia"]
+    after = adapted.net.item_text  # type: ignore[attr-defined]
     assert "xanthopsia" not in texts_in(tmp_path / "after")
     assert not after.words[word].any() and text.words[word].any()
     own = dataset.train.interactions.history(int(dataset.user_ids.index([forgotten])[0]))
