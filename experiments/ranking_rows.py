@@ -18,6 +18,7 @@ OF_SETS: dict[str, Flags] = {  # histories are sets
     "CLLM4Rec, no pretraining, sampled": (["--epochs", "0", "--sampled", "4096"], []),
     "CLLM4Rec, always pretrained": (["--finetune-from", "pretrained"], []),
     "CLLM4Rec, no content": (["--content-ratio", "0"], []),
+    "CLLM4Rec, content in finetuning too": (["--content-passes", "both"], []),
     "CLLM4Rec, no texts in vectors": (["--item-text", "none"], []),
     "CLLM4Rec, no mutual regularisation": (["--mutual", "0"], []),
     "CLLM4Rec, masked items in the full softmax": (["--targets", "masked"], []),

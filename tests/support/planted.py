@@ -144,7 +144,7 @@ def texts_for_the_vocabulary(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) 
 
 def texts_of_all_corpora(dataset: Dataset) -> dict[tuple[str, str], list[str]]:
     """Inputs and targets of all examples of two epochs, decoded, by stage and objective."""
-    model = CLLM4Rec(CLLM4RecConfig(content_ratio=100.0))  # all documents in each pass
+    model = CLLM4Rec(CLLM4RecConfig(content_ratio=100.0, content_passes="both"))  # all documents in each
     model._learn_ids(dataset.train)
     model.net = model._build(dataset.train, 0)
     texts: dict[tuple[str, str], list[str]] = {}

@@ -87,7 +87,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, uneven_dataset: Dataset) -> P
     uneven_dataset.save(folder / "data")
     flags = [f"--batch-size={BATCH}", "--patience=1000", "--warmup-steps=20"]
     # Buffers in double precision would be no part of such a model.
-    single = ["--item-text=none", "--linear=none"]
+    single = ["--item-text=none", "--linear=none", "--content-passes=both"]
     accumulation = {"one": [], "two": [], "two with micro-batches": ["--accumulation=2"]}
 
     def pretrain(name: str) -> list[str]:

@@ -54,7 +54,7 @@ def started(backbone: str = "tiny", **settings: Any) -> tuple[CLLM4Rec, list[Obj
     model.build(small_dataset().train)
     train = small_dataset().train.train
     content, collaborative = model.objectives(train, "pretrain", CONFIG)
-    return model, [content, collaborative, model.objectives(train, "finetune", CONFIG)[1]]
+    return model, [content, collaborative, model.objectives(train, "finetune", CONFIG)[-1]]
 
 
 def gradients(net: Any, name: str, batches: list[tuple[Batch, float]]) -> dict[str, Tensor]:

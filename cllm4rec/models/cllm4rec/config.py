@@ -17,6 +17,7 @@ PAPER: dict[str, dict[str, Any]] = {
         "start": "random",
         "finetune_from": "pretrained",
         "content_warmup": 10,
+        "content_passes": "both",
         "user_token": "both",
         "user_dropping": 0.0,
         "mask_share": 0.2,
@@ -117,6 +118,12 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
     content_warmup: int = setting(
         1, ge=0, advanced=True, help="epochs on content alone before the first collaborative epoch"
     )
+    content_passes: str = setting(
+        "pretraining",
+        choices=["pretraining", "both"],
+        advanced=True,
+        help="stages with content passes: pretraining alone, or both",
+    )
     user_token: str = setting(
         "pretraining",
         choices=["pretraining", "both"],
@@ -163,6 +170,10 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
             "and items in random order, else causal"
         ),
     )
+
+    def reads_content(self, stage: str) -> bool:
+        """Whether a stage has content passes."""
+        return self.content_ratio > 0 and (stage == "pretrain" or self.content_passes == "both")
 
     def reads_user_token(self, finetuned: bool) -> bool:
         """Whether prompts of a stage have the token of the user."""

@@ -189,19 +189,24 @@ class CLLM4Rec(LanguageRecommender):
     def objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
         options = self._options(config.seed, finetuning=False)
         collaborative = CollaborativeCorpus(train.interactions, self.tokenizer, options)
-        n_collaborative = collaborative.lengths.sum()
-        tokens_per_pass = int(self.config.content_ratio * n_collaborative * min(1.0, self._work_ratio()))
-        documents = content_documents(train, self.tokenizer) if tokens_per_pass else []
-        content = []
-        if documents:
-            corpus = ContentCorpus(documents, self.tokenizer, options, tokens_per_pass)
-            content = [Objective("content", corpus)]
+        content = self._content(train, options, collaborative) if self.config.reads_content(stage) else []
         if stage == "pretrain":
             from_epoch = self.config.content_warmup if content else 0
             return [*content, Objective("collaborative", collaborative, from_epoch)]
         options = self._options(config.seed, finetuning=True)
         recommendation = RecommendationCorpus(train.interactions, self.tokenizer, options)
         return [*content, Objective("recommend", recommendation)]
+
+    def _content(
+        self, train: Dataset, options: HistoryCorpusOptions, collaborative: CollaborativeCorpus
+    ) -> list[Objective]:
+        """The content passes; none where there is no document, or no token for one."""
+        ratio = self.config.content_ratio * min(1.0, self._work_ratio())
+        tokens_per_pass = int(ratio * collaborative.lengths.sum())
+        documents = content_documents(train, self.tokenizer) if tokens_per_pass else []
+        if not documents:
+            return []
+        return [Objective("content", ContentCorpus(documents, self.tokenizer, options, tokens_per_pass))]
 
     def _work_ratio(self) -> float:
         """Multiplications of a collaborative token / those of a content token, in layers and softmax."""

@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from cllm4rec.corpora.content import ContentBatch, ContentCorpus, content_docume
 from cllm4rec.corpora.histories import CollaborativeCorpus, HistoryCorpusOptions, RecommendationCorpus
 from cllm4rec.corpora.history_batches import CollaborativeBatch, RecommendationBatch
 from cllm4rec.corpora.tokenizer import ExtendedTokenizer
+from cllm4rec.models.cllm4rec.config import PAPER, CLLM4RecConfig
 from cllm4rec.models.cllm4rec.net import CLLM4RecBatch, CLLM4RecNet
+from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
+from cllm4rec.training.config import TrainConfig
 from tests.support.llama import MUTUAL, PRIOR, llama_network, normalised
 from tests.support.reviewed_books import reviewed_books
 
@@ -192,6 +196,29 @@ def test_strengths_of_zero_leave_the_likelihood_alone(llama: Path) -> None:
         terms = net(objective, batch_of(objective, tokenizer))
         assert terms["mutual"].item() == terms["prior"].item() == 0
         assert terms[objective].item() > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "finetuning"),
+    [
+        ({}, ["recommend"]),
+        ({"content_passes": "both"}, ["content", "recommend"]),
+        (PAPER["system"], ["content", "recommend"]),
+        ({"content_passes": "both", "content_ratio": 0.0}, ["recommend"]),
+    ],
+)
+def test_stages_have_the_content_passes_that_they_are_to_have(
+    settings: dict[str, Any], finetuning: list[str]
+) -> None:
+    model = CLLM4Rec(CLLM4RecConfig(**settings))
+    model.build(reviewed_books().train)
+    train = reviewed_books().train
+    names = {
+        stage: [objective.name for objective in model.objectives(train, stage, TrainConfig())]
+        for stage in model.stages
+    }
+    content = [] if settings.get("content_ratio") == 0 else ["content"]
+    assert names == {"pretrain": [*content, "collaborative"], "finetune": finetuning}
 
 
 def test_an_unknown_objective_is_refused(llama: Path) -> None:
