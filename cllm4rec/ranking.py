@@ -48,6 +48,7 @@ class TopK:
         self.tie_order = tie_order
         self.scores = torch.full((n_users, k), -torch.inf, device=tie_order.device)
         self.items = torch.full((n_users, k), -1, dtype=torch.int64, device=tie_order.device)
+        self._is_empty = True  # no item was taken yet
 
     def offer(self, scores: Tensor, first: int = 0) -> None:
         """Update with scores (B, W) of the items first .. first + W - 1.
@@ -59,7 +60,10 @@ class TopK:
         if scores.numel() <= MERGED_WHOLE:
             if bool(scores.isnan().any()):
                 raise ValueError(DIVERGED)
-            self._merge_all(torch.arange(len(scores), device=scores.device), scores, first)
+            if self._is_empty and k <= width:
+                self._take_all(scores, first)
+            else:
+                self._merge_all(torch.arange(len(scores), device=scores.device), scores, first)
             return
         # The chunk maxima are to bound the k-th best score, so there have to be enough of them.
         chunk = next((size for size in CHUNK_SIZES if width // size >= 2 * k), CHUNK_SIZES[-1])
@@ -98,6 +102,14 @@ class TopK:
         if len(row):
             self._take(user[row], searched[row, column], first + number[row] * chunk + column)
 
+    def _take_all(self, scores: Tensor, first: int) -> None:
+        """The best of scores (B, W), k or more, where no item was taken yet."""
+        keys = _ordered(scores) - self.tie_order[first : first + scores.shape[1]]
+        best = keys.topk(self.items.shape[1], dim=1).indices  # (B, k)
+        self.scores = scores.gather(1, best)
+        self.items = (best + first).masked_fill_(self.scores == -torch.inf, -1)
+        self._is_empty = False
+
     def _merge_all(self, users: Tensor, scores: Tensor, first: int) -> None:
         """Merge all scores (B, W) of users (R,)."""
         scores = scores[users]  # (R, W)
@@ -123,6 +135,7 @@ class TopK:
 
     def _merge(self, users: Tensor, scores: Tensor, items: Tensor) -> None:
         """Merge scores and items (R, n) into the lists of users (R,); items of score -inf are -1."""
+        self._is_empty = False
         scores = torch.cat([self.scores[users], scores], dim=1)  # (R, k + n)
         items = torch.cat([self.items[users], items], dim=1)  # (R, k + n)
         keys = _ordered(scores) - self.tie_order[items.clamp(min=0)]

@@ -136,6 +136,8 @@ def _plain(value: Any) -> Any:
 class IdMap:
     """External ids <-> numbers 0 .. n-1. Ids keep their type, text or integers; look-ups compare text."""
 
+    _compared: tuple["IdMap", bool] | None = None  # with which map, and whether it is the same
+
     def __init__(self, ids: pl.Series) -> None:
         self.ids = ids
 
@@ -155,6 +157,15 @@ class IdMap:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def is_same(self, other: "IdMap") -> bool:
+        """Whether the ids are equal, in the same order. The last answer is kept, as all ids are compared."""
+        if self is other:
+            return True
+        compared = self._compared
+        if compared is None or compared[0] is not other:
+            compared = self._compared = other, self.ids.equals(other.ids)
+        return compared[1]
 
     def __repr__(self) -> str:
         return f"<IdMap of {len(self):,} ids>"

@@ -38,7 +38,7 @@ def check_events(seen: Any, masked: Any) -> None:
             raise ValueError(f"`{name}` is of type {type(dataset).__name__}: expected a Dataset")
     for kind in ("user", "item"):
         ids, others = (getattr(dataset, f"{kind}_ids") for dataset in (seen, masked))
-        if ids is not others and not ids.ids.equals(others.ids):
+        if not ids.is_same(others):
             raise ValueError(f"`masked` has other {kind}s than `seen`, or another order of them")
 
 

@@ -277,8 +277,9 @@ class Recommender(RecommendsByID):
         """Numbers of users (B,) of `seen` in the training set, int64 (B,); -1 if new."""
         if seen.anonymous:
             return np.full(len(users), -1, dtype=np.int64)
-        same_ids = seen.user_ids.ids.equals(self.user_ids.ids)
-        numbers = users if same_ids else self.user_ids.find(seen.user_ids.names(users))
+        numbers = (
+            users if seen.user_ids.is_same(self.user_ids) else self.user_ids.find(seen.user_ids.names(users))
+        )
         found = numbers >= 0
         if not found.any():  # `has_history` may be empty
             return np.full_like(numbers, -1)

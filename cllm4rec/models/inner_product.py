@@ -16,6 +16,7 @@ from cllm4rec.models.base import Recommender
 
 SCORES_AT_ONCE = 1 << 21  # numbers of a block of scores: 8 MiB, which stays in the cache
 SCORES_AT_ONCE_ON_GPU = 1 << 26  # 256 MiB: a GPU waits for the next small block
+FEW_ENTRIES = 64  # of histories: a sparse product takes as long as the sums of so many rows
 
 
 def score_blocks(states: Tensor, items: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -29,27 +30,47 @@ def score_blocks(states: Tensor, items: Tensor) -> Iterator[tuple[int, Tensor]]:
 class LinearScores:
     """Scores w x B of histories x, given out for some items at a time."""
 
-    def __init__(self, histories: sp.csr_matrix, weights: sp.csr_matrix, factor: float) -> None:
+    def __init__(
+        self, histories: sp.csr_matrix, users: np.ndarray, weights: sp.csr_matrix, factor: float
+    ) -> None:
         """Multiply.
 
         Args:
-            histories: x, (B, n_items), 1 at the items of each history.
-            weights: B, (n_items, n_items).
+            histories: x of all users, (n_users, n_items).
+            users: user numbers (B,).
+            weights: B, (n_items, n_items), a column at most once in a row.
             factor: w.
         """
-        self._scores: sp.csr_matrix = histories @ weights
+        n_entries = (histories.indptr[users + 1] - histories.indptr[users]).sum()
+        few = max(n_entries, len(users)) <= FEW_ENTRIES
+        self._few = _sums_of_rows(histories, users, weights) if few else None
+        self._scores = None if few else sp.csr_matrix(histories[users] @ weights)
         self._factor = factor
 
     @cached_property
     def _columns(self) -> sp.csc_matrix:
-        return self._scores.tocsc()
+        return sp.csc_matrix(self._scores)
 
     def block(self, items: slice) -> Tensor:
         """The scores of some items, float32 (B, items)."""
+        if self._few is not None:
+            return torch.from_numpy(self._few[:, items]) * self._factor
+        assert self._scores is not None
         whole = items.start == 0 and items.stop >= self._scores.shape[1]
         part = self._scores if whole else self._columns[:, items]
         scores = np.asarray(part.toarray(), dtype=np.float32)
         return torch.from_numpy(scores) * self._factor
+
+
+def _sums_of_rows(histories: sp.csr_matrix, users: np.ndarray, weights: sp.csr_matrix) -> np.ndarray:
+    """Rows `users` of the product of two sparse matrices, float32 (B, n_items); row by row, for a few."""
+    sums = np.zeros((len(users), weights.shape[1]), dtype=np.float32)
+    for row, user in zip(sums, users, strict=True):
+        entries = slice(histories.indptr[user], histories.indptr[user + 1])
+        for item, value in zip(histories.indices[entries], histories.data[entries], strict=True):
+            cells = slice(weights.indptr[item], weights.indptr[item + 1])
+            row[weights.indices[cells]] += value * weights.data[cells]
+    return sums
 
 
 class InnerProductRecommender(Recommender):

@@ -30,7 +30,7 @@ from cllm4rec.models.recommendation import (
     of_nobody,
     recommendation_table,
 )
-from cllm4rec.ranking import list_of_scores
+from cllm4rec.ranking import Ranking, list_of_scores
 
 log = logging.getLogger("cllm4rec")
 
@@ -82,6 +82,26 @@ class RecommendsByID(AdaptableModel, Ranker):
                 the dataset is not known, `k` is no whole number or below 1, a `wish` alone has only words to
                 avoid, or as in `rank`.
         """
+        filters: dict[str, Any] = {"allow": allow, "deny": deny, "where": where, "repeats": repeats}
+        options = {"histories": histories, "dataset": dataset, "wish": wish, "diversity": diversity}
+        seen, batches = self._ranked(users, k, **filters, **options)
+        return pl.concat([recommendation_table(batch, seen) for batch in batches])
+
+    def _ranked(
+        self,
+        users: Iterable[object] | None,
+        k: int,
+        *,
+        histories: Any = None,
+        dataset: Dataset | str | Path | None = None,
+        wish: str | None = None,
+        repeats: bool = False,
+        diversity: float = 0.0,
+        allow: Iterable[object] | None = None,
+        deny: Iterable[object] | None = None,
+        where: str | None = None,
+    ) -> tuple[Dataset, Iterable[Ranking]]:
+        """What `recommend` with these arguments gives, by numbers: of a dataset, and lists in their order."""
         self._check_fitted()
         filters = {"allow": allow, "deny": deny}
         given = {name: listed_ids(ids, name) for name, ids in filters.items() if ids is not None}
@@ -90,15 +110,14 @@ class RecommendsByID(AdaptableModel, Ranker):
         if alone and wish is not None and (dataset is not None or repeats or diversity):
             raise ValueError("a `wish` alone takes neither `dataset` nor `repeats` and `diversity`")
         if alone and wish is not None:
-            return self._list_of_wish(wish, list_length(k), excluded)
+            return of_nobody(self._catalogue), [self._list_of_wish(wish, list_length(k), excluded)]
         wished = None if wish is None else self._word_search().scores(wish)
         seen, numbers = self._events_of(users, histories, dataset)
         options = {"excluded_items": excluded, "diversity": diversity, "wish": wished}
         masked = seen.only() if repeats else seen
-        batches = self.rank_batches(numbers, seen, k, USERS_AT_ONCE, masked, **options)
-        return pl.concat([recommendation_table(batch, seen) for batch in batches])
+        return seen, self.rank_batches(numbers, seen, k, USERS_AT_ONCE, masked, **options)
 
-    def _list_of_wish(self, wish: str, k: int, excluded: np.ndarray) -> pl.DataFrame:
+    def _list_of_wish(self, wish: str, k: int, excluded: np.ndarray) -> Ranking:
         """The list of a wish alone: items of a positive score.
 
         Raises:
@@ -114,7 +133,7 @@ class RecommendsByID(AdaptableModel, Ranker):
         scores = np.where(excluded | (found <= 0), np.float32(-np.inf), found)
         if not np.isfinite(scores).any():
             log.warning("no item that the list may hold has a word of the wish")
-        return recommendation_table(list_of_scores(scores, self.tie_order, k), of_nobody(self._catalogue))
+        return list_of_scores(scores, self.tie_order, k)
 
     def _word_search(self) -> WordSearch:
         """Search over the texts of the items; where they have none, over the reviews of training events.

@@ -46,7 +46,7 @@ def matched(dataset: Dataset, catalogue: Catalogue) -> Dataset:
         ValueError: an item is not one of the model's.
     """
     events = dataset.interactions
-    if not dataset.item_ids.ids.equals(catalogue.ids.ids):
+    if not dataset.item_ids.is_same(catalogue.ids):
         numbers = catalogue.ids.find(dataset.item_ids.ids)
         _refuse_unknown("the dataset", dataset.item_ids.ids.to_list(), numbers)
         events = replace(events, items=numbers[events.items], n_items=len(catalogue.ids))
@@ -153,3 +153,22 @@ def recommendation_table(lists: Ranking, seen: Dataset) -> pl.DataFrame:
     if "title" in seen.items.columns:
         columns["title"] = seen.items["title"][items]
     return pl.DataFrame(columns)
+
+
+def rows_of_lists(lists: Ranking, seen: Dataset) -> list[list[dict[str, object]]]:
+    """The rows of `recommendation_table` of each list, without the user; for a single list, twice as fast.
+
+    Args:
+        lists: user and item numbers.
+        seen: the dataset that has these numbers.
+    """
+    lengths = np.count_nonzero(lists.items >= 0, axis=1)
+    items = lists.items[lists.items >= 0].tolist()
+    columns = {"item_id": seen.item_ids.ids[items].to_list()}
+    columns["rank"] = [rank for length in lengths.tolist() for rank in range(1, length + 1)]
+    columns["score"] = lists.scores[lists.items >= 0].tolist()
+    if "title" in seen.items.columns:
+        columns["title"] = seen.items["title"][items].to_list()
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    ends = lengths.cumsum().tolist()
+    return [rows[start:end] for start, end in zip([0, *ends], ends, strict=False)]

@@ -274,7 +274,7 @@ def _check_same_ids(kind: str, trained: IdMap, given: IdMap, model: str = "the m
     Raises:
         ValueError: names the first id that differs.
     """
-    if trained.ids.equals(given.ids):
+    if trained.is_same(given):
         return
     types_differ = (trained.ids.dtype == pl.String) != (given.ids.dtype == pl.String)
     n_common = min(len(trained), len(given))

@@ -72,6 +72,7 @@ class Limits:
             await self.app(scope, receive, send)
             return
         request, began, status = Request(scope, receive), time.perf_counter(), 500
+        path: str = scope["path"]
 
         async def send_counted(message: Message) -> None:
             nonlocal status
@@ -84,7 +85,7 @@ class Limits:
 
         try:
             answer = self._unauthorised(request)
-            if answer is None and request.url.path not in UNQUEUED_PATHS and self.is_full():
+            if answer is None and path not in UNQUEUED_PATHS and self.is_full():
                 answer = busy()
             body = await _body(request) if answer is None else b""
             if isinstance(body, bytes) and answer is None:
@@ -96,14 +97,14 @@ class Limits:
         except ClientDisconnect:  # within its body
             status = GONE
         finally:
-            known = request.url.path in (route.path for route in scope["app"].routes)
-            path = request.url.path if known else "other"
-            self.metrics.requests.labels(path, status).inc()
-            self.metrics.seconds.labels(path).observe(time.perf_counter() - began)
+            known = any(path == route.path for route in scope["app"].routes)
+            counted = path if known else "other"
+            self.metrics.requests.labels(counted, status).inc()
+            self.metrics.seconds.labels(counted).observe(time.perf_counter() - began)
 
     def _unauthorised(self, request: Request) -> JSONResponse | None:
         """The answer to a request without the token; None if it may go on."""
-        if self.token is None or request.url.path in OPEN_PATHS:
+        if self.token is None or request.scope["path"] in OPEN_PATHS:
             return None
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), self.token.encode()):
@@ -114,21 +115,24 @@ class Limits:
 
 async def _body(request: Request) -> bytes | JSONResponse:
     """The body of a request; an answer if it is too large or too slow."""
-    too_large = problem(413, f"the body is larger than {MOST_BYTES >> 20} MiB: send less")
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and int(length) > MOST_BYTES:
-        return too_large
+        return _too_large()
     parts, size = [], 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for part in request.stream():
                 size += len(part)
                 if size > MOST_BYTES:
-                    return too_large
+                    return _too_large()
                 parts.append(part)
     except TimeoutError:
         return problem(408, f"the body did not arrive within {BODY_SECONDS:g} seconds: send it faster")
     return b"".join(parts)
+
+
+def _too_large() -> JSONResponse:
+    return problem(413, f"the body is larger than {MOST_BYTES >> 20} MiB: send less")
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -4,9 +4,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import polars as pl
-
 from cllm4rec.models.base import Recommender
+from cllm4rec.models.recommendation import rows_of_lists
 from cllm4rec.service.catalogue import known_dataset
 from cllm4rec.service.requests import ListRequest
 
@@ -82,32 +81,22 @@ def _of_group(model: Recommender, requests: Sequence[ListRequest]) -> Sequence[R
     options = first.model_dump(include={"allow", "deny", "where", "wish", "repeats", "diversity"})
     k = max(request.k for request in requests)
     users, histories = None, None
+    distinct = {str(request.user): request.user for request in requests}
     if first.user is not None:
-        owners = [str(request.user) for request in requests]
-        users = list({str(request.user): request.user for request in requests}.values())
+        users = list(distinct.values())
     elif first.history is not None:
         histories = [request.history for request in requests]
-        owners = [str(row) for row in range(len(requests))]  # as `recommend` names them
     try:
-        table = model.recommend(users, k, histories=histories, **options)
+        seen, batches = model._ranked(users, k, histories=histories, **options)
+        lists = [rows for batch in batches for rows in rows_of_lists(batch, seen)]
     except Exception as error:
         if len(requests) == 1:
             return [error]
         half = len(requests) // 2
         return [*_of_group(model, requests[:half]), *_of_group(model, requests[half:])]
-    if len(requests) == 1 or (users is None and histories is None):  # of a wish alone all lists are equal
-        return [_rows(table, request.k) for request in requests]
-    starts = table["rank"].eq(1).arg_true().to_list()  # of each list; an empty one has no row
-    served = table["user_id"][starts].cast(pl.String).to_list()
-    parts = dict(zip(served, zip(starts, [*starts[1:], len(table)], strict=True), strict=True))
-    return [
-        _rows(table[slice(*parts.get(owner, (0, 0)))], request.k)
-        for owner, request in zip(owners, requests, strict=True)
-    ]
-
-
-def _rows(table: pl.DataFrame, k: int) -> Rows:
-    """The first rows of a list, without the user."""
-    names = [name for name in table.columns if name != "user_id"]
-    columns = [table[name].head(k).to_list() for name in names]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    if first.user is not None:
+        list_of = dict(zip(distinct, lists, strict=True))
+        lists = [list_of[str(request.user)] for request in requests]
+    elif first.history is None:  # of a wish alone all lists are equal
+        lists = lists * len(requests)
+    return [rows[: request.k] for rows, request in zip(lists, requests, strict=True)]

@@ -185,3 +185,19 @@ def test_a_table_as_a_list_of_ids_is_refused_with_the_way_out(kind: Callable[[ob
 
 def test_a_single_id_is_not_looked_up_letter_by_letter() -> None:
     assert "`ids` is 'ann': expected a list of ids" in refused(IdMap(pl.Series(["ann"])).index, "ann", "user")
+
+
+def test_maps_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of a service compare the ids of the model and of the dataset for each request."""
+    ids, equal, other = (IdMap(pl.Series(names)) for names in (["a", "b"], ["a", "b"], ["b", "a"]))
+    compared, equals = [], pl.Series.equals
+
+    def counted(series: pl.Series, others: pl.Series) -> bool:
+        compared.append(others)
+        return equals(series, others)
+
+    monkeypatch.setattr(pl.Series, "equals", counted)
+    assert ids.is_same(ids) and not compared
+    assert [ids.is_same(equal) for _ in range(3)] == [True] * 3 and len(compared) == 1
+    assert [ids.is_same(other) for _ in range(3)] == [False] * 3 and len(compared) == 2
+    assert ids.is_same(equal)

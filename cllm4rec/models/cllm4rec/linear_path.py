@@ -181,7 +181,7 @@ class LinearPath(FittedModule):
         """w x B of users (B,) with these events."""
         decay = round(float(self.decay), 6)
         histories = events.matrix if decay == 1.0 else events.decayed(decay)
-        return LinearScores(histories[users], self.matrix, float(self.weight))
+        return LinearScores(histories, users, self.matrix, float(self.weight))
 
 
 def largest_of_rows(matrix: sp.csr_matrix, most: int) -> sp.csr_matrix:

@@ -86,6 +86,23 @@ def validation_ndcg(scores: np.ndarray, dataset: Dataset) -> float:
     return float(np.mean(values))
 
 
+@pytest.mark.parametrize("few", [0, 10**6])
+def test_scores_of_few_and_of_many_events_are_the_sparse_product(
+    few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inner_product, "FEW_ENTRIES", few)
+    generator = np.random.default_rng(0)
+    histories, weights = (
+        sp.csr_matrix(generator.random(shape) * (generator.random(shape) < 0.4), dtype=np.float32)
+        for shape in ((6, 9), (9, 9))
+    )
+    users = np.array([4, 0, 4])
+    expected = 3.0 * (histories.toarray()[users] @ weights.toarray())
+    scores = inner_product.LinearScores(histories, users, weights, 3.0)
+    for items in (slice(0, 9), slice(0, 20), slice(2, 5)):
+        np.testing.assert_allclose(scores.block(items), expected[:, items], rtol=1e-5)
+
+
 @pytest.mark.parametrize("linear", ["ease", "ease-text"])
 def test_scores_are_those_of_the_network_and_the_linear_model(
     linear: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
