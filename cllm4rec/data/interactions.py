@@ -59,21 +59,20 @@ class Interactions:
         matrix.data[:] = 1.0
         return matrix
 
-    def decayed(self, decay: float) -> sp.csr_matrix:
-        """Float32 matrix (n_users, n_items) of weights that decay with age.
+    def decayed(self, users: np.ndarray, decay: float) -> sp.csr_matrix:
+        """Histories of users (B,), float32 (B, n_items), of weights that decay with age.
 
         The weight is decay ** (number of later events of the user). Of repeated events the newest counts.
         """
-        ages = (
-            self.indptr[self.users + 1] - 1 - np.arange(len(self))
-        )  # (n,) number of later events of the user
+        histories = self.histories(users)
+        rows, items = histories.rows, histories.values
+        ages = np.repeat(np.cumsum(histories.lengths), histories.lengths) - 1 - np.arange(len(items))
         weights = np.power(decay, ages, dtype=np.float32)
-        order = np.lexsort((-weights, self.items, self.users))  # by user, item, then newest first
-        newest = np.ones(len(self), dtype=bool)
-        newest[1:] = (np.diff(self.users[order]) != 0) | (np.diff(self.items[order]) != 0)
+        order = np.lexsort((-weights, items, rows))  # by user, item, then newest first
+        newest = np.ones(len(items), dtype=bool)
+        newest[1:] = (np.diff(rows[order]) != 0) | (np.diff(items[order]) != 0)
         kept = order[newest]
-        cells = (weights[kept], (self.users[kept], self.items[kept]))
-        return sp.csr_matrix(cells, shape=(self.n_users, self.n_items))
+        return sp.csr_matrix((weights[kept], (rows[kept], items[kept])), shape=(len(users), self.n_items))
 
     def history(self, user: int) -> np.ndarray:
         """Items of one user in time order, int64."""

@@ -98,7 +98,8 @@ class Recommender(RecommendsByID):
         self._check_items(seen)
         users = user_numbers(users, seen.n_users)
         trained_users = self._trained_users(users, seen)
-        without_input = users[(trained_users < 0) & (np.diff(seen.interactions.indptr)[users] == 0)]
+        starts = seen.interactions.indptr
+        without_input = users[(trained_users < 0) & (starts[users] == starts[users + 1])]
         if len(without_input):
             raise ValueError(
                 f"user {seen.user_ids.names(without_input[:1])[0]!r} is unknown to the model and has no "

@@ -158,5 +158,4 @@ DECAY_GRID = {"decay": (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)}
 def weighted_history(users: np.ndarray, seen: Dataset, config: DecayedInput) -> sp.csr_matrix:
     """Histories of users (B,), older events weighted by `config.decay`, float32 (B, n_items)."""
     events = seen.interactions
-    matrix = events.matrix if config.decay in (None, 1.0) else events.decayed(config.decay)
-    return matrix[users]
+    return events.matrix[users] if config.decay in (None, 1.0) else events.decayed(users, config.decay)

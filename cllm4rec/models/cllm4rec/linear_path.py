@@ -180,8 +180,10 @@ class LinearPath(FittedModule):
     def scores(self, users: np.ndarray, events: Interactions) -> LinearScores:
         """w x B of users (B,) with these events."""
         decay = round(float(self.decay), 6)
-        histories = events.matrix if decay == 1.0 else events.decayed(decay)
-        return LinearScores(histories, users, self.matrix, float(self.weight))
+        histories, rows = events.matrix, users
+        if decay != 1.0:
+            histories, rows = events.decayed(users, decay), np.arange(len(users))
+        return LinearScores(histories, rows, self.matrix, float(self.weight))
 
 
 def largest_of_rows(matrix: sp.csr_matrix, most: int) -> sp.csr_matrix:

@@ -16,9 +16,16 @@ from tests.support.worlds import cycle_dataset
 
 def test_decayed_weights_by_hand() -> None:
     interactions = Interactions(np.array([0, 0, 0, 1]), np.array([2, 0, 1, 1]), 2, 3)
-    assert interactions.decayed(0.5).toarray().tolist() == [[0.5, 1.0, 0.25], [0.0, 1.0, 0.0]]
+    assert interactions.decayed(np.arange(2), 0.5).toarray().tolist() == [[0.5, 1.0, 0.25], [0.0, 1.0, 0.0]]
+    assert interactions.decayed(np.array([1, 0, 1]), 0.5).toarray().tolist() == [
+        [0.0, 1.0, 0.0],
+        [0.5, 1.0, 0.25],
+        [0.0, 1.0, 0.0],
+    ]
     repeated = Interactions(np.array([0, 0, 0]), np.array([2, 0, 2]), 1, 3)
-    assert repeated.decayed(0.5).toarray().tolist() == [[0.5, 0.0, 1.0]], "of repeats the newest counts"
+    assert repeated.decayed(np.arange(1), 0.5).toarray().tolist() == [[0.5, 0.0, 1.0]], (
+        "of repeats the newest counts"
+    )
 
 
 @pytest.mark.parametrize(
@@ -30,7 +37,7 @@ def test_a_decayed_input_is_the_weighted_history(system: type, settings: object)
     dataset = cycle_dataset()
     users = np.arange(dataset.n_users)
     plain, decayed = (system(replace(settings, decay=decay)).fit(dataset.train) for decay in (1.0, 0.5))
-    weights = dataset.train.interactions.decayed(0.5)
+    weights = dataset.train.interactions.decayed(users, 0.5)
     matrix = plain.weights if system is EASE else plain.similarity.toarray()
     np.testing.assert_allclose(decayed.score(users, dataset.train), weights @ matrix, rtol=1e-5, atol=1e-6)
     assert not np.allclose(plain.score(users, dataset.train), decayed.score(users, dataset.train))

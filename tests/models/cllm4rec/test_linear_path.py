@@ -144,14 +144,13 @@ def test_histories_in_time_order_decay(tmp_path: Path, caplog: pytest.LogCapture
     assert f"weight {weight:g}, decay {decay:g}: validation ndcg@100 " in messages(caplog)[-1]
     ease = model_of_path(CLLM4RecConfig(order="time"), dataset).fit(dataset)
     qualities: dict[tuple[float, float], float] = {}
-    alone = network_alone(model)
+    alone, users = network_alone(model), np.arange(dataset.n_users)
     for each in (FIRST_DECAY, *DECAYS):
-        of_ease = np.asarray(dataset.train.interactions.decayed(each) @ ease.weights)
+        of_ease = np.asarray(dataset.train.interactions.decayed(users, each) @ ease.weights)
         for factor in WEIGHTS if each == FIRST_DECAY else (weight,):
             qualities[factor, each] = validation_ndcg(alone + factor * of_ease, dataset)
     assert qualities[weight, decay] == max(qualities.values())
-    of_ease = weight * np.asarray(dataset.train.interactions.decayed(decay) @ ease.weights)
-    users = np.arange(dataset.n_users)
+    of_ease = weight * np.asarray(dataset.train.interactions.decayed(users, decay) @ ease.weights)
     np.testing.assert_allclose(model.score(users, dataset.train), alone + of_ease, rtol=1e-4, atol=1e-4)
     model.save(tmp_path)
     loaded = CLLM4Rec.load(tmp_path)
