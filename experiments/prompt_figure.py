@@ -16,7 +16,7 @@ import polars as pl
 
 BOOKSHOP = Path(__file__).parents[1] / "datasets" / "bookshop"
 READER = "reader-0109"
-LIST = {"book-0072": 3.29, "book-0078": 3.28, "book-0051": 2.69, "book-0065": 2.34, "book-0084": 2.26}
+LIST = {"book-0078": 3.23, "book-0072": 3.04, "book-0051": 2.50, "book-0065": 2.29, "book-0084": 2.27}
 WIDTH, HEIGHT = 880, 396
 MARGIN, TOKEN_HEIGHT, MONO_WIDTH = 24, 22, 0.61  # MONO_WIDTH: of a character, in font sizes
 
