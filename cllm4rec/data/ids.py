@@ -159,7 +159,7 @@ class IdMap:
         return len(self.ids)
 
     def is_same(self, other: "IdMap") -> bool:
-        """Whether the ids are equal, in the same order. The last answer is kept, as all ids are compared."""
+        """Whether the ids are equal, in the same order. The last map and answer are kept."""
         if self is other:
             return True
         compared = self._compared

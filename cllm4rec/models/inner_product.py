@@ -16,7 +16,7 @@ from cllm4rec.models.base import Recommender
 
 SCORES_AT_ONCE = 1 << 21  # numbers of a block of scores: 8 MiB, which stays in the cache
 SCORES_AT_ONCE_ON_GPU = 1 << 26  # 256 MiB: a GPU waits for the next small block
-FEW_ENTRIES = 64  # of histories: a sparse product takes as long as the sums of so many rows
+FEW_ENTRIES = 64  # up to so many events, adding rows is faster than a sparse product
 
 
 def score_blocks(states: Tensor, items: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -33,7 +33,7 @@ class LinearScores:
     def __init__(
         self, histories: sp.csr_matrix, users: np.ndarray, weights: sp.csr_matrix, factor: float
     ) -> None:
-        """Multiply.
+        """Compute the scores.
 
         Args:
             histories: x of all users, (n_users, n_items).

@@ -101,7 +101,7 @@ class RecommendsByID(AdaptableModel, Ranker):
         deny: Iterable[object] | None = None,
         where: str | None = None,
     ) -> tuple[Dataset, Iterable[Ranking]]:
-        """What `recommend` with these arguments gives, by numbers: of a dataset, and lists in their order."""
+        """The lists of `recommend` as numbers, and the dataset that has these numbers."""
         self._check_fitted()
         filters = {"allow": allow, "deny": deny}
         given = {name: listed_ids(ids, name) for name, ids in filters.items() if ids is not None}

@@ -81,8 +81,9 @@ def _of_group(model: Recommender, requests: Sequence[ListRequest]) -> Sequence[R
     options = first.model_dump(include={"allow", "deny", "where", "wish", "repeats", "diversity"})
     k = max(request.k for request in requests)
     users, histories = None, None
-    distinct = {str(request.user): request.user for request in requests}
+    distinct: dict[str, Any] = {}
     if first.user is not None:
+        distinct = {str(request.user): request.user for request in requests}
         users = list(distinct.values())
     elif first.history is not None:
         histories = [request.history for request in requests]

@@ -20,7 +20,7 @@ from cllm4rec.messages import shorten
 from cllm4rec.training.limits import Limits
 from cllm4rec.training.progress import Progress
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 # prefixes of the tensors: current weights, best weights, moments, moving averages
 GROUPS = ("now", "best", "optimizer", "average")
 REMEDY = "remove it and start this stage again"

@@ -13,7 +13,12 @@ from polars.testing import assert_frame_equal
 
 from cllm4rec import EASE, Dataset, EASEConfig, ItemKNN, ItemKNNConfig, Popularity, load
 from cllm4rec.models.description import FORMAT_VERSION
-from cllm4rec.models.recommendation import Catalogue, of_histories
+from cllm4rec.models.recommendation import (
+    Catalogue,
+    of_histories,
+    recommendation_table,
+    rows_of_lists,
+)
 from cllm4rec.training.run_folder import RunFolder
 from tests.support.commands import call
 from tests.support.datasets import numbered_dataset
@@ -33,6 +38,20 @@ def test_ids_are_found_as_numbers_and_as_texts_and_returned_as_they_are_in_the_d
     assert_frame_equal(ease.recommend(pl.Series([4, 0]), 3), table)
     histories = ease.recommend(histories=[[1, 2], [3]], allow=[5, 6])
     assert_frame_equal(ease.recommend(histories=(["1", "2"], ("3",)), allow=["6", "5"]), histories)
+
+
+@pytest.mark.parametrize(
+    "dataset", [numbered_dataset(), numbered_dataset(titled=True)], ids=["no titles", "titles"]
+)
+def test_rows_of_lists_are_those_of_the_table(dataset: Dataset) -> None:
+    model = EASE(EASEConfig(regularization=10.0)).fit(dataset)
+    lists = model.rank(np.arange(4), dataset, k=3)
+    lists.items[1], lists.items[2, 1:] = -1, -1  # an empty list, and a short one
+    rows = rows_of_lists(lists, dataset)
+    assert [len(each) for each in rows] == [3, 0, 1, 3]
+    table = recommendation_table(lists, dataset).drop("user_id")
+    assert [row for each in rows for row in each] == table.to_dicts()
+    assert ("title" in table.columns) == ("title" in dataset.items.columns)
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
         "pretraining",
         choices=["pretraining", "both"],
         advanced=True,
-        help="stages with content passes: pretraining alone, or both",
+        help="stages that also train on the texts of items and users: pretraining, or both",
     )
     user_token: str = setting(
         "pretraining",
@@ -171,8 +171,8 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
         ),
     )
 
-    def reads_content(self, stage: str) -> bool:
-        """Whether a stage has content passes."""
+    def has_content_passes(self, stage: str) -> bool:
+        """Whether a stage also trains on the texts of items and users."""
         return self.content_ratio > 0 and (stage == "pretrain" or self.content_passes == "both")
 
     def reads_user_token(self, finetuned: bool) -> bool:

@@ -188,21 +188,19 @@ class CLLM4Rec(LanguageRecommender):
 
     def objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
         options = self._options(config.seed, finetuning=False)
-        collaborative = CollaborativeCorpus(train.interactions, self.tokenizer, options)
-        content = self._content(train, options, collaborative) if self.config.reads_content(stage) else []
+        content = self._content(train, options) if self.config.has_content_passes(stage) else []
         if stage == "pretrain":
+            collaborative = CollaborativeCorpus(train.interactions, self.tokenizer, options)
             from_epoch = self.config.content_warmup if content else 0
             return [*content, Objective("collaborative", collaborative, from_epoch)]
         options = self._options(config.seed, finetuning=True)
         recommendation = RecommendationCorpus(train.interactions, self.tokenizer, options)
         return [*content, Objective("recommend", recommendation)]
 
-    def _content(
-        self, train: Dataset, options: HistoryCorpusOptions, collaborative: CollaborativeCorpus
-    ) -> list[Objective]:
+    def _content(self, train: Dataset, options: HistoryCorpusOptions) -> list[Objective]:
         """The content passes; none where there is no document, or no token for one."""
-        ratio = self.config.content_ratio * min(1.0, self._work_ratio())
-        tokens_per_pass = int(ratio * collaborative.lengths.sum())
+        n_collaborative = CollaborativeCorpus(train.interactions, self.tokenizer, options).lengths.sum()
+        tokens_per_pass = int(self.config.content_ratio * n_collaborative * min(1.0, self._work_ratio()))
         documents = content_documents(train, self.tokenizer) if tokens_per_pass else []
         if not documents:
             return []
