@@ -7,7 +7,8 @@ second. Each request asks for 20 items for the first user with a history.
 
 Prints for each load: users per second, the median and the 99th percentile of the latency, answers by status,
 and the memory of the process. "One user" also has the ratio to the bare forward: CPU time of the network's
-states of the same history, in this process.
+states of the same history, in this process; the mean of before and after, as a machine's speed drifts.
+`--ratios N` measures this ratio alone, N times.
 """
 
 import argparse
@@ -180,16 +181,27 @@ def row(name: str, load_: Load, memory: str = "") -> list[str]:
     return [name, f"{load_.users:,.0f}", f"{load_.median:.1f}", f"{load_.p99:.1f}", statuses + errors, memory]
 
 
-def main(run: Path, seconds: int, soak: int) -> None:
+def one_user(run: Path, address: str, body: str, before: float, seconds: int) -> tuple[Load, str]:
+    """The load of one user, and a sentence with its ratio to the bare forward, which took `before` ms."""
+    one = measured(address, body, ONE, seconds)
+    bare = (before + bare_forward(run)[0]) / 2
+    return one, f"bare forward {bare:.2f} ms; one user by HTTP {one.median / bare:.1f} times as long"
+
+
+def main(run: Path, seconds: int, soak: int, ratios: int) -> None:
     if shutil.which("wrk") is None or len(os.sched_getaffinity(0)) < 2:
         raise SystemExit("error: this needs wrk on the path (apt-get install wrk) and two cores")
     bare, user = bare_forward(run)
     body = json.dumps({"user": user, "k": K})
     with served(run) as (process, address):
+        for _ in range(ratios):
+            say(one_user(run, address, body, bare_forward(run)[0], seconds)[1])
+        if ratios:
+            return
         asked = Request(f"{address}/recommend", body.encode(), {"Content-Type": "application/json"})
         with urlopen(asked) as answer:
             assert len(json.load(answer)["items"]) == K
-        one = measured(address, body, ONE, seconds)
+        one, ratio = one_user(run, address, body, bare, seconds)
         capacity = measured(address, body, MANY, seconds)
         pause = pause_for(address, body, PACED, seconds, SHARE * capacity.users)
         memory = Memory(process)
@@ -206,7 +218,7 @@ def main(run: Path, seconds: int, soak: int) -> None:
     ]
     header = ["load", "answers/s", "median ms", "99 % ms", "answers", "MiB: first, largest, last"]
     say(f"{run}, {K} items for a user\n\n{markdown_table(header, lines)}\n")
-    say(f"bare forward {bare:.2f} ms; one user by HTTP {one.median / bare:.1f} times as long")
+    say(ratio)
 
 
 def _arguments() -> argparse.Namespace:
@@ -214,6 +226,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, required=True, help="run folder; its dataset has to be there")
     parser.add_argument("--seconds", type=int, default=10, help="of each load (default: 10)")
     parser.add_argument("--soak", type=int, default=300, help="seconds at 80 %% of capacity (default: 300)")
+    parser.add_argument("--ratios", type=int, default=0, metavar="N", help="measure the ratio alone, N times")
     return parser.parse_args()
 
 
