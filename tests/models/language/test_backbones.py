@@ -29,7 +29,7 @@ ID_TABLES = {
     f"{table}.{side}.weight" for table in ("collaborative", "content") for side in ("users", "items")
 }
 # 5 steps a pass over 40 users: at least 20 in each stage
-TRAINING = TrainConfig(epochs=4, batch_size=8, warmup_steps=2, learning_rate=1e-2)
+TRAINING = TrainConfig(epochs=4, batch_size=8, warmup_steps=2, learning_rate=1e-3)
 
 
 PLAIN = {"item_text": "none", "linear": "none"}  # the ID tables alone are trained
