@@ -82,30 +82,31 @@ class RecommendsByID(AdaptableModel, Ranker):
                 the dataset is not known, `k` is no whole number or below 1, a `wish` alone has only words to
                 avoid, or as in `rank`.
         """
-        filters: dict[str, Any] = {"allow": allow, "deny": deny, "where": where, "repeats": repeats}
-        options = {"histories": histories, "dataset": dataset, "wish": wish, "diversity": diversity}
-        seen, batches = self._ranked(users, k, **filters, **options)
+        excluded = self._excluded(allow, deny, where)
+        seen, batches = self._ranked(users, histories, dataset, k, wish, excluded, repeats, diversity)
         return pl.concat([recommendation_table(batch, seen) for batch in batches])
+
+    def _excluded(
+        self, allow: Iterable[object] | None, deny: Iterable[object] | None, where: str | None
+    ) -> np.ndarray:
+        """The items that the arguments of `recommend` leave out of all lists, bool (n_items,)."""
+        self._check_fitted()
+        filters = {"allow": allow, "deny": deny}
+        given = {name: listed_ids(ids, name) for name, ids in filters.items() if ids is not None}
+        return excluded_items(self.item_ids, self.items, where=where, **given)
 
     def _ranked(
         self,
         users: Iterable[object] | None,
+        histories: Any,
+        dataset: Dataset | str | Path | None,
         k: int,
-        *,
-        histories: Any = None,
-        dataset: Dataset | str | Path | None = None,
-        wish: str | None = None,
-        repeats: bool = False,
-        diversity: float = 0.0,
-        allow: Iterable[object] | None = None,
-        deny: Iterable[object] | None = None,
-        where: str | None = None,
+        wish: str | None,
+        excluded: np.ndarray,
+        repeats: bool,
+        diversity: float,
     ) -> tuple[Dataset, Iterable[Ranking]]:
-        """The lists of `recommend` as numbers, and the dataset that has these numbers."""
-        self._check_fitted()
-        filters = {"allow": allow, "deny": deny}
-        given = {name: listed_ids(ids, name) for name, ids in filters.items() if ids is not None}
-        excluded = excluded_items(self.item_ids, self.items, where=where, **given)
+        """The lists of `recommend` as numbers, in batches, and the dataset that has these numbers."""
         alone = users is None and histories is None
         if alone and wish is not None and (dataset is not None or repeats or diversity):
             raise ValueError("a `wish` alone takes neither `dataset` nor `repeats` and `diversity`")

@@ -78,7 +78,6 @@ def ids_are_known(model: Recommender, request: ListRequest) -> bool:
 def _of_group(model: Recommender, requests: Sequence[ListRequest]) -> Sequence[Rows | Exception]:
     """The lists of requests of equal options. If they fail together, each half is answered alone."""
     first = requests[0]
-    options = first.model_dump(include={"allow", "deny", "where", "wish", "repeats", "diversity"})
     k = max(request.k for request in requests)
     users, histories = None, None
     distinct: dict[str, Any] = {}
@@ -88,7 +87,9 @@ def _of_group(model: Recommender, requests: Sequence[ListRequest]) -> Sequence[R
     elif first.history is not None:
         histories = [request.history for request in requests]
     try:
-        seen, batches = model._ranked(users, k, histories=histories, **options)
+        excluded = model._excluded(first.allow, first.deny, first.where)
+        options = first.wish, excluded, first.repeats, first.diversity
+        seen, batches = model._ranked(users, histories, None, k, *options)
         lists = [rows for batch in batches for rows in rows_of_lists(batch, seen)]
     except Exception as error:
         if len(requests) == 1:

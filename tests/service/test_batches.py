@@ -152,10 +152,10 @@ def test_a_defect_in_one_request_leaves_the_others_their_lists(ease: EASE) -> No
         def __init__(self) -> None:
             vars(self).update(vars(ease))
 
-        def _ranked(self, users: Any = None, k: int = 10, **options: Any) -> Any:
+        def _ranked(self, users: Any, *arguments: Any) -> Any:
             if users is not None and 0 in users:
                 raise RuntimeError("broken")
-            return super()._ranked(users, k, **options)
+            return super()._ranked(users, *arguments)
 
     requests = [ListRequest(user=user) for user in (4, 0, 2)]
     first, broken, last = answers_of(Fragile(), requests)
@@ -172,9 +172,9 @@ def test_unknown_ids_and_empty_lists_cost_the_others_nothing(ease: EASE) -> None
         def __init__(self) -> None:
             vars(self).update(vars(ease))
 
-        def _ranked(self, users: Any = None, k: int = 10, **options: Any) -> Any:
-            calls.append(len(users if users is not None else options["histories"]))
-            return super()._ranked(users, k, **options)
+        def _ranked(self, users: Any, histories: Any, *arguments: Any) -> Any:
+            calls.append(len(users if users is not None else histories))
+            return super()._ranked(users, histories, *arguments)
 
     where = "item_id == 1"  # user 0 has it
     users = [ListRequest(user=user, where=where) for user in (4, "nobody", 0, 4, 1, 2)]

@@ -84,10 +84,10 @@ class Slow(EASE):
         vars(self).update(vars(ease))
         self.began, self.may_go = threading.Event(), threading.Event()
 
-    def _ranked(self, *arguments: Any, **options: Any) -> Any:
+    def _ranked(self, *arguments: Any) -> Any:
         self.began.set()
         assert self.may_go.wait(10)
-        return super()._ranked(*arguments, **options)
+        return super()._ranked(*arguments)
 
 
 def test_a_full_queue_is_refused_and_recovers(ease: EASE) -> None:
@@ -147,7 +147,7 @@ class Broken(EASE):
     def __init__(self, ease: EASE) -> None:
         vars(self).update(vars(ease))
 
-    def _ranked(self, *arguments: Any, **options: Any) -> Any:
+    def _ranked(self, *arguments: Any) -> Any:
         raise RuntimeError("broken")
 
 
