@@ -63,11 +63,7 @@ def _finetune(line: CommandLine, typed: argparse.Namespace) -> None:
         log.info("pretraining has not ended: finetuning starts from its best epoch so far")
     pretrained, pretraining = stage_settings.settings_of(folder, "pretrain", description.stages["pretrain"])
     defaults = stage_settings.stage_defaults(system, "finetune", description.preset)
-    recorded = description.stages["pretrain"].system  # an earlier version may have had fewer settings
-    settings = {
-        name: value for name, value in stage_settings.merged([pretrained]).items() if name in recorded
-    }
-    defaults |= settings | {"seed": pretraining.seed}
+    defaults |= stage_settings.merged([pretrained]) | {"seed": pretraining.seed}
     if before is not None:
         defaults = stage_settings.merged(before)
     classes: list[type[Any]] = [FinetuneOptions, config_class, TrainConfig]

@@ -82,12 +82,12 @@ def settings_of(folder: RunFolder, stage: str, record: StageSettings) -> list[An
     Raises:
         ValueError: run.json is damaged.
     """
-    kinds = {"system": system_config(folder.description.system), "training": TrainConfig}
-    values = record.as_json()
+    place = f"settings of {stage}"
     with reading(folder.path / "run.json", "train again"):
-        return [
-            checked(values[key], kind, f"settings of {stage}") for key, kind in kinds.items() if key in values
-        ]
+        settings = [system_config(folder.description.system).recorded(record.system, place)]
+        return (
+            settings if record.training is None else [*settings, checked(record.training, TrainConfig, place)]
+        )
 
 
 def merged(settings: Sequence[Any]) -> dict[str, Any]:

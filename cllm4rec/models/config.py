@@ -1,9 +1,10 @@
 """Settings that all systems share: flags of the commands, and `config` in model.json. Imports no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-from cllm4rec.files.schema import STRICT
+from cllm4rec.files.schema import STRICT, checked
 from cllm4rec.settings import check_settings
 from cllm4rec.training.config import TrainConfig
 
@@ -21,16 +22,32 @@ class SystemConfig:
         training: stage -> default settings of its training; empty for a system that is fitted in one go.
         presets: name -> {"system": its settings, stage: settings of that stage's training}.
         fixed_after_pretraining: settings that finetuning may not change.
+        unrecorded: setting that earlier versions did not have -> its value for what they did.
     """
 
     training: ClassVar[dict[str, TrainConfig]] = {}
     presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {}
     fixed_after_pretraining: ClassVar[tuple[str, ...]] = ()
+    unrecorded: ClassVar[dict[str, Any]] = {}
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
         check_settings(self)
+
+    @classmethod
+    def recorded(cls, values: Mapping[str, Any], name: str) -> Self:
+        """The settings in a file, perhaps of an earlier version: what it did then is done again.
+
+        Args:
+            values: setting -> value.
+            name: of the place in the file, for errors.
+
+        Raises:
+            ValueError: a value is unknown or of another type. The message names it.
+        """
+        settings: Self = checked(cls.unrecorded | dict(values), cls, name)
+        return settings
 
     @classmethod
     def base_training(cls, dependent: TrainConfig) -> TrainConfig:

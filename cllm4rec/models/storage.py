@@ -17,7 +17,7 @@ from cllm4rec.data.storage import ITEMS, check_columns, checked_items, write_ite
 from cllm4rec.files.damage import reading
 from cllm4rec.files.folders import link_file, read_folder, replace_folder
 from cllm4rec.files.manifest import check_manifest, read_manifest, write_manifest
-from cllm4rec.files.schema import checked, json_text, read_json
+from cllm4rec.files.schema import json_text, read_json
 from cllm4rec.messages import counted, escaped, shorten
 from cllm4rec.models.config import SystemConfig
 from cllm4rec.models.description import FORMAT_VERSION, ModelDescription, Shapes
@@ -203,7 +203,7 @@ class StoredModel(ABC):
                 raise ValueError(
                     f"{MARKER}: it is a model of system {description['system']!r}, not {cls.name}"
                 )
-            model = cls(checked(description["config"], cls.config_class, f"{MARKER}, key config"))
+            model = cls(cls.config_class.recorded(description["config"], f"{MARKER}, key config"))
             model.moved = moved
             model._read_ids(folder)
             mapped = load_file(folder / WEIGHTS)  # pages of the file, which are read on access

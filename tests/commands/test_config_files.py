@@ -9,7 +9,6 @@ import pytest
 
 from cllm4rec.commands import flags
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.training.run_description import read_description, signed_text
 from tests.commands.events import write_events
 from tests.support.commands import call, refusal, stage_settings
 from tests.support.datasets import description_of
@@ -61,18 +60,6 @@ def test_a_config_file_names_the_preset_of_pretraining(workspace: Path, tmp_path
     call("pretrain", "--dataset", workspace / "data", "--output", tmp_path / "run", "--config", config)
     stage = stage_settings(tmp_path / "run")
     assert (stage["system"]["start"], stage["training"]["batch_size"]) == ("random", 20)
-
-
-def test_a_setting_that_is_younger_than_a_run_comes_from_its_preset(workspace: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    flags = ("--epochs", 1, "--content-warmup", 0)
-    call("pretrain", "--dataset", workspace / "data", "--output", run, "--preset", "paper", *flags)
-    description = read_description(run / "run.json")
-    del description.stages["pretrain"].system["content_passes"]
-    (run / "run.json").write_text(signed_text(description))
-    call("finetune", "--run", run, "--epochs", 1)
-    finetuned = stage_settings(run, "finetune")["system"]
-    assert (finetuned["content_passes"], finetuned["content_warmup"]) == ("both", 0)
 
 
 def test_a_config_file_names_the_preset_of_preparing(tmp_path: Path) -> None:

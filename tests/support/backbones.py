@@ -107,10 +107,11 @@ def pretrained_run(data: Path, folder: Path, run: Path, *flags: object) -> Path:
 
 
 def sign_run(run: Path) -> None:
-    """Match run.json to the manifest of its stage, as a hostile author would."""
+    """Match run.json to the manifests of its stages, as a hostile author would."""
     description = RunFolder(run).description
-    sha256 = file_record(run / "pretrain" / MANIFEST).sha256
-    description.stages["pretrain"] = replace(description.stages["pretrain"], manifest_sha256=sha256)
+    for name, stage in description.stages.items():
+        sha256 = file_record(run / name / MANIFEST).sha256
+        description.stages[name] = replace(stage, manifest_sha256=sha256)
     (run / "run.json").write_text(signed_text(description))
 
 

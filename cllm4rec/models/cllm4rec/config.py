@@ -51,6 +51,7 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
         "start",
         "sampled",
     )
+    unrecorded: ClassVar[dict[str, Any]] = {"content_passes": "both", "finetune_from": "pretrained"}
 
     backbone: str = backbone_setting("1x128")
     item_text: str = item_text_setting("auto")

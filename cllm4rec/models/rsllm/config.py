@@ -1,7 +1,7 @@
 """Settings of RSLLM (arXiv 2412.16933)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.settings import setting
@@ -27,6 +27,7 @@ class RSLLMConfig(BackboneConfig):
         "sequential",
         "dropout",
     )
+    unrecorded: ClassVar[dict[str, Any]] = {"sequential_score": "none"}
 
     sequential: str = setting(
         "sasrec",
