@@ -1,6 +1,7 @@
 """External ids as numbers. Texts are hashed once; later steps compare whole numbers."""
 
 import hashlib
+import weakref
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
@@ -136,7 +137,7 @@ def _plain(value: Any) -> Any:
 class IdMap:
     """External ids <-> numbers 0 .. n-1. Ids keep their type, text or integers; look-ups compare text."""
 
-    _compared: tuple["IdMap", bool] | None = None  # with which map, and whether it is the same
+    _compared: tuple[weakref.ref["IdMap"], bool] | None = None  # with which map, and whether it is the same
 
     def __init__(self, ids: pl.Series) -> None:
         self.ids = ids
@@ -163,8 +164,8 @@ class IdMap:
         if self is other:
             return True
         compared = self._compared
-        if compared is None or compared[0] is not other:
-            compared = self._compared = other, self.ids.equals(other.ids)
+        if compared is None or compared[0]() is not other:
+            compared = self._compared = weakref.ref(other), self.ids.equals(other.ids)
         return compared[1]
 
     def __repr__(self) -> str:

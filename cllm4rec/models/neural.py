@@ -73,10 +73,13 @@ class NeuralRecommender(InnerProductRecommender):
         Returns:
             Their validation metric if training keeps them unless it finds better ones, else None.
         """
-        stage, measures = str(self.stage), config.epochs > 0 and before in self.validated_stages
-        if measures and stage not in (before, self.stages[0]) and self._is_validated(dataset, stage):
-            return shared_validation(self, dataset, accelerator)
-        return None
+        measures = self._n_first_weights(dataset, before, config) > 0
+        return shared_validation(self, dataset, accelerator) if measures else None
+
+    def _n_first_weights(self, dataset: Dataset, before: str | None, config: TrainConfig) -> int:
+        """Number of first weights that `_begin` measures."""
+        stage, follows = str(self.stage), config.epochs > 0 and before in self.validated_stages
+        return int(follows and stage not in (before, self.stages[0]) and self._is_validated(dataset, stage))
 
     def _after(self, dataset: Dataset, stage: str, accelerator: Accelerator, hooks: Hooks) -> bool:
         """Add to the trained network of a stage; whether anything was added. All processes call it."""
@@ -121,8 +124,7 @@ class NeuralRecommender(InnerProductRecommender):
         Args:
             dataset: as in `Recommender.fit`, or its folder; without validation events, each stage keeps its
                 last weights.
-            training: how to train: settings for all stages, or stage -> settings. By default each stage has
-                those of the system, and later stages take the seed of the first.
+            training: of all stages, or by stage; by default the system's, with the seed of the first stage.
 
         Raises:
             ValueError: `training` is no settings of its stages; or as in `check` and `fit_stage`.
@@ -176,8 +178,7 @@ class NeuralRecommender(InnerProductRecommender):
         Raises:
             Stopped: `hooks.should_stop` returned True; progress is saved.
             LeakError: held-out events would be learned from.
-            ValueError: there is nothing to learn from, an earlier stage is missing or was trained on other
-                users or items, or training diverged.
+            ValueError: nothing can be learned, an earlier stage is missing or has other ids, or it diverged.
         """
         dataset = as_dataset(dataset)
         accelerator = make_accelerator() if accelerator is None else accelerator
@@ -247,14 +248,14 @@ class NeuralRecommender(InnerProductRecommender):
         memory: float | None = None,
     ) -> DryRun:
         """Time and memory that `fit_stage` with these arguments would take. The weights change."""
-        title = f"dry run of {self.stage_title(stage)}"
-        with auditing(dataset, title, accelerator.is_main_process):
-            self._start(dataset, stage, config, accelerator)
-            time_validation = None
-            if self._is_validated(dataset, stage):
-                time_validation = partial(validation_seconds, self, dataset, accelerator)
+        with auditing(dataset, f"dry run of {self.stage_title(stage)}", accelerator.is_main_process):
+            before = self.stage
+            config = self._start(dataset, stage, config, accelerator)
+            is_validated = self._is_validated(dataset, stage)
+            validate = partial(validation_seconds, self, dataset, accelerator) if is_validated else None
             objectives = self.objectives(dataset.train, stage, config)
-            return dry_run(self.net, objectives, config, accelerator, time_validation, memory)
+            n_first = self._n_first_weights(dataset, before, config)
+            return dry_run(self.net, objectives, config, accelerator, validate, n_first, memory)
 
     def set_config(self, config: Any) -> None:
         """Take other settings for the stages to come; the network reads the same object.
@@ -294,7 +295,6 @@ class NeuralRecommender(InnerProductRecommender):
     def _prepare(self, folder: Path, described: ModelDescription, shapes: Shapes) -> None:
         self.stage = described.get("stage")
         if self.stage not in self.stages:
-            raise ValueError(
-                f"{folder} is damaged (model.json: stage {shorten(repr(self.stage))} is unknown): {REMEDY}"
-            )
+            damage = f"model.json: stage {shorten(repr(self.stage))} is unknown"
+            raise ValueError(f"{folder} is damaged ({damage}): {REMEDY}")
         self.net = self._rebuild(folder, described, shapes)

@@ -71,6 +71,7 @@ class DryRun:
         checkpointed: whether layers are computed again in the backward pass, to save memory.
         frozen_width: bytes of a frozen parameter.
         averaged: whether moving averages of the weights are kept.
+        first_validations: validations before the first epoch.
     """
 
     trained: dict[str, int]
@@ -84,6 +85,7 @@ class DryRun:
     checkpointed: bool = False
     frozen_width: int = FLOAT_BYTES
     averaged: bool = False
+    first_validations: int = 0
 
     @property
     def memory(self) -> float:
@@ -104,17 +106,15 @@ class DryRun:
     @property
     def max_seconds(self) -> float:
         """Seconds of all epochs and validations, if patience does not end training earlier."""
-        n_epochs = total_epochs(self.epochs, self.warmup)
-        steps = sum(
-            max(0, n_epochs - timing.from_epoch) * timing.steps * timing.seconds for timing in self.objectives
-        )
-        return steps + self.validation_seconds
+        n = total_epochs(self.epochs, self.warmup)
+        steps = (max(0, n - each.from_epoch) * each.steps * each.seconds for each in self.objectives)
+        return sum(steps) + self.validation_seconds
 
     @property
     def validation_seconds(self) -> float:
         """Seconds of all validations."""
         n = sum(is_validated(epoch, self.epochs, self.validate_every) for epoch in range(self.epochs))
-        return n * (self.validation or 0.0)
+        return (self.first_validations + n) * (self.validation or 0.0)
 
     def _micro_batches(self) -> str:
         """The largest micro-batches."""
@@ -140,7 +140,8 @@ class DryRun:
             lines.append(f"{timing.name:<14} {steps} an epoch, {step}: {epoch} an epoch")
         if self.validation is not None:
             validation = _duration(self.validation)
-            lines.append(f"validation     {validation}, after one epoch in {self.validate_every}")
+            first = f", and {self.first_validations} before the first" if self.first_validations else ""
+            lines.append(f"validation     {validation}, after one epoch in {self.validate_every}{first}")
         warmup = f" and {self.warmup} of warm-up" if self.epochs and self.warmup else ""
         lines.append(
             f"time           at most {_duration(self.max_seconds)} ({counted(self.epochs, 'epoch')}{warmup}; "
@@ -161,6 +162,7 @@ def dry_run(
     config: TrainConfig,
     accelerator: Accelerator,
     time_validation: Callable[[], float] | None,
+    first_validations: int = 0,
     memory: float | None = None,
 ) -> DryRun:
     """Time a few steps of each objective, in parts where they take long. The weights of the network change.
@@ -168,6 +170,7 @@ def dry_run(
     Args:
         net, objectives, config, accelerator, memory: as `train` takes them.
         time_validation: gives the seconds of a validation; None without validation.
+        first_validations: validations before the first epoch.
 
     Raises:
         ValueError: the longest example needs more memory.
@@ -202,6 +205,7 @@ def dry_run(
         limits.checkpointed,
         max((p.element_size() for p in frozen), default=FLOAT_BYTES),
         config.averaged,
+        first_validations,
     )
 
 

@@ -227,7 +227,11 @@ def test_a_dry_run_prints_the_cost_of_training_and_writes_nothing(
     with pytest.raises(ValueError, match=r"`--memory` 0\.001 is too little|--memory 0\.001 is too little"):
         call("pretrain", *flags, "--memory", 0.001)
     call("finetune", "--run", workspace / "run", "--dry-run")
-    assert "recommend" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "recommend" in printed
+    assert ", after one epoch in 1, and 2 before the first\n" in printed
+    call("finetune", "--run", workspace / "run", "--dry-run", "--finetune-from", "pretrained")
+    assert ", after one epoch in 1, and 1 before the first\n" in capsys.readouterr().out
     assert files() == before
     flags = ("--system", "popularity", "--dataset", workspace / "data", "--output", workspace / "new")
     call("pretrain", *flags, "--dry-run")
@@ -244,6 +248,7 @@ def test_the_estimates_of_a_dry_run_by_hand() -> None:
     assert replace(found, epochs=8, validate_every=3).validation_seconds == 4 * 7, (
         "epochs 0, 3 and 6, and the last, 7"
     )
+    assert replace(found, first_validations=2).max_seconds == found.max_seconds + 2 * 7
     assert replace(found, epochs=0).max_seconds == 0
     assert found.memory == 4 + 5 * 2 - 0.5, (
         "MiB: 4 frozen; of 2 trained weights, gradients (but of rows), two moments, the best"
