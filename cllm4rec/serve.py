@@ -49,6 +49,7 @@ def main(argv: Sequence[str]) -> None:
         (options,) = line.parse(description, [ServeOptions])
         token = None if options.token_file is None else read_token(options.token_file)
         try:
+            from cllm4rec.service.limits import is_loopback
             from cllm4rec.service.server import serve
         except ModuleNotFoundError as error:
             if error.name not in EXTRA:
@@ -57,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
                 f"the service needs {error.name}, which is not installed: pip install {' '.join(EXTRA)} "
                 "(extra cllm4rec[serve])"
             ) from error
-        if options.host not in ("127.0.0.1", "::1", "localhost") and token is None:
+        if token is None and not is_loopback(options.host):
             log.warning(
                 "anybody who reaches %s may use the service: --token-file names a token", options.host
             )

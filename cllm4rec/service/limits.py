@@ -2,8 +2,10 @@
 
 import asyncio
 import hmac
+import ipaddress
 import time
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.requests import ClientDisconnect, Request
@@ -42,8 +44,16 @@ def busy() -> JSONResponse:
     return problem(503, "too many requests wait: try again in a second", {"Retry-After": "1"})
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is this machine's own, without looking it up."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 class Limits:
-    """Checks the token, reads the body within its limits, and counts requests.
+    """Checks host and token, reads the body within its limits, and counts requests.
 
     Requests that a full queue could not take are refused before their body is read. That costs little, so
     that the requests in the queue are answered meanwhile.
@@ -51,6 +61,8 @@ class Limits:
     Args:
         app: what answers the requests that may go on.
         token: that they have to bear; None for none.
+        is_local: whether requests have to name a loopback host. Else any page in a browser of this machine
+            could read answers, by giving its own name the address 127.0.0.1 (DNS rebinding).
         metrics: that are counted.
         is_full: whether no further request may wait.
         is_ending: whether the service ends after the requests under way; answers then close connections.
@@ -60,11 +72,12 @@ class Limits:
         self,
         app: ASGIApp,
         token: str | None,
+        is_local: bool,
         metrics: Metrics,
         is_full: Callable[[], bool],
         is_ending: Callable[[], bool],
     ) -> None:
-        self.app, self.token, self.metrics = app, token, metrics
+        self.app, self.token, self.is_local, self.metrics = app, token, is_local, metrics
         self.is_full, self.is_ending = is_full, is_ending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,7 +97,7 @@ class Limits:
             await send(message)
 
         try:
-            answer = self._unauthorised(request)
+            answer = self._misdirected(request) or self._unauthorised(request)
             if answer is None and path not in UNQUEUED_PATHS and self.is_full():
                 answer = busy()
             body = await _body(request) if answer is None else b""
@@ -101,6 +114,21 @@ class Limits:
             counted = path if known else "other"
             self.metrics.requests.labels(counted, status).inc()
             self.metrics.seconds.labels(counted).observe(time.perf_counter() - began)
+
+    def _misdirected(self, request: Request) -> JSONResponse | None:
+        """The answer to a request for another host; None if it may go on."""
+        if not self.is_local:
+            return None
+        host = request.headers.get("host", "")
+        try:
+            if is_loopback(urlsplit(f"//{host}").hostname or ""):
+                return None
+        except ValueError:  # no host
+            pass
+        sentence = (
+            "without a token the service is reached as localhost or 127.0.0.1 alone, not under another name"
+        )
+        return problem(400, f"{sentence}: start it with --token-file, or let the proxy send Host: localhost")
 
     def _unauthorised(self, request: Request) -> JSONResponse | None:
         """The answer to a request without the token; None if it may go on."""

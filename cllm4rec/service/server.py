@@ -16,6 +16,7 @@ from cllm4rec.messages import error_line
 from cllm4rec.models.base import Recommender
 from cllm4rec.service.app import Served, application
 from cllm4rec.service.connections import Connection
+from cllm4rec.service.limits import is_loopback
 
 log = logging.getLogger("cllm4rec")
 
@@ -57,7 +58,8 @@ def serve(load: Callable[[], Recommender], options: Options, token: str | None) 
     listening = _listening(options.host, options.port)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the run is loaded; else it would end the process
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    served = Served(load(), options.run, token, options.most_waiting)
+    is_local = token is None and is_loopback(options.host)
+    served = Served(load(), options.run, token, is_local, most_waiting=options.most_waiting)
     sys.setswitchinterval(SWITCH_SECONDS)
     spare_collections()
     with listening:

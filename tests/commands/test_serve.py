@@ -40,11 +40,15 @@ class Running:
                 return line.strip()
         raise AssertionError(f"it ended with status {self.process.wait()}")
 
-    def post(self, path: str, body: object, token: str | None = None) -> dict[str, object]:
+    def post(
+        self, path: str, body: object, token: str | None = None, host: str | None = None
+    ) -> dict[str, object]:
         """The answer to a request."""
         headers = {"Content-Type": "application/json"}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
+        if host is not None:
+            headers["Host"] = host
         request = Request(self.address + path, json.dumps(body).encode(), headers)
         with urlopen(request, timeout=20) as answer:
             found: dict[str, object] = json.load(answer)
@@ -70,6 +74,7 @@ def test_a_run_is_served_until_a_signal(popularity_workspace: Path, tmp_path: Pa
         body = {"user": users[0], "k": 2}
         answer = running.post("/recommend", body, "secret")
         assert len(answer["items"]) == 2  # type: ignore[arg-type]
+        assert running.post("/recommend", body, "secret", "lists.example") == answer
         with pytest.raises(HTTPError, match="401"):
             running.post("/recommend", body)
         running.process.send_signal(signal.SIGHUP)
@@ -95,6 +100,8 @@ def test_a_run_without_its_dataset_serves_histories(popularity_workspace: Path, 
         assert len(running.post("/recommend", {"history": [item], "k": 2})["items"]) == 2  # type: ignore[arg-type]
         with pytest.raises(HTTPError, match="400"):
             running.post("/recommend", {"user": "u0"})
+        with pytest.raises(HTTPError, match="400"):
+            running.post("/recommend", {"history": [item], "k": 2}, host="lists.example")
 
 
 @pytest.mark.parametrize("content", [None, "", "two words", "é"])

@@ -29,6 +29,25 @@ def test_requests_bear_the_token(ease: EASE) -> None:
         assert client.get("/items", headers={"Authorization": "bearer secret"}).status_code == 200
 
 
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:8000", "127.0.0.2", "[::1]:8000"])
+def test_a_local_service_is_reached_under_the_names_of_its_machine(ease: EASE, host: str) -> None:
+    with TestClient(application(Served(ease, "run", is_local=True))) as client:
+        assert client.get("/", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["attacker.example:8000", "localhost.example", "192.0.2.1", "[::1", "", "::1"]
+)
+def test_a_local_service_is_reached_under_no_other_name(ease: EASE, host: str) -> None:
+    with TestClient(application(Served(ease, "run", is_local=True))) as client:
+        for path in ("/", "/health", "/users", "/metrics"):
+            answer = client.get(path, headers={"Host": host})
+            assert answer.status_code == 400
+            assert answer.json()["error"].startswith("without a token the service is reached as localhost")
+    with TestClient(application(Served(ease, "run"))) as client:
+        assert client.get("/health", headers={"Host": host}).status_code == 200
+
+
 def asked(ease: EASE, path: str, messages: list[Message], served: Served | None = None) -> list[Message]:
     """What a request is answered whose messages these are; then nothing arrives any more."""
     sent: list[Message] = []
