@@ -49,8 +49,7 @@ def main(argv: Sequence[str]) -> None:
         (options,) = line.parse(description, [ServeOptions])
         token = None if options.token_file is None else read_token(options.token_file)
         try:
-            from cllm4rec.service.limits import is_loopback
-            from cllm4rec.service.server import serve
+            from cllm4rec.service.server import is_loopback, serve
         except ModuleNotFoundError as error:
             if error.name not in EXTRA:
                 raise

@@ -168,6 +168,10 @@ class IdMap:
             compared = self._compared = weakref.ref(other), self.ids.equals(other.ids)
         return compared[1]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: all but the weak reference."""
+        return {name: value for name, value in self.__dict__.items() if name != "_compared"}
+
     def __repr__(self) -> str:
         return f"<IdMap of {len(self):,} ids>"
 

@@ -1,5 +1,8 @@
 """Ids: look-up by text, numbers that depend on ids alone, hashes that collide."""
 
+import gc
+import pickle
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -201,3 +204,13 @@ def test_maps_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [ids.is_same(equal) for _ in range(3)] == [True] * 3 and len(compared) == 1
     assert [ids.is_same(other) for _ in range(3)] == [False] * 3 and len(compared) == 2
     assert ids.is_same(equal)
+
+
+def test_a_compared_map_is_pickled_and_keeps_no_other_alive() -> None:
+    ids, other = IdMap(pl.Series(["a", "b"])), IdMap(pl.Series(["a", "b"]))
+    assert ids.is_same(other)
+    assert pickle.loads(pickle.dumps(ids)).is_same(other)
+    kept = weakref.ref(other)
+    del other
+    gc.collect()
+    assert kept() is None
