@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
         (options,) = line.parse(description, [ServeOptions])
         token = None if options.token_file is None else read_token(options.token_file)
         try:
-            from cllm4rec.service.server import is_loopback, serve
+            from cllm4rec.service.server import serve
         except ModuleNotFoundError as error:
             if error.name not in EXTRA:
                 raise
@@ -57,10 +57,6 @@ def main(argv: Sequence[str]) -> None:
                 f"the service needs {error.name}, which is not installed: pip install {' '.join(EXTRA)} "
                 "(extra cllm4rec[serve])"
             ) from error
-        if token is None and not is_loopback(options.host):
-            log.warning(
-                "anybody who reaches %s may use the service: --token-file names a token", options.host
-            )
         serve(lambda: loaded(options), options, token)
 
 

@@ -84,7 +84,7 @@ def settings_of(folder: RunFolder, stage: str, record: StageSettings) -> list[An
     """
     place = f"settings of {stage}"
     with reading(folder.path / "run.json", "train again"):
-        settings = [system_config(folder.description.system).recorded(record.system, place)]
+        settings = [system_config(folder.description.system).from_record(record.system, place)]
         return (
             settings if record.training is None else [*settings, checked(record.training, TrainConfig, place)]
         )

@@ -14,6 +14,7 @@ from cllm4rec.commands.failures import LostProcessError, lost_process
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.folders import check_folder
 from cllm4rec.messages import counted
+from cllm4rec.models.estimation import estimated_stage
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.device import default_precision, wait_for_everyone
@@ -130,7 +131,7 @@ def dry_run_stage(
     memory: float | None,
 ) -> None:
     """Print what a stage would take."""
-    estimate = model.dry_run(dataset, stage, training, accelerator, memory)
+    estimate = estimated_stage(model, dataset, stage, training, accelerator, memory)
     if accelerator.is_main_process:
         n_events = len(dataset.train.interactions)
         numbers = {"user": dataset.n_users, "item": dataset.n_items, "training event": n_events}

@@ -22,13 +22,13 @@ class SystemConfig:
         training: stage -> default settings of its training; empty for a system that is fitted in one go.
         presets: name -> {"system": its settings, stage: settings of that stage's training}.
         fixed_after_pretraining: settings that finetuning may not change.
-        unrecorded: setting that earlier versions did not have -> its value for what they did.
+        added_settings: setting added since format 6 of model.json -> value for what earlier versions did.
     """
 
     training: ClassVar[dict[str, TrainConfig]] = {}
     presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {}
     fixed_after_pretraining: ClassVar[tuple[str, ...]] = ()
-    unrecorded: ClassVar[dict[str, Any]] = {}
+    added_settings: ClassVar[dict[str, Any]] = {}
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -36,8 +36,8 @@ class SystemConfig:
         check_settings(self)
 
     @classmethod
-    def recorded(cls, values: Mapping[str, Any], name: str) -> Self:
-        """The settings in a file, perhaps of an earlier version: what it did then is done again.
+    def from_record(cls, values: Mapping[str, Any], name: str) -> Self:
+        """The settings in model.json or run.json. Those that it lacks are of `added_settings`.
 
         Args:
             values: setting -> value.
@@ -46,7 +46,7 @@ class SystemConfig:
         Raises:
             ValueError: a value is unknown or of another type. The message names it.
         """
-        settings: Self = checked(cls.unrecorded | dict(values), cls, name)
+        settings: Self = checked(cls.added_settings | dict(values), cls, name)
         return settings
 
     @classmethod

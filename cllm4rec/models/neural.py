@@ -22,11 +22,10 @@ from cllm4rec.models.fitted import fitted_buffers, fitted_sha256
 from cllm4rec.models.inner_product import InnerProductRecommender
 from cllm4rec.models.stages import Training, check_stage, check_training, stage_configs
 from cllm4rec.models.storage import REMEDY
-from cllm4rec.models.validation import shared_validation, validation_seconds
+from cllm4rec.models.validation import shared_validation
 from cllm4rec.training import loop
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.device import make_accelerator, on_gpu
-from cllm4rec.training.dry_run import DryRun, dry_run
 from cllm4rec.training.hooks import NO_HOOKS, Hooks
 from cllm4rec.training.objective import Objective
 from cllm4rec.training.records import EpochRecord
@@ -73,11 +72,17 @@ class NeuralRecommender(InnerProductRecommender):
         Returns:
             Their validation metric if training keeps them unless it finds better ones, else None.
         """
-        measures = self._n_first_weights(dataset, before, config) > 0
+        measures = self._n_first_validations(dataset, before, config) > 0
         return shared_validation(self, dataset, accelerator) if measures else None
 
-    def _n_first_weights(self, dataset: Dataset, before: str | None, config: TrainConfig) -> int:
-        """Number of first weights that `_begin` measures."""
+    def _has_other_weights(self, dataset: Dataset, before: str | None) -> bool:
+        """Whether `_begin` compares other weights with those of stage `before`."""
+        return False
+
+    def _n_first_validations(self, dataset: Dataset, before: str | None, config: TrainConfig) -> int:
+        """Number of validations before the first epoch of a stage that follows stage `before`."""
+        if self._has_other_weights(dataset, before):
+            return 2
         stage, follows = str(self.stage), config.epochs > 0 and before in self.validated_stages
         return int(follows and stage not in (before, self.stages[0]) and self._is_validated(dataset, stage))
 
@@ -124,7 +129,8 @@ class NeuralRecommender(InnerProductRecommender):
         Args:
             dataset: as in `Recommender.fit`, or its folder; without validation events, each stage keeps its
                 last weights.
-            training: of all stages, or by stage; by default the system's, with the seed of the first stage.
+            training: how to train: settings for all stages, or stage -> settings. By default each stage has
+                those of the system, and later stages take the seed of the first.
 
         Raises:
             ValueError: `training` is no settings of its stages; or as in `check` and `fit_stage`.
@@ -178,7 +184,8 @@ class NeuralRecommender(InnerProductRecommender):
         Raises:
             Stopped: `hooks.should_stop` returned True; progress is saved.
             LeakError: held-out events would be learned from.
-            ValueError: nothing can be learned, an earlier stage is missing or has other ids, or it diverged.
+            ValueError: there is nothing to learn from, an earlier stage is missing or was trained on other
+                users or items, or training diverged.
         """
         dataset = as_dataset(dataset)
         accelerator = make_accelerator() if accelerator is None else accelerator
@@ -239,24 +246,6 @@ class NeuralRecommender(InnerProductRecommender):
         """Whether validation events choose the weights of a stage."""
         return stage in self.validated_stages and len(dataset.validation.interactions) > 0
 
-    def dry_run(
-        self,
-        dataset: Dataset,
-        stage: str,
-        config: TrainConfig,
-        accelerator: Accelerator,
-        memory: float | None = None,
-    ) -> DryRun:
-        """Time and memory that `fit_stage` with these arguments would take. The weights change."""
-        with auditing(dataset, f"dry run of {self.stage_title(stage)}", accelerator.is_main_process):
-            before = self.stage
-            config = self._start(dataset, stage, config, accelerator)
-            is_validated = self._is_validated(dataset, stage)
-            validate = partial(validation_seconds, self, dataset, accelerator) if is_validated else None
-            objectives = self.objectives(dataset.train, stage, config)
-            n_first = self._n_first_weights(dataset, before, config)
-            return dry_run(self.net, objectives, config, accelerator, validate, n_first, memory)
-
     def set_config(self, config: Any) -> None:
         """Take other settings for the stages to come; the network reads the same object.
 
@@ -295,6 +284,7 @@ class NeuralRecommender(InnerProductRecommender):
     def _prepare(self, folder: Path, described: ModelDescription, shapes: Shapes) -> None:
         self.stage = described.get("stage")
         if self.stage not in self.stages:
-            damage = f"model.json: stage {shorten(repr(self.stage))} is unknown"
-            raise ValueError(f"{folder} is damaged ({damage}): {REMEDY}")
+            raise ValueError(
+                f"{folder} is damaged (model.json: stage {shorten(repr(self.stage))} is unknown): {REMEDY}"
+            )
         self.net = self._rebuild(folder, described, shapes)

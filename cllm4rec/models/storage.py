@@ -203,7 +203,7 @@ class StoredModel(ABC):
                 raise ValueError(
                     f"{MARKER}: it is a model of system {description['system']!r}, not {cls.name}"
                 )
-            model = cls(cls.config_class.recorded(description["config"], f"{MARKER}, key config"))
+            model = cls(cls.config_class.from_record(description["config"], f"{MARKER}, key config"))
             model.moved = moved
             model._read_ids(folder)
             mapped = load_file(folder / WEIGHTS)  # pages of the file, which are read on access

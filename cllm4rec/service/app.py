@@ -59,7 +59,7 @@ class Served:
         model: a fitted system.
         run: its name in answers.
         token: that requests have to bear; None for none.
-        is_local: whether requests have to name a loopback host.
+        only_host: host that requests have to name, unless they name a loopback one; None: any host.
         most_waiting: requests that may wait for the batch under way.
         most_in_batch: requests that are answered together.
         is_ending: whether the service ends after the requests under way.
@@ -68,7 +68,7 @@ class Served:
     model: Recommender
     run: str
     token: str | None = None
-    is_local: bool = False
+    only_host: str | None = None
     most_waiting: int = 256
     most_in_batch: int = 64
     is_ending: bool = False
@@ -101,7 +101,7 @@ def application(served: Served) -> FastAPI:
     app.add_middleware(
         Limits,
         token=served.token,
-        is_local=served.is_local,
+        only_host=served.only_host,
         metrics=metrics,
         is_full=lambda: batches.n_waiting >= served.most_waiting,
         is_ending=lambda: served.is_ending,

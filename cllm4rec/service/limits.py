@@ -45,7 +45,7 @@ def busy() -> JSONResponse:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or address is this machine's own, without looking it up."""
+    """Whether a host is `localhost` or a loopback address; other names are not looked up."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -61,8 +61,8 @@ class Limits:
     Args:
         app: what answers the requests that may go on.
         token: that they have to bear; None for none.
-        is_local: whether requests have to name a loopback host. Else any page in a browser of this machine
-            could read answers, by giving its own name the address 127.0.0.1 (DNS rebinding).
+        only_host: host that requests have to name, unless they name a loopback one; None: any host. It keeps
+            a web page from reading answers by giving its own name the address 127.0.0.1 (DNS rebinding).
         metrics: that are counted.
         is_full: whether no further request may wait.
         is_ending: whether the service ends after the requests under way; answers then close connections.
@@ -72,12 +72,12 @@ class Limits:
         self,
         app: ASGIApp,
         token: str | None,
-        is_local: bool,
+        only_host: str | None,
         metrics: Metrics,
         is_full: Callable[[], bool],
         is_ending: Callable[[], bool],
     ) -> None:
-        self.app, self.token, self.is_local, self.metrics = app, token, is_local, metrics
+        self.app, self.token, self.only_host, self.metrics = app, token, only_host, metrics
         self.is_full, self.is_ending = is_full, is_ending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -117,13 +117,13 @@ class Limits:
 
     def _misdirected(self, request: Request) -> JSONResponse | None:
         """The answer to a request for another host; None if it may go on."""
-        if not self.is_local:
+        if self.only_host is None:
             return None
-        host = request.headers.get("host", "")
         try:
-            if is_loopback(urlsplit(f"//{host}").hostname or ""):
+            host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""  # in lower case
+            if is_loopback(host) or host == self.only_host.lower():
                 return None
-        except ValueError:  # no host
+        except ValueError:  # the header holds no host
             pass
         sentence = (
             "without a token the service is reached as localhost or 127.0.0.1 alone, not under another name"

@@ -58,8 +58,8 @@ def serve(load: Callable[[], Recommender], options: Options, token: str | None) 
     listening = _listening(options.host, options.port)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the run is loaded; else it would end the process
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    is_local = token is None and is_loopback(options.host)
-    served = Served(load(), options.run, token, is_local, most_waiting=options.most_waiting)
+    only_host = _only_host(options.host, listening.getsockname()[0], token)
+    served = Served(load(), options.run, token, only_host, most_waiting=options.most_waiting)
     sys.setswitchinterval(SWITCH_SECONDS)
     spare_collections()
     with listening:
@@ -84,6 +84,22 @@ def configured(served: Served) -> uvicorn.Config:
         timeout_graceful_shutdown=END_SECONDS,
         server_header=False,
     )
+
+
+def _only_host(host: str, address: str, token: str | None) -> str | None:
+    """The host that requests have to name, as `Limits` takes it. A service that is open to all is warned of.
+
+    Args:
+        host: as it was typed.
+        address: that it has.
+        token: that requests have to bear; None for none.
+    """
+    if token is not None:
+        return None
+    if is_loopback(address):
+        return host
+    log.warning("anybody who reaches %s may use the service: --token-file names a token", host)
+    return None
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -140,7 +140,7 @@ class DryRun:
             lines.append(f"{timing.name:<14} {steps} an epoch, {step}: {epoch} an epoch")
         if self.validation is not None:
             validation = _duration(self.validation)
-            first = f", and {self.first_validations} before the first" if self.first_validations else ""
+            first = f", and {self.first_validations} before the first epoch" if self.first_validations else ""
             lines.append(f"validation     {validation}, after one epoch in {self.validate_every}{first}")
         warmup = f" and {self.warmup} of warm-up" if self.epochs and self.warmup else ""
         lines.append(

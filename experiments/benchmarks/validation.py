@@ -10,6 +10,7 @@ Prints the minutes of all validations and their ratio to the training steps. Bot
 from accelerate import Accelerator
 
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
+from cllm4rec.models.estimation import estimated_stage
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.models.rsllm.recommender import RSLLM
 from cllm4rec.models.sequential.sasrec import SASRec
@@ -34,7 +35,7 @@ def main(settings: Settings) -> list[Row]:
             if stage == "finetune":
                 start_stage(system, dataset.train, "pretrain")
             config = system.config_class.training[stage]
-            dry_run = system.dry_run(dataset, stage, config, accelerator)
+            dry_run = estimated_stage(system, dataset, stage, config, accelerator)
             step_seconds = dry_run.max_seconds - dry_run.validation_seconds
             question = f"validation, {name}, {system.name}, {stage}"
             measured = f"{dry_run.validation_seconds / 60:.1f} min in {config.epochs} epochs"

@@ -1,6 +1,7 @@
-"""Runs of an earlier version, which had fewer settings: what that version did is done again."""
+"""Runs of earlier versions: the settings of the system that they lack keep what those versions did."""
 
 import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 
 import polars as pl
@@ -8,13 +9,41 @@ import pytest
 
 from cllm4rec import load
 from cllm4rec.models import SYSTEMS, system_config
+from cllm4rec.models.description import FORMAT_VERSION
 from cllm4rec.training.run_description import signed_text
 from cllm4rec.training.run_folder import RunFolder
 from tests.support.backbones import sign_run
 from tests.support.commands import call, stage_settings
 from tests.support.damage import sign_again
 
-EARLIER = system_config("cllm4rec").unrecorded
+EARLIER = system_config("cllm4rec").added_settings
+# The settings of each system when format 6 of model.json began. A new format begins a new list.
+FORMAT = 6
+SETTINGS = {
+    "cllm4rec": (
+        "attention backbone chat_template content_ratio content_warmup dtype encoder "
+        "item_text item_vectors linear mask_share mutual order prior readout revision sampled "
+        "start targets text_rate tune user_dropping user_token word_dropout"
+    ),
+    "rsllm": (
+        "alpha backbone beta candidates chat_template dropout dtype hard length negatives "
+        "prompt revision sequential temperature title_words tune"
+    ),
+    "sasrec": ("dropout encoder heads item_text item_vectors layers length text_rate width word_dropout"),
+    "gru4rec": "dropout encoder item_text item_vectors layers length text_rate width word_dropout",
+    "bsarec": (
+        "dropout encoder filter_share frequencies heads item_text item_vectors layers length "
+        "text_rate width word_dropout"
+    ),
+    "multvae": "annealing beta dropout latent_width width",
+    "recvae": "dropout encoder_passes gamma latent_width width",
+    "bag": "encoder item_text item_vectors mask_share text_rate width word_dropout",
+    "alpharec": "encoder hidden_width item_vectors layers negatives temperature width",
+    "ials": "alpha factors iterations regularization seed",
+    "ease": ("decay encoder item_vectors prior_regularization prior_share regularization text_prior"),
+    "itemknn": "decay neighbours shrinkage",
+    "popularity": "",
+}
 
 
 @pytest.fixture
@@ -39,11 +68,14 @@ def settings(run: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_what_an_earlier_version_did_is_a_value_of_the_setting(system: str) -> None:
-    config_class = system_config(system)
-    config = config_class.recorded({}, "model.json")
-    assert {name: getattr(config, name) for name in config_class.unrecorded} == config_class.unrecorded
-    assert config_class.recorded(vars(config_class()), "model.json") == config_class()
+def test_each_added_setting_has_a_value_for_what_earlier_versions_did(system: str) -> None:
+    assert FORMAT_VERSION == FORMAT
+    config_class, earlier = system_config(system), SETTINGS[system].split()
+    assert {field.name for field in fields(config_class)} - set(earlier) == set(config_class.added_settings)
+    config = config_class()
+    record = {name: getattr(config, name) for name in earlier}
+    assert config_class.from_record(record, "model.json") == replace(config, **config_class.added_settings)
+    assert config_class.from_record(vars(config), "model.json") == config
 
 
 def test_its_model_is_trained_further_as_it_was(run: Path) -> None:

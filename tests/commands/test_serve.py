@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from cllm4rec.service.server import _listening
+from cllm4rec.service.server import _listening, _only_host
 from tests.support.commands import refusal
 
 
@@ -130,12 +130,40 @@ def test_a_port_in_use_is_refused_in_one_line(popularity_workspace: Path) -> Non
     assert line.startswith(f"error: cannot listen on 127.0.0.1, port {port} (Address already in use): give")
 
 
-def test_a_missing_library_is_named(popularity_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith(("cllm4rec.service", "fastapi"))]:
+@pytest.mark.parametrize("missing", [["uvicorn"], ["prometheus_client"], ["fastapi", "starlette"]])
+def test_a_missing_library_is_named(
+    missing: list[str], popularity_workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    libraries = ("cllm4rec.service", "fastapi", "starlette", "prometheus_client", "uvicorn")
+    for name in [name for name in sys.modules if name.startswith(libraries)]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    for name in missing:
+        monkeypatch.setitem(sys.modules, name, None)
     line = refusal("serve", "--run", popularity_workspace / "run")
-    assert line.startswith("the service needs uvicorn, which is not installed: pip install fastapi uvicorn")
+    assert line.startswith(
+        f"the service needs {missing[0]}, which is not installed: pip install fastapi uvicorn"
+    )
+
+
+@pytest.mark.parametrize("host", ["127.1", "LOCALHOST"])
+def test_other_forms_of_a_loopback_address_are_local_too(host: str, popularity_workspace: Path) -> None:
+    with serving(popularity_workspace / "run", "--host", host) as running:
+        body = {"history": [], "k": 1}
+        for wrong in ("lists.example", "localhost.example"):
+            with pytest.raises(HTTPError, match="400"):
+                running.post("/recommend", body, host=wrong)
+        for right in (host, "localhost", "127.0.0.1:8000"):
+            with urlopen(Request(f"{running.address}/health", headers={"Host": right}), timeout=20) as answer:
+                assert answer.status == 200
+
+
+def test_a_service_that_is_open_to_all_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    assert _only_host("shop", "127.0.1.1", None) == "shop"
+    assert _only_host("shop", "192.0.2.1", "secret") is None
+    assert _only_host("shop", "127.0.1.1", "secret") is None
+    assert not caplog.text
+    assert _only_host("shop", "192.0.2.1", None) is None
+    assert "anybody who reaches shop may use the service: --token-file names a token" in caplog.text
 
 
 def test_answers_do_not_wait_for_acknowledgements() -> None:

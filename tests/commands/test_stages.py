@@ -229,9 +229,9 @@ def test_a_dry_run_prints_the_cost_of_training_and_writes_nothing(
     call("finetune", "--run", workspace / "run", "--dry-run")
     printed = capsys.readouterr().out
     assert "recommend" in printed
-    assert ", after one epoch in 1, and 2 before the first\n" in printed
+    assert ", after one epoch in 1, and 2 before the first epoch\n" in printed
     call("finetune", "--run", workspace / "run", "--dry-run", "--finetune-from", "pretrained")
-    assert ", after one epoch in 1, and 1 before the first\n" in capsys.readouterr().out
+    assert ", after one epoch in 1, and 1 before the first epoch\n" in capsys.readouterr().out
     assert files() == before
     flags = ("--system", "popularity", "--dataset", workspace / "data", "--output", workspace / "new")
     call("pretrain", *flags, "--dry-run")

@@ -1,5 +1,6 @@
 """The benchmark of the service: what it reads of wrk, and a short run of all its loads."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -29,6 +30,8 @@ def test_the_numbers_of_wrk_are_read() -> None:
 def test_all_loads_are_answered_or_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if shutil.which("wrk") is None:
         pytest.skip("no wrk")
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("no second core")
     taste_dataset().save(tmp_path / "data")
     run = tmp_path / "run"
     call("pretrain", "--system", "sasrec", "--dataset", tmp_path / "data", "--output", run, "--epochs", 1)

@@ -29,9 +29,11 @@ def test_requests_bear_the_token(ease: EASE) -> None:
         assert client.get("/items", headers={"Authorization": "bearer secret"}).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:8000", "127.0.0.2", "[::1]:8000"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:8000", "127.0.0.1:8000", "127.0.0.2", "[::1]:8000", "Shop.local:80"]
+)
 def test_a_local_service_is_reached_under_the_names_of_its_machine(ease: EASE, host: str) -> None:
-    with TestClient(application(Served(ease, "run", is_local=True))) as client:
+    with TestClient(application(Served(ease, "run", only_host="shop.local"))) as client:
         assert client.get("/", headers={"Host": host}).status_code == 200
 
 
@@ -39,7 +41,7 @@ def test_a_local_service_is_reached_under_the_names_of_its_machine(ease: EASE, h
     "host", ["attacker.example:8000", "localhost.example", "192.0.2.1", "[::1", "", "::1"]
 )
 def test_a_local_service_is_reached_under_no_other_name(ease: EASE, host: str) -> None:
-    with TestClient(application(Served(ease, "run", is_local=True))) as client:
+    with TestClient(application(Served(ease, "run", only_host="shop.local"))) as client:
         for path in ("/", "/health", "/users", "/metrics"):
             answer = client.get(path, headers={"Host": host})
             assert answer.status_code == 400

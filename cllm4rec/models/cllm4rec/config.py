@@ -51,7 +51,12 @@ class CLLM4RecConfig(ItemTextConfig, BackboneConfig):
         "start",
         "sampled",
     )
-    unrecorded: ClassVar[dict[str, Any]] = {"content_passes": "both", "finetune_from": "pretrained"}
+    added_settings: ClassVar[dict[str, Any]] = {
+        **BackboneConfig.added_settings,
+        **ItemTextConfig.added_settings,
+        "content_passes": "both",
+        "finetune_from": "pretrained",
+    }
 
     backbone: str = backbone_setting("1x128")
     item_text: str = item_text_setting("auto")

@@ -115,15 +115,13 @@ class CLLM4Rec(LanguageRecommender):
     def _begin(
         self, dataset: Dataset, before: str | None, config: TrainConfig, accelerator: Accelerator
     ) -> float | None:
-        if self._n_first_weights(dataset, before, config) == 2:
+        if self._has_other_weights(dataset, before):
             return self._start_from_better(dataset, config.seed, accelerator)
         return super()._begin(dataset, before, config, accelerator)
 
-    def _n_first_weights(self, dataset: Dataset, before: str | None, config: TrainConfig) -> int:
+    def _has_other_weights(self, dataset: Dataset, before: str | None) -> bool:
         follows = (before, self.stage) == ("pretrain", "finetune")
-        if follows and self.config.may_start_anew and self._is_validated(dataset, "finetune"):
-            return 2
-        return super()._n_first_weights(dataset, before, config)
+        return follows and self.config.may_start_anew and self._is_validated(dataset, "finetune")
 
     def _start_from_better(self, dataset: Dataset, seed: int, accelerator: Accelerator) -> float:
         """Take the initial weights, if they are clearly better on validation events than the pretrained.

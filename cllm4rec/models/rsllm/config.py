@@ -27,7 +27,7 @@ class RSLLMConfig(BackboneConfig):
         "sequential",
         "dropout",
     )
-    unrecorded: ClassVar[dict[str, Any]] = {"sequential_score": "none"}
+    added_settings: ClassVar[dict[str, Any]] = {**BackboneConfig.added_settings, "sequential_score": "none"}
 
     sequential: str = setting(
         "sasrec",
