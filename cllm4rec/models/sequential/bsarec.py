@@ -12,6 +12,13 @@ from cllm4rec.models.sequential.base import SequentialNet, SequentialRecommender
 from cllm4rec.models.sequential.config import BSARecConfig
 
 
+def low_pass(length: int, n_kept: int, device: torch.device) -> Tensor:
+    """The linear map (L, L) of a signal of length L to its `n_kept` lowest frequencies."""
+    spectrum = torch.fft.rfft(torch.eye(length, device=device), dim=0, norm="ortho")  # (L // 2 + 1, L)
+    spectrum[n_kept:] = 0
+    return torch.fft.irfft(spectrum, n=length, dim=0, norm="ortho")
+
+
 class FrequencyFilter(nn.Module):
     """LN(x + dropout(low + b^2 (x - low))), with low the lowest frequencies of x over its positions.
 
@@ -25,18 +32,15 @@ class FrequencyFilter(nn.Module):
         self.high_weight = nn.Parameter(torch.randn(config.width))
         self.dropout, self.norm = nn.Dropout(config.dropout), nn.LayerNorm(config.width)
 
-    def forward(self, windows: Tensor) -> Tensor:
-        """Filtered windows (B, L, d)."""
+    def forward(self, windows: Tensor, n_last: int) -> Tensor:
+        """The last positions (B, n_last, d) of filtered windows (B, L, d)."""
+        length = windows.shape[1]
+        last = windows[:, length - n_last :]
         with torch.autocast(windows.device.type, enabled=False):
             x = windows.float()
-            spectrum = torch.fft.rfft(x, dim=1, norm="ortho")  # (B, L // 2 + 1, d)
-            kept = functional.pad(
-                spectrum[:, : self.frequencies],
-                (0, 0, 0, max(0, spectrum.shape[1] - self.frequencies)),
-            )
-            low = torch.fft.irfft(kept, n=x.shape[1], dim=1, norm="ortho")
-            filtered = low + self.high_weight**2 * (x - low)
-        hidden: Tensor = self.norm(windows + self.dropout(filtered))
+            low = low_pass(length, self.frequencies, x.device)[length - n_last :] @ x  # (B, n_last, d)
+            filtered = low + self.high_weight**2 * (last.float() - low)
+        hidden: Tensor = self.norm(last + self.dropout(filtered))
         return hidden
 
 
@@ -46,22 +50,27 @@ class SelfAttention(nn.Module):
     def __init__(self, config: BSARecConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.inputs = nn.Linear(config.width, 3 * config.width)
+        self.inputs = nn.Linear(config.width, 3 * config.width)  # of queries, keys and values
         self.output = nn.Linear(config.width, config.width)
         self.dropout, self.norm = nn.Dropout(config.dropout), nn.LayerNorm(config.width)
 
-    def forward(self, windows: Tensor, readable: Tensor) -> Tensor:
-        """Windows (B, L, d) after attention.
+    def forward(self, windows: Tensor, readable: Tensor, n_last: int) -> Tensor:
+        """The last positions (B, n_last, d) of windows (B, L, d) after attention.
 
         Args:
             windows: (B, L, d).
             readable: bool (B, 1, L, L), True where the position of the row reads that of the column.
+            n_last: positions to compute.
         """
-        query, key, value = self.inputs(windows).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        first, width = windows.shape[1] - n_last, windows.shape[2]
+        last, weight, bias = windows[:, first:], self.inputs.weight, self.inputs.bias
+        query = functional.linear(last, weight[:width], bias[:width])
+        key, value = functional.linear(windows, weight[width:], bias[width:]).chunk(2, dim=-1)
+        query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
         mixed = functional.scaled_dot_product_attention(
-            query, key, value, readable
-        )  # (B, heads, L, d / heads)
-        hidden: Tensor = self.norm(windows + self.dropout(self.output(mixed.transpose(1, 2).flatten(2))))
+            query, key, value, readable[:, :, first:]
+        )  # (B, heads, n_last, d / heads)
+        hidden: Tensor = self.norm(last + self.dropout(self.output(mixed.transpose(1, 2).flatten(2))))
         return hidden
 
 
@@ -80,9 +89,9 @@ class BSARecLayer(nn.Module):
         )
         self.norm = nn.LayerNorm(config.width)
 
-    def forward(self, windows: Tensor, readable: Tensor) -> Tensor:
-        """The next windows (B, L, d); `readable` as in `SelfAttention`."""
-        filtered, attended = self.filter(windows), self.attention(windows, readable)
+    def forward(self, windows: Tensor, readable: Tensor, n_last: int) -> Tensor:
+        """The last positions (B, n_last, d) of the next windows; arguments as of `SelfAttention`."""
+        filtered, attended = self.filter(windows, n_last), self.attention(windows, readable, n_last)
         mixed = self.filter_share * filtered + (1 - self.filter_share) * attended
         hidden: Tensor = self.norm(mixed + self.feed_forward(mixed))
         return hidden
@@ -92,7 +101,8 @@ class BSARecNet(SequentialNet):
     """Histories as windows of `length` positions, the newest item last, zeros before the oldest.
 
     The filter mixes all positions of a window. So only the state of the newest item is free of later items,
-    and padding is part of what is read: a window is always as long as `length`.
+    and padding is part of what is read: a window is always as long as `length`. The last layer computes that
+    state alone.
     """
 
     config: BSARecConfig
@@ -124,10 +134,10 @@ class BSARecNet(SequentialNet):
         causal = torch.ones(length, length, dtype=torch.bool, device=embedded.device).tril()
         itself = torch.eye(length, dtype=torch.bool, device=embedded.device)  # padding reads itself
         readable = ((causal & is_item[:, None]) | itself)[:, None]  # (B, 1, L, L)
-        for layer in self.layers:
-            hidden = layer(hidden, readable)
-        states: Tensor = hidden.gather(1, columns[..., None].expand(-1, -1, self.config.width))
-        return states
+        for i, layer in enumerate(self.layers, start=1):
+            hidden = layer(hidden, readable, 1 if i == len(self.layers) else length)
+        # The state of the newest item stands for all positions.
+        return hidden.expand(-1, embedded.shape[1], -1)
 
 
 class BSARec(SequentialRecommender):

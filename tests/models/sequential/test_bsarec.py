@@ -42,9 +42,10 @@ def test_the_filter_keeps_the_lowest_frequencies(length: int, kept: int) -> None
     low = lowest_frequencies(windows, min(kept, length // 2 + 1))
     weight = module.high_weight.detach().numpy()
     expected = layer_norm(windows + low + weight**2 * (windows - low), module.norm)
-    with torch.no_grad():
-        found = module(torch.from_numpy(windows)[None])[0].numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for n_last in (length, 1):
+        with torch.no_grad():
+            found = module(torch.from_numpy(windows)[None], n_last)[0].numpy()
+        np.testing.assert_allclose(found, expected[-n_last:], atol=1e-5)
 
 
 def test_a_layer_mixes_the_filter_and_attention() -> None:
@@ -63,11 +64,12 @@ def test_a_layer_mixes_the_filter_and_attention() -> None:
     attended = layer_norm(windows + linear(mixed, layer.attention.output), layer.attention.norm)
     tensors = torch.from_numpy(windows)[None], torch.from_numpy(readable)[None, None]
     with torch.no_grad():
-        filtered = layer.filter(tensors[0])[0].numpy()
+        filtered = layer.filter(tensors[0], 5)[0].numpy()
         hidden = 0.6 * filtered + 0.4 * attended
         expected = layer_norm(hidden + layer.feed_forward(torch.from_numpy(hidden)).numpy(), layer.norm)
-        found = layer(*tensors)[0].numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+        for n_last in (5, 2, 1):
+            found = layer(*tensors, n_last)[0].numpy()
+            np.testing.assert_allclose(found, expected[-n_last:], atol=1e-5)
 
 
 def test_a_window_ends_with_the_newest_item_and_padding_is_not_attended() -> None:
