@@ -46,6 +46,11 @@ def escaped(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8: it has no half of a surrogate pair."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def error_line(error: BaseException) -> str:
     """The first line of an error's text, shortened, with unprintable characters escaped."""
     lines = str(getattr(error, "strerror", None) or error).splitlines()

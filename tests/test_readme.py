@@ -108,6 +108,20 @@ def test_the_commands_and_the_python_print_what_the_readme_shows(folder: Path) -
         printed = output(folder, *programs[example.language], example.source)
         differs = difference(example.shown, printed)
         assert differs is None, f"{example.source}\n{differs}"
+    for wish, titles in wishes_of_the_docs():
+        asked = ["--users", "reader-0109", "--k", "3", *([] if wish == "none" else ["--wish", wish])]
+        printed = output(folder, "cllm4rec", "recommend", "--run", "runs/first", *asked)
+        rows = [line.split("\t") for line in printed.splitlines() if line.startswith("reader-0109")]
+        assert {row[-1] for row in rows} == set(titles), wish
+
+
+def wishes_of_the_docs() -> list[tuple[str, list[str]]]:
+    """The wishes of docs/running.md and the titles of their lists on the bookshop."""
+    text = (ROOT / "docs" / "running.md").read_text()
+    table = text.partition("| wish | list |")[2].partition("\n\n")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    assert len(rows) == 4
+    return [(wish, titles.split("; ")) for wish, titles in rows]
 
 
 @pytest.mark.slow

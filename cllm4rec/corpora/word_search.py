@@ -1,19 +1,19 @@
 """Search of items by words: BM25 over their texts (Robertson and Zaragoza, 2009)."""
 
-import logging
 from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
 
 from cllm4rec.corpora.item_words import count_words, split_words
-from cllm4rec.messages import escaped, join_names, shorten
-
-log = logging.getLogger("cllm4rec")
+from cllm4rec.messages import escaped, is_unicode, shorten
 
 K1, B = 1.2, 0.75  # saturation of repeated words, and how much long texts are discounted
 NEGATIONS = ("not", "no", "without")  # the next word is one to avoid, these left out:
 FILLERS = ("a", "an", "the", "any", "some", "more", "too", "very")
+# Nobody looks for these alone: they are not named where no text has them.
+PARTICLES = "about and are as at by for from i in is it like me my of on or that to with"
+FUNCTION_WORDS = {*FILLERS, *PARTICLES.split()}
 
 
 class WordSearch:
@@ -51,29 +51,30 @@ class WordSearch:
     def scores(self, wish: str) -> np.ndarray:
         """Scores of all items, float32 (n,); 0 for items with none of the words.
 
-        A warning is logged if the texts have only some of the words.
-
         Raises:
             ValueError: no text has a word of the wish.
         """
         if not isinstance(wish, str):
             raise ValueError(f"`wish` is {shorten(escaped(repr(wish)))}: expected words")
+        shown = shorten(escaped(repr(wish)))
+        if not is_unicode(wish):
+            raise ValueError(f"`wish` {shown} is no Unicode text: write it as UTF-8")
         words = signed_words(wish)
+        if not words:
+            raise ValueError(f"`wish` {shown} has no word: write what items are about")
         signs = {word: sign for word, sign in words.items() if word in self._numbers}
         if not signs:
             raise ValueError(
-                f"`wish` {shorten(escaped(repr(wish)))}: the items' texts have none of its words: use words "
-                "of titles or reviews"
+                f"`wish` {shown}: the items' texts have none of its words: use words of titles or reviews"
             )
-        if unknown := self.unknown(wish):
-            log.warning("the items' texts have no word %s of the wish", join_names(unknown))
         columns = [self._numbers[word] for word in signs]
         summed = self._weights[:, columns] @ np.array([*signs.values()])
         return np.asarray(summed, dtype=np.float32).ravel()
 
     def unknown(self, wish: str) -> list[str]:
-        """The distinct words of a wish that no text has."""
-        return [word for word in signed_words(wish) if word not in self._numbers]
+        """The distinct words of a wish that no text has; function words are not named."""
+        words = [word for word in signed_words(wish) if word not in FUNCTION_WORDS]
+        return [word for word in words if word not in self._numbers]
 
     def looks_for_something(self, wish: str) -> bool:
         """Whether a wish has a word to look for that a text has, and not only words to avoid."""

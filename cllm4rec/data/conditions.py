@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from cllm4rec.data.column_names import JOINERS
-from cllm4rec.messages import error_line, escaped, join_names, shorten
+from cllm4rec.messages import error_line, escaped, is_unicode, join_names, shorten
 
 LONGEST = 2_000  # characters of a condition
 CATEGORIES = "categories"
@@ -56,6 +56,8 @@ def matching_items(condition: str, items: pl.DataFrame) -> np.ndarray:
     if len(condition) > LONGEST:
         raise ValueError(f"`where` has {len(condition):,} characters: write at most {LONGEST:,}")
     text = condition.strip()
+    if not is_unicode(text):
+        raise ValueError(f"`where` {_shown(text)} is no Unicode text: write it as UTF-8")
     if not text:
         raise ValueError(f"`where` is empty: write it as in {EXAMPLE}")
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from cllm4rec.messages import escaped, shorten
+from cllm4rec.messages import escaped, is_unicode, shorten
 
 
 def with_categories(events: pl.DataFrame) -> pl.DataFrame:
@@ -206,7 +206,7 @@ class IdMap:
     def _scan(self, texts: list[str]) -> dict[str, int]:
         """Id -> number of the known ids among `texts`, without a dictionary of all ids."""
         names = self.ids.cast(pl.String)
-        numbers = names.is_in(texts).arg_true()
+        numbers = names.is_in([text for text in texts if is_unicode(text)]).arg_true()
         return dict(zip(names.gather(numbers).to_list(), numbers.to_list(), strict=True))
 
     def index(self, ids: Iterable[object], kind: str = "id") -> np.ndarray:

@@ -20,10 +20,11 @@ class KeptValue(Generic[T]):
     def of(self, weights: Iterable[Tensor], compute: Callable[[], T]) -> T:
         """The value for these weights: the kept one if they are as they were, else a new one."""
         state = tuple((weight.data_ptr(), weight._version) for weight in weights)
-        if self._latest is None or self._latest[0] != state:
-            self._latest = None  # free the old one first
-            self._latest = (state, compute())
-        return self._latest[1]
+        latest = self._latest  # other threads may replace it
+        if latest is None or latest[0] != state:
+            latest = self._latest = None  # free the old one first
+            latest = self._latest = (state, compute())
+        return latest[1]
 
     def free(self) -> None:
         """Keep nothing."""

@@ -19,7 +19,7 @@ from cllm4rec.data.loading import as_dataset
 from cllm4rec.evaluation.full_ranking import Ranker
 from cllm4rec.evaluation.processes import USERS_AT_ONCE
 from cllm4rec.list_filters import excluded_items
-from cllm4rec.messages import escaped, shorten
+from cllm4rec.messages import escaped, join_names, shorten
 from cllm4rec.models.adaptation import AdaptableModel
 from cllm4rec.models.arguments import list_length
 from cllm4rec.models.item_map import principal_plane
@@ -84,6 +84,8 @@ class RecommendsByID(AdaptableModel, Ranker):
         """
         excluded = self._excluded(allow, deny, where)
         seen, batches = self._ranked(users, histories, dataset, k, wish, excluded, repeats, diversity)
+        if wish is not None and (unknown := self._word_search().unknown(wish)):
+            log.warning("no text of the items has these words of the wish: %s", join_names(unknown))
         return pl.concat([recommendation_table(batch, seen) for batch in batches])
 
     def _excluded(
@@ -108,7 +110,9 @@ class RecommendsByID(AdaptableModel, Ranker):
     ) -> tuple[Dataset, Iterable[Ranking]]:
         """The lists of `recommend` as numbers, in batches, and the dataset that has these numbers."""
         alone = users is None and histories is None
-        if alone and wish is not None and (dataset is not None or repeats or diversity):
+        if alone and wish is None:
+            raise ValueError("give `users`, with or without `dataset`, or `histories`, or a `wish`")
+        if alone and (dataset is not None or repeats or diversity):
             raise ValueError("a `wish` alone takes neither `dataset` nor `repeats` and `diversity`")
         if alone and wish is not None:
             return of_nobody(self._catalogue), [self._list_of_wish(wish, list_length(k), excluded)]

@@ -1,12 +1,13 @@
 """The HTTP interface: paths, errors as sentences, limits, token and metrics."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -24,7 +25,7 @@ from cllm4rec.service.catalogue import (
     items_of,
     known_dataset,
 )
-from cllm4rec.service.limits import Limits, Metrics, busy, problem
+from cllm4rec.service.limits import OPEN_PATHS, Limits, Metrics, busy, problem
 from cllm4rec.service.lists import Job, answers_of
 from cllm4rec.service.page import add_page
 from cllm4rec.service.requests import (
@@ -38,10 +39,12 @@ from cllm4rec.service.requests import (
     ListRequest,
     Problem,
     Reasons,
+    SimilarItems,
 )
 
 NO_JSON = "the body is no JSON object in UTF-8, or the header Content-Type: application/json is missing"
 MOST_FOUND = 100  # items or users of a search
+MOST_EXPLANATIONS = 16  # that may wait for the one under way
 MOST_MAPPED = 5_000  # items of the map, which a browser draws at once
 Text = Annotated[str, Query(max_length=1_000)]
 Found = Annotated[int, Query(ge=1, le=MOST_FOUND)]
@@ -75,19 +78,37 @@ class Served:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
 
+async def _known_parameters(request: Request) -> None:
+    """Raise ValueError if the query has a parameter that the path does not take."""
+    known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in known:
+            raise ValueError(f"there is no parameter {name!r}: there are {', '.join(sorted(known))}")
+
+
+KNOWN_PARAMETERS = [Depends(_known_parameters)]
+
+
 def application(served: Served) -> FastAPI:
     """The application of a service."""
+
+    def answered(jobs: Sequence[Job]) -> list[Any]:
+        return answers_of(served.model, jobs)
+
     batches: Batches[Job, Any] = Batches(
-        lambda jobs: answers_of(served.model, jobs),
+        answered,
         served.most_in_batch,
         served.most_waiting,
         is_quick=lambda job: isinstance(job, ListRequest),
     )
+    # An explanation may take as long as hundreds of lists, which go on beside it.
+    explanations: Batches[Job, Any] = Batches(answered, 1, MOST_EXPLANATIONS)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         batches.close()
+        explanations.close()
 
     app = FastAPI(
         title="cllm4rec",
@@ -97,7 +118,9 @@ def application(served: Served) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    metrics = Metrics(served.registry, lambda: batches.n_waiting)
+    if served.token is not None:
+        app.openapi = partial(_described_with_token, app)  # type: ignore[method-assign]
+    metrics = Metrics(served.registry, lambda: batches.n_waiting + explanations.n_waiting)
     app.add_middleware(
         Limits,
         token=served.token,
@@ -108,10 +131,23 @@ def application(served: Served) -> FastAPI:
     )
     _add_errors(app)
     _add_lists(app, batches)
+    _add_explanations(app, explanations)
     _add_catalogue(app, batches)
     _add_state(app, served)
     add_page(app)
     return app
+
+
+def _described_with_token(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI description of a service that asks for a token."""
+    described = FastAPI.openapi(app)
+    scheme = {"type": "http", "scheme": "bearer"}
+    described.setdefault("components", {})["securitySchemes"] = {"token": scheme}
+    described["security"] = [{"token": []}]
+    for path in OPEN_PATHS:
+        for operation in described["paths"].get(path, {}).values():
+            operation["security"] = []
+    return described
 
 
 def _add_lists(app: FastAPI, batches: Batches[Job, Any]) -> None:
@@ -121,6 +157,14 @@ def _add_lists(app: FastAPI, batches: Batches[Job, Any]) -> None:
         found = ItemList.model_validate(await batches.answer(body))
         return Response(found.model_dump_json(), media_type="application/json")  # validated once
 
+    @app.get("/similar", responses=ERRORS, dependencies=KNOWN_PARAMETERS)
+    async def similar(item: Text, k: Annotated[int, Query(ge=1, le=MOST_ITEMS)] = 10) -> SimilarItems:
+        """The items whose learned vectors are most like that of an item."""
+        table = await batches.answer(lambda model: model.similar(item, k))
+        return SimilarItems.model_validate({"items": table.to_dicts()})
+
+
+def _add_explanations(app: FastAPI, explanations: Batches[Job, Any]) -> None:
     @app.post("/explain", responses=ERRORS)
     async def explain(body: ExplainRequest) -> Reasons:
         """What the score of an item would lose without each item of the history, and each word."""
@@ -131,19 +175,13 @@ def _add_lists(app: FastAPI, batches: Batches[Job, Any]) -> None:
             found = model.explain(body.user, body.item, history=body.history)
             return {**vars(found), "items": found.items.to_dicts(), "words": found.words.to_dicts()}
 
-        return Reasons.model_validate(await batches.answer(job))
-
-    @app.get("/similar", responses=ERRORS)
-    async def similar(item: Text, k: Annotated[int, Query(ge=1, le=MOST_ITEMS)] = 10) -> ItemList:
-        """The items whose learned vectors are most like that of an item."""
-        table = await batches.answer(lambda model: model.similar(item, k))
-        return ItemList.model_validate({"items": table.to_dicts()})
+        return Reasons.model_validate(await explanations.answer(job))
 
 
 def _add_catalogue(app: FastAPI, batches: Batches[Job, Any]) -> None:
     kept_map = KeptMap()
 
-    @app.get("/items", responses=ERRORS)
+    @app.get("/items", responses=ERRORS, dependencies=KNOWN_PARAMETERS)
     async def items(q: Text = "", k: Found = 20, item: Items = None) -> FoundItems:
         """Items whose id or title has a text, without regard to case, or some items by their ids.
 
@@ -154,18 +192,18 @@ def _add_catalogue(app: FastAPI, batches: Batches[Job, Any]) -> None:
         )
         return FoundItems.model_validate({"items": found.to_dicts()})
 
-    @app.get("/users", responses=ERRORS)
+    @app.get("/users", responses=ERRORS, dependencies=KNOWN_PARAMETERS)
     async def users(q: Text = "", k: Found = 20) -> FoundUsers:
         """Users of the dataset whose id has a text, without regard to case, in the order of /items."""
         return FoundUsers(users=await batches.answer(lambda model: found_users(model, q, k)))
 
-    @app.get("/history", responses=ERRORS)
+    @app.get("/history", responses=ERRORS, dependencies=KNOWN_PARAMETERS)
     async def history(user: Text) -> FoundItems:
         """The items from which a user of the dataset is served, the oldest first; the latest 500."""
         found = await batches.answer(lambda model: history_of(model, user, MOST_ITEMS))
         return FoundItems.model_validate({"items": found.to_dicts()})
 
-    @app.get("/map", responses=ERRORS)
+    @app.get("/map", responses=ERRORS, dependencies=KNOWN_PARAMETERS)
     async def item_map(
         k: Annotated[int, Query(ge=1, le=MOST_MAPPED)] = MOST_MAPPED, item: Items = None
     ) -> ItemMap:

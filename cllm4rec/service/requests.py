@@ -72,10 +72,15 @@ class ListedItem(BaseModel):
     title: str | None = None
 
 
-class ItemList(BaseModel):
+class SimilarItems(BaseModel):
     """A list."""
 
     items: list[ListedItem]
+
+
+class ItemList(SimilarItems):
+    """A list, perhaps moved by a wish."""
+
     ignored_words: list[str] = Field([], description="words of the wish that no text of the items has")
 
 

@@ -6,9 +6,10 @@ Data: a run whose dataset is there. Needs wrk on the path, and two cores: the se
 second. Each request asks for 20 items for the first user with a history.
 
 Prints for each load: users per second, the median and the 99th percentile of the latency, answers by status,
-and the memory of the process. "One user" also has the ratio to the bare forward: CPU time of the network's
-states of the same history, in this process; the mean of before and after, as a machine's speed drifts.
-`--ratios N` measures this ratio alone, N times.
+and the memory of the process. Under overload one more client measures how long lists and refusals take.
+"One user" also has the ratio to the bare forward: CPU time of the network's states of the same history, in
+this process; the mean of before and after, as a machine's speed drifts. `--ratios N` measures this ratio
+alone, N times.
 """
 
 import argparse
@@ -21,10 +22,12 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -134,6 +137,39 @@ def pause_for(address: str, body: str, connections: int, seconds: int, users: fl
     return max(0.0, 2 * first - connections / answered * 1000)
 
 
+class Client(threading.Thread):
+    """Asks for one list after another until it is ended.
+
+    Attributes:
+        seconds: status -> the time of each answer.
+    """
+
+    def __init__(self, asked: Request) -> None:
+        super().__init__()
+        self.asked, self.seconds, self._ended = asked, defaultdict[int, list[float]](list), threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.is_set():
+            began = time.perf_counter()
+            try:
+                with urlopen(self.asked, timeout=30) as answer:
+                    answer.read()
+                    status = answer.status
+            except HTTPError as error:
+                status = error.code
+            self.seconds[status].append(time.perf_counter() - began)
+
+    def end(self) -> str:
+        """The median and the 99th percentile by status, in milliseconds."""
+        self._ended.set()
+        self.join()
+        named = []
+        for status, times in sorted(self.seconds.items()):
+            median, p99 = (np.quantile(times, share) * 1000 for share in (0.5, 0.99))
+            named.append(f"{len(times):,} x {status}, median {median:.1f} ms, 99 % {p99:.1f} ms")
+        return "; ".join(named)
+
+
 class Memory:
     """Samples the resident memory of a process, MiB."""
 
@@ -207,7 +243,11 @@ def main(run: Path, seconds: int, soak: int, ratios: int) -> None:
         memory = Memory(process)
         soaked = measured(address, body, PACED, soak, pause)
         over_memory = memory.end()
-        overload = measured(address, body, OVERLOAD, seconds, OVERLOAD / (TIMES * capacity.users) * 1000)
+        pause = pause_for(address, body, OVERLOAD, seconds, TIMES * capacity.users)
+        client = Client(asked)
+        client.start()
+        overload = measured(address, body, OVERLOAD, seconds, pause)
+        by_status = client.end()
         after = measured(address, body, ONE, seconds)
     lines = [
         row("one user", one),
@@ -219,6 +259,7 @@ def main(run: Path, seconds: int, soak: int, ratios: int) -> None:
     header = ["load", "answers/s", "median ms", "99 % ms", "answers", "MiB: first, largest, last"]
     say(f"{run}, {K} items for a user\n\n{markdown_table(header, lines)}\n")
     say(ratio)
+    say(f"one more client under {TIMES} times the load: {by_status}")
 
 
 def _arguments() -> argparse.Namespace:

@@ -235,6 +235,7 @@ def test_histories_may_repeat_differ_and_fulfil_a_condition(workspace: Path, tmp
         (["--histories", "none.csv"], "none.csv: there is no such file"),
         (["--histories", "today.csv"], "item 'unknown' of the histories is none of the model's items"),
         (["--all", "--wish", "unheard"], "--wish 'unheard': the items' texts have none of its words"),
+        (["--all", "--wish", ""], "--wish '' has no word: write what items are about"),
         (["--k", "3"], "or give a --wish alone: none of them given"),
         (["--all", "--where", "year > 1990"], "--where 'year > 1990': the items have no column 'year', but"),
         (["--all", "--where", "title"], "--where 'title' cannot be read ('title' is no condition)"),

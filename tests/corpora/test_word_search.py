@@ -61,16 +61,23 @@ def test_words_of_a_wish_have_signs(wish: str, signs: dict[str, float]) -> None:
     assert signed_words(wish) == signs
 
 
-def test_words_that_no_text_has_are_named(caplog: pytest.LogCaptureFixture) -> None:
-    WordSearch(DOCUMENTS).scores("a warm guitar")
-    assert not caplog.messages
-    WordSearch(DOCUMENTS).scores("unheard guitar, not heard")
-    assert caplog.messages == ["the items' texts have no word unheard, heard of the wish"]
+def test_words_that_no_text_has_are_named_but_for_function_words() -> None:
+    search = WordSearch(DOCUMENTS)
+    assert search.unknown("a warm guitar") == []
+    assert search.unknown("about some unheard guitar, not heard by me") == ["unheard", "heard"]
 
 
-@pytest.mark.parametrize("wish", ["", "unheard of", "not"])
-def test_wishes_without_a_known_word_are_refused(wish: str) -> None:
-    with pytest.raises(ValueError, match=f"^`wish` '{wish}': the items' texts have none of its words"):
+@pytest.mark.parametrize(
+    ("wish", "line"),
+    [
+        ("unheard of", "`wish` 'unheard of': the items' texts have none of its words: use words of"),
+        ("", "`wish` '' has no word: write what items are about"),
+        ("not", "`wish` 'not' has no word: "),
+        ("warm \udcff", r"`wish` 'warm \\udcff' is no Unicode text: write it as UTF-8"),
+    ],
+)
+def test_wishes_without_a_known_word_are_refused(wish: str, line: str) -> None:
+    with pytest.raises(ValueError, match=f"^{line}"):
         WordSearch(DOCUMENTS).scores(wish)
 
 

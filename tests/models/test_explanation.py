@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from cllm4rec import EASE, Bag, CLLM4Rec, Dataset, EASEConfig, SASRec, TrainConfig, load
 from cllm4rec.models import explanation as module
@@ -69,7 +70,7 @@ def test_effects_of_items_are_differences_of_scores(
 
 
 def test_effects_of_words_are_differences_of_scores(model: Recommender) -> None:
-    """The item's bag of words is replaced by one without the word."""
+    """The item's bag of words is replaced by one without the word and the bigrams that have it."""
     history, item = history_of(), DATASET.item_ids.ids[20]
     words = model.explain(None, item, history=history).words
     if model.name not in ("cllm4rec", "bag"):  # SASRec has no texts by default
@@ -77,20 +78,19 @@ def test_effects_of_words_are_differences_of_scores(model: Recommender) -> None:
         assert not len(words)
         return
     title = DATASET.items.filter(pl.col("item_id") == item)["title"][0].split()
-    assert set(title) <= set(words["word"])
+    assert set(words["word"]) == set(title)
     assert words["effect"].is_sorted(descending=True)
     full, text = score_of(model, history, item), model.net.item_text
     row = DATASET.item_ids.index([item])[0]
     start, end = text.starts[row], text.starts[row + 1]
     kept = text.weights[start:end].clone()
-    in_order = sorted(words["word"])
-    assert len(in_order) == len(kept)
-    for place, word in enumerate(in_order):
-        text.weights[start:end] = (len(kept) - 1) ** -0.5
-        text.weights[start + place] = 0
+    parts = [text.word_list[column].split(" ") for column in text.columns[start:end].tolist()]
+    assert max(map(len, parts)) == 2, "the title has a bigram"
+    for word, effect in words.iter_rows():
+        stays = torch.tensor([word not in part for part in parts])
+        text.weights[start:end] = stays / stays.sum() ** 0.5
         text._latest.free()
         without = score_of(model, history, item)
-        effect = words.filter(pl.col("word") == word)["effect"][0]
         assert effect == pytest.approx(full - without, rel=1e-3, abs=1e-5)
     text.weights[start:end] = kept
     text._latest.free()

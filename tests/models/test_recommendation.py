@@ -127,7 +127,10 @@ def test_a_history_is_never_taken_for_a_trained_user_of_the_same_id() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "give either `users`, with or without `dataset`, or `histories`"),
+        ({}, "give `users`, with or without `dataset`, or `histories`, or a `wish`"),
+        ({"users": ["\udcff"]}, r"user '\\udcff' is not in the data \(1 of 1 unknown\)"),
+        ({"histories": [["\udcff"]]}, r"item '\\udcff' of the histories is none of the model's items"),
+        ({"users": [0], "where": 'title == "\udcff"'}, r"`where` 'title == \"\\udcff\"' is no Unicode text"),
         ({"users": [0], "histories": [[1]]}, "give either `users`"),
         ({"histories": [[1]], "dataset": numbered_dataset()}, "give either `users`"),
         ({"users": "0"}, "`users` is '0': expected a list of ids"),

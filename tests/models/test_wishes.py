@@ -111,6 +111,11 @@ def test_a_wish_alone_takes_nothing_of_users(titled: EASE, caplog: pytest.LogCap
     assert caplog.messages == ["no item that the list may hold has a word of the wish"]
 
 
+def test_words_that_no_item_has_are_named_once(titled: EASE, caplog: pytest.LogCaptureFixture) -> None:
+    titled.recommend([1, 2], wish="the unheard title 7")
+    assert caplog.messages == ["no text of the items has these words of the wish: unheard"]
+
+
 @pytest.mark.parametrize("wish", [np.zeros(3), np.zeros(1), np.full(10, np.nan), [0.0] * 9])
 def test_scores_of_a_wish_are_one_number_an_item(wish: object, titled: EASE) -> None:
     dataset = numbered_dataset()

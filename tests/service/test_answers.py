@@ -193,6 +193,8 @@ def test_health_names_the_run(client: TestClient) -> None:
         ("/history?user=nobody", None, 400, "user 'nobody' is not in the data"),
         ("/map", None, 400, "ease has no item vectors, which diversity, similar and the map need"),
         ("/map?k=5001", None, 422, "k: Input should be less than or equal to 5000"),
+        ("/items?query=1", None, 400, "there is no parameter 'query': there are item, k, q"),
+        ("/map?seed=1&k=3", None, 400, "there is no parameter 'seed': there are item, k"),
         ("/items?k=1000", None, 422, "k: Input should be less than or equal to 100"),
         ("/nothing", None, 404, "there is no path /nothing: there are /, /recommend, "),
         ("/recommend", None, 405, "/recommend does not take GET: see /openapi.json"),

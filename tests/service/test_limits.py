@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from starlette.testclient import TestClient
 from starlette.types import Message
 
 from cllm4rec import EASE
+from cllm4rec.models.explanation import Explanation
 from cllm4rec.service import limits
-from cllm4rec.service.app import Served, application
+from cllm4rec.service.app import MOST_EXPLANATIONS, Served, application
 from cllm4rec.service.requests import ListRequest
 
 
@@ -27,6 +29,12 @@ def test_requests_bear_the_token(ease: EASE) -> None:
             assert client.get(path, headers={"Authorization": "Bearer secret"}).status_code == 200
         assert client.get("/health").status_code == 200
         assert client.get("/items", headers={"Authorization": "bearer secret"}).status_code == 200
+        described = client.get("/openapi.json", headers={"Authorization": "Bearer secret"}).json()
+        (scheme,) = described["components"]["securitySchemes"].values()
+        assert scheme == {"type": "http", "scheme": "bearer"}
+        assert described["security"] == [{"token": []}]
+        assert described["paths"]["/health"]["get"]["security"] == []
+        assert "security" not in described["paths"]["/recommend"]["post"]
 
 
 @pytest.mark.parametrize(
@@ -139,6 +147,36 @@ def test_a_full_queue_is_refused_and_recovers(ease: EASE) -> None:
         text = client.get("/metrics").text
     assert 'cllm4rec_requests_total{path="/recommend",status="200"} 3.0' in text
     assert 'cllm4rec_requests_total{path="/recommend",status="503"} 2.0' in text
+
+
+class SlowToExplain(EASE):
+    """Explains when it may."""
+
+    def __init__(self, ease: EASE) -> None:
+        vars(self).update(vars(ease))
+        self.may_go = threading.Event()
+
+    def explain(self, *arguments: Any, **options: Any) -> Explanation:
+        assert self.may_go.wait(10)
+        return super().explain(*arguments, **options)
+
+
+def test_lists_go_on_beside_explanations(ease: EASE) -> None:
+    slow, item = SlowToExplain(ease), int(ease.recommend([4])["item_id"][0])
+    n_served = MOST_EXPLANATIONS + 1  # one is computed, the others wait
+    with TestClient(application(Served(slow, "run"))) as client, ThreadPoolExecutor(n_served) as pool:
+
+        def ask() -> int:
+            return client.post("/explain", json={"user": 4, "item": item}).status_code
+
+        explained = [pool.submit(ask) for _ in range(n_served)]
+        while f"cllm4rec_waiting {MOST_EXPLANATIONS}.0" not in client.get("/metrics").text:
+            pass
+        assert client.post("/recommend", json={"user": 4}).status_code == 200
+        assert client.get("/items").status_code == 200
+        assert ask() == 503
+        slow.may_go.set()
+        assert [each.result() for each in explained] == [200] * n_served
 
 
 def test_unknown_paths_share_a_line_of_the_metrics(ease: EASE) -> None:

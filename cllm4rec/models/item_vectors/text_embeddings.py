@@ -206,17 +206,21 @@ class TextEmbeddings(FittedModule):
 
 
 def words_of_row(text: TextEmbeddings | None, row: int) -> tuple[list[str], Tensor]:
-    """The words and bigrams of a row, and what its t would lose without each of them (n_words, width).
+    """The distinct words of a row, sorted, and what its t would lose without each of them (n_words, width).
 
-    Without a word the others are divided by the root of their number, which is one less.
+    A word is left out together with the bigrams that have it. What is left is divided by the root of its
+    number of words and bigrams.
     """
     if text is None or text.words is None:
         return [], torch.zeros(0, 1)
     columns = text.columns[text.starts[row] : text.starts[row + 1]]
     vocabulary, rows, n = text.word_list, text.words[columns], len(columns)
+    parts = [vocabulary[column].split(" ") for column in columns.tolist()]  # one word, or two
+    words = sorted({word for part in parts for word in part})
+    has = rows.new_tensor([[word in part for part in parts] for word in words]).reshape(len(words), n)
     total = rows.sum(0)
-    left = (total - rows) / max(n - 1, 1) ** 0.5  # of a lone word: zeros
-    return [vocabulary[column] for column in columns.tolist()], (total / max(n, 1) ** 0.5 - left) * text.rate
+    left = (total - has @ rows) / (n - has.sum(1, keepdim=True)).clamp(min=1) ** 0.5  # of nothing: zeros
+    return words, (total / max(n, 1) ** 0.5 - left) * text.rate
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ let typing = false; // whether the last change was one of the wish, which is not
 const titles = new Map(); // id -> title
 const map = new ItemMap(byId("map"), byId("canvas"), byId("tip"), { select: showSelected, add: addItem });
 let mapped = null; // the first answer of /map
+let hasVectors = true; // whether the system has item vectors, as far as is known
 
 /** Change the state, keep the one before in the browser's history, and draw. */
 function change(changes, { replace = false } = {}) {
@@ -56,6 +57,7 @@ function showControls() {
   if (byId("wish").value.trim() !== wish.trim()) byId("wish").value = wish;
   byId("k").value = k;
   byId("diversity").value = diversity;
+  byId("diversity").disabled = !hasVectors || !Object.keys(sourceOf(state)).length; // a wish alone takes none
   byId("diversity-value").textContent = diversity;
 }
 
@@ -87,7 +89,7 @@ async function listOf(request, signal) {
   const personal = "user" in body || "history" in body;
   if (!personal && !wish) return null;
   if (wish) body.wish = wish;
-  if (personal && request.diversity) body.diversity = request.diversity; // a wish alone takes none
+  if (personal && request.diversity) body.diversity = request.diversity;
   const found = await post("recommend", body, signal);
   remember(found.items);
   return found;
@@ -264,7 +266,8 @@ async function askForMap() {
     if (error.status !== 400) throw error;
     byId("map-body").hidden = true;
     byId("map-note").textContent = error.message;
-    byId("diversity").disabled = true; // it needs the same vectors
+    hasVectors = false; // which diversity needs too
+    showControls();
     return;
   }
   map.put(mapped.items);
