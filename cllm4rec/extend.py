@@ -63,7 +63,10 @@ def main(argv: Sequence[str]) -> None:
         adds = options.items is not None or options.interactions is not None
         n_lists = [options.forget, options.forget_file].count(None)
         if n_lists == 0 or adds == (n_lists < 2):
-            raise ValueError("give `items` or `interactions` to add, or else `forget` (or `forget_file`)")
+            raise ValueError(
+                "give either `items` or `interactions` to add, or `forget` or `forget_file` to take out, in "
+                "separate calls"
+            )
         if options.users is not None and options.interactions is None:
             raise ValueError("`users` has the texts of users with new events: give `interactions` too")
         if not adds:

@@ -74,7 +74,8 @@ def loaded(options: ServeOptions) -> "Recommender":
     try:
         model._source_dataset().user_ids.build_dictionary()
     except ValueError as error:
-        log.warning("no users of the dataset are served, only histories and wishes (%s)", error)
+        reason = str(error).replace("`dataset`", "--dataset")
+        log.warning("no users of the dataset are served, only histories and wishes (%s)", reason)
     return model
 
 

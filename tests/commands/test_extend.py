@@ -189,8 +189,8 @@ def test_forgotten_users_are_in_no_file(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ((), "give --items or --interactions to add, or else --forget (or --forget-file)"),
-        (("--items", "items.csv", "--forget", "x"), "give --items or --interactions to add, or else"),
+        ((), "give either --items or --interactions to add, or --forget or --forget-file to take out"),
+        (("--items", "items.csv", "--forget", "x"), "give either --items or --interactions to add"),
         (("--items", "items.csv", "--users", "u.csv"), "--users has the texts of users with new events"),
         (
             ("--forget", "x", "--columns", "user_id=a"),
