@@ -40,15 +40,16 @@ from typing import Any
 import numpy as np
 
 from cllm4rec.commands.entry import say
+from cllm4rec.files.locks import locked
 from cllm4rec.files.writing import write_text
 from experiments.commands import CommandFailed, Seeds, argument_parser, run_command
 from experiments.protocols import PROTOCOLS, Protocol, dataset_hashes, with_reference
-from experiments.ranking_results import mean_differences, write_results
+from experiments.ranking_results import RUNS, mean_differences, write_results
 from experiments.ranking_rows import BASE, ROWS, SEQUENTIAL, Flags, Row, rows_to_measure
 from experiments.report import SystemRow, comparison_table, evaluate, read_metrics, run_folder
 from experiments.tuning.conditions import code_hash
 
-QUICK = ("CLLM4Rec", "bag", "ItemKNN", "popularity")  # 17 minutes of one core on Beauty
+QUICK = ("CLLM4Rec", "bag", "ItemKNN", "popularity")  # 17 minutes of one core of an EPYC on Beauty
 
 
 def run_row(flags: Flags, dataset: Path, run: Path, seed: int) -> dict[str, Any]:
@@ -227,7 +228,8 @@ def main(
         measured = measure_set(folder, about, seeds or [*about.seeds], rows, of_set, dict(encoder), tuned)
         failed += [f"{name}/{key}" for key in measured]
         if results is not None:
-            write_results(results, name, protocol, of_set)
+            with locked(results / RUNS, wait=600.0):  # another call may write the same files
+                write_results(results, name, protocol, of_set)
     return failed
 
 

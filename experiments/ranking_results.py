@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -68,12 +68,15 @@ def result_line(place: tuple[str, str, str, int], result: Mapping[str, Any], run
     return texts(cells)
 
 
-def difference_line(place: tuple[str, str, str, str, str], values: np.ndarray) -> Line:
+def difference_line(
+    place: tuple[str, str, str, str, str], values: np.ndarray, versions: Collection[str]
+) -> Line:
     """The reference minus a row: the mean over users, with its 95 % bootstrap interval.
 
     Args:
         place: name of the set, protocol, row of the table, metric and seeds of the splits.
         values: (n_users,), each the mean over the user's seeds.
+        versions: hashes of the package with which the reference was measured.
     """
     low, high = bootstrap_interval(values)
     cells = {
@@ -82,6 +85,7 @@ def difference_line(place: tuple[str, str, str, str, str], values: np.ndarray) -
         "difference": float(values.mean()),
         "low": low,
         "high": high,
+        "reference_code_sha256": " ".join(sorted(versions)),
     }
     return texts(cells)
 
@@ -180,7 +184,8 @@ def read_lines(file: Path) -> list[Line]:
         SystemExit: there is none, or it is another table.
     """
     if not file.is_file():
-        raise SystemExit(f"error: {file} is not there: experiments.full_ranking --results writes it")
+        beside = " of rows that are measured beside CLLM4Rec" if file.name == DIFFERENCES else ""
+        raise SystemExit(f"error: {file} is not there: experiments.full_ranking --results writes it{beside}")
     with file.open(encoding="utf-8", newline="") as opened:
         reader = csv.DictReader(opened)
         if not {*KEYS[file.name]} <= {*(reader.fieldnames or ())}:
@@ -268,7 +273,8 @@ def write_results(folder: Path, set_name: str, protocol: str, output: Path) -> N
         for some, metric in product(sorted(of_lines) if name != about.reference else (), about.compared):
             values = mean_differences(output, about.reference, name, some, metric)
             place_of_difference = set_name, protocol, name, metric, listed(some)
-            differences.append(difference_line(place_of_difference, values))
+            versions = {results[f"{about.reference}/{seed}"]["code_sha256"] for seed in some}
+            differences.append(difference_line(place_of_difference, values, versions))
 
     def is_stale(line: Line) -> bool:
         """Whether it is over some of the seeds of these runs: those that are still asked for are above."""

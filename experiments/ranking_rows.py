@@ -35,6 +35,7 @@ OF_SETS: dict[str, Flags] = {  # histories are sets
     "bag": (["--system", "bag"], None),
     "bag, ENCODER": (["--system", "bag", "--encoder", ENCODER], None),
     "AlphaRec": (["--system", "alpharec"], None),
+    "AlphaRec, ENCODER": (["--system", "alpharec", "--encoder", ENCODER], None),
     "EASE with text prior": (["--system", "ease", "--text-prior"], None),
     "EASE with text prior, ENCODER": (["--system", "ease", "--text-prior", "--encoder", ENCODER], None),
     "Mult-VAE": (["--system", "multvae"], None),

@@ -1,5 +1,6 @@
 """The files that docs name exist, and links within the repository lead somewhere."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -36,6 +37,24 @@ def test_modules_that_a_page_names_exist(page: Path) -> None:
     # `prepare.py pretrain.py ...` in the tree, `data/splits.py` in prose
     names = set(re.findall(r"(?<![\w*])[\w/]+\.pyi?\b", page.read_text()))
     assert sorted(name for name in names if not exists(name)) == []
+
+
+def test_functions_that_a_table_names_exist() -> None:
+    text = (ROOT / "docs" / "papers.md").read_text()
+    rows = re.findall(r"\| `([\w/]+\.py)` \| `([\w.]+)` \|", text)
+    assert len(rows) > 20
+    for file, name in rows:
+        part: ast.AST = ast.parse((ROOT / "cllm4rec" / file).read_text())
+        for each in name.split("."):
+            found = [node for node in ast.iter_child_nodes(part) if getattr(node, "name", None) == each]
+            assert found, f"{file} has no {name}"
+            part = found[0]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_lines_have_at_most_110_columns_but_in_tables(page: Path) -> None:
+    lines = enumerate(page.read_text().splitlines(), start=1)
+    assert [n for n, line in lines if len(line) > 110 and not line.lstrip().startswith("|")] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
