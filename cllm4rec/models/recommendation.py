@@ -19,6 +19,8 @@ from cllm4rec.ranking import Ranking
 
 log = logging.getLogger("cllm4rec")
 
+FEW_ROWS = 50
+
 
 @dataclass(frozen=True)
 class Catalogue:
@@ -164,11 +166,16 @@ def rows_of_lists(lists: Ranking, seen: Dataset) -> list[list[dict[str, object]]
     """
     lengths = np.count_nonzero(lists.items >= 0, axis=1)
     items = lists.items[lists.items >= 0].tolist()
-    columns = {"item_id": seen.item_ids.ids[items].to_list()}
+    columns = {"item_id": _cells(seen.item_ids.ids, items)}
     columns["rank"] = [rank for length in lengths.tolist() for rank in range(1, length + 1)]
     columns["score"] = lists.scores[lists.items >= 0].tolist()
     if "title" in seen.items.columns:
-        columns["title"] = seen.items["title"][items].to_list()
+        columns["title"] = _cells(seen.items["title"], items)
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     ends = lengths.cumsum().tolist()
     return [rows[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _cells(column: pl.Series, rows: list[int]) -> list[object]:
+    """Cells of a column; of few rows one by one, which is faster."""
+    return [column[row] for row in rows] if len(rows) <= FEW_ROWS else column[rows].to_list()
