@@ -109,12 +109,11 @@ class RecommendsByID(AdaptableModel, Ranker):
         diversity: float,
     ) -> tuple[Dataset, Iterable[Ranking]]:
         """The lists of `recommend` as numbers, in batches, and the dataset that has these numbers."""
-        alone = users is None and histories is None
-        if alone and wish is None:
-            raise ValueError("give `users`, with or without `dataset`, or `histories`, or a `wish`")
-        if alone and (dataset is not None or repeats or diversity):
-            raise ValueError("a `wish` alone takes neither `dataset` nor `repeats` and `diversity`")
-        if alone and wish is not None:
+        if users is None and histories is None:
+            if wish is None:
+                raise ValueError("give `users`, with or without `dataset`, or `histories`, or a `wish`")
+            if dataset is not None or repeats or diversity:
+                raise ValueError("a `wish` alone takes neither `dataset` nor `repeats` and `diversity`")
             return of_nobody(self._catalogue), [self._list_of_wish(wish, list_length(k), excluded)]
         wished = None if wish is None else self._word_search().scores(wish)
         seen, numbers = self._events_of(users, histories, dataset)

@@ -19,7 +19,7 @@ from cllm4rec.ranking import Ranking
 
 log = logging.getLogger("cllm4rec")
 
-FEW_ROWS = 50
+FEW_ROWS = 50  # of a list; single cells of more are slower than one selection
 
 
 @dataclass(frozen=True)

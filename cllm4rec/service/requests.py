@@ -73,7 +73,7 @@ class ListedItem(BaseModel):
 
 
 class SimilarItems(BaseModel):
-    """A list."""
+    """Items in their order, the first one the best."""
 
     items: list[ListedItem]
 
