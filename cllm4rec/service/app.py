@@ -126,7 +126,7 @@ def application(served: Served) -> FastAPI:
         token=served.token,
         only_host=served.only_host,
         metrics=metrics,
-        is_full=lambda: batches.n_waiting >= served.most_waiting,
+        is_full=batches.is_full,
         is_ending=lambda: served.is_ending,
     )
     _add_errors(app)
@@ -135,6 +135,8 @@ def application(served: Served) -> FastAPI:
     _add_catalogue(app, batches)
     _add_state(app, served)
     add_page(app)
+    metrics.paths = frozenset(getattr(route, "path", "") for route in app.routes)
+    app.state.is_full, app.state.metrics = batches.is_full, metrics
     return app
 
 

@@ -22,9 +22,14 @@ UNQUEUED_PATHS = (*OPEN_PATHS, "/metrics", "/openapi.json")  # that wait for no 
 
 
 class Metrics:
-    """What Prometheus reads from /metrics."""
+    """What Prometheus reads from /metrics.
+
+    Attributes:
+        paths: that are counted by their names; all others are "other".
+    """
 
     def __init__(self, registry: CollectorRegistry, n_waiting: Callable[[], int]) -> None:
+        self.paths = frozenset[str]()
         of_path = ["path", "status"]
         self.requests = Counter(
             "cllm4rec_requests", "Requests by path and status.", of_path, registry=registry
@@ -32,6 +37,12 @@ class Metrics:
         self.seconds = Histogram("cllm4rec_seconds", "Seconds of a request.", ["path"], registry=registry)
         waiting = Gauge("cllm4rec_waiting", "Requests that wait for a batch.", registry=registry)
         waiting.set_function(n_waiting)
+
+    def count(self, path: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        counted = path if path in self.paths else "other"
+        self.requests.labels(counted, status).inc()
+        self.seconds.labels(counted).observe(seconds)
 
 
 def problem(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -110,10 +121,7 @@ class Limits:
         except ClientDisconnect:  # within its body
             status = GONE
         finally:
-            known = any(path == route.path for route in scope["app"].routes)
-            counted = path if known else "other"
-            self.metrics.requests.labels(counted, status).inc()
-            self.metrics.seconds.labels(counted).observe(time.perf_counter() - began)
+            self.metrics.count(path, status, time.perf_counter() - began)
 
     def _misdirected(self, request: Request) -> JSONResponse | None:
         """The answer to a request for another host; None if it may go on."""

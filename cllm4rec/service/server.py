@@ -8,7 +8,8 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import uvicorn
 
@@ -75,9 +76,15 @@ def spare_collections() -> None:
 
 def configured(served: Served) -> uvicorn.Config:
     """How the server answers connections."""
+    app = application(served)
+    connection: Any = partial(  # uvicorn calls it as it would call the class
+        Connection,
+        is_full=app.state.is_full,
+        count_refusal=lambda path: app.state.metrics.count(path, 503, 0.0),
+    )
     return uvicorn.Config(
-        application(served),
-        http=Connection,
+        app,
+        http=connection,
         log_config=None,
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

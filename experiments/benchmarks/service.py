@@ -41,6 +41,7 @@ from experiments.report import markdown_table
 K = 20
 ONE, MANY, PACED, OVERLOAD = 1, 64, 256, 1024  # connections
 SHARE, TIMES = 0.8, 3  # of the capacity
+CLOSE, TRIALS = 0.05, 4  # of the rate that is aimed at
 REPEATS = 200
 SAMPLE_SECONDS = 2.0
 SCRIPT = """
@@ -130,11 +131,17 @@ def measured(address: str, body: str, connections: int, seconds: int, pause: flo
 def pause_for(address: str, body: str, connections: int, seconds: int, users: float) -> float:
     """The pause, in milliseconds, with which some connections send so many requests a second.
 
-    A first measurement gives the time of an answer, which is taken off the pause.
+    The time of an answer is taken off the pause. It depends on the pause, which is corrected until the rate
+    is within `CLOSE` of the aim, or `TRIALS` times.
     """
-    first = connections / users * 1000
-    answered = measured(address, body, connections, seconds, first).users
-    return max(0.0, 2 * first - connections / answered * 1000)
+    aim = connections / users * 1000  # between two requests of a connection
+    pause = aim
+    for _ in range(TRIALS):
+        answered = measured(address, body, connections, seconds, pause).users
+        if abs(answered / users - 1) < CLOSE:
+            break
+        pause = max(0.0, pause + aim - connections / answered * 1000)
+    return pause
 
 
 class Client(threading.Thread):

@@ -1,6 +1,7 @@
 """Batches of requests: order, limits, errors of one request, and a thread at a time."""
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -78,14 +79,16 @@ def test_requests_whose_client_has_gone_are_not_answered() -> None:
     assert recorder.batches == [[1], [3]]
 
 
-def test_a_quick_request_alone_is_answered_on_the_event_loop() -> None:
-    """Once the one before was quick; several together, and other kinds, are answered in the thread."""
+def test_quick_requests_are_answered_on_the_event_loop() -> None:
+    """Once the batch before was quick; a batch with another kind is answered in the thread."""
     threads: list[bool] = []  # for each batch, whether it was on the event loop
 
     def answer(numbers: Sequence[int]) -> list[int | Exception]:
         threads.append(threading.current_thread() is threading.main_thread())
         if 100 in numbers:
-            time.sleep(QUICK_SECONDS)
+            began = time.thread_time()
+            while time.thread_time() - began < QUICK_SECONDS:
+                pass
         return [ValueError("odd") if number % 2 else number for number in numbers]
 
     async def main() -> None:
@@ -94,10 +97,43 @@ def test_a_quick_request_alone_is_answered_on_the_event_loop() -> None:
         with pytest.raises(ValueError, match="odd"):
             await batches.answer(1)
         assert await asyncio.gather(batches.answer(6), batches.answer(8)) == [6, 8]
+        assert await asyncio.gather(batches.answer(6), batches.answer(-8)) == [6, -8]
         assert [await batches.answer(number) for number in (100, 2, 4)] == [100, 2, 4]
 
     asyncio.run(main())
-    assert threads == [False, True, False, True, False, True, False, True]
+    assert threads == [False, True, False, True, True, False, True, False, True]
+
+
+def test_the_event_loop_reads_and_queues_before_a_batch_holds_it() -> None:
+    """Requests that come in during a batch are in the next one, although nothing waits for a thread."""
+    sizes: list[int] = []
+
+    def answer(numbers: Sequence[int]) -> Sequence[int]:
+        sizes.append(len(numbers))
+        return numbers
+
+    async def main() -> None:
+        batches = Batches(answer, most=64, most_waiting=100, is_quick=lambda number: True)
+        await batches.answer(0)  # in the thread; from now on the loop computes
+        loop, received = asyncio.get_running_loop(), list[asyncio.Task[int]]()
+        here, there = socket.socketpair()
+        with here, there:
+            here.setblocking(False)
+
+            def read() -> None:
+                received.extend(asyncio.create_task(batches.answer(byte)) for byte in here.recv(100))
+
+            loop.add_reader(here, read)
+            first = asyncio.create_task(batches.answer(1))
+            there.send(bytes(range(5)))
+            assert await first == 1
+            while len(received) < 5:
+                await asyncio.sleep(0)
+            assert await asyncio.gather(*received) == list(range(5))
+            loop.remove_reader(here)
+
+    asyncio.run(main())
+    assert sizes == [1, 6]
 
 
 def test_an_error_of_a_batch_is_that_of_its_requests() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from cllm4rec import EASE
 from cllm4rec.service import connections
 from cllm4rec.service.app import Served
-from tests.support.services import served_in_a_thread
+from tests.support.services import Slow, served_in_a_thread
 
 BODY = b'{"user": 4, "k": 2}'
 HEADERS = (b"POST /recommend HTTP/1.1", b"Host: here", b"Content-Type: application/json")
@@ -33,19 +34,26 @@ def connected(address: tuple[str, int]) -> Iterator[socket.socket]:
         yield connection
 
 
-def answer(connection: socket.socket) -> tuple[int, Any]:
-    """Status and body of an answer."""
+def head_and_body(connection: socket.socket) -> tuple[list[bytes], bytes]:
+    """The lines of an answer's head without the date, sorted, and its body."""
     data = b""
     while b"\r\n\r\n" not in data:
         received = connection.recv(65_536)
         assert received, "the connection was closed without an answer"
         data += received
     head, _, body = data.partition(b"\r\n\r\n")
-    lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")]
-    length = int(lengths[0].split(b":")[1])
+    lines = [line for line in head.lower().split(b"\r\n") if not line.startswith(b"date: ")]
+    length = next(int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length"))
     while len(body) < length:
         body += connection.recv(65_536)
-    return int(head.split()[1]), json.loads(body)
+    return sorted(lines), body
+
+
+def answer(connection: socket.socket) -> tuple[int, Any]:
+    """Status and body of an answer."""
+    lines, body = head_and_body(connection)
+    status = next(line for line in lines if line.startswith(b"http/1.1 "))
+    return int(status.split()[1]), json.loads(body)
 
 
 def is_closed(connection: socket.socket) -> bool:
@@ -101,3 +109,101 @@ def test_what_is_no_http_gets_a_sentence(address: tuple[str, int]) -> None:
             status, body = answer(connection)
             assert status == 400
             assert str(body["error"]).startswith("this is no request of HTTP/1.1")
+
+
+@pytest.fixture
+def busy(ease: EASE) -> Iterator[tuple[Slow, tuple[str, int]]]:
+    """A service with a request under way and another that waits, as many as may; and its address."""
+    slow = Slow(ease)
+    with served_in_a_thread(Served(slow, "run", most_waiting=1, most_in_batch=1)) as url:
+        host, _, port = url.removeprefix("http://").partition(":")
+        place = host, int(port)
+        with connected(place) as first, connected(place) as second:
+            try:
+                first.sendall(REQUEST)
+                assert slow.began.wait(10)
+                second.sendall(REQUEST)
+                while b"cllm4rec_waiting 1.0" not in text_of(place, "/metrics"):
+                    pass
+                yield slow, place
+            finally:
+                slow.may_go.set()
+            assert [answer(connection)[0] for connection in (first, second)] == [200, 200]
+
+
+def text_of(address: tuple[str, int], path: str) -> bytes:
+    """What a service answers to GET on a connection of its own."""
+    with connected(address) as connection:
+        connection.sendall(b"GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % path.encode())
+        return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
+def test_a_request_too_many_is_refused_by_the_connection(busy: tuple[Slow, tuple[str, int]]) -> None:
+    """As the application refuses it, and the connection goes on."""
+    slow, place = busy
+    with connected(place) as connection:
+        connection.sendall(REQUEST)
+        refused = head_and_body(connection)
+        assert b"http/1.1 503 service unavailable" in refused[0] and b"retry-after: 1" in refused[0]
+        assert json.loads(refused[1]) == {"error": "too many requests wait: try again in a second"}
+        connection.sendall(REQUEST[:30])  # in parts: the application answers
+        connection.sendall(REQUEST[30:])
+        assert head_and_body(connection) == refused
+        connection.sendall(b"GET /similar?item=3 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert head_and_body(connection) == refused
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert answer(connection)[0] == 200
+        connection.sendall(REQUEST)
+        assert head_and_body(connection) == refused
+        counts = text_of(place, "/metrics")
+        assert b'cllm4rec_requests_total{path="/recommend",status="503"} 3.0' in counts
+        assert b'cllm4rec_requests_total{path="/similar",status="503"} 1.0' in counts
+        slow.may_go.set()
+        while b"cllm4rec_waiting 0.0" not in text_of(place, "/metrics"):
+            pass
+        connection.sendall(REQUEST)
+        assert answer(connection)[0] == 200
+
+
+def test_a_refused_connection_is_closed_when_its_client_wants_it(
+    busy: tuple[Slow, tuple[str, int]],
+) -> None:
+    _, place = busy
+    with connected(place) as connection:
+        connection.sendall(REQUEST.replace(b"Host", b"Connection: Close\r\nHost"))
+        lines, _ = head_and_body(connection)
+        assert b"http/1.1 503 service unavailable" in lines and b"connection: close" in lines
+        assert is_closed(connection)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        REQUEST + REQUEST,
+        REQUEST[:-5],
+        REQUEST.replace(b"POST", b"HEAD"),
+        REQUEST.replace(b"Host", b"Expect: 100-continue\r\nHost"),
+        REQUEST.replace(b"Host", b"Content-Length: 3\r\nHost"),
+        REQUEST.replace(b"Content-Length: 1", b"Content-Length: +1"),
+        REQUEST.replace(b"Content-Length: 19", b"Transfer-Encoding: chunked").replace(BODY, b"0\r\n\r\n"),
+        REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        b"\r\n" + REQUEST,
+    ],
+    ids=["two", "part", "head", "expect", "lengths", "sign", "chunks", "old", "line"],
+)
+def test_what_is_less_plain_is_left_to_the_application(
+    busy: tuple[Slow, tuple[str, int]], sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, place = busy
+    seen = threading.Event()
+    received = connections.H11Protocol.data_received
+
+    def noted(self: connections.H11Protocol, data: bytes) -> None:
+        if data == sent:
+            seen.set()
+        received(self, data)
+
+    monkeypatch.setattr(connections.H11Protocol, "data_received", noted)
+    with connected(place) as connection:
+        connection.sendall(sent)
+        assert seen.wait(10)

@@ -15,6 +15,7 @@ from cllm4rec.models.explanation import Explanation
 from cllm4rec.service import limits
 from cllm4rec.service.app import MOST_EXPLANATIONS, Served, application
 from cllm4rec.service.requests import ListRequest
+from tests.support.services import Slow
 
 
 def test_requests_bear_the_token(ease: EASE) -> None:
@@ -104,19 +105,6 @@ def test_a_body_that_does_not_arrive_is_given_up(ease: EASE, monkeypatch: pytest
     sent = asked(ease, "/recommend", [])
     assert sent[0]["status"] == 408
     assert b"did not arrive within 0.05 seconds" in sent[1]["body"]
-
-
-class Slow(EASE):
-    """Answers when it may."""
-
-    def __init__(self, ease: EASE) -> None:
-        vars(self).update(vars(ease))
-        self.began, self.may_go = threading.Event(), threading.Event()
-
-    def _ranked(self, *arguments: Any) -> Any:
-        self.began.set()
-        assert self.may_go.wait(10)
-        return super()._ranked(*arguments)
 
 
 def test_a_full_queue_is_refused_and_recovers(ease: EASE) -> None:
