@@ -47,7 +47,7 @@ class RecommendOptions:
             "dataset; needs no dataset"
         ),
     )
-    k: int = setting(20, ge=1, help="maximum length of a list")
+    k: int = setting(10, ge=1, help="maximum length of a list")
     output: str | None = setting(
         None,
         metavar="FILE",

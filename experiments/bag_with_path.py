@@ -25,7 +25,7 @@ from cllm4rec.models.cllm4rec.linear_path import WEIGHTS, LinearPath
 from cllm4rec.models.inner_product import LinearScores
 from cllm4rec.models.pooling.bag import Bag
 from cllm4rec.training.records import VALIDATION_METRIC
-from experiments.commands import argument_parser
+from experiments.commands import argument_parser, ends_in_one_line
 from experiments.report import markdown_table
 
 
@@ -101,7 +101,5 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
+    with ends_in_one_line():
         main(**vars(_arguments()))
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None

@@ -8,6 +8,7 @@ import polars as pl
 
 from cllm4rec.data.randomness import permutation
 from cllm4rec.files.folders import replace_folder
+from experiments.commands import ends_in_one_line
 
 HISTORY = 10  # items before the target, as in LLaRA's rows
 VALIDATION_SHARE = 8  # one in so many users outside a fold is for validation
@@ -53,12 +54,9 @@ def write_folds(interactions: Path, split: Path, n_folds: int, output: Path) -> 
             "split", history_items=joined("history"), target_item="target"
         )
         output.mkdir(parents=True, exist_ok=True)
-        try:
-            with replace_folder(folder, "split.tsv") as new:
-                for name, table in (("interactions.tsv", training), ("split.tsv", rows)):
-                    table.write_csv(new / name, separator="\t", quote_style="never")
-        except ValueError as error:
-            raise SystemExit(f"error: {error}") from None
+        with ends_in_one_line(), replace_folder(folder, "split.tsv") as new:
+            for name, table in (("interactions.tsv", training), ("split.tsv", rows)):
+                table.write_csv(new / name, separator="\t", quote_style="never")
     return folders
 
 

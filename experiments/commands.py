@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -77,6 +78,26 @@ def run_command(command: str, *arguments: object) -> Cost:
     if process.returncode:
         raise CommandFailed(process.returncode, cost)
     return cost
+
+
+@contextmanager
+def ends_in_one_line(resumed: str | None = None) -> Iterator[None]:
+    """End the program with one line, not a traceback, on a mistake of its user or an interruption.
+
+    Args:
+        resumed: what the same command does after an interruption; None: the interruption is raised on.
+
+    Raises:
+        SystemExit: the message of a ValueError, or that the program was interrupted.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+    except KeyboardInterrupt:
+        if resumed is None:
+            raise
+        raise SystemExit(f"interrupted: the same command {resumed}") from None
 
 
 def end_commands() -> None:

@@ -40,11 +40,10 @@ from typing import Any
 import numpy as np
 
 from cllm4rec.commands.entry import say
-from cllm4rec.files.locks import locked
 from cllm4rec.files.writing import write_text
-from experiments.commands import CommandFailed, Seeds, argument_parser, run_command
+from experiments.commands import CommandFailed, Seeds, argument_parser, ends_in_one_line, run_command
 from experiments.protocols import PROTOCOLS, Protocol, dataset_hashes, with_reference
-from experiments.ranking_results import RUNS, mean_differences, write_results
+from experiments.ranking_results import mean_differences, write_results
 from experiments.ranking_rows import BASE, ROWS, SEQUENTIAL, Flags, Row, rows_to_measure
 from experiments.report import SystemRow, comparison_table, evaluate, read_metrics, run_folder
 from experiments.tuning.conditions import code_hash
@@ -228,8 +227,7 @@ def main(
         measured = measure_set(folder, about, seeds or [*about.seeds], rows, of_set, dict(encoder), tuned)
         failed += [f"{name}/{key}" for key in measured]
         if results is not None:
-            with locked(results / RUNS, wait=600.0):  # another call may write the same files
-                write_results(results, name, protocol, of_set)
+            write_results(results, name, protocol, of_set)
     return failed
 
 
@@ -296,5 +294,7 @@ def parsed(typed: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    if failed_runs := main(**parsed()):
+    with ends_in_one_line("resumes it"):
+        failed_runs = main(**parsed())
+    if failed_runs:
         raise SystemExit(f"error: {len(failed_runs)} runs failed, as reported above")

@@ -21,7 +21,7 @@ from cllm4rec.commands.entry import say
 from cllm4rec.commands.stage_settings import with_absolute_paths
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.training.run_folder import RunFolder
-from experiments.commands import CommandFailed, Seeds, argument_parser, run_command
+from experiments.commands import CommandFailed, Seeds, argument_parser, ends_in_one_line, run_command
 from experiments.report import evaluate, is_evaluated, markdown_table, read_metrics
 
 METRICS = ("recall@20", "recall@40", "ndcg@100")
@@ -136,9 +136,5 @@ if __name__ == "__main__":
         "--dry-run", action="store_true", help="time some steps of pretraining, and train nothing"
     )
     arguments = vars(parser.parse_args())
-    try:
+    with ends_in_one_line("resumes it"):
         main(**arguments)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted: the same command resumes it") from None

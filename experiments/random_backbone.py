@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from cllm4rec.files.folders import replace_folder
 from cllm4rec.models.language.pretrained import Pretrained, quiet
-from experiments.commands import argument_parser
+from experiments.commands import argument_parser, ends_in_one_line
 
 MARKER = "config.json"
 
@@ -51,7 +51,5 @@ if __name__ == "__main__":
     parser.add_argument("--output", type=Path, required=True, help="folder to write, unless it exists")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: 0)")
     arguments = parser.parse_args()
-    try:
+    with ends_in_one_line():
         save_random_backbone(arguments.backbone, arguments.output, arguments.seed)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None

@@ -16,6 +16,7 @@ import polars as pl
 from safetensors import safe_open
 
 from cllm4rec.evaluation import bootstrap_interval
+from cllm4rec.files.locks import locked
 from cllm4rec.files.writing import write_text
 from cllm4rec.training.run_folder import RunFolder
 from experiments.protocols import PROTOCOLS
@@ -26,6 +27,7 @@ from experiments.tuning.trials import DATASET, RUN
 
 DATA, ENCODER, SEQUENTIAL_RUN = '"$DATA"', '"$ENCODER"', '"$SEQUENTIAL"'
 ENCODER_FORM = ", MiniLM"  # the end of the names of rows with the encoder of the README's table
+LOCK_SECONDS = 600.0  # in which another process writes its results
 Line = dict[str, str]  # column -> text
 RUNS, DIFFERENCES, SLICES = "runs.csv", "differences.csv", "slices.csv"
 KEYS = {  # file -> columns of which two lines differ in at least one
@@ -247,10 +249,13 @@ def write_results(folder: Path, set_name: str, protocol: str, output: Path) -> N
     those.
 
     Args:
-        folder: of the CSV files.
+        folder: of the CSV files. Several processes may write them, one after another.
         set_name: of the dataset.
         protocol: key of PROTOCOLS.
         output: folder of the set and of the protocol, with results.json.
+
+    Raises:
+        ValueError: another process has written the files for `LOCK_SECONDS`.
     """
     file = output / "results.json"
     if not file.is_file():  # no row has succeeded
@@ -263,18 +268,7 @@ def write_results(folder: Path, set_name: str, protocol: str, output: Path) -> N
         run, place = run_folder(output / f"seed{seed}", name), (set_name, protocol, name, int(seed))
         runs.append(result_line(place, result, run))
         slices += slice_lines(place, run)
-    write_lines(folder / RUNS, runs)
-    write_lines(folder / SLICES, slices)
-    in_table = shared_seeds(read_lines(folder / RUNS), set_name, protocol)
-    differences = []
     both_of = {name: {*seeds} & {*seeds_of.get(about.reference, [])} for name, seeds in seeds_of.items()}
-    for name, both in both_of.items():
-        of_lines = {tuple(sorted(some)) for some in (both, both & in_table) if some}
-        for some, metric in product(sorted(of_lines) if name != about.reference else (), about.compared):
-            values = mean_differences(output, about.reference, name, some, metric)
-            place_of_difference = set_name, protocol, name, metric, listed(some)
-            versions = {results[f"{about.reference}/{seed}"]["code_sha256"] for seed in some}
-            differences.append(difference_line(place_of_difference, values, versions))
 
     def is_stale(line: Line) -> bool:
         """Whether it is over some of the seeds of these runs: those that are still asked for are above."""
@@ -282,4 +276,16 @@ def write_results(folder: Path, set_name: str, protocol: str, output: Path) -> N
         here = (line["set"], line["protocol"]) == (set_name, protocol)
         return here and seeds <= both_of.get(line["row"], set())
 
-    write_lines(folder / DIFFERENCES, differences, is_stale)
+    with locked(folder / RUNS, wait=LOCK_SECONDS):
+        write_lines(folder / RUNS, runs)
+        write_lines(folder / SLICES, slices)
+        in_table = shared_seeds(read_lines(folder / RUNS), set_name, protocol)
+        differences = []
+        for name, both in both_of.items():
+            of_lines = {tuple(sorted(some)) for some in (both, both & in_table) if some}
+            for some, metric in product(sorted(of_lines) if name != about.reference else (), about.compared):
+                values = mean_differences(output, about.reference, name, some, metric)
+                place_of_difference = set_name, protocol, name, metric, listed(some)
+                versions = {results[f"{about.reference}/{seed}"]["code_sha256"] for seed in some}
+                differences.append(difference_line(place_of_difference, values, versions))
+        write_lines(folder / DIFFERENCES, differences, is_stale)

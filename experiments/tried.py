@@ -30,7 +30,7 @@ from tempfile import TemporaryDirectory
 
 from cllm4rec.commands.entry import say
 from cllm4rec.models import SYSTEMS
-from experiments.commands import Seeds, argument_parser, end_commands
+from experiments.commands import Seeds, argument_parser, end_commands, ends_in_one_line
 from experiments.report import markdown_table
 from experiments.tuning.changes import DEFAULTS, Change, all_settings
 from experiments.tuning.conditions import (
@@ -252,9 +252,5 @@ def _arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the commands under way end too
-    try:
+    with ends_in_one_line("goes on with the trials that did not end"):
         main(**vars(_arguments()))
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted: the same command goes on with the trials that did not end") from None

@@ -30,7 +30,7 @@ from cllm4rec.commands.entry import say
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.locks import locked
 from cllm4rec.files.writing import write_text
-from experiments.commands import argument_parser
+from experiments.commands import argument_parser, ends_in_one_line
 from experiments.tuning.changes import all_settings
 from experiments.tuning.conditions import dataset_label, dataset_with_validation, set_name
 from experiments.tuning.domains import Settings
@@ -235,9 +235,5 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the command under way ends too
     arguments = vars(_arguments())
     limit = Budget(arguments.pop("trials"), arguments.pop("minutes"))
-    try:
+    with ends_in_one_line("goes on with the trial that did not end"):
         main(**arguments, budget=limit)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted: the same command goes on with the trial that did not end") from None

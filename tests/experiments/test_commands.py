@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from experiments import commands
-from experiments.commands import CommandFailed, run_command
+from experiments.commands import CommandFailed, ends_in_one_line, run_command
 
 
 def test_an_interruption_ends_the_command_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +28,18 @@ def test_an_interruption_ends_the_command_too(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(KeyboardInterrupt):
             run_command("pretrain", "--help")
     assert len(started) == 1 and started[0].returncode is not None
+
+
+def test_a_mistake_and_an_interruption_end_in_one_line() -> None:
+    with pytest.raises(SystemExit, match=r"^error: give another$"), ends_in_one_line():
+        raise ValueError("give another")
+    with (
+        pytest.raises(SystemExit, match=r"^interrupted: the same command goes on$"),
+        ends_in_one_line("goes on"),
+    ):
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), ends_in_one_line():
+        raise KeyboardInterrupt
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+import threading
 from argparse import ArgumentTypeError
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,13 @@ import pytest
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.description import SplitDescription
 from cllm4rec.training.run_folder import RunFolder
-from experiments import full_ranking, tune
+from experiments import full_ranking, ranking_results, tune
 from experiments.protocols import PROTOCOLS
 from experiments.ranking_results import command, read_lines, write_lines, write_results
 from experiments.ranking_rows import ROWS, rows_to_measure, with_encoder
 from experiments.recipes.__main__ import main as make
 from experiments.tuning.rows import read_rows
+from tests.support.folders import lock_holder
 
 ROOT = Path(__file__).parents[2]
 
@@ -162,6 +164,27 @@ def test_results_need_neither_the_reference_nor_a_row(small_set: Path, tmp_path:
     lines = read_lines(folder / "slices.csv")
     write_lines(folder / "slices.csv", lines[:1])
     assert read_lines(folder / "slices.csv") == lines[:1], "a run measured anew may have fewer slices"
+
+
+def test_results_are_written_by_one_process_at_a_time(
+    small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, folder = tmp_path / "runs", tmp_path / "results"
+    full_ranking.main([small_set], [0], ["popularity"], output)
+    folder.mkdir()
+    holder = lock_holder(folder / "runs.csv")
+    timer = threading.Timer(0.3, holder.communicate)  # it ends, and the results are written
+    timer.start()
+    write_results(folder, "small", "A", output / "A" / "small")
+    timer.join()
+    lines = read_lines(folder / "runs.csv")
+    assert [line["row"] for line in lines] == ["popularity"]
+    monkeypatch.setattr(ranking_results, "LOCK_SECONDS", 0.1)
+    holder = lock_holder(folder / "runs.csv")
+    with pytest.raises(ValueError, match=rf"runs.csv is being written by process {holder.pid} on "):
+        write_results(folder, "small", "A", output / "A" / "small")
+    holder.communicate()
+    assert read_lines(folder / "runs.csv") == lines
 
 
 def test_full_ranking_keeps_rows_of_the_same_data_only(small_set: Path, tmp_path: Path) -> None:
