@@ -33,7 +33,10 @@ class ServeOptions:
         None, metavar="FILE", help="file of a token that requests have to bear (Authorization: Bearer TOKEN)"
     )
     most_waiting: int = setting(
-        256, ge=1, advanced=True, help="requests that may wait; further ones are answered by 503"
+        256,
+        ge=1,
+        advanced=True,
+        help="requests that may wait for the batch under way; further ones are answered by 503",
     )
     dataset: str | None = setting(None, metavar="FOLDER", help=DATASET)
     verify: bool = setting(False, help=VERIFY)

@@ -25,6 +25,7 @@ from cllm4rec.service.catalogue import (
     items_of,
     known_dataset,
 )
+from cllm4rec.service.connections import Overload
 from cllm4rec.service.limits import OPEN_PATHS, Limits, Metrics, busy, problem
 from cllm4rec.service.lists import Job, answers_of
 from cllm4rec.service.page import add_page
@@ -136,7 +137,10 @@ def application(served: Served) -> FastAPI:
     _add_state(app, served)
     add_page(app)
     metrics.paths = frozenset(getattr(route, "path", "") for route in app.routes)
-    app.state.is_full, app.state.metrics = batches.is_full, metrics
+    app.state.overload = Overload(
+        is_full=lambda n_arriving: not served.is_ending and batches.is_full(n_arriving),
+        count_refusal=lambda path: metrics.count(path, 503),
+    )
     return app
 
 

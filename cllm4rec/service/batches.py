@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Generic, TypeVar
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
-QUICK_SECONDS = 0.05  # of computation, for which the event loop may be held
-TURNS = 4  # of the event loop before a batch: it sends answers, reads requests, and queues or refuses them
+QUICK_SECONDS = 0.05  # a batch that should take less is computed on the event loop
+TURNS = 3  # of the event loop before a batch: it reads requests, begins their tasks, and these wait here
 
 
 class FullError(Exception):
@@ -19,17 +20,18 @@ class FullError(Exception):
 class Batches(Generic[Request, Answer]):
     """Answers requests in batches, one batch at a time.
 
-    A request that comes while nothing is computed is begun at once. Those that come meanwhile wait for the
-    batch under way, and are the next one together.
+    A request that comes while nothing is computed is begun within microseconds. Those that come meanwhile
+    wait for the batch under way, and are the next one together.
 
-    A batch of a quick kind is computed on the event loop, if the one before took less than `QUICK_SECONDS`. A
-    thread would lose the interpreter to the event loop at each of its many short operations. Other batches
-    are computed in a thread, so that the event loop takes further requests meanwhile.
+    A batch of a quick kind is computed on the event loop, if it should take less than `QUICK_SECONDS` by the
+    time for a request of the batch before. A thread would wait for the global interpreter lock (GIL) at each
+    of its many short operations. Other batches are computed in a thread, so that the event loop takes
+    further requests meanwhile.
 
     Args:
         answer: gives the answer of each request of a batch, or its error.
         most: requests in a batch.
-        most_waiting: requests that may wait.
+        most_waiting: requests that may wait for the batch under way.
         is_quick: whether a request is of the kind whose last time is a guide to the next.
     """
 
@@ -41,24 +43,25 @@ class Batches(Generic[Request, Answer]):
         is_quick: Callable[[Request], bool] = lambda request: False,
     ) -> None:
         self._answer, self._most, self._most_waiting = answer, most, most_waiting
-        self._is_quick, self._last_seconds = is_quick, float("inf")
+        self._is_quick, self._seconds_each = is_quick, float("inf")  # for a request of the last batch
         self._waiting: list[tuple[Request, asyncio.Future[Answer]]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lists")
         self._under_way: asyncio.Task[None] | None = None
-        self._n_computed = 0
+        self._is_computing = False
 
     @property
     def n_waiting(self) -> int:
-        """Requests that wait for the batch under way."""
+        """Requests that wait for a batch."""
         return len(self._waiting)
 
-    def is_full(self, n_under_way: int = 0) -> bool:
+    def is_full(self, n_arriving: int = 0) -> bool:
         """Whether no further request may wait.
 
         Args:
-            n_under_way: requests that have begun, some of which may not have come here yet.
+            n_arriving: requests that will wait in a moment.
         """
-        return max(len(self._waiting), n_under_way - self._n_computed) >= self._most_waiting
+        next_batch = 0 if self._is_computing else self._most
+        return len(self._waiting) + n_arriving >= self._most_waiting + next_batch
 
     async def answer(self, request: Request) -> Answer:
         """The answer of a request.
@@ -85,13 +88,13 @@ class Batches(Generic[Request, Answer]):
             if not batch:
                 continue
             requests = [request for request, _ in batch]
-            self._n_computed = len(batch)
+            self._is_computing = True
             try:
                 answers = await self._computed(requests)
             except Exception as error:  # of all requests
                 answers = [error] * len(batch)
             finally:
-                self._n_computed = 0
+                self._is_computing = False
             for (_, future), answer in zip(batch, answers, strict=True):
                 if future.done():  # its client has gone
                     continue
@@ -102,24 +105,20 @@ class Batches(Generic[Request, Answer]):
 
     async def _computed(self, requests: Sequence[Request]) -> Sequence[Answer | Exception]:
         """What `answer` gives, on the event loop or in the thread."""
+        in_thread = partial(asyncio.get_running_loop().run_in_executor, self._thread)
         if not all(map(self._is_quick, requests)):
-            return await self._in_thread(self._answer, requests)
-        if self._last_seconds < QUICK_SECONDS:
-            return self._timed(requests)
-        return await self._in_thread(self._timed, requests)
+            return await in_thread(self._answer, requests)
+        if self._seconds_each * len(requests) < QUICK_SECONDS:
+            return self._timed(time.perf_counter, requests)
+        return await in_thread(self._timed, time.thread_time, requests)  # waits for the GIL do not count
 
-    async def _in_thread(
-        self, answer: Callable[[Sequence[Request]], Sequence[Answer | Exception]], requests: Sequence[Request]
-    ) -> Sequence[Answer | Exception]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, answer, requests)
-
-    def _timed(self, requests: Sequence[Request]) -> Sequence[Answer | Exception]:
-        """What `answer` gives, and how long its thread computed."""
-        began = time.thread_time()
+    def _timed(self, clock: Callable[[], float], requests: Sequence[Request]) -> Sequence[Answer | Exception]:
+        """What `answer` gives; notes the time for a request."""
+        began = clock()
         try:
             return self._answer(requests)
         finally:
-            self._last_seconds = time.thread_time() - began
+            self._seconds_each = (clock() - began) / len(requests)
 
     def close(self) -> None:
         """End the thread, after the batch under way."""

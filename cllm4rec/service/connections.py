@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import h11
@@ -12,70 +13,93 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 from cllm4rec.service.limits import UNQUEUED_PATHS, busy
 
 HEADER_SECONDS = 10.0  # in which the headers of a request have to arrive
-REQUEST_LINE = re.compile(rb"(?:GET|POST) (/[!-~]*) HTTP/1\.1\r\n")
-LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n")
+PLAIN_HEAD = re.compile(
+    rb"(?:GET|POST) (/[!-$&-~]*) HTTP/1\.1\r\n"  # a path without %
+    rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n)+"
+)
+LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,20})[ \t]*\r\n")
 CLOSES = re.compile(rb"\r\nconnection:[^\r]*\bclose\b")
 BUSY = busy()
 BUSY_HEADERS = b"".join(b"%s: %s\r\n" % header for header in BUSY.raw_headers)
 
 
+@dataclass
+class Overload:
+    """When connections refuse requests by themselves.
+
+    Attributes:
+        is_full: whether no further request may wait, given the number that were read and do not wait yet.
+        count_refusal: called with the path of each request that is refused.
+        n_arriving: requests of all connections that will wait, were read, and whose tasks have not begun.
+    """
+
+    is_full: Callable[[int], bool]
+    count_refusal: Callable[[str], None]
+    n_arriving: int = 0
+
+
 class Connection(H11Protocol):
     """A connection that is given `HEADER_SECONDS` for the headers of each request that has begun.
 
-    While no further request may wait, it refuses plain ones by itself. That takes a fifth of the time of a
-    refusal by the application, which leaves time for lists.
+    While no further request may wait, it refuses plain ones by itself. That costs much less than a refusal by
+    the application, which leaves time for lists.
 
     Args:
-        is_full: whether no further request may wait, given the number that are under way.
-        count_refusal: called with the path of each request that is refused.
+        overload: of the service.
     """
 
-    _waiting: asyncio.TimerHandle | None = None  # for headers
+    _header_timer: asyncio.TimerHandle | None = None
 
-    def __init__(
-        self, *args: Any, is_full: Callable[[int], bool], count_refusal: Callable[[str], None], **named: Any
-    ) -> None:
+    def __init__(self, *args: Any, overload: Overload, **named: Any) -> None:
         super().__init__(*args, **named)
-        self._is_full, self._count_refusal = is_full, count_refusal
+        self._overload = overload
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._wait()
+        self._start_header_timer()
 
     def data_received(self, data: bytes) -> None:
-        if self._is_full(len(self.tasks)) and self._refused(data):
+        overload, n_tasks = self._overload, len(self.tasks)
+        if overload.is_full(overload.n_arriving) and self._refused(data):
             return
         super().data_received(data)
+        n_begun = len(self.tasks) - n_tasks
+        if n_begun and self.scope["path"] not in UNQUEUED_PATHS:
+            overload.n_arriving += n_begun
+            self.loop.call_soon(self._arrived, n_begun)  # after the first step of their tasks
         if self.conn.their_state is not h11.IDLE:
-            self._stop_waiting()
-        elif self._waiting is None:
-            self._wait()
+            self._stop_header_timer()
+        elif self._header_timer is None:
+            self._start_header_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
+        self._stop_header_timer()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no request. The library's text says less."""
         self._refuse(400, "this is no request of HTTP/1.1, or its headers are larger than 64 KiB")
 
-    def _refused(self, data: bytes) -> bool:
-        """Answer that too many requests wait, if the data is a whole request that would wait.
+    def _arrived(self, number: int) -> None:
+        self._overload.n_arriving -= number
 
-        Whatever is less plain is left to the library and the application: a request in parts or one of
-        several, other methods, a body in chunks.
+    def _refused(self, data: bytes) -> bool:
+        """Answer that too many requests wait, if the data is one whole, plain request that would wait.
+
+        All else is left to the library: requests in parts, other methods, bodies in chunks, and headers that
+        two readers might not read alike.
         """
         is_idle = self.conn.our_state is h11.IDLE and self.conn.trailing_data == (b"", False)
-        line = REQUEST_LINE.match(data) if is_idle else None
-        if line is None:
-            return False
-        path = line[1].partition(b"?")[0].decode()
         head, end, body = data.partition(b"\r\n\r\n")
-        head = head.lower() + b"\r\n"
+        head += b"\r\n"
+        plain = PLAIN_HEAD.fullmatch(head) if is_idle and end and not self.flow.write_paused else None
+        if plain is None:
+            return False
+        path, head = plain[1].partition(b"?")[0].decode(), head.lower()
         lengths = LENGTH.findall(head)
         if (
             path in UNQUEUED_PATHS
-            or not end
+            or head.count(b"\r\nhost:") != 1
             or head.count(b"\r\ncontent-length:") != len(lengths)
             or len(lengths) > 1
             or int(lengths[0] if lengths else 0) != len(body)
@@ -83,7 +107,7 @@ class Connection(H11Protocol):
             or b"\r\nexpect:" in head
         ):
             return False
-        self._stop_waiting()
+        self._stop_header_timer()
         self._unset_keepalive_if_required()
         headers = [b"%s: %s\r\n" % header for header in self.server_state.default_headers]
         closes = CLOSES.search(head) is not None
@@ -91,7 +115,7 @@ class Connection(H11Protocol):
             headers.append(b"connection: close\r\n")
         start = b"HTTP/1.1 503 %s\r\n" % STATUS_PHRASES[503]
         self.transport.write(b"".join([start, *headers, BUSY_HEADERS, b"\r\n", BUSY.body]))
-        self._count_refusal(path)
+        self._overload.count_refusal(path)
         if closes:
             self.transport.close()
         else:
@@ -100,21 +124,21 @@ class Connection(H11Protocol):
             )
         return True
 
-    def _wait(self) -> None:
-        self._waiting = self.loop.call_later(HEADER_SECONDS, self._too_slow)
+    def _start_header_timer(self) -> None:
+        self._header_timer = self.loop.call_later(HEADER_SECONDS, self._too_slow)
 
-    def _stop_waiting(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
+    def _stop_header_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
 
     def _too_slow(self) -> None:
-        self._waiting = None
+        self._header_timer = None
         self._refuse(408, f"the headers did not arrive within {HEADER_SECONDS:g} seconds: send them faster")
 
     def _refuse(self, status: int, sentence: str) -> None:
         """Answer without a request, and close."""
-        self._stop_waiting()
+        self._stop_header_timer()
         if self.transport.is_closing():
             return
         body = json.dumps({"error": sentence}).encode()

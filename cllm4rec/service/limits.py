@@ -38,11 +38,12 @@ class Metrics:
         waiting = Gauge("cllm4rec_waiting", "Requests that wait for a batch.", registry=registry)
         waiting.set_function(n_waiting)
 
-    def count(self, path: str, status: int, seconds: float) -> None:
-        """Count a request."""
+    def count(self, path: str, status: int, seconds: float | None = None) -> None:
+        """Count a request, and its seconds unless they are None."""
         counted = path if path in self.paths else "other"
         self.requests.labels(counted, status).inc()
-        self.seconds.labels(counted).observe(seconds)
+        if seconds is not None:
+            self.seconds.labels(counted).observe(seconds)
 
 
 def problem(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:

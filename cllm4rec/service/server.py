@@ -77,11 +77,7 @@ def spare_collections() -> None:
 def configured(served: Served) -> uvicorn.Config:
     """How the server answers connections."""
     app = application(served)
-    connection: Any = partial(  # uvicorn calls it as it would call the class
-        Connection,
-        is_full=app.state.is_full,
-        count_refusal=lambda path: app.state.metrics.count(path, 503, 0.0),
-    )
+    connection: Any = partial(Connection, overload=app.state.overload)  # uvicorn calls it like a class
     return uvicorn.Config(
         app,
         http=connection,

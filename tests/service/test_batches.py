@@ -54,11 +54,14 @@ def test_further_requests_are_refused_while_as_many_wait_as_may() -> None:
         await asyncio.sleep(0.05)
         tasks += [asyncio.create_task(batches.answer(number)) for number in (1, 2)]
         await asyncio.sleep(0.05)
+        assert batches.is_full() and batches.n_waiting == 2
         with pytest.raises(FullError):
             await batches.answer(3)
         recorder.may_go.set()
         assert await asyncio.gather(*tasks) == [0, 2, 4]
         assert await batches.answer(3) == 6
+        # While nothing is computed there is room for the next batch, and for those that wait for it.
+        assert not batches.is_full(2) and batches.is_full(3)
 
     asyncio.run(main())
 
@@ -86,9 +89,7 @@ def test_quick_requests_are_answered_on_the_event_loop() -> None:
     def answer(numbers: Sequence[int]) -> list[int | Exception]:
         threads.append(threading.current_thread() is threading.main_thread())
         if 100 in numbers:
-            began = time.thread_time()
-            while time.thread_time() - began < QUICK_SECONDS:
-                pass
+            time.sleep(QUICK_SECONDS)
         return [ValueError("odd") if number % 2 else number for number in numbers]
 
     async def main() -> None:
@@ -104,36 +105,57 @@ def test_quick_requests_are_answered_on_the_event_loop() -> None:
     assert threads == [False, True, False, True, True, False, True, False, True]
 
 
-def test_the_event_loop_reads_and_queues_before_a_batch_holds_it() -> None:
-    """Requests that come in during a batch are in the next one, although nothing waits for a thread."""
+def test_requests_that_arrive_during_a_batch_are_in_the_next_one() -> None:
+    """The event loop is held by the batch; what came in meanwhile is read and queued before the next."""
+    here, there = socket.socketpair()
     sizes: list[int] = []
 
     def answer(numbers: Sequence[int]) -> Sequence[int]:
         sizes.append(len(numbers))
+        if len(sizes) == 2:
+            there.send(bytes(range(5)))
+        return numbers
+
+    async def main() -> None:
+        batches = Batches(answer, most=6, most_waiting=100, is_quick=lambda number: True)
+        await batches.answer(0)  # in the thread; from now on the loop computes
+        loop, received = asyncio.get_running_loop(), list[asyncio.Task[int]]()
+
+        def read() -> None:
+            received.extend(asyncio.create_task(batches.answer(byte)) for byte in here.recv(100))
+
+        loop.add_reader(here, read)
+        assert await asyncio.gather(*map(batches.answer, range(7))) == list(range(7))
+        assert await asyncio.gather(*received) == list(range(5))
+        loop.remove_reader(here)
+
+    with here, there:
+        here.setblocking(False)
+        asyncio.run(main())
+    assert sizes == [1, 6, 6]
+
+
+def test_a_batch_that_would_hold_the_event_loop_for_long_is_computed_in_the_thread() -> None:
+    """By the time for a request of the batch before, and the number of requests."""
+    threads: list[bool] = []
+
+    def answer(numbers: Sequence[float]) -> Sequence[float]:
+        threads.append(threading.current_thread() is threading.main_thread())
+        time.sleep(sum(numbers))
         return numbers
 
     async def main() -> None:
         batches = Batches(answer, most=64, most_waiting=100, is_quick=lambda number: True)
-        await batches.answer(0)  # in the thread; from now on the loop computes
-        loop, received = asyncio.get_running_loop(), list[asyncio.Task[int]]()
-        here, there = socket.socketpair()
-        with here, there:
-            here.setblocking(False)
-
-            def read() -> None:
-                received.extend(asyncio.create_task(batches.answer(byte)) for byte in here.recv(100))
-
-            loop.add_reader(here, read)
-            first = asyncio.create_task(batches.answer(1))
-            there.send(bytes(range(5)))
-            assert await first == 1
-            while len(received) < 5:
-                await asyncio.sleep(0)
-            assert await asyncio.gather(*received) == list(range(5))
-            loop.remove_reader(here)
+        each = QUICK_SECONDS / 10
+        await batches.answer(0.0)
+        await batches.answer(each)
+        await asyncio.gather(*map(batches.answer, [each] * 20))
+        await asyncio.gather(*map(batches.answer, [0.0] * 20))
+        await batches.answer(2 * QUICK_SECONDS)
+        await batches.answer(0.0)
 
     asyncio.run(main())
-    assert sizes == [1, 6]
+    assert threads == [False, True, False, True, True, False]
 
 
 def test_an_error_of_a_batch_is_that_of_its_requests() -> None:

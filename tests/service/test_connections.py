@@ -1,18 +1,19 @@
 """Slow, half-open and invalid requests over sockets."""
 
 import json
+import re
 import socket
-import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 
 from cllm4rec import EASE
-from cllm4rec.service import connections
+from cllm4rec.service import connections, server
 from cllm4rec.service.app import Served
-from tests.support.services import Slow, served_in_a_thread
+from tests.support.services import Slow, served_in_a_thread, wait_until
 
 BODY = b'{"user": 4, "k": 2}'
 HEADERS = (b"POST /recommend HTTP/1.1", b"Host: here", b"Content-Type: application/json")
@@ -112,9 +113,11 @@ def test_what_is_no_http_gets_a_sentence(address: tuple[str, int]) -> None:
 
 
 @pytest.fixture
-def busy(ease: EASE) -> Iterator[tuple[Slow, tuple[str, int]]]:
+def busy(ease: EASE, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Slow, tuple[str, int]]]:
     """A service with a request under way and another that waits, as many as may; and its address."""
     slow = Slow(ease)
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 2.0)
+    monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 1)
     with served_in_a_thread(Served(slow, "run", most_waiting=1, most_in_batch=1)) as url:
         host, _, port = url.removeprefix("http://").partition(":")
         place = host, int(port)
@@ -123,8 +126,7 @@ def busy(ease: EASE) -> Iterator[tuple[Slow, tuple[str, int]]]:
                 first.sendall(REQUEST)
                 assert slow.began.wait(10)
                 second.sendall(REQUEST)
-                while b"cllm4rec_waiting 1.0" not in text_of(place, "/metrics"):
-                    pass
+                wait_until(lambda: b"cllm4rec_waiting 1.0" in text_of(place, "/metrics"))
                 yield slow, place
             finally:
                 slow.may_go.set()
@@ -135,7 +137,12 @@ def text_of(address: tuple[str, int], path: str) -> bytes:
     """What a service answers to GET on a connection of its own."""
     with connected(address) as connection:
         connection.sendall(b"GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % path.encode())
-        return b"".join(iter(lambda: connection.recv(65_536), b""))
+        return all_of(connection)
+
+
+def all_of(connection: socket.socket) -> bytes:
+    """All that comes until the service closes a connection."""
+    return b"".join(iter(lambda: connection.recv(65_536), b""))
 
 
 def test_a_request_too_many_is_refused_by_the_connection(busy: tuple[Slow, tuple[str, int]]) -> None:
@@ -159,8 +166,7 @@ def test_a_request_too_many_is_refused_by_the_connection(busy: tuple[Slow, tuple
         assert b'cllm4rec_requests_total{path="/recommend",status="503"} 3.0' in counts
         assert b'cllm4rec_requests_total{path="/similar",status="503"} 1.0' in counts
         slow.may_go.set()
-        while b"cllm4rec_waiting 0.0" not in text_of(place, "/metrics"):
-            pass
+        wait_until(lambda: b"cllm4rec_waiting 0.0" in text_of(place, "/metrics"))
         connection.sendall(REQUEST)
         assert answer(connection)[0] == 200
 
@@ -176,34 +182,83 @@ def test_a_refused_connection_is_closed_when_its_client_wants_it(
         assert is_closed(connection)
 
 
+def test_a_refused_connection_that_is_idle_is_closed_without_a_word(
+    busy: tuple[Slow, tuple[str, int]],
+) -> None:
+    """The time for headers is not awaited any more, that of idle connections begins anew."""
+    _, place = busy
+    with connected(place) as connection:
+        for _ in range(4):  # longer than an idle connection is kept
+            time.sleep(0.4)
+            connection.sendall(REQUEST)
+            assert answer(connection)[0] == 503
+        assert all_of(connection) == b""
+
+
+def test_requests_without_a_body_yet_and_explanations_take_no_place_of_lists(ease: EASE) -> None:
+    with (
+        served_in_a_thread(Served(ease, "run", token="secret", most_waiting=1, most_in_batch=1)) as url,
+        ExitStack() as stack,
+    ):
+        host, _, port = url.removeprefix("http://").partition(":")
+        for _ in range(5):
+            slow = stack.enter_context(connected((host, int(port))))
+            slow.sendall(b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+        connection = stack.enter_context(connected((host, int(port))))
+        connection.sendall(REQUEST.replace(b"Host", b"Authorization: Bearer secret\r\nHost"))
+        assert answer(connection)[0] == 200
+
+
+HEAD = b"\r\n".join([*HEADERS, b"Content-Length: 19"])
+HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
 @pytest.mark.parametrize(
     "sent",
     [
-        REQUEST + REQUEST,
-        REQUEST[:-5],
-        REQUEST.replace(b"POST", b"HEAD"),
-        REQUEST.replace(b"Host", b"Expect: 100-continue\r\nHost"),
-        REQUEST.replace(b"Host", b"Content-Length: 3\r\nHost"),
-        REQUEST.replace(b"Content-Length: 1", b"Content-Length: +1"),
-        REQUEST.replace(b"Content-Length: 19", b"Transfer-Encoding: chunked").replace(BODY, b"0\r\n\r\n"),
-        REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0"),
-        b"\r\n" + REQUEST,
+        [REQUEST + REQUEST],
+        [REQUEST[:-5], REQUEST[-5:]],
+        [REQUEST[:20], REQUEST[20:]],
+        [HEAD[:-1], b"9\r\n\r\n" + BODY],
+        [HEAD, b"\r\n\r\n" + BODY],
+        [REQUEST.replace(b"POST", b"HEAD")],
+        [REQUEST.replace(b"POST", b"OPTIONS")],
+        [REQUEST.replace(b"Host", b"Expect: 100-continue\r\nHost")],
+        [REQUEST.replace(b"Host", b"Content-Length: 3\r\nHost")],
+        [REQUEST.replace(b"Length: 1", b"Length: +1")],
+        [REQUEST.replace(b"Length: 19", b"Length: " + b"9" * 5_000)],
+        [b"\r\n".join([*HEADERS, b"Transfer-Encoding: chunked", b"", b"13", BODY, b"0", b"", b""])],
+        [b"POST /recommend HTTP/1.1\r\nHost: here\nContent-Length: %d\r\n\r\n" % len(HEALTH), HEALTH],
+        [b"POST /recommend HTTP/1.1\r\nHost: here\r\nContent-Length : %d\r\n\r\n" % len(HEALTH), HEALTH],
+        [b"POST /recommend HTTP/1.1\r\nHost: here\nTransfer-Encoding: chunked\r\n\r\n", b"0\r\n\r\n"],
+        [b"GET /similar?item=3 HTTP/1.1\r\nHost: here\n\n" + HEALTH],
+        [b"GET /similar?item=3 HTTP/1.1\r\n\r\n"],
+        [b"GET /similar?item=3 HTTP/1.1\r\nHost: here\r\nHost: there\r\n\r\n"],
+        [b"GET /similar?item=3 HTTP/1.1\r\nHost: here\r\nOther: \0\r\n\r\n"],
+        [b"GET /similar?item=3 HTTP/1.1\r\nHost: here\r\nother\r\n\r\n"],
+        [b"GET /similar?item=3 HTTP/1.1\r\nHost: here\r\nConnection:\r\n close\r\n\r\n"],
+        [b"GET /%68ealth HTTP/1.1\r\nHost: here\r\n\r\n"],
+        [b"GET http://here/health HTTP/1.1\r\nHost: here\r\n\r\n"],
+        [REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0")],
+        [b"\r\n" + REQUEST],
     ],
-    ids=["two", "part", "head", "expect", "lengths", "sign", "chunks", "old", "line"],
 )
-def test_what_is_less_plain_is_left_to_the_application(
-    busy: tuple[Slow, tuple[str, int]], sent: bytes, monkeypatch: pytest.MonkeyPatch
+def test_what_is_less_plain_is_read_by_the_library_alone(
+    busy: tuple[Slow, tuple[str, int]], address: tuple[str, int], sent: list[bytes]
 ) -> None:
-    _, place = busy
-    seen = threading.Event()
-    received = connections.H11Protocol.data_received
+    """A service that refuses finds as many requests in the same bytes as one that is idle."""
+    _, full = busy
 
-    def noted(self: connections.H11Protocol, data: bytes) -> None:
-        if data == sent:
-            seen.set()
-        received(self, data)
+    def n_answers(place: tuple[str, int]) -> int:
+        with connected(place) as connection:
+            for data in sent:
+                connection.sendall(data)
+                time.sleep(0.1)
+            try:
+                connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                received = all_of(connection)
+            except (BrokenPipeError, ConnectionResetError):
+                received = b""
+        return len(re.findall(rb"HTTP/1\.1 [2-5]\d\d ", received))
 
-    monkeypatch.setattr(connections.H11Protocol, "data_received", noted)
-    with connected(place) as connection:
-        connection.sendall(sent)
-        assert seen.wait(10)
+    assert n_answers(full) == n_answers(address)

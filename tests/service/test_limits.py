@@ -15,7 +15,7 @@ from cllm4rec.models.explanation import Explanation
 from cllm4rec.service import limits
 from cllm4rec.service.app import MOST_EXPLANATIONS, Served, application
 from cllm4rec.service.requests import ListRequest
-from tests.support.services import Slow
+from tests.support.services import Slow, wait_until
 
 
 def test_requests_bear_the_token(ease: EASE) -> None:
@@ -119,8 +119,7 @@ def test_a_full_queue_is_refused_and_recovers(ease: EASE) -> None:
         assert slow.began.wait(10)
         second = threading.Thread(target=ask)
         second.start()
-        while "cllm4rec_waiting 1.0" not in client.get("/metrics").text:
-            pass
+        wait_until(lambda: "cllm4rec_waiting 1.0" in client.get("/metrics").text)
         refused = client.post("/recommend", json={"user": 4})
         assert refused.status_code == 503
         assert refused.json()["error"].startswith("too many requests wait")
@@ -158,8 +157,7 @@ def test_lists_go_on_beside_explanations(ease: EASE) -> None:
             return client.post("/explain", json={"user": 4, "item": item}).status_code
 
         explained = [pool.submit(ask) for _ in range(n_served)]
-        while f"cllm4rec_waiting {MOST_EXPLANATIONS}.0" not in client.get("/metrics").text:
-            pass
+        wait_until(lambda: f"cllm4rec_waiting {MOST_EXPLANATIONS}.0" in client.get("/metrics").text)
         assert client.post("/recommend", json={"user": 4}).status_code == 200
         assert client.get("/items").status_code == 200
         assert ask() == 503

@@ -1,7 +1,8 @@
 """A service in a thread of the tests."""
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +25,14 @@ def served_in_a_thread(served: Served) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait up to ten seconds for a condition."""
+    end = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < end, "the condition did not come true in ten seconds"
+        time.sleep(0.01)
 
 
 class Slow(EASE):
