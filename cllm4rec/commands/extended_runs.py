@@ -249,6 +249,8 @@ def _say_added(before: Dataset, extension: Extension) -> None:
     say("added " + ", ".join(counted(number, noun) for noun, number in numbers.items()))
     if extension.n_known_items:
         say(f"items of the table that are there already: {extension.n_known_items:,} (their texts stay)")
+    if extension.n_repeated_items:
+        say(f"rows of items that repeat an id: {extension.n_repeated_items:,} (the first is kept)")
     if extension.n_repeated:
         say(f"events that are there already, or repeat: {extension.n_repeated:,} (left out)")
     if extension.n_below:

@@ -154,7 +154,7 @@ class _Parser:
             raise ValueError(
                 f"`where` {_shown(self.text)}: the items have no column {node.id!r}, but "
                 f"{join_names([*self.columns])}: name one of these, or keep it in the dataset "
-                "(`item_attributes`)"
+                "(--item-attributes of prepare, item_attributes in Python)"
             )
         return node.id
 

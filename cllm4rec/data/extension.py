@@ -29,6 +29,7 @@ class Extension:
         n_repeated: events of the new table that the dataset has, or that repeat; they are left out.
         n_below: events of the new table whose rating is below the lowest of the dataset; they are left out.
         n_known_items: items of the new table that the dataset has; their texts stay.
+        n_repeated_items: rows of the new table of items that repeat an item; the first row of each counts.
         n_left_out_users: rows of the new users table without new events, or whose user the dataset has.
     """
 
@@ -37,6 +38,7 @@ class Extension:
     n_repeated: int
     n_below: int
     n_known_items: int
+    n_repeated_items: int
     n_left_out_users: int
 
 
@@ -80,7 +82,8 @@ def extended(dataset: Dataset, items: Any = None, events: Any = None, users: Any
     added = wide if frame is None else _with_events(wide, frame)
     if not len(new_items) and len(added.interactions) == len(dataset.interactions):
         raise ValueError("the dataset has all of these items and events: there is nothing to extend it by")
-    n_known = 0 if item_table is None else item_table["item_id"].n_unique() - len(new_items)
+    n_distinct = 0 if item_table is None else item_table["item_id"].n_unique()
+    n_repeated_items = 0 if item_table is None else len(item_table) - n_distinct
     n_users = (
         0
         if user_table is None
@@ -89,7 +92,8 @@ def extended(dataset: Dataset, items: Any = None, events: Any = None, users: Any
     n_added = len(added.interactions) - len(dataset.interactions)
     n_below = 0 if read is None or frame is None else len(latest_of_repeats(read)) - len(frame)
     n_repeated = 0 if read is None else len(read) - n_below - n_added
-    return Extension(added, wide, n_repeated, n_below, n_known, int(n_users))
+    n_known = n_distinct - len(new_items)
+    return Extension(added, wide, n_repeated, n_below, n_known, n_repeated_items, int(n_users))
 
 
 def without_users(dataset: Dataset, ids: list[Any]) -> Dataset:

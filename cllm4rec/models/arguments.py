@@ -69,6 +69,17 @@ def item_mask(excluded_items: Any, n_items: int) -> np.ndarray:
     return mask
 
 
+def checked_flag(value: Any, name: str) -> bool:
+    """True or False.
+
+    Raises:
+        ValueError: it is neither; `name` is that of the argument.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"`{name}` is {shorten(escaped(repr(value)))}: give True or False")
+    return bool(value)
+
+
 def checked_share(value: Any, name: str) -> float:
     """A number of 0 .. 1.
 

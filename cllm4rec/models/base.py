@@ -258,6 +258,8 @@ class Recommender(RecommendsByID):
             raise ValueError("give either a `user`, with or without `dataset`, or None and a `history`")
         users = None if user is None else [user]
         histories = None if history is None else [listed_ids(history, "history")]
+        if histories == [[]]:
+            raise ValueError("`history` is empty: there is nothing to explain from")
         seen, numbers = self._events_of(users, histories, dataset)
         (number,) = self.item_ids.index([item], "item")
         return explained(self, int(number), int(numbers[0]), seen)

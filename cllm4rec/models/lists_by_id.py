@@ -21,7 +21,7 @@ from cllm4rec.evaluation.processes import USERS_AT_ONCE
 from cllm4rec.list_filters import excluded_items
 from cllm4rec.messages import escaped, join_names, shorten
 from cllm4rec.models.adaptation import AdaptableModel
-from cllm4rec.models.arguments import list_length
+from cllm4rec.models.arguments import checked_flag, list_length
 from cllm4rec.models.item_map import principal_plane
 from cllm4rec.models.recommendation import (
     Catalogue,
@@ -118,7 +118,7 @@ class RecommendsByID(AdaptableModel, Ranker):
         wished = None if wish is None else self._word_search().scores(wish)
         seen, numbers = self._events_of(users, histories, dataset)
         options = {"excluded_items": excluded, "diversity": diversity, "wish": wished}
-        masked = seen.only() if repeats else seen
+        masked = seen.only() if checked_flag(repeats, "repeats") else seen
         return seen, self.rank_batches(numbers, seen, k, USERS_AT_ONCE, masked, **options)
 
     def _list_of_wish(self, wish: str, k: int, excluded: np.ndarray) -> Ranking:
@@ -249,7 +249,7 @@ class RecommendsByID(AdaptableModel, Ranker):
         try:
             return seen, seen.user_ids.index(ids, "user")
         except ValueError as error:
-            raise ValueError(f"{error}: recommend from a history instead") from error
+            raise ValueError(f"{error}: give a history of known items instead") from error
 
     def fitted_elsewhere(self, dataset: Dataset) -> Dataset | None:
         """The dataset that it was fitted on, if that is known and another than this one.

@@ -51,7 +51,7 @@ Text = Annotated[str, Query(max_length=1_000)]
 Found = Annotated[int, Query(ge=1, le=MOST_FOUND)]
 Items = Annotated[list[Annotated[str, Field(max_length=1_000)]] | None, Query(max_length=MOST_ITEMS)]
 ERRORS: dict[int | str, dict[str, Any]] = {
-    code: {"model": Problem} for code in (400, 401, 404, 408, 413, 422, 503)
+    code: {"model": Problem} for code in (400, 401, 404, 408, 413, 422, 431, 503)
 }
 
 
@@ -242,7 +242,11 @@ def _sentence(error: Mapping[str, Any]) -> str:
         return NO_JSON
     # without the part of the request, and the alternatives of a type
     places = [str(place) for place in error["loc"][1:] if place not in ("str", "int")]
+    if error["type"] == "extra_forbidden":
+        return f"there is no field {'.'.join(places)!r}: /openapi.json describes all"
     named = f"{'.'.join(places)}: " if places else ""
+    if error["type"] in ("string_type", "int_type") and len(places) < len(error["loc"]) - 1:
+        return f"{named}give a text or a whole number"
     return named + str(error["msg"]).removeprefix("Value error, ")
 
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cllm4rec.service.page import PATHS as PAGE_PATHS
 
 MOST_BYTES = 4 << 20  # of a body
+MOST_HEADER_BYTES = 64 << 10  # of all headers; the library refuses longer ones that come in parts
 GONE = 499  # status in the metrics of a request whose client has gone; it gets no answer
 BODY_SECONDS = 10.0  # in which a body has to arrive
 OPEN_PATHS = ("/health", *PAGE_PATHS)  # that need no token
@@ -109,7 +110,7 @@ class Limits:
             await send(message)
 
         try:
-            answer = self._misdirected(request) or self._unauthorised(request)
+            answer = _long_headers(request) or self._misdirected(request) or self._unauthorised(request)
             if answer is None and path not in UNQUEUED_PATHS and self.is_full():
                 answer = busy()
             body = await _body(request) if answer is None else b""
@@ -148,6 +149,13 @@ class Limits:
             return None
         sentence = "the token is missing or wrong: send the header Authorization: Bearer TOKEN"
         return problem(401, sentence, {"WWW-Authenticate": "Bearer"})
+
+
+def _long_headers(request: Request) -> JSONResponse | None:
+    """The answer to a request with too many or too long headers; None if it may go on."""
+    if sum(len(name) + len(value) for name, value in request.scope["headers"]) <= MOST_HEADER_BYTES:
+        return None
+    return problem(431, f"the headers are larger than {MOST_HEADER_BYTES >> 10} KiB: send less")
 
 
 async def _body(request: Request) -> bytes | JSONResponse:

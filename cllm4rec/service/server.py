@@ -58,7 +58,7 @@ def serve(load: Callable[[], Recommender], options: Options, token: str | None) 
     """
     listening = _listening(options.host, options.port)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the run is loaded; else it would end the process
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings are of invalid requests
     only_host = _only_host(options.host, listening.getsockname()[0], token)
     served = Served(load(), options.run, token, only_host, most_waiting=options.most_waiting)
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -81,6 +81,7 @@ def configured(served: Served) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=connection,
+        ws="none",
         log_config=None,
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

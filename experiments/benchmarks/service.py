@@ -3,7 +3,8 @@
     python -m experiments.benchmarks.service --run runs/first --seconds 10 --soak 300
 
 Data: a run whose dataset is there. Needs wrk on the path, and two cores: the service has the first, wrk the
-second. Each request asks for 20 items for the first user with a history.
+second. Each request asks for 20 items, for one user with a history after another: the service computes the
+list of a user once for all requests of a batch.
 
 Prints for each load: users per second, the median and the 99th percentile of the latency, answers by status,
 and the memory of the process. Under overload one more client measures how long lists and refusals take.
@@ -23,7 +24,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +43,15 @@ K = 20
 ONE, MANY, PACED, OVERLOAD = 1, 64, 256, 1024  # connections
 SHARE, TIMES = 0.8, 3  # of the capacity
 CLOSE, TRIALS = 0.05, 4  # of the rate that is aimed at
-REPEATS = 200
+USERS = 1_000  # that take turns
 SAMPLE_SECONDS = 2.0
 SCRIPT = """
-wrk.method, wrk.body = "POST", '{body}'
-wrk.headers["Content-Type"] = "application/json"
+wrk.method, wrk.headers["Content-Type"] = "POST", "application/json"
+local bodies, place = {{{bodies}}}, 0
+function request()
+  place = place % #bodies + 1
+  return wrk.format(nil, nil, nil, bodies[place])
+end
 local threads = {{}}
 function setup(thread) table.insert(threads, thread) end
 function init() statuses = {{}}; began = false end
@@ -115,11 +120,12 @@ def served(run: Path) -> Iterator[tuple[psutil.Process, str]]:
             process.terminate()
 
 
-def measured(address: str, body: str, connections: int, seconds: int, pause: float = 0.0) -> Load:
+def measured(address: str, bodies: Sequence[str], connections: int, seconds: int, pause: float = 0.0) -> Load:
     """Requests of some connections, each with pauses of so many milliseconds after an answer."""
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "requests.lua"
-        script.write_text(SCRIPT.format(body=body, pause=f"{pause:.3f}"))
+        quoted = ", ".join(f"[==[{body}]==]" for body in bodies)
+        script.write_text(SCRIPT.format(bodies=quoted, pause=f"{pause:.3f}"))
         flags = ("-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(script))
         ended = subprocess.run(
             ["taskset", "-c", "1", "wrk", *flags, f"{address}/recommend"],
@@ -128,7 +134,7 @@ def measured(address: str, body: str, connections: int, seconds: int, pause: flo
     return Load.of(ended.stdout)
 
 
-def pause_for(address: str, body: str, connections: int, seconds: int, users: float) -> float:
+def pause_for(address: str, bodies: Sequence[str], connections: int, seconds: int, users: float) -> float:
     """The pause, in milliseconds, with which some connections send so many requests a second.
 
     The time of an answer is taken off the pause. It depends on the pause, which is corrected until the rate
@@ -137,7 +143,7 @@ def pause_for(address: str, body: str, connections: int, seconds: int, users: fl
     aim = connections / users * 1000  # between two requests of a connection
     pause = aim
     for _ in range(TRIALS):
-        answered = measured(address, body, connections, seconds, pause).users
+        answered = measured(address, bodies, connections, seconds, pause).users
         if abs(answered / users - 1) < CLOSE:
             break
         pause = max(0.0, pause + aim - connections / answered * 1000)
@@ -197,8 +203,8 @@ class Memory:
         return f"{first:.0f}, {max(self.samples):.0f}, {last:.0f}"
 
 
-def bare_forward(run: Path) -> tuple[float, object]:
-    """CPU milliseconds of the states of a user's history, and the id of the user.
+def bare_forward(run: Path) -> tuple[float, list[object]]:
+    """CPU milliseconds of the states of a user's history, the median of many users, and their ids.
 
     Raises:
         SystemExit: the system has no network.
@@ -208,13 +214,14 @@ def bare_forward(run: Path) -> tuple[float, object]:
     vectors = getattr(model, "_vectors", None)
     if vectors is None:
         raise SystemExit(f"error: {model.name} has no network: name a run of cllm4rec or another network")
-    users = np.flatnonzero(np.diff(seen.interactions.indptr))[:1]
+    users = np.flatnonzero(np.diff(seen.interactions.indptr))[:USERS]
     trained, times = model._trained_users(users, seen), []
-    for _ in range(REPEATS):
+    for place in range(len(users)):
+        one = slice(place, place + 1)
         start = time.process_time()
-        vectors(users, trained, seen)
+        vectors(users[one], trained[one], seen)
         times.append(time.process_time() - start)
-    return float(np.median(times)) * 1000, seen.user_ids.names(users)[0]
+    return float(np.median(times)) * 1000, seen.user_ids.names(users).to_list()
 
 
 def row(name: str, load_: Load, memory: str = "") -> list[str]:
@@ -224,9 +231,9 @@ def row(name: str, load_: Load, memory: str = "") -> list[str]:
     return [name, f"{load_.users:,.0f}", f"{load_.median:.1f}", f"{load_.p99:.1f}", statuses + errors, memory]
 
 
-def one_user(run: Path, address: str, body: str, before: float, seconds: int) -> tuple[Load, str]:
+def one_user(run: Path, address: str, bodies: Sequence[str], before: float, seconds: int) -> tuple[Load, str]:
     """The load of one user, and a sentence with its ratio to the bare forward, which took `before` ms."""
-    one = measured(address, body, ONE, seconds)
+    one = measured(address, bodies, ONE, seconds)
     bare = (before + bare_forward(run)[0]) / 2
     return one, f"bare forward {bare:.2f} ms; one user by HTTP {one.median / bare:.1f} times as long"
 
@@ -234,28 +241,28 @@ def one_user(run: Path, address: str, body: str, before: float, seconds: int) ->
 def main(run: Path, seconds: int, soak: int, ratios: int) -> None:
     if shutil.which("wrk") is None or len(os.sched_getaffinity(0)) < 2:
         raise SystemExit("error: this needs wrk on the path (apt-get install wrk) and two cores")
-    bare, user = bare_forward(run)
-    body = json.dumps({"user": user, "k": K})
+    bare, users = bare_forward(run)
+    bodies = [json.dumps({"user": user, "k": K}) for user in users]
     with served(run) as (process, address):
         for _ in range(ratios):
-            say(one_user(run, address, body, bare_forward(run)[0], seconds)[1])
+            say(one_user(run, address, bodies, bare_forward(run)[0], seconds)[1])
         if ratios:
             return
-        asked = Request(f"{address}/recommend", body.encode(), {"Content-Type": "application/json"})
+        asked = Request(f"{address}/recommend", bodies[0].encode(), {"Content-Type": "application/json"})
         with urlopen(asked) as answer:
             assert len(json.load(answer)["items"]) == K
-        one, ratio = one_user(run, address, body, bare, seconds)
-        capacity = measured(address, body, MANY, seconds)
-        pause = pause_for(address, body, PACED, seconds, SHARE * capacity.users)
+        one, ratio = one_user(run, address, bodies, bare, seconds)
+        capacity = measured(address, bodies, MANY, seconds)
+        pause = pause_for(address, bodies, PACED, seconds, SHARE * capacity.users)
         memory = Memory(process)
-        soaked = measured(address, body, PACED, soak, pause)
+        soaked = measured(address, bodies, PACED, soak, pause)
         over_memory = memory.end()
-        pause = pause_for(address, body, OVERLOAD, seconds, TIMES * capacity.users)
+        pause = pause_for(address, bodies, OVERLOAD, seconds, TIMES * capacity.users)
         client = Client(asked)
         client.start()
-        overload = measured(address, body, OVERLOAD, seconds, pause)
+        overload = measured(address, bodies, OVERLOAD, seconds, pause)
         by_status = client.end()
-        after = measured(address, body, ONE, seconds)
+        after = measured(address, bodies, ONE, seconds)
     lines = [
         row("one user", one),
         row(f"capacity, {MANY} connections", capacity),

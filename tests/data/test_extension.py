@@ -67,9 +67,10 @@ def test_known_items_and_events_are_counted_and_left_as_they_are() -> None:
     before = dataset()
     user, item = next(iter(parts_by_ids(before)))
     events = pl.DataFrame({"user_id": [user, "x", "x"], "item_id": [item, "n1", "n1"]})
-    items = pl.concat([new_items("n1"), pl.DataFrame({"item_id": ["i4"], "title": ["Another"]})])
+    items = pl.concat([new_items("n1"), pl.DataFrame({"item_id": ["i4", "n1"], "title": ["Another"] * 2})])
     added = extended(before, items, events)
-    assert (added.n_repeated, added.n_known_items) == (2, 1)
+    assert (added.n_repeated, added.n_known_items, added.n_repeated_items) == (2, 1, 1)
+    assert added.dataset.items.filter(pl.col("item_id") == "n1")["title"].item() != "Another"
     assert added.dataset.items.filter(pl.col("item_id") == "i4")["title"].item() == "Title 4"
     assert added.dataset.interactions.times is not None
     assert added.dataset.interactions.times[-1] == -1  # there is no time

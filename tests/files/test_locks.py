@@ -5,13 +5,29 @@ import threading
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from cllm4rec.files.locks import locked
 from cllm4rec.files.writing import write_text
 from tests.support.commands import call
 from tests.support.folders import MARKER, fill, lock_holder, names
 from tests.support.tables import refused
+
+
+def test_where_no_lock_can_be_made_nobody_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in /proc, where a new file is not found."""
+
+    def times_out(*_: object, **options: object) -> None:
+        raise Timeout(str(tmp_path))
+
+    monkeypatch.setattr(FileLock, "acquire", times_out)
+    with (
+        pytest.raises(ValueError, match=f"file: cannot be written: no file can be made in {tmp_path}$"),
+        locked(tmp_path / "file"),
+    ):
+        raise AssertionError
 
 
 def test_a_second_writer_is_refused_and_told_who_is_there(tmp_path: Path) -> None:

@@ -135,6 +135,7 @@ def test_what_cannot_be_explained_is_refused(model: Recommender) -> None:
             (None, history[1], history),
             f"`item`: '{history[1]}' is in the history: ask about an item that is not",
         ),
+        ((None, item, []), "`history` is empty: there is nothing to explain from"),
         ((None, item, ["nothing"]), "item 'nothing' of the histories is none of the model's items"),
     ):
         user, asked, *given = arguments

@@ -145,6 +145,7 @@ def test_a_history_is_never_taken_for_a_trained_user_of_the_same_id() -> None:
         ({"users": [0], "allow": "12"}, "`allow` is '12': expected a list of ids"),
         ({"users": [0], "deny": [77]}, r"`deny`: item '77' is not in the data \(1 of 1 unknown\)"),
         ({"users": [0], "allow": []}, "`allow` leaves no item to recommend"),
+        ({"users": [0], "repeats": "no"}, "`repeats` is 'no': give True or False"),
         ({"users": [0], "k": 0}, "`k` is 0: ask for at least one item"),
         ({"users": [0], "k": 5.0}, "`k` is 5.0: expected a whole number of items"),
         ({"users": [], "k": "5"}, "`k` is '5': expected a whole number of items"),

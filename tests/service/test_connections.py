@@ -99,6 +99,16 @@ def test_a_second_request_on_a_connection_has_its_own_time(
         assert is_closed(connection)
 
 
+def test_long_headers_that_come_at_once_are_refused_too(address: tuple[str, int]) -> None:
+    with connected(address) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: here\r\nX: " + b"a" * 70_000 + b"\r\n\r\n")
+        status, body = answer(connection)
+        assert (status, body) in (
+            (431, {"error": "the headers are larger than 64 KiB: send less"}),  # read at once
+            (400, {"error": "this is no request of HTTP/1.1, or its headers are larger than 64 KiB"}),
+        )
+
+
 def test_what_is_no_http_gets_a_sentence(address: tuple[str, int]) -> None:
     for sent in (
         b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",

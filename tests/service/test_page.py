@@ -236,6 +236,11 @@ def test_history_and_list_light_up_on_the_map(page: Page, model: Recommender) ->
     expect(page.locator("#tip")).to_have_text(title_of(model, ids(model, [READER])[1]))
     page.locator("h1").hover()
     expect(page.locator("#tip")).to_be_hidden()
+    page.locator("#list > li").nth(1).hover()
+    expect(page.locator("#tip")).to_be_visible()
+    page.fill("#wish", WISH)  # the pointer stays where another item is now
+    expect_list(page, ids(model, [READER], wish=WISH))
+    expect(page.locator("#tip")).to_be_hidden()
 
 
 def test_items_that_a_large_map_leaves_out_are_asked_for(page: Page, model: Recommender) -> None:

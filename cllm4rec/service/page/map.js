@@ -37,6 +37,7 @@ export class ItemMap {
   light(history, list) {
     this.history = new Set(history);
     this.ranks = new Map(list.map((id, index) => [id, index + 1]));
+    this.pointed = null; // the row at which the pointer was may be gone
     this.draw();
   }
 
