@@ -54,7 +54,7 @@ def known_dataset(model: Recommender) -> Dataset:
         return model._source_dataset()
     except ValueError as error:
         raise ValueError(
-            "no users are known, as the dataset of the run is not there: ask /recommend or /explain from a "
+            "no users are served, only histories and wishes, as the dataset of the run is not there: give a "
             "history"
         ) from error
 

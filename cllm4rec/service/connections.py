@@ -23,6 +23,40 @@ BUSY = busy()
 BUSY_HEADERS = b"".join(b"%s: %s\r\n" % header for header in BUSY.raw_headers)
 
 
+class JoinedWrites:
+    """A transport that sends together what is written in one turn of the event loop.
+
+    The library writes head and body of an answer apart. Two sends would wake the client twice.
+
+    Args:
+        transport: of a connection; it has all other methods.
+        loop: the event loop.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send data at the end of the turn."""
+        if not self._parts:
+            self._loop.call_soon(self._send)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        """Send what was written, and close."""
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        parts, self._parts = self._parts, []
+        if parts and not self._transport.is_closing():
+            self._transport.write(b"".join(parts))
+
+
 @dataclass
 class Overload:
     """When connections refuse requests by themselves.
@@ -55,7 +89,7 @@ class Connection(H11Protocol):
         self._overload = overload
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
         self._start_header_timer()
 
     def data_received(self, data: bytes) -> None:

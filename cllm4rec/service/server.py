@@ -82,6 +82,7 @@ def configured(served: Served) -> uvicorn.Config:
         app,
         http=connection,
         ws="none",
+        proxy_headers=False,  # addresses of clients are not used
         log_config=None,
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

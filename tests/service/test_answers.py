@@ -118,7 +118,7 @@ def test_users_are_refused_where_the_dataset_is_not_known(ease: EASE, tmp_path: 
         asked += [client.post("/explain", json={"user": 4, "item": 3})]
         for answer in asked:
             assert answer.status_code == 400
-            assert answer.json()["error"].startswith("no users are known, as the dataset of the run is not ")
+            assert answer.json()["error"].startswith("no users are served, only histories and wishes, as ")
             assert str(tmp_path) not in answer.text
         assert client.get("/items").status_code == 200
 
