@@ -41,7 +41,7 @@ from cllm4rec.models.baselines.config import EASEConfig
 from cllm4rec.models.cllm4rec.initialisation import als_factors
 from cllm4rec.models.readings.text_vectors import text_vectors
 from cllm4rec.ranking import TopK
-from experiments.commands import argument_parser, run_command
+from experiments.commands import argument_parser, ends_in_one_line, run_command
 from experiments.libraries import required_library
 from experiments.prepared import prepare_once
 from experiments.recipes.recipe import EVENTS, ITEMS
@@ -280,4 +280,6 @@ if __name__ == "__main__":
     parser.add_argument("--split", type=Path, required=True, help="table of user_id, item_id and split")
     parser.add_argument("--output", type=Path, required=True, help="folder of the dataset and the runs")
     parser.add_argument("--encoder", help="model that reads texts: name or folder")
-    main(**vars(parser.parse_args()))
+    arguments = vars(parser.parse_args())
+    with ends_in_one_line():
+        main(**arguments)

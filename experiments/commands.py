@@ -88,11 +88,11 @@ def ends_in_one_line(resumed: str | None = None) -> Iterator[None]:
         resumed: what the same command does after an interruption; None: the interruption is raised on.
 
     Raises:
-        SystemExit: the message of a ValueError, or that the program was interrupted.
+        SystemExit: the message of a ValueError or of a missing file, or that the program was interrupted.
     """
     try:
         yield
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
         if resumed is None:

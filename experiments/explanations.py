@@ -19,7 +19,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import bootstrap_interval
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.explanation import explained, without_each_item
-from experiments.commands import argument_parser
+from experiments.commands import argument_parser, ends_in_one_line
 
 FEWEST_EVENTS = 5
 RANKS = (5, 50)  # of the explained items, from 1
@@ -81,4 +81,6 @@ if __name__ == "__main__":
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the users, ranks and other items (default: 0)"
     )
-    main(**vars(parser.parse_args()))
+    arguments = vars(parser.parse_args())
+    with ends_in_one_line():
+        main(**arguments)

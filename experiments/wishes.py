@@ -31,7 +31,7 @@ from cllm4rec.models.base import Recommender
 from cllm4rec.models.item_vectors.text_embeddings import TextEmbeddings
 from cllm4rec.models.readings.item_vectors import item_vectors, open_encoder
 from cllm4rec.models.wishes import WEIGHT
-from experiments.commands import argument_parser
+from experiments.commands import argument_parser, ends_in_one_line
 from experiments.libraries import required_library
 from experiments.report import difference_cell, markdown_table
 
@@ -206,4 +206,6 @@ if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run of cllm4rec or bag on data with reviews")
     parser.add_argument("--encoder", help="reads queries and reviews: name or folder of a model")
-    main(**vars(parser.parse_args()))
+    arguments = vars(parser.parse_args())
+    with ends_in_one_line():
+        main(**arguments)

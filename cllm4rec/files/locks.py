@@ -49,7 +49,9 @@ def locked(path: Path, wait: float = LOCK_WAIT_SECONDS, name: Path | None = None
             file.write_bytes(f"process {os.getpid()} on {socket.gethostname()} since {since}\n".encode())
     except Timeout:
         if not file.exists():
-            raise ValueError(f"{path}: cannot be written: no file can be made in {path.parent}") from None
+            raise ValueError(
+                f"{name or path}: cannot be written: no file can be made in {path.parent}"
+            ) from None
         raise ValueError(
             f"{name or path} is being written by {_holder(file)}: wait until that has ended"
         ) from None

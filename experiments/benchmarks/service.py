@@ -36,7 +36,7 @@ import psutil
 
 from cllm4rec import load
 from cllm4rec.commands.entry import say
-from experiments.commands import argument_parser
+from experiments.commands import argument_parser, ends_in_one_line
 from experiments.report import markdown_table
 
 K = 20
@@ -286,4 +286,6 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main(**vars(_arguments()))
+    options = vars(_arguments())
+    with ends_in_one_line():
+        main(**options)

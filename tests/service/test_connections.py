@@ -205,7 +205,7 @@ def test_a_refused_connection_that_is_idle_is_closed_without_a_word(
         assert all_of(connection) == b""
 
 
-def test_requests_without_a_body_yet_and_explanations_take_no_place_of_lists(ease: EASE) -> None:
+def test_requests_whose_bodies_are_awaited_take_no_place_of_lists(ease: EASE) -> None:
     with (
         served_in_a_thread(Served(ease, "run", token="secret", most_waiting=1, most_in_batch=1)) as url,
         ExitStack() as stack,

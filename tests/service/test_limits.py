@@ -91,6 +91,14 @@ def test_a_client_that_goes_away_within_its_body_is_no_defect(ease: EASE) -> Non
     assert 'cllm4rec_requests_total{path="/recommend",status="499"} 1.0' in text
 
 
+def test_long_headers_are_refused(ease: EASE) -> None:
+    with TestClient(application(Served(ease, "run"))) as client:
+        assert client.get("/health", headers={"Long": "a" * 60_000}).status_code == 200
+        refused = client.get("/health", headers={"Long": "a" * 66_000})
+        assert refused.status_code == 431
+        assert refused.json() == {"error": "the headers are larger than 64 KiB: send less"}
+
+
 def test_answers_of_a_service_that_ends_close_their_connections(ease: EASE) -> None:
     body: Message = {"type": "http.request", "body": b'{"user": 4}', "more_body": False}
     for is_ending in (False, True):
