@@ -57,7 +57,7 @@ def test_two_processes_equal_two_micro_batches_to_the_bit(stage: str, runs: Path
 
 def test_two_processes_and_two_micro_batches_give_the_same_lists(runs: Path, uneven_dataset: Dataset) -> None:
     expected, got = (pl.read_parquet(runs / f"{name}.parquet") for name in ("one", "two"))
-    assert len(expected) == 20 * uneven_dataset.n_users
+    assert len(expected) == 10 * uneven_dataset.n_users
     assert got.equals(expected)
 
 
