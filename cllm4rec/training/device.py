@@ -8,6 +8,11 @@ from accelerate.utils import DistributedType, parse_flag_from_env
 
 from cllm4rec.training.allocator import keep_freed_memory, limit_kernel_caches
 
+if torch.distributed.is_available():
+    # Functions of this module hold the group that exists when it is first imported, so that its threads
+    # outlive `destroy_process_group`. Imported here, it finds none.
+    import torch.distributed.nn.functional
+
 PRECISIONS = ("no", "bf16")  # fp16 would need loss scaling
 
 
