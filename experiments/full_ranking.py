@@ -22,7 +22,8 @@ chosen ones then; the name of its row ends with "tuned".
 Prints a table for each set, means over seeds: metrics, paired difference from CLLM4Rec or from --reference,
 CPU time and peak memory. OUTPUT/PROTOCOL/SET/table.md holds it, results.json next to it every measured row
 with the hashes of its dataset. Measured rows are not run again. Those of other datasets or settings are
-refused, those of other code are named below the table. A row that fails is left out until a later call.
+refused, those of other code are named below the table. A row that fails is left out until a later call. An
+interrupted training goes on if code, dataset and settings are the same; its costs are then not known.
 
 --results names a folder of CSV files. runs.csv gets a line for each run: all metrics with their 95 %
 intervals over users, costs, versions, hashes and commands. slices.csv gets its slices by activity of users,
@@ -31,7 +32,6 @@ over the seeds that both have, and over those that all main rows of a table have
 """
 
 import json
-import shutil
 from argparse import ArgumentTypeError
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -41,41 +41,15 @@ import numpy as np
 
 from cllm4rec.commands.entry import say
 from cllm4rec.files.writing import write_text
-from experiments.commands import CommandFailed, Seeds, argument_parser, ends_in_one_line, run_command
+from experiments.commands import CommandFailed, Seeds, argument_parser, ends_in_one_line
 from experiments.protocols import PROTOCOLS, Protocol, dataset_hashes, with_reference
 from experiments.ranking_results import mean_differences, write_results
-from experiments.ranking_rows import BASE, ROWS, SEQUENTIAL, Flags, Row, rows_to_measure
-from experiments.report import SystemRow, comparison_table, evaluate, read_metrics, run_folder
+from experiments.ranking_rows import ROWS, Row, rows_to_measure
+from experiments.ranking_runs import measured_run
+from experiments.report import SystemRow, comparison_table, run_folder
 from experiments.tuning.conditions import code_hash
 
 QUICK = ("CLLM4Rec", "bag", "ItemKNN", "popularity")  # 17 minutes of one core of an EPYC on Beauty
-
-
-def run_row(flags: Flags, dataset: Path, run: Path, seed: int) -> dict[str, Any]:
-    """Train and evaluate a system.
-
-    Args:
-        flags: of the row; its SEQUENTIAL is the folder of the row BASE beside `run`.
-        dataset, run: folders.
-        seed: of the split.
-
-    Returns:
-        Test metrics, CPU seconds of training and of evaluation, and the largest peak memory of a command.
-    """
-    base = str(run_folder(run.parent, BASE))
-    pretrain_flags, finetune_flags = [base if flag == SEQUENTIAL else flag for flag in flags[0]], flags[1]
-    shutil.rmtree(run, ignore_errors=True)  # left by an interrupted call
-    seed_flags = [] if "--system" in pretrain_flags else ["--seed", str(seed)]
-    costs = [run_command("pretrain", "--dataset", dataset, "--output", run, *pretrain_flags, *seed_flags)]
-    if finetune_flags is not None:
-        costs.append(run_command("finetune", "--run", run, *finetune_flags, *seed_flags))
-    evaluation = evaluate(run)
-    return {
-        "metrics": read_metrics(run),
-        "training_cpu_seconds": sum(cost.cpu_seconds for cost in costs),
-        "evaluation_cpu_seconds": evaluation.cpu_seconds,
-        "peak_mib": max(cost.peak_mib for cost in [*costs, evaluation]),
-    }
 
 
 def summary(
@@ -87,11 +61,11 @@ def summary(
     for name in names:
         measured = [results[f"{name}/{seed}"] for seed in seeds]
         metrics = {key: float(np.mean([row["metrics"][key] for row in measured])) for key in protocol.metrics}
-        seconds = np.mean([row["training_cpu_seconds"] for row in measured])
-        peak = max(row["peak_mib"] for row in measured)
+        seconds, peaks = ([row[cost] for row in measured] for cost in ("training_cpu_seconds", "peak_mib"))
         paired = name != reference and reference in names
         differences = mean_differences(output, reference, name, seeds, ranked_by) if paired else None
-        rows.append(SystemRow(name, metrics, differences, [f"{seconds:.0f}", f"{peak:,.0f}"]))
+        costs = ["resumed"] * 2 if None in seconds else [f"{np.mean(seconds):.0f}", f"{max(peaks):,.0f}"]
+        rows.append(SystemRow(name, metrics, differences, costs))
     further = ["training (CPU s)", "peak memory (MiB)"]
     return comparison_table(rows, protocol.metrics, ranked_by, reference, further)
 
@@ -161,19 +135,14 @@ def measure_set(
     for key, (name, seed) in keys.items():
         if key not in results:
             run = run_folder(output / f"seed{seed}", name)
+            made_of = {"dataset": hashes[seed], "flags": planned[name].flags, "code_sha256": code}
             try:
-                row = run_row(planned[name].flags, datasets[seed], run, seed)
+                row = measured_run(planned[name].flags, datasets[seed], run, seed, made_of)
             except CommandFailed as failure:
                 say(f"{key}: {failure}")
                 failed.append(key)
                 continue
-            results[key] = {
-                **row,
-                "tuning_seconds": planned[name].tuning_seconds,
-                "dataset": hashes[seed],
-                "flags": planned[name].flags,
-                "code_sha256": code,
-            }
+            results[key] = {**row, "tuning_seconds": planned[name].tuning_seconds, **made_of}
             write_text(results_file, json.dumps(results, indent=2) + "\n")
     measured = {key: name for key, (name, _) in keys.items() if key in results}
     complete = [name for name in planned if all(f"{name}/{seed}" in measured for seed in seeds)]

@@ -214,7 +214,7 @@ def draw_times(folder: Path, output: Path) -> None:
         seconds = row_means(runs, set_name, "training_cpu_seconds")
         for row, color in COLORS.items():
             for name, marker in ((row, "o"), (row + ENCODER_FORM, "s")):
-                if name in quality:
+                if name in seconds:  # not known of resumed training
                     ends = [[quality[name] - low[name]], [high[name] - quality[name]]]
                     place = seconds[name], quality[name]
                     panel.errorbar(*place, yerr=ends, fmt=marker, capsize=2, color=color, label=name)

@@ -135,8 +135,9 @@ def slice_lines(place: tuple[str, str, str, int], run: Path) -> list[Line]:
 
 
 def texts(cells: Mapping[str, object]) -> Line:
-    """Cells as text; numbers with a fraction have six digits."""
-    return {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in cells.items()}
+    """Cells as text: numbers with a fraction have six digits, None is blank."""
+    formats = {float: "{:.6g}", type(None): ""}
+    return {name: formats.get(type(value), "{}").format(value) for name, value in cells.items()}
 
 
 def model_numbers(run: Path) -> int:

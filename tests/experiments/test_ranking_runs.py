@@ -1,19 +1,22 @@
 """`experiments.full_ranking` on a folder that a recipe wrote: tables, and lines of CSV files."""
 
 import json
+import re
 import shlex
 import shutil
 import threading
 from argparse import ArgumentTypeError
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.description import SplitDescription
 from cllm4rec.training.run_folder import RunFolder
-from experiments import full_ranking, ranking_results, tune
+from experiments import full_ranking, ranking_results, ranking_runs, tune
+from experiments.commands import Cost, run_command
 from experiments.protocols import PROTOCOLS
 from experiments.ranking_results import command, read_lines, write_lines, write_results
 from experiments.ranking_rows import ROWS, rows_to_measure, with_encoder
@@ -71,6 +74,39 @@ def test_full_ranking_leaves_out_a_row_that_fails(
     assert "Failed, so that their rows are left out: EASE/0." in table
     monkeypatch.undo()
     assert full_ranking.main([small_set], [0], ["EASE", "popularity"], tmp_path / "runs") == [], "tried again"
+
+
+def test_an_interrupted_training_goes_on_with_the_same_settings_only(
+    small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What went on measures what an unbroken training does; its costs are not known."""
+
+    def interrupted(command: str, *arguments: object) -> Cost:
+        if command == "finetune":
+            raise KeyboardInterrupt
+        return run_command(command, *arguments)
+
+    def measured(output: Path, *epochs: str) -> dict[str, Any]:
+        flags = ["--epochs", *epochs]
+        monkeypatch.setitem(ROWS, "CLLM4Rec", (["--backbone", "1x64", *flags], flags))
+        assert full_ranking.main([small_set], [0], ["CLLM4Rec"], output, results=tmp_path / "results") == []
+        row: dict[str, Any] = json.loads((output / "A" / "small" / "results.json").read_text())["CLLM4Rec/0"]
+        return row
+
+    broken, unbroken = tmp_path / "broken", measured(tmp_path / "unbroken", "2")
+    for epochs in ("2", "1"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(ranking_runs, "run_command", interrupted)
+            measured(broken / epochs, epochs)
+    resumed = measured(broken / "2", "2")
+    assert resumed["metrics"] == unbroken["metrics"]
+    assert unbroken["training_cpu_seconds"] > 0
+    assert resumed["training_cpu_seconds"] is resumed["peak_mib"] is None
+    assert re.search(r"\| CLLM4Rec .*\| +resumed \| +resumed \|", (broken / "2/A/small/table.md").read_text())
+    assert [line["training_cpu_seconds"] for line in read_lines(tmp_path / "results" / "runs.csv")] == [""]
+    anew = measured(broken / "1", "2")
+    assert anew["metrics"] == unbroken["metrics"]
+    assert anew["training_cpu_seconds"] > 0, "other settings: begun anew"
 
 
 def test_full_ranking_writes_a_line_for_each_run(
