@@ -150,6 +150,7 @@ class Recommender(RecommendsByID):
         vectors = self.item_vectors() if diversity else None
         if excluded_items is not None:
             excluded_items = item_mask(excluded_items, seen.n_items)
+            excluded_items = excluded_items if excluded_items.any() else None
         users, trained_users = self._checked(users, seen)
         histories = masked.interactions.histories(users)
         order = np.argsort(histories.values, kind="stable")

@@ -132,13 +132,13 @@ class InnerProductRecommender(Recommender):
             scores += linear.block(slice(0, len(items))).to(scores.device)
         return scores.cpu().numpy()
 
-    @torch.no_grad()
     def _blocks(
         self, users: np.ndarray, trained_users: np.ndarray, seen: Dataset
     ) -> Iterator[tuple[int, Tensor]]:
-        states, items = self._vectors(users, trained_users, seen)
+        with torch.no_grad():
+            states, items = (each.to(torch.float32) for each in self._vectors(users, trained_users, seen))
         linear = self._linear(users, seen)
-        for first, scores in score_blocks(states.to(torch.float32), items.to(torch.float32)):
+        for first, scores in score_blocks(states.detach(), items.detach()):
             if linear is not None:
                 scores += linear.block(slice(first, first + scores.shape[1])).to(scores.device)
             yield first, scores

@@ -26,7 +26,8 @@ from cllm4rec.service.catalogue import (
     known_dataset,
 )
 from cllm4rec.service.connections import Overload
-from cllm4rec.service.limits import OPEN_PATHS, Limits, Metrics, busy, problem
+from cllm4rec.service.direct import DirectLists, list_answer, refusal
+from cllm4rec.service.limits import OPEN_PATHS, Limits, Metrics, problem
 from cllm4rec.service.lists import Job, answers_of
 from cllm4rec.service.page import add_page
 from cllm4rec.service.requests import (
@@ -101,6 +102,7 @@ def application(served: Served) -> FastAPI:
         served.most_in_batch,
         served.most_waiting,
         is_quick=lambda job: isinstance(job, ListRequest),
+        is_alone=lambda: app.state.overload.n_arriving <= 1,  # the request itself
     )
     # An explanation may take as long as hundreds of lists, which go on beside it.
     explanations: Batches[Job, Any] = Batches(answered, 1, MOST_EXPLANATIONS)
@@ -122,6 +124,7 @@ def application(served: Served) -> FastAPI:
     if served.token is not None:
         app.openapi = partial(_described_with_token, app)  # type: ignore[method-assign]
     metrics = Metrics(served.registry, lambda: batches.n_waiting + explanations.n_waiting)
+    app.add_middleware(DirectLists, batches=batches)
     app.add_middleware(
         Limits,
         token=served.token,
@@ -160,8 +163,7 @@ def _add_lists(app: FastAPI, batches: Batches[Job, Any]) -> None:
     @app.post("/recommend", responses=ERRORS, response_model=ItemList)
     async def recommend(body: ListRequest) -> Response:
         """The best items for a user of the dataset, for a history, or for a wish."""
-        found = ItemList.model_validate(await batches.answer(body))
-        return Response(found.model_dump_json(), media_type="application/json")  # validated once
+        return await list_answer(batches, body)
 
     @app.get("/similar", responses=ERRORS, dependencies=KNOWN_PARAMETERS)
     async def similar(item: Text, k: Annotated[int, Query(ge=1, le=MOST_ITEMS)] = 10) -> SimilarItems:
@@ -256,16 +258,13 @@ def _add_errors(app: FastAPI) -> None:
         return problem(422, _sentence(error.errors()[0]))
 
     @app.exception_handler(ValueError)
-    async def refused(request: Request, error: ValueError) -> JSONResponse:
-        return problem(400, " ".join(str(error).splitlines()))
+    @app.exception_handler(FullError)
+    async def refused(request: Request, error: Exception) -> Response:
+        return refusal(error)
 
     @app.exception_handler(Exception)  # it is logged with its traceback
     async def failed(request: Request, error: Exception) -> JSONResponse:
         return problem(500, "the service failed, which is a defect or a lack of memory: its log says more")
-
-    @app.exception_handler(FullError)
-    async def full(request: Request, error: FullError) -> JSONResponse:
-        return busy()
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> JSONResponse:

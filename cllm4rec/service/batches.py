@@ -20,8 +20,8 @@ class FullError(Exception):
 class Batches(Generic[Request, Answer]):
     """Answers requests in batches, one batch at a time.
 
-    A request that comes while nothing is computed is begun within microseconds. Those that come meanwhile
-    wait for the batch under way, and are the next one together.
+    A request that comes alone, while nothing is computed, is begun at once. Those that come meanwhile wait
+    for the batch under way, and are the next one together.
 
     A batch of a quick kind is computed on the event loop, if it should take less than `QUICK_SECONDS` by the
     time for a request of the batch before. A thread would wait for the global interpreter lock (GIL) at each
@@ -33,6 +33,7 @@ class Batches(Generic[Request, Answer]):
         most: requests in a batch.
         most_waiting: requests that may wait for the batch under way.
         is_quick: whether a request is of the kind whose last time is a guide to the next.
+        is_alone: whether no other request was read that will wait in a moment.
     """
 
     def __init__(
@@ -41,9 +42,11 @@ class Batches(Generic[Request, Answer]):
         most: int,
         most_waiting: int,
         is_quick: Callable[[Request], bool] = lambda request: False,
+        is_alone: Callable[[], bool] = lambda: False,
     ) -> None:
         self._answer, self._most, self._most_waiting = answer, most, most_waiting
-        self._is_quick, self._seconds_each = is_quick, float("inf")  # for a request of the last batch
+        self._is_quick, self._is_alone = is_quick, is_alone
+        self._seconds_each = float("inf")  # for a request of the last batch
         self._waiting: list[tuple[Request, asyncio.Future[Answer]]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lists")
         self._under_way: asyncio.Task[None] | None = None
@@ -72,9 +75,15 @@ class Batches(Generic[Request, Answer]):
         """
         if self.is_full():
             raise FullError
+        is_idle = self._under_way is None or self._under_way.done()
+        if is_idle and self._is_alone() and self._fits_event_loop([request]):
+            (answer,) = self._timed(time.perf_counter, [request])
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future))
-        if self._under_way is None or self._under_way.done():
+        if is_idle:
             self._under_way = asyncio.create_task(self._work())
         return await future
 
@@ -105,12 +114,16 @@ class Batches(Generic[Request, Answer]):
 
     async def _computed(self, requests: Sequence[Request]) -> Sequence[Answer | Exception]:
         """What `answer` gives, on the event loop or in the thread."""
+        if self._fits_event_loop(requests):
+            return self._timed(time.perf_counter, requests)
         in_thread = partial(asyncio.get_running_loop().run_in_executor, self._thread)
         if not all(map(self._is_quick, requests)):
             return await in_thread(self._answer, requests)
-        if self._seconds_each * len(requests) < QUICK_SECONDS:
-            return self._timed(time.perf_counter, requests)
         return await in_thread(self._timed, time.thread_time, requests)  # waits for the GIL do not count
+
+    def _fits_event_loop(self, requests: Sequence[Request]) -> bool:
+        """Whether a batch is of a quick kind and should take little time."""
+        return self._seconds_each * len(requests) < QUICK_SECONDS and all(map(self._is_quick, requests))
 
     def _timed(self, clock: Callable[[], float], requests: Sequence[Request]) -> Sequence[Answer | Exception]:
         """What `answer` gives; notes the time for a request."""

@@ -115,7 +115,7 @@ class Limits:
                 answer = busy()
             body = await _body(request) if answer is None else b""
             if isinstance(body, bytes) and answer is None:
-                await self.app(scope, _replayed(body, receive), send_counted)
+                await self.app(scope, replayed(body, receive), send_counted)
             else:
                 refused = answer if answer is not None else body
                 assert isinstance(refused, JSONResponse)
@@ -180,7 +180,7 @@ def _too_large() -> JSONResponse:
     return problem(413, f"the body is larger than {MOST_BYTES >> 20} MiB: send less")
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
+def replayed(body: bytes, receive: Receive) -> Receive:
     """Gives the body that was read, and then what `receive` gives."""
     given = False
 

@@ -3,14 +3,14 @@
     python -m experiments.benchmarks.service --run runs/first --seconds 10 --soak 300
 
 Data: a run whose dataset is there. Needs wrk on the path, and two cores: the service has the first, wrk the
-second. Each request asks for 20 items, for one user with a history after another: the service computes the
+second. Each request asks for 10 items, for one user with a history after another: the service computes the
 list of a user once for all requests of a batch.
 
 Prints for each load: users per second, the median and the 99th percentile of the latency, answers by status,
 and the memory of the process. Under overload one more client measures how long lists and refusals take.
-"One user" also has the ratio to the bare forward: CPU time of the network's states of the same history, in
-this process; the mean of before and after, as a machine's speed drifts. `--ratios N` measures this ratio
-alone, N times.
+The ratio of one user to the bare forward is measured in rounds, as a machine's speed drifts: the median
+latency of a second, over the CPU time of the network's states of the same histories, on the same core, before
+and after that second. `--ratios N` measures it alone, in N rounds.
 """
 
 import argparse
@@ -34,16 +34,17 @@ from urllib.request import Request, urlopen
 import numpy as np
 import psutil
 
-from cllm4rec import load
 from cllm4rec.commands.entry import say
+from experiments.benchmarks.bare_forward import BareForward
 from experiments.commands import argument_parser, ends_in_one_line
 from experiments.report import markdown_table
 
-K = 20
+K = 10  # as by default
 ONE, MANY, PACED, OVERLOAD = 1, 64, 256, 1024  # connections
 SHARE, TIMES = 0.8, 3  # of the capacity
 CLOSE, TRIALS = 0.05, 4  # of the rate that is aimed at
-USERS = 1_000  # that take turns
+USERS, USERS_OF_ROUND = 1_000, 200  # that take turns, and those whose ratio is measured
+ROUNDS = 15
 SAMPLE_SECONDS = 2.0
 SCRIPT = """
 wrk.method, wrk.headers["Content-Type"] = "POST", "application/json"
@@ -203,27 +204,6 @@ class Memory:
         return f"{first:.0f}, {max(self.samples):.0f}, {last:.0f}"
 
 
-def bare_forward(run: Path) -> tuple[float, list[object]]:
-    """CPU milliseconds of the states of a user's history, the median of many users, and their ids.
-
-    Raises:
-        SystemExit: the system has no network.
-    """
-    model = load(run)
-    seen = model._source_dataset()
-    vectors = getattr(model, "_vectors", None)
-    if vectors is None:
-        raise SystemExit(f"error: {model.name} has no network: name a run of cllm4rec or another network")
-    users = np.flatnonzero(np.diff(seen.interactions.indptr))[:USERS]
-    trained, times = model._trained_users(users, seen), []
-    for place in range(len(users)):
-        one = slice(place, place + 1)
-        start = time.process_time()
-        vectors(users[one], trained[one], seen)
-        times.append(time.process_time() - start)
-    return float(np.median(times)) * 1000, seen.user_ids.names(users).to_list()
-
-
 def row(name: str, load_: Load, memory: str = "") -> list[str]:
     """A line of the table."""
     statuses = ", ".join(f"{count:,} x {status}" for status, count in sorted(load_.statuses.items()))
@@ -231,27 +211,35 @@ def row(name: str, load_: Load, memory: str = "") -> list[str]:
     return [name, f"{load_.users:,.0f}", f"{load_.median:.1f}", f"{load_.p99:.1f}", statuses + errors, memory]
 
 
-def one_user(run: Path, address: str, bodies: Sequence[str], before: float, seconds: int) -> tuple[Load, str]:
-    """The load of one user, and a sentence with its ratio to the bare forward, which took `before` ms."""
-    one = measured(address, bodies, ONE, seconds)
-    bare = (before + bare_forward(run)[0]) / 2
-    return one, f"bare forward {bare:.2f} ms; one user by HTTP {one.median / bare:.1f} times as long"
+def ratio_sentence(address: str, bodies: Sequence[str], forward: BareForward, rounds: int) -> str:
+    """The time of one user by HTTP over that of the bare forward."""
+    forward.milliseconds(USERS_OF_ROUND)  # the first calls take longer
+    bare, ratios = [forward.milliseconds(USERS_OF_ROUND)], []
+    for _ in range(rounds):
+        one = measured(address, bodies[:USERS_OF_ROUND], ONE, 1)
+        bare.append(forward.milliseconds(USERS_OF_ROUND))
+        ratios.append(one.median / np.mean(bare[-2:]))
+    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    return (
+        f"bare forward {np.median(bare):.2f} ms; one user by HTTP {middle:.2f} times as long "
+        f"(median of {rounds} rounds, quartiles {low:.2f} and {high:.2f})"
+    )
 
 
 def main(run: Path, seconds: int, soak: int, ratios: int) -> None:
     if shutil.which("wrk") is None or len(os.sched_getaffinity(0)) < 2:
         raise SystemExit("error: this needs wrk on the path (apt-get install wrk) and two cores")
-    bare, users = bare_forward(run)
-    bodies = [json.dumps({"user": user, "k": K}) for user in users]
+    forward = BareForward(run, USERS)
+    bodies = [json.dumps({"user": user, "k": K}) for user in forward.users]
     with served(run) as (process, address):
-        for _ in range(ratios):
-            say(one_user(run, address, bodies, bare_forward(run)[0], seconds)[1])
         if ratios:
+            say(ratio_sentence(address, bodies, forward, ratios))
             return
         asked = Request(f"{address}/recommend", bodies[0].encode(), {"Content-Type": "application/json"})
         with urlopen(asked) as answer:
             assert len(json.load(answer)["items"]) == K
-        one, ratio = one_user(run, address, bodies, bare, seconds)
+        ratio = ratio_sentence(address, bodies, forward, ROUNDS)
+        one = measured(address, bodies, ONE, seconds)
         capacity = measured(address, bodies, MANY, seconds)
         pause = pause_for(address, bodies, PACED, seconds, SHARE * capacity.users)
         memory = Memory(process)
@@ -281,7 +269,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, required=True, help="run folder; its dataset has to be there")
     parser.add_argument("--seconds", type=int, default=10, help="of each load (default: 10)")
     parser.add_argument("--soak", type=int, default=300, help="seconds at 80 %% of capacity (default: 300)")
-    parser.add_argument("--ratios", type=int, default=0, metavar="N", help="measure the ratio alone, N times")
+    parser.add_argument(
+        "--ratios", type=int, default=0, metavar="N", help="measure the ratio alone, N rounds"
+    )
     return parser.parse_args()
 
 

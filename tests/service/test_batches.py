@@ -158,6 +158,35 @@ def test_a_batch_that_would_hold_the_event_loop_for_long_is_computed_in_the_thre
     assert threads == [False, True, False, True, True, False]
 
 
+def test_a_quick_request_that_comes_alone_is_answered_at_once() -> None:
+    """Within the first step of its task. A first request waits, and one with others beside it."""
+    alone = True
+    sizes: list[int] = []
+
+    def answer(numbers: Sequence[int]) -> list[int | Exception]:
+        sizes.append(len(numbers))
+        return [ValueError(str(number)) if number < 0 else 2 * number for number in numbers]
+
+    async def main() -> None:
+        nonlocal alone
+        batches = Batches(answer, 4, 4, is_quick=lambda number: True, is_alone=lambda: alone)
+        first = asyncio.create_task(batches.answer(0))
+        await asyncio.sleep(0)
+        assert not first.done(), "its time is not known"
+        waits = asyncio.create_task(batches.answer(1))
+        assert await first == 0 and await waits == 2
+        with pytest.raises(StopIteration, match="^6$"):
+            batches.answer(3).send(None)
+        with pytest.raises(ValueError, match="-1"):
+            batches.answer(-1).send(None)
+        alone, sizes[:] = False, []
+        assert await asyncio.gather(*map(batches.answer, (1, 2, 3))) == [2, 4, 6]
+        assert sizes == [3]
+        batches.close()
+
+    asyncio.run(main())
+
+
 def test_an_error_of_a_batch_is_that_of_its_requests() -> None:
     def fails(numbers: Sequence[int]) -> list[int | Exception]:
         raise MemoryError("too much")
