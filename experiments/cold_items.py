@@ -108,8 +108,8 @@ class ColdItems:
             scores[seen[batch].nonzero()] = -np.inf
             best = TopK(len(batch), K_NDCG, tie_order)
             best.offer(torch.from_numpy(scores), 0)
-            rows = np.arange(len(batch))[:, None]
-            hits = np.asarray(held_out[batch].toarray())[rows, best.items.numpy()]  # (B, 100)
+            rows, items = np.arange(len(batch))[:, None], best.items.numpy()
+            hits = np.asarray(held_out[batch].toarray())[rows, items] * (items >= 0)  # (B, 100)
             n_held_out = np.diff(held_out.indptr)[batch]
             recalls.append(hits[:, :K_RECALL].sum(1) / np.minimum(n_held_out, K_RECALL))
             ideal = discounts.cumsum()[np.minimum(n_held_out, K_NDCG) - 1]
@@ -122,12 +122,12 @@ def chance(cold: ColdItems, among_all: bool) -> tuple[np.ndarray, np.ndarray]:
     held_out, excluded = cold.held_out["cold_test"], cold.excluded("cold_test", among_all)
     users = np.flatnonzero(np.diff(held_out.indptr))
     n_seen = np.diff(cold.dataset.train.interactions.indptr)[users] if among_all else 0
-    share = np.diff(held_out.indptr)[users] / ((~excluded).sum() - n_seen)  # of hits, at each rank
-    discounts = 1 / np.log2(np.arange(K_NDCG) + 2)
-    n = np.diff(held_out.indptr)[users]
+    n, n_listed = np.diff(held_out.indptr)[users], (~excluded).sum() - n_seen
+    share = n / n_listed  # of hits, at each rank
+    gains = (1 / np.log2(np.arange(K_NDCG) + 2)).cumsum()
     return (
-        share * K_RECALL / np.minimum(n, K_RECALL),
-        share * discounts.sum() / discounts.cumsum()[np.minimum(n, K_NDCG) - 1],
+        share * np.minimum(n_listed, K_RECALL) / np.minimum(n, K_RECALL),
+        share * gains[np.minimum(n_listed, K_NDCG) - 1] / gains[np.minimum(n, K_NDCG) - 1],
     )
 
 

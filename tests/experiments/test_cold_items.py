@@ -23,8 +23,8 @@ def split_world() -> tuple[pl.DataFrame, pl.DataFrame]:
     """Events with the split of MI4Rec's form, and items; every second item is cold."""
     world = taste_world(1, 80, N_ITEMS, 30)
     number = pl.col("item_id").rank("dense") - 1
-    part = pl.int_range(pl.len()).over("user_id") % 4
-    warm = pl.when(part == 0).then(pl.lit("warm_test")).when(part == 1).then(pl.lit("warm_val"))
+    part = pl.int_range(pl.len()).over("user_id", number % 2) % 4  # the first one is for training
+    warm = pl.when(part == 1).then(pl.lit("warm_test")).when(part == 2).then(pl.lit("warm_val"))
     cold = pl.when(number % 4 == 1).then(pl.lit("cold_test")).otherwise(pl.lit("cold_val"))
     split = pl.when(number % 2 == 1).then(cold).otherwise(warm.otherwise(pl.lit("train")))
     return world.events.unique(["user_id", "item_id"], maintain_order=True).with_columns(
@@ -98,7 +98,7 @@ def test_chance_is_the_mean_of_random_lists(cold: ColdItems, among_all: bool) ->
     expected = [values.mean() for values in cold_items.chance(cold, among_all)]
     error = np.std(draws, axis=0) / np.sqrt(len(draws))
     assert np.all(np.abs(np.mean(draws, axis=0) - expected) < 4 * error)
-    assert np.all(error < 0.01 * np.array(expected))
+    assert np.all(error < 0.02 * np.array(expected))
 
 
 def test_the_text_prior_is_that_of_the_inverse_of_all_items(cold: ColdItems) -> None:
@@ -141,4 +141,4 @@ def test_the_experiment_on_a_small_set(
     assert found and 50 < int(found[1]) < int(found[2])
     rows = {row[0].strip(): row[1:] for row in re.findall(r"^\| (\S.*?) +\| +(\.?[\d.]+).*$", printed, re.M)}
     assert {"CLLM4Rec", "bag", "ridge", "text prior", "TF-IDF", "chance"} <= rows.keys()
-    assert float(rows["CLLM4Rec"][0]) > 2 * float(rows["chance"][0])
+    assert float(rows["CLLM4Rec"][0]) > float(rows["chance"][0]) + 0.05
