@@ -59,12 +59,13 @@ class ColdItems:
 
     Attributes:
         dataset: training events of warm items, and all items.
-        held_out: part of the cold events -> binary matrix (n_users, n_items).
+        held_out: part of the cold events -> their numbers, (n_users, n_items + 1). The last column has those
+            of items without a title.
         n_warm: the items below this number are warm.
     """
 
     dataset: Dataset
-    held_out: dict[str, sp.csr_matrix]
+    held_out: dict[str, sp.csr_array]
     n_warm: int
 
     @classmethod
@@ -83,7 +84,7 @@ class ColdItems:
             users = wide.user_ids.index(of_part["user_id"], "user")
             found = wide.item_ids.find(of_part["item_id"])
             cells = (np.ones(len(users)), (users, np.where(found < 0, wide.n_items, found)))
-            held_out[part] = sp.csr_matrix(cells, shape=(wide.n_users, wide.n_items + 1))
+            held_out[part] = sp.csr_array(cells, shape=(wide.n_users, wide.n_items + 1))
         return cls(wide, held_out, dataset.n_items)
 
     def excluded(self, part: str, among_all: bool) -> np.ndarray:
@@ -110,7 +111,7 @@ class ColdItems:
             best.offer(torch.from_numpy(scores), 0)
             rows, items = np.arange(len(batch))[:, None], best.items.numpy()
             hits = np.asarray(held_out[batch].toarray())[rows, items] * (items >= 0)  # (B, 100)
-            n_held_out = np.diff(held_out.indptr)[batch]
+            n_held_out = held_out[batch].sum(1).astype(int)
             recalls.append(hits[:, :K_RECALL].sum(1) / np.minimum(n_held_out, K_RECALL))
             ideal = discounts.cumsum()[np.minimum(n_held_out, K_NDCG) - 1]
             ndcgs.append(hits @ discounts / ideal)
@@ -122,8 +123,8 @@ def chance(cold: ColdItems, among_all: bool) -> tuple[np.ndarray, np.ndarray]:
     held_out, excluded = cold.held_out["cold_test"], cold.excluded("cold_test", among_all)
     users = np.flatnonzero(np.diff(held_out.indptr))
     n_seen = np.diff(cold.dataset.train.interactions.indptr)[users] if among_all else 0
-    n, n_listed = np.diff(held_out.indptr)[users], (~excluded).sum() - n_seen
-    share = n / n_listed  # of hits, at each rank
+    n, n_listed = held_out[users].sum(1).astype(int), (~excluded).sum() - n_seen
+    share = held_out[users, :-1].sum(1) / n_listed  # of hits, at each rank; the last column is never listed
     gains = (1 / np.log2(np.arange(K_NDCG) + 2)).cumsum()
     return (
         share * np.minimum(n_listed, K_RECALL) / np.minimum(n, K_RECALL),

@@ -91,12 +91,12 @@ def best_form(name: str, means: dict[str, float]) -> str:
 
 
 def row_means(runs: Sequence[Line], set_name: str, column: str) -> dict[str, float]:
-    """Row -> mean of a column over the seeds of a set."""
+    """Row -> mean of a column over the seeds of a set; rows with a blank cell are left out."""
     values = defaultdict(list)
     for line in runs:
-        if line["set"] == set_name and line.get(column):
-            values[line["row"]].append(float(line[column]))
-    return {row: mean(numbers) for row, numbers in values.items()}
+        if line["set"] == set_name:
+            values[line["row"]].append(line.get(column))
+    return {row: mean(map(float, cells)) for row, cells in values.items() if all(cells)}
 
 
 def table(folder: Path) -> str:

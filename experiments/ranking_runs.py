@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cllm4rec.files.writing import write_text
-from experiments.commands import run_command
+from experiments.commands import CommandFailed, run_command
 from experiments.ranking_rows import BASE, SEQUENTIAL, Flags
 from experiments.report import evaluate, read_metrics, run_folder
 
@@ -14,31 +14,39 @@ from experiments.report import evaluate, read_metrics, run_folder
 def measured_run(
     flags: Flags, dataset: Path, run: Path, seed: int, made_of: dict[str, Any]
 ) -> dict[str, Any]:
-    """Train and evaluate a system. An interrupted training of the same goes on, another is begun anew.
+    """Train and evaluate a system. What was interrupted goes on, if it is the same; else it begins anew.
 
     Args:
         flags: of the row; its SEQUENTIAL is the folder of the row BASE beside `run`.
         dataset, run: folders.
         seed: of the split.
-        made_of: flags, and hashes of dataset and code. A file beside `run` notes them.
+        made_of: flags, and hashes of dataset and code. A file beside `run` notes them meanwhile.
 
     Returns:
         Test metrics, CPU seconds of training and of evaluation, and the largest peak memory of a command.
         The costs of training are None where it went on: an interrupted command leaves no record of them.
+
+    Raises:
+        CommandFailed: a command failed. A later call begins anew.
     """
     base = str(run_folder(run.parent, BASE))
     pretrain_flags, finetune_flags = [base if flag == SEQUENTIAL else flag for flag in flags[0]], flags[1]
     noted, begun = run.with_name(f"{run.name}.begun.json"), json.dumps(made_of) + "\n"
-    resumed = run.is_dir() and noted.is_file() and noted.read_text() == begun
+    resumed = run.is_dir() and noted.is_file() and noted.read_bytes() == begun.encode()
     if not resumed:
         shutil.rmtree(run, ignore_errors=True)
         run.parent.mkdir(parents=True, exist_ok=True)
         write_text(noted, begun)
     common = [*([] if "--system" in pretrain_flags else ["--seed", str(seed)]), "--resume"]
-    costs = [run_command("pretrain", "--dataset", dataset, "--output", run, *pretrain_flags, *common)]
-    if finetune_flags is not None:
-        costs.append(run_command("finetune", "--run", run, *finetune_flags, *common))
-    evaluation = evaluate(run)
+    try:
+        costs = [run_command("pretrain", "--dataset", dataset, "--output", run, *pretrain_flags, *common)]
+        if finetune_flags is not None:
+            costs.append(run_command("finetune", "--run", run, *finetune_flags, *common))
+        evaluation = evaluate(run)
+    except CommandFailed:
+        noted.unlink()
+        raise
+    noted.unlink()
     return {
         "metrics": read_metrics(run),
         "training_cpu_seconds": None if resumed else sum(cost.cpu_seconds for cost in costs),

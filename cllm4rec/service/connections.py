@@ -64,7 +64,8 @@ class Overload:
     Attributes:
         is_full: whether no further request may wait, given the number that were read and do not wait yet.
         count_refusal: called with the path of each request that is refused.
-        n_arriving: requests of all connections that will wait, were read, and whose tasks have not begun.
+        n_arriving: requests of all connections that were read and will wait, but whose tasks have not gone on
+            yet: a task begins after the head, and goes on after a body that came later.
     """
 
     is_full: Callable[[int], bool]
@@ -93,14 +94,17 @@ class Connection(H11Protocol):
         self._start_header_timer()
 
     def data_received(self, data: bytes) -> None:
-        overload, n_tasks = self._overload, len(self.tasks)
+        overload, n_tasks, cycle = self._overload, len(self.tasks), self.cycle
         if overload.is_full(overload.n_arriving) and self._refused(data):
             return
+        waits_for_body = cycle is not None and cycle.more_body
         super().data_received(data)
-        n_begun = len(self.tasks) - n_tasks
-        if n_begun and self.scope["path"] not in UNQUEUED_PATHS:
-            overload.n_arriving += n_begun
-            self.loop.call_soon(self._arrived, n_begun)  # after the first step of their tasks
+        n_going_on = len(self.tasks) - n_tasks
+        if waits_for_body and cycle is not None and not cycle.more_body:
+            n_going_on += 1
+        if n_going_on and self.scope["path"] not in UNQUEUED_PATHS:
+            overload.n_arriving += n_going_on
+            self.loop.call_soon(self._arrived, n_going_on)  # after the next step of their tasks
         if self.conn.their_state is not h11.IDLE:
             self._stop_header_timer()
         elif self._header_timer is None:

@@ -11,7 +11,7 @@ from cllm4rec.service.limits import busy, problem, replayed
 from cllm4rec.service.requests import ItemList, ListRequest
 
 PATH = "/recommend"
-PLAIN_TYPE = (b"content-type", b"application/json")
+PLAIN_TYPE = [b"application/json"]
 
 
 async def list_answer(batches: Batches[Any, Any], request: ListRequest) -> Response:
@@ -43,7 +43,7 @@ class DirectLists:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         plain = scope["type"] == "http" and scope["path"] == PATH and scope["method"] == "POST"
-        if not plain or PLAIN_TYPE not in scope["headers"]:
+        if not plain or [value for name, value in scope["headers"] if name == b"content-type"] != PLAIN_TYPE:
             await self.app(scope, receive, send)
             return
         body: bytes = (await receive())["body"]  # whole, as `Limits` gives it

@@ -16,7 +16,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.description import SplitDescription
 from cllm4rec.training.run_folder import RunFolder
 from experiments import full_ranking, ranking_results, ranking_runs, tune
-from experiments.commands import Cost, run_command
+from experiments.commands import CommandFailed, Cost, run_command
 from experiments.protocols import PROTOCOLS
 from experiments.ranking_results import command, read_lines, write_lines, write_results
 from experiments.ranking_rows import ROWS, rows_to_measure, with_encoder
@@ -107,6 +107,37 @@ def test_an_interrupted_training_goes_on_with_the_same_settings_only(
     anew = measured(broken / "1", "2")
     assert anew["metrics"] == unbroken["metrics"]
     assert anew["training_cpu_seconds"] > 0, "other settings: begun anew"
+    (broken / "1" / "A" / "small" / "results.json").unlink()
+    assert measured(broken / "1", "2")["training_cpu_seconds"] > 0, "nothing was interrupted"
+
+
+def test_a_run_that_failed_begins_anew(
+    small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a damaged file is why it failed, and where the note of an interrupted call is damaged."""
+
+    def fails(command: str, *arguments: object) -> Cost:
+        raise CommandFailed(2, Cost(1.0, 1.0, 1.0))
+
+    def interrupted(command: str, *arguments: object) -> Cost:
+        raise KeyboardInterrupt
+
+    of_set = tmp_path / "runs" / "A" / "small"
+    run: tuple[Any, ...] = ([small_set], [0], ["popularity"], tmp_path / "runs")
+    noted = of_set / "seed0" / "popularity.begun.json"
+    with monkeypatch.context() as patch:
+        patch.setattr(ranking_runs, "run_command", fails)
+        assert full_ranking.main(*run) == ["small/popularity/0"]
+        assert not noted.exists()
+        patch.setattr(ranking_runs, "run_command", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            full_ranking.main(*run)
+    assert noted.is_file()
+    noted.write_bytes(b"\xff")
+    (of_set / "seed0" / "popularity").mkdir()
+    assert full_ranking.main(*run) == []
+    assert json.loads((of_set / "results.json").read_text())["popularity/0"]["training_cpu_seconds"] > 0
+    assert not noted.exists()
 
 
 def test_full_ranking_writes_a_line_for_each_run(

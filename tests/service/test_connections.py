@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from cllm4rec import EASE
-from cllm4rec.service import connections, server
+from cllm4rec.service import app, connections, server
 from cllm4rec.service.app import Served
+from cllm4rec.service.lists import answers_of
 from tests.support.services import Slow, served_in_a_thread, wait_until
 
 BODY = b'{"user": 4, "k": 2}'
@@ -217,6 +218,39 @@ def test_requests_whose_bodies_are_awaited_take_no_place_of_lists(ease: EASE) ->
         connection = stack.enter_context(connected((host, int(port))))
         connection.sendall(REQUEST.replace(b"Host", b"Authorization: Bearer secret\r\nHost"))
         assert answer(connection)[0] == 200
+
+
+@pytest.mark.parametrize("n_first", [0, len(REQUEST) - len(BODY), len(REQUEST) - 5])
+def test_requests_that_come_together_are_one_batch(
+    n_first: int, ease: EASE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a list is computed on the event loop, whole requests or the rests of six come."""
+    slow = Slow(ease)
+    sizes: list[int] = []
+
+    def answered(model: EASE, jobs: list[Any]) -> list[Any]:
+        sizes.append(len(jobs))
+        return answers_of(model, jobs)
+
+    monkeypatch.setattr(app, "answers_of", answered)
+    with served_in_a_thread(Served(slow, "run")) as url, ExitStack() as stack:
+        host, _, port = url.removeprefix("http://").partition(":")
+        one, *others = [stack.enter_context(connected((host, int(port)))) for _ in range(7)]
+        slow.may_go.set()
+        one.sendall(REQUEST)
+        assert answer(one)[0] == 200
+        for connection in others:
+            connection.sendall(REQUEST[:n_first])
+        text_of((host, int(port)), "/health")  # they were read
+        for each in (slow.may_go, slow.began, sizes):
+            each.clear()
+        one.sendall(REQUEST)
+        assert slow.began.wait(10)
+        for connection in others:
+            connection.sendall(REQUEST[n_first:])
+        slow.may_go.set()
+        assert [answer(connection)[0] for connection in (one, *others)] == [200] * 7
+    assert sizes == [1, 6]
 
 
 HEAD = b"\r\n".join([*HEADERS, b"Content-Length: 19"])

@@ -55,6 +55,13 @@ def test_plain_and_routed_requests_are_answered_alike(body: bytes, client: TestC
     assert plain.headers == routed.headers
 
 
+def test_two_content_types_are_read_as_the_application_reads_them(client: TestClient) -> None:
+    for kinds in (("text/plain", PLAIN), (PLAIN, "text/plain")):
+        headers = [("Content-Type", kind) for kind in kinds]
+        status = client.post("/recommend", content=b'{"user": 4}', headers=headers).status_code
+        assert status == (200 if kinds[0] == PLAIN else 422)
+
+
 def test_a_valid_request_does_not_reach_the_application(ease: EASE) -> None:
     async def application_(*_: Any) -> None:
         raise AssertionError
