@@ -95,7 +95,7 @@ def row_means(runs: Sequence[Line], set_name: str, column: str) -> dict[str, flo
     values = defaultdict(list)
     for line in runs:
         if line["set"] == set_name:
-            values[line["row"]].append(line.get(column))
+            values[line["row"]].append(line.get(column, ""))
     return {row: mean(map(float, cells)) for row, cells in values.items() if all(cells)}
 
 
