@@ -1,17 +1,13 @@
 """The device of training and scoring, and the precision of products."""
 
 import os
+from importlib import import_module
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import DistributedType, parse_flag_from_env
 
 from cllm4rec.training.allocator import keep_freed_memory, limit_kernel_caches
-
-if torch.distributed.is_available():
-    # Functions of this module hold the group that exists when it is first imported, so that its threads
-    # outlive `destroy_process_group`. Imported here, it finds none.
-    import torch.distributed.nn.functional
 
 PRECISIONS = ("no", "bf16")  # fp16 would need loss scaling
 
@@ -66,6 +62,10 @@ def make_accelerator() -> Accelerator:
     precision = None if "ACCELERATE_MIXED_PRECISION" in os.environ else default_precision()
     # Apple's GPUs have no float64, in which the processes sum their counts
     no_float64 = torch.backends.mps.is_available()
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        # Its functions hold the group that exists when it is first imported, so that the threads of the group
+        # outlive `destroy_process_group`. Here it finds none.
+        import_module("torch.distributed.nn.functional")
     accelerator = Accelerator(mixed_precision=precision, cpu=no_float64, kwargs_handlers=[alternating])
     if accelerator.distributed_type == DistributedType.FSDP:
         raise ValueError(
