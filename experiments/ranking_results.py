@@ -136,8 +136,8 @@ def slice_lines(place: tuple[str, str, str, int], run: Path) -> list[Line]:
 
 def texts(cells: Mapping[str, object]) -> Line:
     """Cells as text: numbers with a fraction have six digits, None is blank."""
-    formats = {float: "{:.6g}", type(None): ""}
-    return {name: formats.get(type(value), "{}").format(value) for name, value in cells.items()}
+    known = {name: "" if value is None else value for name, value in cells.items()}
+    return {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in known.items()}
 
 
 def model_numbers(run: Path) -> int:

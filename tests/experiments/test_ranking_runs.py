@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cllm4rec.data.dataset import Dataset
@@ -18,7 +19,7 @@ from cllm4rec.training.run_folder import RunFolder
 from experiments import full_ranking, ranking_results, ranking_runs, tune
 from experiments.commands import CommandFailed, Cost, run_command
 from experiments.protocols import PROTOCOLS
-from experiments.ranking_results import command, read_lines, write_lines, write_results
+from experiments.ranking_results import command, read_lines, texts, write_lines, write_results
 from experiments.ranking_rows import ROWS, rows_to_measure, with_encoder
 from experiments.recipes.__main__ import main as make
 from experiments.tuning.rows import read_rows
@@ -109,6 +110,12 @@ def test_an_interrupted_training_goes_on_with_the_same_settings_only(
     assert anew["training_cpu_seconds"] > 0, "other settings: begun anew"
     (broken / "1" / "A" / "small" / "results.json").unlink()
     assert measured(broken / "1", "2")["training_cpu_seconds"] > 0, "nothing was interrupted"
+
+
+def test_cells_have_six_digits_whatever_kind_of_number_they_hold() -> None:
+    cells = {"python": 1 / 3, "numpy": np.float64(1 / 3), "whole": 1_234_567, "unknown": None, "text": "a"}
+    expected = {"python": "0.333333", "numpy": "0.333333", "whole": "1234567", "unknown": "", "text": "a"}
+    assert texts(cells) == expected
 
 
 def test_a_run_that_failed_begins_anew(
