@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from cllm4rec.commands.dataset_report import warn_of_added_events
-from cllm4rec.commands.entry import is_main_process, n_launched, run, say
+from cllm4rec.commands.entry import run, say
 from cllm4rec.commands.evaluation_report import (
     MeasuredRun,
     audit_lines,
@@ -30,6 +30,7 @@ from cllm4rec.files.writing import check_file, check_table_name, write_table, wr
 from cllm4rec.metrics import FAMILIES, KS, OF_CATALOGUE, requested_metrics
 from cllm4rec.models import load
 from cllm4rec.settings import setting
+from cllm4rec.training.launched import is_main_process, n_launched
 from cllm4rec.training.run_folder import RunFolder
 
 if TYPE_CHECKING:  # it imports torch

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from cllm4rec.commands.entry import log, n_launched, run, say
+from cllm4rec.commands.entry import log, run, say
 from cllm4rec.commands.flags import CommandLine
 from cllm4rec.commands.stage_settings import BACKBONE, DATASET, VERIFY
 from cllm4rec.commands.tables import EventTableOptions, read_events, read_ids, refuse_without_table
@@ -21,6 +21,7 @@ from cllm4rec.list_filters import excluded_items
 from cllm4rec.messages import counted, join_names
 from cllm4rec.models import load
 from cllm4rec.settings import setting
+from cllm4rec.training.launched import n_launched
 from cllm4rec.training.run_folder import RunFolder
 
 

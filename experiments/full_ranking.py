@@ -137,7 +137,7 @@ def measure_set(
             run = run_folder(output / f"seed{seed}", name)
             made_of = {"dataset": hashes[seed], "flags": planned[name].flags, "code_sha256": code}
             try:
-                row = measured_run(planned[name].flags, datasets[seed], run, seed, made_of)
+                row = measured_run(datasets[seed], run, seed, made_of)
             except CommandFailed as failure:
                 say(f"{key}: {failure}")
                 failed.append(key)

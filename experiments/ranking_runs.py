@@ -11,16 +11,14 @@ from experiments.ranking_rows import BASE, SEQUENTIAL, Flags
 from experiments.report import evaluate, read_metrics, run_folder
 
 
-def measured_run(
-    flags: Flags, dataset: Path, run: Path, seed: int, made_of: dict[str, Any]
-) -> dict[str, Any]:
+def measured_run(dataset: Path, run: Path, seed: int, made_of: dict[str, Any]) -> dict[str, Any]:
     """Train and evaluate a system. What was interrupted goes on, if it is the same; else it begins anew.
 
     Args:
-        flags: of the row; its SEQUENTIAL is the folder of the row BASE beside `run`.
         dataset, run: folders.
         seed: of the split.
-        made_of: flags, and hashes of dataset and code. A file beside `run` notes them meanwhile.
+        made_of: the flags of the row (`flags`), and hashes of dataset and code. A file beside `run` notes
+            them meanwhile. SEQUENTIAL among the flags is the folder of the row BASE beside `run`.
 
     Returns:
         Test metrics, CPU seconds of training and of evaluation, and the largest peak memory of a command.
@@ -30,6 +28,7 @@ def measured_run(
         CommandFailed: a command failed. A later call begins anew.
     """
     base = str(run_folder(run.parent, BASE))
+    flags: Flags = made_of["flags"]
     pretrain_flags, finetune_flags = [base if flag == SEQUENTIAL else flag for flag in flags[0]], flags[1]
     noted, begun = run.with_name(f"{run.name}.begun.json"), json.dumps(made_of) + "\n"
     resumed = run.is_dir() and noted.is_file() and noted.read_bytes() == begun.encode()

@@ -19,16 +19,6 @@ def say(line: str = "") -> None:
     sys.stdout.flush()
 
 
-def n_launched() -> int:
-    """Number of processes that torchrun or `accelerate launch` started, this one included."""
-    return int(os.environ.get("WORLD_SIZE") or 1)
-
-
-def is_main_process() -> bool:
-    """Whether this is the first, or the only, process that was launched."""
-    return int(os.environ.get("RANK") or 0) == 0
-
-
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Run a command; a user's mistake ends in one line on standard error and exit status 2."""
     try:

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from cllm4rec.commands.entry import is_main_process, log
+from cllm4rec.commands.entry import log
 from cllm4rec.commands.flags import flag_of
 from cllm4rec.files.damage import reading
 from cllm4rec.files.schema import checked
@@ -16,6 +16,7 @@ from cllm4rec.models import SYSTEMS, system_config
 from cllm4rec.models.config import SystemConfig
 from cllm4rec.models.language.config import built_in_shape
 from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.launched import is_main_process
 from cllm4rec.training.run_description import StageSettings
 from cllm4rec.training.run_folder import RunFolder
 

@@ -8,6 +8,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import DistributedType, parse_flag_from_env
 
 from cllm4rec.training.allocator import keep_freed_memory, limit_kernel_caches
+from cllm4rec.training.launched import n_launched
 
 PRECISIONS = ("no", "bf16")  # fp16 would need loss scaling
 
@@ -62,7 +63,7 @@ def make_accelerator() -> Accelerator:
     precision = None if "ACCELERATE_MIXED_PRECISION" in os.environ else default_precision()
     # Apple's GPUs have no float64, in which the processes sum their counts
     no_float64 = torch.backends.mps.is_available()
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+    if n_launched() > 1:
         # Its functions hold the group that exists when it is first imported, so that the threads of the group
         # outlive `destroy_process_group`. Here it finds none.
         import_module("torch.distributed.nn.functional")

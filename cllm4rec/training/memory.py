@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cllm4rec.training.allocator import return_freed_memory
+from cllm4rec.training.launched import n_launched_here
 
 GIB = 2**30
 # By default a process on a CPU takes this much in all: larger micro-batches gain no time there.
@@ -23,7 +24,7 @@ def free_bytes(device: torch.device) -> int:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
     free = min(psutil.virtual_memory().available, _cgroup_bytes(CGROUP))
-    return free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return free // n_launched_here()
 
 
 def _cgroup_bytes(folder: Path) -> int:
