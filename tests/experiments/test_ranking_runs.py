@@ -16,16 +16,25 @@ import pytest
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.description import SplitDescription
 from cllm4rec.training.run_folder import RunFolder
-from experiments import full_ranking, ranking_results, ranking_runs, tune
-from experiments.commands import CommandFailed, Cost, run_command
+from experiments import full_ranking, prepared, ranking_results, ranking_runs, report, tune
+from experiments.commands import CommandFailed, Cost
 from experiments.protocols import PROTOCOLS
 from experiments.ranking_results import command, read_lines, texts, write_lines, write_results
 from experiments.ranking_rows import ROWS, rows_to_measure, with_encoder
 from experiments.recipes.__main__ import main as make
+from experiments.tuning import trials
 from experiments.tuning.rows import read_rows
+from tests.support.experiments import run_here
 from tests.support.folders import lock_holder
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def commands_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands run in the process of the test, those of slow tests in their own."""
+    if request.node.get_closest_marker("slow") is None:
+        run_here(monkeypatch, Cost(3.0, 2.0, 1.0), prepared, ranking_runs, report, trials)
 
 
 def test_full_ranking_reads_the_dataset_folder_of_a_seed(small_set: Path, tmp_path: Path) -> None:
@@ -68,19 +77,21 @@ def test_full_ranking_has_rows_with_the_settings_that_a_search_chose(small_set: 
 def test_full_ranking_leaves_out_a_row_that_fails(
     small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(ROWS, "EASE", (["--system", "ease", "--regularization", "-1"], None))
-    assert full_ranking.main([small_set], [0], ["EASE", "popularity"], tmp_path / "runs") == ["small/EASE/0"]
+    run: tuple[Any, ...] = ([small_set], [0], ["EASE", "popularity"], tmp_path / "runs")
+    with monkeypatch.context() as patch:
+        patch.setitem(ROWS, "EASE", (["--system", "ease", "--regularization", "-1"], None))
+        assert full_ranking.main(*run) == ["small/EASE/0"]
     table = (tmp_path / "runs" / "A" / "small" / "table.md").read_text()
     assert "| popularity |" in table
     assert "Failed, so that their rows are left out: EASE/0." in table
-    monkeypatch.undo()
-    assert full_ranking.main([small_set], [0], ["EASE", "popularity"], tmp_path / "runs") == [], "tried again"
+    assert full_ranking.main(*run) == [], "tried again"
 
 
 def test_an_interrupted_training_goes_on_with_the_same_settings_only(
     small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What went on measures what an unbroken training does; its costs are not known."""
+    run_command = ranking_runs.run_command
 
     def interrupted(command: str, *arguments: object) -> Cost:
         if command == "finetune":

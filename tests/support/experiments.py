@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from experiments.commands import Cost
+from experiments.commands import CommandFailed, Cost
 from tests.support.commands import call
 
 Calls = list[tuple[Any, ...]]  # of commands: the name and the arguments
@@ -26,7 +26,10 @@ def run_here(monkeypatch: pytest.MonkeyPatch, cost: Cost, *modules: ModuleType) 
 
     def run(command: str, *arguments: object) -> Cost:
         started.append((command, *arguments))
-        call(command, *arguments)
+        try:
+            call(command, *arguments)
+        except ValueError as error:  # in a process of its own, a line and a status
+            raise CommandFailed(2, cost) from error
         return cost
 
     for module in modules:
