@@ -7,10 +7,10 @@ Data: 200 readers, 100 books and their reviews, generated from seed 0 (`cllm4rec
 Prints nothing; OUTPUT/events.csv and OUTPUT/items.csv hold the tables.
 """
 
-import argparse
 from pathlib import Path
 
 from cllm4rec.data.synthetic import taste_world
+from experiments.commands import argument_parser, ends_in_one_line
 
 
 def write_tables(folder: Path) -> None:
@@ -22,8 +22,7 @@ def write_tables(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder of the tables")
-    write_tables(parser.parse_args().output)
+    with ends_in_one_line():
+        write_tables(parser.parse_args().output)

@@ -33,7 +33,7 @@ from cllm4rec.evaluation import bootstrap_interval
 from cllm4rec.files.manifest import file_record
 from cllm4rec.files.writing import write_text
 from experiments.candidate_folds import write_folds
-from experiments.commands import Seeds, argument_parser, run_command
+from experiments.commands import Seeds, argument_parser, ends_in_one_line, run_command
 from experiments.prepared import prepare_once
 from experiments.report import difference_cell, markdown_table
 
@@ -267,4 +267,5 @@ if __name__ == "__main__":
     arguments = vars(parser.parse_args())
     arguments["epochs"] = tuple(arguments["epochs"])
     how = {name: arguments.pop(name) for name in Plan.__dataclass_fields__}
-    main(**arguments, plan=Plan(**how))
+    with ends_in_one_line("resumes it"):
+        main(**arguments, plan=Plan(**how))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from cllm4rec.commands.entry import say
+from cllm4rec.commands.failures import line_of
 
 ECHOED_INTERPRETER = "python"
 _STARTING = threading.Lock()
@@ -88,12 +89,14 @@ def ends_in_one_line(resumed: str | None = None) -> Iterator[None]:
         resumed: what the same command does after an interruption; None: the interruption is raised on.
 
     Raises:
-        SystemExit: the message of a ValueError or of a missing file, or that the program was interrupted.
+        SystemExit: the message of an error that is no defect of the program, or that it was interrupted.
     """
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
-        raise SystemExit(f"error: {error}") from None
+    except Exception as error:
+        if (line := line_of(error)) is None:
+            raise
+        raise SystemExit(f"error: {line}") from None
     except KeyboardInterrupt:
         if resumed is None:
             raise

@@ -5,10 +5,10 @@
 Data: the epoch records of a run folder. Prints nothing; the picture is written to FILE.
 """
 
-import argparse
 from pathlib import Path
 
 from cllm4rec.training.run_folder import RunFolder
+from experiments.commands import argument_parser, ends_in_one_line
 from experiments.libraries import required_library
 
 required_library("matplotlib", "plots").use("Agg")
@@ -39,10 +39,9 @@ def draw(run: str | Path, output: str | Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--run", required=True, help="run folder")
     parser.add_argument("--output", required=True, help="picture to write (.png)")
     arguments = parser.parse_args()
-    draw(arguments.run, arguments.output)
+    with ends_in_one_line():
+        draw(arguments.run, arguments.output)

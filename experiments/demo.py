@@ -10,7 +10,6 @@ NDCG@100 for the test events of books with at most five training events: there t
 status 1 if CLLM4Rec is below 70 % of the oracle's NDCG@100. All files are in OUTPUT.
 """
 
-import argparse
 import shutil
 import sys
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from cllm4rec.data.storage import PARTS
 from cllm4rec.data.synthetic import TasteWorld, taste_world
 from cllm4rec.evaluation import measure
 from cllm4rec.models.base import Recommender
-from experiments.commands import run_command
+from experiments.commands import argument_parser, ends_in_one_line, run_command
 from experiments.curves import draw
 from experiments.oracle import Oracle
 from experiments.report import markdown_table, run_folder
@@ -167,11 +166,10 @@ def print_user(dataset: Dataset, user: str, top: pl.DataFrame) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--seed", type=int, default=0, help="seed of the world and of training")
     parser.add_argument("--output", type=Path, default=Path("demo"), help="folder to write or to replace")
     parser.add_argument("--backbone", default="tiny", help="backbone of CLLM4Rec, passed to pretrain")
     arguments = parser.parse_args()
-    main(arguments.seed, arguments.output, arguments.backbone)
+    with ends_in_one_line():
+        main(arguments.seed, arguments.output, arguments.backbone)

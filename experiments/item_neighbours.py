@@ -32,7 +32,7 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.files.writing import write_text
 from cllm4rec.models.cllm4rec.initialisation import als_factors
 from cllm4rec.models.readings.item_vectors import item_vectors
-from experiments.commands import argument_parser
+from experiments.commands import argument_parser, ends_in_one_line
 from experiments.random_backbone import save_random_backbone
 from experiments.report import markdown_table
 from experiments.title_forms import without_year
@@ -228,4 +228,5 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main(**vars(_arguments()))
+    with ends_in_one_line():
+        main(**vars(_arguments()))

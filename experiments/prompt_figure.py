@@ -7,12 +7,13 @@ Data: datasets/bookshop. The list is the one that the README's commands write.
 Prints nothing; the picture is written to FILE.
 """
 
-import argparse
 import math
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import polars as pl
+
+from experiments.commands import argument_parser, ends_in_one_line
 
 BOOKSHOP = Path(__file__).parents[1] / "datasets" / "bookshop"
 READER = "reader-0109"
@@ -150,8 +151,7 @@ def draw_list(picture: ET.Element, titles: dict[str, str], read: list[str]) -> N
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--output", type=Path, required=True, help="picture to write (.svg)")
-    parser.parse_args().output.write_text(ET.tostring(draw(), encoding="unicode") + "\n")
+    with ends_in_one_line():
+        parser.parse_args().output.write_text(ET.tostring(draw(), encoding="unicode") + "\n")

@@ -20,7 +20,7 @@ from typing import Any
 
 from cllm4rec.commands.entry import say
 from cllm4rec.evaluation.slices import BY_ACTIVITY, BY_DAY, BY_POPULARITY
-from experiments.commands import argument_parser
+from experiments.commands import argument_parser, ends_in_one_line
 from experiments.libraries import required_library
 from experiments.protocols import PROTOCOLS
 from experiments.ranking_results import (
@@ -279,13 +279,14 @@ if __name__ == "__main__":
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of results")
     parser.add_argument("--figures", type=Path, help="folder of pictures to write")
     arguments = parser.parse_args()
-    say(table(arguments.results))
-    for name, each in PROTOCOLS.items():
-        if by_day := day_table(arguments.results, name):
-            say(f"\n{each.title}, {each.compared[0]}:\n\n{by_day}")
-    if forms := form_table(arguments.results):
-        say(f"\n{REFERENCE} minus its other forms, {A.title}, {METRIC}:\n\n{forms}")
-    if arguments.figures is not None:
-        arguments.figures.mkdir(parents=True, exist_ok=True)
-        draw_times(arguments.results, arguments.figures / "quality_and_time.svg")
-        draw_slices(arguments.results, arguments.figures / "quality_by_slice.svg")
+    with ends_in_one_line():
+        say(table(arguments.results))
+        for name, each in PROTOCOLS.items():
+            if by_day := day_table(arguments.results, name):
+                say(f"\n{each.title}, {each.compared[0]}:\n\n{by_day}")
+        if forms := form_table(arguments.results):
+            say(f"\n{REFERENCE} minus its other forms, {A.title}, {METRIC}:\n\n{forms}")
+        if arguments.figures is not None:
+            arguments.figures.mkdir(parents=True, exist_ok=True)
+            draw_times(arguments.results, arguments.figures / "quality_and_time.svg")
+            draw_slices(arguments.results, arguments.figures / "quality_by_slice.svg")

@@ -30,6 +30,7 @@ from cllm4rec.training.config import TrainConfig
 from experiments.benchmarks.datasets import BEAUTY, read_dataset
 from experiments.benchmarks.measurement import side_by_side
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
+from experiments.commands import ends_in_one_line
 
 OPTIONS = HistoryCorpusOptions(context=1024, mask_share=0.5, user_dropping=0.0)
 BATCH_SIZE = 64
@@ -150,4 +151,5 @@ def main(settings: Settings) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main(parse_settings(__doc__))
+    with ends_in_one_line():
+        main(parse_settings(__doc__))

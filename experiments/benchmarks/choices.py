@@ -30,6 +30,7 @@ from cllm4rec.training.allocator import keep_freed_memory
 from experiments.benchmarks.measurement import process_memory, side_by_side
 from experiments.benchmarks.objectives import untrained
 from experiments.benchmarks.results import Row, report, settings_from, settings_parser
+from experiments.commands import ends_in_one_line
 
 N_CANDIDATES, K = 20, 20
 
@@ -119,4 +120,5 @@ if __name__ == "__main__":
     parser.add_argument("--backbone", required=True, help="folder of a pretrained model")
     parser.add_argument("--data", required=True, help="dataset folder with titles")
     parser.add_argument("--cpu", action="store_true", help="compare CPU times, not wall times")
-    main(parser.parse_args())
+    with ends_in_one_line():
+        main(parser.parse_args())

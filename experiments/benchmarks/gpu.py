@@ -39,6 +39,7 @@ from experiments.benchmarks.measurement import side_by_side, synchronised
 from experiments.benchmarks.plain import PlainCLLM4Rec, n_states
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
 from experiments.benchmarks.steps import LEARNING_RATE, loop_steps, prepared
+from experiments.commands import ends_in_one_line
 
 BATCH = 1024  # examples of a step: enough tokens to fill a GPU
 TUNINGS = ("frozen", "full")
@@ -215,4 +216,5 @@ def main(settings: Settings) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main(parse_settings(__doc__))
+    with ends_in_one_line():
+        main(parse_settings(__doc__))

@@ -19,6 +19,7 @@ from experiments.benchmarks import item_loss, users
 from experiments.benchmarks.generated import N_BATCHES
 from experiments.benchmarks.measurement import extra_memory, side_by_side
 from experiments.benchmarks.results import Settings, parse_settings, write_json
+from experiments.commands import ends_in_one_line
 from experiments.libraries import required_library
 
 required_library("matplotlib", "plots").use("Agg")
@@ -94,4 +95,5 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(parse_settings(__doc__))
+    with ends_in_one_line():
+        main(parse_settings(__doc__))

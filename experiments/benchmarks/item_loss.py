@@ -17,6 +17,7 @@ from torch.nn import functional
 from cllm4rec.training.losses import multinomial_nll
 from experiments.benchmarks.measurement import extra_memory, side_by_side
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
+from experiments.commands import ends_in_one_line
 
 BATCH, TARGETS = 256, 5  # states, targets of a state
 CPU = torch.device("cpu")
@@ -95,4 +96,5 @@ def main(settings: Settings) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main(parse_settings(__doc__))
+    with ends_in_one_line():
+        main(parse_settings(__doc__))

@@ -29,6 +29,7 @@ from cllm4rec.training.run_description import StageSettings
 from cllm4rec.training.run_folder import RunFolder
 from experiments.benchmarks.objectives import start_stage
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
+from experiments.commands import ends_in_one_line
 
 HISTORY_LENGTH = 4
 
@@ -119,4 +120,5 @@ def main(settings: Settings) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main(parse_settings(__doc__))
+    with ends_in_one_line():
+        main(parse_settings(__doc__))

@@ -16,6 +16,7 @@ from experiments.benchmarks.generated import train_epochs
 from experiments.benchmarks.measurement import extra_memory
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
 from experiments.benchmarks.users import training_run
+from experiments.commands import ends_in_one_line
 
 SIZES = ((1_000_000, 50_000), (100_000, 300_000))  # users, items
 
@@ -52,4 +53,5 @@ def main(settings: Settings) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main(parse_settings(__doc__))
+    with ends_in_one_line():
+        main(parse_settings(__doc__))

@@ -26,6 +26,7 @@ from experiments.benchmarks.datasets import BEAUTY, read_dataset
 from experiments.benchmarks.measurement import side_by_side
 from experiments.benchmarks.objectives import start_stage
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
+from experiments.commands import ends_in_one_line
 
 K, PROMPT = 20, 96  # items a user; tokens of a prompt
 
@@ -149,4 +150,5 @@ def main(settings: Settings) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main(parse_settings(__doc__))
+    with ends_in_one_line():
+        main(parse_settings(__doc__))

@@ -19,6 +19,7 @@ from cllm4rec.training.objective import Objective
 from experiments.benchmarks.datasets import dataset_names, read_dataset
 from experiments.benchmarks.objectives import stage_objectives
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
+from experiments.commands import ends_in_one_line
 
 
 def count_positions(objective: Objective, config: TrainConfig, every: int) -> tuple[int, int]:
@@ -47,4 +48,5 @@ def main(settings: Settings) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main(parse_settings(__doc__))
+    with ends_in_one_line():
+        main(parse_settings(__doc__))

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
-from experiments.commands import Cost, run_command
+from experiments.commands import Cost, ends_in_one_line, run_command
 
 
 def generate_events(n: int, seed: int = 0) -> pl.DataFrame:
@@ -77,4 +77,5 @@ def main(settings: Settings) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main(parse_settings(__doc__))
+    with ends_in_one_line():
+        main(parse_settings(__doc__))

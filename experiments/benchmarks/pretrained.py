@@ -42,7 +42,7 @@ from experiments.benchmarks.plain_pretrained import PlainCLLM4Rec, PlainRSLLM, l
 from experiments.benchmarks.results import Row, Settings, report, settings_from, settings_parser
 from experiments.benchmarks.scoring import K, prompts_of
 from experiments.benchmarks.steps import LEARNING_RATE, loop_steps
-from experiments.commands import run_command
+from experiments.commands import ends_in_one_line, run_command
 
 ITEM_OBJECTIVES = ("collaborative", "recommend")
 STEPS, USERS = 4, 128  # timed together, spread over an epoch; users that are scored
@@ -216,4 +216,5 @@ if __name__ == "__main__":
     clock = time.process_time if arguments.cpu else time.perf_counter
     repeats = 3 if settings.short else 7
     case = Case(arguments.backbone, arguments.data, arguments.batch_size, clock, repeats)
-    main(case, settings, arguments.parts)
+    with ends_in_one_line():
+        main(case, settings, arguments.parts)

@@ -27,6 +27,7 @@ from experiments.benchmarks.generated import N_BATCHES, collaborative_run, train
 from experiments.benchmarks.measurement import extra_memory, side_by_side
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
 from experiments.benchmarks.steps import loop_steps
+from experiments.commands import ends_in_one_line
 
 WIDTH, N_USERS, N_SAMPLED = 32, 100_000, 8192
 BACKBONE = GPT2Config(
@@ -102,4 +103,5 @@ def main(settings: Settings) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main(parse_settings(__doc__))
+    with ends_in_one_line():
+        main(parse_settings(__doc__))

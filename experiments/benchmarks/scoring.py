@@ -26,6 +26,7 @@ from experiments.benchmarks.datasets import dataset_names, read_dataset
 from experiments.benchmarks.measurement import extra_memory, side_by_side, synchronised
 from experiments.benchmarks.objectives import untrained
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
+from experiments.commands import ends_in_one_line
 
 K, USERS_AT_ONCE = 20, 512
 
@@ -115,4 +116,5 @@ def main(settings: Settings) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main(parse_settings(__doc__))
+    with ends_in_one_line():
+        main(parse_settings(__doc__))

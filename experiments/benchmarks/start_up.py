@@ -14,6 +14,7 @@ from statistics import median
 
 from experiments.benchmarks.measurement import side_by_side
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
+from experiments.commands import ends_in_one_line
 
 COMMANDS = ("prepare", "pretrain", "finetune", "evaluate", "recommend", "extend", "serve", "vectors")
 
@@ -36,4 +37,5 @@ def main(settings: Settings) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main(parse_settings(__doc__))
+    with ends_in_one_line():
+        main(parse_settings(__doc__))

@@ -35,6 +35,7 @@ from experiments.benchmarks.measurement import side_by_side
 from experiments.benchmarks.objectives import stage_objectives
 from experiments.benchmarks.plain import PlainCLLM4Rec, PlainRSLLM, plain_steps
 from experiments.benchmarks.results import Row, Settings, parse_settings, processor_description, report
+from experiments.commands import ends_in_one_line
 
 STEPS = 8  # timed together, spread over an epoch
 LEARNING_RATE = 1e-6
@@ -193,4 +194,5 @@ def main(settings: Settings) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main(parse_settings(__doc__))
+    with ends_in_one_line():
+        main(parse_settings(__doc__))

@@ -22,6 +22,7 @@ from experiments.benchmarks.measurement import side_by_side
 from experiments.benchmarks.plain import PlainCLLM4Rec
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
 from experiments.benchmarks.steps import LEARNING_RATE, PreparedSteps, loop_steps, prepared
+from experiments.commands import ends_in_one_line
 
 
 def row(with_texts: PreparedSteps, without: PreparedSteps, repeats: int) -> Row:
@@ -55,4 +56,5 @@ def main(settings: Settings) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main(parse_settings(__doc__))
+    with ends_in_one_line():
+        main(parse_settings(__doc__))

@@ -20,6 +20,7 @@ from cllm4rec.models.inner_product import score_blocks
 from cllm4rec.ranking import TopK
 from experiments.benchmarks.measurement import extra_memory, side_by_side
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
+from experiments.commands import ends_in_one_line
 
 K, WIDTH = 20, 64
 
@@ -99,4 +100,5 @@ def main(settings: Settings) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main(parse_settings(__doc__))
+    with ends_in_one_line():
+        main(parse_settings(__doc__))

@@ -22,6 +22,7 @@ from experiments.benchmarks.generated import N_BATCHES, collaborative_run
 from experiments.benchmarks.measurement import side_by_side
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
 from experiments.benchmarks.steps import loop_steps
+from experiments.commands import ends_in_one_line
 
 N_ITEMS = 5_000
 FEW_USERS, MANY_USERS, DENSE_USERS = 10_000, 1_000_000, 200_000
@@ -84,4 +85,5 @@ def main(settings: Settings) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main(parse_settings(__doc__))
+    with ends_in_one_line():
+        main(parse_settings(__doc__))

@@ -17,6 +17,7 @@ from cllm4rec.models.sequential.sasrec import SASRec
 from experiments.benchmarks.datasets import dataset_names, read_dataset
 from experiments.benchmarks.objectives import start_stage
 from experiments.benchmarks.results import Row, Settings, parse_settings, report
+from experiments.commands import ends_in_one_line
 
 STAGES: tuple[tuple[type[NeuralRecommender], str], ...] = (
     (SASRec, "pretrain"),
@@ -47,4 +48,5 @@ def main(settings: Settings) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main(parse_settings(__doc__))
+    with ends_in_one_line():
+        main(parse_settings(__doc__))

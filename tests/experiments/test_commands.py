@@ -1,6 +1,7 @@
 """Commands of the experiments: what a failure tells, and interruptions."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import pytest
 
 from experiments import commands
 from experiments.commands import CommandFailed, ends_in_one_line, run_command
+
+EXPERIMENTS = Path(commands.__file__).parent
 
 
 def test_an_interruption_ends_the_command_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,6 +43,26 @@ def test_a_mistake_and_an_interruption_end_in_one_line() -> None:
         raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt), ends_in_one_line():
         raise KeyboardInterrupt
+
+
+def mains() -> list[Path]:
+    """The modules of `experiments` that are programs."""
+    return [file for file in sorted(EXPERIMENTS.rglob("*.py")) if '__main__"' in file.read_text()]
+
+
+@pytest.mark.parametrize("file", mains(), ids=lambda file: str(file.relative_to(EXPERIMENTS)))
+def test_no_program_ends_in_a_traceback_for_a_mistake(file: Path) -> None:
+    """All that a program does stands in a block that turns errors of its user into a line."""
+    block = file.read_text().partition('if __name__ == "__main__":')[2]
+    assert re.search(r"with ends_in_one_line\(|run\(main\)", block) or file.name == "first_list.py"
+
+
+def test_errors_of_the_file_system_end_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match=r"^error: \[Errno \d+\] Not a directory: .*"), ends_in_one_line():
+        (tmp_path / "file" / "folder").mkdir()
+    with pytest.raises(ZeroDivisionError), ends_in_one_line():
+        print(1 / 0)
 
 
 @pytest.mark.slow
