@@ -82,8 +82,12 @@ class PromptWriter:
 
     def n_beginning(self, candidates: bool) -> int:
         """Tokens with which all prompts begin, with or without candidates."""
-        first = self.templates["choose" if candidates else "next"].pieces[0]
-        return 0 if isinstance(first, str) else len(first)
+        length = 0
+        for piece in self.templates["choose" if candidates else "next"].pieces:
+            if isinstance(piece, str):  # the first placeholder
+                break
+            length += len(piece)
+        return length
 
     def newest(self, items: Ragged, room: np.ndarray) -> Ragged:
         """The newest items of each history (B rows) whose tokens fit into `room` (B,)."""

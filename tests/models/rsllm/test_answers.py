@@ -1,5 +1,6 @@
 """Answers in words: likelihoods of titles, and generated titles."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,22 @@ def test_answers_in_words_are_refused_where_there_are_no_titles() -> None:
     model = untrained(prompt="ids").build(dataset.train)
     with pytest.raises(ValueError, match="the items have none: choose by scores"):
         model.choose(np.array([0]), np.array([[1, 2]]), dataset.train, "likelihood")
+
+
+@pytest.mark.parametrize("candidates", [False, True])
+def test_the_common_beginning_goes_up_to_the_first_item_also_after_a_bos(
+    candidates: bool, shared: Path
+) -> None:
+    dataset, backbone = small_dataset(), str(shared / "backbones" / "stories260K")
+    model = untrained(backbone=backbone).build(dataset.train)
+    writer, named = model.writer(dataset.items), Ragged.from_lists([[3], [4]]) if candidates else None
+    prompts, _ = writer.fill(Ragged.from_lists([[1], [2]]), 500, named)
+    n = writer.n_beginning(candidates)
+    assert n > len(writer.tokenizer.document.begin) == 1
+    np.testing.assert_array_equal(*prompts.tokens[:, :n])
+    first = [writer.item_tokens.take([item]).values for item in (1, 2)]
+    for tokens, item in zip(prompts.tokens, first, strict=True):
+        np.testing.assert_array_equal(tokens[n : n + len(item)], item)
 
 
 @pytest.mark.parametrize("candidates", [0, 5])
