@@ -1,0 +1,215 @@
+"""Runs of `experiments.candidates`: what is trained for each row, and how it is measured."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import polars as pl
+
+from cllm4rec.files.folders import replace_folder
+from cllm4rec.files.manifest import file_record
+from cllm4rec.files.writing import write_text
+from cllm4rec.models.language.config import built_in_shape
+from experiments.commands import run_command
+
+REFERENCE, SEQUENTIAL, STAGE_1, UNTRAINED = "RSLLM", "sequential system", "stage-1", "untrained"
+FORMS = {  # run -> flags of finetune; all continue the run of stage 1
+    "unified": [],
+    "text": ["--prompt", "text"],
+    "ids": ["--prompt", "ids"],
+}
+BASE = "sequential"  # run of the system whose item vectors RSLLM has
+OTHERS = {  # run -> flags of pretrain, of sequential systems that stand beside
+    "sasrec-ids": ["--system", "sasrec"],
+    "bsarec-ids": ["--system", "bsarec"],
+    "bsarec-texts": ["--system", "bsarec", "--item-text", "words"],
+}
+ROWS = {  # name -> run, --by of evaluate
+    SEQUENTIAL: (BASE, "scores"),
+    "SASRec, ids": ("sasrec-ids", "scores"),
+    "BSARec, ids": ("bsarec-ids", "scores"),
+    "BSARec, texts": ("bsarec-texts", "scores"),
+    REFERENCE: ("unified", "scores"),
+    "RSLLM, language model alone": ("unified", "language"),
+    "RSLLM, titles alone": ("text", "language"),
+    "RSLLM, soft tokens alone": ("ids", "language"),
+    "RSLLM, likelihood of titles": ("unified", "likelihood"),
+    "RSLLM, free generation": ("unified", "generation"),
+    "RSLLM, constrained generation": ("unified", "constrained"),
+    "untrained backbone, likelihood of titles": (UNTRAINED, "likelihood"),
+}
+IN_WORDS = ("likelihood", "generation", "constrained")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the systems are trained and measured.
+
+    Attributes:
+        sequential: system whose item vectors RSLLM has; it reads words of titles.
+        backbone: of RSLLM.
+        candidates, draws: of each row.
+        epochs: of stage 1, and at most of stage 2.
+        rows: to measure.
+    """
+
+    sequential: str
+    backbone: str
+    candidates: int
+    draws: int
+    epochs: tuple[int, int]
+    rows: Sequence[str]
+
+    @property
+    def names_candidates(self) -> bool:
+        """Whether prompts name the candidates."""
+        return any(ROWS[name][1] in IN_WORDS for name in self.rows)
+
+    @property
+    def runs(self) -> set[str]:
+        """The runs that the rows need."""
+        return {ROWS[name][0] for name in self.rows}
+
+    def check_numbers(self) -> None:
+        """Refuse numbers with which nothing can be measured.
+
+        Raises:
+            SystemExit: there are fewer than two candidates, no draw, or less than no epoch.
+        """
+        for flag, value, least in (
+            ("--candidates", self.candidates, 2),
+            ("--draws", self.draws, 1),
+            ("--epochs", min(self.epochs), 0),
+        ):
+            if value < least:
+                raise SystemExit(f"error: {flag} {value}: give at least {least}")
+
+    def settings(self, tables: Mapping[str, Path], folds: int, seed: int) -> dict[str, object]:
+        """What the results of one folder have in common, as JSON holds it. Rows may differ.
+
+        Args:
+            tables: flag -> file, which is hashed.
+            folds: number of folds.
+            seed: of the training of folds.
+
+        Raises:
+            SystemExit: a table is missing.
+        """
+        for flag, file in tables.items():
+            if not file.is_file():
+                raise SystemExit(f"error: {flag} {file}: there is no such file")
+        settings = asdict(self) | {"folds": folds, "names candidates": self.names_candidates}
+        settings |= {flag: file_record(file).sha256 for flag, file in tables.items()}
+        settings |= {"backbone": backbone_hash(self.backbone)} | ({"seed": seed} if folds else {})
+        del settings["rows"]
+        held: dict[str, object] = json.loads(json.dumps(settings))
+        return held
+
+
+def backbone_hash(backbone: str) -> str:
+    """SHA-256 of the files of a folder, or of a file; another name stays as it is."""
+    path = Path(backbone)
+    if built_in_shape(backbone) is not None or not path.exists():
+        return backbone
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    hashes = [(file.name, file_record(file).sha256) for file in files if file.is_file()]
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+
+
+def check_settings(settings: Mapping[str, object], output: Path) -> None:
+    """Refuse results of other settings than those of OUTPUT/plan.json.
+
+    Raises:
+        SystemExit: one of the settings differs.
+    """
+    file = output / "plan.json"
+    before = json.loads(file.read_text()) if file.is_file() else settings
+    for name, value in settings.items():
+        if before.get(name) == value:
+            continue
+        if name == "names candidates":
+            raise SystemExit(
+                f"error: the prompts of {output} {'' if before.get(name) else 'do not '}name the candidates, "
+                "as its rows do or do not answer in words: give another --output"
+            )
+        raise SystemExit(
+            f"error: {output} has results with another {name}: {before.get(name)}, not {value}; give "
+            "another --output"
+        )
+
+
+def write_settings(settings: Mapping[str, object], output: Path) -> None:
+    """Write OUTPUT/plan.json."""
+    write_text(output / "plan.json", json.dumps(settings, indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A training seed or a fold.
+
+    Attributes:
+        name: of its folder.
+        dataset: folder of the dataset.
+        seed: of training.
+    """
+
+    name: str
+    dataset: Path
+    seed: int
+
+
+def train(part: Part, parent: Path, plan: Plan) -> None:
+    """Train what the rows need: sequential systems, and RSLLM on the embeddings of the first of them."""
+    common = ["--dataset", part.dataset, "--seed", part.seed, "--resume"]
+    systems = {BASE: ["--system", plan.sequential, "--item-text", "words"]} | OTHERS
+    of_rsllm = plan.runs - {*systems}
+    for run, flags in systems.items():
+        if run in plan.runs or (run == BASE and of_rsllm):
+            run_command("pretrain", *flags, "--output", parent / run, *common)
+    settings = ["--system", "rsllm", "--sequential", parent / BASE, "--backbone", plan.backbone]
+    if plan.names_candidates:
+        settings += ["--candidates", plan.candidates]
+    if UNTRAINED in of_rsllm:
+        run_command("pretrain", *settings, "--output", parent / UNTRAINED, "--epochs", 0, *common)
+    if of_rsllm & {*FORMS}:
+        stage_1 = parent / STAGE_1
+        run_command("pretrain", *settings, "--output", stage_1, "--epochs", plan.epochs[0], *common)
+    for form, flags in FORMS.items():
+        if form not in of_rsllm:
+            continue
+        if not (parent / form).is_dir():
+            with replace_folder(parent / form, "run.json") as new:
+                shutil.copytree(stage_1, new, dirs_exist_ok=True)
+        stage_2 = ["--epochs", plan.epochs[1], "--seed", part.seed, "--resume"]
+        run_command("finetune", "--run", parent / form, *flags, *stage_2)
+
+
+def values_file(name: str) -> str:
+    """The file of a row's metrics in the folder of a part."""
+    return "-".join(ROWS[name]) + ".parquet"
+
+
+def evaluate(parent: Path, name: str, plan: Plan) -> None:
+    """Measure a row of the table, unless its file exists: a row per test row."""
+    values = parent / values_file(name)
+    if not values.is_file():
+        run, by = ROWS[name]
+        protocol = ("--candidates", plan.candidates, "--draws", plan.draws, "--by", by)
+        files = ("--json", values.with_suffix(".json"), "--per-user", values)
+        run_command("evaluate", "--run", parent / run, *protocol, *files)
+
+
+def measured(output: Path, known: Sequence[Part]) -> dict[str, dict[str, pl.DataFrame]]:
+    """Row -> part -> metrics (a row per test row), of all that has been measured, in the order of ROWS."""
+    found = {
+        name: {
+            part.name: pl.read_parquet(file)
+            for part in known
+            if (file := output / part.name / values_file(name)).is_file()
+        }
+        for name in ROWS
+    }
+    return {name: of_parts for name, of_parts in found.items() if of_parts}

@@ -1,0 +1,167 @@
+"""`experiments.candidates` on small tables: rows, parts, what is refused, and what an interruption leaves."""
+
+import gzip
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from cllm4rec.data.synthetic import taste_world
+from cllm4rec.models.sequential.config import SequentialConfig
+from experiments import candidate_runs, candidates, prepared
+from experiments.candidate_runs import Plan, backbone_hash
+from experiments.candidates import summary
+from experiments.commands import Cost
+from tests.support.experiments import Calls, run_here
+
+SEQUENTIAL = ["sequential system"]
+
+
+@pytest.fixture(autouse=True)
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Commands run in the process of the test, and are listed. Sequential systems are trained briefly."""
+    short = replace(SequentialConfig.training["pretrain"], epochs=1)
+    monkeypatch.setitem(SequentialConfig.training, "pretrain", short)
+    return run_here(monkeypatch, Cost(1.0, 1.0, 1.0), candidate_runs, prepared)
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> dict[str, Path]:
+    """Events and items of 20 users, and three rows that are held out."""
+    world = taste_world(0, n_users=20, n_items=40, n_events=6)
+    for name, table in (("interactions", world.events), ("items", world.items)):
+        text = table.write_csv(separator="\t", quote_style="never")
+        (tmp_path / f"{name}.tsv.gz").write_bytes(gzip.compress(text.encode()))
+    users, items = (world.events[name].unique(maintain_order=True) for name in ("user_id", "item_id"))
+    rows = [
+        (part, users[index], " ".join(items[index : index + 3]), items[index + 3])
+        for index, part in enumerate(["val", "test", "test"])
+    ]
+    columns = ["split", "user_id", "history_items", "target_item"]
+    split = tmp_path / "held_out.tsv"
+    pl.DataFrame(rows, schema=columns, orient="row").write_csv(split, separator="\t")
+    names = ("interactions", "items")
+    return {name: tmp_path / f"{name}.tsv.gz" for name in names} | {"split": split}
+
+
+def plan(*rows: str) -> Plan:
+    return Plan("sasrec", "1x64", 3, 1, (1, 1), rows or SEQUENTIAL)
+
+
+def systems(output: Path) -> list[str]:
+    """The first two cells of the lines of the table."""
+    lines = (output / "table.md").read_text().splitlines()[2:]
+    return ["/".join(cell.strip() for cell in line.split("|")[1:3]) for line in lines]
+
+
+def test_the_rows_of_a_split(tables: dict[str, Path], tmp_path: Path, calls: Calls) -> None:
+    rows = (
+        *SEQUENTIAL,
+        "SASRec, ids",
+        "RSLLM",
+        "RSLLM, titles alone",
+        "RSLLM, soft tokens alone",
+        "RSLLM, constrained generation",
+        "untrained backbone, likelihood of titles",
+    )
+    output = tmp_path / "runs"
+    candidates.main(**tables, seeds=[0], plan=plan(*rows), output=output)
+    assert systems(output) == [f"{name}/seed0" for name in rows]
+    trained = [[str(each) for each in call] for call in calls if call[0] in ("pretrain", "finetune")]
+    untrained = next(call for call in trained if call[call.index("--output") + 1].endswith("untrained"))
+    assert untrained[untrained.index("--epochs") + 1] == "0"
+    assert ["--prompt" in call for call in trained if call[0] == "finetune"] == [False, True, True]
+    assert all("--item-text" not in call for call in trained if str(output / "seed0/sasrec-ids") in call)
+    n = len(calls)
+    candidates.main(**tables, seeds=[0], plan=plan(*rows), output=output)
+    assert not any(call[0] == "evaluate" for call in calls[n:]), "measured again"
+
+
+def test_folds_and_what_belongs_to_other_settings(tables: dict[str, Path], tmp_path: Path) -> None:
+    output: Path = tmp_path / "folds"
+    of_folds: dict[str, Any] = {**tables, "output": output, "folds": 2}
+    with pytest.raises(SystemExit, match="--folds 1: give 2 to 20"):
+        candidates.main(**of_folds | {"folds": 1}, seeds=[0], plan=plan())
+    candidates.main(**of_folds, seeds=[0], plan=plan())
+    assert systems(output) == ["sequential system/fold0, fold1"]
+    assert pl.read_parquet(output / "fold0" / "sequential-scores.parquet").height == 10
+    for changed, what in (
+        ({"plan": replace(plan(), candidates=4)}, "another candidates: 3, not 4; give another"),
+        ({"plan": plan("RSLLM, likelihood of titles")}, "do not name the candidates, as its rows do or do"),
+        ({"folds": 3}, "another folds: 2, not 3"),
+        ({"seeds": [7]}, "another seed: 0, not 7"),
+        ({"only": ["fold2"]}, "--only fold2: the parts are fold0, fold1"),
+        ({"items": tmp_path / "absent.tsv"}, "--items .*absent.tsv: there is no such file"),
+    ):
+        with pytest.raises(SystemExit, match=what):
+            candidates.main(**{**of_folds, "seeds": [0], "plan": plan(), **changed})
+    tables["interactions"].write_bytes(b"of another data set")
+    with pytest.raises(SystemExit, match="has results with another --interactions"):
+        candidates.main(**of_folds, seeds=[0], plan=plan())
+
+
+def test_the_table_keeps_what_other_calls_measured(tables: dict[str, Path], tmp_path: Path) -> None:
+    output = tmp_path / "folds"
+    for part, row in (("fold0", "sequential system"), ("fold1", "SASRec, ids"), ("fold1", *SEQUENTIAL)):
+        candidates.main(**tables, seeds=[0], plan=plan(row), output=output, folds=2, only=[part])
+    assert systems(output) == ["sequential system/fold0, fold1", "SASRec, ids/fold1"]
+
+
+def test_an_interrupted_copy_of_stage_1_is_made_again(
+    tables: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(source: Path, target: Path, **_: Any) -> None:
+        shutil.copy(source / "run.json", target)
+        raise KeyboardInterrupt
+
+    arguments: dict[str, Any] = {**tables, "seeds": [0], "plan": plan("RSLLM"), "output": tmp_path / "runs"}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(candidate_runs.shutil, "copytree", interrupted)
+        candidates.main(**arguments)
+    candidates.main(**arguments)
+    assert systems(tmp_path / "runs") == ["RSLLM/seed0"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "setting"), [("candidates", 1), ("draws", 0), ("epochs", (0, -1))], ids=lambda value: str(value)
+)
+def test_numbers_with_which_nothing_can_be_measured_are_refused_first(
+    flag: str, setting: Any, tables: dict[str, Path], tmp_path: Path, calls: Calls
+) -> None:
+    changed = replace(plan(), **{flag: setting})
+    with pytest.raises(SystemExit, match=rf"error: --{flag} -?\d: give at least \d"):
+        candidates.main(**tables, seeds=[0], plan=changed, output=tmp_path / "runs")
+    assert not calls and not (tmp_path / "runs").exists()
+
+
+def test_a_backbone_is_known_by_its_files(tmp_path: Path) -> None:
+    first, second = (tmp_path / name for name in ("first", "second"))
+    first.mkdir()
+    (first / "config.json").write_text("{}")
+    shutil.copytree(first, second)
+    assert backbone_hash(str(first)) == backbone_hash(str(second))
+    (second / "config.json").write_text("[]")
+    assert backbone_hash(str(first)) != backbone_hash(str(second))
+    assert backbone_hash("tiny") == "tiny"
+
+
+def test_means_and_differences_are_over_the_parts_that_rows_have() -> None:
+    def hits(*values: float) -> pl.DataFrame:
+        return pl.DataFrame({"hit_ratio@1": values, "valid_ratio": [1.0] * len(values)})
+
+    results = {
+        "sequential system": {"fold0": hits(0.0, 0.5), "fold1": hits(1.0)},
+        "RSLLM": {"fold0": hits(0.5, 1.0)},
+    }
+    sequential, rsllm = summary(results, folds=True).splitlines()[2:]
+    cells = [cell.strip() for cell in sequential.split("|")[1:-1]]
+    assert cells[1:4] == ["fold0, fold1", "3", "0.5000"]
+    assert cells[-1] == "+0.5000 [+0.5000, +0.5000]", "of the two rows of fold0"
+    assert [cell.strip() for cell in rsllm.split("|")[1:-1]][1:4] == ["fold0", "2", "0.7500"]
+    seeds = {"RSLLM": {"seed0": hits(0.0, 1.0), "seed1": hits(1.0, 1.0)}}
+    (line,) = summary(seeds, folds=False).splitlines()[2:]
+    cells = [cell.strip() for cell in line.split("|")[1:-1]]
+    assert cells[1:4] == ["seed0, seed1", "2", "0.7500"], "two rows, each the mean over two seeds"
