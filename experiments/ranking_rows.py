@@ -57,24 +57,27 @@ IN_ORDER: dict[str, Flags] = {  # histories are sequences
 }
 
 
-def rsllm(*finetune: str, stage_1: int = 1, stage_2: int = 2) -> Flags:
-    """Flags of RSLLM with few epochs; an epoch has an example a user."""
+def rsllm(*finetune: str, stage_1: int = 0, stage_2: int = 1) -> Flags:
+    """Flags of RSLLM with one epoch, of stage 2, unless said otherwise; an epoch has an example a user."""
     base = ["--system", "rsllm", "--sequential", SEQUENTIAL, "--backbone", ENCODER]
     second = ["--epochs", str(stage_2), "--validate-every", "1", *finetune]
     return [*base, "--epochs", str(stage_1)], second
 
 
 LANGUAGE_ALONE = ("--sequential-score", "none")
-OF_RSLLM: dict[str, Flags] = {
+SAMPLED = (*LANGUAGE_ALONE, "--negatives", "512")  # with the whole catalogue no negative is a hard one
+OF_RSLLM: dict[str, Flags] = {  # each but the first two is compared with the second
     "RSLLM, ENCODER": rsllm(),
     "RSLLM, ENCODER, no sequential score": rsllm(*LANGUAGE_ALONE),
-    "RSLLM, ENCODER, no stage 1": rsllm(*LANGUAGE_ALONE, stage_1=0, stage_2=3),
+    "RSLLM, ENCODER, with stage 1": rsllm(*LANGUAGE_ALONE, stage_1=1),
     "RSLLM, ENCODER, no C_item": rsllm(*LANGUAGE_ALONE, "--alpha", "0"),
     "RSLLM, ENCODER, no C_user": rsllm(*LANGUAGE_ALONE, "--beta", "0"),
     "RSLLM, ENCODER, titles alone": rsllm(*LANGUAGE_ALONE, "--prompt", "text"),
     "RSLLM, ENCODER, soft tokens alone": rsllm(*LANGUAGE_ALONE, "--prompt", "ids"),
-    "RSLLM, ENCODER, one epoch": rsllm(stage_1=0, stage_2=1),
-    "RSLLM, ENCODER, one epoch, no sequential score": rsllm(*LANGUAGE_ALONE, stage_1=0, stage_2=1),
+    "RSLLM, ENCODER, sampled negatives": rsllm(*SAMPLED),
+    "RSLLM, ENCODER, sampled negatives, none hard": rsllm(*SAMPLED, "--hard", "0"),
+    "RSLLM, ENCODER, three epochs": rsllm(stage_2=3),
+    "RSLLM, ENCODER, three epochs, no sequential score": rsllm(*LANGUAGE_ALONE, stage_2=3),
 }
 ROWS = OF_SETS | IN_ORDER | OF_RSLLM
 SPACES = {  # name -> the space in which its settings are searched

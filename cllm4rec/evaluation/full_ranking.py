@@ -16,14 +16,18 @@ from cllm4rec.evaluation.measurement import Measurement, conditions
 from cllm4rec.evaluation.processes import USERS_AT_ONCE, gathered, share
 from cllm4rec.evaluation.selection import NOTHING_TO_MEASURE, selected_users
 from cllm4rec.evaluation.slices import (
+    BY_ACTIVITY,
     BY_DAY,
     BY_POPULARITY,
+    FEW_OF_ITEM,
+    FEW_OF_USER,
     Slice,
     days_to_input,
+    few_events_groups,
     quartile_groups,
     same_day_groups,
-    slices_by_activity,
     slices_of_held_out,
+    slices_of_users,
 )
 from cllm4rec.metrics import (
     FAMILIES,
@@ -120,8 +124,8 @@ def measure(
         values[name] = float(per_user[name].mean())
     groups: list[Slice] = []
     if slices:
-        of_items = training.events_of_items[held_out.values]
-        groups = _slices(task, measured, per_user, of_items, ranks, requested)
+        n_training = np.diff(learned.indptr)[measured], training.events_of_items[held_out.values]
+        groups = _slices(task, measured, per_user, n_training, ranks, requested)
     seconds = time.perf_counter() - began
     return Measurement(measured_as, values, per_user, measured, n_without_history, seconds, tuple(groups))
 
@@ -130,7 +134,7 @@ def _slices(
     task: Task,
     users: np.ndarray,
     per_user: dict[str, np.ndarray],
-    n_training: np.ndarray,
+    n_training: tuple[np.ndarray, np.ndarray],
     ranks: Ragged,
     requested: Sequence[Metric],
 ) -> list[Slice]:
@@ -140,12 +144,15 @@ def _slices(
         task, requested: as measured.
         users: their numbers.
         per_user: metric -> (n,).
-        n_training: training events of the held-out items.
+        n_training: training events of the users (n,), and of the held-out items.
         ranks: of the held-out items, one row a user.
     """
     n_input = np.diff(task.input.interactions.indptr)[users]
-    slices = list(slices_by_activity(n_input, per_user))
-    slices += slices_of_held_out(BY_POPULARITY, quartile_groups(n_training), ranks, requested)
+    of_users, of_items = n_training
+    slices = list(slices_of_users(BY_ACTIVITY, quartile_groups(n_input), per_user))
+    slices += slices_of_users(FEW_OF_USER, few_events_groups(of_users), per_user)
+    slices += slices_of_held_out(BY_POPULARITY, quartile_groups(of_items), ranks, requested)
+    slices += slices_of_held_out(FEW_OF_ITEM, few_events_groups(of_items), ranks, requested)
     if (days := days_to_input(task, users)) is not None:
         slices += slices_of_held_out(BY_DAY, same_day_groups(days), ranks, requested)
     return slices

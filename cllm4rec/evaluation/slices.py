@@ -1,4 +1,4 @@
-"""Metrics of slices: of users by activity, of held-out events by popularity of the item and by day."""
+"""Metrics of slices: users by activity, held-out events by popularity of the item and by day."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,9 @@ from cllm4rec.metrics import OF_RANKS, Metric
 QUARTILES = (0.25, 0.5, 0.75)
 BY_ACTIVITY = "input events of the user"
 BY_POPULARITY = "training events of the held-out item"
+FEW = 5  # training events: fewer of them are few
+FEW_OF_USER = f"training events of the user, below {FEW} or more"
+FEW_OF_ITEM = f"training events of the held-out item, below {FEW} or more"
 BY_DAY = "days between the held-out event and the nearest input event of its user"
 SECONDS_A_DAY = 86_400
 
@@ -21,7 +24,7 @@ class Slice:
     """A group of the users, or of the held-out events; equal numbers are in one group.
 
     Attributes:
-        by: the number that makes the groups: `BY_ACTIVITY`, `BY_POPULARITY` or `BY_DAY`.
+        by: the number that makes the groups: one of the constants above.
         lowest, highest: this number in the slice.
         n_users: users whose metrics are averaged.
         metrics: name -> mean over these users.
@@ -46,6 +49,17 @@ def quartile_groups(numbers: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]
     for number in np.unique(group):
         members = numbers[group == number]
         yield int(members.min()), int(members.max()), group == number
+
+
+def few_events_groups(numbers: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+    """The groups of numbers (n,) below `FEW` and above, as `quartile_groups` gives them.
+
+    Where no number is below `FEW` there are no groups.
+    """
+    few = numbers < FEW
+    for mask in (few, ~few) if few.any() else ():
+        if mask.any():
+            yield int(numbers[mask].min()), int(numbers[mask].max()), mask
 
 
 def same_day_groups(days: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -87,11 +101,19 @@ def days_to_input(task: Task, users: np.ndarray) -> np.ndarray | None:
     return result
 
 
-def slices_by_activity(n_input: np.ndarray, per_user: dict[str, np.ndarray]) -> Iterator[Slice]:
-    """Metrics of users by their number of input events (n_users,); no slice without a metric."""
-    for lowest, highest, mask in quartile_groups(n_input) if per_user else ():
+def slices_of_users(
+    by: str, groups: Iterable[tuple[int, int, np.ndarray]], per_user: dict[str, np.ndarray]
+) -> Iterator[Slice]:
+    """Metrics of groups of users; no slice without a metric.
+
+    Args:
+        by: the number that makes the groups.
+        groups: lowest and highest number, and mask (n_users,), of each group.
+        per_user: metric -> (n_users,).
+    """
+    for lowest, highest, mask in groups if per_user else ():
         metrics = {name: float(values[mask].mean()) for name, values in per_user.items()}
-        yield Slice(BY_ACTIVITY, lowest, highest, int(mask.sum()), metrics)
+        yield Slice(by, lowest, highest, int(mask.sum()), metrics)
 
 
 def slices_of_held_out(

@@ -12,8 +12,11 @@ from cllm4rec.evaluation.slices import (
     BY_ACTIVITY,
     BY_DAY,
     BY_POPULARITY,
+    FEW_OF_ITEM,
+    FEW_OF_USER,
     SECONDS_A_DAY,
     days_to_input,
+    few_events_groups,
     quartile_groups,
 )
 from tests.support.scorers import fixed_scores
@@ -50,6 +53,30 @@ def test_slices_by_activity_average_the_users_of_a_group() -> None:
         assert each.n_users == inside.sum() > 0
         for name, value in each.metrics.items():
             assert value == pytest.approx(result.per_user[name][inside].mean())
+
+
+def test_few_training_events_are_fewer_than_five_by_hand() -> None:
+    """Ann and item a have five training events, bob and the other items fewer."""
+    events = pl.DataFrame(
+        {
+            "user_id": ["ann"] * 6 + ["bob"] * 2 + ["cas", "dan", "eve", "fay"],
+            "item_id": [*"abcdef", *"ba", *"aaaa"],
+            "part": ["train"] * 5 + ["test"] + ["train", "test"] + ["train"] * 4,
+        }
+    )
+    dataset = Dataset.from_frame(events)
+    scores = np.zeros((dataset.n_users, dataset.n_items))
+    scores[:, dataset.item_ids.index(["a"], "item")] = 1
+    slices = measure(fixed_scores(dataset, scores), dataset, metrics=["mrr"]).slices
+    found = {
+        by: [(each.lowest, each.highest, each.n_users) for each in slices if each.by == by]
+        for by in (FEW_OF_USER, FEW_OF_ITEM)
+    }
+    assert found == {FEW_OF_USER: [(1, 1, 1), (5, 5, 1)], FEW_OF_ITEM: [(0, 0, 1), (5, 5, 1)]}
+    of_bob = next(each for each in slices if each.by == FEW_OF_USER)
+    assert of_bob.metrics["mrr@10"] == 1.0, "a is the first item of bob's list, as b is known"
+    assert list(few_events_groups(np.array([5, 9]))) == []
+    assert [mask.tolist() for *_, mask in few_events_groups(np.array([4, 0]))] == [[True, True]]
 
 
 def test_metrics_of_the_catalogue_have_no_slices() -> None:
@@ -175,4 +202,4 @@ def test_events_without_times_have_no_slices_by_day() -> None:
     untimed = replace(dataset, interactions=replace(dataset.interactions, times=None))
     scores = np.zeros((dataset.n_users, dataset.n_items))
     kinds = {each.by for each in measure(fixed_scores(untimed, scores), untimed).slices}
-    assert kinds == {BY_ACTIVITY, BY_POPULARITY}
+    assert kinds - {FEW_OF_USER, FEW_OF_ITEM} == {BY_ACTIVITY, BY_POPULARITY}
