@@ -27,8 +27,9 @@ interrupted training goes on if code, dataset and settings are the same; its cos
 
 --results names a folder of CSV files. runs.csv gets a line for each run: all metrics with their 95 %
 intervals over users, costs, versions, hashes and commands. slices.csv gets its slices by activity of users,
-by popularity of held-out items and by day. differences.csv gets CLLM4Rec minus each row, paired over users:
-over the seeds that both have, and over those that all main rows of a table have. Lines of other runs stay.
+by popularity of held-out items and by day. differences.csv gets CLLM4Rec or --reference minus each row,
+paired over users: over the seeds that both have, and over those that all main rows of a table have. Lines of
+other runs and references stay.
 """
 
 import json
@@ -196,7 +197,7 @@ def main(
         measured = measure_set(folder, about, seeds or [*about.seeds], rows, of_set, dict(encoder), tuned)
         failed += [f"{name}/{key}" for key in measured]
         if results is not None:
-            write_results(results, name, protocol, of_set)
+            write_results(results, name, protocol, of_set, reference)
     return failed
 
 

@@ -114,7 +114,7 @@ def table(folder: Path) -> str:
     interval_of = {
         (line["set"], line["row"]): f"[{short(line['low'], '+')}, {short(line['high'], '+')}]"
         for line in read_lines(folder / DIFFERENCES)
-        if (line["protocol"], line["metric"]) == ("A", METRIC) and line["seeds"] == seeds_of.get(line["set"])
+        if is_compared(line) and line["seeds"] == seeds_of.get(line["set"])
     }
     cells, best = {row: [row] for row in SHOWN}, [f"{REFERENCE} minus the best other"]
     for set_name in sets:
@@ -134,6 +134,11 @@ def table(folder: Path) -> str:
             )
         best.append(interval_of[set_name, name])
     return markdown_table(["", *sets.values()], [*cells.values(), best])
+
+
+def is_compared(line: Line) -> bool:
+    """Whether a difference is one of the README's table: from CLLM4Rec, of its metric and protocol."""
+    return (line["protocol"], line["reference"], line["metric"]) == ("A", REFERENCE, METRIC)
 
 
 def day_table(folder: Path, protocol: str = "A") -> str:
@@ -169,7 +174,7 @@ def form_table(folder: Path) -> str:
     lines = [
         line
         for line in read_lines(folder / DIFFERENCES)
-        if (line["protocol"], line["metric"]) == ("A", METRIC) and line["row"].startswith(f"{REFERENCE}, ")
+        if is_compared(line) and line["row"].startswith(f"{REFERENCE}, ")
     ]
     titles, cells = sets_of(lines), {line["row"]: dict[str, str]() for line in lines}
     for line in sorted(lines, key=lambda line: len(line["seeds"].split())):

@@ -32,7 +32,7 @@ Line = dict[str, str]  # column -> text
 RUNS, DIFFERENCES, SLICES = "runs.csv", "differences.csv", "slices.csv"
 KEYS = {  # file -> columns of which two lines differ in at least one
     RUNS: ("set", "protocol", "row", "seed"),
-    DIFFERENCES: ("set", "protocol", "row", "metric", "seeds"),
+    DIFFERENCES: ("set", "protocol", "reference", "row", "metric", "seeds"),
     SLICES: ("set", "protocol", "row", "seed", "by", "slice"),
 }
 
@@ -71,12 +71,12 @@ def result_line(place: tuple[str, str, str, int], result: Mapping[str, Any], run
 
 
 def difference_line(
-    place: tuple[str, str, str, str, str], values: np.ndarray, versions: Collection[str]
+    place: tuple[str, str, str, str, str, str], values: np.ndarray, versions: Collection[str]
 ) -> Line:
     """The reference minus a row: the mean over users, with its 95 % bootstrap interval.
 
     Args:
-        place: name of the set, protocol, row of the table, metric and seeds of the splits.
+        place: name of the set, protocol, reference, row of the table, metric and seeds of the splits.
         values: (n_users,), each the mean over the user's seeds.
         versions: hashes of the package with which the reference was measured.
     """
@@ -243,7 +243,9 @@ def mean_differences(
     return means["difference"].to_numpy()
 
 
-def write_results(folder: Path, set_name: str, protocol: str, output: Path) -> None:
+def write_results(
+    folder: Path, set_name: str, protocol: str, output: Path, reference: str | None = None
+) -> None:
     """Write all measured runs of a set, and their differences from the reference.
 
     A difference is over all seeds that the two rows share. If the main rows share fewer, another one is over
@@ -254,6 +256,7 @@ def write_results(folder: Path, set_name: str, protocol: str, output: Path) -> N
         set_name: of the dataset.
         protocol: key of PROTOCOLS.
         output: folder of the set and of the protocol, with results.json.
+        reference: the row that is compared with all others; None: that of the protocol.
 
     Raises:
         ValueError: another process has written the files for `LOCK_SECONDS`.
@@ -262,6 +265,7 @@ def write_results(folder: Path, set_name: str, protocol: str, output: Path) -> N
     if not file.is_file():  # no row has succeeded
         return
     about, results = PROTOCOLS[protocol], json.loads(file.read_text())
+    reference = reference or about.reference
     runs, slices, seeds_of = [], [], defaultdict(list)
     for key, result in results.items():
         name, _, seed = key.rpartition("/")
@@ -269,12 +273,12 @@ def write_results(folder: Path, set_name: str, protocol: str, output: Path) -> N
         run, place = run_folder(output / f"seed{seed}", name), (set_name, protocol, name, int(seed))
         runs.append(result_line(place, result, run))
         slices += slice_lines(place, run)
-    both_of = {name: {*seeds} & {*seeds_of.get(about.reference, [])} for name, seeds in seeds_of.items()}
+    both_of = {name: {*seeds} & {*seeds_of.get(reference, [])} for name, seeds in seeds_of.items()}
 
     def is_stale(line: Line) -> bool:
         """Whether it is over some of the seeds of these runs: those that are still asked for are above."""
         seeds = {*map(int, line["seeds"].split())}
-        here = (line["set"], line["protocol"]) == (set_name, protocol)
+        here = (line["set"], line["protocol"], line["reference"]) == (set_name, protocol, reference)
         return here and seeds <= both_of.get(line["row"], set())
 
     with locked(folder / RUNS, wait=LOCK_SECONDS):
@@ -284,9 +288,9 @@ def write_results(folder: Path, set_name: str, protocol: str, output: Path) -> N
         differences = []
         for name, both in both_of.items():
             of_lines = {tuple(sorted(some)) for some in (both, both & in_table) if some}
-            for some, metric in product(sorted(of_lines) if name != about.reference else (), about.compared):
-                values = mean_differences(output, about.reference, name, some, metric)
-                place_of_difference = set_name, protocol, name, metric, listed(some)
-                versions = {results[f"{about.reference}/{seed}"]["code_sha256"] for seed in some}
+            for some, metric in product(sorted(of_lines) if name != reference else (), about.compared):
+                values = mean_differences(output, reference, name, some, metric)
+                place_of_difference = set_name, protocol, reference, name, metric, listed(some)
+                versions = {results[f"{reference}/{seed}"]["code_sha256"] for seed in some}
                 differences.append(difference_line(place_of_difference, values, versions))
         write_lines(folder / DIFFERENCES, differences, is_stale)

@@ -27,11 +27,12 @@ def folder(tmp_path: Path) -> Path:
         "beauty,A,bag,2,0.8,0.79,0.81,30",
     ]
     differences = [
-        "set,protocol,row,metric,seeds,users,difference,low,high",
-        "beauty,A,bag,ndcg@100,0 1,9,0.1,-0.02,0.22",
-        'beauty,A,"bag, MiniLM",ndcg@100,0 1,9,-0.05,-0.1,0.01',
-        'beauty,A,"bag, MiniLM",ndcg@100,0,9,0.0,-0.3,0.3',
-        "beauty,A,bag,recall@20,0 1,9,0.5,0.4,0.6",
+        "set,protocol,reference,row,metric,seeds,users,difference,low,high",
+        "beauty,A,CLLM4Rec,bag,ndcg@100,0 1,9,0.1,-0.02,0.22",
+        'beauty,A,CLLM4Rec,"bag, MiniLM",ndcg@100,0 1,9,-0.05,-0.1,0.01',
+        'beauty,A,CLLM4Rec,"bag, MiniLM",ndcg@100,0,9,0.0,-0.3,0.3',
+        "beauty,A,CLLM4Rec,bag,recall@20,0 1,9,0.5,0.4,0.6",
+        "beauty,A,iALS,bag,ndcg@100,0 1,9,0.7,0.6,0.8",
     ]
     (tmp_path / RUNS).write_text("\n".join(runs) + "\n")
     (tmp_path / DIFFERENCES).write_text("\n".join(differences) + "\n")
@@ -135,11 +136,11 @@ def test_the_readme_has_the_table_of_the_committed_results() -> None:
 
 def test_other_forms_are_over_the_most_seeds(folder: Path) -> None:
     lines = [
-        'beauty,A,"CLLM4Rec, no layer",ndcg@100,0,9,0.3,0.1,0.5',
-        'beauty,A,"CLLM4Rec, no layer",ndcg@100,0 1,9,0.01,-0.002,0.022',
-        'beauty,A,"CLLM4Rec, no layer",recall@20,0 1 2,9,0.4,0.3,0.5',
-        'musical,A,"CLLM4Rec, tiny",ndcg@100,1,9,-0.02,-0.03,-0.01',
-        'musical,time,"CLLM4Rec, tiny",ndcg@100,0 1,9,0.2,0.1,0.3',
+        'beauty,A,CLLM4Rec,"CLLM4Rec, no layer",ndcg@100,0,9,0.3,0.1,0.5',
+        'beauty,A,CLLM4Rec,"CLLM4Rec, no layer",ndcg@100,0 1,9,0.01,-0.002,0.022',
+        'beauty,A,CLLM4Rec,"CLLM4Rec, no layer",recall@20,0 1 2,9,0.4,0.3,0.5',
+        'musical,A,CLLM4Rec,"CLLM4Rec, tiny",ndcg@100,1,9,-0.02,-0.03,-0.01',
+        'musical,time,CLLM4Rec,"CLLM4Rec, tiny",ndcg@100,0 1,9,0.2,0.1,0.3',
     ]
     assert ranking_report.form_table(folder) == ""
     with (folder / DIFFERENCES).open("a") as file:

@@ -236,6 +236,13 @@ def test_differences_are_over_the_seeds_of_two_rows_and_over_those_of_the_table(
     write_results(folder, "small", "A", output / "A" / "small")
     others = [line for line in read_lines(folder / "differences.csv") if line not in lines]
     assert [line["seeds"] for line in others] == ["1 2"]
+    write_results(folder, "small", "A", output / "A" / "small", "ItemKNN")
+    new = [line for line in read_lines(folder / "differences.csv") if line["reference"] == "ItemKNN"]
+    assert {(line["row"], line["seeds"]) for line in new} == {("popularity", "0"), ("EASE", "0")}
+    from_ease = next(line for line in lines if line["row"] == "ItemKNN" and line["metric"] == "ndcg@100")
+    opposite = next(line for line in new if line["row"] == "EASE" and line["metric"] == "ndcg@100")
+    assert float(opposite["difference"]) == -float(from_ease["difference"])
+    assert all(line in read_lines(folder / "differences.csv") for line in lines), "those of EASE stay"
 
 
 def test_results_need_neither_the_reference_nor_a_row(small_set: Path, tmp_path: Path) -> None:
