@@ -15,22 +15,17 @@ VALIDATION_SHARE = 8  # one in so many users outside a fold is for validation
 ROW_COLUMNS = ("history_items", "target_item")
 
 
-def write_folds(interactions: Path, split: Path, n_folds: int, output: Path) -> list[Path]:
-    """Write `interactions.tsv` and `split.tsv` of each fold, unless its folder exists.
+def read_users(interactions: Path, split: Path, n_folds: int) -> pl.DataFrame:
+    """The users that are divided into folds, as `all_users` gives them.
 
     Args:
         interactions: table of sequences (`item_ids`), or of events (`item_id`, `timestamp`).
         split: held-out rows. Without the column `user_id` each is a user of its own. With it, a row
             replaces the events of that user.
         n_folds: at least 2.
-        output: folder of the folders fold0, fold1, ...
-
-    Returns:
-        The folders of the folds.
 
     Raises:
-        SystemExit: there are fewer than two folds or more than users, a table cannot be read, or another
-            process writes a fold.
+        SystemExit: there are fewer than two folds or more than users, or a table cannot be read.
     """
     users = all_users(_read(interactions, ("user_id",)), _read(split, ROW_COLUMNS))
     if not 2 <= n_folds <= len(users):
@@ -38,6 +33,23 @@ def write_folds(interactions: Path, split: Path, n_folds: int, output: Path) -> 
             f"error: --folds {n_folds}: give 2 to {len(users):,}, the number of users, or 0 for the split as "
             "it is"
         )
+    return users
+
+
+def write_folds(users: pl.DataFrame, n_folds: int, output: Path) -> list[Path]:
+    """Write `interactions.tsv` and `split.tsv` of each fold, unless its folder exists.
+
+    Args:
+        users: as `read_users` gives them.
+        n_folds: as there.
+        output: folder of the folds fold0, fold1, ...
+
+    Returns:
+        The folders of the folds.
+
+    Raises:
+        SystemExit: another process writes a fold.
+    """
     place = permutation(len(users), 0) % n_folds  # (n_users,) the fold of each
     order = permutation(len(users), 1)
     folders = []

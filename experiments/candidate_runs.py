@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -39,7 +40,7 @@ ROWS = {  # name -> run, --by of evaluate
     "RSLLM, likelihood of titles": ("unified", "likelihood"),
     "RSLLM, free generation": ("unified", "generation"),
     "RSLLM, constrained generation": ("unified", "constrained"),
-    "untrained backbone, likelihood of titles": (UNTRAINED, "likelihood"),
+    "backbone before training, likelihood of titles": (UNTRAINED, "likelihood"),
 }
 IN_WORDS = ("likelihood", "generation", "constrained")
 
@@ -88,7 +89,9 @@ class Plan:
                 raise SystemExit(f"error: {flag} {value}: give at least {least}")
 
     def settings(self, tables: Mapping[str, Path], folds: int, seed: int) -> dict[str, object]:
-        """What the results of one folder have in common, as JSON holds it. Rows may differ.
+        """What the results of one folder have in common, as JSON holds it.
+
+        Rows may differ. Those of sequential systems alone have no settings of RSLLM.
 
         Args:
             tables: flag -> file, which is hashed.
@@ -101,49 +104,63 @@ class Plan:
         for flag, file in tables.items():
             if not file.is_file():
                 raise SystemExit(f"error: {flag} {file}: there is no such file")
-        settings = asdict(self) | {"folds": folds, "names candidates": self.names_candidates}
+        settings = {name: getattr(self, name) for name in ("sequential", "candidates", "draws")}
+        settings |= {"folds": folds} | ({"seed": seed} if folds else {})
         settings |= {flag: file_record(file).sha256 for flag, file in tables.items()}
-        settings |= {"backbone": backbone_hash(self.backbone)} | ({"seed": seed} if folds else {})
-        del settings["rows"]
+        if self.runs - {BASE, *OTHERS}:
+            settings |= {"epochs": self.epochs, "backbone": described_backbone(self.backbone)}
+            settings["form of RSLLM's prompts"] = (
+                f"{'with' if self.names_candidates else 'without'} candidates"
+            )
         held: dict[str, object] = json.loads(json.dumps(settings))
         return held
 
 
-def backbone_hash(backbone: str) -> str:
-    """SHA-256 of the files of a folder, or of a file; another name stays as it is."""
+def described_backbone(backbone: str) -> str:
+    """The last part of a path and the SHA-256 of its files; another name stays as it is."""
     path = Path(backbone)
     if built_in_shape(backbone) is not None or not path.exists():
         return backbone
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     hashes = [(file.name, file_record(file).sha256) for file in files if file.is_file()]
-    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+    return f"{path.name}, SHA-256 {hashlib.sha256(json.dumps(hashes).encode()).hexdigest()}"
 
 
 def check_settings(settings: Mapping[str, object], output: Path) -> None:
     """Refuse results of other settings than those of OUTPUT/plan.json.
 
     Raises:
-        SystemExit: one of the settings differs.
+        SystemExit: one of the settings differs, or the file is damaged.
+    """
+    before = recorded_settings(output)
+    for name, value in settings.items():
+        if before.get(name, value) != value:
+            raise SystemExit(
+                f"error: {output} has results with another {name}: {before[name]}, not {value}; give "
+                "another --output"
+            )
+
+
+def recorded_settings(output: Path) -> dict[str, object]:
+    """The settings in OUTPUT/plan.json; none where there is no file.
+
+    Raises:
+        SystemExit: the file is damaged.
     """
     file = output / "plan.json"
-    before = json.loads(file.read_text()) if file.is_file() else settings
-    for name, value in settings.items():
-        if before.get(name) == value:
-            continue
-        if name == "names candidates":
-            raise SystemExit(
-                f"error: the prompts of {output} {'' if before.get(name) else 'do not '}name the candidates, "
-                "as its rows do or do not answer in words: give another --output"
-            )
-        raise SystemExit(
-            f"error: {output} has results with another {name}: {before.get(name)}, not {value}; give "
-            "another --output"
-        )
+    try:
+        recorded = json.loads(file.read_text()) if file.is_file() else {}
+    except ValueError:
+        recorded = None
+    if not isinstance(recorded, dict):
+        raise SystemExit(f"error: {file} is damaged: give another --output")
+    return recorded
 
 
 def write_settings(settings: Mapping[str, object], output: Path) -> None:
-    """Write OUTPUT/plan.json."""
-    write_text(output / "plan.json", json.dumps(settings, indent=2) + "\n")
+    """Write OUTPUT/plan.json; settings of other rows stay."""
+    text = json.dumps(recorded_settings(output) | dict(settings), indent=2)
+    write_text(output / "plan.json", text + "\n")
 
 
 @dataclass(frozen=True)
@@ -173,7 +190,8 @@ def train(part: Part, parent: Path, plan: Plan) -> None:
     if plan.names_candidates:
         settings += ["--candidates", plan.candidates]
     if UNTRAINED in of_rsllm:
-        run_command("pretrain", *settings, "--output", parent / UNTRAINED, "--epochs", 0, *common)
+        untrained = ["--output", parent / UNTRAINED, "--prompt", "text", "--epochs", 0]
+        run_command("pretrain", *settings, *untrained, *common)
     if of_rsllm & {*FORMS}:
         stage_1 = parent / STAGE_1
         run_command("pretrain", *settings, "--output", stage_1, "--epochs", plan.epochs[0], *common)
@@ -202,13 +220,14 @@ def evaluate(parent: Path, name: str, plan: Plan) -> None:
         run_command("evaluate", "--run", parent / run, *protocol, *files)
 
 
-def measured(output: Path, known: Sequence[Part]) -> dict[str, dict[str, pl.DataFrame]]:
+def measured(output: Path) -> dict[str, dict[str, pl.DataFrame]]:
     """Row -> part -> metrics (a row per test row), of all that has been measured, in the order of ROWS."""
+    parts = [path.name for path in output.iterdir() if re.fullmatch(r"(fold|seed)\d+", path.name)]
     found = {
         name: {
-            part.name: pl.read_parquet(file)
-            for part in known
-            if (file := output / part.name / values_file(name)).is_file()
+            part: pl.read_parquet(file)
+            for part in sorted(parts, key=lambda part: int(part[4:]))
+            if (file := output / part / values_file(name)).is_file()
         }
         for name in ROWS
     }

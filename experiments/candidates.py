@@ -32,7 +32,7 @@ import polars as pl
 from cllm4rec.commands.entry import say
 from cllm4rec.evaluation import bootstrap_interval
 from cllm4rec.files.writing import write_text
-from experiments.candidate_folds import write_folds
+from experiments.candidate_folds import read_users, write_folds
 from experiments.candidate_runs import (
     REFERENCE,
     ROWS,
@@ -93,12 +93,22 @@ def summary(results: Mapping[str, Measured], folds: bool) -> str:
     return markdown_table([*header, *(f"{name} minus this" for name in compared)], rows)
 
 
-def parts(tables: dict[str, Path], seeds: list[int], folds: int, output: Path) -> list[Part]:
-    """The training seeds on the split as it stands, or the folds of all users."""
-    if not folds:
+def parts(
+    tables: dict[str, Path], seeds: list[int], folds: pl.DataFrame | None, n_folds: int, output: Path
+) -> list[Part]:
+    """The training seeds on the split as it stands, or the folds of all users; their datasets are made.
+
+    Args:
+        tables: flag -> file.
+        seeds: of training; folds have the first.
+        folds: the users of the folds; None: the split as it stands.
+        n_folds: number of folds.
+        output: folder of the results.
+    """
+    if folds is None:
         prepare_once(output / "dataset", tables, {})
         return [Part(f"seed{seed}", output / "dataset", seed) for seed in seeds]
-    written = write_folds(tables["--interactions"], tables["--split"], folds, output / "folds")
+    written = write_folds(folds, n_folds, output / "folds")
     for folder in written:
         files = {"--interactions": folder / "interactions.tsv", "--split": folder / "split.tsv"}
         prepare_once(folder / "dataset", files | {"--items": tables["--items"]}, {})
@@ -119,18 +129,19 @@ def main(
     tables = {"--interactions": interactions, "--items": items, "--split": split}
     settings = plan.settings(tables, folds, seeds[0])
     check_settings(settings, output)
-    output.mkdir(parents=True, exist_ok=True)
-    known = parts(tables, seeds, folds, output)
-    names = [part.name for part in known]
+    users = read_users(interactions, split, folds) if folds else None
+    names = [f"fold{number}" for number in range(folds)] or [f"seed{seed}" for seed in seeds]
     if unknown := [name for name in only or () if name not in names]:
         raise SystemExit(f"error: --only {unknown[0]}: the parts are {', '.join(names)}")
+    output.mkdir(parents=True, exist_ok=True)
     write_settings(settings, output)
+    known = parts(tables, seeds, users, folds, output)
     for part in known:
         if only is None or part.name in only:
             train(part, output / part.name, plan)
             for name in plan.rows:
                 evaluate(output / part.name, name, plan)
-    if results := measured(output, known):
+    if results := measured(output):
         table = summary(results, folds > 0)
         write_text(output / "table.md", table + "\n")
         say(f"\n{split}, {plan.candidates} candidates:\n\n{table}")

@@ -27,9 +27,9 @@ interrupted training goes on if code, dataset and settings are the same; its cos
 
 --results names a folder of CSV files. runs.csv gets a line for each run: all metrics with their 95 %
 intervals over users, costs, versions, hashes and commands. slices.csv gets its slices by activity of users,
-by popularity of held-out items and by day. differences.csv gets CLLM4Rec or --reference minus each row,
-paired over users: over the seeds that both have, and over those that all main rows of a table have. Lines of
-other runs and references stay.
+by popularity of held-out items, by few training events and by day. differences.csv gets the reference of the
+protocol, and --reference, minus each row, paired over users: over the seeds that both have, and over those
+that all main rows of a table have. Lines of other runs stay.
 """
 
 import json
@@ -44,10 +44,10 @@ from cllm4rec.commands.entry import say
 from cllm4rec.files.writing import write_text
 from experiments.commands import CommandFailed, Seeds, argument_parser, ends_in_one_line
 from experiments.protocols import PROTOCOLS, Protocol, dataset_hashes, with_reference
-from experiments.ranking_results import mean_differences, write_results
+from experiments.ranking_results import write_results
 from experiments.ranking_rows import ROWS, Row, rows_to_measure
 from experiments.ranking_runs import measured_run
-from experiments.report import SystemRow, comparison_table, run_folder
+from experiments.report import SystemRow, comparison_table, mean_differences, run_folder
 from experiments.tuning.conditions import code_hash
 
 QUICK = ("CLLM4Rec", "bag", "ItemKNN", "popularity")  # 17 minutes of one core of an EPYC on Beauty
@@ -176,7 +176,7 @@ def main(
         tuned: OUTPUT of `experiments.tune`.
         protocol: key of PROTOCOLS.
         results: folder of the CSV files; None: none.
-        reference: row that is compared with all others in the tables; None: that of the protocol.
+        reference: row that is compared with all others, in the CSV files also; None: that of the protocol.
 
     Returns:
         The runs that failed, as `set/row/seed`.

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from safetensors import safe_open
 
 from cllm4rec.evaluation import bootstrap_interval
@@ -22,7 +21,7 @@ from cllm4rec.training.run_folder import RunFolder
 from experiments.protocols import PROTOCOLS
 from experiments.ranking_rows import SEQUENTIAL
 from experiments.recipes.recipe import EVENTS, ITEMS
-from experiments.report import METRICS_FILE, paired_differences, run_folder
+from experiments.report import METRICS_FILE, mean_differences, run_folder
 from experiments.tuning.trials import DATASET, RUN
 
 DATA, ENCODER, SEQUENTIAL_RUN = '"$DATA"', '"$ENCODER"', '"$SEQUENTIAL"'
@@ -192,7 +191,10 @@ def read_lines(file: Path) -> list[Line]:
     with file.open(encoding="utf-8", newline="") as opened:
         reader = csv.DictReader(opened)
         if not {*KEYS[file.name]} <= {*(reader.fieldnames or ())}:
-            raise SystemExit(f"error: {file} is no table of results: name another folder of results")
+            missing = ", ".join(sorted({*KEYS[file.name]} - {*(reader.fieldnames or ())}))
+            raise SystemExit(
+                f"error: {file} is no table of results (no column {missing}): name another folder of results"
+            )
         return list(reader)
 
 
@@ -231,66 +233,57 @@ def write_lines(file: Path, lines: Sequence[Line], is_stale: Callable[[Line], bo
     write_text(file, text.getvalue())
 
 
-def mean_differences(
-    output: Path, reference: str, name: str, seeds: Sequence[int], metric: str
-) -> np.ndarray:
-    """A metric of the reference minus that of a row, a value per user: the mean over the user's seeds."""
-    by_seed = []
-    for seed in seeds:
-        left, right = (run_folder(output / f"seed{seed}", row) for row in (reference, name))
-        by_seed.append(paired_differences(left, right, metric))
-    means = pl.concat(by_seed).group_by("user_id", maintain_order=True).mean()
-    return means["difference"].to_numpy()
-
-
 def write_results(
     folder: Path, set_name: str, protocol: str, output: Path, reference: str | None = None
 ) -> None:
-    """Write all measured runs of a set, and their differences from the reference.
+    """Write all measured runs of a set, and their differences from the reference of the protocol.
 
     A difference is over all seeds that the two rows share. If the main rows share fewer, another one is over
-    those.
+    those. Differences from another reference in the files are written anew if it is among the runs.
 
     Args:
         folder: of the CSV files. Several processes may write them, one after another.
         set_name: of the dataset.
         protocol: key of PROTOCOLS.
         output: folder of the set and of the protocol, with results.json.
-        reference: the row that is compared with all others; None: that of the protocol.
+        reference: a further row that is compared with all others.
 
     Raises:
         ValueError: another process has written the files for `LOCK_SECONDS`.
+        SystemExit: one of the files is another table.
     """
     file = output / "results.json"
     if not file.is_file():  # no row has succeeded
         return
     about, results = PROTOCOLS[protocol], json.loads(file.read_text())
-    reference = reference or about.reference
-    runs, slices, seeds_of = [], [], defaultdict(list)
+    runs, slices, seeds_of = [], [], defaultdict(set)
     for key, result in results.items():
         name, _, seed = key.rpartition("/")
-        seeds_of[name].append(int(seed))
+        seeds_of[name].add(int(seed))
         run, place = run_folder(output / f"seed{seed}", name), (set_name, protocol, name, int(seed))
         runs.append(result_line(place, result, run))
         slices += slice_lines(place, run)
-    both_of = {name: {*seeds} & {*seeds_of.get(reference, [])} for name, seeds in seeds_of.items()}
 
     def is_stale(line: Line) -> bool:
         """Whether it is over some of the seeds of these runs: those that are still asked for are above."""
-        seeds = {*map(int, line["seeds"].split())}
-        here = (line["set"], line["protocol"], line["reference"]) == (set_name, protocol, reference)
-        return here and seeds <= both_of.get(line["row"], set())
+        rows = line["row"], line["reference"]
+        both = set.intersection(*(seeds_of.get(name, set()) for name in rows))
+        here = (line["set"], line["protocol"]) == (set_name, protocol)
+        return here and {*map(int, line["seeds"].split())} <= both
 
     with locked(folder / RUNS, wait=LOCK_SECONDS):
+        before = {name: read_lines(folder / name) for name in KEYS if (folder / name).is_file()}
         write_lines(folder / RUNS, runs)
         write_lines(folder / SLICES, slices)
         in_table = shared_seeds(read_lines(folder / RUNS), set_name, protocol)
-        differences = []
-        for name, both in both_of.items():
+        known = [line["reference"] for line in before.get(DIFFERENCES, []) if is_stale(line)]
+        references, differences = {about.reference, reference or about.reference, *known}, []
+        for first, name in product(sorted(references & {*seeds_of}), seeds_of):
+            both = seeds_of[first] & seeds_of[name]
             of_lines = {tuple(sorted(some)) for some in (both, both & in_table) if some}
-            for some, metric in product(sorted(of_lines) if name != reference else (), about.compared):
-                values = mean_differences(output, reference, name, some, metric)
-                place_of_difference = set_name, protocol, reference, name, metric, listed(some)
-                versions = {results[f"{reference}/{seed}"]["code_sha256"] for seed in some}
+            for some, metric in product(sorted(of_lines) if name != first else (), about.compared):
+                place_of_difference = set_name, protocol, first, name, metric, listed(some)
+                versions = {results[f"{first}/{seed}"]["code_sha256"] for seed in some}
+                values = mean_differences(output, first, name, some, metric)
                 differences.append(difference_line(place_of_difference, values, versions))
         write_lines(folder / DIFFERENCES, differences, is_stale)

@@ -47,6 +47,18 @@ def paired_differences(run: Path, other: Path, metric: str) -> pl.DataFrame:
     return joined.select("user_id", difference=pl.col(metric) - pl.col(f"{metric}_other"))
 
 
+def mean_differences(
+    output: Path, reference: str, name: str, seeds: Sequence[int], metric: str
+) -> np.ndarray:
+    """A metric of the reference minus that of a row, a value per user: the mean over the user's seeds."""
+    by_seed = []
+    for seed in seeds:
+        left, right = (run_folder(output / f"seed{seed}", row) for row in (reference, name))
+        by_seed.append(paired_differences(left, right, metric))
+    means = pl.concat(by_seed).group_by("user_id", maintain_order=True).mean()
+    return means["difference"].to_numpy()
+
+
 def difference_cell(values: np.ndarray) -> str:
     """Mean and 95 % bootstrap interval of differences (n_users,)."""
     low, high = bootstrap_interval(values)

@@ -207,9 +207,6 @@ class NeuralRecommender(InnerProductRecommender):
             except DivergedError as diverged:  # without a validated epoch it does not count as fitted
                 self.stage = stage if diverged.kept else None
                 raise
-            except ValueError:  # refused before the first step
-                self.stage = None if stage == self.stages[0] else before
-                raise
             if self._after(dataset, stage, accelerator, hooks):
                 hooks.on_best()
         return self

@@ -8,6 +8,7 @@ import pytest
 
 import experiments.tuning.trials as trials
 from cllm4rec.data.dataset import Dataset
+from experiments import prepared, ranking_runs, report
 from experiments.commands import Cost
 from experiments.recipes.__main__ import main as make
 from experiments.recipes.recipe import Counts
@@ -55,3 +56,10 @@ def trained_on(calls: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(trials, "run_command", run)
     return datasets
+
+
+@pytest.fixture
+def commands_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands run in the process of the test, those of slow tests in their own."""
+    if request.node.get_closest_marker("slow") is None:
+        run_here(monkeypatch, COST, prepared, ranking_runs, report, trials)

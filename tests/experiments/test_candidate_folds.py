@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from experiments.candidate_folds import all_users, write_folds
+from experiments.candidate_folds import all_users, read_users, write_folds
 
 
 def write(path: Path, header: str, *lines: str) -> Path:
@@ -44,7 +44,7 @@ def test_the_last_item_is_the_target_and_up_to_ten_before_it_the_history(
 def test_each_user_is_measured_once_and_is_not_trained_on_there(
     sequences: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    folders = write_folds(*sequences, 4, tmp_path / "folds")
+    folders = write_folds(read_users(*sequences, 4), 4, tmp_path / "folds")
     expected = all_users(*map(read, sequences))
     whole = {" ".join(row["items"]) for row in expected.to_dicts()}
     tested = []
@@ -73,25 +73,26 @@ def test_rows_with_a_user_stand_for_the_events_of_that_user(tmp_path: Path) -> N
 
 
 def test_written_folds_stay(sequences: tuple[Path, Path], tmp_path: Path) -> None:
-    folder = write_folds(*sequences, 2, tmp_path / "folds")[0]
+    folder = write_folds(read_users(*sequences, 2), 2, tmp_path / "folds")[0]
     before = (folder / "split.tsv").stat().st_mtime_ns
-    write_folds(*sequences, 2, tmp_path / "folds")
+    write_folds(read_users(*sequences, 2), 2, tmp_path / "folds")
     assert (folder / "split.tsv").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("n", [1, 17])
 def test_folds_are_two_to_the_number_of_users(n: int, sequences: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=f"--folds {n}: give 2 to 16, the number of users"):
-        write_folds(*sequences, n, tmp_path / "folds")
-    assert not (tmp_path / "folds").exists()
+        read_users(*sequences, n)
 
 
 def test_a_fold_that_is_half_written_is_written_again(sequences: tuple[Path, Path], tmp_path: Path) -> None:
-    first = write_folds(*sequences, 2, tmp_path / "folds")[0]
+    first = write_folds(read_users(*sequences, 2), 2, tmp_path / "folds")[0]
     whole = (first / "split.tsv").read_bytes()
     (first / "split.tsv").unlink()
     (first / "interactions.tsv").unlink()
-    assert (write_folds(*sequences, 2, tmp_path / "folds")[0] / "split.tsv").read_bytes() == whole
+    assert (
+        write_folds(read_users(*sequences, 2), 2, tmp_path / "folds")[0] / "split.tsv"
+    ).read_bytes() == whole
 
 
 @pytest.mark.parametrize(
@@ -108,5 +109,5 @@ def test_what_is_no_table_of_events_is_refused_in_one_line(
     file = tmp_path / "events.tsv"
     file.write_text(content)
     with pytest.raises(SystemExit, match=message) as refused:
-        write_folds(file, sequences[1], 2, tmp_path / "folds")
+        read_users(file, sequences[1], 2)
     assert "\n" not in str(refused.value)

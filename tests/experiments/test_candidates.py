@@ -12,7 +12,7 @@ import pytest
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models.sequential.config import SequentialConfig
 from experiments import candidate_runs, candidates, prepared
-from experiments.candidate_runs import Plan, backbone_hash
+from experiments.candidate_runs import Plan, described_backbone
 from experiments.candidates import summary
 from experiments.commands import Cost
 from tests.support.experiments import Calls, run_here
@@ -65,14 +65,14 @@ def test_the_rows_of_a_split(tables: dict[str, Path], tmp_path: Path, calls: Cal
         "RSLLM, titles alone",
         "RSLLM, soft tokens alone",
         "RSLLM, constrained generation",
-        "untrained backbone, likelihood of titles",
+        "backbone before training, likelihood of titles",
     )
     output = tmp_path / "runs"
     candidates.main(**tables, seeds=[0], plan=plan(*rows), output=output)
     assert systems(output) == [f"{name}/seed0" for name in rows]
     trained = [[str(each) for each in call] for call in calls if call[0] in ("pretrain", "finetune")]
     untrained = next(call for call in trained if call[call.index("--output") + 1].endswith("untrained"))
-    assert untrained[untrained.index("--epochs") + 1] == "0"
+    assert [untrained[untrained.index(flag) + 1] for flag in ("--epochs", "--prompt")] == ["0", "text"]
     assert ["--prompt" in call for call in trained if call[0] == "finetune"] == [False, True, True]
     assert all("--item-text" not in call for call in trained if str(output / "seed0/sasrec-ids") in call)
     n = len(calls)
@@ -83,14 +83,18 @@ def test_the_rows_of_a_split(tables: dict[str, Path], tmp_path: Path, calls: Cal
 def test_folds_and_what_belongs_to_other_settings(tables: dict[str, Path], tmp_path: Path) -> None:
     output: Path = tmp_path / "folds"
     of_folds: dict[str, Any] = {**tables, "output": output, "folds": 2}
-    with pytest.raises(SystemExit, match="--folds 1: give 2 to 20"):
-        candidates.main(**of_folds | {"folds": 1}, seeds=[0], plan=plan())
+    for changed, what in (
+        ({"folds": 1}, "--folds 1: give 2 to 20"),
+        ({"folds": 5, "only": ["fold9"]}, "--only fold9: the parts are fold0, fold1, fold2, fold3, fold4"),
+    ):
+        with pytest.raises(SystemExit, match=what):
+            candidates.main(**of_folds | changed, seeds=[0], plan=plan())
+        assert not output.exists()
     candidates.main(**of_folds, seeds=[0], plan=plan())
     assert systems(output) == ["sequential system/fold0, fold1"]
     assert pl.read_parquet(output / "fold0" / "sequential-scores.parquet").height == 10
     for changed, what in (
         ({"plan": replace(plan(), candidates=4)}, "another candidates: 3, not 4; give another"),
-        ({"plan": plan("RSLLM, likelihood of titles")}, "do not name the candidates, as its rows do or do"),
         ({"folds": 3}, "another folds: 2, not 3"),
         ({"seeds": [7]}, "another seed: 0, not 7"),
         ({"only": ["fold2"]}, "--only fold2: the parts are fold0, fold1"),
@@ -108,6 +112,22 @@ def test_the_table_keeps_what_other_calls_measured(tables: dict[str, Path], tmp_
     for part, row in (("fold0", "sequential system"), ("fold1", "SASRec, ids"), ("fold1", *SEQUENTIAL)):
         candidates.main(**tables, seeds=[0], plan=plan(row), output=output, folds=2, only=[part])
     assert systems(output) == ["sequential system/fold0, fold1", "SASRec, ids/fold1"]
+    for seed in (0, 1):
+        candidates.main(**tables, seeds=[seed], plan=plan(), output=tmp_path / "seeds")
+    assert systems(tmp_path / "seeds") == ["sequential system/seed0, seed1"]
+
+
+def test_prompts_that_name_candidates_are_of_rsllm_alone(tables: dict[str, Path], tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {**tables, "seeds": [0], "output": tmp_path / "runs"}
+    for row in ("sequential system", "RSLLM, constrained generation", "SASRec, ids"):
+        candidates.main(**arguments, plan=plan(row))
+    with pytest.raises(
+        SystemExit, match="another form of RSLLM's prompts: with candidates, not without candidates; give"
+    ):
+        candidates.main(**arguments, plan=plan("RSLLM"))
+    (tmp_path / "runs" / "plan.json").write_text("")
+    with pytest.raises(SystemExit, match=r"plan.json is damaged: give another --output"):
+        candidates.main(**arguments, plan=plan())
 
 
 def test_an_interrupted_copy_of_stage_1_is_made_again(
@@ -138,14 +158,14 @@ def test_numbers_with_which_nothing_can_be_measured_are_refused_first(
 
 
 def test_a_backbone_is_known_by_its_files(tmp_path: Path) -> None:
-    first, second = (tmp_path / name for name in ("first", "second"))
-    first.mkdir()
+    first, second = (tmp_path / name / "model" for name in ("first", "second"))
+    first.mkdir(parents=True)
     (first / "config.json").write_text("{}")
     shutil.copytree(first, second)
-    assert backbone_hash(str(first)) == backbone_hash(str(second))
+    assert described_backbone(str(first)) == described_backbone(str(second))
     (second / "config.json").write_text("[]")
-    assert backbone_hash(str(first)) != backbone_hash(str(second))
-    assert backbone_hash("tiny") == "tiny"
+    assert described_backbone(str(first)) != described_backbone(str(second))
+    assert described_backbone("tiny") == "tiny"
 
 
 def test_means_and_differences_are_over_the_parts_that_rows_have() -> None:

@@ -157,23 +157,6 @@ def test_the_weights_at_the_start_of_a_later_stage_are_kept_if_no_epoch_is_bette
     assert "the first weights (0.4000) are kept: no epoch is better" in caplog.messages
 
 
-def test_a_refused_finetuning_does_not_count_as_one(caplog: pytest.LogCaptureFixture) -> None:
-    """The next call compares its epochs with the weights at its start, as if there had been no other."""
-    caplog.set_level("INFO", "cllm4rec")
-    settings = CLLM4RecConfig(content_ratio=0.0, linear="none", finetune_from="pretrained")
-    model = CLLM4Rec(settings)
-    with pytest.raises(ValueError, match="memory"):
-        model.fit_stage(small_dataset(), "pretrain", QUICK, memory=0.01)
-    assert model.stage is None
-    model.fit_stage(small_dataset(), "pretrain", replace(QUICK, epochs=0))
-    with pytest.raises(ValueError, match="memory"):
-        model.fit_stage(small_dataset(), "finetune", QUICK, memory=0.01)
-    assert model.stage == "pretrain"
-    nearly_frozen = replace(QUICK, learning_rate=1e-12)  # no epoch is better
-    model.fit_stage(small_dataset(), "finetune", nearly_frozen)
-    assert any("no epoch is better" in message for message in caplog.messages)
-
-
 def test_a_better_epoch_replaces_the_weights_at_the_start(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
