@@ -111,7 +111,7 @@ def shared_seeds(runs: Sequence[Line], set_name: str, protocol: str) -> set[int]
 
 
 def slice_lines(place: tuple[str, str, str, int], run: Path) -> list[Line]:
-    """The slices of a run: by activity of the user, by popularity of the held-out item and by day.
+    """The slices of a run, as `evaluate` writes them.
 
     Args:
         place: name of the set, protocol, row of the table and seed of the split.

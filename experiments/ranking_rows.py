@@ -66,7 +66,7 @@ def rsllm(*finetune: str, stage_1: int = 0, stage_2: int = 1) -> Flags:
 
 LANGUAGE_ALONE = ("--sequential-score", "none")
 SAMPLED = (*LANGUAGE_ALONE, "--negatives", "512")  # with the whole catalogue no negative is a hard one
-OF_RSLLM: dict[str, Flags] = {  # each but the first two is compared with the second
+OF_RSLLM: dict[str, Flags] = {  # docs/rsllm.md says which two rows differ in one thing
     "RSLLM, ENCODER": rsllm(),
     "RSLLM, ENCODER, no sequential score": rsllm(*LANGUAGE_ALONE),
     "RSLLM, ENCODER, with stage 1": rsllm(*LANGUAGE_ALONE, stage_1=1),

@@ -1,4 +1,4 @@
-"""Metrics of slices: users by activity, held-out events by popularity of the item and by day."""
+"""Metrics of slices: users by activity, held-out events by popularity of the item and by day, few events."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ QUARTILES = (0.25, 0.5, 0.75)
 BY_ACTIVITY = "input events of the user"
 BY_POPULARITY = "training events of the held-out item"
 FEW = 5  # training events: fewer of them are few
-FEW_OF_USER = f"training events of the user, below {FEW} or more"
-FEW_OF_ITEM = f"training events of the held-out item, below {FEW} or more"
+FEW_OF_USER = f"training events of the user, fewer than {FEW} or not"
+FEW_OF_ITEM = f"training events of the held-out item, fewer than {FEW} or not"
 BY_DAY = "days between the held-out event and the nearest input event of its user"
 SECONDS_A_DAY = 86_400
 
@@ -52,7 +52,7 @@ def quartile_groups(numbers: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]
 
 
 def few_events_groups(numbers: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
-    """The groups of numbers (n,) below `FEW` and above, as `quartile_groups` gives them.
+    """The groups of numbers (n,) below `FEW`, and of the others, as `quartile_groups` gives them.
 
     Where no number is below `FEW` there are no groups.
     """

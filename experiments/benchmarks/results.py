@@ -94,7 +94,13 @@ def settings_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def settings_from(arguments: argparse.Namespace) -> Settings:
-    """Settings from parsed flags; sets the number of torch's threads."""
+    """Settings from parsed flags; sets the number of torch's threads.
+
+    Raises:
+        SystemExit: there is less than one thread.
+    """
+    if arguments.threads < 1:
+        raise SystemExit(f"error: --threads {arguments.threads}: give at least 1")
     torch.set_num_threads(arguments.threads)
     return Settings(arguments.output, arguments.short, arguments.datasets, arguments.threads)
 
