@@ -7,13 +7,15 @@ are merged before both are timed.
 
 Prints users per second. The plain loop of the candidate protocol reads the prompt with each of 20 titles, one
 after another, and each title after the prompt without a history; it computes the logits of the titles alone.
-That of full ranking reads one prompt after another. `--cpu` compares CPU times. The last line has the users
-per second of the sequential recommender alone.
+Prompts name the candidates or do not. The plain loop of full ranking reads one prompt after another. `--cpu`
+compares CPU times. The last line has the users per second of the sequential recommender alone.
 """
 
 import argparse
+import copy
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -53,8 +55,10 @@ def plain_choices(model: RSLLM, users: np.ndarray, shown: np.ndarray, seen: Data
         answers = writer.answers_of(candidates)
         room = context - max(map(len, answers))
         history = seen.interactions.history(user)[-model.config.length :]
+        named = Ragged.from_lists([candidates]) if model.config.candidates else None
         prompts = [
-            writer.fill(Ragged.from_lists([items]), room)[0].tokens[0] for items in (history, history[:0])
+            writer.fill(Ragged.from_lists([items]), room, named)[0].tokens[0]
+            for items in (history, history[:0])
         ]
         gains = [
             plain_likelihood(model, prompts[0], answer, table)
@@ -88,11 +92,18 @@ def main(arguments: argparse.Namespace) -> list[Row]:
     clock = time.process_time if arguments.cpu else time.perf_counter
     repeats, few, many = 1 if settings.short else 3, users[:n_users], users[: 8 * n_users]
     seen = dataset.seen
-    assert model.choose(few, shown, seen, "likelihood").tolist() == plain_choices(model, few, shown, seen)
+    named = copy.copy(model)
+    named.config = replace(model.config, candidates=N_CANDIDATES)
+    for each in (model, named):
+        assert each.choose(few, shown, seen, "likelihood").tolist() == plain_choices(each, few, shown, seen)
     questions: dict[str, dict[str, Callable[[], object]]] = {
         f"1 of {N_CANDIDATES} candidates by likelihood": {
             "ours": partial(model.choose, few, shown, seen, "likelihood"),
             "plain": partial(plain_choices, model, few, shown, seen),
+        },
+        f"the same, {N_CANDIDATES} candidates named": {
+            "ours": partial(named.choose, few, shown, seen, "likelihood"),
+            "plain": partial(plain_choices, named, few, shown, seen),
         },
         f"top {K} of {dataset.n_items:,} items": {
             "ours": lambda: list(model.rank_batches(many, seen, K)),
@@ -103,11 +114,11 @@ def main(arguments: argparse.Namespace) -> list[Row]:
     alone = {"SASRec": lambda: list(base.rank_batches(users, seen, K))}
     base_seconds = side_by_side(alone, repeats, clock)["SASRec"] / len(users)
     rows = []
-    for (question, functions), n, target in zip(questions.items(), (n_users, len(many)), (3, 3), strict=True):
+    for (question, functions), n in zip(questions.items(), (n_users, n_users, len(many)), strict=True):
         times = side_by_side(functions, repeats, clock)
         rates = {form: f"{n / seconds:,.2f} users/s" for form, seconds in times.items()}
         ratio = times["plain"] / times["ours"]
-        rows.append(Row(question, rates["ours"], f"plain {rates['plain']}", ratio, target, False, times))
+        rows.append(Row(question, rates["ours"], f"plain {rates['plain']}", ratio, 3, False, times))
     peak = process_memory("VmHWM") / 1024
     rows.append(Row("peak memory of both", f"{peak:.2f} GiB", "", peak, 6, True))
     printed = report("choices", rows, settings)
