@@ -1,4 +1,4 @@
-"""Metrics of slices: users by activity, held-out events by popularity of the item and by day, few events."""
+"""Metrics of slices: groups of users, and of held-out events."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -57,16 +57,19 @@ def few_events_groups(numbers: np.ndarray) -> Iterator[tuple[int, int, np.ndarra
     Where no number is below `FEW` there are no groups.
     """
     few = numbers < FEW
-    for mask in (few, ~few) if few.any() else ():
-        if mask.any():
-            yield int(numbers[mask].min()), int(numbers[mask].max()), mask
+    return _groups(numbers, (few, ~few) if few.any() else ())
 
 
 def same_day_groups(days: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
     """The groups of days (n,) that are 0 and above 0, as `quartile_groups` gives them; -1 is in none."""
-    for mask in (days == 0, days > 0):
+    return _groups(days, (days == 0, days > 0))
+
+
+def _groups(numbers: np.ndarray, masks: Iterable[np.ndarray]) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Lowest and highest number, and mask, of each group that is not empty."""
+    for mask in masks:
         if mask.any():
-            yield int(days[mask].min()), int(days[mask].max()), mask
+            yield int(numbers[mask].min()), int(numbers[mask].max()), mask
 
 
 def days_to_input(task: Task, users: np.ndarray) -> np.ndarray | None:
