@@ -1,6 +1,5 @@
 """Runs of `experiments.candidates`: what is trained for each row, and how it is measured."""
 
-import hashlib
 import json
 import re
 import shutil
@@ -13,8 +12,10 @@ import polars as pl
 from cllm4rec.files.folders import replace_folder
 from cllm4rec.files.manifest import file_record
 from cllm4rec.files.writing import write_text
-from cllm4rec.models.language.config import built_in_shape
+from cllm4rec.models.language.loading import check_backbone
+from cllm4rec.models.rsllm.config import RSLLMConfig
 from experiments.commands import run_command
+from experiments.models import described_model
 
 REFERENCE, SEQUENTIAL, STAGE_1, UNTRAINED = "RSLLM", "sequential system", "stage-1", "untrained"
 FORMS = {  # run -> flags of finetune; all continue the run of stage 1
@@ -74,11 +75,16 @@ class Plan:
         """The runs that the rows need."""
         return {ROWS[name][0] for name in self.rows}
 
-    def check_numbers(self) -> None:
-        """Refuse numbers with which nothing can be measured.
+    @property
+    def trains_rsllm(self) -> bool:
+        return bool(self.runs - {BASE, *OTHERS})
+
+    def check(self) -> None:
+        """Refuse what would fail after the sequential system has been trained.
 
         Raises:
             SystemExit: there are fewer than two candidates, no draw, or less than no epoch.
+            ValueError: the backbone cannot be loaded.
         """
         for flag, value, least in (
             ("--candidates", self.candidates, 2),
@@ -87,6 +93,8 @@ class Plan:
         ):
             if value < least:
                 raise SystemExit(f"error: {flag} {value}: give at least {least}")
+        if self.trains_rsllm:
+            check_backbone(RSLLMConfig(backbone=self.backbone))
 
     def settings(self, tables: Mapping[str, Path], folds: int, seed: int) -> dict[str, object]:
         """What the results of one folder have in common, as JSON holds it.
@@ -107,23 +115,13 @@ class Plan:
         settings = {name: getattr(self, name) for name in ("sequential", "candidates", "draws")}
         settings |= {"folds": folds} | ({"seed": seed} if folds else {})
         settings |= {flag: file_record(file).sha256 for flag, file in tables.items()}
-        if self.runs - {BASE, *OTHERS}:
-            settings |= {"epochs": self.epochs, "backbone": described_backbone(self.backbone)}
+        if self.trains_rsllm:
+            settings |= {"epochs": self.epochs, "backbone": described_model(self.backbone)}
             settings["form of RSLLM's prompts"] = (
                 f"{'with' if self.names_candidates else 'without'} candidates"
             )
         held: dict[str, object] = json.loads(json.dumps(settings))
         return held
-
-
-def described_backbone(backbone: str) -> str:
-    """The last part of a path and the SHA-256 of its files; another name stays as it is."""
-    path = Path(backbone)
-    if built_in_shape(backbone) is not None or not path.exists():
-        return backbone
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    hashes = [(file.name, file_record(file).sha256) for file in files if file.is_file()]
-    return f"{path.name}, SHA-256 {hashlib.sha256(json.dumps(hashes).encode()).hexdigest()}"
 
 
 def check_settings(settings: Mapping[str, object], output: Path) -> None:

@@ -125,7 +125,7 @@ def main(
     folds: int = 0,
     only: Sequence[str] | None = None,
 ) -> None:
-    plan.check_numbers()
+    plan.check()
     tables = {"--interactions": interactions, "--items": items, "--split": split}
     settings = plan.settings(tables, folds, seeds[0])
     check_settings(settings, output)

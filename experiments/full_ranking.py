@@ -23,7 +23,8 @@ Prints a table for each set, means over seeds: metrics, paired difference from C
 CPU time and peak memory. OUTPUT/PROTOCOL/SET/table.md holds it, results.json next to it every measured row
 with the hashes of its dataset. Measured rows are not run again. Those of other datasets or settings are
 refused, those of other code are named below the table. A row that fails is left out until a later call. An
-interrupted training goes on if code, dataset and settings are the same; its costs are then not known.
+interrupted training goes on if code, dataset and settings are the same; its costs are then not known. Calls
+with the same OUTPUT may run at the same time: each measures rows that no other one does.
 
 --results names a folder of CSV files. runs.csv gets a line for each run: all metrics with their 95 %
 intervals over users, costs, versions, hashes and commands. slices.csv gets its slices by activity of users,
@@ -32,127 +33,19 @@ protocol, and --reference, minus each row, paired over users: over the seeds tha
 that all main rows of a table have. Lines of other runs stay.
 """
 
-import json
 from argparse import ArgumentTypeError
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cllm4rec.commands.entry import say
-from cllm4rec.files.writing import write_text
 from experiments.commands import CommandFailed, Seeds, argument_parser, ends_in_one_line
-from experiments.protocols import PROTOCOLS, Protocol, dataset_hashes, with_reference
+from experiments.protocols import PROTOCOLS, with_reference
 from experiments.ranking_results import write_results
-from experiments.ranking_rows import ROWS, Row, rows_to_measure
-from experiments.ranking_runs import measured_run
-from experiments.report import SystemRow, comparison_table, mean_differences, run_folder
-from experiments.tuning.conditions import code_hash
+from experiments.ranking_rows import LIMITED, ROWS
+from experiments.ranking_sets import RankedSet
 
-QUICK = ("CLLM4Rec", "bag", "ItemKNN", "popularity")  # 17 minutes of one core of an EPYC on Beauty
-
-
-def summary(
-    output: Path, results: dict[str, Any], protocol: Protocol, names: list[str], seeds: list[int]
-) -> str:
-    """Table of the systems: means over seeds, peak memory as a maximum."""
-    reference, ranked_by = protocol.reference, protocol.compared[0]
-    rows = []
-    for name in names:
-        measured = [results[f"{name}/{seed}"] for seed in seeds]
-        metrics = {key: float(np.mean([row["metrics"][key] for row in measured])) for key in protocol.metrics}
-        seconds, peaks = ([row[cost] for row in measured] for cost in ("training_cpu_seconds", "peak_mib"))
-        paired = name != reference and reference in names
-        differences = mean_differences(output, reference, name, seeds, ranked_by) if paired else None
-        costs = ["resumed"] * 2 if None in seconds else [f"{np.mean(seconds):.0f}", f"{max(peaks):,.0f}"]
-        rows.append(SystemRow(name, metrics, differences, costs))
-    further = ["training (CPU s)", "peak memory (MiB)"]
-    return comparison_table(rows, protocol.metrics, ranked_by, reference, further)
-
-
-def check_results(
-    results: dict[str, Any], planned: dict[str, Row], hashes: dict[int, dict[str, str]], output: Path
-) -> None:
-    """Raise SystemExit if a measured row has other settings, or another dataset, than the planned one.
-
-    Args:
-        results: of earlier calls.
-        planned: rows to measure.
-        hashes: of the dataset of each seed.
-        output: folder of the results.
-    """
-    for name, row in planned.items():
-        for seed, of_dataset in hashes.items():
-            key = f"{name}/{seed}"
-            if key in results and results[key].get("dataset") != of_dataset:
-                raise SystemExit(
-                    f"error: {output} holds {key}, measured on another dataset: name another --output"
-                )
-            if key in results and results[key].get("flags") != list(row.flags):
-                raise SystemExit(f"error: {output} holds {key} with other settings: name another --output")
-
-
-def notes(old: Collection[str], failed: Collection[str]) -> str:
-    """What is said below a table about rows of other code, and about runs that failed."""
-    named = {
-        "Measured with other code of the package than the present": old,
-        "Failed, so that their rows are left out": failed,
-    }
-    return "".join(f"\n\n{note}: {', '.join(names)}." for note, names in named.items() if names)
-
-
-def measure_set(
-    data: Path,
-    protocol: Protocol,
-    seeds: list[int],
-    rows: list[str],
-    output: Path,
-    encoders: Mapping[str, str],
-    tuned: Path | None = None,
-) -> list[str]:
-    """Measure the rows of one set, write and print the table.
-
-    Args:
-        data: folder that a recipe wrote.
-        protocol, seeds, rows: to measure.
-        output: folder of the set and of the protocol.
-        encoders: name in the table -> model, of the rows that have one.
-        tuned: OUTPUT of `experiments.tune`.
-
-    Returns:
-        The runs that failed, as `row/seed`.
-    """
-    datasets = {seed: protocol.dataset(data, seed, output / f"seed{seed}") for seed in seeds}
-    hashes = dict(zip(seeds, dataset_hashes([*datasets.values()]), strict=True))
-    planned = rows_to_measure(rows, encoders, tuned, data, hashes[seeds[0]]["data_sha256"])
-    code = code_hash()
-    output.mkdir(parents=True, exist_ok=True)
-    results_file = output / "results.json"
-    results: dict[str, Any] = json.loads(results_file.read_text()) if results_file.is_file() else {}
-    check_results(results, planned, hashes, output)
-    keys = {f"{name}/{seed}": (name, seed) for seed in seeds for name in planned}
-    failed = []
-    for key, (name, seed) in keys.items():
-        if key not in results:
-            run = run_folder(output / f"seed{seed}", name)
-            made_of = {"dataset": hashes[seed], "flags": planned[name].flags, "code_sha256": code}
-            try:
-                row = measured_run(datasets[seed], run, seed, made_of)
-            except CommandFailed as failure:
-                say(f"{key}: {failure}")
-                failed.append(key)
-                continue
-            results[key] = {**row, "tuning_seconds": planned[name].tuning_seconds, **made_of}
-            write_text(results_file, json.dumps(results, indent=2) + "\n")
-    measured = {key: name for key, (name, _) in keys.items() if key in results}
-    complete = [name for name in planned if all(f"{name}/{seed}" in measured for seed in seeds)]
-    old = dict.fromkeys(name for key, name in measured.items() if results[key].get("code_sha256") != code)
-    table = summary(output, results, protocol, complete, seeds) + notes(old, failed)
-    (output / "table.md").write_text(table + "\n")
-    about = f"{data.resolve().name}, {protocol.title}, test events, mean over seeds"
-    say(f"\n{about} {', '.join(map(str, seeds))}:\n\n{table}")
-    return failed
+QUICK = (*LIMITED, "bag", "ItemKNN", "popularity")
 
 
 def main(
@@ -179,7 +72,7 @@ def main(
         reference: row that is compared with all others, in the CSV files also; None: that of the protocol.
 
     Returns:
-        The runs that failed, as `set/row/seed`.
+        The runs that failed, as `set/row/seed`, and the sets whose datasets could not be prepared.
 
     Raises:
         SystemExit: a set, row or seed cannot be measured, or OUTPUT holds other rows under its name.
@@ -191,13 +84,18 @@ def main(
         raise SystemExit("error: --tuned has settings that were chosen under protocol A: leave it out")
     rows = rows or [*PROTOCOLS[protocol].rows]
     about = with_reference(PROTOCOLS[protocol], reference, rows, [*dict(encoder)])
-    failed = []
-    for folder, name in zip(data, names, strict=True):
-        of_set = output / protocol / name
-        measured = measure_set(folder, about, seeds or [*about.seeds], rows, of_set, dict(encoder), tuned)
-        failed += [f"{name}/{key}" for key in measured]
+    begun, failed = [], []
+    for folder, name in zip(data, names, strict=True):  # a mistake in any set is found before the first run
+        of_set, of_seeds = output / protocol / name, seeds or [*about.seeds]
+        try:
+            begun.append(RankedSet.begin(folder, about, of_seeds, rows, of_set, dict(encoder), tuned))
+        except CommandFailed as failure:
+            say(f"{name}: {failure}")
+            failed.append(name)
+    for each in begun:
+        failed += [f"{each.name}/{key}" for key in each.measure()]
         if results is not None:
-            write_results(results, name, protocol, of_set, reference)
+            write_results(results, each.name, protocol, each.output, reference)
     return failed
 
 
@@ -238,7 +136,7 @@ def parsed(typed: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"seed 0 and the rows {', '.join(QUICK)}, unless --seeds or --rows say otherwise",
+        help=f"seed 0 and the rows {'; '.join(QUICK)}, compared with the first, unless flags say otherwise",
     )
     parser.add_argument(
         "--encoder",
@@ -259,6 +157,7 @@ def parsed(typed: Sequence[str] | None = None) -> dict[str, Any]:
     arguments = vars(parser.parse_args(typed))
     if arguments.pop("quick"):
         arguments["seeds"] = arguments["seeds"] or [0]
+        arguments["reference"] = arguments["reference"] or (None if arguments["rows"] else QUICK[0])
         arguments["rows"] = arguments["rows"] or list(QUICK)
     return arguments
 

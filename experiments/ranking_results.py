@@ -20,8 +20,9 @@ from cllm4rec.files.writing import write_text
 from cllm4rec.training.run_folder import RunFolder
 from experiments.protocols import PROTOCOLS
 from experiments.ranking_rows import SEQUENTIAL
+from experiments.ranking_sets import read_results
 from experiments.recipes.recipe import EVENTS, ITEMS
-from experiments.report import METRICS_FILE, mean_differences, run_folder
+from experiments.report import METRICS_FILE, is_evaluated, mean_differences, run_folder
 from experiments.tuning.trials import DATASET, RUN
 
 DATA, ENCODER, SEQUENTIAL_RUN = '"$DATA"', '"$ENCODER"', '"$SEQUENTIAL"'
@@ -61,6 +62,7 @@ def result_line(place: tuple[str, str, str, int], result: Mapping[str, Any], run
         "evaluation_cpu_seconds": result["evaluation_cpu_seconds"],
         "peak_mib": result["peak_mib"],
         "model_numbers": model_numbers(run),
+        "encoder": result.get("encoder") or "",
         "versions": versions,
         **result["dataset"],
         "code_sha256": result["code_sha256"],
@@ -140,9 +142,12 @@ def texts(cells: Mapping[str, object]) -> Line:
 
 
 def model_numbers(run: Path) -> int:
-    """Numbers in the model.safetensors of the last stage of a run."""
-    with safe_open(RunFolder.open(run).stage_folder() / "model.safetensors", framework="np") as file:
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    """Numbers that the last stage of a run holds, its adapters included."""
+    total = 0
+    for path in RunFolder.open(run).stage_folder().rglob("*.safetensors"):
+        with safe_open(path, framework="np") as file:
+            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return total
 
 
 def command(flags: Sequence[Sequence[str] | None], seed: int, split: Sequence[str] = ()) -> str:
@@ -245,24 +250,26 @@ def write_results(
         folder: of the CSV files. Several processes may write them, one after another.
         set_name: of the dataset.
         protocol: key of PROTOCOLS.
-        output: folder of the set and of the protocol, with results.json.
+        output: folder of the set and of the protocol, with results.json. Runs without metrics are left out.
         reference: a further row that is compared with all others.
 
     Raises:
         ValueError: another process has written the files for `LOCK_SECONDS`.
         SystemExit: one of the files is another table.
     """
-    file = output / "results.json"
-    if not file.is_file():  # no row has succeeded
-        return
-    about, results = PROTOCOLS[protocol], json.loads(file.read_text())
+    about, results = PROTOCOLS[protocol], read_results(output)
     runs, slices, seeds_of = [], [], defaultdict(set)
     for key, result in results.items():
         name, _, seed = key.rpartition("/")
-        seeds_of[name].add(int(seed))
         run, place = run_folder(output / f"seed{seed}", name), (set_name, protocol, name, int(seed))
+        if not is_evaluated(run):  # the folder was removed
+            continue
+        seeds_of[name].add(int(seed))
         runs.append(result_line(place, result, run))
         slices += slice_lines(place, run)
+
+    if not runs:
+        return
 
     def is_stale(line: Line) -> bool:
         """Whether it is over some of the seeds of these runs: those that are still asked for are above."""

@@ -1,9 +1,10 @@
 """Rows of `experiments.full_ranking`: systems, ablations, and the flags of their commands."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.models import described_model
 from experiments.tuning.chosen import best_settings
 from experiments.tuning.spaces import FIRST_STAGE
 from experiments.tuning.spaces import SPACES as SEARCHED
@@ -45,6 +46,9 @@ OF_SETS: dict[str, Flags] = {  # histories are sets
     "ItemKNN": (["--system", "itemknn"], None),
     "popularity": (["--system", "popularity"], None),
 }
+LIMITED: dict[str, Flags] = {  # in wall time: another machine has another result
+    "CLLM4Rec, 5 minutes a stage": (["--max-minutes", "5"], ["--max-minutes", "5"]),
+}
 IN_ORDER: dict[str, Flags] = {  # histories are sequences
     "CLLM4Rec, in order": ([], ["--order", "time"]),
     "EASE with text prior, decayed": (["--system", "ease", "--text-prior", "--decay", "auto"], None),
@@ -79,7 +83,7 @@ OF_RSLLM: dict[str, Flags] = {  # docs/rsllm.md says which two rows differ in on
     "RSLLM, ENCODER, three epochs": rsllm(stage_2=3),
     "RSLLM, ENCODER, three epochs, no sequential score": rsllm(*LANGUAGE_ALONE, stage_2=3),
 }
-ROWS = OF_SETS | IN_ORDER | OF_RSLLM
+ROWS = OF_SETS | LIMITED | IN_ORDER | OF_RSLLM
 SPACES = {  # name -> the space in which its settings are searched
     "bag": "bag",
     "AlphaRec": "alpharec",
@@ -100,10 +104,12 @@ class Row:
     Attributes:
         flags: of the commands.
         tuning_seconds: wall time of the search of its settings; None where they were not searched.
+        encoder: name and hash of the model in place of ENCODER; None where the row has none.
     """
 
     flags: Flags
     tuning_seconds: float | None = None
+    encoder: str | None = None
 
 
 def with_encoder(name: str) -> bool:
@@ -112,7 +118,7 @@ def with_encoder(name: str) -> bool:
 
 
 def rows_to_measure(
-    names: list[str], encoders: Mapping[str, str], tuned: Path | None, data: Path, data_sha256: str
+    names: Sequence[str], encoders: Mapping[str, str], tuned: Path | None, data: Path, data_sha256: str
 ) -> dict[str, Row]:
     """The rows by name; those with chosen settings have names that end with TUNED.
 
@@ -142,7 +148,8 @@ def rows_to_measure(
             continue
         for shown, model in encoders.items() if with_encoder(name) else [("", "")]:
             first = [model if flag == ENCODER else flag for flag in pretrain]
-            rows[name.replace(ENCODER, shown)] = Row((first, finetune))
+            described = described_model(model) if model else None
+            rows[name.replace(ENCODER, shown)] = Row((first, finetune), encoder=described)
     if tuned is not None and not any(name.endswith(TUNED) for name in rows):
         raise SystemExit(
             f"error: {tuned} has no trials of these --rows on {data.resolve().name}: name another --tuned"

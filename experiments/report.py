@@ -28,8 +28,8 @@ def evaluate(run: Path) -> Cost:
 
 
 def is_evaluated(run: Path) -> bool:
-    """Whether the run folder holds test metrics."""
-    return (run / METRICS_FILE).is_file()
+    """Whether the run folder holds test metrics: means, and values per user."""
+    return (run / METRICS_FILE).is_file() and (run / USERS_FILE).is_file()
 
 
 def read_metrics(run: Path) -> dict[str, float]:

@@ -12,9 +12,10 @@ import pytest
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models.sequential.config import SequentialConfig
 from experiments import candidate_runs, candidates, prepared
-from experiments.candidate_runs import Plan, described_backbone
+from experiments.candidate_runs import Plan
 from experiments.candidates import summary
 from experiments.commands import Cost
+from experiments.models import described_model
 from tests.support.experiments import Calls, run_here
 
 SEQUENTIAL = ["sequential system"]
@@ -157,15 +158,24 @@ def test_numbers_with_which_nothing_can_be_measured_are_refused_first(
     assert not calls and not (tmp_path / "runs").exists()
 
 
-def test_a_backbone_is_known_by_its_files(tmp_path: Path) -> None:
+def test_a_backbone_that_cannot_be_loaded_is_refused_first(
+    tables: dict[str, Path], tmp_path: Path, calls: Calls
+) -> None:
+    wrong = replace(plan("RSLLM"), backbone=str(tmp_path / "model"))
+    with pytest.raises(ValueError, match="there is no such folder"):
+        candidates.main(**tables, seeds=[0], plan=wrong, output=tmp_path / "runs")
+    assert not calls and not (tmp_path / "runs").exists()
+
+
+def test_a_model_is_known_by_its_files(tmp_path: Path) -> None:
     first, second = (tmp_path / name / "model" for name in ("first", "second"))
     first.mkdir(parents=True)
     (first / "config.json").write_text("{}")
     shutil.copytree(first, second)
-    assert described_backbone(str(first)) == described_backbone(str(second))
+    assert described_model(str(first)) == described_model(str(second))
     (second / "config.json").write_text("[]")
-    assert described_backbone(str(first)) != described_backbone(str(second))
-    assert described_backbone("tiny") == "tiny"
+    assert described_model(str(first)) != described_model(str(second))
+    assert described_model("tiny") == "tiny"
 
 
 def test_means_and_differences_are_over_the_parts_that_rows_have() -> None:

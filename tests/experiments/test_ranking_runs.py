@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import shutil
 from argparse import ArgumentTypeError
 from dataclasses import replace
 from pathlib import Path
@@ -271,17 +270,6 @@ def test_rsllm_is_built_on_the_row_sasrec_with_texts_and_compared_with_a_named_r
     assert f"of {name} minus this" in (run.parents[1] / "table.md").read_text()
     with (run.parents[1] / "results.json").open() as file:
         assert "SEQUENTIAL" in json.load(file)[f"{name}/0"]["flags"][0], "no path of this machine"
-
-
-def test_several_sets_are_measured_in_one_call(small_set: Path, tmp_path: Path) -> None:
-    other = shutil.copytree(small_set, tmp_path / "other")
-    output, folder = tmp_path / "runs", tmp_path / "results"
-    full_ranking.main([small_set, other], [0], ["popularity"], output, results=folder)
-    assert [line["set"] for line in read_lines(folder / "runs.csv")] == ["small", "other"]
-    with pytest.raises(SystemExit, match="--reference Popularity: the rows are popularity"):
-        full_ranking.main([small_set], [0], ["popularity"], output, reference="Popularity")
-    with pytest.raises(SystemExit, match="two folders of --data have the same name: rename one"):
-        full_ranking.main([small_set, small_set], [0], ["popularity"], output)
 
 
 def test_a_row_with_an_encoder_is_measured_for_each_of_them(small_set: Path) -> None:

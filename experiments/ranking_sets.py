@@ -1,0 +1,189 @@
+"""A set of `experiments.full_ranking`: its datasets and planned rows, what was measured, and its table."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from cllm4rec.commands.entry import say
+from cllm4rec.files.locks import locked
+from cllm4rec.files.writing import write_text
+from experiments.commands import CommandFailed
+from experiments.protocols import Protocol, dataset_hashes
+from experiments.ranking_rows import Row, rows_to_measure
+from experiments.ranking_runs import measured_run
+from experiments.report import SystemRow, comparison_table, is_evaluated, mean_differences, run_folder
+from experiments.tuning.conditions import code_hash
+
+RESULTS_FILE, TABLE_FILE = "results.json", "table.md"
+LOCK_SECONDS = 60.0  # in which another call writes its row
+
+
+@dataclass(frozen=True)
+class RankedSet:
+    """The rows of one set that a call measures.
+
+    Attributes:
+        name: of the set.
+        protocol: how its events are split.
+        datasets: seed -> folder.
+        hashes: seed -> hashes of the dataset.
+        planned: row -> its flags.
+        output: folder of the set and of the protocol.
+    """
+
+    name: str
+    protocol: Protocol
+    datasets: Mapping[int, Path]
+    hashes: Mapping[int, Mapping[str, str]]
+    planned: Mapping[str, Row]
+    output: Path
+
+    @classmethod
+    def begin(
+        cls,
+        data: Path,
+        protocol: Protocol,
+        seeds: Sequence[int],
+        rows: Sequence[str],
+        output: Path,
+        encoders: Mapping[str, str],
+        tuned: Path | None,
+    ) -> Self:
+        """Make the datasets, and check that the rows can stand beside those of earlier calls.
+
+        Args:
+            data: folder that a recipe wrote.
+            protocol, seeds, rows: to measure.
+            output: folder of the set and of the protocol.
+            encoders: name in the table -> model, of the rows that have one.
+            tuned: OUTPUT of `experiments.tune`.
+
+        Raises:
+            CommandFailed: a dataset could not be prepared.
+            SystemExit: a row or seed cannot be measured, or `output` holds other rows under its name.
+        """
+        name = data.resolve().name
+        datasets = {seed: protocol.dataset(data, seed, output / f"seed{seed}") for seed in seeds}
+        hashes = dict(zip(seeds, dataset_hashes([*datasets.values()]), strict=True))
+        planned = rows_to_measure(rows, encoders, tuned, data, hashes[seeds[0]]["data_sha256"])
+        begun = cls(name, protocol, datasets, hashes, planned, output)
+        begun._check()
+        return begun
+
+    @property
+    def keys(self) -> dict[str, tuple[str, int]]:
+        """Key in results.json -> row and seed."""
+        return {f"{name}/{seed}": (name, seed) for seed in self.datasets for name in self.planned}
+
+    def results(self) -> dict[str, Any]:
+        """What has been measured, by this call or another one."""
+        return read_results(self.output)
+
+    def _check(self) -> None:
+        """Raise SystemExit if a measured row has other settings, or another dataset, than the planned one."""
+        results = self.results()
+        for key, (name, seed) in self.keys.items():
+            if key in results and results[key].get("dataset") != self.hashes[seed]:
+                raise SystemExit(
+                    f"error: {self.output} holds {key}, measured on another dataset: name another --output"
+                )
+            if key in results and results[key].get("flags") != list(self.planned[name].flags):
+                raise SystemExit(
+                    f"error: {self.output} holds {key} with other settings: name another --output"
+                )
+
+    def _is_measured(self, key: str) -> bool:
+        """Whether a row has its line in results.json, and its run the metrics of users."""
+        name, seed = self.keys[key]
+        return key in self.results() and is_evaluated(run_folder(self.output / f"seed{seed}", name))
+
+    def measure(self) -> list[str]:
+        """Measure the rows that have not been, write and print the table.
+
+        Other calls may measure other rows of the set at the same time.
+
+        Returns:
+            The runs that failed, as `row/seed`.
+        """
+        code, failed = code_hash(), []
+        self.output.mkdir(parents=True, exist_ok=True)
+        for key, (name, seed) in self.keys.items():
+            run = run_folder(self.output / f"seed{seed}", name)
+            made_of = {"dataset": self.hashes[seed], "flags": self.planned[name].flags, "code_sha256": code}
+            with ExitStack() as held:
+                try:
+                    held.enter_context(locked(run.with_name(f"{run.name}.begun.json")))
+                except ValueError as under_way:  # another call measures it
+                    say(f"{key}: {under_way}")
+                    failed.append(key)
+                    continue
+                if self._is_measured(key):
+                    continue
+                try:
+                    self._add(key, measured_run(self.datasets[seed], run, seed, made_of) | made_of)
+                except CommandFailed as failure:
+                    say(f"{key}: {failure}")
+                    failed.append(key)
+        self._report(code, failed)
+        return failed
+
+    def _add(self, key: str, row: Mapping[str, Any]) -> None:
+        """Write a measured row into results.json, beside those of other calls."""
+        planned = self.planned[self.keys[key][0]]
+        added = {key: {**row, "tuning_seconds": planned.tuning_seconds, "encoder": planned.encoder}}
+        with locked(self.output / RESULTS_FILE, wait=LOCK_SECONDS):
+            text = json.dumps(self.results() | added, indent=2)
+            write_text(self.output / RESULTS_FILE, text + "\n")
+
+    def _report(self, code: str, failed: Collection[str]) -> None:
+        """Write and print the table of the rows that were measured on all seeds."""
+        results, seeds = self.results(), [*self.datasets]
+        measured = {key: name for key, (name, _) in self.keys.items() if self._is_measured(key)}
+        complete = [name for name in self.planned if all(f"{name}/{seed}" in measured for seed in seeds)]
+        old = dict.fromkeys(name for key, name in measured.items() if results[key].get("code_sha256") != code)
+        table = self._table(results, complete) + notes(old, failed)
+        write_text(self.output / TABLE_FILE, table + "\n")
+        about = f"{self.name}, {self.protocol.title}, test events, mean over seeds"
+        say(f"\n{about} {', '.join(map(str, seeds))}:\n\n{table}")
+
+    def _table(self, results: Mapping[str, Any], names: Collection[str]) -> str:
+        """Table of the systems: means over seeds, peak memory as a maximum."""
+        protocol, seeds = self.protocol, [*self.datasets]
+        reference, ranked_by, rows = protocol.reference, protocol.compared[0], []
+        for name in names:
+            measured = [results[f"{name}/{seed}"] for seed in seeds]
+            metrics = {
+                metric: float(np.mean([row["metrics"][metric] for row in measured]))
+                for metric in protocol.metrics
+            }
+            differences = None
+            if name != reference and reference in names:
+                differences = mean_differences(self.output, reference, name, seeds, ranked_by)
+            seconds = [row["training_cpu_seconds"] for row in measured]
+            costs = ["resumed", "resumed"]
+            if None not in seconds:
+                costs = [f"{np.mean(seconds):.0f}", f"{max(row['peak_mib'] for row in measured):,.0f}"]
+            rows.append(SystemRow(name, metrics, differences, costs))
+        further = ["training (CPU s)", "peak memory (MiB)"]
+        return comparison_table(rows, protocol.metrics, ranked_by, reference, further)
+
+
+def read_results(output: Path) -> dict[str, Any]:
+    """The rows in results.json of a set: `row/seed` -> what was measured."""
+    file = output / RESULTS_FILE
+    results: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    return results
+
+
+def notes(old: Collection[str], failed: Collection[str]) -> str:
+    """What is said below a table about rows of other code, and about runs that failed."""
+    named = {
+        "Measured with other code of the package than the present": old,
+        "Failed, so that their rows are left out": failed,
+    }
+    return "".join(f"\n\n{note}: {', '.join(names)}." for note, names in named.items() if names)
