@@ -12,6 +12,7 @@ from experiments.commands import ends_in_one_line
 
 HISTORY = 10  # items before the target, as in LLaRA's rows
 VALIDATION_SHARE = 8  # one in so many users outside a fold is for validation
+VALIDATION_TARGETS = 3  # last items of a user for validation that are targets: few users choose badly
 ROW_COLUMNS = ("history_items", "target_item")
 
 
@@ -62,7 +63,9 @@ def write_folds(users: pl.DataFrame, n_folds: int, output: Path) -> list[Path]:
         part = np.where(place == fold, "test", np.where(is_validation, "val", "train"))
         parted = users.with_columns(split=pl.Series(part))
         training = parted.filter(pl.col("split") == "train").select("user_id", item_ids=joined("items"))
-        rows = parted.filter(pl.col("split") != "train").select(
+        tested = parted.filter(pl.col("split") == "test").select("split", "history", "target")
+        validated = last_targets(parted.filter(pl.col("split") == "val"), VALIDATION_TARGETS)
+        rows = pl.concat([tested, validated.select("split", "history", "target")]).select(
             "split", history_items=joined("history"), target_item="target"
         )
         output.mkdir(parents=True, exist_ok=True)
@@ -101,6 +104,25 @@ def all_users(interactions: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
         items="items",
     )
     return pl.concat([last, held_out])
+
+
+def last_targets(users: pl.DataFrame, most: int) -> pl.DataFrame:
+    """A row for each of the last items of users, with the items before it as `history`.
+
+    Args:
+        users: as `all_users` gives them.
+        most: targets of a user. An item that is among those before it is none, nor is the first item.
+    """
+    before, items = pl.col("n_before"), pl.col("items")
+    numbered = users.join(pl.DataFrame({"back": range(most)}), how="cross").with_columns(
+        n_before=items.list.len().cast(pl.Int64) - 1 - pl.col("back")
+    )
+    known = numbered.filter(before > 0).with_columns(
+        known=items.list.head(before), target=items.list.get(before)
+    )
+    return known.filter(~pl.col("known").list.contains(pl.col("target"))).with_columns(
+        history=pl.col("known").list.tail(HISTORY)
+    )
 
 
 def joined(column: str) -> pl.Expr:

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from experiments.candidate_folds import all_users, read_users, write_folds
+from experiments.candidate_folds import all_users, last_targets, read_users, write_folds
 
 
 def write(path: Path, header: str, *lines: str) -> Path:
@@ -46,18 +46,31 @@ def test_each_user_is_measured_once_and_is_not_trained_on_there(
 ) -> None:
     folders = write_folds(read_users(*sequences, 4), 4, tmp_path / "folds")
     expected = all_users(*map(read, sequences))
-    whole = {" ".join(row["items"]) for row in expected.to_dicts()}
+    sequence_of = {row["target"]: " ".join(row["items"]) for row in expected.to_dicts()}
     tested = []
     for folder in folders:
         rows, training = read(folder / "split.tsv"), read(folder / "interactions.tsv")
-        tested += rows.filter(pl.col("split") == "test")["target_item"].to_list()
-        held_out = set((rows["history_items"] + " " + rows["target_item"]).to_list())
-        trained = set(training["item_ids"].to_list())
-        assert trained <= whole
-        assert not any(sequence.endswith(row) for sequence in trained for row in held_out)
-        assert len(trained) + len(rows) == len(expected)
-        assert len(rows.filter(pl.col("split") == "val")) > 0
+        of_test, of_validation = (rows.filter(pl.col("split") == part) for part in ("test", "val"))
+        tested += of_test["target_item"].to_list()
+        left_out = {*sequence_of.values()} - {*training["item_ids"].to_list()}
+        assert len(left_out) + len(training) == len(expected)
+        measured = {sequence_of[target] for target in of_test["target_item"].to_list()}
+        assert measured <= left_out
+        validated = left_out - measured
+        held_out = (of_validation["history_items"] + " " + of_validation["target_item"]).to_list()
+        assert validated and all(any(row in sequence for sequence in validated) for row in held_out)
+        assert len(held_out) == sum(min(3, sequence.count(" ")) for sequence in validated)
     assert sorted(tested) == sorted(expected["target"].to_list())
+
+
+def test_targets_of_validation_are_the_last_items_that_are_new() -> None:
+    users = pl.DataFrame({"user_id": ["a", "b"], "items": [["1", "2", "3", "2", "4"], ["5", "6"]]})
+    rows = last_targets(users, 3).select("user_id", "history", "target").rows()
+    assert sorted(rows) == [
+        ("a", ["1", "2"], "3"),
+        ("a", ["1", "2", "3", "2"], "4"),
+        ("b", ["5"], "6"),
+    ]
 
 
 def test_rows_with_a_user_stand_for_the_events_of_that_user(tmp_path: Path) -> None:
