@@ -9,11 +9,13 @@ from pathlib import Path
 
 import polars as pl
 
+from cllm4rec.commands.entry import say
 from cllm4rec.files.folders import replace_folder
 from cllm4rec.files.manifest import file_record
 from cllm4rec.files.writing import write_text
 from cllm4rec.models.language.loading import check_backbone
 from cllm4rec.models.rsllm.config import RSLLMConfig
+from cllm4rec.training.run_folder import RunFolder
 from experiments.commands import run_command
 from experiments.models import described_model
 
@@ -23,15 +25,18 @@ FORMS = {  # run -> flags of finetune; all continue the run of stage 1
     "text": ["--prompt", "text"],
     "ids": ["--prompt", "ids"],
 }
-BASE = "sequential"  # run of the system whose item vectors RSLLM has
-OTHERS = {  # run -> flags of pretrain, of sequential systems that stand beside
+BASE = "sequential"  # stands for the run of the system whose item vectors RSLLM has
+SYSTEMS = {  # run -> flags of pretrain, of sequential systems
     "sasrec-ids": ["--system", "sasrec"],
+    "sasrec-texts": ["--system", "sasrec", "--item-text", "words"],
     "bsarec-ids": ["--system", "bsarec"],
     "bsarec-texts": ["--system", "bsarec", "--item-text", "words"],
 }
+BEST = "best"  # of SYSTEMS, on validation events
 ROWS = {  # name -> run, --by of evaluate
     SEQUENTIAL: (BASE, "scores"),
     "SASRec, ids": ("sasrec-ids", "scores"),
+    "SASRec, texts": ("sasrec-texts", "scores"),
     "BSARec, ids": ("bsarec-ids", "scores"),
     "BSARec, texts": ("bsarec-texts", "scores"),
     REFERENCE: ("unified", "scores"),
@@ -51,7 +56,7 @@ class Plan:
     """How the systems are trained and measured.
 
     Attributes:
-        sequential: system whose item vectors RSLLM has; it reads words of titles.
+        sequential: the run of SYSTEMS whose item vectors RSLLM has, or BEST.
         backbone: of RSLLM.
         candidates, draws: of each row.
         epochs: of stage 1, and at most of stage 2.
@@ -77,7 +82,7 @@ class Plan:
 
     @property
     def trains_rsllm(self) -> bool:
-        return bool(self.runs - {BASE, *OTHERS})
+        return bool(self.runs - {BASE, *SYSTEMS})
 
     def check(self) -> None:
         """Refuse what would fail after the sequential system has been trained.
@@ -177,30 +182,57 @@ class Part:
 
 
 def train(part: Part, parent: Path, plan: Plan) -> None:
-    """Train what the rows need: sequential systems, and RSLLM on the embeddings of the first of them."""
+    """Train what the rows need: sequential systems, and RSLLM on the embeddings of one of them."""
     common = ["--dataset", part.dataset, "--seed", part.seed, "--resume"]
-    systems = {BASE: ["--system", plan.sequential, "--item-text", "words"]} | OTHERS
-    of_rsllm = plan.runs - {*systems}
-    for run, flags in systems.items():
-        if run in plan.runs or (run == BASE and of_rsllm):
+    systems = plan.runs & {*SYSTEMS}
+    if plan.trains_rsllm or BASE in plan.runs:
+        systems |= {*SYSTEMS} if plan.sequential == BEST else {plan.sequential}
+    for run, flags in SYSTEMS.items():
+        if run in systems:
             run_command("pretrain", *flags, "--output", parent / run, *common)
-    settings = ["--system", "rsllm", "--sequential", parent / BASE, "--backbone", plan.backbone]
+    if plan.trains_rsllm:
+        _train_rsllm(parent, plan, common)
+
+
+def _train_rsllm(parent: Path, plan: Plan, common: Sequence[object]) -> None:
+    """Train the runs of RSLLM; `common` are the flags of pretrain that all systems have."""
+    settings = ["--system", "rsllm", "--sequential", parent / base_of(parent, plan)]
+    settings += ["--backbone", plan.backbone]
     if plan.names_candidates:
         settings += ["--candidates", plan.candidates]
-    if UNTRAINED in of_rsllm:
+    if UNTRAINED in plan.runs:
         untrained = ["--output", parent / UNTRAINED, "--prompt", "text", "--epochs", 0]
         run_command("pretrain", *settings, *untrained, *common)
-    if of_rsllm & {*FORMS}:
+    if plan.runs & {*FORMS}:
         stage_1 = parent / STAGE_1
         run_command("pretrain", *settings, "--output", stage_1, "--epochs", plan.epochs[0], *common)
     for form, flags in FORMS.items():
-        if form not in of_rsllm:
+        if form not in plan.runs:
             continue
         if not (parent / form).is_dir():
             with replace_folder(parent / form, "run.json") as new:
                 shutil.copytree(stage_1, new, dirs_exist_ok=True)
-        stage_2 = ["--epochs", plan.epochs[1], "--seed", part.seed, "--resume"]
-        run_command("finetune", "--run", parent / form, *flags, *stage_2)
+        run_command("finetune", "--run", parent / form, *flags, "--epochs", plan.epochs[1], *common[2:])
+
+
+def base_of(parent: Path, plan: Plan) -> str:
+    """The run of the sequential system of RSLLM; of equal validation metrics the first.
+
+    Raises:
+        SystemExit: the best is asked for, and there are no validation events.
+    """
+    if plan.sequential != BEST:
+        return plan.sequential
+    quality = {run: best_validation(parent / run) for run in SYSTEMS}
+    if None in quality.values():
+        raise SystemExit("error: without validation rows no sequential system is the best: name --sequential")
+    return max(quality, key=lambda run: quality[run] or 0.0)
+
+
+def best_validation(run: Path) -> float | None:
+    """The best validation metric of a run; None without validation events."""
+    values = [line.validation for line in RunFolder.open(run).metrics() if line.validation is not None]
+    return max(values, default=None)
 
 
 def values_file(name: str) -> str:
@@ -213,6 +245,9 @@ def evaluate(parent: Path, name: str, plan: Plan) -> None:
     values = parent / values_file(name)
     if not values.is_file():
         run, by = ROWS[name]
+        if run == BASE:
+            run = base_of(parent, plan)
+            say(f"{parent.name}: the sequential system is {run}")
         protocol = ("--candidates", plan.candidates, "--draws", plan.draws, "--by", by)
         files = ("--json", values.with_suffix(".json"), "--per-user", values)
         run_command("evaluate", "--run", parent / run, *protocol, *files)

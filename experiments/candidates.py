@@ -6,6 +6,7 @@
 Without --folds the test rows are those of LLaRA's split. They are few. With --folds each user is measured
 once: the last item is the target, the ten before it the history, and rows of the split are taken as they
 are. The users are split at random; those of a fold are measured by systems that were trained on others.
+One in eight of these others is for validation instead, with the last three items as targets.
 
 Data: tables of events, of items with titles, and of held-out rows (docs/data.md). No recipe makes the splits
 of LLaRA: docs/rsllm.md says what LLaRA publishes, and the form of these tables.
@@ -15,9 +16,12 @@ intervals over rows, and RSLLM minus each other system, paired over rows. OUTPUT
 rows are not run again, and interrupted training resumes. Other tables and other settings are refused. Where a
 row answers in words, the prompts of all name the candidates.
 
-"Titles alone" and "soft tokens alone" say what the prompts hold. The items are still scored by the vectors of
-the sequential system, which read words. Without title tokens there is no C_item. "Language model alone" is
-RSLLM without the score of the sequential system.
+RSLLM is built on that of four sequential systems (SASRec, BSARec, each with and without texts) whose
+validation metric is best, in each fold or seed; it is the row "sequential system". --sequential names one.
+
+"Titles alone" and "soft tokens alone" say what the prompts hold. The items are still scored by the vectors
+of the sequential system, which may read words. Without title tokens there is no C_item. "Language model
+alone" is RSLLM without the score of the sequential system.
 
 Seeds and folds may run at the same time, each in a call of its own with the same OUTPUT: --only names them,
 once a call with --only alone has made the datasets. The table has all that was measured.
@@ -34,8 +38,10 @@ from cllm4rec.evaluation import bootstrap_interval
 from cllm4rec.files.writing import write_text
 from experiments.candidate_folds import read_users, write_folds
 from experiments.candidate_runs import (
+    BEST,
     REFERENCE,
     ROWS,
+    SYSTEMS,
     Part,
     Plan,
     check_settings,
@@ -157,7 +163,10 @@ if __name__ == "__main__":
         "--only", nargs="*", metavar="PART", help="fold0, ... or seed0, ...; without a name datasets alone"
     )
     parser.add_argument(
-        "--sequential", default="sasrec", help="system of the ID embeddings (default: sasrec)"
+        "--sequential",
+        choices=[*SYSTEMS, BEST],
+        default=BEST,
+        help="system of the ID embeddings (default: that with the best validation metric in each part)",
     )
     parser.add_argument("--backbone", default="tiny", help="RSLLM's backbone: name or folder (default: tiny)")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help="rows of the table")

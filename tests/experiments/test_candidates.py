@@ -11,8 +11,9 @@ import pytest
 
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models.sequential.config import SequentialConfig
+from cllm4rec.training.run_folder import RunFolder
 from experiments import candidate_runs, candidates, prepared
-from experiments.candidate_runs import Plan
+from experiments.candidate_runs import BEST, SYSTEMS, Plan
 from experiments.candidates import summary
 from experiments.commands import Cost
 from experiments.models import described_model
@@ -49,7 +50,7 @@ def tables(tmp_path: Path) -> dict[str, Path]:
 
 
 def plan(*rows: str) -> Plan:
-    return Plan("sasrec", "1x64", 3, 1, (1, 1), rows or SEQUENTIAL)
+    return Plan("sasrec-texts", "1x64", 3, 1, (1, 1), rows or SEQUENTIAL)
 
 
 def systems(output: Path) -> list[str]:
@@ -129,6 +130,32 @@ def test_prompts_that_name_candidates_are_of_rsllm_alone(tables: dict[str, Path]
     (tmp_path / "runs" / "plan.json").write_text("")
     with pytest.raises(SystemExit, match=r"plan.json is damaged: give another --output"):
         candidates.main(**arguments, plan=plan())
+
+
+def test_rsllm_is_built_on_the_sequential_system_that_is_best_on_validation_events(
+    tables: dict[str, Path], tmp_path: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quality: dict[str, float | None] = dict(zip(SYSTEMS, (0.1, 0.3, 0.2, 0.3), strict=True))
+    monkeypatch.setattr(candidate_runs, "best_validation", lambda run: quality[run.name])
+    arguments: dict[str, Any] = {**tables, "seeds": [0], "output": tmp_path / "runs"}
+    best = replace(plan("RSLLM", "sequential system"), sequential=BEST)
+    candidates.main(**arguments, plan=best)
+    part = tmp_path / "runs" / "seed0"
+    stage_1 = next([*call] for call in calls if part / "stage-1" in call)
+    assert stage_1[stage_1.index("--sequential") + 1] == part / "sasrec-texts"
+    evaluated = [call[call.index("--run") + 1] for call in calls if call[0] == "evaluate"]
+    assert evaluated == [part / "unified", part / "sasrec-texts"]
+    quality["bsarec-ids"] = None
+    with pytest.raises(SystemExit, match="without validation rows no sequential system is the best: name"):
+        candidates.main(**arguments, plan=replace(best, rows=["RSLLM, titles alone"]))
+
+
+def test_the_best_validation_metric_of_a_run(tables: dict[str, Path], tmp_path: Path) -> None:
+    candidates.main(**tables, seeds=[0], plan=plan(), output=tmp_path / "runs")
+    run = tmp_path / "runs" / "seed0" / "sasrec-texts"
+    assert candidate_runs.best_validation(run) == RunFolder.open(run).metrics()[0].validation
+    (run / "metrics.jsonl").unlink()
+    assert candidate_runs.best_validation(run) is None
 
 
 def test_an_interrupted_copy_of_stage_1_is_made_again(
