@@ -12,7 +12,7 @@ from experiments.commands import ends_in_one_line
 
 HISTORY = 10  # items before the target, as in LLaRA's rows
 VALIDATION_SHARE = 8  # one in so many users outside a fold is for validation
-VALIDATION_TARGETS = 3  # last items of a user for validation that are targets: few users choose badly
+VALIDATION_TARGETS = 3  # last items of a user for validation that are targets; one is little to choose by
 ROW_COLUMNS = ("history_items", "target_item")
 
 
@@ -28,7 +28,7 @@ def read_users(interactions: Path, split: Path, n_folds: int) -> pl.DataFrame:
     Raises:
         SystemExit: there are fewer than two folds or more than users, or a table cannot be read.
     """
-    users = all_users(_read(interactions, ("user_id",)), _read(split, ROW_COLUMNS))
+    users = all_users(read_table(interactions, ("user_id",)), read_table(split, ROW_COLUMNS))
     if not 2 <= n_folds <= len(users):
         raise SystemExit(
             f"error: --folds {n_folds}: give 2 to {len(users):,}, the number of users, or 0 for the split as "
@@ -111,7 +111,7 @@ def last_targets(users: pl.DataFrame, most: int) -> pl.DataFrame:
 
     Args:
         users: as `all_users` gives them.
-        most: targets of a user. An item that is among those before it is none, nor is the first item.
+        most: targets of a user. An item that is among those before it is not a target, nor is the first one.
     """
     before, items = pl.col("n_before"), pl.col("items")
     numbered = users.join(pl.DataFrame({"back": range(most)}), how="cross").with_columns(
@@ -130,7 +130,7 @@ def joined(column: str) -> pl.Expr:
     return pl.col(column).list.join(" ")
 
 
-def _read(file: Path, columns: Sequence[str]) -> pl.DataFrame:
+def read_table(file: Path, columns: Sequence[str]) -> pl.DataFrame:
     """A table with tabs, all cells as text.
 
     Raises:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import polars as pl
 
-from cllm4rec.commands.entry import say
 from cllm4rec.files.folders import replace_folder
+from cllm4rec.files.locks import locked
 from cllm4rec.files.manifest import file_record
 from cllm4rec.files.writing import write_text
 from cllm4rec.models.language.loading import check_backbone
 from cllm4rec.models.rsllm.config import RSLLMConfig
 from cllm4rec.training.run_folder import RunFolder
+from experiments.candidate_folds import VALIDATION_TARGETS
 from experiments.commands import run_command
 from experiments.models import described_model
 
@@ -33,6 +34,7 @@ SYSTEMS = {  # run -> flags of pretrain, of sequential systems
     "bsarec-texts": ["--system", "bsarec", "--item-text", "words"],
 }
 BEST = "best"  # of SYSTEMS, on validation events
+LOCK_SECONDS = 60.0  # in which another call writes its settings
 ROWS = {  # name -> run, --by of evaluate
     SEQUENTIAL: (BASE, "scores"),
     "SASRec, ids": ("sasrec-ids", "scores"),
@@ -84,6 +86,11 @@ class Plan:
     def trains_rsllm(self) -> bool:
         return bool(self.runs - {BASE, *SYSTEMS})
 
+    @property
+    def reads_base(self) -> bool:
+        """Whether a row is of the base, or built on it."""
+        return self.trains_rsllm or BASE in self.runs
+
     def check(self) -> None:
         """Refuse what would fail after the sequential system has been trained.
 
@@ -104,7 +111,7 @@ class Plan:
     def settings(self, tables: Mapping[str, Path], folds: int, seed: int) -> dict[str, object]:
         """What the results of one folder have in common, as JSON holds it.
 
-        Rows may differ. Those of sequential systems alone have no settings of RSLLM.
+        Rows may differ. Those of named sequential systems alone have no settings of RSLLM and of its base.
 
         Args:
             tables: flag -> file, which is hashed.
@@ -117,8 +124,11 @@ class Plan:
         for flag, file in tables.items():
             if not file.is_file():
                 raise SystemExit(f"error: {flag} {file}: there is no such file")
-        settings = {name: getattr(self, name) for name in ("sequential", "candidates", "draws")}
-        settings |= {"folds": folds} | ({"seed": seed} if folds else {})
+        settings: dict[str, object] = {"candidates": self.candidates, "draws": self.draws, "folds": folds}
+        if folds:
+            settings |= {"seed": seed, "targets for validation": VALIDATION_TARGETS}
+        if self.reads_base:
+            settings["sequential"] = self.sequential
         settings |= {flag: file_record(file).sha256 for flag, file in tables.items()}
         if self.trains_rsllm:
             settings |= {"epochs": self.epochs, "backbone": described_model(self.backbone)}
@@ -161,9 +171,15 @@ def recorded_settings(output: Path) -> dict[str, object]:
 
 
 def write_settings(settings: Mapping[str, object], output: Path) -> None:
-    """Write OUTPUT/plan.json; settings of other rows stay."""
-    text = json.dumps(recorded_settings(output) | dict(settings), indent=2)
-    write_text(output / "plan.json", text + "\n")
+    """Write OUTPUT/plan.json; settings of other rows stay.
+
+    Raises:
+        SystemExit: as in `check_settings`, of what another call wrote meanwhile.
+    """
+    file = (output / "plan.json").resolve()
+    with locked(file, wait=LOCK_SECONDS):
+        check_settings(settings, output)
+        write_text(file, json.dumps(recorded_settings(output) | dict(settings), indent=2) + "\n")
 
 
 @dataclass(frozen=True)
@@ -183,36 +199,36 @@ class Part:
 
 def train(part: Part, parent: Path, plan: Plan) -> None:
     """Train what the rows need: sequential systems, and RSLLM on the embeddings of one of them."""
-    common = ["--dataset", part.dataset, "--seed", part.seed, "--resume"]
+    seeded = ["--seed", part.seed, "--resume"]
     systems = plan.runs & {*SYSTEMS}
-    if plan.trains_rsllm or BASE in plan.runs:
+    if plan.reads_base:
         systems |= {*SYSTEMS} if plan.sequential == BEST else {plan.sequential}
     for run, flags in SYSTEMS.items():
         if run in systems:
-            run_command("pretrain", *flags, "--output", parent / run, *common)
+            run_command("pretrain", *flags, "--dataset", part.dataset, "--output", parent / run, *seeded)
     if plan.trains_rsllm:
-        _train_rsllm(parent, plan, common)
+        _train_rsllm(part.dataset, parent, plan, seeded)
 
 
-def _train_rsllm(parent: Path, plan: Plan, common: Sequence[object]) -> None:
-    """Train the runs of RSLLM; `common` are the flags of pretrain that all systems have."""
+def _train_rsllm(dataset: Path, parent: Path, plan: Plan, seeded: Sequence[object]) -> None:
+    """Train the runs of RSLLM; `seeded` are the flags that both stages have."""
     settings = ["--system", "rsllm", "--sequential", parent / base_of(parent, plan)]
-    settings += ["--backbone", plan.backbone]
+    settings += ["--backbone", plan.backbone, "--dataset", dataset]
     if plan.names_candidates:
         settings += ["--candidates", plan.candidates]
     if UNTRAINED in plan.runs:
         untrained = ["--output", parent / UNTRAINED, "--prompt", "text", "--epochs", 0]
-        run_command("pretrain", *settings, *untrained, *common)
+        run_command("pretrain", *settings, *untrained, *seeded)
     if plan.runs & {*FORMS}:
         stage_1 = parent / STAGE_1
-        run_command("pretrain", *settings, "--output", stage_1, "--epochs", plan.epochs[0], *common)
+        run_command("pretrain", *settings, "--output", stage_1, "--epochs", plan.epochs[0], *seeded)
     for form, flags in FORMS.items():
         if form not in plan.runs:
             continue
         if not (parent / form).is_dir():
             with replace_folder(parent / form, "run.json") as new:
                 shutil.copytree(stage_1, new, dirs_exist_ok=True)
-        run_command("finetune", "--run", parent / form, *flags, "--epochs", plan.epochs[1], *common[2:])
+        run_command("finetune", "--run", parent / form, *flags, "--epochs", plan.epochs[1], *seeded)
 
 
 def base_of(parent: Path, plan: Plan) -> str:
@@ -247,7 +263,6 @@ def evaluate(parent: Path, name: str, plan: Plan) -> None:
         run, by = ROWS[name]
         if run == BASE:
             run = base_of(parent, plan)
-            say(f"{parent.name}: the sequential system is {run}")
         protocol = ("--candidates", plan.candidates, "--draws", plan.draws, "--by", by)
         files = ("--json", values.with_suffix(".json"), "--per-user", values)
         run_command("evaluate", "--run", parent / run, *protocol, *files)

@@ -16,8 +16,9 @@ intervals over rows, and RSLLM minus each other system, paired over rows. OUTPUT
 rows are not run again, and interrupted training resumes. Other tables and other settings are refused. Where a
 row answers in words, the prompts of all name the candidates.
 
-RSLLM is built on that of four sequential systems (SASRec, BSARec, each with and without texts) whose
-validation metric is best, in each fold or seed; it is the row "sequential system". --sequential names one.
+RSLLM is built on the one of four sequential systems (SASRec and BSARec, with and without texts) that has the
+best NDCG@100 on validation rows, all items ranked, in each fold or seed. It is the row "sequential system"; a
+line below the table names it. --sequential names one for all.
 
 "Titles alone" and "soft tokens alone" say what the prompts hold. The items are still scored by the vectors
 of the sequential system, which may read words. Without title tokens there is no C_item. "Language model
@@ -36,7 +37,7 @@ import polars as pl
 from cllm4rec.commands.entry import say
 from cllm4rec.evaluation import bootstrap_interval
 from cllm4rec.files.writing import write_text
-from experiments.candidate_folds import read_users, write_folds
+from experiments.candidate_folds import read_table, read_users, write_folds
 from experiments.candidate_runs import (
     BEST,
     REFERENCE,
@@ -44,6 +45,7 @@ from experiments.candidate_runs import (
     SYSTEMS,
     Part,
     Plan,
+    base_of,
     check_settings,
     evaluate,
     measured,
@@ -99,6 +101,26 @@ def summary(results: Mapping[str, Measured], folds: bool) -> str:
     return markdown_table([*header, *(f"{name} minus this" for name in compared)], rows)
 
 
+def bases(output: Path, plan: Plan, names: Sequence[str]) -> str:
+    """What is said below the table about the sequential system of each part, where the best was asked for."""
+    trained = [name for name in names if all((output / name / run).is_dir() for run in SYSTEMS)]
+    if not plan.reads_base or plan.sequential != BEST or not trained:
+        return ""
+    named = ", ".join(f"{base_of(output / name, plan)} ({name})" for name in trained)
+    return f"\n\nSequential system, by validation events: {named}."
+
+
+def check_validation_rows(split: Path) -> None:
+    """Refuse held-out rows of which none is for validation.
+
+    Raises:
+        SystemExit: there is none, or the file is no table of rows.
+    """
+    table = read_table(split, ("split",))
+    if not table["split"].is_in(["val", "validation"]).any():
+        raise SystemExit(f"error: {split} has no validation rows to choose by: name the --sequential system")
+
+
 def parts(
     tables: dict[str, Path], seeds: list[int], folds: pl.DataFrame | None, n_folds: int, output: Path
 ) -> list[Part]:
@@ -135,6 +157,8 @@ def main(
     tables = {"--interactions": interactions, "--items": items, "--split": split}
     settings = plan.settings(tables, folds, seeds[0])
     check_settings(settings, output)
+    if not folds and plan.reads_base and plan.sequential == BEST:
+        check_validation_rows(split)
     users = read_users(interactions, split, folds) if folds else None
     names = [f"fold{number}" for number in range(folds)] or [f"seed{seed}" for seed in seeds]
     if unknown := [name for name in only or () if name not in names]:
@@ -148,7 +172,7 @@ def main(
             for name in plan.rows:
                 evaluate(output / part.name, name, plan)
     if results := measured(output):
-        table = summary(results, folds > 0)
+        table = summary(results, folds > 0) + bases(output, plan, [part.name for part in known])
         write_text(output / "table.md", table + "\n")
         say(f"\n{split}, {plan.candidates} candidates:\n\n{table}")
 

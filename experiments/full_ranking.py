@@ -20,11 +20,12 @@ row "SASRec, texts" before them.
 chosen ones then; the name of its row ends with "tuned".
 
 Prints a table for each set, means over seeds: metrics, paired difference from CLLM4Rec or from --reference,
-CPU time and peak memory. OUTPUT/PROTOCOL/SET/table.md holds it, results.json next to it every measured row
-with the hashes of its dataset. Measured rows are not run again. Those of other datasets or settings are
-refused, those of other code are named below the table. A row that fails is left out until a later call. An
-interrupted training goes on if code, dataset and settings are the same; its costs are then not known. Calls
-with the same OUTPUT may run at the same time: each measures rows that no other one does.
+CPU time and peak memory. OUTPUT/PROTOCOL/SET/table.md holds that of the last call, results.json next to it
+every measured row with the hashes of its dataset. Measured rows are not run again. Those of other datasets,
+models or settings are refused, those of other code are named below the table. A row that fails is left out
+until a later call. An interrupted training goes on if code, dataset and settings are the same; its costs are
+then not known. Calls with the same OUTPUT may run at the same time: a row that another one measures is waited
+for.
 
 --results names a folder of CSV files. runs.csv gets a line for each run: all metrics with their 95 %
 intervals over users, costs, versions, hashes and commands. slices.csv gets its slices by activity of users,

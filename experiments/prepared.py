@@ -5,8 +5,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from cllm4rec.files.locks import locked
 from cllm4rec.files.writing import write_text
 from experiments.commands import run_command
+
+PREPARE_SECONDS = 3600.0  # in which another call prepares the same dataset
 
 
 def prepare_once(dataset: Path, tables: Mapping[str, Path], flags: Mapping[str, object]) -> None:
@@ -18,6 +21,7 @@ def prepare_once(dataset: Path, tables: Mapping[str, Path], flags: Mapping[str, 
         flags: other flags of prepare, with their values.
 
     Raises:
+        ValueError: another process has been making it for an hour.
         SystemExit: the folder was made from other tables or with other flags, or a table is missing.
     """
     for flag, file in tables.items():
@@ -26,18 +30,19 @@ def prepare_once(dataset: Path, tables: Mapping[str, Path], flags: Mapping[str, 
     record = dataset.with_name(f"{dataset.name}-inputs.json")
     made_from = {flag: hashlib.sha256(file.read_bytes()).hexdigest() for flag, file in tables.items()}
     made_from |= {flag: str(value) for flag, value in flags.items()}
-    if record.is_file():
-        recorded = json.loads(record.read_text())
-        if recorded != made_from:
-            differs = min(
-                flag for flag in {**recorded, **made_from} if recorded.get(flag) != made_from.get(flag)
+    with locked(record.resolve(), wait=PREPARE_SECONDS):  # another call may make it
+        if record.is_file():
+            recorded = json.loads(record.read_text())
+            if recorded != made_from:
+                differs = min(
+                    flag for flag in {**recorded, **made_from} if recorded.get(flag) != made_from.get(flag)
+                )
+                raise SystemExit(f"error: {dataset} was made with another {differs}: name another --output")
+        elif dataset.is_dir():
+            raise SystemExit(
+                f"error: there is no {record}, so {dataset} may be other data: name another --output"
             )
-            raise SystemExit(f"error: {dataset} was made with another {differs}: name another --output")
-    elif dataset.is_dir():
-        raise SystemExit(
-            f"error: there is no {record}, so {dataset} may be other data: name another --output"
-        )
-    if not dataset.is_dir():
-        write_text(record, json.dumps(made_from, indent=2) + "\n")
-        typed = [text for flag, value in {**tables, **flags}.items() for text in (flag, value)]
-        run_command("prepare", *typed, "--output", dataset)
+        if not dataset.is_dir():
+            write_text(record, json.dumps(made_from, indent=2) + "\n")
+            typed = [text for flag, value in {**tables, **flags}.items() for text in (flag, value)]
+            run_command("prepare", *typed, "--output", dataset)

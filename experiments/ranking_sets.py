@@ -1,6 +1,7 @@
 """A set of `experiments.full_ranking`: its datasets and planned rows, what was measured, and its table."""
 
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,13 +15,18 @@ from cllm4rec.files.locks import locked
 from cllm4rec.files.writing import write_text
 from experiments.commands import CommandFailed
 from experiments.protocols import Protocol, dataset_hashes
-from experiments.ranking_rows import Row, rows_to_measure
+from experiments.ranking_rows import BASE, SEQUENTIAL, Row, rows_to_measure
 from experiments.ranking_runs import measured_run
 from experiments.report import SystemRow, comparison_table, is_evaluated, mean_differences, run_folder
 from experiments.tuning.conditions import code_hash
 
 RESULTS_FILE, TABLE_FILE = "results.json", "table.md"
-LOCK_SECONDS = 60.0  # in which another call writes its row
+LOCK_SECONDS = 1.0  # for a row that another call measures
+WRITING_SECONDS = 60.0  # in which another call writes its row
+
+
+class Deferred(Exception):  # noqa: N818 - no error: the row is tried again
+    """A row cannot be measured yet."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +77,10 @@ class RankedSet:
         datasets = {seed: protocol.dataset(data, seed, output / f"seed{seed}") for seed in seeds}
         hashes = dict(zip(seeds, dataset_hashes([*datasets.values()]), strict=True))
         planned = rows_to_measure(rows, encoders, tuned, data, hashes[seeds[0]]["data_sha256"])
-        begun = cls(name, protocol, datasets, hashes, planned, output)
-        begun._check()
+        begun = cls(name, protocol, datasets, hashes, planned, output.resolve())
+        results = begun.results()
+        for key in begun.keys:
+            begun._check(key, results)
         return begun
 
     @property
@@ -84,66 +92,99 @@ class RankedSet:
         """What has been measured, by this call or another one."""
         return read_results(self.output)
 
-    def _check(self) -> None:
-        """Raise SystemExit if a measured row has other settings, or another dataset, than the planned one."""
-        results = self.results()
-        for key, (name, seed) in self.keys.items():
-            if key in results and results[key].get("dataset") != self.hashes[seed]:
-                raise SystemExit(
-                    f"error: {self.output} holds {key}, measured on another dataset: name another --output"
-                )
-            if key in results and results[key].get("flags") != list(self.planned[name].flags):
-                raise SystemExit(
-                    f"error: {self.output} holds {key} with other settings: name another --output"
-                )
-
-    def _is_measured(self, key: str) -> bool:
-        """Whether a row has its line in results.json, and its run the metrics of users."""
+    def _check(self, key: str, results: Mapping[str, Any]) -> None:
+        """Raise SystemExit if a measured row has another dataset, model or settings than the planned one."""
         name, seed = self.keys[key]
-        return key in self.results() and is_evaluated(run_folder(self.output / f"seed{seed}", name))
+        planned, measured = self.planned[name], results.get(key)
+        if measured is None:
+            return
+        for what, same in (
+            ("measured on another dataset", measured.get("dataset") == self.hashes[seed]),
+            ("with other settings", measured.get("flags") == list(planned.flags)),
+            ("with another model", measured.get("encoder") in (None, planned.encoder)),
+        ):
+            if not same:
+                raise SystemExit(f"error: {self.output} holds {key}, {what}: name another --output")
+
+    def _is_measured(self, key: str, results: Mapping[str, Any]) -> bool:
+        """Whether a row has its line in results.json, and its run the metrics of users."""
+        return key in results and is_evaluated(self._run(*self.keys[key]))
+
+    def _run(self, name: str, seed: int) -> Path:
+        """The run folder of a row."""
+        return run_folder(self.output / f"seed{seed}", name)
 
     def measure(self) -> list[str]:
         """Measure the rows that have not been, write and print the table.
 
-        Other calls may measure other rows of the set at the same time.
+        Other calls may measure rows of the set at the same time: those are waited for after all others.
 
         Returns:
             The runs that failed, as `row/seed`.
         """
         code, failed = code_hash(), []
         self.output.mkdir(parents=True, exist_ok=True)
-        for key, (name, seed) in self.keys.items():
-            run = run_folder(self.output / f"seed{seed}", name)
-            made_of = {"dataset": self.hashes[seed], "flags": self.planned[name].flags, "code_sha256": code}
-            with ExitStack() as held:
-                try:
-                    held.enter_context(locked(run.with_name(f"{run.name}.begun.json")))
-                except ValueError as under_way:  # another call measures it
-                    say(f"{key}: {under_way}")
-                    failed.append(key)
-                    continue
-                if self._is_measured(key):
-                    continue
-                try:
-                    self._add(key, measured_run(self.datasets[seed], run, seed, made_of) | made_of)
-                except CommandFailed as failure:
-                    say(f"{key}: {failure}")
-                    failed.append(key)
+        waiting: list[str] = []
+        for key in self.keys:
+            try:
+                self._measure(key, code, LOCK_SECONDS)
+            except Deferred as reason:
+                say(f"{key}: {reason}")
+                waiting.append(key)
+            except CommandFailed as failure:
+                say(f"{key}: {failure}")
+                failed.append(key)
+        for key in waiting:
+            try:
+                self._measure(key, code, math.inf)
+            except (CommandFailed, Deferred) as failure:
+                say(f"{key}: {failure}")
+                failed.append(key)
         self._report(code, failed)
         return failed
+
+    def _measure(self, key: str, code: str, wait: float) -> None:
+        """Measure a row, unless that has been done.
+
+        Args:
+            key: of the row.
+            code: hash of the package.
+            wait: seconds for another call that measures it.
+
+        Raises:
+            Deferred: another call goes on measuring it, or the row that it is built on is not measured.
+            CommandFailed: a command failed.
+            SystemExit: another call measured it with other settings.
+        """
+        name, seed = self.keys[key]
+        run, flags = self._run(name, seed), self.planned[name].flags
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(run.with_name(f"{run.name}.begun.json"), wait))
+            except ValueError as under_way:
+                raise Deferred(str(under_way)) from under_way
+            results = self.results()
+            self._check(key, results)
+            if self._is_measured(key, results):
+                return
+            base = f"{BASE}/{seed}"
+            if SEQUENTIAL in flags[0] and (base not in results or not is_evaluated(self._run(BASE, seed))):
+                raise Deferred(f"it is built on {base}, which is not measured")
+            made_of = {"dataset": self.hashes[seed], "flags": flags, "code_sha256": code}
+            self._add(key, measured_run(self.datasets[seed], run, seed, made_of) | made_of)
 
     def _add(self, key: str, row: Mapping[str, Any]) -> None:
         """Write a measured row into results.json, beside those of other calls."""
         planned = self.planned[self.keys[key][0]]
         added = {key: {**row, "tuning_seconds": planned.tuning_seconds, "encoder": planned.encoder}}
-        with locked(self.output / RESULTS_FILE, wait=LOCK_SECONDS):
+        with locked(self.output / RESULTS_FILE, wait=WRITING_SECONDS):
             text = json.dumps(self.results() | added, indent=2)
             write_text(self.output / RESULTS_FILE, text + "\n")
 
     def _report(self, code: str, failed: Collection[str]) -> None:
         """Write and print the table of the rows that were measured on all seeds."""
         results, seeds = self.results(), [*self.datasets]
-        measured = {key: name for key, (name, _) in self.keys.items() if self._is_measured(key)}
+        measured = {key: name for key, (name, _) in self.keys.items() if self._is_measured(key, results)}
         complete = [name for name in self.planned if all(f"{name}/{seed}" in measured for seed in seeds)]
         old = dict.fromkeys(name for key, name in measured.items() if results[key].get("code_sha256") != code)
         table = self._table(results, complete) + notes(old, failed)

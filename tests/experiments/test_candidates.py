@@ -1,6 +1,7 @@
 """`experiments.candidates` on small tables: rows, parts, what is refused, and what an interruption leaves."""
 
 import gzip
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,6 @@ import pytest
 
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models.sequential.config import SequentialConfig
-from cllm4rec.training.run_folder import RunFolder
 from experiments import candidate_runs, candidates, prepared
 from experiments.candidate_runs import BEST, SYSTEMS, Plan
 from experiments.candidates import summary
@@ -143,19 +143,29 @@ def test_rsllm_is_built_on_the_sequential_system_that_is_best_on_validation_even
     part = tmp_path / "runs" / "seed0"
     stage_1 = next([*call] for call in calls if part / "stage-1" in call)
     assert stage_1[stage_1.index("--sequential") + 1] == part / "sasrec-texts"
+    below = (tmp_path / "runs" / "table.md").read_text().splitlines()[-1]
+    assert below == "Sequential system, by validation events: sasrec-texts (seed0)."
     evaluated = [call[call.index("--run") + 1] for call in calls if call[0] == "evaluate"]
     assert evaluated == [part / "unified", part / "sasrec-texts"]
-    quality["bsarec-ids"] = None
-    with pytest.raises(SystemExit, match="without validation rows no sequential system is the best: name"):
-        candidates.main(**arguments, plan=replace(best, rows=["RSLLM, titles alone"]))
+    n = len(calls)
+    tables["split"].write_text(tables["split"].read_text().replace("val\t", "test\t"))
+    without = arguments | {"output": tmp_path / "other"}
+    with pytest.raises(SystemExit, match="has no validation rows to choose by: name the --sequential system"):
+        candidates.main(**without, plan=best)
+    assert len(calls) == n, "found before anything is trained"
+    candidates.main(**without, plan=plan())
 
 
 def test_the_best_validation_metric_of_a_run(tables: dict[str, Path], tmp_path: Path) -> None:
-    candidates.main(**tables, seeds=[0], plan=plan(), output=tmp_path / "runs")
-    run = tmp_path / "runs" / "seed0" / "sasrec-texts"
-    assert candidate_runs.best_validation(run) == RunFolder.open(run).metrics()[0].validation
-    (run / "metrics.jsonl").unlink()
-    assert candidate_runs.best_validation(run) is None
+    candidates.main(**tables, seeds=[0], plan=plan("SASRec, ids"), output=tmp_path / "runs")
+    assert [path.name for path in (tmp_path / "runs" / "seed0").iterdir() if path.is_dir()] == ["sasrec-ids"]
+    file = tmp_path / "runs" / "seed0" / "sasrec-ids" / "metrics.jsonl"
+    (line,) = map(json.loads, file.read_text().splitlines())
+    lines = [line | {"epoch": n, "validation": value} for n, value in enumerate([0.1, 0.3, None, 0.2])]
+    file.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    assert candidate_runs.best_validation(file.parent) == 0.3
+    file.unlink()
+    assert candidate_runs.best_validation(file.parent) is None
 
 
 def test_an_interrupted_copy_of_stage_1_is_made_again(

@@ -58,7 +58,7 @@ def test_full_ranking_has_rows_with_the_settings_that_a_search_chose(small_set: 
         full_ranking.main([small_set], [0], ["ItemKNN"], output, tuned=tuned)
     results["popularity/0"]["flags"] = [["--system", "ease"], None]
     (output / "A" / "small" / "results.json").write_text(json.dumps(results))
-    with pytest.raises(SystemExit, match="holds popularity/0 with other settings: name another --output"):
+    with pytest.raises(SystemExit, match="holds popularity/0, with other settings: name another --output"):
         full_ranking.main([small_set], [0], ["popularity"], output)
 
 

@@ -3,14 +3,15 @@
 import gzip
 import json
 import shutil
+import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from experiments import full_ranking, ranking_runs
 from experiments.commands import Cost
 from experiments.ranking_results import read_lines, write_results
+from experiments.ranking_rows import BASE, ROWS
 from tests.support.folders import lock_holder
 
 pytestmark = pytest.mark.usefixtures("commands_here")
@@ -59,10 +60,8 @@ def test_a_run_whose_folder_was_removed_is_measured_again(small_set: Path, tmp_p
     assert {line["row"] for line in read_lines(folder / "runs.csv")} == {"popularity", "ItemKNN"}
 
 
-def test_calls_share_a_set(
-    small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Each adds its rows to those of the others, and leaves alone what another one measures."""
+def test_calls_share_a_set(small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each adds its rows to those of the others."""
     output, run_command = tmp_path / "runs", ranking_runs.run_command
 
     def beside_another(command: str, *arguments: object) -> Cost:
@@ -76,14 +75,39 @@ def test_calls_share_a_set(
         full_ranking.main([small_set], [0], ["popularity"], output)
     assert measured(output) == ["ItemKNN/0", "popularity/0"]
 
+
+def test_a_row_that_another_call_measures_is_waited_for(small_set: Path, tmp_path: Path) -> None:
+    output = tmp_path / "runs"
+    (output / "A" / "small" / "seed0").mkdir(parents=True)
     holder = lock_holder(output / "A" / "small" / "seed0" / "ease.begun.json")
-    run: tuple[Any, ...] = ([small_set], [0], ["EASE", "bag"], output)
-    assert full_ranking.main(*run) == ["small/EASE/0"]
-    assert "EASE/0: " in (printed := capsys.readouterr().out)
-    assert "ease.begun.json is being written by process" in printed
-    assert measured(output) == ["ItemKNN/0", "popularity/0", "bag/0"]
-    holder.communicate()
-    assert full_ranking.main(*run) == []
+    timer = threading.Timer(3.0, holder.communicate)  # the other call ends without the row
+    timer.start()
+    assert full_ranking.main([small_set], [0], ["EASE", "popularity"], output) == []
+    timer.join()
+    assert measured(output) == ["popularity/0", "EASE/0"], "last, and whole"
+    assert "Failed" not in (output / "A" / "small" / "table.md").read_text()
+
+
+def test_a_row_is_not_built_on_one_that_was_not_measured(
+    small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unfinished run has weights, which would be taken."""
+    monkeypatch.setitem(ROWS, BASE, (["--system", "sasrec", "--length", "-1"], None))
+    rows, encoders = [BASE, "RSLLM, ENCODER"], [("tiny", "tiny")]
+    failed = full_ranking.main([small_set], [0], rows, tmp_path / "runs", encoders, protocol="last")
+    assert failed == [f"small/{BASE}/0", "small/RSLLM, tiny/0"]
+    assert f"RSLLM, tiny/0: it is built on {BASE}/0, which is not measured" in capsys.readouterr().out
+
+
+def test_rows_of_another_model_are_refused(small_set: Path, tmp_path: Path) -> None:
+    output = tmp_path / "runs"
+    full_ranking.main([small_set], [0], ["popularity"], output)
+    file = output / "A" / "small" / "results.json"
+    results = json.loads(file.read_text())
+    results["popularity/0"]["encoder"] = "another"
+    file.write_text(json.dumps(results))
+    with pytest.raises(SystemExit, match="holds popularity/0, with another model: name another --output"):
+        full_ranking.main([small_set], [0], ["popularity"], output)
 
 
 def test_the_quick_table_compares_with_its_first_row() -> None:
