@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from safetensors.numpy import save_file
 
+from cllm4rec.training.run_folder import RunFolder
 from experiments import full_ranking, ranking_results
 from experiments.protocols import PROTOCOLS
-from experiments.ranking_results import read_lines, texts, write_lines, write_results
+from experiments.ranking_results import model_numbers, read_lines, texts, write_lines, write_results
 from tests.support.folders import lock_holder
 
 pytestmark = pytest.mark.usefixtures("commands_here")
@@ -84,6 +86,16 @@ def test_results_need_neither_the_reference_nor_a_row(small_set: Path, tmp_path:
     lines = read_lines(folder / "slices.csv")
     write_lines(folder / "slices.csv", lines[:1])
     assert read_lines(folder / "slices.csv") == lines[:1], "a run measured anew may have fewer slices"
+
+
+def test_the_numbers_of_a_model_include_its_adapters(small_set: Path, tmp_path: Path) -> None:
+    full_ranking.main([small_set], [0], ["popularity"], tmp_path / "runs")
+    run = tmp_path / "runs" / "A" / "small" / "seed0" / "popularity"
+    assert model_numbers(run) == 7, "one of each item"
+    adapter = RunFolder.open(run).stage_folder() / "adapter"
+    adapter.mkdir()
+    save_file({"low": np.zeros((2, 3), dtype=np.float32)}, adapter / "adapter_model.safetensors")
+    assert model_numbers(run) == 7 + 6
 
 
 def test_results_are_written_by_one_process_at_a_time(

@@ -280,6 +280,7 @@ def test_a_row_with_an_encoder_is_measured_for_each_of_them(small_set: Path) -> 
         "bag, Gemma": ["--encoder", "models/gemma"],
         "bag": [],
     }
+    assert (rows["bag, MiniLM"].encoder, rows["bag"].encoder) == ("models/minilm", None)
     (row,) = rows_to_measure(["RSLLM, ENCODER, no C_item"], {"Gemma": "g"}, None, small_set, "").items()
     assert row[0] == "RSLLM, Gemma, no C_item"
     assert row[1].flags[0][-4:] == ["--backbone", "g", "--epochs", "0"]
