@@ -35,6 +35,7 @@ import numpy as np
 import polars as pl
 
 from cllm4rec.commands.entry import say
+from cllm4rec.data.readers.split_tables import PART_NAMES
 from cllm4rec.evaluation import bootstrap_interval
 from cllm4rec.files.writing import write_text
 from experiments.candidate_folds import read_table, read_users, write_folds
@@ -117,7 +118,7 @@ def check_validation_rows(split: Path) -> None:
         SystemExit: there is none, or the file is no table of rows.
     """
     table = read_table(split, ("split",))
-    if not table["split"].is_in(["val", "validation"]).any():
+    if "validation" not in {PART_NAMES.get(part) for part in table["split"].drop_nulls().str.to_lowercase()}:
         raise SystemExit(f"error: {split} has no validation rows to choose by: name the --sequential system")
 
 

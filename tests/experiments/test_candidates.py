@@ -154,6 +154,9 @@ def test_rsllm_is_built_on_the_sequential_system_that_is_best_on_validation_even
         candidates.main(**without, plan=best)
     assert len(calls) == n, "found before anything is trained"
     candidates.main(**without, plan=plan())
+    other = tmp_path / "rows.tsv"
+    other.write_text("split\ntest\nValid\n")
+    candidates.check_validation_rows(other)  # as prepare reads it
 
 
 def test_the_best_validation_metric_of_a_run(tables: dict[str, Path], tmp_path: Path) -> None:
