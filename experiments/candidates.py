@@ -118,7 +118,7 @@ def check_validation_rows(split: Path) -> None:
         SystemExit: there is none, or the file is no table of rows.
     """
     table = read_table(split, ("split",))
-    if "validation" not in {PART_NAMES.get(part) for part in table["split"].drop_nulls().str.to_lowercase()}:
+    if "validation" not in {PART_NAMES.get(part) for part in table["split"]}:
         raise SystemExit(f"error: {split} has no validation rows to choose by: name the --sequential system")
 
 

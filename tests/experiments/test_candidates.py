@@ -155,7 +155,7 @@ def test_rsllm_is_built_on_the_sequential_system_that_is_best_on_validation_even
     assert len(calls) == n, "found before anything is trained"
     candidates.main(**without, plan=plan())
     other = tmp_path / "rows.tsv"
-    other.write_text("split\ntest\nValid\n")
+    other.write_text("split\ntest\nvalid\n")
     candidates.check_validation_rows(other)  # as prepare reads it
 
 
