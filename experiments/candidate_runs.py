@@ -16,7 +16,7 @@ from cllm4rec.files.writing import write_text
 from cllm4rec.models.language.loading import check_backbone
 from cllm4rec.models.rsllm.config import RSLLMConfig
 from cllm4rec.training.run_folder import RunFolder
-from experiments.candidate_folds import VALIDATION_TARGETS
+from experiments.candidate_folds import HISTORY, VALIDATION_TARGETS
 from experiments.commands import run_command
 from experiments.models import described_model
 
@@ -34,6 +34,7 @@ SYSTEMS = {  # run -> flags of pretrain, of sequential systems
     "bsarec-texts": ["--system", "bsarec", "--item-text", "words"],
 }
 BEST = "best"  # of SYSTEMS, on validation events
+BATCH = 4  # users; some 900 of them are few steps in larger ones
 LOCK_SECONDS = 60.0  # in which another call writes its settings
 ROWS = {  # name -> run, --by of evaluate
     SEQUENTIAL: (BASE, "scores"),
@@ -132,6 +133,7 @@ class Plan:
         settings |= {flag: file_record(file).sha256 for flag, file in tables.items()}
         if self.trains_rsllm:
             settings |= {"epochs": self.epochs, "backbone": described_model(self.backbone)}
+            settings |= {"items of RSLLM's histories": HISTORY, "users of a batch": BATCH}
             settings["form of RSLLM's prompts"] = (
                 f"{'with' if self.names_candidates else 'without'} candidates"
             )
@@ -213,7 +215,7 @@ def train(part: Part, parent: Path, plan: Plan) -> None:
 def _train_rsllm(dataset: Path, parent: Path, plan: Plan, seeded: Sequence[object]) -> None:
     """Train the runs of RSLLM; `seeded` are the flags that both stages have."""
     settings = ["--system", "rsllm", "--sequential", parent / base_of(parent, plan)]
-    settings += ["--backbone", plan.backbone, "--dataset", dataset]
+    settings += ["--backbone", plan.backbone, "--dataset", dataset, "--length", HISTORY]
     if plan.names_candidates:
         settings += ["--candidates", plan.candidates]
     if UNTRAINED in plan.runs:
@@ -221,14 +223,16 @@ def _train_rsllm(dataset: Path, parent: Path, plan: Plan, seeded: Sequence[objec
         run_command("pretrain", *settings, *untrained, *seeded)
     if plan.runs & {*FORMS}:
         stage_1 = parent / STAGE_1
-        run_command("pretrain", *settings, "--output", stage_1, "--epochs", plan.epochs[0], *seeded)
+        training = ["--epochs", plan.epochs[0], "--batch-size", BATCH]
+        run_command("pretrain", *settings, "--output", stage_1, *training, *seeded)
     for form, flags in FORMS.items():
         if form not in plan.runs:
             continue
         if not (parent / form).is_dir():
             with replace_folder(parent / form, "run.json") as new:
                 shutil.copytree(stage_1, new, dirs_exist_ok=True)
-        run_command("finetune", "--run", parent / form, *flags, "--epochs", plan.epochs[1], *seeded)
+        training = ["--epochs", plan.epochs[1], "--batch-size", BATCH]
+        run_command("finetune", "--run", parent / form, *flags, *training, *seeded)
 
 
 def base_of(parent: Path, plan: Plan) -> str:

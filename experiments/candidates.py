@@ -20,6 +20,8 @@ RSLLM is built on the one of four sequential systems (SASRec and BSARec, with an
 best NDCG@100 on validation rows, all items ranked, in each fold or seed. It is the row "sequential system"; a
 line below the table names it. --sequential names one for all.
 
+RSLLM reads histories of ten items, as the rows have them, and trains in batches of four users.
+
 "Titles alone" and "soft tokens alone" say what the prompts hold. The items are still scored by the vectors
 of the sequential system, which may read words. Without title tokens there is no C_item. "Language model
 alone" is RSLLM without the score of the sequential system.
