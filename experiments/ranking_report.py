@@ -25,7 +25,6 @@ from experiments.libraries import required_library
 from experiments.protocols import PROTOCOLS
 from experiments.ranking_results import (
     DIFFERENCES,
-    ENCODER_FORM,
     RUNS,
     SLICES,
     Line,
@@ -42,6 +41,7 @@ TITLES = {  # of sets; others have their name
     "musical": "Musical Instruments",
     "beauty": "Beauty",
 }
+ENCODER_FORM = ", MiniLM"  # the end of the names of rows with the encoder of the README's table
 A = PROTOCOLS["A"]  # of the README's table and of the figures
 SHOWN, REFERENCE, METRIC = A.shown, A.reference, A.compared[0]
 COLORS = dict(zip(SHOWN, ("#b45309", "#1d4ed8", "#15803d", "#7e22ce", "#59636e"), strict=True))

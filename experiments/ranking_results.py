@@ -26,7 +26,6 @@ from experiments.report import METRICS_FILE, is_evaluated, mean_differences, run
 from experiments.tuning.trials import DATASET, RUN
 
 DATA, ENCODER, SEQUENTIAL_RUN = '"$DATA"', '"$ENCODER"', '"$SEQUENTIAL"'
-ENCODER_FORM = ", MiniLM"  # the end of the names of rows with the encoder of the README's table
 LOCK_SECONDS = 600.0  # in which another process writes its results
 Line = dict[str, str]  # column -> text
 RUNS, DIFFERENCES, SLICES = "runs.csv", "differences.csv", "slices.csv"
@@ -99,17 +98,12 @@ def listed(seeds: Iterable[int]) -> str:
 
 
 def shared_seeds(runs: Sequence[Line], set_name: str, protocol: str) -> set[int]:
-    """Seeds of a set that all measured main rows have; means over others do not compare.
-
-    Their forms with an encoder count too, unless they were measured on one seed alone.
-    """
+    """Seeds of a set that all measured main rows have; means over others do not compare."""
     seeds_of, shown = defaultdict(set), PROTOCOLS[protocol].shown
     for line in runs:
-        is_here = (line["set"], line["protocol"]) == (set_name, protocol)
-        if is_here and line["row"].removesuffix(ENCODER_FORM) in shown:
+        if (line["set"], line["protocol"]) == (set_name, protocol) and line["row"] in shown:
             seeds_of[line["row"]].add(int(line["seed"]))
-    counted = [seeds for row, seeds in seeds_of.items() if row in shown or len(seeds) > 1]
-    return set.intersection(*counted) if counted else set()
+    return set.intersection(*seeds_of.values()) if seeds_of else set()
 
 
 def slice_lines(place: tuple[str, str, str, int], run: Path) -> list[Line]:

@@ -24,7 +24,6 @@ def folder(tmp_path: Path) -> Path:
         'beauty,A,"bag, MiniLM",0,0.2,0.19,0.21,5',
         'beauty,A,"bag, MiniLM",1,0.3,0.29,0.31,5',
         "beauty,A,CLLM4Rec,2,0.9,0.89,0.91,30",
-        "beauty,A,bag,2,0.8,0.79,0.81,30",
     ]
     differences = [
         "set,protocol,reference,row,metric,seeds,users,difference,low,high",
@@ -45,7 +44,6 @@ def folder(tmp_path: Path) -> Path:
         ('"bag, MiniLM"', 0, 0.3, 0.2),
         ('"bag, MiniLM"', 1, 0.3, 0.3),
         ("CLLM4Rec", 2, 1.0, 1.0),
-        ("bag", 2, 1.0, 1.0),
     ):
         slices += [
             f"beauty,A,{row},{seed},{BY_DAY},0,0,0,9,{same},0",
@@ -68,6 +66,16 @@ def test_cells_are_means_and_paired_intervals(folder: Path) -> None:
     assert table["bag"] == [".2500"], "the form with an encoder is better"
     assert table["EASE"] == [""]
     assert table["CLLM4Rec minus the best other"] == ["[-.1000, +.0100]"]
+
+
+def test_a_form_over_fewer_seeds_is_left_out_and_the_others_keep_theirs(folder: Path) -> None:
+    form = [line for line in read_lines(folder / RUNS) if (line["row"], line["seed"]) != ("bag, MiniLM", "1")]
+    (folder / RUNS).unlink()
+    write_lines(folder / RUNS, form)
+    table = cells(ranking_report.table(folder))
+    assert table["CLLM4Rec"] == [".2500"]
+    assert table["bag"] == [".1500"]
+    assert table["CLLM4Rec minus the best other"] == ["[-.0200, +.2200]"]
 
 
 def test_sets_are_those_of_the_results(folder: Path) -> None:
