@@ -223,7 +223,7 @@ def write_lines(file: Path, lines: Sequence[Line], is_stale: Callable[[Line], bo
     kept |= new
     if not kept:
         return
-    columns = dict.fromkeys(name for line in kept.values() for name in line)
+    columns = dict.fromkeys(name for line in [*before[:1], *kept.values()] for name in line)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
     writer.writeheader()
