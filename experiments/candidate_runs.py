@@ -35,6 +35,7 @@ SYSTEMS = {  # run -> flags of pretrain, of sequential systems
 }
 BEST = "best"  # of SYSTEMS, on validation events
 BATCH = 4  # users; some 900 of them are few steps in larger ones
+OF_RSLLM = {"items of RSLLM's histories": HISTORY, "users of a batch": BATCH}
 LOCK_SECONDS = 60.0  # in which another call writes its settings
 ROWS = {  # name -> run, --by of evaluate
     SEQUENTIAL: (BASE, "scores"),
@@ -133,7 +134,7 @@ class Plan:
         settings |= {flag: file_record(file).sha256 for flag, file in tables.items()}
         if self.trains_rsllm:
             settings |= {"epochs": self.epochs, "backbone": described_model(self.backbone)}
-            settings |= {"items of RSLLM's histories": HISTORY, "users of a batch": BATCH}
+            settings |= OF_RSLLM
             settings["form of RSLLM's prompts"] = (
                 f"{'with' if self.names_candidates else 'without'} candidates"
             )
@@ -148,10 +149,12 @@ def check_settings(settings: Mapping[str, object], output: Path) -> None:
         SystemExit: one of the settings differs, or the file is damaged.
     """
     before = recorded_settings(output)
+    if "epochs" in before:  # rows of RSLLM; earlier versions trained them otherwise, and did not record it
+        before = dict.fromkeys(OF_RSLLM, "not recorded") | before
     for name, value in settings.items():
-        if before.get(name, value) != value:
+        if (recorded := before.get(name, value)) != value:
             raise SystemExit(
-                f"error: {output} has results with another {name}: {before[name]}, not {value}; give "
+                f"error: {output} has results with another {name}: {recorded}, not {value}; give "
                 "another --output"
             )
 

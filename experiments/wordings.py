@@ -21,6 +21,7 @@ from cllm4rec import load, measure_choices
 from cllm4rec.commands.entry import say
 from cllm4rec.corpora.prompts import TEMPLATES
 from cllm4rec.evaluation import bootstrap_interval
+from cllm4rec.models.rsllm.recommender import RSLLM
 from experiments.commands import argument_parser, ends_in_one_line
 from experiments.report import difference_cell, markdown_table
 
@@ -36,10 +37,12 @@ def hits_of(run: Path, wording: str, draws: int) -> np.ndarray:
     """HitRatio@1 of each validation event of a run's dataset (n,), with another wording of the question.
 
     Raises:
-        ValueError: the run is of a system that does not answer with titles.
+        SystemExit: the run is of another system than rsllm, or its prompts name candidates.
     """
     with patch.dict(TEMPLATES, {QUESTION: wording}):
         model = load(run)
+        if not isinstance(model, RSLLM) or model.config.candidates:
+            raise SystemExit(f"error: {run}: give a run of rsllm whose prompts name no candidates")
         data = model._source_dataset()
         choices = measure_choices(model, data, "validation", draws=draws, by="likelihood")
     return choices.per_user["hit_ratio@1"]

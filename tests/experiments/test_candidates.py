@@ -76,6 +76,11 @@ def test_the_rows_of_a_split(tables: dict[str, Path], tmp_path: Path, calls: Cal
     untrained = next(call for call in trained if call[call.index("--output") + 1].endswith("untrained"))
     assert [untrained[untrained.index(flag) + 1] for flag in ("--epochs", "--prompt")] == ["0", "text"]
     assert ["--prompt" in call for call in trained if call[0] == "finetune"] == [False, True, True]
+    of_rsllm = [call for call in trained if call[0] == "finetune" or "rsllm" in call]
+    lengths = [call[call.index("--length") + 1] for call in of_rsllm if call[0] == "pretrain"]
+    assert lengths == ["10", "10"], "of the backbone before training, and of stage 1"
+    batches = [call[call.index("--batch-size") + 1] for call in of_rsllm if call is not untrained]
+    assert batches == ["4"] * 4
     assert all("--item-text" not in call for call in trained if str(output / "seed0/sasrec-ids") in call)
     n = len(calls)
     candidates.main(**tables, seeds=[0], plan=plan(*rows), output=output)
@@ -127,6 +132,12 @@ def test_prompts_that_name_candidates_are_of_rsllm_alone(tables: dict[str, Path]
         SystemExit, match="another form of RSLLM's prompts: with candidates, not without candidates; give"
     ):
         candidates.main(**arguments, plan=plan("RSLLM"))
+    settings = json.loads((tmp_path / "runs" / "plan.json").read_text())
+    del settings["users of a batch"]
+    (tmp_path / "runs" / "plan.json").write_text(json.dumps(settings))
+    with pytest.raises(SystemExit, match="another users of a batch: not recorded, not 4; give another"):
+        candidates.main(**arguments, plan=plan("RSLLM, constrained generation"))
+    candidates.main(**arguments, plan=plan())
     (tmp_path / "runs" / "plan.json").write_text("")
     with pytest.raises(SystemExit, match=r"plan.json is damaged: give another --output"):
         candidates.main(**arguments, plan=plan())

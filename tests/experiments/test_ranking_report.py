@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two seeds of all rows on one set, and a third one of CLLM4Rec and bag alone, which does not count."""
+    """Two seeds of all rows on one set, and a third one of CLLM4Rec alone, which does not count."""
     runs = [
         "set,protocol,row,seed,ndcg@100,ndcg@100 low,ndcg@100 high,training_cpu_seconds",
         "beauty,A,CLLM4Rec,0,0.2,0.19,0.21,10",

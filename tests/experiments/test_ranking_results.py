@@ -25,6 +25,14 @@ def test_cells_have_six_digits_whatever_kind_of_number_they_hold() -> None:
     assert texts(cells) == expected
 
 
+def test_columns_keep_their_order(tmp_path: Path) -> None:
+    (tmp_path / "runs.csv").write_text("set,protocol,row,seed,recall,ndcg\nsmall,A,EASE,0,0.1,0.2\n")
+    new = {"set": "small", "protocol": "A", "row": "EASE", "seed": "0", "ndcg": "0.4", "recall": "0.3"}
+    write_lines(tmp_path / "runs.csv", [new | {"added": "1"}])
+    text = (tmp_path / "runs.csv").read_text()
+    assert text == "set,protocol,row,seed,recall,ndcg,added\nsmall,A,EASE,0,0.3,0.4,1\n"
+
+
 def test_differences_are_over_the_seeds_of_two_rows_and_over_those_of_the_table(
     small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

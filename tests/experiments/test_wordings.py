@@ -18,25 +18,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """RSLLM before stage 2 on a small world."""
     folder = tmp_path_factory.mktemp("wordings")
     taste_dataset().save(folder / "data")
+    data = ("--dataset", folder / "data")
+    call("pretrain", "--system", "sasrec", *data, "--output", folder / "sasrec", "--epochs", 1)
     call(
-        "pretrain",
-        "--system",
-        "sasrec",
-        "--dataset",
-        folder / "data",
-        "--output",
-        folder / "sasrec",
-        "--epochs",
-        1,
-    )
-    call(
-        *("pretrain", "--system", "rsllm", "--dataset", folder / "data", "--output", folder / "run"),
+        *("pretrain", "--system", "rsllm", *data, "--output", folder / "run"),
         *("--sequential", folder / "sasrec", "--backbone", "1x64", "--prompt", "text", "--epochs", 0),
     )
     return folder / "run"
 
 
-def test_the_first_wording_is_that_of_the_package(run: Path) -> None:
+def test_hits_are_those_of_validation_events_by_likelihood(run: Path) -> None:
     hits = hits_of(run, wordings.WORDINGS[0], draws=2)
     model = load(run)
     measured = measure_choices(model, model._source_dataset(), "validation", draws=2, by="likelihood")
@@ -48,6 +39,11 @@ def test_another_wording_is_read_and_does_not_stay(run: Path) -> None:
     first, bare = (hits_of(run, wording, draws=5) for wording in wordings.WORDINGS[:2])
     assert (first != bare).any()
     assert before == TEMPLATES
+
+
+def test_runs_of_other_prompts_are_refused(run: Path) -> None:
+    with pytest.raises(SystemExit, match="give a run of rsllm whose prompts name no candidates"):
+        hits_of(run.parent / "sasrec", wordings.WORDINGS[0], draws=1)
 
 
 def test_the_table_has_a_line_for_each_wording(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
