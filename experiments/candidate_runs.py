@@ -33,7 +33,6 @@ SYSTEMS = {  # run -> flags of pretrain, of sequential systems
     "bsarec-ids": ["--system", "bsarec"],
     "bsarec-texts": ["--system", "bsarec", "--item-text", "words"],
 }
-BEST = "best"  # of SYSTEMS, on validation events
 BATCH = 4  # users; some 900 of them are few steps in larger ones
 OF_RSLLM = {"items of RSLLM's histories": HISTORY, "users of a batch": BATCH}
 LOCK_SECONDS = 60.0  # in which another call writes its settings
@@ -60,14 +59,14 @@ class Plan:
     """How the systems are trained and measured.
 
     Attributes:
-        sequential: the run of SYSTEMS whose item vectors RSLLM has, or BEST.
+        sequential: runs of SYSTEMS; RSLLM has the item vectors of the one that is best on validation events.
         backbone: of RSLLM.
         candidates, draws: of each row.
         epochs: of stage 1, and at most of stage 2.
         rows: to measure.
     """
 
-    sequential: str
+    sequential: Sequence[str]
     backbone: str
     candidates: int
     draws: int
@@ -130,7 +129,7 @@ class Plan:
         if folds:
             settings |= {"seed": seed, "targets for validation": VALIDATION_TARGETS}
         if self.reads_base:
-            settings["sequential"] = self.sequential
+            settings["sequential"] = ", ".join(self.sequential)
         settings |= {flag: file_record(file).sha256 for flag, file in tables.items()}
         if self.trains_rsllm:
             settings |= {"epochs": self.epochs, "backbone": described_model(self.backbone)}
@@ -207,7 +206,7 @@ def train(part: Part, parent: Path, plan: Plan) -> None:
     seeded = ["--seed", part.seed, "--resume"]
     systems = plan.runs & {*SYSTEMS}
     if plan.reads_base:
-        systems |= {*SYSTEMS} if plan.sequential == BEST else {plan.sequential}
+        systems |= {*plan.sequential}
     for run, flags in SYSTEMS.items():
         if run in systems:
             run_command("pretrain", *flags, "--dataset", part.dataset, "--output", parent / run, *seeded)
@@ -242,13 +241,13 @@ def base_of(parent: Path, plan: Plan) -> str:
     """The run of the sequential system of RSLLM; of equal validation metrics the first.
 
     Raises:
-        SystemExit: the best is asked for, and there are no validation events.
+        SystemExit: there are several to choose from, and no validation events.
     """
-    if plan.sequential != BEST:
-        return plan.sequential
-    quality = {run: best_validation(parent / run) for run in SYSTEMS}
+    if len(plan.sequential) == 1:
+        return plan.sequential[0]
+    quality = {run: best_validation(parent / run) for run in plan.sequential}
     if None in quality.values():
-        raise SystemExit("error: without validation rows no sequential system is the best: name --sequential")
+        raise SystemExit("error: without validation rows no system is the best: name one --sequential")
     return max(quality, key=lambda run: quality[run] or 0.0)
 
 

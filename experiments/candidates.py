@@ -16,9 +16,9 @@ intervals over rows, and RSLLM minus each other system, paired over rows. OUTPUT
 rows are not run again, and interrupted training resumes. Other tables and other settings are refused. Where a
 row answers in words, the prompts of all name the candidates.
 
-RSLLM is built on the one of four sequential systems (SASRec and BSARec, with and without texts) that has the
-best NDCG@100 on validation rows, all items ranked, in each fold or seed. It is the row "sequential system"; a
-line below the table names it. --sequential names one for all.
+RSLLM is built on the sequential system that has the best NDCG@100 on validation rows, all items ranked, in
+each fold or seed. It is the row "sequential system"; a line below the table names it. --sequential names
+those to choose from. BSARec reads each prefix as an example of full length, and takes longer than SASRec.
 
 RSLLM reads histories of ten items, as the rows have them, and trains in batches of four users.
 
@@ -42,7 +42,6 @@ from cllm4rec.evaluation import bootstrap_interval
 from cllm4rec.files.writing import write_text
 from experiments.candidate_folds import read_table, read_users, write_folds
 from experiments.candidate_runs import (
-    BEST,
     REFERENCE,
     ROWS,
     SYSTEMS,
@@ -105,9 +104,9 @@ def summary(results: Mapping[str, Measured], folds: bool) -> str:
 
 
 def bases(output: Path, plan: Plan, names: Sequence[str]) -> str:
-    """What is said below the table about the sequential system of each part, where the best was asked for."""
-    trained = [name for name in names if all((output / name / run).is_dir() for run in SYSTEMS)]
-    if not plan.reads_base or plan.sequential != BEST or not trained:
+    """What is said below the table about the sequential system of each part, where several were compared."""
+    trained = [name for name in names if all((output / name / run).is_dir() for run in plan.sequential)]
+    if not plan.reads_base or len(plan.sequential) == 1 or not trained:
         return ""
     named = ", ".join(f"{base_of(output / name, plan)} ({name})" for name in trained)
     return f"\n\nSequential system, by validation events: {named}."
@@ -121,7 +120,7 @@ def check_validation_rows(split: Path) -> None:
     """
     table = read_table(split, ("split",))
     if "validation" not in {PART_NAMES.get(part) for part in table["split"]}:
-        raise SystemExit(f"error: {split} has no validation rows to choose by: name the --sequential system")
+        raise SystemExit(f"error: {split} has no validation rows to choose by: name one --sequential")
 
 
 def parts(
@@ -160,7 +159,7 @@ def main(
     tables = {"--interactions": interactions, "--items": items, "--split": split}
     settings = plan.settings(tables, folds, seeds[0])
     check_settings(settings, output)
-    if not folds and plan.reads_base and plan.sequential == BEST:
+    if not folds and plan.reads_base and len(plan.sequential) > 1:
         check_validation_rows(split)
     users = read_users(interactions, split, folds) if folds else None
     names = [f"fold{number}" for number in range(folds)] or [f"seed{seed}" for seed in seeds]
@@ -191,9 +190,10 @@ if __name__ == "__main__":
     )
     parser.add_argument(
         "--sequential",
-        choices=[*SYSTEMS, BEST],
-        default=BEST,
-        help="system of the ID embeddings (default: that with the best validation metric in each part)",
+        nargs="+",
+        choices=[*SYSTEMS],
+        default=[*SYSTEMS],
+        help="systems of which the best on validation rows gives the ID embeddings (default: all)",
     )
     parser.add_argument("--backbone", default="tiny", help="RSLLM's backbone: name or folder (default: tiny)")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help="rows of the table")

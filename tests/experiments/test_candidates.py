@@ -13,7 +13,7 @@ import pytest
 from cllm4rec.data.synthetic import taste_world
 from cllm4rec.models.sequential.config import SequentialConfig
 from experiments import candidate_runs, candidates, prepared
-from experiments.candidate_runs import BEST, SYSTEMS, Plan
+from experiments.candidate_runs import SYSTEMS, Plan
 from experiments.candidates import summary
 from experiments.commands import Cost
 from experiments.models import described_model
@@ -50,7 +50,7 @@ def tables(tmp_path: Path) -> dict[str, Path]:
 
 
 def plan(*rows: str) -> Plan:
-    return Plan("sasrec-texts", "1x64", 3, 1, (1, 1), rows or SEQUENTIAL)
+    return Plan(["sasrec-texts"], "1x64", 3, 1, (1, 1), rows or SEQUENTIAL)
 
 
 def systems(output: Path) -> list[str]:
@@ -149,7 +149,7 @@ def test_rsllm_is_built_on_the_sequential_system_that_is_best_on_validation_even
     quality: dict[str, float | None] = dict(zip(SYSTEMS, (0.1, 0.3, 0.2, 0.3), strict=True))
     monkeypatch.setattr(candidate_runs, "best_validation", lambda run: quality[run.name])
     arguments: dict[str, Any] = {**tables, "seeds": [0], "output": tmp_path / "runs"}
-    best = replace(plan("RSLLM", "sequential system"), sequential=BEST)
+    best = replace(plan("RSLLM", "sequential system"), sequential=[*SYSTEMS])
     candidates.main(**arguments, plan=best)
     part = tmp_path / "runs" / "seed0"
     stage_1 = next([*call] for call in calls if part / "stage-1" in call)
@@ -158,10 +158,12 @@ def test_rsllm_is_built_on_the_sequential_system_that_is_best_on_validation_even
     assert below == "Sequential system, by validation events: sasrec-texts (seed0)."
     evaluated = [call[call.index("--run") + 1] for call in calls if call[0] == "evaluate"]
     assert evaluated == [part / "unified", part / "sasrec-texts"]
+    of_two = replace(best, sequential=["sasrec-ids", "bsarec-ids"])
+    assert candidate_runs.base_of(part, of_two) == "bsarec-ids"
     n = len(calls)
     tables["split"].write_text(tables["split"].read_text().replace("val\t", "test\t"))
     without = arguments | {"output": tmp_path / "other"}
-    with pytest.raises(SystemExit, match="has no validation rows to choose by: name the --sequential system"):
+    with pytest.raises(SystemExit, match="has no validation rows to choose by: name one --sequential"):
         candidates.main(**without, plan=best)
     assert len(calls) == n, "found before anything is trained"
     candidates.main(**without, plan=plan())
