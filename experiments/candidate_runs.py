@@ -46,6 +46,8 @@ ROWS = {  # name -> run, --by of evaluate
     "RSLLM, language model alone": ("unified", "language"),
     "RSLLM, titles alone": ("text", "language"),
     "RSLLM, soft tokens alone": ("ids", "language"),
+    "RSLLM, titles alone, with sequential score": ("text", "scores"),
+    "RSLLM, soft tokens alone, with sequential score": ("ids", "scores"),
     "RSLLM, likelihood of titles": ("unified", "likelihood"),
     "RSLLM, free generation": ("unified", "generation"),
     "RSLLM, constrained generation": ("unified", "constrained"),

@@ -12,9 +12,10 @@ Data: tables of events, of items with titles, and of held-out rows (docs/data.md
 of LLaRA: docs/rsllm.md says what LLaRA publishes, and the form of these tables.
 
 Prints a table of HitRatio@1 and ValidRatio: means over training seeds and draws of candidates, with 95 %
-intervals over rows, and RSLLM minus each other system, paired over rows. OUTPUT/table.md holds it. Measured
-rows are not run again, and interrupted training resumes. Other tables and other settings are refused. Where a
-row answers in words, the prompts of all name the candidates.
+intervals over rows. Last are RSLLM, its language model alone and the sequential system minus each other row,
+paired over rows. OUTPUT/table.md holds it. Measured rows are not run again, and interrupted training resumes.
+Other tables and other settings are refused. Where a row answers in words, the prompts of all name the
+candidates.
 
 RSLLM is built on the sequential system that has the best NDCG@100 on validation rows, all items ranked, in
 each fold or seed. It is the row "sequential system"; a line below the table names it. --sequential names
@@ -24,7 +25,7 @@ RSLLM reads histories of ten items, as the rows have them, and trains in batches
 
 "Titles alone" and "soft tokens alone" say what the prompts hold. The items are still scored by the vectors
 of the sequential system, which may read words. Without title tokens there is no C_item. "Language model
-alone" is RSLLM without the score of the sequential system.
+alone" is RSLLM without the score of the sequential system; so are the two, unless a row says "with".
 
 Seeds and folds may run at the same time, each in a call of its own with the same OUTPUT: --only names them,
 once a call with --only alone has made the datasets. The table has all that was measured.
@@ -44,6 +45,7 @@ from experiments.candidate_folds import read_table, read_users, write_folds
 from experiments.candidate_runs import (
     REFERENCE,
     ROWS,
+    SEQUENTIAL,
     SYSTEMS,
     Part,
     Plan,
@@ -58,7 +60,7 @@ from experiments.commands import Seeds, argument_parser, ends_in_one_line
 from experiments.prepared import prepare_once
 from experiments.report import difference_cell, markdown_table
 
-COMPARED = ("RSLLM, language model alone", REFERENCE)  # rows minus each other one
+COMPARED = (SEQUENTIAL, "RSLLM, language model alone", REFERENCE)  # rows minus each other one
 Measured = Mapping[str, pl.DataFrame]  # part -> metrics, a row per test row
 
 

@@ -66,6 +66,7 @@ def test_the_rows_of_a_split(tables: dict[str, Path], tmp_path: Path, calls: Cal
         "RSLLM",
         "RSLLM, titles alone",
         "RSLLM, soft tokens alone",
+        "RSLLM, titles alone, with sequential score",
         "RSLLM, constrained generation",
         "backbone before training, likelihood of titles",
     )
