@@ -34,7 +34,7 @@ SYSTEMS = {  # run -> flags of pretrain, of sequential systems
     "bsarec-texts": ["--system", "bsarec", "--item-text", "words"],
 }
 BATCH = 4  # users; some 900 of them are few steps in larger ones
-OF_RSLLM = {"items of RSLLM's histories": HISTORY, "users of a batch": BATCH}
+OF_RSLLM = {"history length": HISTORY, "batch size": BATCH}  # settings
 LOCK_SECONDS = 60.0  # in which another call writes its settings
 ROWS = {  # name -> run, --by of evaluate
     SEQUENTIAL: (BASE, "scores"),
@@ -94,6 +94,11 @@ class Plan:
         """Whether a row is of the base, or built on it."""
         return self.trains_rsllm or BASE in self.runs
 
+    @property
+    def bases(self) -> list[str]:
+        """The runs of `sequential` in the order of SYSTEMS, each once."""
+        return [run for run in SYSTEMS if run in self.sequential]
+
     def check(self) -> None:
         """Refuse what would fail after the sequential system has been trained.
 
@@ -131,7 +136,7 @@ class Plan:
         if folds:
             settings |= {"seed": seed, "targets for validation": VALIDATION_TARGETS}
         if self.reads_base:
-            settings["sequential"] = ", ".join(self.sequential)
+            settings["sequential"] = ", ".join(self.bases)
         settings |= {flag: file_record(file).sha256 for flag, file in tables.items()}
         if self.trains_rsllm:
             settings |= {"epochs": self.epochs, "backbone": described_model(self.backbone)}
@@ -208,7 +213,7 @@ def train(part: Part, parent: Path, plan: Plan) -> None:
     seeded = ["--seed", part.seed, "--resume"]
     systems = plan.runs & {*SYSTEMS}
     if plan.reads_base:
-        systems |= {*plan.sequential}
+        systems |= {*plan.bases}
     for run, flags in SYSTEMS.items():
         if run in systems:
             run_command("pretrain", *flags, "--dataset", part.dataset, "--output", parent / run, *seeded)
@@ -245,9 +250,9 @@ def base_of(parent: Path, plan: Plan) -> str:
     Raises:
         SystemExit: there are several to choose from, and no validation events.
     """
-    if len(plan.sequential) == 1:
-        return plan.sequential[0]
-    quality = {run: best_validation(parent / run) for run in plan.sequential}
+    if len(plan.bases) == 1:
+        return plan.bases[0]
+    quality = {run: best_validation(parent / run) for run in plan.bases}
     if None in quality.values():
         raise SystemExit("error: without validation rows no system is the best: name one --sequential")
     return max(quality, key=lambda run: quality[run] or 0.0)

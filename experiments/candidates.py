@@ -107,8 +107,8 @@ def summary(results: Mapping[str, Measured], folds: bool) -> str:
 
 def bases(output: Path, plan: Plan, names: Sequence[str]) -> str:
     """What is said below the table about the sequential system of each part, where several were compared."""
-    trained = [name for name in names if all((output / name / run).is_dir() for run in plan.sequential)]
-    if not plan.reads_base or len(plan.sequential) == 1 or not trained:
+    trained = [name for name in names if all((output / name / run).is_dir() for run in plan.bases)]
+    if not plan.reads_base or len(plan.bases) == 1 or not trained:
         return ""
     named = ", ".join(f"{base_of(output / name, plan)} ({name})" for name in trained)
     return f"\n\nSequential system, by validation events: {named}."
@@ -161,7 +161,7 @@ def main(
     tables = {"--interactions": interactions, "--items": items, "--split": split}
     settings = plan.settings(tables, folds, seeds[0])
     check_settings(settings, output)
-    if not folds and plan.reads_base and len(plan.sequential) > 1:
+    if not folds and plan.reads_base and len(plan.bases) > 1:
         check_validation_rows(split)
     users = read_users(interactions, split, folds) if folds else None
     names = [f"fold{number}" for number in range(folds)] or [f"seed{seed}" for seed in seeds]

@@ -134,9 +134,9 @@ def test_prompts_that_name_candidates_are_of_rsllm_alone(tables: dict[str, Path]
     ):
         candidates.main(**arguments, plan=plan("RSLLM"))
     settings = json.loads((tmp_path / "runs" / "plan.json").read_text())
-    del settings["users of a batch"]
+    del settings["batch size"]
     (tmp_path / "runs" / "plan.json").write_text(json.dumps(settings))
-    with pytest.raises(SystemExit, match="another users of a batch: not recorded, not 4; give another"):
+    with pytest.raises(SystemExit, match="another batch size: not recorded, not 4; give another"):
         candidates.main(**arguments, plan=plan("RSLLM, constrained generation"))
     candidates.main(**arguments, plan=plan())
     (tmp_path / "runs" / "plan.json").write_text("")
@@ -159,7 +159,8 @@ def test_rsllm_is_built_on_the_sequential_system_that_is_best_on_validation_even
     assert below == "Sequential system, by validation events: sasrec-texts (seed0)."
     evaluated = [call[call.index("--run") + 1] for call in calls if call[0] == "evaluate"]
     assert evaluated == [part / "unified", part / "sasrec-texts"]
-    of_two = replace(best, sequential=["sasrec-ids", "bsarec-ids"])
+    of_two = replace(best, sequential=["bsarec-ids", "sasrec-ids", "bsarec-ids"])
+    assert of_two.settings({}, 0, 0)["sequential"] == "sasrec-ids, bsarec-ids"
     assert candidate_runs.base_of(part, of_two) == "bsarec-ids"
     n = len(calls)
     tables["split"].write_text(tables["split"].read_text().replace("val\t", "test\t"))
