@@ -19,7 +19,7 @@ def shared_validation(model: Recommender, dataset: Dataset, accelerator: Acceler
     Raises:
         ValueError: no user has both a validation item and a history.
     """
-    users = _users_to_validate(dataset)
+    users = users_to_validate(dataset)
     # Not in whole batches, of which a process may get one more than another.
     share = users[accelerator.process_index :: accelerator.num_processes]
     measured = []
@@ -35,7 +35,7 @@ def validation_seconds(model: Recommender, dataset: Dataset, accelerator: Accele
 
     Ever more users are timed at once, until that takes a few seconds.
     """
-    users = _users_to_validate(dataset)
+    users = users_to_validate(dataset)
     by_length = users[np.argsort(np.diff(dataset.seen.interactions.indptr)[users], kind="stable")]
     _validate(model, dataset, by_length[:1])  # what is computed once is not counted
     n, spent = FEWEST_USERS, 0.0
@@ -49,7 +49,7 @@ def validation_seconds(model: Recommender, dataset: Dataset, accelerator: Accele
         n *= 4
 
 
-def _users_to_validate(dataset: Dataset) -> np.ndarray:
+def users_to_validate(dataset: Dataset) -> np.ndarray:
     """Numbers of the users with validation events and a history.
 
     Raises:

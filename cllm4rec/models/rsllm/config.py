@@ -41,7 +41,7 @@ class RSLLMConfig(BackboneConfig):
         "auto",
         choices=["auto", "none"],
         help=(
-            "score of the sequential system, added to that of the language model: auto chooses its weight on "
+            "score of the sequential system, added to that of the language model: auto fits its weight to "
             "validation events after stage 2"
         ),
     )

@@ -17,7 +17,7 @@ class RSLLMNet(nn.Module):
     into d dimensions. So soft tokens start with the geometry of the sequential recommender's embeddings.
 
     Attributes:
-        sequential_score: added to the score of C_user; None until its weight is chosen.
+        sequential_score: added to the score of C_user; None until its weight is fitted.
     """
 
     sequential_score: SequentialScore | None

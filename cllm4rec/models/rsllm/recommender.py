@@ -31,7 +31,7 @@ from cllm4rec.models.language.loading import build_backbone
 from cllm4rec.models.rsllm.answers import WAYS, TitleChooser
 from cllm4rec.models.rsllm.config import CONVENTIONAL, RSLLMConfig
 from cllm4rec.models.rsllm.net import RSLLMNet
-from cllm4rec.models.rsllm.sequential_score import SequentialScore, chosen_score
+from cllm4rec.models.rsllm.sequential_score import SequentialScore, fitted_score
 from cllm4rec.models.sequential.base import SequentialRecommender, top_unseen
 from cllm4rec.models.storage import REMEDY
 from cllm4rec.training.config import TrainConfig
@@ -49,7 +49,7 @@ class RSLLM(LanguageRecommender):
     C_item + beta C_user.
 
     Scores are those of C_user: the inner product of a history's state and P(e_j) of each item. Those of the
-    sequential recommender are added, with a weight that validation events choose.
+    sequential recommender are added, with a weight that is fitted to validation events.
     """
 
     name = "rsllm"
@@ -115,7 +115,7 @@ class RSLLM(LanguageRecommender):
         asked = stage == "finetune" and self.config.sequential_score == "auto"
         if not asked or not len(dataset.validation.interactions):
             return False
-        self.net.sequential_score = chosen_score(self, self.net, dataset, accelerator)
+        self.net.sequential_score = fitted_score(self, self.sequential, dataset, accelerator)
         return self.net.sequential_score is not None
 
     def _as_sequential(self, model: Recommender) -> SequentialRecommender:

@@ -1,28 +1,32 @@
 """The score of the sequential recommender, added to that of C_user."""
 
 import logging
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from scipy.optimize import OptimizeResult, minimize
 from torch import Tensor
 
 from cllm4rec.data.dataset import Dataset
+from cllm4rec.evaluation.processes import USERS_AT_ONCE, gathered, share
 from cllm4rec.models.fitted import FittedModule
 from cllm4rec.models.inner_product import InnerProductRecommender
-from cllm4rec.models.validation import shared_validation
-from cllm4rec.training.records import VALIDATION_METRIC
+from cllm4rec.models.validation import users_to_validate
 
 log = logging.getLogger("cllm4rec")
 
-WEIGHTS = (0.0, *(2.0**power for power in range(-3, 10)))  # candidates; 0: without the score
+LARGEST = 1000.0  # weight at which the score of C_user only breaks ties
+SCORES_AT_ONCE = 1 << 21  # of one system, in float64: 16 MiB
 
 
 class SequentialScore(FittedModule):
     """w x the inner product of the sequential recommender, added to that of C_user.
 
     Attributes:
-        weight: w, (1,); chosen on validation events after stage 2. A w that is learned with the network would
+        weight: w, (1,); fitted to validation events after stage 2. A w that is learned with the network would
             be too large: the sequential recommender was trained on the same targets.
     """
 
@@ -50,40 +54,102 @@ class SequentialScore(FittedModule):
         )
 
 
-class HasScore(Protocol):
-    """A network that may have the score."""
+@dataclass(frozen=True)
+class _Users:
+    """Users with validation events, as two systems score them.
 
-    sequential_score: SequentialScore | None
+    Attributes:
+        vectors: of each system, user states (B, d) and item vectors (n_items, d).
+        known: users (K,), of 0 .. B - 1, and items (K,) of the events that are input.
+        targets: users (T,) and items (T,) of the validation events.
+    """
+
+    vectors: Sequence[tuple[Tensor, Tensor]]
+    known: tuple[Tensor, Tensor]
+    targets: tuple[Tensor, Tensor]
+
+    def likelihood(self, scales: Tensor) -> Tensor:
+        """The NLL of the events at some scales (2,), and its gradient: float64 (3,)."""
+        scores = torch.stack(
+            [(states.float() @ items.float().T).double().cpu() for states, items in self.vectors]
+        )
+        of_targets = scores[:, *self.targets]  # (2, T)
+        logits = torch.einsum("s,sui->ui", scales, scores).index_put(
+            self.known, torch.tensor(-torch.inf, dtype=torch.float64)
+        )
+        n_events = torch.bincount(self.targets[0], minlength=len(logits)).double()  # (B,)
+        normalisers = logits.logsumexp(1)
+        shares = (logits - normalisers[:, None]).exp() * n_events[:, None]
+        nll = n_events @ normalisers - scales @ of_targets.sum(1)
+        return torch.cat([nll[None], torch.einsum("ui,sui->s", shares, scores) - of_targets.sum(1)])
 
 
-def chosen_score(
-    model: InnerProductRecommender, net: HasScore, dataset: Dataset, accelerator: Accelerator
+def fitted_score(
+    model: InnerProductRecommender, base: InnerProductRecommender, dataset: Dataset, accelerator: Accelerator
 ) -> SequentialScore | None:
-    """The score with the weight that is best on validation events, of equal ones the smallest.
+    """The score with the weight of the greatest likelihood of the validation events.
+
+    The probability of an item is softmax(a x score of C_user + b x score of the sequential recommender) over
+    the items that are not the user's input. a and b, none below 0, maximise the likelihood. w is b / a, and
+    `LARGEST` at most.
 
     Args:
-        model: to validate; it reads `sequential_score` of its network.
-        net: its trained network.
+        model: trained, without a sequential score.
+        base: the sequential recommender.
         dataset: with validation events.
-        accelerator: of the processes, which all validate.
+        accelerator: of the processes, which share the users. All get the same weight.
 
     Returns:
-        None if the best weight is 0.
+        None if b is 0.
+
+    Raises:
+        ValueError: no user with validation events has a history.
     """
-    quality, score = {}, SequentialScore()
-    net.sequential_score = score
-    try:
-        with model.keeping_vectors():
-            for weight in WEIGHTS:
-                score.weight.fill_(weight)
-                quality[weight] = shared_validation(model, dataset, accelerator)
-    finally:
-        net.sequential_score = None
-    best = max(quality, key=quality.__getitem__)
-    score.weight.fill_(best)
+    shared = list(_shared_users((model, base), dataset, accelerator))
+    n_events = sum(gathered(sum(len(users.targets[0]) for users in shared), accelerator))
+
+    def mean_nll(scales: np.ndarray) -> tuple[float, np.ndarray]:
+        sums = sum((users.likelihood(torch.from_numpy(scales)) for users in shared), torch.zeros(3).double())
+        of_all = np.sum(gathered(sums.numpy(), accelerator), axis=0) / n_events
+        return float(of_all[0]), of_all[1:]
+
+    def fit(*used: bool) -> OptimizeResult:
+        bounds = [(0.0, None if each else 0.0) for each in used]
+        return minimize(mean_nll, np.array(used, dtype=float), jac=True, bounds=bounds, method="L-BFGS-B")
+
+    both, model_alone, base_alone = fit(True, True), fit(True, False), fit(False, True)
+    a, b = both.x
+    score = SequentialScore()
+    score.weight.fill_(min(b / a, LARGEST) if a else LARGEST)
     if accelerator.is_main_process:
         log.info(
-            "score of the sequential system: weight %g: validation %s %.4f, without it %.4f",
-            *(best, VALIDATION_METRIC, quality[best], quality[0.0]),
+            "score of the sequential system: weight %.3g: NLL of a validation event %.4f; of the language "
+            "model alone %.4f, of the sequential system alone %.4f",
+            *(float(score.weight) if b else 0.0, both.fun, model_alone.fun, base_alone.fun),
         )
-    return score if best else None
+    return score if b else None
+
+
+@torch.no_grad()
+def _shared_users(
+    systems: Sequence[InnerProductRecommender], dataset: Dataset, accelerator: Accelerator
+) -> Iterator[_Users]:
+    """The users with validation events and a history that this process takes, in batches."""
+    users, task = users_to_validate(dataset), dataset.task("validation")
+    users = users[share(len(users), USERS_AT_ONCE, accelerator)]
+    at_once = max(1, SCORES_AT_ONCE // dataset.n_items)
+    catalogue: list[Tensor] = []
+    for start in range(0, len(users), USERS_AT_ONCE):
+        batch = users[start : start + USERS_AT_ONCE]
+        vectors = [system._vectors(*system._checked(batch, task.input), task.input) for system in systems]
+        catalogue = catalogue or [items for _, items in vectors]  # those of later batches are equal
+        for first in range(0, len(batch), at_once):
+            part = slice(first, first + at_once)
+            known, targets = (
+                events.interactions.histories(batch[part]) for events in (task.masked, task.held_out)
+            )
+            yield _Users(
+                [(states[part], items) for (states, _), items in zip(vectors, catalogue, strict=True)],
+                (torch.from_numpy(known.rows), torch.from_numpy(known.values)),
+                (torch.from_numpy(targets.rows), torch.from_numpy(targets.values)),
+            )

@@ -9,23 +9,31 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from scipy.optimize import minimize
+from scipy.special import logsumexp
 
-from cllm4rec.evaluation import measure, measure_choices
+from cllm4rec.evaluation import measure_choices
 from cllm4rec.models import load
-from cllm4rec.models.rsllm import sequential_score
+from cllm4rec.models.inner_product import InnerProductRecommender
+from cllm4rec.models.rsllm import recommender, sequential_score
 from cllm4rec.models.rsllm.recommender import RSLLM
-from cllm4rec.models.rsllm.sequential_score import WEIGHTS, SequentialScore
+from cllm4rec.models.rsllm.sequential_score import LARGEST, SequentialScore, fitted_score
 from cllm4rec.models.sequential.config import SASRecConfig
 from cllm4rec.models.sequential.sasrec import SASRec
 from cllm4rec.training.config import TrainConfig
-from cllm4rec.training.records import VALIDATION_METRIC
 from tests.support.rsllm import QUICK, small_dataset, untrained
 
 
 @cache
 def base() -> SASRec:
     """A sequential recommender that is better than an RSLLM of one epoch."""
-    training = TrainConfig(epochs=60, batch_size=16, validate_every=10)
+    return sasrec(epochs=60)
+
+
+@cache
+def sasrec(epochs: int, seed: int = 0) -> SASRec:
+    training = TrainConfig(epochs=epochs, batch_size=16, validate_every=10, seed=seed)
     return SASRec(SASRecConfig(dropout=0.1)).fit_stage(small_dataset(), "pretrain", training)
 
 
@@ -55,7 +63,6 @@ def test_scores_are_those_of_the_language_model_and_of_the_sequential_recommende
     users, seen, score = np.arange(20), small_dataset().seen, model.net.sequential_score
     assert score is not None
     weight = float(score.weight)
-    assert weight in WEIGHTS
     assert weight > 0, "the base is better than an epoch of RSLLM"
     score.weight.zero_()
     alone = model.score(users, seen)
@@ -64,17 +71,31 @@ def test_scores_are_those_of_the_language_model_and_of_the_sequential_recommende
     np.testing.assert_allclose(model.score(users, seen), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_weight_is_the_best_on_validation_events(model: RSLLM) -> None:
-    dataset, score = small_dataset(), model.net.sequential_score
+def test_the_weight_is_the_most_likely_one_by_validation_events() -> None:
+    dataset, systems = small_dataset(), (sasrec(seed=1, epochs=20), sasrec(seed=2, epochs=20))
+    score = fitted_score(*systems, dataset, Accelerator(cpu=True))
     assert score is not None
-    chosen, quality = float(score.weight), {}
-    for weight in WEIGHTS:
-        score.weight.fill_(weight)
-        quality[weight] = measure(model, dataset, "validation", metrics=[VALIDATION_METRIC]).metrics[
-            VALIDATION_METRIC
+    users = np.flatnonzero(np.diff(dataset.validation.interactions.indptr))
+    first, second = (system.score(users, dataset.seen).astype(float) for system in systems)
+
+    def nll_of(scales: np.ndarray) -> float:
+        return nll(scales[0] * first + scales[1] * second, users)
+
+    expected = minimize(nll_of, np.ones(2), method="Nelder-Mead")
+    assert (expected.x > 0).all(), "both systems have a share, so that the bounds do not matter"
+    assert float(score.weight) == pytest.approx(expected.x[1] / expected.x[0], rel=0.01)
+
+
+def nll(scores: np.ndarray, users: np.ndarray) -> float:
+    """The mean NLL of the validation events of users (B,), one event after the other."""
+    dataset, values = small_dataset(), []
+    for user, of_user in zip(users.tolist(), scores, strict=True):
+        unseen = np.setdiff1d(np.arange(dataset.n_items), dataset.seen.interactions.history(user))
+        values += [
+            logsumexp(of_user[unseen]) - of_user[item]
+            for item in dataset.validation.interactions.history(user).tolist()
         ]
-    score.weight.fill_(chosen)
-    assert chosen == max(quality, key=quality.__getitem__)
+    return float(np.mean(values))
 
 
 @pytest.mark.parametrize("by", ["scores", "language"])
@@ -122,17 +143,37 @@ def test_candidates_are_chosen_by_the_language_model_alone(model: RSLLM) -> None
     assert model.net.sequential_score is not None, "it is as it was"
 
 
-def test_a_score_that_does_not_help_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    worse = untrained()
-    worse.trained_base = base()
-    monkeypatch.setattr(sequential_score, "shared_validation", lambda model, *_: -float(weight_of(model)))
-    assert worse.fit(small_dataset(), QUICK).net.sequential_score is None
+def reversed_scores(monkeypatch: pytest.MonkeyPatch, system: InnerProductRecommender) -> None:
+    """From here on, the best items of the system are its worst ones."""
+    vectors = system._vectors
+
+    def negated(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        states, items = vectors(*arguments)
+        return -states, items
+
+    monkeypatch.setattr(system, "_vectors", negated)
 
 
-def weight_of(model: RSLLM) -> float:
-    score = model.net.sequential_score
-    assert score is not None
-    return float(score.weight)
+@pytest.mark.parametrize("worse", [0, 1])
+def test_a_system_that_does_not_help_is_left_out(worse: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    systems = sasrec(seed=1, epochs=20), sasrec(seed=2, epochs=20)
+    reversed_scores(monkeypatch, systems[worse])
+    score = fitted_score(*systems, small_dataset(), Accelerator(cpu=True))
+    if worse:
+        assert score is None, "C_user stands alone"
+    else:
+        assert score is not None
+        assert float(score.weight) == LARGEST, "C_user only breaks ties"
+
+
+def test_few_users_at_once_do_not_change_the_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    systems = sasrec(seed=1, epochs=20), sasrec(seed=2, epochs=20)
+    at_once = fitted_score(*systems, small_dataset(), Accelerator(cpu=True))
+    monkeypatch.setattr(sequential_score, "SCORES_AT_ONCE", 3 * small_dataset().n_items)
+    monkeypatch.setattr(sequential_score, "USERS_AT_ONCE", 7)
+    in_parts = fitted_score(*systems, small_dataset(), Accelerator(cpu=True))
+    assert at_once is not None and in_parts is not None
+    torch.testing.assert_close(in_parts.weight, at_once.weight, rtol=1e-3, atol=0)
 
 
 def test_without_validation_events_there_is_none() -> None:
@@ -151,7 +192,7 @@ def test_an_interrupted_choice_leaves_no_score(monkeypatch: pytest.MonkeyPatch) 
 
     stopped = untrained()
     stopped.trained_base = base()
-    monkeypatch.setattr(sequential_score, "shared_validation", interrupted)
+    monkeypatch.setattr(recommender, "fitted_score", interrupted)
     with pytest.raises(KeyboardInterrupt):
         stopped.fit(small_dataset(), QUICK)
     assert stopped.net.sequential_score is None
