@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.candidate_folds import HISTORY
+from experiments.candidate_runs import BATCH
 from experiments.models import described_model
 from experiments.tuning.chosen import best_settings
 from experiments.tuning.spaces import FIRST_STAGE
@@ -62,10 +64,14 @@ IN_ORDER: dict[str, Flags] = {  # histories are sequences
 
 
 def rsllm(*finetune: str, stage_1: int = 0, stage_2: int = 1) -> Flags:
-    """Flags of RSLLM with one epoch, of stage 2, unless said otherwise; an epoch has an example a user."""
-    base = ["--system", "rsllm", "--sequential", SEQUENTIAL, "--backbone", ENCODER]
-    second = ["--epochs", str(stage_2), "--validate-every", "1", *finetune]
-    return [*base, "--epochs", str(stage_1)], second
+    """Flags of RSLLM with one epoch, of stage 2, unless said otherwise; an epoch has an example a user.
+
+    Histories and batches are those of `experiments.candidates`.
+    """
+    base = ["--system", "rsllm", "--sequential", SEQUENTIAL, "--backbone", ENCODER, "--length", str(HISTORY)]
+    batches = ["--batch-size", str(BATCH)]
+    second = ["--epochs", str(stage_2), *batches, "--validate-every", "1", *finetune]
+    return [*base, "--epochs", str(stage_1), *batches], second
 
 
 LANGUAGE_ALONE = ("--sequential-score", "none")
