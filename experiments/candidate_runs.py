@@ -18,6 +18,7 @@ from cllm4rec.models.rsllm.config import RSLLMConfig
 from cllm4rec.training.run_folder import RunFolder
 from experiments.candidate_folds import HISTORY, VALIDATION_TARGETS
 from experiments.commands import run_command
+from experiments.json_files import read_object
 from experiments.models import described_model
 
 REFERENCE, SEQUENTIAL, STAGE_1, UNTRAINED = "RSLLM", "sequential system", "stage-1", "untrained"
@@ -35,6 +36,7 @@ SYSTEMS = {  # run -> flags of pretrain, of sequential systems
 }
 BATCH = 4  # users; some 900 of them are few steps in larger ones
 OF_RSLLM = {"history length": HISTORY, "batch size": BATCH}  # settings
+PLAN_FILE = "plan.json"
 LOCK_SECONDS = 60.0  # in which another call writes its settings
 ROWS = {  # name -> run, --by of evaluate
     SEQUENTIAL: (BASE, "scores"),
@@ -154,7 +156,7 @@ def check_settings(settings: Mapping[str, object], output: Path) -> None:
     Raises:
         SystemExit: one of the settings differs, or the file is damaged.
     """
-    before = recorded_settings(output)
+    before = read_object(output / PLAN_FILE)
     if "epochs" in before:  # rows of RSLLM; earlier versions trained them otherwise, and did not record it
         before = dict.fromkeys(OF_RSLLM, "not recorded") | before
     for name, value in settings.items():
@@ -165,32 +167,16 @@ def check_settings(settings: Mapping[str, object], output: Path) -> None:
             )
 
 
-def recorded_settings(output: Path) -> dict[str, object]:
-    """The settings in OUTPUT/plan.json; none where there is no file.
-
-    Raises:
-        SystemExit: the file is damaged.
-    """
-    file = output / "plan.json"
-    try:
-        recorded = json.loads(file.read_text()) if file.is_file() else {}
-    except ValueError:
-        recorded = None
-    if not isinstance(recorded, dict):
-        raise SystemExit(f"error: {file} is damaged: give another --output")
-    return recorded
-
-
 def write_settings(settings: Mapping[str, object], output: Path) -> None:
     """Write OUTPUT/plan.json; settings of other rows stay.
 
     Raises:
         SystemExit: as in `check_settings`, of what another call wrote meanwhile.
     """
-    file = (output / "plan.json").resolve()
+    file = (output / PLAN_FILE).resolve()
     with locked(file, wait=LOCK_SECONDS):
         check_settings(settings, output)
-        write_text(file, json.dumps(recorded_settings(output) | dict(settings), indent=2) + "\n")
+        write_text(file, json.dumps(read_object(output / PLAN_FILE) | dict(settings), indent=2) + "\n")
 
 
 @dataclass(frozen=True)

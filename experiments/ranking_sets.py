@@ -14,6 +14,7 @@ from cllm4rec.commands.entry import say
 from cllm4rec.files.locks import locked
 from cllm4rec.files.writing import write_text
 from experiments.commands import CommandFailed
+from experiments.json_files import read_object
 from experiments.protocols import Protocol, dataset_hashes
 from experiments.ranking_rows import BASE, SEQUENTIAL, Row, rows_to_measure
 from experiments.ranking_runs import measured_run
@@ -215,10 +216,12 @@ class RankedSet:
 
 
 def read_results(output: Path) -> dict[str, Any]:
-    """The rows in results.json of a set: `row/seed` -> what was measured."""
-    file = output / RESULTS_FILE
-    results: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    return results
+    """The rows in results.json of a set: `row/seed` -> what was measured.
+
+    Raises:
+        SystemExit: the file is damaged.
+    """
+    return read_object(output / RESULTS_FILE)
 
 
 def notes(old: Collection[str], failed: Collection[str]) -> str:

@@ -292,6 +292,14 @@ def test_a_row_with_an_encoder_is_measured_for_each_of_them(small_set: Path) -> 
         full_ranking.named_model("minilm")
 
 
+def test_damaged_results_are_named(small_set: Path, tmp_path: Path) -> None:
+    of_set = tmp_path / "A" / "small"
+    of_set.mkdir(parents=True)
+    (of_set / "results.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"results.json is damaged: give another --output"):
+        full_ranking.main([small_set], [0], ["popularity"], tmp_path)
+
+
 def documented_commands() -> list[list[str]]:
     """The arguments of each `experiments.full_ranking` in the documentation."""
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "datasets").glob("*.md")]
