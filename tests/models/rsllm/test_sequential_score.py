@@ -22,6 +22,7 @@ from cllm4rec.models.rsllm.sequential_score import LARGEST, SequentialScore, fit
 from cllm4rec.models.sequential.config import SASRecConfig
 from cllm4rec.models.sequential.sasrec import SASRec
 from cllm4rec.training.config import TrainConfig
+from tests.support.commands import run_launched
 from tests.support.rsllm import QUICK, small_dataset, untrained
 
 
@@ -174,6 +175,40 @@ def test_few_users_at_once_do_not_change_the_weight(monkeypatch: pytest.MonkeyPa
     in_parts = fitted_score(*systems, small_dataset(), Accelerator(cpu=True))
     assert at_once is not None and in_parts is not None
     torch.testing.assert_close(in_parts.weight, at_once.weight, rtol=1e-3, atol=0)
+
+
+# fitted_score by processes that share the users of two saved systems
+IN_PROCESSES = """
+import sys
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from cllm4rec.data.dataset import Dataset
+from cllm4rec.models.rsllm import sequential_score
+from cllm4rec.models.sequential.sasrec import SASRec
+
+folder, accelerator = Path(sys.argv[1]), Accelerator(cpu=True)
+sequential_score.USERS_AT_ONCE = 7
+systems = SASRec.load(folder / "first"), SASRec.load(folder / "second")
+score = sequential_score.fitted_score(*systems, Dataset.load(folder / "data"), accelerator)
+(folder / f"{accelerator.process_index}-of-{accelerator.num_processes}").write_text(str(float(score.weight)))
+accelerator.state.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_processes_share_the_users_and_get_one_weight(tmp_path: Path) -> None:
+    systems = sasrec(seed=1, epochs=20), sasrec(seed=2, epochs=20)
+    for name, system in zip(("first", "second"), systems, strict=True):
+        system.save(tmp_path / name)
+    small_dataset().save(tmp_path / "data")
+    (tmp_path / "fit.py").write_text(IN_PROCESSES)
+    run_launched(2, tmp_path / "fit.py", tmp_path)
+    first, second = (float((tmp_path / f"{process}-of-2").read_text()) for process in (0, 1))
+    alone = fitted_score(*systems, small_dataset(), Accelerator(cpu=True))
+    assert alone is not None
+    assert first == second == pytest.approx(float(alone.weight), rel=1e-3)
 
 
 def test_without_validation_events_there_is_none() -> None:
