@@ -37,6 +37,17 @@ class Beginning(NamedTuple):
         n = len(self.tokens)
         return len(prompt) > n and torch.equal(prompt[:n], self.tokens)
 
+    def copies(self, n: int) -> DynamicCache:
+        """The keys and values for each of n prompts, which may be extended."""
+        return repeated(copy.deepcopy(self.cache), n)
+
+
+def repeated(cache: DynamicCache, n: int) -> DynamicCache:
+    """The cache of one prompt, made one of n equal prompts."""
+    # `batch_repeat_interleave` lacks states of convolutions
+    cache.reorder_cache(cast(torch.LongTensor, torch.zeros(n, dtype=torch.int64)))
+    return cache
+
 
 def read_prompt(
     backbone: Backbone, tokens: Tensor, table: Tensor, beginning: Beginning | None = None
@@ -50,7 +61,7 @@ def read_prompt(
         beginning: is not computed again if the prompt begins with it.
     """
     if beginning is not None and beginning.begins(tokens):
-        cache, tokens = copy.deepcopy(beginning.cache), tokens[len(beginning.tokens) :]
+        cache, tokens = beginning.copies(1), tokens[len(beginning.tokens) :]
     else:  # layers of some families keep a window, or a state
         cache = DynamicCache(config=backbone.model.config)
     states = backbone(tokens[None], torch.ones_like(tokens[None], dtype=torch.bool), table, cache=cache)
@@ -83,8 +94,7 @@ def likelihoods(
     log_p = torch.zeros(tokens.shape, device=first.device)  # (C, T), 0 at padding
     log_p[:, 0] = first
     if tokens.shape[1] > 1:
-        # one copy of the prompt for each answer; `batch_repeat_interleave` lacks states of convolutions
-        cache.reorder_cache(cast(torch.LongTensor, torch.zeros_like(lengths)))
+        cache = repeated(cache, len(answers))
         states = backbone(tokens[:, :-1], mask[:, :-1], table, cache=cache)  # (C, T - 1, d)
         later = mask[:, 1:]
         logits = backbone.word_logits(states[later])  # of tokens alone, without padding

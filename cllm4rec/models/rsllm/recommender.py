@@ -25,13 +25,13 @@ from cllm4rec.models import load, system_class
 from cllm4rec.models.adaptation import OldRows
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.description import ModelDescription, Shapes
-from cllm4rec.models.histories import encode_by_length
 from cllm4rec.models.language.base import LanguageRecommender
 from cllm4rec.models.language.loading import build_backbone
 from cllm4rec.models.rsllm.answers import WAYS, TitleChooser
 from cllm4rec.models.rsllm.config import CONVENTIONAL, RSLLMConfig
 from cllm4rec.models.rsllm.net import RSLLMNet
 from cllm4rec.models.rsllm.sequential_score import SequentialScore, fitted_score
+from cllm4rec.models.rsllm.states import history_states
 from cllm4rec.models.sequential.base import SequentialRecommender, top_unseen
 from cllm4rec.models.storage import REMEDY
 from cllm4rec.training.config import TrainConfig
@@ -232,19 +232,9 @@ class RSLLM(LanguageRecommender):
     @torch.no_grad()
     def _encode(self, users: np.ndarray, seen: Dataset) -> tuple[Tensor, Tensor]:
         """States of histories (B, d) for C_user, and P(e_j) of all items (n_items, d)."""
-        writer, backbone, projected = self.writer(seen.items), self.net.backbone, self.net.projected()
-        items = seen.interactions.histories(users).last(self.config.length)
-
-        def encode(rows: np.ndarray) -> Tensor:
-            prompts, _ = writer.fill(items.take(rows), backbone.context, asked=False)
-            tokens, mask = (
-                torch.from_numpy(array).to(self.device) for array in (prompts.tokens, prompts.mask)
-            )
-            hidden = backbone(tokens, mask, projected).flatten(0, 1)  # (b * L, d)
-            return self.net.norm(hidden[torch.from_numpy(prompts.query_index).to(self.device)].float())
-
-        lengths = writer.templates["next"].n_fixed + writer.expand(items).lengths
-        return encode_by_length(self.net, lengths, backbone.width, encode), projected
+        projected = self.net.projected()
+        histories = seen.interactions.histories(users).last(self.config.length)
+        return history_states(self.net, self.writer(seen.items), histories, projected), projected
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

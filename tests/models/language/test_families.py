@@ -191,6 +191,21 @@ def test_answers_are_read_on_a_cached_prompt_as_without(name: str) -> None:
 
 @each_family
 @torch.no_grad()
+def test_prompts_are_read_on_a_common_beginning_as_without(name: str) -> None:
+    backbone, _ = loaded(name)
+    table, n = no_ids(backbone), 12
+    tokens = texts(backbone.n_text_tokens)[0][0, :40].repeat(3, 1)
+    tokens[1:, n:] = tokens[1:, n:].flip(1)
+    mask = torch.arange(40) < torch.tensor([40, 25, n + 1])[:, None]
+    whole = backbone(tokens, mask, table)[:, n:]
+    beginning = Beginning.of(backbone, tokens[0, :n], table)
+    for _ in range(2):  # the kept beginning is not changed
+        states = backbone(tokens[:, n:], mask[:, n:], table, cache=beginning.copies(3))
+        assert relative_error(states[mask[:, n:]], whole[mask[:, n:]]) < 1e-4
+
+
+@each_family
+@torch.no_grad()
 def test_generation_on_a_cached_prompt_is_that_without(name: str) -> None:
     backbone, _ = loaded(name)
     prompt, table = texts(backbone.n_text_tokens)[0][0, :40], no_ids(backbone)

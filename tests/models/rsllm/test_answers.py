@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 import torch
 
+from cllm4rec.corpora.rsllm_prompts import PromptWriter
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.ragged import Ragged
 from cllm4rec.data.synthetic import taste_world
@@ -157,6 +158,19 @@ def test_the_common_beginning_goes_up_to_the_first_item_also_after_a_bos(
         np.testing.assert_array_equal(tokens[n : n + len(item)], item)
 
 
+def counted_tokens(monkeypatch: pytest.MonkeyPatch, model: RSLLM) -> list[int]:
+    """The tokens of each later pass of the backbone, padding included."""
+    read = list[int]()
+    forward = type(model.net.backbone).forward
+
+    def counted(self: Any, tokens: torch.Tensor, *others: Any, **more: Any) -> torch.Tensor:
+        read.append(tokens.numel())
+        return forward(self, tokens, *others, **more)
+
+    monkeypatch.setattr(type(model.net.backbone), "forward", counted)
+    return read
+
+
 @pytest.mark.parametrize("candidates", [0, 5])
 def test_the_common_beginning_of_prompts_is_read_once(
     candidates: int, monkeypatch: pytest.MonkeyPatch
@@ -171,14 +185,7 @@ def test_the_common_beginning_of_prompts_is_read_once(
     histories = [dataset.train.interactions.history(2), np.empty(0, dtype=np.int64)]
     begins = [writer.fill(Ragged.from_lists([each]), 500, named)[0].tokens[0, :n] for each in histories]
     np.testing.assert_array_equal(*begins)
-    read = list[int]()
-    forward = type(model.net.backbone).forward
-
-    def counted(self: Any, tokens: torch.Tensor, *others: Any, **more: Any) -> torch.Tensor:
-        read.append(tokens.numel())
-        return forward(self, tokens, *others, **more)
-
-    monkeypatch.setattr(type(model.net.backbone), "forward", counted)
+    read = counted_tokens(monkeypatch, model)
     chosen = {by: model.choose(users, shown, dataset.train, by) for by in ("likelihood", "constrained")}
     n_read = sum(read)
     read.clear()
@@ -186,3 +193,15 @@ def test_the_common_beginning_of_prompts_is_read_once(
     for by, choice in chosen.items():
         np.testing.assert_array_equal(model.choose(users, shown, dataset.train, by), choice)
     assert n_read <= sum(read) - n * 2 * (len(users) - 1)
+
+
+def test_lists_read_the_common_beginning_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, dataset = trained(), small_dataset()
+    n, users = model.writer(dataset.items).n_beginning(False), np.arange(40)
+    read = counted_tokens(monkeypatch, model)
+    scores = model.score(users, dataset.seen)
+    n_read = sum(read)
+    read.clear()
+    monkeypatch.setattr(PromptWriter, "n_beginning", lambda self, candidates: 0)
+    np.testing.assert_allclose(model.score(users, dataset.seen), scores, rtol=1e-4, atol=1e-4)
+    assert n_read == sum(read) - n * (len(users) - 1)
