@@ -8,6 +8,7 @@ from pathlib import Path
 from cllm4rec.files.locks import locked
 from cllm4rec.files.writing import write_text
 from experiments.commands import run_command
+from experiments.json_files import read_object
 
 PREPARE_SECONDS = 3600.0  # in which another call prepares the same dataset
 
@@ -32,7 +33,7 @@ def prepare_once(dataset: Path, tables: Mapping[str, Path], flags: Mapping[str, 
     made_from |= {flag: str(value) for flag, value in flags.items()}
     with locked(record.resolve(), wait=PREPARE_SECONDS):  # another call may make it
         if record.is_file():
-            recorded = json.loads(record.read_text())
+            recorded = read_object(record)
             if recorded != made_from:
                 differs = min(
                     flag for flag in {**recorded, **made_from} if recorded.get(flag) != made_from.get(flag)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import shlex
 from collections import defaultdict
@@ -18,6 +17,7 @@ from cllm4rec.evaluation import bootstrap_interval
 from cllm4rec.files.locks import locked
 from cllm4rec.files.writing import write_text
 from cllm4rec.training.run_folder import RunFolder
+from experiments.json_files import read_object
 from experiments.protocols import PROTOCOLS
 from experiments.ranking_rows import SEQUENTIAL
 from experiments.ranking_sets import read_results
@@ -45,7 +45,7 @@ def result_line(place: tuple[str, str, str, int], result: Mapping[str, Any], run
         run: its folder, evaluated on test events.
     """
     _, protocol, _, seed = place
-    measured, description = json.loads((run / METRICS_FILE).read_text()), RunFolder.open(run).description
+    measured, description = read_object(run / METRICS_FILE), RunFolder.open(run).description
     quality: dict[str, float | str] = {}
     for metric, value in measured["metrics"].items():
         low, high = measured["intervals"].get(metric, ("", ""))
@@ -114,7 +114,7 @@ def slice_lines(place: tuple[str, str, str, int], run: Path) -> list[Line]:
         run: its folder, evaluated on test events.
     """
     slices: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for each in json.loads((run / METRICS_FILE).read_text())["slices"]:
+    for each in read_object(run / METRICS_FILE)["slices"]:
         slices[each["by"]].append(each)
     return [
         texts(

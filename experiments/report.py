@@ -1,6 +1,5 @@
 """Reports of experiments: run folders, test metrics, paired differences and Markdown tables."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import polars as pl
 
 from cllm4rec.evaluation import bootstrap_interval
 from experiments.commands import Cost, run_command
+from experiments.json_files import read_object
 from experiments.libraries import required_library
 
 tabulate = required_library("tabulate", "experiments").tabulate
@@ -34,7 +34,7 @@ def is_evaluated(run: Path) -> bool:
 
 def read_metrics(run: Path) -> dict[str, float]:
     """Mean of each metric over the test users of an evaluated run."""
-    metrics: dict[str, float] = json.loads((run / METRICS_FILE).read_text())["metrics"]
+    metrics: dict[str, float] = read_object(run / METRICS_FILE)["metrics"]
     return metrics
 
 

@@ -68,7 +68,7 @@ class _Users:
     known: tuple[Tensor, Tensor]
     targets: tuple[Tensor, Tensor]
 
-    def likelihood(self, scales: Tensor) -> Tensor:
+    def nll_and_gradient(self, scales: Tensor) -> Tensor:
         """The NLL of the events at some scales (2,), and its gradient: float64 (3,)."""
         scores = torch.stack(
             [(states.float() @ items.float().T).double().cpu() for states, items in self.vectors]
@@ -109,7 +109,9 @@ def fitted_score(
     n_events = sum(gathered(sum(len(users.targets[0]) for users in shared), accelerator))
 
     def mean_nll(scales: np.ndarray) -> tuple[float, np.ndarray]:
-        sums = sum((users.likelihood(torch.from_numpy(scales)) for users in shared), torch.zeros(3).double())
+        sums = sum(
+            (users.nll_and_gradient(torch.from_numpy(scales)) for users in shared), torch.zeros(3).double()
+        )
         of_all = np.sum(gathered(sums.numpy(), accelerator), axis=0) / n_events
         return float(of_all[0]), of_all[1:]
 
