@@ -83,6 +83,7 @@ OF_RSLLM: dict[str, Flags] = {  # docs/rsllm.md says which two rows differ in on
     "RSLLM, ENCODER, no C_item": rsllm(*LANGUAGE_ALONE, "--alpha", "0"),
     "RSLLM, ENCODER, no C_user": rsllm(*LANGUAGE_ALONE, "--beta", "0"),
     "RSLLM, ENCODER, titles alone": rsllm(*LANGUAGE_ALONE, "--prompt", "text"),
+    "RSLLM, ENCODER, titles alone, with sequential score": rsllm("--prompt", "text"),
     "RSLLM, ENCODER, soft tokens alone": rsllm(*LANGUAGE_ALONE, "--prompt", "ids"),
     "RSLLM, ENCODER, sampled negatives": rsllm(*SAMPLED),
     "RSLLM, ENCODER, sampled negatives, none hard": rsllm(*SAMPLED, "--hard", "0"),
