@@ -22,8 +22,9 @@ from experiments.json_files import read_object
 from experiments.models import described_model
 
 REFERENCE, SEQUENTIAL, STAGE_1, UNTRAINED = "RSLLM", "sequential system", "stage-1", "untrained"
+UNIFIED_ALONE = "RSLLM, unified prompts, language model alone"
 FORMS = {  # run -> flags of finetune; all continue the run of stage 1
-    "unified": [],
+    "unified": ["--prompt", "unified"],
     "text": ["--prompt", "text"],
     "ids": ["--prompt", "ids"],
 }
@@ -44,15 +45,15 @@ ROWS = {  # name -> run, --by of evaluate
     "SASRec, texts": ("sasrec-texts", "scores"),
     "BSARec, ids": ("bsarec-ids", "scores"),
     "BSARec, texts": ("bsarec-texts", "scores"),
-    REFERENCE: ("unified", "scores"),
-    "RSLLM, language model alone": ("unified", "language"),
-    "RSLLM, titles alone": ("text", "language"),
-    "RSLLM, soft tokens alone": ("ids", "language"),
-    "RSLLM, titles alone, with sequential score": ("text", "scores"),
-    "RSLLM, soft tokens alone, with sequential score": ("ids", "scores"),
-    "RSLLM, likelihood of titles": ("unified", "likelihood"),
-    "RSLLM, free generation": ("unified", "generation"),
-    "RSLLM, constrained generation": ("unified", "constrained"),
+    REFERENCE: ("text", "scores"),
+    "RSLLM, unified prompts": ("unified", "scores"),
+    "RSLLM, soft tokens": ("ids", "scores"),
+    "RSLLM, language model alone": ("text", "language"),
+    UNIFIED_ALONE: ("unified", "language"),
+    "RSLLM, soft tokens, language model alone": ("ids", "language"),
+    "RSLLM, unified prompts, likelihood of titles": ("unified", "likelihood"),
+    "RSLLM, unified prompts, free generation": ("unified", "generation"),
+    "RSLLM, unified prompts, constrained generation": ("unified", "constrained"),
     "backbone before training, likelihood of titles": (UNTRAINED, "likelihood"),
 }
 IN_WORDS = ("likelihood", "generation", "constrained")

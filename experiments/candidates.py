@@ -12,10 +12,10 @@ Data: tables of events, of items with titles, and of held-out rows (docs/data.md
 of LLaRA: docs/rsllm.md says what LLaRA publishes, and the form of these tables.
 
 Prints a table of HitRatio@1 and ValidRatio: means over training seeds and draws of candidates, with 95 %
-intervals over rows. Last are RSLLM, its language model alone and the sequential system minus each other row,
-paired over rows. OUTPUT/table.md holds it. Measured rows are not run again, and interrupted training resumes.
-Other tables and other settings are refused. Where a row answers in words, the prompts of all name the
-candidates.
+intervals over rows. Last are the sequential system, RSLLM, and the language model alone with unified prompts
+minus each other row, paired over rows. OUTPUT/table.md holds it. Measured rows are not run again, and
+interrupted training resumes. Other tables and other settings are refused. Where a row answers in words, the
+prompts of all name the candidates.
 
 RSLLM is built on the sequential system that has the best NDCG@100 on validation rows, all items ranked, in
 each fold or seed. It is the row "sequential system"; a line below the table names it. --sequential names
@@ -23,9 +23,9 @@ those to choose from. BSARec reads each prefix as an example of full length, and
 
 RSLLM reads histories of ten items, as the rows have them, and trains in batches of four users.
 
-"Titles alone" and "soft tokens alone" say what the prompts hold. The items are still scored by the vectors
-of the sequential system, which may read words. Without title tokens there is no C_item. "Language model
-alone" is RSLLM without the score of the sequential system; so are the two, unless a row says "with".
+RSLLM reads titles, and adds the score of the sequential system to that of C_user. "Unified prompts" and "soft
+tokens" say what the prompts hold instead. "Language model alone" leaves that score out. Items are always
+scored by the vectors of the sequential system, which may read words. Without title tokens there is no C_item.
 
 Seeds and folds may run at the same time, each in a call of its own with the same OUTPUT: --only names them,
 once a call with --only alone has made the datasets. The table has all that was measured.
@@ -47,6 +47,7 @@ from experiments.candidate_runs import (
     ROWS,
     SEQUENTIAL,
     SYSTEMS,
+    UNIFIED_ALONE,
     Part,
     Plan,
     base_of,
@@ -60,7 +61,7 @@ from experiments.commands import Seeds, argument_parser, ends_in_one_line
 from experiments.prepared import prepare_once
 from experiments.report import difference_cell, markdown_table
 
-COMPARED = (SEQUENTIAL, "RSLLM, language model alone", REFERENCE)  # rows minus each other one
+COMPARED = (SEQUENTIAL, REFERENCE, UNIFIED_ALONE)  # rows minus each other one
 Measured = Mapping[str, pl.DataFrame]  # part -> metrics, a row per test row
 
 

@@ -31,6 +31,7 @@ class ModelDescription(TypedDict):
             frozen backbone, which the run does not hold.
         backbone_commit: of the backbone's repository at the hub, if it comes from there.
         sequential: name of the sequential recommender of RSLLM.
+        form: of the prompts of RSLLM: unified, text or ids.
     """
 
     __pydantic_config__ = STRICT  # type: ignore[misc]
@@ -47,6 +48,7 @@ class ModelDescription(TypedDict):
     tokenizer_sha256: NotRequired[str]
     backbone_commit: NotRequired[str]
     sequential: NotRequired[str]
+    form: NotRequired[str]
 
 
 def checked_array(

@@ -64,10 +64,10 @@ def test_the_rows_of_a_split(tables: dict[str, Path], tmp_path: Path, calls: Cal
         *SEQUENTIAL,
         "SASRec, ids",
         "RSLLM",
-        "RSLLM, titles alone",
-        "RSLLM, soft tokens alone",
-        "RSLLM, titles alone, with sequential score",
-        "RSLLM, constrained generation",
+        "RSLLM, unified prompts",
+        "RSLLM, soft tokens",
+        "RSLLM, language model alone",
+        "RSLLM, unified prompts, constrained generation",
         "backbone before training, likelihood of titles",
     )
     output = tmp_path / "runs"
@@ -76,7 +76,8 @@ def test_the_rows_of_a_split(tables: dict[str, Path], tmp_path: Path, calls: Cal
     trained = [[str(each) for each in call] for call in calls if call[0] in ("pretrain", "finetune")]
     untrained = next(call for call in trained if call[call.index("--output") + 1].endswith("untrained"))
     assert [untrained[untrained.index(flag) + 1] for flag in ("--epochs", "--prompt")] == ["0", "text"]
-    assert ["--prompt" in call for call in trained if call[0] == "finetune"] == [False, True, True]
+    forms = [call[call.index("--prompt") + 1] for call in trained if call[0] == "finetune"]
+    assert forms == ["unified", "text", "ids"]
     of_rsllm = [call for call in trained if call[0] == "finetune" or "rsllm" in call]
     lengths = [call[call.index("--length") + 1] for call in of_rsllm if call[0] == "pretrain"]
     assert lengths == ["10", "10"], "of the backbone before training, and of stage 1"
@@ -127,7 +128,7 @@ def test_the_table_keeps_what_other_calls_measured(tables: dict[str, Path], tmp_
 
 def test_prompts_that_name_candidates_are_of_rsllm_alone(tables: dict[str, Path], tmp_path: Path) -> None:
     arguments: dict[str, Any] = {**tables, "seeds": [0], "output": tmp_path / "runs"}
-    for row in ("sequential system", "RSLLM, constrained generation", "SASRec, ids"):
+    for row in ("sequential system", "RSLLM, unified prompts, constrained generation", "SASRec, ids"):
         candidates.main(**arguments, plan=plan(row))
     with pytest.raises(
         SystemExit, match="another form of RSLLM's prompts: with candidates, not without candidates; give"
@@ -137,7 +138,7 @@ def test_prompts_that_name_candidates_are_of_rsllm_alone(tables: dict[str, Path]
     del settings["batch size"]
     (tmp_path / "runs" / "plan.json").write_text(json.dumps(settings))
     with pytest.raises(SystemExit, match="another batch size: not recorded, not 4; give another"):
-        candidates.main(**arguments, plan=plan("RSLLM, constrained generation"))
+        candidates.main(**arguments, plan=plan("RSLLM, unified prompts, constrained generation"))
     candidates.main(**arguments, plan=plan())
     (tmp_path / "runs" / "plan.json").write_text("")
     with pytest.raises(SystemExit, match=r"plan.json is damaged: give another --output"):
@@ -158,7 +159,7 @@ def test_rsllm_is_built_on_the_sequential_system_that_is_best_on_validation_even
     below = (tmp_path / "runs" / "table.md").read_text().splitlines()[-1]
     assert below == "Sequential system, by validation events: sasrec-texts (seed0)."
     evaluated = [call[call.index("--run") + 1] for call in calls if call[0] == "evaluate"]
-    assert evaluated == [part / "unified", part / "sasrec-texts"]
+    assert evaluated == [part / "text", part / "sasrec-texts"]
     of_two = replace(best, sequential=["bsarec-ids", "sasrec-ids", "bsarec-ids"])
     assert of_two.settings({}, 0, 0)["sequential"] == "sasrec-ids, bsarec-ids"
     assert candidate_runs.base_of(part, of_two) == "bsarec-ids"

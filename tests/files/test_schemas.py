@@ -149,6 +149,8 @@ def test_a_table_that_does_not_fit_is_one_line(
         ("rsllm", lambda about: about.update(sequential="rsllm"), "sequential is 'rsllm'"),
         ("rsllm", lambda about: about.update(sequential="ease"), "sequential is 'ease'"),
         ("rsllm", lambda about: about.pop("sequential"), "sequential is None"),
+        ("rsllm", lambda about: about.update(form="prose"), "form is 'prose'"),
+        ("rsllm", lambda about: about.pop("form"), "form is 'auto'"),
         ("cllm4rec", lambda about: about.pop("scales"), "key scales is missing"),
         ("cllm4rec", lambda about: about["config"].update(tune="frozen"), "key backbone_sha256 is missing"),
         ("cllm4rec", lambda about: about.update(scales=[1.0]), "key scales"),

@@ -46,9 +46,12 @@ class RSLLMConfig(BackboneConfig):
         ),
     )
     prompt: str = setting(
-        "unified",
-        choices=list(FORMS),
-        help="how stage 2 writes items: unified (title and soft token), text (title) or ids (soft token)",
+        "auto",
+        choices=["auto", *FORMS],
+        help=(
+            "how stage 2 writes items: unified (title and soft token), text (title) or ids (soft token); "
+            "auto is text if the score of the sequential system is added, else unified"
+        ),
     )
     length: int = setting(20, ge=1, help="maximum history length in items; the newest are kept")
     candidates: int = setting(0, ge=0, help="candidate items named in each training prompt; 0: none")

@@ -28,7 +28,7 @@ from cllm4rec.models.description import ModelDescription, Shapes
 from cllm4rec.models.language.base import LanguageRecommender
 from cllm4rec.models.language.loading import build_backbone
 from cllm4rec.models.rsllm.answers import WAYS, TitleChooser
-from cllm4rec.models.rsllm.config import CONVENTIONAL, RSLLMConfig
+from cllm4rec.models.rsllm.config import CONVENTIONAL, FORMS, RSLLMConfig
 from cllm4rec.models.rsllm.net import RSLLMNet
 from cllm4rec.models.rsllm.sequential_score import SequentialScore, fitted_score
 from cllm4rec.models.rsllm.states import history_states
@@ -45,7 +45,7 @@ class RSLLM(LanguageRecommender):
     """A language model that reads titles and soft tokens, trained in two stages on a sequential recommender.
 
     The sequential recommender is trained first. Stage 1 (`pretrain`): prompts of text alone, with the
-    language-modelling loss of the answers. Stage 2 (`finetune`): unified prompts, with that loss + alpha
+    language-modelling loss of the answers. Stage 2 (`finetune`): prompts of `form`, with that loss + alpha
     C_item + beta C_user.
 
     Scores are those of C_user: the inner product of a history's state and P(e_j) of each item. Those of the
@@ -60,7 +60,13 @@ class RSLLM(LanguageRecommender):
     validated_stages = ("finetune",)
     user_tokens = False
     sequential: SequentialRecommender
-    _latest_writer: tuple[pl.DataFrame, RSLLMConfig, PromptWriter] | None = None
+    _form = "unified"  # of prompts, where `prompt` is auto
+    _latest_writer: tuple[pl.DataFrame, RSLLMConfig, str, PromptWriter] | None = None
+
+    @property
+    def form(self) -> str:
+        """How prompts write items: `prompt`, with auto resolved when training starts."""
+        return self._form if self.config.prompt == "auto" else self.config.prompt
 
     @property
     def base_system(self) -> str | None:
@@ -109,11 +115,15 @@ class RSLLM(LanguageRecommender):
     ) -> TrainConfig:
         started = super()._start(dataset, stage, config, accelerator)
         self.net.sequential_score = None
+        self._form = "text" if self._adds_score(dataset) else "unified"
         return started
 
+    def _adds_score(self, dataset: Dataset) -> bool:
+        """Whether the score of the sequential recommender is added after stage 2."""
+        return self.config.sequential_score == "auto" and len(dataset.validation.interactions) > 0
+
     def _after(self, dataset: Dataset, stage: str, accelerator: Accelerator, hooks: Hooks) -> bool:
-        asked = stage == "finetune" and self.config.sequential_score == "auto"
-        if not asked or not len(dataset.validation.interactions):
+        if stage != "finetune" or not self._adds_score(dataset):
             return False
         self.net.sequential_score = fitted_score(self, self.sequential, dataset, accelerator)
         return self.net.sequential_score is not None
@@ -148,12 +158,12 @@ class RSLLM(LanguageRecommender):
         return net
 
     def _rebuild(self, folder: Path, described: ModelDescription, shapes: Shapes) -> RSLLMNet:
-        name = described.get("sequential")
-        if name not in CONVENTIONAL:
-            raise ValueError(
-                f"{folder} is damaged (model.json: sequential is {shorten(repr(name))}): {REMEDY}"
-            )
-        self.sequential = self._as_sequential(system_class(name).load(folder / "sequential"))
+        name, self._form = described.get("sequential"), str(described.get("form", self.config.prompt))
+        for key, value, known in (("sequential", name, CONVENTIONAL), ("form", self._form, FORMS)):
+            if value not in known:
+                found = f"model.json: {key} is {shorten(repr(value))}"
+                raise ValueError(f"{folder} is damaged ({found}): {REMEDY}")
+        self.sequential = self._as_sequential(system_class(str(name)).load(folder / "sequential"))
         backbone = self._restored_backbone(folder, described, shapes)
         net = RSLLMNet(backbone, self.config, self.sequential.net.item_vectors().detach().cpu())
         if "sequential_score.weight" in shapes:
@@ -167,7 +177,7 @@ class RSLLM(LanguageRecommender):
         return replace(super()._built_from(), sequential=digest.hexdigest())
 
     def _describe(self) -> dict[str, Any]:
-        return super()._describe() | {"sequential": self.sequential.name}
+        return super()._describe() | {"sequential": self.sequential.name, "form": self.form}
 
     def _write_description(self, folder: Path) -> None:
         super()._write_description(folder)
@@ -193,14 +203,14 @@ class RSLLM(LanguageRecommender):
     def writer(self, items: pl.DataFrame) -> PromptWriter:
         """Writes prompts about the items of a dataset's table; the latest writer is kept."""
         if self._latest_writer is not None:
-            table, config, writer = self._latest_writer
-            if table is items and config == self.config:
+            table, config, form, writer = self._latest_writer
+            if table is items and (config, form) == (self.config, self.form):
                 return writer
         titles = items["title"].fill_null("").to_list() if "title" in items.columns else None
         writer = PromptWriter(
-            self.tokenizer, self._titles(titles, len(items)), self.config.prompt, self.config.most_title_words
+            self.tokenizer, self._titles(titles, len(items)), self.form, self.config.most_title_words
         )
-        self._latest_writer = (items, self.config, writer)
+        self._latest_writer = (items, self.config, self.form, writer)
         return writer
 
     def objectives(self, train: Dataset, stage: str, config: TrainConfig) -> list[Objective]:
@@ -212,7 +222,7 @@ class RSLLM(LanguageRecommender):
             negatives=settings.negatives,
             seed=config.seed,
         )
-        form = "text" if stage == "pretrain" else settings.prompt
+        form = "text" if stage == "pretrain" else self.form
         titles = self._titles(train.item_texts.get("title"), train.n_items)
         writer = PromptWriter(self.tokenizer, titles, form, settings.most_title_words)
         if stage == "pretrain":

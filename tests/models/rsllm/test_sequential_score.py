@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
+from cllm4rec.corpora.rsllm import ContrastiveCorpus
 from cllm4rec.evaluation import measure_choices
 from cllm4rec.models import load
 from cllm4rec.models.inner_product import InnerProductRecommender
@@ -122,7 +123,7 @@ def test_a_saved_model_has_the_same_scores(model: RSLLM, tmp_path: Path) -> None
 
 def test_without_it_scores_are_those_of_the_language_model(model: RSLLM) -> None:
     users, dataset = np.arange(20), small_dataset()
-    plain = fitted(sequential_score="none")
+    plain = fitted(sequential_score="none", prompt="text")
     assert plain.net.sequential_score is None
     score = model.net.sequential_score
     assert score is not None
@@ -137,7 +138,7 @@ def test_without_it_scores_are_those_of_the_language_model(model: RSLLM) -> None
 def test_candidates_are_chosen_by_the_language_model_alone(model: RSLLM) -> None:
     users, dataset = np.arange(20), small_dataset()
     shown = np.array([np.random.default_rng(user).permutation(60)[:10] for user in users])
-    plain = fitted(sequential_score="none")
+    plain = fitted(sequential_score="none", prompt="text")
     by_language = model.choose(users, shown, dataset.seen, "language")
     np.testing.assert_array_equal(by_language, plain.choose(users, shown, dataset.seen))
     assert (model.choose(users, shown, dataset.seen) != by_language).any(), "the base has a say"
@@ -231,3 +232,27 @@ def test_an_interrupted_choice_leaves_no_score(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(KeyboardInterrupt):
         stopped.fit(small_dataset(), QUICK)
     assert stopped.net.sequential_score is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "validated", "form"),
+    [
+        ({}, True, "text"),
+        ({}, False, "unified"),
+        ({"sequential_score": "none"}, True, "unified"),
+        ({"prompt": "ids"}, True, "ids"),
+        ({"prompt": "unified"}, True, "unified"),
+    ],
+)
+def test_prompts_are_titles_beside_the_score_and_unified_without_it(
+    settings: dict[str, Any], validated: bool, form: str, tmp_path: Path
+) -> None:
+    dataset = small_dataset() if validated else small_dataset().train
+    model = untrained(**settings).fit(dataset, replace(QUICK, epochs=0))
+    (objective,) = model.objectives(dataset.train, "finetune", QUICK)
+    assert isinstance(objective.corpus, ContrastiveCorpus)
+    assert objective.corpus.writer.form == form, "training"
+    model.save(tmp_path / "model")
+    for each in (model, load(tmp_path / "model")):
+        assert isinstance(each, RSLLM)
+        assert each.writer(dataset.seen.items).form == form, "scoring"
