@@ -66,8 +66,6 @@ IN_ORDER: dict[str, Flags] = {  # histories are sequences
 def rsllm(*finetune: str, stage_1: int = 0, stage_2: int = 1) -> Flags:
     """Flags of RSLLM with one epoch, of stage 2, unless said otherwise; an epoch has an example a user.
 
-    Prompts have titles beside the score of the sequential system, and are unified without that score.
-
     Histories and batches are those of `experiments.candidates`.
     """
     base = ["--system", "rsllm", "--sequential", SEQUENTIAL, "--backbone", ENCODER, "--length", str(HISTORY)]
@@ -76,20 +74,21 @@ def rsllm(*finetune: str, stage_1: int = 0, stage_2: int = 1) -> Flags:
     return [*base, "--epochs", str(stage_1), *batches], second
 
 
-LANGUAGE_ALONE = ("--sequential-score", "none")
+TITLES = ("--prompt", "text")
+LANGUAGE_ALONE = ("--sequential-score", "none")  # prompts are unified then
 SAMPLED = (*LANGUAGE_ALONE, "--negatives", "512")  # with the whole catalogue no negative is a hard one
 OF_RSLLM: dict[str, Flags] = {  # docs/rsllm.md says which two rows differ in one thing
-    "RSLLM, ENCODER": rsllm(),
+    "RSLLM, ENCODER": rsllm(*TITLES),
     "RSLLM, ENCODER, unified prompts": rsllm("--prompt", "unified"),
     "RSLLM, ENCODER, no sequential score": rsllm(*LANGUAGE_ALONE),
     "RSLLM, ENCODER, with stage 1": rsllm(*LANGUAGE_ALONE, stage_1=1),
     "RSLLM, ENCODER, no C_item": rsllm(*LANGUAGE_ALONE, "--alpha", "0"),
     "RSLLM, ENCODER, no C_user": rsllm(*LANGUAGE_ALONE, "--beta", "0"),
-    "RSLLM, ENCODER, titles alone": rsllm(*LANGUAGE_ALONE, "--prompt", "text"),
+    "RSLLM, ENCODER, titles alone": rsllm(*LANGUAGE_ALONE, *TITLES),
     "RSLLM, ENCODER, soft tokens alone": rsllm(*LANGUAGE_ALONE, "--prompt", "ids"),
     "RSLLM, ENCODER, sampled negatives": rsllm(*SAMPLED),
     "RSLLM, ENCODER, sampled negatives, none hard": rsllm(*SAMPLED, "--hard", "0"),
-    "RSLLM, ENCODER, three epochs": rsllm(stage_2=3),
+    "RSLLM, ENCODER, three epochs": rsllm(*TITLES, stage_2=3),
     "RSLLM, ENCODER, three epochs, no sequential score": rsllm(*LANGUAGE_ALONE, stage_2=3),
 }
 ROWS = OF_SETS | LIMITED | IN_ORDER | OF_RSLLM

@@ -60,13 +60,13 @@ class RSLLM(LanguageRecommender):
     validated_stages = ("finetune",)
     user_tokens = False
     sequential: SequentialRecommender
-    _form = "unified"  # of prompts, where `prompt` is auto
+    _form: str | None = None  # of prompts in training
     _latest_writer: tuple[pl.DataFrame, RSLLMConfig, str, PromptWriter] | None = None
 
     @property
     def form(self) -> str:
-        """How prompts write items: `prompt`, with auto resolved when training starts."""
-        return self._form if self.config.prompt == "auto" else self.config.prompt
+        """How prompts write items: `prompt`; auto is that of training, unified before it."""
+        return (self._form or "unified") if self.config.prompt == "auto" else self.config.prompt
 
     @property
     def base_system(self) -> str | None:
@@ -115,7 +115,8 @@ class RSLLM(LanguageRecommender):
     ) -> TrainConfig:
         started = super()._start(dataset, stage, config, accelerator)
         self.net.sequential_score = None
-        self._form = "text" if self._adds_score(dataset) else "unified"
+        resolved = "text" if self._adds_score(dataset) else "unified"
+        self._form = resolved if self.config.prompt == "auto" else self.config.prompt
         return started
 
     def _adds_score(self, dataset: Dataset) -> bool:
@@ -292,9 +293,8 @@ class RSLLM(LanguageRecommender):
         chooser = TitleChooser(
             backbone, writer, self.net.projected(), config.length, named=config.candidates > 0
         )
-        histories = [seen.interactions.history(user) for user in users.tolist()]
         chosen = [
-            chooser.choose(history, of_user, by)
-            for history, of_user in zip(histories, candidates, strict=True)
+            chooser.choose(seen.interactions.history(user), of_user, by)
+            for user, of_user in zip(users.tolist(), candidates, strict=True)
         ]
         return np.array(chosen, dtype=np.int64)

@@ -249,6 +249,8 @@ def test_prompts_are_titles_beside_the_score_and_unified_without_it(
 ) -> None:
     dataset = small_dataset() if validated else small_dataset().train
     model = untrained(**settings).fit(dataset, replace(QUICK, epochs=0))
+    if "prompt" in settings:
+        model.config = replace(model.config, prompt="auto")  # that of training remains
     (objective,) = model.objectives(dataset.train, "finetune", QUICK)
     assert isinstance(objective.corpus, ContrastiveCorpus)
     assert objective.corpus.writer.form == form, "training"
