@@ -97,8 +97,8 @@ class EvaluateOptions:
         "scores",
         choices=["scores", "language", "likelihood", "generation", "constrained"],
         help=(
-            "how a candidate is chosen: by scores; for rsllm also by scores of the language model alone, by "
-            "likelihood of the titles, compared with that without the history, by generation of a title, or "
+            "by scores; for rsllm also by those of the language model alone (language), and a candidate by "
+            "likelihood of its title, compared with that without the history, by generation of a title, or "
             "constrained to those of the candidates"
         ),
     )
@@ -144,7 +144,7 @@ def _check_full_ranking(options: EvaluateOptions) -> None:
     """Refuse flags of the candidate protocol, and values of each user where no metric has any."""
     for name in ("by", "draws", "seed"):
         value = getattr(options, name)
-        if value != getattr(EvaluateOptions, name):
+        if value not in (getattr(EvaluateOptions, name), "language"):
             raise ValueError(f"`{name}={value}` is of choices among candidates: say how many by `candidates`")
     requested = requested_metrics(*_metrics(options))
     if all(metric.family in OF_CATALOGUE for metric in requested):
@@ -267,16 +267,16 @@ def _measure(
     """Load the model of a run and measure it."""
     model = load(folder, verify=options.verify, backbone=backbone)
     part: Any = options.split
+    shared: dict[str, Any] = {"accelerator": accelerator}
     if options.candidates is None:
         names, ks = _metrics(options)
-        result = measure(
-            model, dataset, part, metrics=names, ks=ks, accelerator=accelerator, diversity=diversity
-        )
-        protocol = result.conditions.protocol
+        with model.scored_by(options.by):
+            result = measure(model, dataset, part, metrics=names, ks=ks, diversity=diversity, **shared)
+        how = "" if options.by == "scores" else f"; scored by {options.by} alone"
     else:
         n, draws, seed, by = options.candidates, options.draws, options.seed, options.by
-        result = measure_choices(model, dataset, part, n, draws, seed, by, accelerator=accelerator)
-        protocol = f"{result.conditions.protocol}; chosen by {by}"
+        result = measure_choices(model, dataset, part, n, draws, seed, by, **shared)
+        how = f"; chosen by {by}"
     return MeasuredRun(
         run=str(folder.path),
         system=model.name,
@@ -288,7 +288,7 @@ def _measure(
         },
         diversity=diversity,
         part=part,
-        protocol=protocol,
+        protocol=result.conditions.protocol + how,
         input_parts=input_parts(dataset, part),
         unit="user" if options.candidates is None else "event",
         n_items=dataset.n_items,

@@ -20,6 +20,7 @@ from cllm4rec.training.run_folder import RunFolder
 from experiments.json_files import read_object
 from experiments.protocols import PROTOCOLS
 from experiments.ranking_rows import SEQUENTIAL
+from experiments.ranking_runs import LANGUAGE_MODEL_ALONE
 from experiments.ranking_sets import read_results
 from experiments.recipes.recipe import EVENTS, ITEMS
 from experiments.report import METRICS_FILE, is_evaluated, mean_differences, run_folder
@@ -45,7 +46,8 @@ def result_line(place: tuple[str, str, str, int], result: Mapping[str, Any], run
         run: its folder, evaluated on test events.
     """
     _, protocol, _, seed = place
-    measured, description = read_object(run / METRICS_FILE), RunFolder.open(run).description
+    measured, trained = read_object(run / METRICS_FILE), trained_run(run, result)
+    description = RunFolder.open(trained).description
     quality: dict[str, float | str] = {}
     for metric, value in measured["metrics"].items():
         low, high = measured["intervals"].get(metric, ("", ""))
@@ -60,14 +62,20 @@ def result_line(place: tuple[str, str, str, int], result: Mapping[str, Any], run
         "training_cpu_seconds": result["training_cpu_seconds"],
         "evaluation_cpu_seconds": result["evaluation_cpu_seconds"],
         "peak_mib": result["peak_mib"],
-        "model_numbers": model_numbers(run),
+        "model_numbers": model_numbers(trained),
         "encoder": result.get("encoder") or "",
         "versions": versions,
         **result["dataset"],
         "code_sha256": result["code_sha256"],
-        "command": command(result["flags"], seed, PROTOCOLS[protocol].split_flags(seed)),
+        "command": command(result["flags"], seed, PROTOCOLS[protocol].split_flags(seed))
+        + (f" {shlex.join(LANGUAGE_MODEL_ALONE)}" if trained != run else ""),
     }
     return texts(cells)
+
+
+def trained_run(run: Path, result: Mapping[str, Any]) -> Path:
+    """Folder of the run that a row measures: `run`, or that of the row that it is of."""
+    return run_folder(run.parent, result["run_of"]) if result.get("run_of") else run
 
 
 def difference_line(
@@ -256,7 +264,7 @@ def write_results(
     for key, result in results.items():
         name, _, seed = key.rpartition("/")
         run, place = run_folder(output / f"seed{seed}", name), (set_name, protocol, name, int(seed))
-        if not is_evaluated(run):  # the folder was removed
+        if not (is_evaluated(run) and is_evaluated(trained_run(run, result))):  # a folder was removed
             continue
         seeds_of[name].add(int(seed))
         runs.append(result_line(place, result, run))

@@ -80,7 +80,6 @@ SAMPLED = (*LANGUAGE_ALONE, "--negatives", "512")  # with the whole catalogue no
 OF_RSLLM: dict[str, Flags] = {  # docs/rsllm.md says which two rows differ in one thing
     "RSLLM, ENCODER": rsllm(*TITLES),
     "RSLLM, ENCODER, unified prompts": rsllm("--prompt", "unified"),
-    "RSLLM, ENCODER, no sequential score": rsllm(*LANGUAGE_ALONE),
     "RSLLM, ENCODER, with stage 1": rsllm(*LANGUAGE_ALONE, stage_1=1),
     "RSLLM, ENCODER, no C_item": rsllm(*LANGUAGE_ALONE, "--alpha", "0"),
     "RSLLM, ENCODER, no C_user": rsllm(*LANGUAGE_ALONE, "--beta", "0"),
@@ -91,7 +90,11 @@ OF_RSLLM: dict[str, Flags] = {  # docs/rsllm.md says which two rows differ in on
     "RSLLM, ENCODER, three epochs": rsllm(*TITLES, stage_2=3),
     "RSLLM, ENCODER, three epochs, no sequential score": rsllm(*LANGUAGE_ALONE, stage_2=3),
 }
-ROWS = OF_SETS | LIMITED | IN_ORDER | OF_RSLLM
+RUNS = OF_SETS | LIMITED | IN_ORDER | OF_RSLLM
+LANGUAGE_MODEL_OF = {  # row -> the row whose run is measured without the score of the sequential system
+    "RSLLM, ENCODER, no sequential score": "RSLLM, ENCODER, unified prompts",
+}
+ROWS = RUNS | {name: RUNS[run] for name, run in LANGUAGE_MODEL_OF.items()}
 SPACES = {  # name -> the space in which its settings are searched
     "bag": "bag",
     "AlphaRec": "alpharec",
@@ -113,11 +116,21 @@ class Row:
         flags: of the commands.
         tuning_seconds: wall time of the search of its settings; None where they were not searched.
         encoder: name and hash of the model in place of ENCODER; None where the row has none.
+        run_of: the row whose run is measured without the score of the sequential system; None: its own run
+            is measured as it is.
     """
 
     flags: Flags
     tuning_seconds: float | None = None
     encoder: str | None = None
+    run_of: str | None = None
+
+    @property
+    def built_on(self) -> list[str]:
+        """The rows that have to be measured first."""
+        if self.run_of is not None:
+            return [self.run_of]
+        return [BASE] if SEQUENTIAL in self.flags[0] else []
 
 
 def with_encoder(name: str) -> bool:
@@ -157,7 +170,8 @@ def rows_to_measure(
         for shown, model in encoders.items() if with_encoder(name) else [("", "")]:
             first = [model if flag == ENCODER else flag for flag in pretrain]
             described = described_model(model) if model else None
-            rows[name.replace(ENCODER, shown)] = Row((first, finetune), encoder=described)
+            run_of = LANGUAGE_MODEL_OF[name].replace(ENCODER, shown) if name in LANGUAGE_MODEL_OF else None
+            rows[name.replace(ENCODER, shown)] = Row((first, finetune), encoder=described, run_of=run_of)
     if tuned is not None and not any(name.endswith(TUNED) for name in rows):
         raise SystemExit(
             f"error: {tuned} has no trials of these --rows on {data.resolve().name}: name another --tuned"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,29 @@ from cllm4rec.files.writing import write_text
 from experiments.commands import CommandFailed, run_command
 from experiments.ranking_rows import BASE, SEQUENTIAL, Flags
 from experiments.report import evaluate, read_metrics, run_folder
+
+LANGUAGE_MODEL_ALONE = ("--by", "language")  # of evaluate
+
+
+def measured_language_model(run: Path, of_run: Mapping[str, Any], results: Path) -> dict[str, Any]:
+    """Evaluate the language model of a run of RSLLM, without the score of the sequential system.
+
+    Args:
+        run: folder of the measured run.
+        of_run: what `measured_run` returned for it: training costs the same.
+        results: folder for the metrics.
+
+    Raises:
+        CommandFailed: the command failed.
+    """
+    results.mkdir(parents=True, exist_ok=True)
+    evaluation = evaluate(run, *LANGUAGE_MODEL_ALONE, results=results)
+    return {
+        "metrics": read_metrics(results),
+        "training_cpu_seconds": of_run["training_cpu_seconds"],
+        "evaluation_cpu_seconds": evaluation.cpu_seconds,
+        "peak_mib": of_run["peak_mib"],
+    }
 
 
 def measured_run(dataset: Path, run: Path, seed: int, made_of: dict[str, Any]) -> dict[str, Any]:

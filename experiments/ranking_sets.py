@@ -16,8 +16,8 @@ from cllm4rec.files.writing import write_text
 from experiments.commands import CommandFailed
 from experiments.json_files import read_object
 from experiments.protocols import Protocol, dataset_hashes
-from experiments.ranking_rows import BASE, SEQUENTIAL, Row, rows_to_measure
-from experiments.ranking_runs import measured_run
+from experiments.ranking_rows import Row, rows_to_measure
+from experiments.ranking_runs import measured_language_model, measured_run
 from experiments.report import SystemRow, comparison_table, is_evaluated, mean_differences, run_folder
 from experiments.tuning.conditions import code_hash
 
@@ -94,18 +94,21 @@ class RankedSet:
         return read_results(self.output)
 
     def _check(self, key: str, results: Mapping[str, Any]) -> None:
-        """Raise SystemExit if a measured row has another dataset, model or settings than the planned one."""
+        """Raise SystemExit if a row, or that whose run it is of, was measured in another way than planned."""
         name, seed = self.keys[key]
-        planned, measured = self.planned[name], results.get(key)
-        if measured is None:
-            return
-        for what, same in (
-            ("measured on another dataset", measured.get("dataset") == self.hashes[seed]),
-            ("with other settings", measured.get("flags") == list(planned.flags)),
-            ("with another model", measured.get("encoder") in (None, planned.encoder)),
-        ):
-            if not same:
-                raise SystemExit(f"error: {self.output} holds {key}, {what}: name another --output")
+        planned = self.planned[name]
+        for row in filter(None, (name, planned.run_of)):
+            measured = results.get(f"{row}/{seed}")
+            if measured is None:
+                continue
+            for what, same in (
+                ("measured on another dataset", measured.get("dataset") == self.hashes[seed]),
+                ("with other settings", measured.get("flags") == list(planned.flags)),
+                ("with another model", measured.get("encoder") in (None, planned.encoder)),
+            ):
+                if not same:
+                    text = f"error: {self.output} holds {row}/{seed}, {what}: name another --output"
+                    raise SystemExit(text)
 
     def _is_measured(self, key: str, results: Mapping[str, Any]) -> bool:
         """Whether a row has its line in results.json, and its run the metrics of users."""
@@ -158,7 +161,7 @@ class RankedSet:
             SystemExit: another call measured it with other settings.
         """
         name, seed = self.keys[key]
-        run, flags = self._run(name, seed), self.planned[name].flags
+        run, planned = self._run(name, seed), self.planned[name]
         with ExitStack() as held:
             try:
                 held.enter_context(locked(run.with_name(f"{run.name}.begun.json"), wait))
@@ -168,16 +171,22 @@ class RankedSet:
             self._check(key, results)
             if self._is_measured(key, results):
                 return
-            base = f"{BASE}/{seed}"
-            if SEQUENTIAL in flags[0] and (base not in results or not is_evaluated(self._run(BASE, seed))):
-                raise Deferred(f"it is built on {base}, which is not measured")
-            made_of = {"dataset": self.hashes[seed], "flags": flags, "code_sha256": code}
-            self._add(key, measured_run(self.datasets[seed], run, seed, made_of) | made_of)
+            for base in planned.built_on:
+                if f"{base}/{seed}" not in results or not is_evaluated(self._run(base, seed)):
+                    raise Deferred(f"it is built on {base}/{seed}, which is not measured")
+            made_of = {"dataset": self.hashes[seed], "flags": planned.flags, "code_sha256": code}
+            if planned.run_of is None:
+                row = measured_run(self.datasets[seed], run, seed, made_of)
+            else:
+                of_run = results[f"{planned.run_of}/{seed}"]
+                row = measured_language_model(self._run(planned.run_of, seed), of_run, run)
+            self._add(key, row | made_of)
 
     def _add(self, key: str, row: Mapping[str, Any]) -> None:
         """Write a measured row into results.json, beside those of other calls."""
         planned = self.planned[self.keys[key][0]]
-        added = {key: {**row, "tuning_seconds": planned.tuning_seconds, "encoder": planned.encoder}}
+        further = {name: getattr(planned, name) for name in ("tuning_seconds", "encoder", "run_of")}
+        added = {key: {**row, **further}}
         with locked(self.output / RESULTS_FILE, wait=WRITING_SECONDS):
             text = json.dumps(self.results() | added, indent=2)
             write_text(self.output / RESULTS_FILE, text + "\n")

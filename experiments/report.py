@@ -22,9 +22,17 @@ def run_folder(parent: Path, row: str) -> Path:
     return parent / row.lower().replace(" ", "-").replace(",", "").replace("'", "")
 
 
-def evaluate(run: Path) -> Cost:
-    """Evaluate a run on the test events; the results are written to the run folder."""
-    return run_command("evaluate", "--run", run, "--json", run / METRICS_FILE, "--per-user", run / USERS_FILE)
+def evaluate(run: Path, *flags: str, results: Path | None = None) -> Cost:
+    """Evaluate a run on the test events.
+
+    Args:
+        run: folder.
+        flags: further ones of evaluate.
+        results: folder of the results; by default that of the run.
+    """
+    folder = results or run
+    files = ["--json", folder / METRICS_FILE, "--per-user", folder / USERS_FILE]
+    return run_command("evaluate", "--run", run, *files, *flags)
 
 
 def is_evaluated(run: Path) -> bool:

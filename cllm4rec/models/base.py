@@ -194,6 +194,16 @@ class Recommender(RecommendsByID):
         """
         return nullcontext()
 
+    def scored_by(self, by: str) -> AbstractContextManager[None]:
+        """Within the block scores are those of this method: "scores", which all systems know.
+
+        Raises:
+            ValueError: the system does not know the method.
+        """
+        if by != "scores":
+            raise ValueError(f"{self.name} chooses by scores, not by {by}: leave `by` out")
+        return nullcontext()
+
     def choose(
         self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores"
     ) -> np.ndarray:
@@ -203,15 +213,14 @@ class Recommender(RecommendsByID):
             users: user numbers in `seen`, (B,).
             candidates: item numbers (B, C).
             seen: the input events.
-            by: "scores". RSLLM knows other methods; an answer in words may name no candidate:
-                its index is -1.
+            by: "scores". RSLLM knows other methods. An answer in words may name none: its index is -1.
 
         Raises:
             ValueError: the system does not know the method.
         """
-        if by != "scores":
-            raise ValueError(f"{self.name} chooses by scores, not by {by}: leave `by` out")
-        scores = np.take_along_axis(self.score(users, seen), candidates, axis=1)  # (B, C)
+        with self.scored_by(by):
+            scores = self.score(users, seen)
+        scores = np.take_along_axis(scores, candidates, axis=1)  # (B, C)
         order = np.lexsort((seen.tie_order[candidates], -scores), axis=1)  # ties by `tie_order`
         return np.asarray(order[:, 0], dtype=np.int64)
 

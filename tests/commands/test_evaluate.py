@@ -171,6 +171,8 @@ def test_runs_of_other_data_or_another_split_are_not_compared(workspace: Path, t
         (["--ks", "5", "--candidates", "5"], "--metrics, --ks, --slices and --diversity are of the full"),
         (["--seed", "7"], "--seed 7 is of choices among candidates: say how many by --candidates"),
         (["--draws", "9"], "--draws 9 is of choices among candidates: say how many by --candidates"),
+        (["--by", "likelihood"], "--by likelihood is of choices among candidates: say how many by --cand"),
+        (["--by", "language"], "cllm4rec chooses by scores, not by language: leave --by out"),
         (["--metrics", "gini", "--slices"], "--slices needs a metric with a value of each user"),
         (["--metrics", "coverage,gini@3", "--per-user", "u.csv"], "--per-user needs a metric with a value"),
     ],

@@ -11,7 +11,7 @@ import pytest
 from experiments import full_ranking, ranking_runs
 from experiments.commands import Cost
 from experiments.ranking_results import read_lines, write_results
-from experiments.ranking_rows import BASE, ROWS
+from experiments.ranking_rows import BASE, ROWS, rsllm
 from tests.support.folders import lock_holder
 
 pytestmark = pytest.mark.usefixtures("commands_here")
@@ -97,6 +97,39 @@ def test_a_row_is_not_built_on_one_that_was_not_measured(
     failed = full_ranking.main([small_set], [0], rows, tmp_path / "runs", encoders, protocol="last")
     assert failed == [f"small/{BASE}/0", "small/RSLLM, tiny/0"]
     assert f"RSLLM, tiny/0: it is built on {BASE}/0, which is not measured" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_row_of_the_language_model_alone_is_measured_on_the_run_of_another_row(
+    small_set: Path, tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, folder = tmp_path / "runs", tmp_path / "results"
+    encoder = [("stories", str(shared / "backbones" / "stories260K"))]
+    rows = [BASE, "RSLLM, ENCODER, unified prompts", "RSLLM, ENCODER, no sequential score"]
+    failed = full_ranking.main([small_set], [0], rows[::2], output, encoder, protocol="last")
+    assert failed == ["small/RSLLM, stories, no sequential score/0"], "the run is not there"
+    assert not full_ranking.main([small_set], [0], rows, output, encoder, protocol="last", results=folder)
+    with_score, alone = read_lines(folder / "runs.csv")[1:]
+    assert with_score["training_cpu_seconds"] == alone["training_cpu_seconds"]
+    assert with_score["ndcg@10"] != alone["ndcg@10"]
+    assert alone["command"] == f"{with_score['command']} --by language"
+    # a run that is trained without the score has the same metrics
+    monkeypatch.setitem(ROWS, "RSLLM, ENCODER, trained alone", rsllm("--sequential-score", "none"))
+    rows = [BASE, "RSLLM, ENCODER, trained alone"]
+    assert not full_ranking.main([small_set], [0], rows, output, encoder, protocol="last", results=folder)
+    trained = read_lines(folder / "runs.csv")[-1]
+    assert trained["row"] == "RSLLM, stories, trained alone"
+    assert trained["ndcg@10"] == alone["ndcg@10"]
+    # the run with other settings
+    file = output / "last" / "small" / "results.json"
+    results = json.loads(file.read_text())
+    results["RSLLM, stories, unified prompts/0"]["flags"][1] = ["--epochs", "2"]
+    del results["RSLLM, stories, no sequential score/0"]
+    file.write_text(json.dumps(results))
+    with pytest.raises(SystemExit, match="holds RSLLM, stories, unified prompts/0, with other settings"):
+        full_ranking.main(
+            [small_set], [0], ["RSLLM, ENCODER, no sequential score"], output, encoder, protocol="last"
+        )
 
 
 def test_rows_of_another_model_are_refused(small_set: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -248,9 +248,12 @@ class RSLLM(LanguageRecommender):
         return history_states(self.net, self.writer(seen.items), histories, projected), projected
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Within the block scores are those of C_user alone."""
-        score, self.net.sequential_score = self.net.sequential_score, None
+    def scored_by(self, by: str) -> Iterator[None]:
+        """As above; "language": the score of C_user alone, without that of the sequential recommender."""
+        if by not in ("scores", "language"):
+            raise ValueError(f"`by` is {by!r}: scores of rsllm are by scores or by language")
+        score = self.net.sequential_score
+        self.net.sequential_score = None if by == "language" else score
         try:
             yield
         finally:
@@ -264,12 +267,10 @@ class RSLLM(LanguageRecommender):
     def choose(
         self, users: np.ndarray, candidates: np.ndarray, seen: Dataset, by: str = "scores"
     ) -> np.ndarray:
-        """Choose one candidate for each user.
+        """Choose one candidate for each user, as `Recommender.choose` does.
 
         Args:
-            users: numbers of users in `seen`, (B,).
-            candidates: item numbers (B, C).
-            seen: the events the model may look at.
+            users, candidates, seen: as there.
             by: "scores": those of `score`; "language": of C_user alone; "likelihood": of the candidates'
                 titles, the mean log-probability of a token minus that without the history; "generation":
                 greedy, of one title; "constrained": greedy among the candidates' titles.
@@ -281,8 +282,7 @@ class RSLLM(LanguageRecommender):
             ValueError: `by` is another word, or the items have no titles and titles are asked for.
         """
         if by in ("scores", "language"):
-            with self._alone() if by == "language" else nullcontext():
-                return super().choose(users, candidates, seen)
+            return super().choose(users, candidates, seen, by)
         if by not in WAYS:
             raise ValueError(f"`by` is {by!r}: rsllm chooses by scores, language, {', '.join(WAYS)}")
         self._checked(users, seen)

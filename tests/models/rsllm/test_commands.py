@@ -54,6 +54,9 @@ def test_a_run_is_evaluated_and_serves_lists(
     printed = capsys.readouterr().out
     assert "rsllm after finetune, on test" in printed
     assert "input: training and validation events" in printed
+    assert "alone" not in printed
+    evaluate.main(["--run", str(trained_folder / "run"), "--by", "language"])
+    assert "scored by language alone" in capsys.readouterr().out
     flags = ["--all", "--k", "3", "--output", str(tmp_path / "lists.csv")]
     recommend.main(["--run", str(trained_folder / "run"), *flags])
     assert len(pl.read_csv(tmp_path / "lists.csv")) == 3 * small_dataset().n_users

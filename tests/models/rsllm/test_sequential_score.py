@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from cllm4rec.corpora.rsllm import ContrastiveCorpus
-from cllm4rec.evaluation import measure_choices
+from cllm4rec.evaluation import measure, measure_choices
 from cllm4rec.models import load
 from cllm4rec.models.inner_product import InnerProductRecommender
 from cllm4rec.models.rsllm import recommender, sequential_score
@@ -143,6 +143,21 @@ def test_candidates_are_chosen_by_the_language_model_alone(model: RSLLM) -> None
     np.testing.assert_array_equal(by_language, plain.choose(users, shown, dataset.seen))
     assert (model.choose(users, shown, dataset.seen) != by_language).any(), "the base has a say"
     assert model.net.sequential_score is not None, "it is as it was"
+    with (
+        pytest.raises(ValueError, match="scores of rsllm are by scores or by language"),
+        model.scored_by("x"),
+    ):
+        pass
+
+
+def test_full_ranking_by_the_language_model_alone_is_that_of_a_run_without_the_score(model: RSLLM) -> None:
+    users, dataset = np.arange(20), small_dataset()
+    plain = fitted(sequential_score="none", prompt="text")
+    with model.scored_by("language"):
+        by_language = measure(model, dataset)
+        np.testing.assert_array_equal(model.score(users, dataset.seen), plain.score(users, dataset.seen))
+    assert by_language.metrics == measure(plain, dataset).metrics
+    assert by_language.metrics != measure(model, dataset).metrics, "the score is back after the block"
 
 
 def reversed_scores(monkeypatch: pytest.MonkeyPatch, system: InnerProductRecommender) -> None:
