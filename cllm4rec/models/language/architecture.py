@@ -25,7 +25,8 @@ REFUSED_KEYS = {  # of config.json: they make the library load other files, kern
     "transformers_weights": "it names another file of weights",
     "fusion_config": "it replaces layers",
 }
-REQUIRED_ARGUMENTS = ("inputs_embeds", "attention_mask", "past_key_values", "use_cache")  # of the layers
+REQUIRED_ARGUMENTS = ("inputs_embeds", "attention_mask", "use_cache")  # of the layers
+CACHE_ARGUMENTS = ("cache", "past_key_values")  # of the layers: since transformers 5.24, and before
 NO_SETS = (
     "`attention=bidirectional`: {} uses the order of items whatever their positions (ALiBi, convolutions or "
     "a mask of its own): set `attention` to causal"
@@ -151,6 +152,8 @@ def blank_model(config: PreTrainedConfig) -> PreTrainedModel:
     if model.base_model is model:
         raise ValueError(f"the layers of {config.model_type} cannot be used without its output layer")
     missing = [name for name in REQUIRED_ARGUMENTS if name not in _arguments(model)]
+    if cache_argument(model) is None:
+        missing.append("cache")
     if missing:
         raise ValueError(
             f"the layers of {config.model_type} take no {missing[0]}: models that keep another state than "
@@ -162,6 +165,11 @@ def blank_model(config: PreTrainedConfig) -> PreTrainedModel:
 def takes_positions(model: PreTrainedModel) -> bool:
     """Whether the layers of a model can be told the positions of tokens."""
     return "position_ids" in _arguments(model)
+
+
+def cache_argument(model: PreTrainedModel) -> str | None:
+    """The name of the argument of a model's layers for cached keys and values; None if they take none."""
+    return next((name for name in CACHE_ARGUMENTS if name in _arguments(model)), None)
 
 
 def _arguments(model: PreTrainedModel) -> set[str]:

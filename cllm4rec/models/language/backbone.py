@@ -1,6 +1,6 @@
 """Backbone: any Hugging Face causal language model, frozen or tuned, that also reads user and item IDs."""
 
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from cllm4rec.files.memory import out_of_memory
 from cllm4rec.models.config import ID_EMBEDDING_STD
 from cllm4rec.models.language.adapters import add_adapters
-from cllm4rec.models.language.architecture import NO_SETS, takes_positions
+from cllm4rec.models.language.architecture import NO_SETS, cache_argument, takes_positions
 from cllm4rec.models.language.attention import use_fused_attention
 from cllm4rec.models.language.fingerprints import weights_sha256
 from cllm4rec.models.language.head import WordHead, embedding_factor, output_layer
@@ -198,19 +198,18 @@ class Backbone(nn.Module):
             ids = table[numbers] * self.id_scale  # (N, d)
             embedded = embedded.index_put((is_id,), ids.to(embedded.dtype))  # (B, L, d)
         # None: the model's causal attention, which does not attend to padding on the right
-        attention_mask, further = None, {}
+        attention_mask: Tensor | None = None
+        further: dict[str, Any] = {"use_cache": cache is not None}
+        if cache is not None:
+            further[str(cache_argument(self.model))] = cache
         if order_free is not None:
             attention_mask = embedded.new_zeros(mask.shape).masked_fill(~mask, -torch.inf)  # added to scores
             attention_mask = attention_mask[:, None, None, :]  # (B, 1, 1, L): the same for every query
             same_position = torch.zeros_like(order_free)
             same_position[:, 1:] = order_free[:, 1:] & order_free[:, :-1]
-            further = {"position_ids": (~same_position).cumsum(1) - 1}  # (B, L)
+            further["position_ids"] = (~same_position).cumsum(1) - 1  # (B, L)
         return self.model.base_model(
-            inputs_embeds=embedded,
-            attention_mask=attention_mask,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            **further,
+            inputs_embeds=embedded, attention_mask=attention_mask, **further
         ).last_hidden_state
 
     @torch.no_grad()

@@ -26,6 +26,7 @@ class _LayerOutput(ModelOutput):
 
     last_hidden_state: Tensor | None = None
     past_key_values: Any = None
+    cache: Any = None  # its name since transformers 5.24
     hidden_states: Any = None
     attentions: Any = None
     cross_attentions: Any = None

@@ -28,13 +28,13 @@ from tests.support.tables import refused
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2}
 REFUSED: dict[str, tuple[PreTrainedConfig, type, str]] = {
-    "Mamba": (MambaConfig(**SMALL, **ENDS), AutoModelForCausalLM, "mamba take no past_key_values"),
+    "Mamba": (MambaConfig(**SMALL, **ENDS), AutoModelForCausalLM, "mamba take no cache"),
     "Mamba 2": (
         Mamba2Config(num_heads=4, head_dim=16, **SMALL, **ENDS),
         AutoModelForCausalLM,
-        "mamba2 take no past_key_values",
+        "mamba2 take no cache",
     ),
-    "RWKV": (RwkvConfig(**SMALL, **ENDS), AutoModelForCausalLM, "rwkv take no past_key_values"),
+    "RWKV": (RwkvConfig(**SMALL, **ENDS), AutoModelForCausalLM, "rwkv take no cache"),
     "T5": (
         T5Config(d_model=32, d_ff=48, d_kv=8, num_layers=2, num_heads=4),
         AutoModelForSeq2SeqLM,
