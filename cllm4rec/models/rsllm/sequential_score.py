@@ -19,6 +19,7 @@ from cllm4rec.models.validation import users_to_validate
 log = logging.getLogger("cllm4rec")
 
 LARGEST = 1000.0  # weight at which the score of C_user only breaks ties
+MOST_USERS = 4096  # on whose validation events two scales are fitted: a language model reads each user
 SCORES_AT_ONCE = 1 << 21  # of one system, in float64: 16 MiB
 
 
@@ -96,7 +97,7 @@ def fitted_score(
     Args:
         model: trained, without a sequential score.
         base: the sequential recommender.
-        dataset: with validation events.
+        dataset: with validation events; those of at most `MOST_USERS` users are used, evenly spaced.
         accelerator: of the processes, which share the users. All get the same weight.
 
     Returns:
@@ -138,6 +139,8 @@ def _shared_users(
 ) -> Iterator[_Users]:
     """The users with validation events and a history that this process takes, in batches."""
     users, task = users_to_validate(dataset), dataset.task("validation")
+    if len(users) > MOST_USERS:
+        users = users[np.linspace(0, len(users) - 1, MOST_USERS).astype(np.int64)]
     users = users[share(len(users), USERS_AT_ONCE, accelerator)]
     at_once = max(1, SCORES_AT_ONCE // dataset.n_items)
     catalogue: list[Tensor] = []
