@@ -150,40 +150,38 @@ def squared_distance(embeddings: Tensor, centres: Tensor | None, weights: Tensor
     return (distance.float().square().sum(-1) * weights).sum()
 
 
-def user_contrast(
+def contrast(
     states: Tensor,
-    projected: Tensor,
+    vectors: Tensor,
     targets: Tensor,
     sample: Tensor,
     groups: Tensor,
     hard: Tensor | None = None,
 ) -> Tensor:
-    """C_user of RSLLM: the state of a history against P(e_j) of its next item, by inner product, summed.
+    """A contrastive loss of RSLLM: states against the vectors of their items, by inner product, summed.
 
-    The loss of a row is -log softmax of the inner product with the next item, over itself and its negatives.
+    The loss of a row is -log softmax of the inner product with its item, over itself and its negatives.
 
     Args:
         states: (R, d).
-        projected: (M, d), P(e_j) of the items of the batch.
-        targets: (R,), index of the next item in `projected`.
+        vectors: (M, d), of the items of the batch.
+        targets: (R,), index of the item of each row in `vectors`.
         sample: (S,), indices of the negatives that all rows share.
         groups: (M,), equal for items that share a title: these are never each other's negatives.
         hard: (R, H), indices of further negatives of each row.
     """
     dtype = _product_dtype(states)
     with torch.autocast(states.device.type, enabled=False):
-        states, projected = states.float(), projected.float()
-        positive = (states * projected[targets]).sum(-1)  # (R,)
+        states, vectors = states.float(), vectors.float()
+        positive = (states * vectors[targets]).sum(-1)  # (R,)
         extra = positive[:, None]
         if hard is not None:
-            logits = torch.einsum("rd,rhd->rh", states, projected[hard])  # (R, H)
+            logits = torch.einsum("rd,rhd->rh", states, vectors[hard])  # (R, H)
             same_title = groups[hard] == groups[targets][:, None]
             extra = torch.cat([extra, logits.masked_fill(same_title, -torch.inf)], dim=1)  # (R, 1 + H)
         weights, none = torch.ones_like(positive), targets[:0]
         excluded = _equal_pairs(groups[targets], groups[sample])
-        normalisers = BlockedNLL.apply(
-            states, projected[sample], weights, extra, *excluded, none, none, dtype
-        )
+        normalisers = BlockedNLL.apply(states, vectors[sample], weights, extra, *excluded, none, none, dtype)
         return (normalisers - positive.sum(dtype=torch.float64)).float()
 
 
@@ -224,20 +222,3 @@ def _equal_pairs(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     counts = end - start  # of equal values in `right`, for each of `left`
     rows = torch.repeat_interleave(torch.arange(len(left), device=left.device), counts)
     return rows, order[start[rows] + _arange(counts)]
-
-
-def item_contrast(
-    titles: Tensor, projected: Tensor, items: Tensor, sample: Tensor, groups: Tensor, temperature: float
-) -> Tensor:
-    """C_item of RSLLM: the mean state over an item's title against P(e_j) of the item, by cosine, summed.
-
-    Args:
-        titles: (R, d), mean states.
-        projected: (M, d), P(e_j) of the items of the batch.
-        items: (R,), index in `projected` of the item of each title.
-        sample, groups: as `user_contrast` takes them.
-        temperature: divides the cosines.
-    """
-    titles = functional.normalize(titles.float(), dim=-1)
-    projected = functional.normalize(projected.float(), dim=-1)
-    return user_contrast(titles / temperature, projected, items, sample, groups)

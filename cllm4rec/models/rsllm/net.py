@@ -2,19 +2,18 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cllm4rec.corpora.rsllm import AnswerBatch, ContrastiveBatch
-from cllm4rec.models.language.backbone import Backbone
+from cllm4rec.models.language.backbone import Backbone, EmbeddingLookup
 from cllm4rec.models.rsllm.config import RSLLMConfig
+from cllm4rec.models.rsllm.projector import ProjectedItems, Projector
 from cllm4rec.models.rsllm.sequential_score import SequentialScore
-from cllm4rec.training.losses import item_contrast, user_contrast
+from cllm4rec.training.losses import contrast
 
 
 class RSLLMNet(nn.Module):
     """Backbone, ID embeddings e_j (n_items, d_s), and the projector P: d_s -> d into the backbone's input.
-
-    P is two linear layers with a ReLU between them. It starts as an isometry: x = relu(x) - relu(-x), rotated
-    into d dimensions. So soft tokens start with the geometry of the sequential recommender's embeddings.
 
     Attributes:
         sequential_score: added to the score of C_user; None until its weight is fitted.
@@ -27,16 +26,8 @@ class RSLLMNet(nn.Module):
         self.backbone, self.config = backbone, config
         self.sequential_score = None
         self.items = nn.Parameter(embeddings.clone())
-        n = embeddings.shape[1]
-        inner, outer = nn.Linear(n, 2 * n), nn.Linear(2 * n, backbone.width)
         self.norm = nn.LayerNorm(backbone.width)
-        rotation = nn.init.orthogonal_(torch.empty(backbone.width, n))
-        with torch.no_grad():
-            inner.weight.copy_(torch.cat([torch.eye(n), -torch.eye(n)]))
-            outer.weight.copy_(torch.cat([rotation, -rotation], dim=1))
-            inner.bias.zero_()
-            outer.bias.zero_()
-        self.projector = nn.Sequential(inner, nn.ReLU(), outer)
+        self.projector = Projector(embeddings.shape[1], backbone.width)
 
     def projected(self, items: Tensor | None = None) -> Tensor:
         """P(e_j), (M, d), of items (M,) or of all items."""
@@ -59,36 +50,46 @@ class RSLLMNet(nn.Module):
                 return {objective: nll + 0.0 * projected.sum() if nll.requires_grad else nll}
             case "unified":
                 assert isinstance(batch, ContrastiveBatch)
-                projected = self.projected(batch.items)  # (M, d)
-                nll, hidden = self._answer_nll(batch, projected)
-                return {objective: nll} | self._contrasts(batch, hidden, projected)
+                items = self.projector.factored(self.items[batch.items])
+                nll, hidden = self._answer_nll(batch, items)
+                return {objective: nll, **self._contrasts(batch, hidden, items)}
         raise ValueError(f"objective {objective!r} is unknown: RSLLM has text and unified")
 
-    def _answer_nll(self, batch: AnswerBatch, projected: Tensor) -> tuple[Tensor, Tensor]:
+    def _answer_nll(self, batch: AnswerBatch, projected: EmbeddingLookup) -> tuple[Tensor, Tensor]:
         """The NLL of the answers, and all states (B * L, d)."""
         hidden = self.backbone(batch.tokens, batch.mask, projected).flatten(0, 1)
         states, targets = hidden[batch.state_index], batch.target_tokens  # (T, d), (T,)
         return self.backbone.word_nll(states, targets), hidden
 
-    def _contrasts(self, batch: ContrastiveBatch, hidden: Tensor, projected: Tensor) -> dict[str, Tensor]:
+    def _contrasts(
+        self, batch: ContrastiveBatch, hidden: Tensor, projected: ProjectedItems
+    ) -> dict[str, Tensor]:
         """The contrastive losses, times alpha and beta; a loss of weight 0 is left out.
+
+        C_user: the state of a history against P(e_j) of its next item, by inner product. C_item: the mean
+        state over an item's title against P(e_j) of the item, by cosine over the temperature.
 
         Args:
             batch: its indices local_ are those of `projected`.
             hidden: (B * L, d) states.
-            projected: (M, d), P(e_j) of the items of the batch.
+            projected: P(e_j) of the M items of the batch.
         """
-        config, terms = self.config, {}
+        config, terms, factors = self.config, {}, projected.factors()  # (M, 2 d_s + 1)
         if config.beta:
             hard = batch.local_hard[batch.history_rows] if batch.local_hard.shape[1] else None  # (R, H)
-            states = self.norm(hidden[batch.history_index].float())  # (R, d)
-            terms["C_user"] = config.beta * user_contrast(
-                states, projected, batch.local_targets, batch.local_sample, batch.groups, hard
+            states = projected.of_states(self.norm(hidden[batch.history_index].float()))
+            terms["C_user"] = config.beta * contrast(
+                states, factors, batch.local_targets, batch.local_sample, batch.groups, hard
             )
         if config.alpha and len(batch.title_index):
             titles, items = mean_states(hidden, batch.title_index, batch.title_rows, batch.local_history)
-            terms["C_item"] = config.alpha * item_contrast(
-                self.norm(titles), projected, items, batch.local_sample, batch.groups, config.temperature
+            directions = functional.normalize(self.norm(titles), dim=-1) / config.temperature
+            terms["C_item"] = config.alpha * contrast(
+                projected.of_states(directions),
+                factors / projected.lengths()[:, None],
+                items,
+                batch.local_sample,
+                batch.groups,
             )
         return terms
 

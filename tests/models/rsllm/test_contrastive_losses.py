@@ -6,20 +6,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from cllm4rec.corpora.rsllm import ContrastiveCorpus
 from cllm4rec.data.candidates import title_groups
 from cllm4rec.models.rsllm.config import FORMS
 from cllm4rec.models.rsllm.net import mean_states
+from cllm4rec.models.rsllm.projector import ProjectedItems, Projector
 from cllm4rec.models.rsllm.recommender import RSLLM
 from cllm4rec.training import blocked_nll
-from cllm4rec.training.losses import item_contrast, user_contrast
+from cllm4rec.training.losses import contrast
 from tests.support.rsllm import QUICK, sasrec, small_dataset, untrained
 
 
 @pytest.mark.parametrize("fewest_rows", [1, 50], ids=["some rows at once", "some classes at once"])
 @pytest.mark.parametrize("rows_at_once", [50, 3, 1])
-def test_the_user_contrast_and_its_gradients_equal_a_dense_float64_reference(
+def test_the_contrast_and_its_gradients_equal_a_dense_float64_reference(
     rows_at_once: int, fewest_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blocked_nll, "LOGITS_AT_ONCE", rows_at_once * 12)
@@ -37,30 +39,80 @@ def test_the_user_contrast_and_its_gradients_equal_a_dense_float64_reference(
         expected = expected - logits.log_softmax(0)[0]
     (2.5 * expected).backward()
     single = [tensor.detach().float().requires_grad_() for tensor in (states, projected)]
-    loss = user_contrast(*single, targets, sample, groups, hard)
+    loss = contrast(*single, targets, sample, groups, hard)
     (2.5 * loss).backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     for tensor, exact in zip(single, double, strict=True):
         torch.testing.assert_close(tensor.grad.double(), exact.grad, rtol=1e-5, atol=1e-5)
 
 
-def test_the_user_contrast_of_two_histories_by_hand() -> None:
+def test_the_contrast_of_two_histories_by_hand() -> None:
     """States (1, 0) and (0, 2), items (1, 0) and (0, 1), targets 0 and 1: logits [[1, 0], [0, 2]]."""
     states, projected = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.eye(2)
-    loss = user_contrast(states, projected, torch.tensor([0, 1]), torch.tensor([0, 1]), torch.tensor([0, 1]))
+    loss = contrast(states, projected, torch.tensor([0, 1]), torch.tensor([0, 1]), torch.tensor([0, 1]))
     assert loss.item() == pytest.approx(math.log(1 + math.exp(-1)) + math.log(1 + math.exp(-2)), rel=1e-6)
     targets, sample, groups, hard = map(torch.tensor, ([0, 0], [0], [0, 1], [[1], [1]]))
-    loss = user_contrast(states, projected, targets, sample, groups, hard)
+    loss = contrast(states, projected, targets, sample, groups, hard)
     assert loss.item() == pytest.approx(math.log(1 + math.exp(-1)) + math.log(1 + math.exp(2)), rel=1e-6)
 
 
-def test_the_item_contrast_of_two_titles_by_hand() -> None:
-    """Lengths do not matter: cosines [[1, 0], [0.6, 0.8]] over a temperature of 0.5."""
-    titles, projected = torch.tensor([[3.0, 0.0], [0.6, 0.8]]), torch.tensor([[2.0, 0.0], [0.0, 5.0]])
-    both = torch.tensor([0, 1])
-    loss = item_contrast(titles, projected, both, both, both, 0.5)
-    expected = math.log(1 + math.exp(-2)) + math.log(1 + math.exp((0.6 - 0.8) / 0.5))
-    assert loss.item() == pytest.approx(expected, rel=1e-5)
+def projected_items(n: int, inner: int, width: int) -> tuple[ProjectedItems, torch.Tensor]:
+    """P(e_j) of n items, and as float64 vectors (n, width)."""
+    generator = torch.Generator().manual_seed(0)
+    outer = torch.nn.Linear(inner, width)
+    with torch.no_grad():
+        outer.weight.copy_(torch.randn(width, inner, generator=generator))
+        outer.bias.copy_(torch.randn(width, generator=generator))
+    hidden = torch.rand(n, inner, generator=generator)
+    return ProjectedItems(hidden, outer), hidden.double() @ outer.weight.double().T + outer.bias.double()
+
+
+@torch.no_grad()
+def test_inner_products_and_lengths_of_projected_items_are_those_of_the_vectors() -> None:
+    items, vectors = projected_items(7, inner=4, width=30)
+    states = torch.randn(5, 30, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(items[torch.tensor([6, 0])], vectors[[6, 0]].float())
+    torch.testing.assert_close(items.lengths(), vectors.norm(dim=1).float())
+    products = items.of_states(states) @ items.factors().T
+    torch.testing.assert_close(products.double(), states.double() @ vectors.T, rtol=1e-5, atol=1e-5)
+
+
+def test_an_item_projected_to_zero_has_no_cosine_and_finite_gradients() -> None:
+    projector = Projector(3, 8)
+    items = projector.factored(torch.zeros(2, 3))
+    products = items.of_states(torch.ones(1, 8)) @ (items.factors() / items.lengths()[:, None]).T
+    assert products.tolist() == [[0.0, 0.0]]
+    products.sum().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in projector.parameters() if p.grad is not None)
+
+
+def test_the_terms_and_their_gradients_are_those_of_projected_vectors() -> None:
+    """C_user by inner product with P(e_j), C_item by cosine over the temperature."""
+    model = untrained(negatives=20, hard=3, alpha=2.0, beta=0.5).build(small_dataset().train)
+    net, config = model.net, model.config
+    (objective,) = model.objectives(small_dataset().train, "finetune", QUICK)
+    batch = objective.corpus.batch(np.arange(24), 1, 5)
+    vectors = net.projected(batch.items)
+    hidden = net.backbone(batch.tokens, batch.mask, vectors).flatten(0, 1)
+    titles, items = mean_states(hidden, batch.title_index, batch.title_rows, batch.local_history)
+    directions = functional.normalize(net.norm(titles), dim=1) / config.temperature
+    histories, hard = net.norm(hidden[batch.history_index]), batch.local_hard[batch.history_rows]
+    shared = (batch.local_sample, batch.groups)
+    expected = {
+        "C_user": config.beta * contrast(histories, vectors, batch.local_targets, *shared, hard),
+        "C_item": config.alpha * contrast(directions, functional.normalize(vectors, dim=1), items, *shared),
+    }
+    terms = net(objective.name, batch)
+    parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], value, rtol=1e-5, atol=1e-5)
+        of_terms, of_expected = (
+            torch.autograd.grad(each, [*parameters.values()], retain_graph=True, allow_unused=True)
+            for each in (terms[name], value)
+        )
+        for parameter, of_term, wanted in zip(parameters, of_terms, of_expected, strict=True):
+            if wanted is not None:
+                torch.testing.assert_close(of_term, wanted, rtol=1e-4, atol=1e-4, msg=f"{name}, {parameter}")
 
 
 def test_items_that_share_a_title_are_never_each_others_negatives() -> None:
@@ -68,13 +120,12 @@ def test_items_that_share_a_title_are_never_each_others_negatives() -> None:
     targets, sample = torch.tensor([0, 1, 2]), torch.arange(4)
     shared, distinct = torch.tensor([7, 7, 2, 3]), torch.arange(4)
     others = ((0, [2, 3]), (1, [2, 3]), (2, [0, 1, 3]))  # row, its negatives
-    for loss in (user_contrast, lambda *a: item_contrast(*a, 0.3)):
-        expected = sum(
-            loss(states[[row]], projected, targets[[row]], torch.tensor(negatives), distinct)
-            for row, negatives in others
-        )
-        torch.testing.assert_close(loss(states, projected, targets, sample, shared), expected)
-        assert not torch.allclose(loss(states, projected, targets, sample, distinct), expected)
+    expected = sum(
+        contrast(states[[row]], projected, targets[[row]], torch.tensor(negatives), distinct)
+        for row, negatives in others
+    )
+    torch.testing.assert_close(contrast(states, projected, targets, sample, shared), expected)
+    assert not torch.allclose(contrast(states, projected, targets, sample, distinct), expected)
 
 
 def test_mean_states_of_titles_by_hand() -> None:

@@ -93,7 +93,7 @@ def test_scores_are_products_of_the_state_at_the_history_and_the_projected_items
         table = model.net.projected()
         states = model.net.norm(model.net.backbone(tokens, mask, table).flatten(0, 1))
         expected = (states[prompts.query_index[0]] @ table.T).numpy()
-    with model._alone():
+    with model.scored_by("language"):
         scores = model.score(np.array([5]), dataset.train)[0]
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
 
