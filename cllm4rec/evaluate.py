@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import polars as pl
 
 from cllm4rec.commands.dataset_report import warn_of_added_events
 from cllm4rec.commands.entry import run, say
+from cllm4rec.commands.evaluate_options import EvaluateOptions, check_options, requested
 from cllm4rec.commands.evaluation_report import (
     MeasuredRun,
     audit_lines,
@@ -21,15 +22,12 @@ from cllm4rec.commands.evaluation_report import (
     slice_lines,
 )
 from cllm4rec.commands.flags import CommandLine
-from cllm4rec.commands.stage_settings import BACKBONE, DATASET, VERIFY
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import measure, measure_choices
 from cllm4rec.files.damage import reading
 from cllm4rec.files.schema import read_json
-from cllm4rec.files.writing import check_file, check_table_name, write_table, write_text
-from cllm4rec.metrics import FAMILIES, KS, OF_CATALOGUE, requested_metrics
+from cllm4rec.files.writing import write_table, write_text
 from cllm4rec.models import load
-from cllm4rec.settings import setting
 from cllm4rec.training.launched import is_main_process, n_launched
 from cllm4rec.training.run_folder import RunFolder
 
@@ -37,133 +35,11 @@ if TYPE_CHECKING:  # it imports torch
     from accelerate import Accelerator
 
 
-@dataclass
-class EvaluateOptions:
-    """Flags of evaluate."""
-
-    run: str = setting(metavar="FOLDER", help="run folder")
-    split: str = setting(
-        "test",
-        choices=["validation", "test"],
-        help=(
-            "held-out events to predict; the input is the training events and histories, and for test in "
-            "splits in time the validation events too; known items are left out"
-        ),
-    )
-    metrics: str | None = setting(
-        None,
-        metavar="NAMES",
-        help=(
-            f"metrics, separated by commas: {', '.join(FAMILIES)}, or one with a list length, as in "
-            "ndcg@100; all by default"
-        ),
-    )
-    ks: str | None = setting(
-        None,
-        metavar="NUMBERS",
-        help=f"list lengths, separated by commas; {','.join(map(str, KS))} by default",
-    )
-    slices: bool = setting(
-        False,
-        help=(
-            "also print the metrics by the user's input events, by the held-out item's training events, and "
-            "by the days between the held-out event and an input event"
-        ),
-    )
-    against: str | None = setting(
-        None,
-        metavar="FOLDER",
-        help="another run on the dataset: also print the paired differences, this run minus the other",
-    )
-    diversity: float = setting(
-        0.0,
-        ge=0,
-        le=1,
-        help=(
-            "measure lists as recommend --diversity makes them; without --against also print the paired "
-            "differences from lists without it"
-        ),
-    )
-    candidates: int | None = setting(
-        None,
-        ge=2,
-        help=(
-            "rank this many items for each held-out event, its item and random others; by default the full "
-            "catalogue"
-        ),
-    )
-    draws: int = setting(5, ge=1, lt=1_000_001, help="candidate sets per held-out event")
-    by: str = setting(
-        "scores",
-        choices=["scores", "language", "likelihood", "generation", "constrained"],
-        help=(
-            "by scores; for rsllm also by those of the language model alone (language), and a candidate by "
-            "likelihood of its title, compared with that without the history, by generation of a title, or "
-            "constrained to those of the candidates"
-        ),
-    )
-    seed: int = setting(0, ge=0, help="seed of the candidate sets")
-    audit: bool = setting(
-        False, help="also print how many events were input, held out and masked, and the hashes of the data"
-    )
-    json: str | None = setting(None, metavar="FILE", help="also write the result to this file")
-    per_user: str | None = setting(
-        None, metavar="FILE", help="write the metrics of each user to this file (.parquet, .csv or .jsonl)"
-    )
-    dataset: str | None = setting(None, metavar="FOLDER", help=DATASET)
-    verify: bool = setting(False, help=VERIFY)
-    backbone: str | None = setting(
-        None, metavar="FOLDER", help=f"{BACKBONE}; also for --against, if that run has the same backbone"
-    )
-
-
 def main(argv: Sequence[str]) -> None:
     with CommandLine("evaluate", argv) as line:
         (options,) = line.parse("Measure a run on held-out events.", [EvaluateOptions])
-        _check(options)
+        check_options(options)
         _evaluate(options)
-
-
-def _check(options: EvaluateOptions) -> None:
-    """Refuse what cannot be measured or written."""
-    if options.per_user:
-        check_table_name(options.per_user)
-    if options.json:
-        check_file(options.json)
-    if options.candidates is not None and (
-        options.metrics or options.ks or options.slices or options.diversity
-    ):
-        raise ValueError(
-            "`metrics`, `ks`, `slices` and `diversity` are of the full catalogue: leave out `candidates`"
-        )
-    if options.candidates is None:
-        _check_full_ranking(options)
-
-
-def _check_full_ranking(options: EvaluateOptions) -> None:
-    """Refuse flags of the candidate protocol, and values of each user where no metric has any."""
-    for name in ("by", "draws", "seed"):
-        value = getattr(options, name)
-        if value not in (getattr(EvaluateOptions, name), "language"):
-            raise ValueError(f"`{name}={value}` is of choices among candidates: say how many by `candidates`")
-    requested = requested_metrics(*_metrics(options))
-    if all(metric.family in OF_CATALOGUE for metric in requested):
-        for name in ("slices", "per_user"):
-            if getattr(options, name):
-                raise ValueError(f"`{name}` needs a metric with a value of each user: add one to `metrics`")
-
-
-def _metrics(options: EvaluateOptions) -> tuple[list[str], list[int]]:
-    """The metrics and list lengths asked for."""
-    names = list(FAMILIES) if options.metrics is None else _split(options.metrics)
-    lengths = list(map(str, KS)) if options.ks is None else _split(options.ks)
-    if not all(length.isdecimal() for length in lengths):
-        raise ValueError(f"`ks` is {options.ks!r}: give list lengths separated by commas, as in 5,10,20")
-    return names, list(map(int, lengths))
-
-
-def _split(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",")]
 
 
 def _evaluate(options: EvaluateOptions) -> None:
@@ -174,8 +50,10 @@ def _evaluate(options: EvaluateOptions) -> None:
         other = _other_run(options.against, dataset)
     accelerator = _processes()
     backbones = _backbones(options.backbone, folder, other)
-    measured = _measure(options, folder, dataset, accelerator, backbones[0], options.diversity)
-    compared = None if other is None else _measure(options, other, dataset, accelerator, backbones[1])
+    measured = _measure(options, folder, dataset, accelerator, backbones[0], is_other=False)
+    compared = None
+    if other is not None:
+        compared = _measure(options, other, dataset, accelerator, backbones[1], is_other=True)
     if not is_main_process():
         return
     warn_of_added_events(dataset)
@@ -262,19 +140,25 @@ def _measure(
     dataset: Dataset,
     accelerator: "Accelerator | None",
     backbone: str | None,
-    diversity: float = 0.0,
+    *,
+    is_other: bool,
 ) -> MeasuredRun:
-    """Load the model of a run and measure it."""
+    """Load the model of a run and measure it.
+
+    The other run is measured without diversity, and by scores if it knows no other way.
+    """
     model = load(folder, verify=options.verify, backbone=backbone)
+    diversity = 0.0 if is_other else options.diversity
+    by = "scores" if is_other and options.by not in model.ways else options.by
     part: Any = options.split
     shared: dict[str, Any] = {"accelerator": accelerator}
     if options.candidates is None:
-        names, ks = _metrics(options)
-        with model.scored_by(options.by):
+        names, ks = requested(options)
+        with model.scored_by(by):
             result = measure(model, dataset, part, metrics=names, ks=ks, diversity=diversity, **shared)
-        how = "" if options.by == "scores" else f"; scored by {options.by} alone"
+        how = "; scores of the language model alone" if by == "language" else ""
     else:
-        n, draws, seed, by = options.candidates, options.draws, options.seed, options.by
+        n, draws, seed = options.candidates, options.draws, options.seed
         result = measure_choices(model, dataset, part, n, draws, seed, by, **shared)
         how = f"; chosen by {by}"
     return MeasuredRun(
@@ -287,6 +171,7 @@ def _measure(
             if (value := getattr(model.config, each.name)) != each.default
         },
         diversity=diversity,
+        by=by,
         part=part,
         protocol=result.conditions.protocol + how,
         input_parts=input_parts(dataset, part),

@@ -20,7 +20,7 @@ from cllm4rec.training.run_folder import RunFolder
 from experiments.json_files import read_object
 from experiments.protocols import PROTOCOLS
 from experiments.ranking_rows import SEQUENTIAL
-from experiments.ranking_runs import LANGUAGE_MODEL_ALONE
+from experiments.ranking_runs import BY_LANGUAGE
 from experiments.ranking_sets import read_results
 from experiments.recipes.recipe import EVENTS, ITEMS
 from experiments.report import METRICS_FILE, is_evaluated, mean_differences, run_folder
@@ -68,13 +68,13 @@ def result_line(place: tuple[str, str, str, int], result: Mapping[str, Any], run
         **result["dataset"],
         "code_sha256": result["code_sha256"],
         "command": command(result["flags"], seed, PROTOCOLS[protocol].split_flags(seed))
-        + (f" {shlex.join(LANGUAGE_MODEL_ALONE)}" if trained != run else ""),
+        + (f" {shlex.join(BY_LANGUAGE)}" if trained != run else ""),
     }
     return texts(cells)
 
 
 def trained_run(run: Path, result: Mapping[str, Any]) -> Path:
-    """Folder of the run that a row measures: `run`, or that of the row that it is of."""
+    """Folder of the trained run that a row measures: `run`, the row's own one, or that of another row."""
     return run_folder(run.parent, result["run_of"]) if result.get("run_of") else run
 
 

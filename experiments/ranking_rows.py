@@ -75,20 +75,20 @@ def rsllm(*finetune: str, stage_1: int = 0, stage_2: int = 1) -> Flags:
 
 
 TITLES = ("--prompt", "text")
-LANGUAGE_ALONE = ("--sequential-score", "none")  # prompts are unified then
-SAMPLED = (*LANGUAGE_ALONE, "--negatives", "512")  # with the whole catalogue no negative is a hard one
+NO_SCORE = ("--sequential-score", "none")  # prompts are unified then
+SAMPLED = (*NO_SCORE, "--negatives", "512")  # with the whole catalogue no negative is a hard one
 OF_RSLLM: dict[str, Flags] = {  # docs/rsllm.md says which two rows differ in one thing
     "RSLLM, ENCODER": rsllm(*TITLES),
     "RSLLM, ENCODER, unified prompts": rsllm("--prompt", "unified"),
-    "RSLLM, ENCODER, with stage 1": rsllm(*LANGUAGE_ALONE, stage_1=1),
-    "RSLLM, ENCODER, no C_item": rsllm(*LANGUAGE_ALONE, "--alpha", "0"),
-    "RSLLM, ENCODER, no C_user": rsllm(*LANGUAGE_ALONE, "--beta", "0"),
-    "RSLLM, ENCODER, titles alone": rsllm(*LANGUAGE_ALONE, *TITLES),
-    "RSLLM, ENCODER, soft tokens alone": rsllm(*LANGUAGE_ALONE, "--prompt", "ids"),
+    "RSLLM, ENCODER, with stage 1": rsllm(*NO_SCORE, stage_1=1),
+    "RSLLM, ENCODER, no C_item": rsllm(*NO_SCORE, "--alpha", "0"),
+    "RSLLM, ENCODER, no C_user": rsllm(*NO_SCORE, "--beta", "0"),
+    "RSLLM, ENCODER, titles alone": rsllm(*NO_SCORE, *TITLES),
+    "RSLLM, ENCODER, soft tokens alone": rsllm(*NO_SCORE, "--prompt", "ids"),
     "RSLLM, ENCODER, sampled negatives": rsllm(*SAMPLED),
     "RSLLM, ENCODER, sampled negatives, none hard": rsllm(*SAMPLED, "--hard", "0"),
     "RSLLM, ENCODER, three epochs": rsllm(*TITLES, stage_2=3),
-    "RSLLM, ENCODER, three epochs, no sequential score": rsllm(*LANGUAGE_ALONE, stage_2=3),
+    "RSLLM, ENCODER, three epochs, no sequential score": rsllm(*NO_SCORE, stage_2=3),
 }
 RUNS = OF_SETS | LIMITED | IN_ORDER | OF_RSLLM
 LANGUAGE_MODEL_OF = {  # row -> the row whose run is measured without the score of the sequential system

@@ -11,7 +11,7 @@ from experiments.commands import CommandFailed, run_command
 from experiments.ranking_rows import BASE, SEQUENTIAL, Flags
 from experiments.report import evaluate, read_metrics, run_folder
 
-LANGUAGE_MODEL_ALONE = ("--by", "language")  # of evaluate
+BY_LANGUAGE = ("--by", "language")  # flags of evaluate
 
 
 def measured_language_model(run: Path, of_run: Mapping[str, Any], results: Path) -> dict[str, Any]:
@@ -19,19 +19,24 @@ def measured_language_model(run: Path, of_run: Mapping[str, Any], results: Path)
 
     Args:
         run: folder of the measured run.
-        of_run: what `measured_run` returned for it: training costs the same.
+        of_run: its row. The costs of training are its costs, with those of fitting the weight of the score.
         results: folder for the metrics.
+
+    Returns:
+        As `measured_run`, and `of_run`, the metrics of the run with the score.
 
     Raises:
         CommandFailed: the command failed.
     """
-    results.mkdir(parents=True, exist_ok=True)
-    evaluation = evaluate(run, *LANGUAGE_MODEL_ALONE, results=results)
+    shutil.rmtree(results, ignore_errors=True)
+    results.mkdir(parents=True)
+    evaluation = evaluate(run, *BY_LANGUAGE, results=results)
     return {
         "metrics": read_metrics(results),
         "training_cpu_seconds": of_run["training_cpu_seconds"],
         "evaluation_cpu_seconds": evaluation.cpu_seconds,
         "peak_mib": of_run["peak_mib"],
+        "of_run": of_run["metrics"],
     }
 
 

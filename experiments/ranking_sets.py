@@ -94,7 +94,7 @@ class RankedSet:
         return read_results(self.output)
 
     def _check(self, key: str, results: Mapping[str, Any]) -> None:
-        """Raise SystemExit if a row, or that whose run it is of, was measured in another way than planned."""
+        """Raise SystemExit if a row, or the row whose run it measures, is not measured as planned."""
         name, seed = self.keys[key]
         planned = self.planned[name]
         for row in filter(None, (name, planned.run_of)):
@@ -111,8 +111,13 @@ class RankedSet:
                     raise SystemExit(text)
 
     def _is_measured(self, key: str, results: Mapping[str, Any]) -> bool:
-        """Whether a row has its line in results.json, and its run the metrics of users."""
-        return key in results and is_evaluated(self._run(*self.keys[key]))
+        """Whether a row has its line in results.json, its folder the metrics, and its run is as it was."""
+        name, seed = self.keys[key]
+        run_of = self.planned[name].run_of
+        if key not in results or not is_evaluated(self._run(name, seed)):
+            return False
+        of_run = results.get(f"{run_of}/{seed}", {}).get("metrics")
+        return run_of is None or results[key].get("of_run") == of_run
 
     def _run(self, name: str, seed: int) -> Path:
         """The run folder of a row."""
@@ -180,6 +185,7 @@ class RankedSet:
             else:
                 of_run = results[f"{planned.run_of}/{seed}"]
                 row = measured_language_model(self._run(planned.run_of, seed), of_run, run)
+                made_of["code_sha256"] = of_run["code_sha256"]
             self._add(key, row | made_of)
 
     def _add(self, key: str, row: Mapping[str, Any]) -> None:

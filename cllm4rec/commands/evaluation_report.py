@@ -34,6 +34,7 @@ class MeasuredRun:
         stage: the stage whose weights were measured.
         settings: of the system, those that are not its defaults.
         diversity: of its lists.
+        by: how it scored or chose.
         part: the held-out part of the split.
         protocol: the evaluation protocol.
         input_parts: the parts of the split that the model reads.
@@ -47,6 +48,7 @@ class MeasuredRun:
     stage: str
     settings: dict[str, Any]
     diversity: float
+    by: str
     part: str
     protocol: str
     input_parts: str
@@ -99,8 +101,9 @@ def audit_lines(dataset: Dataset, part: Any) -> list[str]:
 def comparison_lines(measured: MeasuredRun, other: MeasuredRun) -> Iterator[str]:
     """A table of paired differences: `measured` minus `other`."""
     yield ""
-    without = " without diversity" if measured.diversity else ""
-    yield f"minus {other.system} after {other.stage} of {other.run}{without}, paired by {measured.unit}:"
+    how = " without diversity" if measured.diversity else ""
+    how += f" by {other.by}" if other.by != measured.by else ""
+    yield f"minus {other.system} after {other.stage} of {other.run}{how}, paired by {measured.unit}:"
     found = differences(measured.result, other.result)
     yield from _metric_lines({name: _with_bounds(each.mean, each.interval) for name, each in found.items()})
     if any(each.interval for each in found.values()):

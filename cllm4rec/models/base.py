@@ -37,9 +37,11 @@ class Recommender(RecommendsByID):
     These are served from their history.
 
     Attributes:
+        ways: methods of scoring and choosing that the system knows.
         scores_in_blocks: whether `_blocks` yields the scores of some items at a time.
     """
 
+    ways: ClassVar[tuple[str, ...]] = ("scores",)
     scores_in_blocks: ClassVar[bool] = False
 
     @property
@@ -195,10 +197,10 @@ class Recommender(RecommendsByID):
         return nullcontext()
 
     def scored_by(self, by: str) -> AbstractContextManager[None]:
-        """Within the block scores are those of this method: "scores", which all systems know.
+        """Within the block the system scores by one of its `ways`.
 
         Raises:
-            ValueError: the system does not know the method.
+            ValueError: it cannot.
         """
         if by != "scores":
             raise ValueError(f"{self.name} chooses by scores, not by {by}: leave `by` out")
@@ -210,10 +212,9 @@ class Recommender(RecommendsByID):
         """Index of the best candidate of each user, int64 (B,).
 
         Args:
-            users: user numbers in `seen`, (B,).
+            users, seen: as in `score`.
             candidates: item numbers (B, C).
-            seen: the input events.
-            by: "scores". RSLLM knows other methods. An answer in words may name none: its index is -1.
+            by: one of `ways`. An answer of RSLLM in words may name no candidate: its index is -1.
 
         Raises:
             ValueError: the system does not know the method.

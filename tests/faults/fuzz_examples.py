@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 from hypothesis import strategies as st
 
+from cllm4rec.commands.evaluate_options import EvaluateOptions
 from cllm4rec.commands.tables import EventTableOptions, TableOptions
-from cllm4rec.evaluate import EvaluateOptions
 from cllm4rec.extend import ExtendOptions
 from cllm4rec.prepare import PrepareOptions
 from cllm4rec.recommend import RecommendOptions

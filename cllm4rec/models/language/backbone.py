@@ -25,7 +25,7 @@ POSITIONS = ("max_position_embeddings", "max_seq_len")
 
 
 class EmbeddingLookup(Protocol):
-    """An embedding table (n, d), or a module that is indexed like one."""
+    """An embedding table (n, d), or what is indexed like one."""
 
     def __getitem__(self, ids: Tensor, /) -> Tensor:
         """Embeddings (N, d) of IDs (N,)."""

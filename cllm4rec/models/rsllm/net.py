@@ -77,9 +77,10 @@ class RSLLMNet(nn.Module):
         config, terms, factors = self.config, {}, projected.factors()  # (M, 2 d_s + 1)
         if config.beta:
             hard = batch.local_hard[batch.history_rows] if batch.local_hard.shape[1] else None  # (R, H)
-            states = projected.of_states(self.norm(hidden[batch.history_index].float()))
+            # without s . b, which a softmax over items does not change by, and a low precision would round
+            states = projected.of_states(self.norm(hidden[batch.history_index].float()))[:, :-1]
             terms["C_user"] = config.beta * contrast(
-                states, factors, batch.local_targets, batch.local_sample, batch.groups, hard
+                states, factors[:, :-1], batch.local_targets, batch.local_sample, batch.groups, hard
             )
         if config.alpha and len(batch.title_index):
             titles, items = mean_states(hidden, batch.title_index, batch.title_rows, batch.local_history)

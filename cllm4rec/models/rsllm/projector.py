@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-SHORTEST = 1e-12  # squared length of P(e_j) below which it counts as 0
+SHORTEST_SQUARED = 1e-12  # squared length of P(e_j), if it is shorter
 
 
 class Projector(nn.Sequential):
@@ -34,8 +34,8 @@ class Projector(nn.Sequential):
 class ProjectedItems:
     """P(e_j) = W h_j + b of M items, without the vectors (M, d) themselves.
 
-    h_j has 2 d_s numbers, which is little beside the width d of a language model. A loss over the catalogue
-    needs inner products: s . P(e_j) = (W^T s, s . b) . (h_j, 1), for a state s.
+    h_j has 2 d_s numbers, fewer than a pretrained language model is wide. A loss over the catalogue needs
+    inner products: s . P(e_j) = (W^T s, s . b) . (h_j, 1), for a state s.
     """
 
     def __init__(self, hidden: Tensor, outer: nn.Linear) -> None:
@@ -62,7 +62,7 @@ class ProjectedItems:
         with torch.autocast(factors.device.type, enabled=False):
             last = self._last_layer()
             squared = ((factors @ (last.T @ last)) * factors).sum(1)
-            return squared.clamp_min(SHORTEST).sqrt()
+            return squared.clamp_min(SHORTEST_SQUARED).sqrt()
 
     def _last_layer(self) -> Tensor:
         """(W, b), float32 (d, 2 d_s + 1)."""

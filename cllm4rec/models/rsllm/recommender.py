@@ -58,6 +58,7 @@ class RSLLM(LanguageRecommender):
     config: RSLLMConfig
     net: RSLLMNet
     validated_stages = ("finetune",)
+    ways = ("scores", "language", *WAYS)
     user_tokens = False
     sequential: SequentialRecommender
     _form: str | None = None  # of prompts in training
@@ -249,7 +250,7 @@ class RSLLM(LanguageRecommender):
 
     @contextmanager
     def scored_by(self, by: str) -> Iterator[None]:
-        """As above; "language": the score of C_user alone, without that of the sequential recommender."""
+        """Score by "scores", or by "language": by C_user alone, without the sequential recommender."""
         if by not in ("scores", "language"):
             raise ValueError(f"`by` is {by!r}: scores of rsllm are by scores or by language")
         score = self.net.sequential_score
@@ -270,7 +271,6 @@ class RSLLM(LanguageRecommender):
         """Choose one candidate for each user, as `Recommender.choose` does.
 
         Args:
-            users, candidates, seen: as there.
             by: "scores": those of `score`; "language": of C_user alone; "likelihood": of the candidates'
                 titles, the mean log-probability of a token minus that without the history; "generation":
                 greedy, of one title; "constrained": greedy among the candidates' titles.
@@ -284,7 +284,7 @@ class RSLLM(LanguageRecommender):
         if by in ("scores", "language"):
             return super().choose(users, candidates, seen, by)
         if by not in WAYS:
-            raise ValueError(f"`by` is {by!r}: rsllm chooses by scores, language, {', '.join(WAYS)}")
+            raise ValueError(f"`by` is {by!r}: rsllm chooses by {', '.join(self.ways)}")
         self._checked(users, seen)
         writer, config = self.writer(seen.items), self.config
         if not len(writer.titles.values):

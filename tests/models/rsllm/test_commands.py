@@ -56,7 +56,13 @@ def test_a_run_is_evaluated_and_serves_lists(
     assert "input: training and validation events" in printed
     assert "alone" not in printed
     evaluate.main(["--run", str(trained_folder / "run"), "--by", "language"])
-    assert "scored by language alone" in capsys.readouterr().out
+    assert "; scores of the language model alone" in " ".join(capsys.readouterr().out.split())
+    for by in ("language", "likelihood"):
+        among = ["--candidates", "10"] if by == "likelihood" else []
+        sasrec = trained_folder / "run" / "sasrec"
+        evaluate.main(["--run", str(trained_folder / "run"), "--by", by, "--against", str(sasrec), *among])
+        printed = " ".join(capsys.readouterr().out.split())
+        assert f"minus sasrec after pretrain of {sasrec} by scores, paired by" in printed
     flags = ["--all", "--k", "3", "--output", str(tmp_path / "lists.csv")]
     recommend.main(["--run", str(trained_folder / "run"), *flags])
     assert len(pl.read_csv(tmp_path / "lists.csv")) == 3 * small_dataset().n_users
