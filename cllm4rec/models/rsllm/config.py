@@ -17,7 +17,7 @@ class RSLLMConfig(BackboneConfig):
     """Settings of RSLLM."""
 
     training: ClassVar[dict[str, TrainConfig]] = {
-        "pretrain": TrainConfig(epochs=2, batch_size=16, warmup_steps=20),
+        "pretrain": TrainConfig(epochs=0, batch_size=16, warmup_steps=20),
         "finetune": TrainConfig(
             epochs=20, batch_size=16, learning_rate=5e-4, warmup_steps=20, patience=8, validate_every=4
         ),
