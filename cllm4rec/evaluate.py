@@ -10,7 +10,7 @@ import polars as pl
 
 from cllm4rec.commands.dataset_report import warn_of_added_events
 from cllm4rec.commands.entry import run, say
-from cllm4rec.commands.evaluate_options import EvaluateOptions, check_options, requested
+from cllm4rec.commands.evaluate_options import EvaluateOptions, check_options, metrics_and_lengths
 from cllm4rec.commands.evaluation_report import (
     MeasuredRun,
     audit_lines,
@@ -153,7 +153,7 @@ def _measure(
     part: Any = options.split
     shared: dict[str, Any] = {"accelerator": accelerator}
     if options.candidates is None:
-        names, ks = requested(options)
+        names, ks = metrics_and_lengths(options)
         with model.scored_by(by):
             result = measure(model, dataset, part, metrics=names, ks=ks, diversity=diversity, **shared)
         how = "; scores of the language model alone" if by == "language" else ""

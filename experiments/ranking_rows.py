@@ -90,11 +90,11 @@ OF_RSLLM: dict[str, Flags] = {  # docs/rsllm.md says which two rows differ in on
     "RSLLM, ENCODER, three epochs": rsllm(*TITLES, stage_2=3),
     "RSLLM, ENCODER, three epochs, no sequential score": rsllm(*NO_SCORE, stage_2=3),
 }
-RUNS = OF_SETS | LIMITED | IN_ORDER | OF_RSLLM
+ROWS = OF_SETS | LIMITED | IN_ORDER | OF_RSLLM
 LANGUAGE_MODEL_OF = {  # row -> the row whose run is measured without the score of the sequential system
     "RSLLM, ENCODER, no sequential score": "RSLLM, ENCODER, unified prompts",
 }
-ROWS = RUNS | {name: RUNS[run] for name, run in LANGUAGE_MODEL_OF.items()}
+ROWS |= {name: ROWS[run] for name, run in LANGUAGE_MODEL_OF.items()}
 SPACES = {  # name -> the space in which its settings are searched
     "bag": "bag",
     "AlphaRec": "alpharec",

@@ -108,16 +108,16 @@ def _check_full_ranking(options: EvaluateOptions) -> None:
     """Refuse flags of the candidate protocol, and values of each user where no metric has any."""
     for name in ("by", "draws", "seed"):
         value = getattr(options, name)
-        if value not in (getattr(EvaluateOptions, name), "language"):
+        if value != getattr(EvaluateOptions, name) and (name, value) != ("by", "language"):
             raise ValueError(f"`{name}={value}` is of choices among candidates: say how many by `candidates`")
-    measured = requested_metrics(*requested(options))
-    if all(metric.family in OF_CATALOGUE for metric in measured):
+    requested = requested_metrics(*metrics_and_lengths(options))
+    if all(metric.family in OF_CATALOGUE for metric in requested):
         for name in ("slices", "per_user"):
             if getattr(options, name):
                 raise ValueError(f"`{name}` needs a metric with a value of each user: add one to `metrics`")
 
 
-def requested(options: EvaluateOptions) -> tuple[list[str], list[int]]:
+def metrics_and_lengths(options: EvaluateOptions) -> tuple[list[str], list[int]]:
     """The metrics and list lengths asked for."""
     names = list(FAMILIES) if options.metrics is None else _split(options.metrics)
     lengths = list(map(str, KS)) if options.ks is None else _split(options.ks)

@@ -138,6 +138,7 @@ def described_comparison(measured: MeasuredRun, other: MeasuredRun) -> dict[str,
         "run": other.run,
         "system": other.system,
         "stage": other.stage,
+        "protocol": other.protocol,
         "metrics": other.result.metrics,
         "differences": {name: asdict(each) for name, each in found.items()},
     }

@@ -74,23 +74,20 @@ class RSLLMNet(nn.Module):
             hidden: (B * L, d) states.
             projected: P(e_j) of the M items of the batch.
         """
-        config, terms, factors = self.config, {}, projected.factors()  # (M, 2 d_s + 1)
+        config, terms = self.config, {}
         if config.beta:
             hard = batch.local_hard[batch.history_rows] if batch.local_hard.shape[1] else None  # (R, H)
-            # without s . b, which a softmax over items does not change by, and a low precision would round
-            states = projected.of_states(self.norm(hidden[batch.history_index].float()))[:, :-1]
+            states = projected.of_states(self.norm(hidden[batch.history_index].float()))
+            states = states[:, :-1]  # s . b is the same for all items: it does not change their softmax
             terms["C_user"] = config.beta * contrast(
-                states, factors[:, :-1], batch.local_targets, batch.local_sample, batch.groups, hard
+                states, projected.hidden, batch.local_targets, batch.local_sample, batch.groups, hard
             )
         if config.alpha and len(batch.title_index):
             titles, items = mean_states(hidden, batch.title_index, batch.title_rows, batch.local_history)
-            directions = functional.normalize(self.norm(titles), dim=-1) / config.temperature
+            titles = functional.normalize(self.norm(titles), dim=-1) / config.temperature
+            states = projected.of_states(titles)
             terms["C_item"] = config.alpha * contrast(
-                projected.of_states(directions),
-                factors / projected.lengths()[:, None],
-                items,
-                batch.local_sample,
-                batch.groups,
+                states, projected.directions(), items, batch.local_sample, batch.groups
             )
         return terms
 

@@ -47,22 +47,19 @@ class ProjectedItems:
         projected: Tensor = self.outer(self.hidden[items])
         return projected
 
-    def factors(self) -> Tensor:
-        """(h_j, 1), float32 (M, 2 d_s + 1)."""
-        return torch.cat([self.hidden.float(), self.hidden.new_ones(len(self.hidden), 1).float()], dim=1)
-
     def of_states(self, states: Tensor) -> Tensor:
         """(W^T s, s . b), float32 (R, 2 d_s + 1), of states (R, d)."""
         with torch.autocast(states.device.type, enabled=False):
             return states.float() @ self._last_layer()
 
-    def lengths(self) -> Tensor:
-        """The length of each P(e_j), float32 (M,)."""
-        factors = self.factors()
+    def directions(self) -> Tensor:
+        """(h_j, 1) over the length of P(e_j), float32 (M, 2 d_s + 1): factors of vectors of length 1."""
+        hidden = self.hidden.float()
+        factors = torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1)
         with torch.autocast(factors.device.type, enabled=False):
             last = self._last_layer()
-            squared = ((factors @ (last.T @ last)) * factors).sum(1)
-            return squared.clamp_min(SHORTEST_SQUARED).sqrt()
+            squared = ((factors @ (last.T @ last)) * factors).sum(1, keepdim=True)
+            return factors / squared.clamp_min(SHORTEST_SQUARED).sqrt()
 
     def _last_layer(self) -> Tensor:
         """(W, b), float32 (d, 2 d_s + 1)."""

@@ -60,7 +60,10 @@ def test_a_run_is_evaluated_and_serves_lists(
     for by in ("language", "likelihood"):
         among = ["--candidates", "10"] if by == "likelihood" else []
         sasrec = trained_folder / "run" / "sasrec"
-        evaluate.main(["--run", str(trained_folder / "run"), "--by", by, "--against", str(sasrec), *among])
+        flags = [*among, "--by", by, "--against", str(sasrec), "--json", str(tmp_path / "against.json")]
+        evaluate.main(["--run", str(trained_folder / "run"), *flags])
+        result = json.loads((tmp_path / "against.json").read_text())
+        assert result["protocol"] != result["against"]["protocol"]
         printed = " ".join(capsys.readouterr().out.split())
         assert f"minus sasrec after pretrain of {sasrec} by scores, paired by" in printed
     flags = ["--all", "--k", "3", "--output", str(tmp_path / "lists.csv")]
