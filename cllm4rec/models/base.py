@@ -178,12 +178,7 @@ class Recommender(RecommendsByID):
             lists = diversified(*lists, vectors.to(best.scores.device), k, diversity)
         return Ranking(users, *(each.cpu().numpy() for each in lists))
 
-    def item_vectors(self) -> Tensor:
-        """Vectors of all items (n_items, d) that were learned; their cosines say how similar items are.
-
-        Raises:
-            ValueError: the system has none.
-        """
+    def _item_vectors(self) -> Tensor:
         raise ValueError(
             f"{self.name} has no item vectors, which `diversity`, `similar` and the map need: "
             "take another system"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -229,9 +230,19 @@ class RecommendsByID(AdaptableModel, Ranker):
         columns = [name for name in ("item_id", "title") if name in seen.items.columns]
         return seen.items.select(columns)[items.tolist()]
 
-    @abstractmethod
+    @torch.no_grad()
     def item_vectors(self) -> Tensor:
-        """Vectors of all items (n_items, d) that were learned; their cosines say how similar items are."""
+        """Vectors of all items (n_items, d) that were learned; their cosines say how similar items are.
+
+        Raises:
+            ValueError: the system has none, or is not fitted.
+        """
+        self._check_fitted()
+        return self._item_vectors().detach()
+
+    @abstractmethod
+    def _item_vectors(self) -> Tensor:
+        """Compute the vectors of `item_vectors`."""
 
     def _events_of(
         self, users: Iterable[object] | None, histories: Any, dataset: Dataset | str | Path | None

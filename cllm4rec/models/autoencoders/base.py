@@ -120,5 +120,5 @@ class AutoencoderRecommender(NeuralRecommender):
         output = self.net.output
         return states, torch.cat([output.weight, output.bias[:, None]], dim=1)
 
-    def item_vectors(self) -> Tensor:
-        return self.net.output.weight.detach()
+    def _item_vectors(self) -> Tensor:
+        return self.net.output.weight

@@ -67,7 +67,7 @@ class IALS(OneStageRecommender, InnerProductRecommender):
         user_vectors = torch.from_numpy(np.asarray(vectors, dtype=np.float32))  # (B, factors)
         return user_vectors, self.item_vectors()
 
-    def item_vectors(self) -> Tensor:
+    def _item_vectors(self) -> Tensor:
         return torch.from_numpy(self.model.item_factors)
 
     def _arrays(self) -> dict[str, np.ndarray]:

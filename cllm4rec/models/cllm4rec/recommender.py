@@ -244,9 +244,8 @@ class CLLM4Rec(LanguageRecommender):
         states = encode_by_length(self.net, items.lengths + template.n_fixed, self.net.backbone.width, encode)
         return states, vectors.items.detach()
 
-    @torch.no_grad()
-    def item_vectors(self) -> Tensor:
-        return self.net.eval().id_vectors().items.detach()
+    def _item_vectors(self) -> Tensor:
+        return self.net.eval().id_vectors().items
 
     @property
     def _item_texts(self) -> TextEmbeddings | None:

@@ -204,6 +204,5 @@ class AlphaRec(NeuralRecommender):
         layers = self.net.eval().latest_layers()
         return self.net.states(sets, layers), layers.outputs
 
-    @torch.no_grad()
-    def item_vectors(self) -> Tensor:
+    def _item_vectors(self) -> Tensor:
         return self.net.eval().latest_layers().outputs

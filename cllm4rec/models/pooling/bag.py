@@ -77,6 +77,5 @@ class Bag(ItemVectorRecommender):
         vectors = self.item_vectors()
         return self.net.states(sets, vectors), vectors
 
-    @torch.no_grad()
-    def item_vectors(self) -> Tensor:
-        return self.net.eval().item_vectors().detach()
+    def _item_vectors(self) -> Tensor:
+        return self.net.eval().item_vectors()

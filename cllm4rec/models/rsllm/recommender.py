@@ -253,6 +253,7 @@ class RSLLM(LanguageRecommender):
         """Score by "scores", or by "language": by C_user alone, without the sequential recommender."""
         if by not in ("scores", "language"):
             raise ValueError(f"`by` is {by!r}: scores of rsllm are by scores or by language")
+        self._check_fitted()
         score = self.net.sequential_score
         self.net.sequential_score = None if by == "language" else score
         try:
@@ -260,9 +261,8 @@ class RSLLM(LanguageRecommender):
         finally:
             self.net.sequential_score = score
 
-    @torch.no_grad()
-    def item_vectors(self) -> Tensor:
-        return self.net.projected().detach()
+    def _item_vectors(self) -> Tensor:
+        return self.net.projected()
 
     @torch.no_grad()
     def choose(

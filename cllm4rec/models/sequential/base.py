@@ -89,9 +89,8 @@ class SequentialRecommender(ItemVectorRecommender):
             self.net, self.net.read_lengths(items.lengths), self.config.width, encode
         ), vectors
 
-    @torch.no_grad()
-    def item_vectors(self) -> Tensor:
-        return self.net.eval().item_vectors().detach()
+    def _item_vectors(self) -> Tensor:
+        return self.net.eval().item_vectors()
 
 
 def top_unseen(model: SequentialRecommender, train: Dataset, n: int) -> np.ndarray:
