@@ -52,11 +52,15 @@ def _run(main: Callable[[Sequence[str]], None]) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except BaseException as error:
+        lost = lost_process(error)
+        if lost:
+            # The launcher is about to end this process with a signal.
+            ignore()
         line = line_of(error)
         if line is None:
             raise
         sys.stderr.write(f"error: {line}\n")
-        if lost_process(error):
+        if lost:
             # Without that process the group cannot be left.
             sys.stderr.flush()
             os._exit(2)

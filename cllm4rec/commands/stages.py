@@ -47,13 +47,20 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle the signals within the block."""
+        """Handle the signals within the block. After the loss of another process they are ignored.
+
+        The launcher ends the remaining processes with SIGTERM. They have yet to say how to resume.
+        """
         before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        lost = False
         try:
             yield
+        except Exception as error:
+            lost = lost_process(error)
+            raise
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_IGN if lost else handler)
 
 
 class _Records:

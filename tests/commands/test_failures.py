@@ -13,6 +13,7 @@ import psutil
 import pytest
 import torch
 
+from cllm4rec.commands import stages
 from cllm4rec.commands.failures import LostProcessError, line_of, lost_process, name_flags
 from tests.support.commands import call, launch
 
@@ -97,6 +98,25 @@ def test_an_argument_that_is_no_flag_of_the_command_loses_its_backticks() -> Non
 
 def test_a_lost_process_is_reported_by_its_line() -> None:
     assert line_of(LostProcessError("resume with: x")) == "resume with: x"
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_signals_are_ignored_after_the_loss_of_a_process_alone(
+    lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher ends the remaining process, which has yet to print its message."""
+    monkeypatch.setattr(stages, "lost_process", lambda error: lost)
+    handled: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: handled.append(number))
+    interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(RuntimeError), stages.StopRequest().listening():
+            raise RuntimeError
+        signal.raise_signal(signal.SIGTERM)
+        assert handled == ([] if lost else [signal.SIGTERM])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupt)
 
 
 @pytest.mark.slow
