@@ -39,10 +39,12 @@ class Recommender(RecommendsByID):
     Attributes:
         ways: methods of scoring and choosing that the system knows.
         scores_in_blocks: whether `_blocks` yields the scores of some items at a time.
+        most_validated_users: of so many at most the validation events are used in training; None: of all.
     """
 
     ways: ClassVar[tuple[str, ...]] = ("scores",)
     scores_in_blocks: ClassVar[bool] = False
+    most_validated_users: ClassVar[int | None] = None
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from cllm4rec.models.fitted import fitted_buffers, fitted_sha256
 from cllm4rec.models.inner_product import InnerProductRecommender
 from cllm4rec.models.stages import Training, check_stage, check_training, stage_configs
 from cllm4rec.models.storage import REMEDY
-from cllm4rec.models.validation import shared_validation
+from cllm4rec.models.validation import log_validated_users, shared_validation
 from cllm4rec.training import loop
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.device import make_accelerator, on_gpu
@@ -195,6 +195,8 @@ class NeuralRecommender(InnerProductRecommender):
             resumes = resume_file is not None and resume_file.path.exists()
             metric = None if resumes else self._begin(dataset, before, config, accelerator)
             is_validated = self._is_validated(dataset, stage)
+            if is_validated:
+                log_validated_users(self, dataset, self.stage_title(stage), accelerator)
             validate = partial(shared_validation, self, dataset, accelerator) if is_validated else None
             if resume_file is not None:
                 built_from = replace(self._built_from(), fitted=fitted_sha256(self.net))

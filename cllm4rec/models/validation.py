@@ -1,5 +1,7 @@
 """Validation of a recommender that is being trained, by one or several processes."""
 
+import logging
+
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -8,6 +10,8 @@ from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import Measurement, measure
 from cllm4rec.models.base import Recommender
 from cllm4rec.training.records import VALIDATION_METRIC
+
+log = logging.getLogger("cllm4rec")
 
 TIMED_SECONDS = 4.0  # after which no other users are timed
 FEWEST_USERS, MOST_USERS = 8, 512  # timed at once
@@ -19,7 +23,7 @@ def shared_validation(model: Recommender, dataset: Dataset, accelerator: Acceler
     Raises:
         ValueError: no user has both a validation item and a history.
     """
-    users = users_to_validate(dataset)
+    users = users_to_validate(dataset, model.most_validated_users)
     # Not in whole batches, of which a process may get one more than another.
     share = users[accelerator.process_index :: accelerator.num_processes]
     measured = []
@@ -35,7 +39,7 @@ def validation_seconds(model: Recommender, dataset: Dataset, accelerator: Accele
 
     Ever more users are timed at once, until that takes a few seconds.
     """
-    users = users_to_validate(dataset)
+    users = users_to_validate(dataset, model.most_validated_users)
     by_length = users[np.argsort(np.diff(dataset.seen.interactions.indptr)[users], kind="stable")]
     _validate(model, dataset, by_length[:1])  # what is computed once is not counted
     n, spent = FEWEST_USERS, 0.0
@@ -49,8 +53,23 @@ def validation_seconds(model: Recommender, dataset: Dataset, accelerator: Accele
         n *= 4
 
 
-def users_to_validate(dataset: Dataset) -> np.ndarray:
+def log_validated_users(model: Recommender, dataset: Dataset, title: str, accelerator: Accelerator) -> None:
+    """Log how many users are read, on the main process, if these are not all.
+
+    Raises:
+        ValueError: no user has both a validation item and a history.
+    """
+    n_taken, n_all = (len(users_to_validate(dataset, most)) for most in (model.most_validated_users, None))
+    if n_taken < n_all and accelerator.is_main_process:
+        log.info("%s is validated on %s of %s users, evenly spaced", title, f"{n_taken:,}", f"{n_all:,}")
+
+
+def users_to_validate(dataset: Dataset, most: int | None = None) -> np.ndarray:
     """Numbers of the users with validation events and a history.
+
+    Args:
+        dataset: of the events.
+        most: if there are more users, so many are taken, evenly spaced; None: all.
 
     Raises:
         ValueError: no user has both.
@@ -61,6 +80,8 @@ def users_to_validate(dataset: Dataset) -> np.ndarray:
     users = np.flatnonzero((n_held_out > 0) & (n_input > 0))
     if not len(users):
         raise ValueError("no user with validation events has training events: choose another split")
+    if most is not None and len(users) > most:
+        users = users[np.linspace(0, len(users) - 1, most).astype(np.int64)]
     return users
 
 

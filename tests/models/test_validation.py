@@ -1,10 +1,11 @@
-"""Validation by a process that has no user to validate."""
+"""Validation: which users are read, and a process that has none."""
 
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from accelerate import Accelerator
 
 from cllm4rec.evaluation import measure
 from cllm4rec.models import validation
@@ -24,3 +25,23 @@ def test_a_process_without_users_takes_part(monkeypatch: pytest.MonkeyPatch) -> 
     value = validation.shared_validation(model, dataset, accelerator)
     assert value == pytest.approx(measured.metrics["ndcg@100"], rel=1e-12)
     assert not model.asked
+
+
+def test_some_of_many_users_are_validated_evenly_spaced(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset, accelerator = taste_dataset(), Accelerator(cpu=True)
+    scores = np.random.default_rng(0).random((dataset.n_users, dataset.n_items))
+    model = fixed_scores(dataset, scores)
+    everyone = validation.users_to_validate(dataset)
+    caplog.set_level("INFO")
+    validation.log_validated_users(model, dataset, "finetune", accelerator)
+    assert not caplog.messages
+    monkeypatch.setattr(model, "most_validated_users", 3)
+    validation.log_validated_users(model, dataset, "finetune", accelerator)
+    assert caplog.messages == [f"finetune is validated on 3 of {len(everyone)} users, evenly spaced"]
+    taken = everyone[[0, (len(everyone) - 1) // 2, -1]]
+    of_all = measure(model, dataset, "validation", metrics=["ndcg@100"])
+    expected = of_all.per_user["ndcg@100"][np.searchsorted(of_all.users, taken)].mean()
+    assert validation.shared_validation(model, dataset, accelerator) == pytest.approx(expected, rel=1e-12)
+    assert expected != of_all.metrics["ndcg@100"]

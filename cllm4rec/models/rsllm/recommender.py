@@ -58,6 +58,7 @@ class RSLLM(LanguageRecommender):
     config: RSLLMConfig
     net: RSLLMNet
     validated_stages = ("finetune",)
+    most_validated_users = 4096  # a pretrained language model reads some users a second on a CPU
     ways = ("scores", "language", *WAYS)
     user_tokens = False
     sequential: SequentialRecommender
@@ -229,8 +230,7 @@ class RSLLM(LanguageRecommender):
         writer = PromptWriter(self.tokenizer, titles, form, settings.most_title_words)
         if stage == "pretrain":
             return [Objective("text", AnswerCorpus(train.interactions, writer, groups, options))]
-        all_are_negatives = settings.negatives >= train.n_items
-        n_hard = 0 if all_are_negatives else min(settings.hard, train.n_items)
+        n_hard = 0 if settings.negatives >= train.n_items else min(settings.hard, train.n_items)
         hard = top_unseen(self.sequential, train, n_hard)
         return [Objective("unified", ContrastiveCorpus(train.interactions, writer, groups, options, hard))]
 

@@ -19,7 +19,6 @@ from cllm4rec.models.validation import users_to_validate
 log = logging.getLogger("cllm4rec")
 
 LARGEST = 1000.0  # weight at which the score of C_user only breaks ties
-MOST_USERS = 4096  # on whose validation events two scales are fitted: a language model reads each user
 SCORES_AT_ONCE = 1 << 21  # of one system, in float64: 16 MiB
 
 
@@ -97,7 +96,7 @@ def fitted_score(
     Args:
         model: trained, without a sequential score.
         base: the sequential recommender.
-        dataset: with validation events; those of at most `MOST_USERS` users are used, evenly spaced.
+        dataset: with validation events; those of at most `model.most_validated_users` users are used.
         accelerator: of the processes, which share the users. All get the same weight.
 
     Returns:
@@ -138,9 +137,7 @@ def _shared_users(
     systems: Sequence[InnerProductRecommender], dataset: Dataset, accelerator: Accelerator
 ) -> Iterator[_Users]:
     """The users with validation events and a history that this process takes, in batches."""
-    users, task = users_to_validate(dataset), dataset.task("validation")
-    if len(users) > MOST_USERS:
-        users = users[np.linspace(0, len(users) - 1, MOST_USERS).astype(np.int64)]
+    users, task = users_to_validate(dataset, systems[0].most_validated_users), dataset.task("validation")
     users = users[share(len(users), USERS_AT_ONCE, accelerator)]
     at_once = max(1, SCORES_AT_ONCE // dataset.n_items)
     catalogue: list[Tensor] = []

@@ -195,10 +195,10 @@ def test_few_users_at_once_do_not_change_the_weight(monkeypatch: pytest.MonkeyPa
 
 def test_the_weight_is_fitted_on_some_of_many_users(monkeypatch: pytest.MonkeyPatch) -> None:
     systems, dataset = (sasrec(seed=1, epochs=20), sasrec(seed=2, epochs=20)), small_dataset()
-    monkeypatch.setattr(sequential_score, "MOST_USERS", 5)
+    monkeypatch.setattr(systems[0], "most_validated_users", 5)
     on_some = fitted_score(*systems, dataset, Accelerator(cpu=True))
     users = np.linspace(0, dataset.n_users - 1, 5).astype(int)
-    monkeypatch.setattr(sequential_score, "users_to_validate", lambda _: users)
+    monkeypatch.setattr(sequential_score, "users_to_validate", lambda *_: users)
     on_those = fitted_score(*systems, dataset, Accelerator(cpu=True))
     assert on_some is not None and on_those is not None
     torch.testing.assert_close(on_some.weight, on_those.weight)
