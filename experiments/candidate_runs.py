@@ -27,6 +27,7 @@ FORMS = {  # run -> flags of finetune; all continue the run of stage 1
     "unified": ["--prompt", "unified"],
     "text": ["--prompt", "text"],
     "ids": ["--prompt", "ids"],
+    "no-c-item": ["--prompt", "text", "--alpha", "0"],
 }
 BASE = "sequential"  # stands for the run of the system whose item vectors RSLLM has
 SYSTEMS = {  # run -> flags of pretrain, of sequential systems
@@ -48,6 +49,7 @@ ROWS = {  # name -> run, --by of evaluate
     REFERENCE: ("text", "scores"),
     "RSLLM, unified prompts": ("unified", "scores"),
     "RSLLM, soft tokens": ("ids", "scores"),
+    "RSLLM, no C_item": ("no-c-item", "scores"),
     "RSLLM, language model alone": ("text", "language"),
     UNIFIED_ALONE: ("unified", "language"),
     "RSLLM, soft tokens, language model alone": ("ids", "language"),

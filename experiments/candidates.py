@@ -24,8 +24,9 @@ those to choose from. BSARec reads each prefix as an example of full length, and
 RSLLM reads histories of ten items, as the rows have them, and trains in batches of four users.
 
 RSLLM reads titles, and adds the score of the sequential system to that of C_user. "Unified prompts" and "soft
-tokens" say what the prompts hold instead. "Language model alone" leaves that score out. Items are always
-scored by the vectors of the sequential system, which may read words. Without title tokens there is no C_item.
+tokens" say what the prompts hold instead. "No C_item" trains with --alpha 0. "Language model alone" leaves
+that score out. Items are always scored by the vectors of the sequential system, which may read words. Without
+title tokens there is no C_item.
 
 Seeds and folds may run at the same time, each in a call of its own with the same OUTPUT: --only names them,
 once a call with --only alone has made the datasets. The table has all that was measured.

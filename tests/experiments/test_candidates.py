@@ -66,6 +66,7 @@ def test_the_rows_of_a_split(tables: dict[str, Path], tmp_path: Path, calls: Cal
         "RSLLM",
         "RSLLM, unified prompts",
         "RSLLM, soft tokens",
+        "RSLLM, no C_item",
         "RSLLM, language model alone",
         "RSLLM, unified prompts, constrained generation",
         "backbone before training, likelihood of titles",
@@ -77,12 +78,13 @@ def test_the_rows_of_a_split(tables: dict[str, Path], tmp_path: Path, calls: Cal
     untrained = next(call for call in trained if call[call.index("--output") + 1].endswith("untrained"))
     assert [untrained[untrained.index(flag) + 1] for flag in ("--epochs", "--prompt")] == ["0", "text"]
     forms = [call[call.index("--prompt") + 1] for call in trained if call[0] == "finetune"]
-    assert forms == ["unified", "text", "ids"]
+    assert forms == ["unified", "text", "ids", "text"]
+    assert [call[call.index("--alpha") + 1] for call in trained if "--alpha" in call] == ["0"]
     of_rsllm = [call for call in trained if call[0] == "finetune" or "rsllm" in call]
     lengths = [call[call.index("--length") + 1] for call in of_rsllm if call[0] == "pretrain"]
     assert lengths == ["10", "10"], "of the backbone before training, and of stage 1"
     batches = [call[call.index("--batch-size") + 1] for call in of_rsllm if call is not untrained]
-    assert batches == ["4"] * 4
+    assert batches == ["4"] * 5
     assert all("--item-text" not in call for call in trained if str(output / "seed0/sasrec-ids") in call)
     n = len(calls)
     candidates.main(**tables, seeds=[0], plan=plan(*rows), output=output)
