@@ -210,3 +210,24 @@ def test_hard_negatives_are_the_top_unseen_items_of_the_sequential_recommender()
     expected = sasrec().rank(np.arange(train.n_users), train, 4).items
     np.testing.assert_array_equal(hard, expected)
     assert hard_of(untrained(negatives=60).build(train)).shape == (80, 0), "all items are negatives"
+
+
+def test_in_bf16_the_losses_and_the_direction_of_the_step_are_those_of_float32() -> None:
+    """A GPU trains in bfloat16, which has 8 significant bits."""
+    model = untrained(negatives=20, hard=3).build(small_dataset().train)
+    (objective,) = model.objectives(small_dataset().train, "finetune", QUICK)
+    batch, net = objective.corpus.batch(np.arange(24), 1, 5), model.net.eval()
+    weights = [weight for weight in net.parameters() if weight.requires_grad]
+
+    def losses_and_step(bf16: bool) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            terms = net(objective.name, batch)
+        gradients = torch.autograd.grad(torch.stack([*terms.values()]).sum(), weights, materialize_grads=True)
+        return terms, torch.cat([gradient.flatten() for gradient in gradients])
+
+    (terms, step), (expected, exact) = losses_and_step(True), losses_and_step(False)
+    for name, value in expected.items():
+        assert terms[name].dtype == torch.float32
+        assert terms[name] != value
+        torch.testing.assert_close(terms[name], value, rtol=0.01, atol=0)
+    assert torch.cosine_similarity(step, exact, dim=0) > 0.99
