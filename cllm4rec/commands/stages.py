@@ -240,6 +240,7 @@ def run_stage(
     try:
         with _interruptions(request, how_to_resume, main):
             model.fit_stage(dataset, stage, training, hooks, accelerator, resume_file, memory)
+            wait_for_everyone(accelerator)
     except DivergedError as diverged:
         if main:
             records.diverged(diverged.kept)
@@ -248,6 +249,5 @@ def run_stage(
         if main:
             records.refused(resume_file)
         raise
-    wait_for_everyone(accelerator)
     if main:
         records.end(resumed)

@@ -39,7 +39,7 @@ class Recommender(RecommendsByID):
     Attributes:
         ways: methods of scoring and choosing that the system knows.
         scores_in_blocks: whether `_blocks` yields the scores of some items at a time.
-        most_validated_users: of so many at most the validation events are used in training; None: of all.
+        most_validated_users: most users whose validation events training reads; None: all.
     """
 
     ways: ClassVar[tuple[str, ...]] = ("scores",)

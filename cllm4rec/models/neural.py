@@ -195,7 +195,7 @@ class NeuralRecommender(InnerProductRecommender):
             resumes = resume_file is not None and resume_file.path.exists()
             metric = None if resumes else self._begin(dataset, before, config, accelerator)
             is_validated = self._is_validated(dataset, stage)
-            if is_validated:
+            if is_validated and config.epochs:
                 log_validated_users(self, dataset, self.stage_title(stage), accelerator)
             validate = partial(shared_validation, self, dataset, accelerator) if is_validated else None
             if resume_file is not None:

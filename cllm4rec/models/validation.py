@@ -54,11 +54,13 @@ def validation_seconds(model: Recommender, dataset: Dataset, accelerator: Accele
 
 
 def log_validated_users(model: Recommender, dataset: Dataset, title: str, accelerator: Accelerator) -> None:
-    """Log how many users are read, on the main process, if these are not all.
+    """Log how many users are read, on the main process, if the model reads some of them.
 
     Raises:
         ValueError: no user has both a validation item and a history.
     """
+    if model.most_validated_users is None:
+        return
     n_taken, n_all = (len(users_to_validate(dataset, most)) for most in (model.most_validated_users, None))
     if n_taken < n_all and accelerator.is_main_process:
         log.info("%s is validated on %s of %s users, evenly spaced", title, f"{n_taken:,}", f"{n_all:,}")

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
-from cllm4rec.commands import stages
+from cllm4rec.commands import entry, signals, stages
 from cllm4rec.commands.failures import LostProcessError, line_of, lost_process, name_flags
 from tests.support.commands import call, launch
 
@@ -117,6 +118,32 @@ def test_signals_are_ignored_after_the_loss_of_a_process_alone(
     finally:
         signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGINT, interrupt)
+
+
+def test_signals_are_ignored_when_the_loss_of_a_process_is_reported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
+    lost = LostProcessError("resume with: x")
+
+    def main(_: Sequence[str]) -> None:
+        signals.listen()
+        raise lost
+
+    def exit_(status: int) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        raise SystemExit(status)
+
+    monkeypatch.setattr(entry, "lost_process", lambda error: error is lost)
+    monkeypatch.setattr(entry.os, "_exit", exit_)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            entry._run(main)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: resume with: x\n"
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Validation: which users are read, and a process that has none."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,9 +8,15 @@ import numpy as np
 import pytest
 from accelerate import Accelerator
 
-from cllm4rec.evaluation import measure
+from cllm4rec import Dataset, TrainConfig
+from cllm4rec.evaluation import Measurement, measure
 from cllm4rec.models import validation
+from cllm4rec.models.base import Recommender
+from cllm4rec.models.estimation import estimated_stage
+from cllm4rec.models.rsllm.recommender import RSLLM
+from cllm4rec.models.sequential.sasrec import SASRec
 from tests.support.scorers import fixed_scores
+from tests.support.tables import refused
 from tests.support.worlds import taste_dataset
 
 
@@ -45,3 +52,35 @@ def test_some_of_many_users_are_validated_evenly_spaced(
     expected = of_all.per_user["ndcg@100"][np.searchsorted(of_all.users, taken)].mean()
     assert validation.shared_validation(model, dataset, accelerator) == pytest.approx(expected, rel=1e-12)
     assert expected != of_all.metrics["ndcg@100"]
+
+
+def test_training_and_its_estimate_read_the_same_users(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert RSLLM.most_validated_users == 4096, "as docs/papers.md says"
+    monkeypatch.setattr(SASRec, "most_validated_users", 5)
+    read: list[set[int]] = []
+    validate = validation._validate
+
+    def recorded(model: Recommender, dataset: Dataset, users: np.ndarray) -> Measurement:
+        read.append({*users.tolist()})
+        return validate(model, dataset, users)
+
+    monkeypatch.setattr(validation, "_validate", recorded)
+    dataset, accelerator, model = taste_dataset(), Accelerator(cpu=True), SASRec()
+    taken = {*validation.users_to_validate(dataset, 5).tolist()}
+    caplog.set_level("INFO")
+    model.fit_stage(dataset, "pretrain", TrainConfig(epochs=1))
+    assert read == [taken]
+    assert "pretrain is validated on 5 of 80 users, evenly spaced" in caplog.text
+    read.clear()
+    estimated_stage(model, dataset, "pretrain", TrainConfig(epochs=1), accelerator)
+    assert set.union(*read) == taken
+
+
+def test_a_stage_without_epochs_needs_no_user_to_validate() -> None:
+    dataset = taste_dataset()
+    dataset = replace(dataset, part=(dataset.interactions.users == 0).astype(np.uint8))
+    SASRec().fit_stage(dataset, "pretrain", TrainConfig(epochs=0))
+    line = refused(SASRec().fit_stage, dataset, "pretrain", TrainConfig(epochs=1))
+    assert line == "no user with validation events has training events: choose another split"
