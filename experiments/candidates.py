@@ -13,9 +13,10 @@ of LLaRA: docs/rsllm.md says what LLaRA publishes, and the form of these tables.
 
 Prints a table of HitRatio@1 and ValidRatio: means over training seeds and draws of candidates, with 95 %
 intervals over rows. Last are the sequential system, RSLLM, and the language model alone with unified prompts
-minus each other row, paired over rows. OUTPUT/table.md holds it. Measured rows are not run again, and
-interrupted training resumes. Other tables and other settings are refused. Where a row answers in words, the
-prompts of all name the candidates.
+minus each other row, paired over rows. --against adds each row minus that of another backbone, on the same
+rows and candidates. OUTPUT/table.md holds the table. Measured rows are not run again, and interrupted
+training resumes. Other tables and other settings are refused. Where a row answers in words, the prompts of
+all name the candidates.
 
 RSLLM is built on the sequential system that has the best NDCG@100 on validation rows, all items ranked, in
 each fold or seed. It is the row "sequential system"; a line below the table names it. --sequential names
@@ -44,6 +45,7 @@ from cllm4rec.evaluation import bootstrap_interval
 from cllm4rec.files.writing import write_text
 from experiments.candidate_folds import read_table, read_users, write_folds
 from experiments.candidate_runs import (
+    PLAN_FILE,
     REFERENCE,
     ROWS,
     SEQUENTIAL,
@@ -59,10 +61,12 @@ from experiments.candidate_runs import (
     write_settings,
 )
 from experiments.commands import Seeds, argument_parser, ends_in_one_line
+from experiments.json_files import read_object
 from experiments.prepared import prepare_once
 from experiments.report import difference_cell, markdown_table
 
 COMPARED = (SEQUENTIAL, REFERENCE, UNIFIED_ALONE)  # rows minus each other one
+OF_ROWS = ("candidates", "draws", "folds", "seed", "--interactions", "--items", "--split")  # settings
 Measured = Mapping[str, pl.DataFrame]  # part -> metrics, a row per test row
 
 
@@ -72,14 +76,24 @@ def values_of(of_parts: Measured, names: Sequence[str], metric: str, folds: bool
     return np.concatenate(values) if folds else np.mean(values, axis=0)
 
 
-def summary(results: Mapping[str, Measured], folds: bool) -> str:
-    """Table of the systems, each over the parts on which it was measured, and paired differences.
+def difference(first: Measured, other: Measured, folds: bool) -> str:
+    """HitRatio@1 of `first` minus that of `other`, paired over the rows of the parts that both have."""
+    shared = [part for part in other if part in first]
+    if not shared:
+        return ""
+    values, of_other = (values_of(each, shared, "hit_ratio@1", folds) for each in (first, other))
+    return difference_cell(values - of_other)
 
-    A difference is over the parts that both rows have.
+
+def summary(
+    results: Mapping[str, Measured], folds: bool, against: Mapping[str, Measured] | None = None
+) -> str:
+    """Table of the systems, each over the parts on which it was measured, and paired differences.
 
     Args:
         results: row -> part -> metrics.
         folds: whether the parts are folds, not training seeds.
+        against: results of another backbone.
     """
     compared, rows = [name for name in COMPARED if name in results], []
     for name, of_parts in results.items():
@@ -89,22 +103,21 @@ def summary(results: Mapping[str, Measured], folds: bool) -> str:
         low, high = bootstrap_interval(hits)
         means = [float(table["hit_ratio@1"].to_numpy().mean()) for table in of_parts.values()]
         interval, spread = f"[{low:.4f}, {high:.4f}]", f"{min(means):.4f} to {max(means):.4f}"
-        further = []
-        for reference in compared:
-            shared = [part for part in of_parts if part in results[reference]]
-            if reference == name or not shared:
-                further.append("")
-                continue
-            first, other = (
-                values_of(each, shared, "hit_ratio@1", folds) for each in (results[reference], of_parts)
-            )
-            further.append(difference_cell(first - other))
+        further = [
+            "" if reference == name else difference(results[reference], of_parts, folds)
+            for reference in compared
+        ]
+        if against is not None:
+            further.append(difference(of_parts, against[name], folds) if name in against else "")
         measured_on = ", ".join(of_parts)
         cells = [f"{hits.mean():.4f}", interval, spread, f"{valid.mean():.4f}", *further]
         rows.append([name, measured_on, str(len(hits)), *cells])
     of, over = ("folds", "over folds") if folds else ("training seeds", "over seeds")
     header = ["system", of, "test rows", "HitRatio@1", "95 % over rows", over, "ValidRatio"]
-    return markdown_table([*header, *(f"{name} minus this" for name in compared)], rows)
+    differences = [f"{name} minus this" for name in compared]
+    if against is not None:
+        differences.append("this minus that of --against")
+    return markdown_table([*header, *differences], rows)
 
 
 def bases(output: Path, plan: Plan, names: Sequence[str]) -> str:
@@ -149,6 +162,26 @@ def parts(
     return [Part(folder.name, folder / "dataset", seeds[0]) for folder in written]
 
 
+def measured_elsewhere(output: Path, settings: Mapping[str, object]) -> Mapping[str, Measured]:
+    """What `measured` finds in the folder of another backbone.
+
+    Args:
+        output: the folder.
+        settings: those of this folder; what decides the rows must be the same there.
+
+    Raises:
+        SystemExit: there are no results, or they are of other rows or candidates.
+    """
+    if not (others := read_object(output / PLAN_FILE)):
+        raise SystemExit(f"error: --against {output}: no {PLAN_FILE} of this program is there")
+    for name in settings.keys() & {*OF_ROWS}:
+        if others.get(name) != settings[name]:
+            raise SystemExit(
+                f"error: --against {output} has another {name}: {others.get(name)}, not {settings[name]}"
+            )
+    return measured(output)
+
+
 def main(
     interactions: Path,
     items: Path,
@@ -158,11 +191,13 @@ def main(
     plan: Plan,
     folds: int = 0,
     only: Sequence[str] | None = None,
+    against: Path | None = None,
 ) -> None:
     plan.check()
     tables = {"--interactions": interactions, "--items": items, "--split": split}
     settings = plan.settings(tables, folds, seeds[0])
     check_settings(settings, output)
+    others = None if against is None else measured_elsewhere(against, settings)
     if not folds and plan.reads_base and len(plan.bases) > 1:
         check_validation_rows(split)
     users = read_users(interactions, split, folds) if folds else None
@@ -178,7 +213,7 @@ def main(
             for name in plan.rows:
                 evaluate(output / part.name, name, plan)
     if results := measured(output):
-        table = summary(results, folds > 0) + bases(output, plan, [part.name for part in known])
+        table = summary(results, folds > 0, others) + bases(output, plan, [part.name for part in known])
         write_text(output / "table.md", table + "\n")
         say(f"\n{split}, {plan.candidates} candidates:\n\n{table}")
 
@@ -221,6 +256,12 @@ if __name__ == "__main__":
         help="epochs of stage 1, and at most of stage 2 (default: 0 3)",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder of runs and of table.md")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="OUTPUT",
+        help="output with another backbone, to compare each row with",
+    )
     arguments = vars(parser.parse_args())
     arguments["epochs"] = tuple(arguments["epochs"])
     how = {name: arguments.pop(name) for name in Plan.__dataclass_fields__}

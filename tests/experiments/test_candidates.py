@@ -113,6 +113,15 @@ def test_folds_and_what_belongs_to_other_settings(tables: dict[str, Path], tmp_p
     ):
         with pytest.raises(SystemExit, match=what):
             candidates.main(**{**of_folds, "seeds": [0], "plan": plan(), **changed})
+    other: dict[str, Any] = {**of_folds, "output": tmp_path / "other", "seeds": [0], "against": output}
+    with pytest.raises(SystemExit, match="--against .* has another draws: 1, not 2"):
+        candidates.main(**other, plan=replace(plan(), draws=2))
+    with pytest.raises(SystemExit, match=r"--against .*: no plan\.json of this program is there"):
+        candidates.main(**{**other, "against": tmp_path}, plan=plan())
+    assert not (tmp_path / "other").exists()
+    candidates.main(**other, plan=plan())
+    table = (tmp_path / "other" / "table.md").read_text()
+    assert table.splitlines()[-1].split("|")[-2].strip() == "+0.0000 [+0.0000, +0.0000]"
     tables["interactions"].write_bytes(b"of another data set")
     with pytest.raises(SystemExit, match="has results with another --interactions"):
         candidates.main(**of_folds, seeds=[0], plan=plan())
@@ -249,6 +258,10 @@ def test_means_and_differences_are_over_the_parts_that_rows_have() -> None:
     assert cells[1:4] == ["fold0, fold1", "3", "0.5000"]
     assert cells[-1] == "+0.5000 [+0.5000, +0.5000]", "of the two rows of fold0"
     assert [cell.strip() for cell in rsllm.split("|")[1:-1]][1:4] == ["fold0", "2", "0.7500"]
+    others = {"RSLLM": {"fold0": hits(0.5, 0.5), "fold1": hits(0.5)}}
+    sequential, rsllm = summary(results, folds=True, against=others).splitlines()[2:]
+    assert sequential.split("|")[-2].strip() == ""
+    assert rsllm.split("|")[-2].strip() == "+0.2500 [+0.0000, +0.5000]", "0 and .5, of fold0 alone"
     seeds = {"RSLLM": {"seed0": hits(0.0, 1.0), "seed1": hits(1.0, 1.0)}}
     (line,) = summary(seeds, folds=False).splitlines()[2:]
     cells = [cell.strip() for cell in line.split("|")[1:-1]]
