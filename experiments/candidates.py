@@ -173,11 +173,12 @@ def measured_elsewhere(output: Path, settings: Mapping[str, object]) -> Mapping[
         SystemExit: there are no results, or they are of other rows or candidates.
     """
     if not (others := read_object(output / PLAN_FILE)):
-        raise SystemExit(f"error: --against {output}: no {PLAN_FILE} of this program is there")
-    for name in settings.keys() & {*OF_ROWS}:
-        if others.get(name) != settings[name]:
+        raise SystemExit(f"error: --against {output} has no {PLAN_FILE}: give the output of an earlier call")
+    for name in OF_ROWS:
+        if (expected := settings.get(name)) != (other := others.get(name)):
             raise SystemExit(
-                f"error: --against {output} has another {name}: {others.get(name)}, not {settings[name]}"
+                f"error: --against {output} has another {name}: {other}, not {expected}: give one with the "
+                "same tables and settings"
             )
     return measured(output)
 

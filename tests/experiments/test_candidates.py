@@ -116,7 +116,7 @@ def test_folds_and_what_belongs_to_other_settings(tables: dict[str, Path], tmp_p
     other: dict[str, Any] = {**of_folds, "output": tmp_path / "other", "seeds": [0], "against": output}
     with pytest.raises(SystemExit, match="--against .* has another draws: 1, not 2"):
         candidates.main(**other, plan=replace(plan(), draws=2))
-    with pytest.raises(SystemExit, match=r"--against .*: no plan\.json of this program is there"):
+    with pytest.raises(SystemExit, match=r"--against .* has no plan\.json: give the output of an"):
         candidates.main(**{**other, "against": tmp_path}, plan=plan())
     assert not (tmp_path / "other").exists()
     candidates.main(**other, plan=plan())
