@@ -27,8 +27,8 @@ class Cost:
 
     Attributes:
         seconds: wall time.
-        cpu_seconds: CPU time of all threads; other work on the machine does not count.
-        peak_mib: peak memory.
+        cpu_seconds: CPU time of all threads and processes; other work on the machine does not count.
+        peak_mib: peak memory, of the process that has the most.
     """
 
     seconds: float
@@ -49,16 +49,20 @@ class CommandFailed(SystemExit):  # noqa: N818 - an end of the program, unless s
         self.status, self.cost = status, cost
 
 
-def run_command(command: str, *arguments: object) -> Cost:
+def run_command(command: str, *arguments: object, processes: int = 1) -> Cost:
     """Echo and run `python -m cllm4rec.<command> ...`; its output is passed through.
 
-    An interruption ends the command too. Threads may run several at a time; `end_commands` ends them.
+    With more processes than one it is started as torchrun does. An interruption ends the command too.
+    Threads may run several at a time; `end_commands` ends them.
 
     Raises:
         CommandFailed: the command failed; its error message was printed.
         KeyboardInterrupt: `end_commands` was called before it began.
     """
     line = ["-m", f"cllm4rec.{command}", *map(str, arguments)]
+    if processes > 1:
+        line[2:2] = ["--"]  # without it the launcher reads the arguments as its own
+        line[:0] = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     say(f"\n$ {shlex.join([ECHOED_INTERPRETER, *line])}")
     start = time.perf_counter()
     with _STARTING:

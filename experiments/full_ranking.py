@@ -60,6 +60,7 @@ def main(
     protocol: str = "A",
     results: Path | None = None,
     reference: str | None = None,
+    processes: int = 1,
 ) -> list[str]:
     """Measure the rows of all sets; write their tables, and their lines in the CSV files.
 
@@ -72,6 +73,7 @@ def main(
         protocol: key of PROTOCOLS.
         results: folder of the CSV files; None: none.
         reference: row that is compared with all others, in the CSV files also; None: that of the protocol.
+        processes: of each command that trains or evaluates.
 
     Returns:
         The runs that failed, as `set/row/seed`, and the sets whose datasets could not be prepared.
@@ -90,7 +92,8 @@ def main(
     for folder, name in zip(data, names, strict=True):  # a mistake in any set is found before the first run
         of_set, of_seeds = output / protocol / name, seeds or [*about.seeds]
         try:
-            begun.append(RankedSet.begin(folder, about, of_seeds, rows, of_set, dict(encoder), tuned))
+            models = dict(encoder)
+            begun.append(RankedSet.begin(folder, about, of_seeds, rows, of_set, models, tuned, processes))
         except CommandFailed as failure:
             say(f"{name}: {failure}")
             failed.append(name)
@@ -154,9 +157,17 @@ def parsed(typed: Sequence[str] | None = None) -> dict[str, Any]:
         help='row that is compared with all others (default: CLLM4Rec; "CLLM4Rec, in order")',
     )
     parser.add_argument("--tuned", type=Path, help="OUTPUT of experiments.tune; rows have chosen settings")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        help="of each command that trains or evaluates; they share its batches (default: 1)",
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder of runs and tables")
     parser.add_argument("--results", type=Path, help="folder of CSV files that get a line for each run")
     arguments = vars(parser.parse_args(typed))
+    if arguments["processes"] < 1:
+        parser.error(f"--processes is {arguments['processes']}: it has to be at least 1")
     if arguments.pop("quick"):
         arguments["seeds"] = arguments["seeds"] or [0]
         arguments["reference"] = arguments["reference"] or (None if arguments["rows"] else QUICK[0])

@@ -14,13 +14,16 @@ from experiments.report import evaluate, read_metrics, run_folder
 BY_LANGUAGE = ("--by", "language")  # flags of evaluate
 
 
-def measured_language_model(run: Path, of_run: Mapping[str, Any], results: Path) -> dict[str, Any]:
+def measured_language_model(
+    run: Path, of_run: Mapping[str, Any], results: Path, processes: int = 1
+) -> dict[str, Any]:
     """Evaluate the language model of a run of RSLLM, without the score of the sequential system.
 
     Args:
         run: folder of the measured run.
         of_run: its row. The costs of training are its costs, with those of fitting the weight of the score.
         results: folder for the metrics.
+        processes: of the evaluation.
 
     Returns:
         As `measured_run`, and `of_run`, the metrics of the run with the score.
@@ -30,7 +33,7 @@ def measured_language_model(run: Path, of_run: Mapping[str, Any], results: Path)
     """
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
-    evaluation = evaluate(run, *BY_LANGUAGE, results=results)
+    evaluation = evaluate(run, *BY_LANGUAGE, results=results, processes=processes)
     return {
         "metrics": read_metrics(results),
         "training_cpu_seconds": of_run["training_cpu_seconds"],
@@ -40,7 +43,9 @@ def measured_language_model(run: Path, of_run: Mapping[str, Any], results: Path)
     }
 
 
-def measured_run(dataset: Path, run: Path, seed: int, made_of: dict[str, Any]) -> dict[str, Any]:
+def measured_run(
+    dataset: Path, run: Path, seed: int, made_of: dict[str, Any], processes: int = 1
+) -> dict[str, Any]:
     """Train and evaluate a system. What was interrupted goes on, if it is the same; else it begins anew.
 
     Args:
@@ -48,6 +53,7 @@ def measured_run(dataset: Path, run: Path, seed: int, made_of: dict[str, Any]) -
         seed: of the split.
         made_of: the flags of the row (`flags`), and hashes of dataset and code. A file beside `run` notes
             them meanwhile. SEQUENTIAL among the flags is the folder of the row BASE beside `run`.
+        processes: of each command; a training that goes on may have another number.
 
     Returns:
         Test metrics, CPU seconds of training and of evaluation, and the largest peak memory of a command.
@@ -67,10 +73,11 @@ def measured_run(dataset: Path, run: Path, seed: int, made_of: dict[str, Any]) -
         write_text(noted, begun)
     common = [*([] if "--system" in pretrain_flags else ["--seed", str(seed)]), "--resume"]
     try:
-        costs = [run_command("pretrain", "--dataset", dataset, "--output", run, *pretrain_flags, *common)]
+        first = ["--dataset", dataset, "--output", run, *pretrain_flags, *common]
+        costs = [run_command("pretrain", *first, processes=processes)]
         if finetune_flags is not None:
-            costs.append(run_command("finetune", "--run", run, *finetune_flags, *common))
-        evaluation = evaluate(run)
+            costs.append(run_command("finetune", "--run", run, *finetune_flags, *common, processes=processes))
+        evaluation = evaluate(run, processes=processes)
     except CommandFailed:
         noted.unlink()
         raise

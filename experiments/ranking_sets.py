@@ -41,6 +41,7 @@ class RankedSet:
         hashes: seed -> hashes of the dataset.
         planned: row -> its flags.
         output: folder of the set and of the protocol.
+        processes: of each command.
     """
 
     name: str
@@ -49,6 +50,7 @@ class RankedSet:
     hashes: Mapping[int, Mapping[str, str]]
     planned: Mapping[str, Row]
     output: Path
+    processes: int
 
     @classmethod
     def begin(
@@ -60,6 +62,7 @@ class RankedSet:
         output: Path,
         encoders: Mapping[str, str],
         tuned: Path | None,
+        processes: int,
     ) -> Self:
         """Make the datasets, and check that the rows can stand beside those of earlier calls.
 
@@ -69,6 +72,7 @@ class RankedSet:
             output: folder of the set and of the protocol.
             encoders: name in the table -> model, of the rows that have one.
             tuned: OUTPUT of `experiments.tune`.
+            processes: of each command.
 
         Raises:
             CommandFailed: a dataset could not be prepared.
@@ -78,7 +82,7 @@ class RankedSet:
         datasets = {seed: protocol.dataset(data, seed, output / f"seed{seed}") for seed in seeds}
         hashes = dict(zip(seeds, dataset_hashes([*datasets.values()]), strict=True))
         planned = rows_to_measure(rows, encoders, tuned, data, hashes[seeds[0]]["data_sha256"])
-        begun = cls(name, protocol, datasets, hashes, planned, output.resolve())
+        begun = cls(name, protocol, datasets, hashes, planned, output.resolve(), processes)
         results = begun.results()
         for key in begun.keys:
             begun._check(key, results)
@@ -181,10 +185,11 @@ class RankedSet:
                     raise Deferred(f"it is built on {base}/{seed}, which is not measured")
             made_of = {"dataset": self.hashes[seed], "flags": planned.flags, "code_sha256": code}
             if planned.run_of is None:
-                row = measured_run(self.datasets[seed], run, seed, made_of)
+                row = measured_run(self.datasets[seed], run, seed, made_of, self.processes)
             else:
                 of_run = results[f"{planned.run_of}/{seed}"]
-                row = measured_language_model(self._run(planned.run_of, seed), of_run, run)
+                measured = self._run(planned.run_of, seed)
+                row = measured_language_model(measured, of_run, run, self.processes)
                 made_of["code_sha256"] = of_run["code_sha256"]
             self._add(key, row | made_of)
 

@@ -22,17 +22,18 @@ def run_folder(parent: Path, row: str) -> Path:
     return parent / row.lower().replace(" ", "-").replace(",", "").replace("'", "")
 
 
-def evaluate(run: Path, *flags: str, results: Path | None = None) -> Cost:
+def evaluate(run: Path, *flags: str, results: Path | None = None, processes: int = 1) -> Cost:
     """Evaluate a run on the test events.
 
     Args:
         run: folder.
         flags: further ones of evaluate.
         results: folder of the results; by default that of the run.
+        processes: that share the users.
     """
     folder = results or run
     files = ["--json", folder / METRICS_FILE, "--per-user", folder / USERS_FILE]
-    return run_command("evaluate", "--run", run, *files, *flags)
+    return run_command("evaluate", "--run", run, *files, *flags, processes=processes)
 
 
 def is_evaluated(run: Path) -> bool:

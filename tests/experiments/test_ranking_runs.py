@@ -81,10 +81,10 @@ def test_an_interrupted_training_goes_on_with_the_same_settings_only(
     """What went on measures what an unbroken training does; its costs are not known."""
     run_command = ranking_runs.run_command
 
-    def interrupted(command: str, *arguments: object) -> Cost:
+    def interrupted(command: str, *arguments: object, processes: int = 1) -> Cost:
         if command == "finetune":
             raise KeyboardInterrupt
-        return run_command(command, *arguments)
+        return run_command(command, *arguments, processes=processes)
 
     def measured(output: Path, *epochs: str) -> dict[str, Any]:
         flags = ["--epochs", *epochs]
@@ -116,10 +116,10 @@ def test_a_run_that_failed_begins_anew(
 ) -> None:
     """Also where a damaged file is why it failed, and where the note of an interrupted call is damaged."""
 
-    def fails(command: str, *arguments: object) -> Cost:
+    def fails(command: str, *arguments: object, processes: int = 1) -> Cost:
         raise CommandFailed(2, Cost(1.0, 1.0, 1.0))
 
-    def interrupted(command: str, *arguments: object) -> Cost:
+    def interrupted(command: str, *arguments: object, processes: int = 1) -> Cost:
         raise KeyboardInterrupt
 
     of_set = tmp_path / "runs" / "A" / "small"
@@ -254,6 +254,23 @@ def test_protocols_in_time_order_prepare_the_tables(
     assert len(read_lines(folder / "runs.csv")) == 5
     with pytest.raises(SystemExit, match="--tuned has settings that were chosen under protocol A: leave it"):
         full_ranking.main([small_set], None, ["EASE"], output, tuned=tmp_path, protocol="time")
+
+
+@pytest.mark.slow
+def test_processes_share_each_command(
+    small_set: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["CLLM4Rec, no pretraining", "popularity"]
+    assert full_ranking.main([small_set], [0], rows, tmp_path / "two", processes=2) == []
+    echoed = [line for line in capfd.readouterr().out.splitlines() if line.startswith("$ ")]
+    assert sum("--nproc-per-node=2 -m cllm4rec." in line for line in echoed) == len(echoed) == 5
+    full_ranking.main([small_set], [0], rows[1:], tmp_path / "one")
+    two, one = (
+        json.loads((tmp_path / output / "A" / "small" / "results.json").read_text())["popularity/0"]
+        for output in ("two", "one")
+    )
+    assert two["metrics"] == one["metrics"]
+    assert two["training_cpu_seconds"] > one["training_cpu_seconds"], "of both"
 
 
 @pytest.mark.slow

@@ -24,7 +24,8 @@ def run_here(monkeypatch: pytest.MonkeyPatch, cost: Cost, *modules: ModuleType) 
     """
     started: Calls = []
 
-    def run(command: str, *arguments: object) -> Cost:
+    def run(command: str, *arguments: object, processes: int = 1) -> Cost:
+        assert processes == 1, "more have to be started in processes of their own"
         started.append((command, *arguments))
         try:
             call(command, *arguments)
