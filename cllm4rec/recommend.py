@@ -260,7 +260,11 @@ def _users(options: RecommendOptions, dataset: Dataset) -> pl.Series:
     ids = str(options.users).split(",") if options.users_file is None else read_ids(options.users_file)
     if not ids:
         raise ValueError(f"{options.users_file}: the file names no user")
-    return dataset.user_ids.names(dataset.user_ids.index(list(dict.fromkeys(ids)), "user"))
+    try:
+        numbers = dataset.user_ids.index(list(dict.fromkeys(ids)), "user")
+    except ValueError as error:
+        raise ValueError(f"{error}: give a table of their events with `histories` instead") from error
+    return dataset.user_ids.names(numbers)
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ def measured_elsewhere(output: Path, settings: Mapping[str, object]) -> Mapping[
     Raises:
         SystemExit: there are no results, or they are of other rows or candidates.
     """
-    if not (others := read_object(output / PLAN_FILE)):
+    if not (others := read_object(output / PLAN_FILE, "--against")):
         raise SystemExit(f"error: --against {output} has no {PLAN_FILE}: give the output of an earlier call")
     for name in OF_ROWS:
         if (expected := settings.get(name)) != (other := others.get(name)):

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 
-def read_object(file: Path) -> dict[str, Any]:
-    """The object in a file, empty where there is no file.
+def read_object(file: Path, flag: str = "--output") -> dict[str, Any]:
+    """The object in a file, empty where there is no file; `flag` names its folder.
 
     Raises:
         SystemExit: the file is damaged.
@@ -16,5 +16,5 @@ def read_object(file: Path) -> dict[str, Any]:
     except ValueError:
         read = None
     if not isinstance(read, dict):
-        raise SystemExit(f"error: {file} is damaged: give another --output")
+        raise SystemExit(f"error: {file} is damaged: give another {flag}")
     return read

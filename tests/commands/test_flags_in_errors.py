@@ -44,7 +44,9 @@ def test_commands_print_ids_and_files_as_they_are(
     user: str, popularity_workspace: Path, tmp_path: Path
 ) -> None:
     flags = ("--run", popularity_workspace / "run")
-    assert f"user '{user}' is not in the data" in refusal("recommend", *flags, "--users", user)
+    refused = refusal("recommend", *flags, "--users", user)
+    assert f"user '{user}' is not in the data" in refused
+    assert refused.endswith("give a table of their events with --histories instead")
     file = tmp_path / f"of {user}" / f"{user}.txt"
     assert f"{file}: there is no such file" in refusal("recommend", *flags, "--users-file", file)
 

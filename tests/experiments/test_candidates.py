@@ -118,6 +118,9 @@ def test_folds_and_what_belongs_to_other_settings(tables: dict[str, Path], tmp_p
         candidates.main(**other, plan=replace(plan(), draws=2))
     with pytest.raises(SystemExit, match=r"--against .* has no plan\.json: give the output of an"):
         candidates.main(**{**other, "against": tmp_path}, plan=plan())
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"plan\.json is damaged: give another --against"):
+        candidates.main(**{**other, "against": tmp_path}, plan=plan())
     assert not (tmp_path / "other").exists()
     candidates.main(**other, plan=plan())
     table = (tmp_path / "other" / "table.md").read_text()
