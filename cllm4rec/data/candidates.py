@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.randomness import mix
 
 DRAWS_PER_CANDIDATE = 40  # random items drawn per candidate; nearly always enough to find n distinct ones
@@ -20,6 +21,26 @@ def title_groups(items: pl.DataFrame) -> np.ndarray:
     lowest = pl.col("number").min().over("title")
     groups = numbered.select(pl.when(pl.col("title") == "").then("number").otherwise(lowest))
     return groups.to_series().to_numpy()
+
+
+def check_candidates(n: int, train: Dataset) -> None:
+    """Check that a prompt about any user can name `n` items of different titles; 0: none are named.
+
+    Raises:
+        ValueError: too few titles are not in the longest history.
+    """
+    if n == 0:
+        return
+    groups, events = title_groups(train.items), train.interactions
+    n_groups = int(groups.max(initial=0)) + 1
+    pairs = np.unique(events.users * n_groups + groups[events.items])  # distinct users and titles
+    most_titles = np.bincount(pairs // n_groups).max(initial=0)  # of a history
+    n_left = len(np.unique(groups)) - most_titles
+    if n > n_left + 1:
+        raise ValueError(
+            f"`candidates` {n}: of {train.n_items:,} items only {n_left:,} titles are not in the longest "
+            "history: name fewer"
+        )
 
 
 def draw_candidates(target: int, excluded: np.ndarray, groups: np.ndarray, n: int, *key: int) -> np.ndarray:

@@ -79,9 +79,9 @@ class RecommendsByID(AdaptableModel, Ranker):
             Rows `user_id`, `item_id`, `rank` (from 1), `score`, and `title` where the items have titles.
 
         Raises:
-            ValueError: a user or an item is unknown, a user or history has no events, or no item is left; or
-                the dataset is not known, `k` is no whole number or below 1, a `wish` alone has only words to
-                avoid, or as in `rank`.
+            ValueError: a user or an item is unknown, a new user or history has no events, or no item is left;
+                or the dataset is not known, `k` is no whole number or below 1, a `wish` alone has only words
+                to avoid, or as in `rank`.
         """
         excluded = self._excluded(allow, deny, where)
         seen, batches = self._ranked(users, histories, dataset, k, wish, excluded, repeats, diversity)

@@ -160,7 +160,8 @@ def contrast(
 ) -> Tensor:
     """A contrastive loss of RSLLM: states against the vectors of their items, by inner product, summed.
 
-    The loss of a row is -log softmax of the inner product with its item, over itself and its negatives.
+    The loss of a row is -log softmax of the inner product with its item, over itself and its negatives. A
+    negative that is named more than once counts once.
 
     Args:
         states: (R, d).
@@ -178,7 +179,9 @@ def contrast(
         if hard is not None:
             logits = torch.einsum("rd,rhd->rh", states, vectors[hard])  # (R, H)
             same_title = groups[hard] == groups[targets][:, None]
-            extra = torch.cat([extra, logits.masked_fill(same_title, -torch.inf)], dim=1)  # (R, 1 + H)
+            repeated = (hard[:, :, None] == hard[:, None]).tril(-1).any(2) | torch.isin(hard, sample)
+            left_out = same_title | repeated  # (R, H)
+            extra = torch.cat([extra, logits.masked_fill(left_out, -torch.inf)], dim=1)  # (R, 1 + H)
         weights, none = torch.ones_like(positive), targets[:0]
         excluded = _equal_pairs(groups[targets], groups[sample])
         normalisers = BlockedNLL.apply(states, vectors[sample], weights, extra, *excluded, none, none, dtype)

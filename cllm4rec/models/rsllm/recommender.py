@@ -18,7 +18,7 @@ from cllm4rec.corpora.rsllm import AnswerCorpus, ContrastiveCorpus, RSLLMCorpusO
 from cllm4rec.corpora.rsllm_prompts import PromptWriter
 from cllm4rec.corpora.titles import natural_title
 from cllm4rec.data.audit import learns_from
-from cllm4rec.data.candidates import title_groups
+from cllm4rec.data.candidates import check_candidates, title_groups
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.messages import shorten
 from cllm4rec.models import load, system_class
@@ -79,22 +79,17 @@ class RSLLM(LanguageRecommender):
         train = dataset.train
         self._titles(train.item_texts.get("title"), train.n_items)
         if self.base_system is None and self.trained_base is None:
-            run = RunFolder.open(self.moved.get("sequential", self.config.sequential))
-            self.trained_base = self._as_sequential(load(run, dataset))
-        if self.config.candidates:
-            self._check_candidates(train)
+            self._sequential_of_run(dataset)
+        check_candidates(self.config.candidates, train)
 
-    def _check_candidates(self, train: Dataset) -> None:
-        groups, events = title_groups(train.items), train.interactions
-        n_groups = int(groups.max(initial=0)) + 1
-        pairs = np.unique(events.users * n_groups + groups[events.items])  # distinct users and titles
-        most_titles = np.bincount(pairs // n_groups).max(initial=0)  # of a history
-        n_left = len(np.unique(groups)) - most_titles
-        if self.config.candidates > n_left + 1:
-            raise ValueError(
-                f"`candidates` {self.config.candidates}: of {train.n_items:,} items only {n_left:,} titles "
-                "are not in the longest history: name fewer"
-            )
+    def _sequential_of_run(self, dataset: Dataset) -> SequentialRecommender:
+        """The sequential recommender of the run that the settings name.
+
+        Raises:
+            ValueError: the run is of another system, or of other data.
+        """
+        run = RunFolder.open(self.moved.get("sequential", self.config.sequential))
+        return self._as_sequential(load(run, dataset))
 
     def _before(self, dataset: Dataset, config: TrainConfig, accelerator: Accelerator) -> None:
         """Use the trained sequential recommender, load it from its run, or train it here.
@@ -110,11 +105,12 @@ class RSLLM(LanguageRecommender):
             training = self.sequential.config.base_training(config)
             self.sequential.fit_stage(dataset, "pretrain", training, accelerator=accelerator)
         else:
-            self.sequential = self._as_sequential(load(RunFolder.open(self.config.sequential), dataset))
+            self.sequential = self._sequential_of_run(dataset)
 
     def _start(
         self, dataset: Dataset, stage: str, config: TrainConfig | None, accelerator: Accelerator
     ) -> TrainConfig:
+        check_candidates(self.config.candidates, dataset.train)  # they may change between the stages
         started = super()._start(dataset, stage, config, accelerator)
         self.net.sequential_score = None
         resolved = "text" if self._adds_score(dataset) else "unified"
@@ -207,7 +203,8 @@ class RSLLM(LanguageRecommender):
         """Writes prompts about the items of a dataset's table; the latest writer is kept."""
         if self._latest_writer is not None:
             table, config, form, writer = self._latest_writer
-            if table is items and (config, form) == (self.config, self.form):
+            known = table is items and writer.tokenizer is self.tokenizer
+            if known and (config, form) == (self.config, self.form):
                 return writer
         titles = items["title"].fill_null("").to_list() if "title" in items.columns else None
         writer = PromptWriter(

@@ -13,7 +13,7 @@ from cllm4rec.models.rsllm.net import RSLLMNet
 
 @torch.no_grad()
 def history_states(net: RSLLMNet, writer: PromptWriter, histories: Ragged, table: Tensor) -> Tensor:
-    """States of histories, float32 (B, d); that of an empty one is zero.
+    """States of histories, float32 (B, d); that of an empty one, or of one without room, is zero.
 
     What all prompts begin with is read once.
 
@@ -24,6 +24,7 @@ def history_states(net: RSLLMNet, writer: PromptWriter, histories: Ragged, table
         table: P(e_j) of all items, (n_items, d).
     """
     backbone, n = net.backbone, writer.n_beginning(candidates=False)
+    histories = writer.newest(histories, np.full(len(histories.lengths), backbone.context - n))
     beginning: Beginning | None = None
 
     def encode(rows: np.ndarray) -> Tensor:
@@ -37,5 +38,4 @@ def history_states(net: RSLLMNet, writer: PromptWriter, histories: Ragged, table
         row, column = np.divmod(prompts.query_index, tokens.shape[1])
         return net.norm(hidden[torch.from_numpy(row), torch.from_numpy(column - n)].float())
 
-    lengths = writer.templates["next"].n_fixed - n + writer.expand(histories).lengths
-    return encode_by_length(net, lengths, backbone.width, encode)
+    return encode_by_length(net, writer.expand(histories).lengths, backbone.width, encode)

@@ -140,7 +140,7 @@ def test_a_refused_finetuning_leaves_the_earlier_one_unchanged(trained_folder: P
     shutil.copytree(trained_folder / "run", tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
     before = (folder.description, sorted(file.name for file in folder.path.iterdir()))
-    with pytest.raises(ValueError, match="candidates are asked for"):
+    with pytest.raises(ValueError, match="titles are not in the longest history"):
         finetune.main(["--run", str(folder.path), "--candidates", "60"])
     assert (folder.description, sorted(file.name for file in folder.path.iterdir())) == before
     assert folder.ended("finetune")

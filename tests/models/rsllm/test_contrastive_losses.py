@@ -34,7 +34,8 @@ def test_the_contrast_and_its_gradients_equal_a_dense_float64_reference(
     double = [tensor.clone().requires_grad_() for tensor in (states, projected)]
     expected = torch.zeros((), dtype=torch.float64)
     for r in range(8):  # by definition, row by row
-        others = [j for j in [*sample.tolist(), *hard[r].tolist()] if groups[j] != groups[targets[r]]]
+        negatives = dict.fromkeys([*sample.tolist(), *hard[r].tolist()])  # each once
+        others = [j for j in negatives if groups[j] != groups[targets[r]]]
         logits = torch.stack([double[0][r] @ double[1][j] for j in [int(targets[r]), *others]])
         expected = expected - logits.log_softmax(0)[0]
     (2.5 * expected).backward()
@@ -52,8 +53,9 @@ def test_the_contrast_of_two_histories_by_hand() -> None:
     loss = contrast(states, projected, torch.tensor([0, 1]), torch.tensor([0, 1]), torch.tensor([0, 1]))
     assert loss.item() == pytest.approx(math.log(1 + math.exp(-1)) + math.log(1 + math.exp(-2)), rel=1e-6)
     targets, sample, groups, hard = map(torch.tensor, ([0, 0], [0], [0, 1], [[1], [1]]))
-    loss = contrast(states, projected, targets, sample, groups, hard)
-    assert loss.item() == pytest.approx(math.log(1 + math.exp(-1)) + math.log(1 + math.exp(2)), rel=1e-6)
+    for repeated in (hard, hard.repeat(1, 3)):
+        loss = contrast(states, projected, targets, sample, groups, repeated)
+        assert loss.item() == pytest.approx(math.log(1 + math.exp(-1)) + math.log(1 + math.exp(2)), rel=1e-6)
 
 
 def projected_items(n: int, inner: int, width: int) -> tuple[ProjectedItems, torch.Tensor]:
