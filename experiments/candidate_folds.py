@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from cllm4rec.data.randomness import permutation
-from cllm4rec.files.folders import replace_folder
+from cllm4rec.files.writing import write_text
 from experiments.commands import ends_in_one_line
 
 HISTORY = 10  # items before the target, as in LLaRA's rows
@@ -26,9 +26,13 @@ def read_users(interactions: Path, split: Path, n_folds: int) -> pl.DataFrame:
         n_folds: at least 2.
 
     Raises:
-        SystemExit: there are fewer than two folds or more than users, or a table cannot be read.
+        SystemExit: there are fewer than two folds or more than users, a table cannot be read, a user has two
+            rows, or an id is empty or has a space.
     """
-    users = all_users(read_table(interactions, ("user_id",)), read_table(split, ROW_COLUMNS))
+    events, rows = read_table(interactions, ("user_id",)), read_table(split, ROW_COLUMNS)
+    check_ids(interactions, events, row_for_each_user="item_ids" in events.columns)
+    check_ids(split, rows, row_for_each_user=True)
+    users = all_users(events, rows)
     if not 2 <= n_folds <= len(users):
         raise SystemExit(
             f"error: --folds {n_folds}: give 2 to {len(users):,}, the number of users, or 0 for the split as "
@@ -38,7 +42,7 @@ def read_users(interactions: Path, split: Path, n_folds: int) -> pl.DataFrame:
 
 
 def write_folds(users: pl.DataFrame, n_folds: int, output: Path) -> list[Path]:
-    """Write `interactions.tsv` and `split.tsv` of each fold, unless its folder exists.
+    """Write `interactions.tsv` and `split.tsv` of each fold, unless its folder has them.
 
     Args:
         users: as `read_users` gives them.
@@ -49,7 +53,7 @@ def write_folds(users: pl.DataFrame, n_folds: int, output: Path) -> list[Path]:
         The folders of the folds.
 
     Raises:
-        SystemExit: another process writes a fold.
+        SystemExit: another process writes a fold, or one has a dataset of other tables.
     """
     place = permutation(len(users), 0) % n_folds  # (n_users,) the fold of each
     order = permutation(len(users), 1)
@@ -57,8 +61,6 @@ def write_folds(users: pl.DataFrame, n_folds: int, output: Path) -> list[Path]:
     for fold in range(n_folds):
         folder = output / f"fold{fold}"
         folders.append(folder)
-        if (folder / "split.tsv").is_file():
-            continue
         is_validation = (place != fold) & (order % VALIDATION_SHARE == 0)
         part = np.where(place == fold, "test", np.where(is_validation, "val", "train"))
         parted = users.with_columns(split=pl.Series(part))
@@ -68,19 +70,48 @@ def write_folds(users: pl.DataFrame, n_folds: int, output: Path) -> list[Path]:
         rows = pl.concat([tested, validated.select("split", "history", "target")]).select(
             "split", history_items=joined("history"), target_item="target"
         )
-        output.mkdir(parents=True, exist_ok=True)
-        with ends_in_one_line(), replace_folder(folder, "split.tsv") as new:
-            for name, table in (("interactions.tsv", training), ("split.tsv", rows)):
-                table.write_csv(new / name, separator="\t", quote_style="never")
+        for name, table in (("interactions.tsv", training), ("split.tsv", rows)):
+            file, text = folder / name, table.write_csv(separator="\t", quote_style="never")
+            if file.is_file() and file.read_bytes() == text.encode():
+                continue
+            if (folder / "dataset").is_dir():
+                raise SystemExit(f"error: {folder} was made from other tables: give another --output")
+            folder.mkdir(parents=True, exist_ok=True)
+            with ends_in_one_line():
+                write_text(file, text)
     return folders
+
+
+def check_ids(file: Path, table: pl.DataFrame, row_for_each_user: bool) -> None:
+    """Refuse what cannot be divided among folds: lists of ids are written with spaces.
+
+    Args:
+        file: named in errors.
+        table: as `read_table` gives it.
+        row_for_each_user: whether a user may have one row alone.
+
+    Raises:
+        SystemExit: a user has two rows, or an id is empty or has a space.
+    """
+    for name in ("item_id", "target_item", "item_ids", "history_items"):
+        if name not in table.columns:
+            continue
+        ids = table[name].str.split(" ").fill_null([""])
+        if name in ("item_id", "target_item") and (ids.list.len() > 1).any():
+            raise SystemExit(f"error: {file}, column {name}: an id has a space: name the items otherwise")
+        if ids.list.contains("").any():
+            raise SystemExit(f"error: {file}, column {name}: an id is missing: remove its row")
+    if row_for_each_user and "user_id" in table.columns and table["user_id"].is_duplicated().any():
+        user = table["user_id"].filter(table["user_id"].is_duplicated())[0]
+        raise SystemExit(f"error: {file}: user {user!r} has two rows: give one row for each user")
 
 
 def all_users(interactions: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     """All users: `user_id`, `history` (list), `target`, and `items` (list), all that is known of them.
 
-    Events of one time are in the order of the table.
+    Events of one time are in the order of the table. Of repeats of an item the latest is kept.
     """
-    rows = rows.with_columns(history=pl.col("history_items").fill_null("").str.split(" "))
+    rows = rows.with_columns(history=pl.col("history_items").str.split(" "))
     if "item_ids" in interactions.columns:
         sequences = interactions.select("user_id", items=pl.col("item_ids").str.split(" "))
     else:
@@ -90,6 +121,8 @@ def all_users(interactions: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
             .group_by("user_id", maintain_order=True)
             .agg(items="item_id")
         )
+    latest = pl.col("items").list.reverse().list.unique(maintain_order=True).list.reverse()
+    sequences = sequences.with_columns(items=latest)
     whole = pl.concat_list("history", "target_item")
     if "user_id" in rows.columns:
         held_out = rows.select("user_id", "history", target="target_item", items=whole)

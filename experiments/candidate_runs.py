@@ -247,6 +247,11 @@ def base_of(parent: Path, plan: Plan) -> str:
     return max(quality, key=lambda run: quality[run] or 0.0)
 
 
+def is_trained(run: Path) -> bool:
+    """Whether the first stage of a run was trained to its end; another call may be training it."""
+    return (run / "run.json").is_file() and RunFolder.open(run).ended("pretrain")
+
+
 def best_validation(run: Path) -> float | None:
     """The best validation metric of a run; None without validation events."""
     values = [line.validation for line in RunFolder.open(run).metrics() if line.validation is not None]

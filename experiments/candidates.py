@@ -56,6 +56,7 @@ from experiments.candidate_runs import (
     base_of,
     check_settings,
     evaluate,
+    is_trained,
     measured,
     train,
     write_settings,
@@ -122,7 +123,7 @@ def summary(
 
 def bases(output: Path, plan: Plan, names: Sequence[str]) -> str:
     """What is said below the table about the sequential system of each part, where several were compared."""
-    trained = [name for name in names if all((output / name / run).is_dir() for run in plan.bases)]
+    trained = [name for name in names if all(is_trained(output / name / run) for run in plan.bases)]
     if not plan.reads_base or len(plan.bases) == 1 or not trained:
         return ""
     named = ", ".join(f"{base_of(output / name, plan)} ({name})" for name in trained)
@@ -199,15 +200,19 @@ def main(
     settings = plan.settings(tables, folds, seeds[0])
     check_settings(settings, output)
     others = None if against is None else measured_elsewhere(against, settings)
-    if not folds and plan.reads_base and len(plan.bases) > 1:
+    chooses = plan.reads_base and len(plan.bases) > 1
+    if chooses and not folds:
         check_validation_rows(split)
     users = read_users(interactions, split, folds) if folds else None
     names = [f"fold{number}" for number in range(folds)] or [f"seed{seed}" for seed in seeds]
     if unknown := [name for name in only or () if name not in names]:
         raise SystemExit(f"error: --only {unknown[0]}: the parts are {', '.join(names)}")
     output.mkdir(parents=True, exist_ok=True)
-    write_settings(settings, output)
     known = parts(tables, seeds, users, folds, output)
+    if chooses and folds:
+        for part in known:
+            check_validation_rows(part.dataset.with_name("split.tsv"))
+    write_settings(settings, output)
     for part in known:
         if only is None or part.name in only:
             train(part, output / part.name, plan)

@@ -32,18 +32,18 @@ def prepare_once(dataset: Path, tables: Mapping[str, Path], flags: Mapping[str, 
     made_from = {flag: hashlib.sha256(file.read_bytes()).hexdigest() for flag, file in tables.items()}
     made_from |= {flag: str(value) for flag, value in flags.items()}
     with locked(record.resolve(), wait=PREPARE_SECONDS):  # another call may make it
-        if record.is_file():
-            recorded = read_object(record)
-            if recorded != made_from:
-                differs = min(
-                    flag for flag in {**recorded, **made_from} if recorded.get(flag) != made_from.get(flag)
-                )
-                raise SystemExit(f"error: {dataset} was made with another {differs}: name another --output")
-        elif dataset.is_dir():
-            raise SystemExit(
-                f"error: there is no {record}, so {dataset} may be other data: name another --output"
-            )
-        if not dataset.is_dir():
+        if not dataset.is_dir():  # a record without it is of tables that were refused
             write_text(record, json.dumps(made_from, indent=2) + "\n")
             typed = [text for flag, value in {**tables, **flags}.items() for text in (flag, value)]
             run_command("prepare", *typed, "--output", dataset)
+            return
+        if not record.is_file():
+            raise SystemExit(
+                f"error: there is no {record}, so {dataset} may be other data: name another --output"
+            )
+        recorded = read_object(record)
+        if recorded != made_from:
+            differs = min(
+                flag for flag in {**recorded, **made_from} if recorded.get(flag) != made_from.get(flag)
+            )
+            raise SystemExit(f"error: {dataset} was made with another {differs}: name another --output")

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -127,6 +127,11 @@ class RankedSet:
         """The run folder of a row."""
         return run_folder(self.output / f"seed{seed}", name)
 
+    def _locked(self, name: str, seed: int, wait: float) -> AbstractContextManager[None]:
+        """The lock of a row, which its call holds while it measures the row."""
+        run = self._run(name, seed)
+        return locked(run.with_name(f"{run.name}.begun.json"), wait)
+
     def measure(self) -> list[str]:
         """Measure the rows that have not been, write and print the table.
 
@@ -173,7 +178,10 @@ class RankedSet:
         run, planned = self._run(name, seed), self.planned[name]
         with ExitStack() as held:
             try:
-                held.enter_context(locked(run.with_name(f"{run.name}.begun.json"), wait))
+                for base in planned.built_on:  # another call may measure it
+                    with self._locked(base, seed, wait):
+                        pass
+                held.enter_context(self._locked(name, seed, wait))
             except ValueError as under_way:
                 raise Deferred(str(under_way)) from under_way
             results = self.results()

@@ -92,6 +92,32 @@ def test_written_folds_stay(sequences: tuple[Path, Path], tmp_path: Path) -> Non
     assert (folder / "split.tsv").stat().st_mtime_ns == before
 
 
+def test_folds_of_other_tables_replace_those_without_a_dataset(
+    sequences: tuple[Path, Path], tmp_path: Path
+) -> None:
+    first, second = write_folds(read_users(*sequences, 2), 2, tmp_path / "folds")
+    (first / "dataset-inputs.json").write_text("{}")  # of a preparation that was refused
+    sequences[1].write_text(sequences[1].read_text().replace("50 51\t52", "60 61\t62"))
+    write_folds(read_users(*sequences, 2), 2, tmp_path / "folds")
+    written = [read(folder / "split.tsv")["target_item"].to_list() for folder in (first, second)]
+    assert "62" in sum(written, []) and "52" not in sum(written, [])
+    (second / "dataset").mkdir()
+    sequences[1].write_text(sequences[1].read_text().replace("60 61\t62", "50 51\t52"))
+    with pytest.raises(SystemExit, match="fold1 was made from other tables: give another --output"):
+        write_folds(read_users(*sequences, 2), 2, tmp_path / "folds")
+
+
+def test_of_repeats_of_an_item_the_latest_is_kept(tmp_path: Path) -> None:
+    events = write(
+        tmp_path / "events.tsv", "user_id\titem_id\ttimestamp",
+        "a\t1\t1", "a\t2\t2", "a\t1\t3", "a\t3\t4", "b\t4\t1", "b\t5\t2", "b\t4\t3",
+    )  # fmt: skip
+    rows = write(tmp_path / "rows.tsv", "split\thistory_items\ttarget_item", "test\t7\t8")
+    users = {row["user_id"]: row for row in read_users(events, rows, 2).to_dicts()}
+    assert (users["a"]["history"], users["a"]["target"]) == (["2", "1"], "3")
+    assert (users["b"]["history"], users["b"]["target"]) == (["5"], "4")
+
+
 @pytest.mark.parametrize("n", [1, 17])
 def test_folds_are_two_to_the_number_of_users(n: int, sequences: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=f"--folds {n}: give 2 to 16, the number of users"):
@@ -114,6 +140,8 @@ def test_a_fold_that_is_half_written_is_written_again(sequences: tuple[Path, Pat
         ("user_id,item_ids\na,1\n", "has no column user_id, or is no table with tabs"),
         ("user_id\titem_id\na\t1\n", "has no column timestamp"),
         ("user_id\titem_id\ttimestamp\na\t1\tnoon\n", "is no table with tabs and numbers as times"),
+        ("user_id\titem_id\ttimestamp\na\tb 1\t1\n", "column item_id: an id has a space"),
+        ("user_id\titem_ids\na\t1 2\na\t3\n", "user 'a' has two rows: give one row for each user"),
     ],
 )
 def test_what_is_no_table_of_events_is_refused_in_one_line(
@@ -123,4 +151,23 @@ def test_what_is_no_table_of_events_is_refused_in_one_line(
     file.write_text(content)
     with pytest.raises(SystemExit, match=message) as refused:
         read_users(file, sequences[1], 2)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("val\tu\t1 2\t3\ntest\tu\t4\t5\n", "user 'u' has two rows: give one row for each user"),
+        ("val\tu\t\t3\n", "column history_items: an id is missing"),
+        ("val\tu\t1  2\t3\n", "column history_items: an id is missing"),
+        ("val\tu\t1 2\tb 3\n", "column target_item: an id has a space"),
+    ],
+)
+def test_rows_that_folds_cannot_hold_are_refused_in_one_line(
+    content: str, message: str, sequences: tuple[Path, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.tsv"
+    file.write_text("split\tuser_id\thistory_items\ttarget_item\n" + content)
+    with pytest.raises(SystemExit, match=message) as refused:
+        read_users(sequences[0], file, 2)
     assert "\n" not in str(refused.value)

@@ -189,6 +189,42 @@ def test_rsllm_is_built_on_the_sequential_system_that_is_best_on_validation_even
     candidates.check_validation_rows(other)  # as prepare reads it
 
 
+def test_a_corrected_table_is_not_another_one(tables: dict[str, Path], tmp_path: Path) -> None:
+    good = tables["split"].read_text()
+    for folds in (0, 2):
+        arguments: dict[str, Any] = {**tables, "seeds": [0], "output": tmp_path / f"runs{folds}"}
+        tables["split"].write_text(good.replace("val\t", "vol\t").replace("\ti", "\tno such item i", 1))
+        tables["items"].rename(tmp_path / "good")
+        tables["items"].write_text("no such column\n1\n")
+        with pytest.raises(SystemExit):
+            candidates.main(**arguments, folds=folds, plan=plan())
+        (tmp_path / "good").rename(tables["items"])
+        tables["split"].write_text(good)
+        candidates.main(**arguments, folds=folds, plan=plan())
+        assert systems(tmp_path / f"runs{folds}")
+
+
+def test_a_part_whose_systems_are_being_trained_is_not_named_below_the_table(
+    tables: dict[str, Path], tmp_path: Path
+) -> None:
+    best = replace(plan(), sequential=["sasrec-ids", "sasrec-texts"])
+    arguments: dict[str, Any] = {**tables, "plan": best, "output": tmp_path / "runs"}
+    candidates.main(**arguments, seeds=[0])
+    shutil.copytree(tmp_path / "runs" / "seed0", tmp_path / "runs" / "seed1")
+    (tmp_path / "runs" / "seed1" / "sasrec-texts" / "run.json").unlink()
+    candidates.main(**arguments, seeds=[0, 1], only=["seed0"])
+    assert (tmp_path / "runs" / "table.md").read_text().splitlines()[-1].endswith(" (seed0).")
+
+
+def test_folds_without_validation_rows_are_refused_before_anything_is_trained(
+    tables: dict[str, Path], tmp_path: Path, calls: Calls
+) -> None:
+    best = replace(plan(), sequential=["sasrec-ids", "sasrec-texts"])
+    with pytest.raises(SystemExit, match=r"fold\d+.split.tsv has no validation rows to choose by: name one"):
+        candidates.main(**tables, seeds=[0], plan=best, output=tmp_path / "runs", folds=2)
+    assert not any(call[0] == "pretrain" for call in calls)
+
+
 def test_the_best_validation_metric_of_a_run(tables: dict[str, Path], tmp_path: Path) -> None:
     candidates.main(**tables, seeds=[0], plan=plan("SASRec, ids"), output=tmp_path / "runs")
     assert [path.name for path in (tmp_path / "runs" / "seed0").iterdir() if path.is_dir()] == ["sasrec-ids"]

@@ -11,7 +11,7 @@ import pytest
 from experiments import full_ranking, ranking_runs
 from experiments.commands import Cost
 from experiments.ranking_results import read_lines, write_results
-from experiments.ranking_rows import BASE, ROWS, rsllm
+from experiments.ranking_rows import BASE, ROWS, Row, rsllm
 from tests.support.folders import lock_holder
 
 pytestmark = pytest.mark.usefixtures("commands_here")
@@ -64,11 +64,11 @@ def test_calls_share_a_set(small_set: Path, tmp_path: Path, monkeypatch: pytest.
     """Each adds its rows to those of the others."""
     output, run_command = tmp_path / "runs", ranking_runs.run_command
 
-    def beside_another(command: str, *arguments: object) -> Cost:
+    def beside_another(command: str, *arguments: object, processes: int = 1) -> Cost:
         with monkeypatch.context() as patch:
             patch.setattr(ranking_runs, "run_command", run_command)
             full_ranking.main([small_set], [0], ["ItemKNN"], output)
-        return run_command(command, *arguments)
+        return run_command(command, *arguments, processes=processes)
 
     with monkeypatch.context() as patch:
         patch.setattr(ranking_runs, "run_command", beside_another)
@@ -86,6 +86,29 @@ def test_a_row_that_another_call_measures_is_waited_for(small_set: Path, tmp_pat
     timer.join()
     assert measured(output) == ["popularity/0", "EASE/0"], "last, and whole"
     assert "Failed" not in (output / "A" / "small" / "table.md").read_text()
+
+
+def test_a_row_that_another_one_is_built_on_is_waited_for(
+    small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another call measures popularity, and ends three seconds later."""
+    output, run = tmp_path / "runs", ([small_set], [0], ["popularity"])
+    full_ranking.main(*run, output)
+    of_set = output / "A" / "small"
+    whole = (of_set / "results.json").read_text()
+    (of_set / "results.json").unlink()
+    holder = lock_holder(of_set / "seed0" / "popularity.begun.json")
+
+    def end() -> None:
+        (of_set / "results.json").write_text(whole)
+        holder.communicate()
+
+    monkeypatch.setattr(Row, "built_on", property(lambda row: ["popularity"]))
+    timer = threading.Timer(3.0, end)
+    timer.start()
+    assert full_ranking.main([small_set], [0], ["EASE"], output) == []
+    timer.join()
+    assert measured(output) == ["popularity/0", "EASE/0"]
 
 
 def test_a_row_is_not_built_on_one_that_was_not_measured(
