@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.readers.split_tables import read_split
+from cllm4rec.data.readers.split_tables import read_split_table
 from cllm4rec.data.readers.tables import read_events
 from tests.support.datasets import description_of
 from tests.support.event_files import prepare_dataset
@@ -51,7 +51,7 @@ def test_held_out_rows_without_users_are_new_users(tmp_path: Path) -> None:
     written(
         tmp_path / "s.tsv", "split\thistory_items\ttarget_item\nval\ti0 i1\ti2\ntest\ti9\ti3\nval\ti5\ti4\n"
     )
-    events, table = read_events(tmp_path / "e.tsv"), read_split(tmp_path / "s.tsv")
+    events, table = read_events(tmp_path / "e.tsv"), read_split_table(tmp_path / "s.tsv").frame
     dataset = Dataset.from_frame(events, split=table)
     assert user_events(dataset, "val-1") == [("i0", 3), ("i1", 3), ("i2", 1)]
     assert user_events(dataset, "val-2") == [("i5", 3), ("i4", 1)]

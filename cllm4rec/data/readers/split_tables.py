@@ -9,7 +9,6 @@ from cllm4rec.data.readers.column_search import find_columns, raw_table, require
 from cllm4rec.data.readers.columns import id_column, id_list_column, text_column
 from cllm4rec.data.readers.incomplete import drop_incomplete_rows
 from cllm4rec.data.readers.raw import RawTable
-from cllm4rec.data.readers.source import Source
 from cllm4rec.data.readers.tables import MISSING_ID_ADVICE
 from cllm4rec.messages import join_names
 
@@ -67,11 +66,6 @@ class SplitTable:
         in_two_parts = events.select(pl.col("part").n_unique().over("event") > 1).to_series()
         self.raw.refuse(column, in_two_parts, "expected one part for a user and an item")
         return parts
-
-
-def read_split(path: Source, separator: str | None = None) -> pl.DataFrame:
-    """The table of a split file, as `SplitTable.frame`."""
-    return read_split_table(path, separator).frame
 
 
 def read_split_table(source: Any, separator: str | None = None, drop_incomplete: bool = False) -> SplitTable:

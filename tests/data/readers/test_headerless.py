@@ -6,7 +6,7 @@ import pytest
 
 from cllm4rec.data.readers.formats import read_raw
 from cllm4rec.data.readers.source import TableFile
-from cllm4rec.data.readers.split_tables import read_split
+from cllm4rec.data.readers.split_tables import read_split_table
 from cllm4rec.data.readers.tables import read_events, read_items, read_users
 from tests.support.event_files import dataset_events, prepare_dataset
 from tests.support.tables import refused, written
@@ -34,8 +34,8 @@ def test_the_advice_for_data_in_the_first_row_is_that_of_the_table(tmp_path: Pat
     )
     assert refused(read_items, path).endswith(start + items)
     assert refused(read_users, path).endswith(start + users)
-    assert refused(read_split, path).endswith(f"{start}write a header")
-    for call, words in ((read_items, items), (read_users, users), (read_split, "write a header")):
+    assert refused(read_split_table, path).endswith(f"{start}write a header")
+    for call, words in ((read_items, items), (read_users, users), (read_split_table, "write a header")):
         assert words in refused(call, written(tmp_path / "r.csv", "1,2\n1,2,3\n"))
     events = written(tmp_path / "e.csv", "7,u1\n")
     flags = ["--interactions", events, "--no-header", "--columns", "user_id=1,item_id=2"]

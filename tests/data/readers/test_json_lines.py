@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.readers.split_tables import read_split
+from cllm4rec.data.readers.split_tables import read_split_table
 from cllm4rec.data.readers.tables import read_events, read_items, read_users
 from tests.support.tables import json_lines, refused, written
 
@@ -167,7 +167,7 @@ def test_items_and_sequences_of_two_json_objects_share_ids(tmp_path: Path) -> No
         (read_events, '{"user_id": {"0": "u"}, "item_id": {"0": "a"}}', "orient='records'"),
         (read_items, '{"0": {"title": "One"},\n "1": {"title" "Two"}}', "line 2: cannot be read as JSON"),
         (read_items, '{"0": ' + "[" * 100_000, "cannot be read as JSON: maximum recursion depth"),
-        (read_split, '{"u": {"item_id": "a", "seed_0": "t"}}', "no column for user_id"),
+        (read_split_table, '{"u": {"item_id": "a", "seed_0": "t"}}', "no column for user_id"),
     ],
 )
 def test_a_json_object_that_is_no_table_is_refused(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cllm4rec.data.readers.source import TableFile
-from cllm4rec.data.readers.split_tables import read_split
+from cllm4rec.data.readers.split_tables import read_split_table
 from cllm4rec.data.readers.tables import read_events, read_items, read_users
 from cllm4rec.data.readers.text import TextTable
 from tests.support.tables import refused, written
@@ -173,7 +173,7 @@ def test_a_hundred_thousand_columns(tmp_path: Path) -> None:
         ("u", "a")
     ]
     many = "".join(json.dumps({f"k{i}": 1, "user_id": 1}) + "\n" for i in range(20_000))
-    assert "20,001 different keys" in refused(read_split, written(tmp_path / "s.jsonl", many))
+    assert "20,001 different keys" in refused(read_split_table, written(tmp_path / "s.jsonl", many))
 
 
 def test_text_that_is_not_utf8_is_named_by_its_first_bad_line(tmp_path: Path) -> None:
