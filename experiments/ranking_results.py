@@ -19,14 +19,14 @@ from cllm4rec.files.writing import write_text
 from cllm4rec.training.run_folder import RunFolder
 from experiments.json_files import read_object
 from experiments.protocols import PROTOCOLS
-from experiments.ranking_rows import SEQUENTIAL
+from experiments.ranking_rows import BASES
 from experiments.ranking_runs import BY_LANGUAGE
 from experiments.ranking_sets import read_results
 from experiments.recipes.recipe import EVENTS, ITEMS
 from experiments.report import METRICS_FILE, is_evaluated, mean_differences, run_folder
 from experiments.tuning.trials import DATASET, RUN
 
-DATA, ENCODER, SEQUENTIAL_RUN = '"$DATA"', '"$ENCODER"', '"$SEQUENTIAL"'
+DATA, ENCODER = '"$DATA"', '"$ENCODER"'
 LOCK_SECONDS = 600.0  # in which another process writes its results
 Line = dict[str, str]  # column -> text
 RUNS, DIFFERENCES, SLICES = "runs.csv", "differences.csv", "slices.csv"
@@ -153,7 +153,7 @@ def model_numbers(run: Path) -> int:
 
 
 def command(flags: Sequence[Sequence[str] | None], seed: int, split: Sequence[str] = ()) -> str:
-    """The commands of a run in one line, with shell variables: DATA, DATASET, RUN, ENCODER, SEQUENTIAL.
+    """The commands of a run in one line, with shell variables: DATA, DATASET, RUN, ENCODER, keys of BASES.
 
     Args:
         flags: of pretrain, and of finetune; None: no such stage.
@@ -174,14 +174,14 @@ def command(flags: Sequence[Sequence[str] | None], seed: int, split: Sequence[st
 def quoted(flags: Sequence[str]) -> list[str]:
     """Flags as typed in a shell.
 
-    The value of --encoder, and of --backbone if it is pretrained, is the variable ENCODER. The run of the row
-    "SASRec, texts" is the variable SEQUENTIAL.
+    The value of --encoder, and of --backbone if it is pretrained, is the variable ENCODER. The run of a row
+    of BASES is the variable that has its key as name.
     """
 
     def shown(before: str, flag: str) -> str:
         if before == "--encoder" or (before == "--backbone" and "/" in flag):
             return ENCODER
-        return SEQUENTIAL_RUN if flag == SEQUENTIAL else shlex.quote(flag)
+        return f'"${flag}"' if flag in BASES else shlex.quote(flag)
 
     return [shown(*pair) for pair in zip(["", *flags], flags, strict=False)]
 

@@ -12,8 +12,10 @@ from experiments.tuning.spaces import FIRST_STAGE
 from experiments.tuning.spaces import SPACES as SEARCHED
 
 ENCODER = "ENCODER"  # stands for the encoder in the names and in the flags of rows
-SEQUENTIAL = "SEQUENTIAL"  # stands for the run of the row BASE of the same seed in the flags of rows
-BASE = "SASRec, texts"  # on whose item vectors RSLLM is built
+BASES = {  # what stands for the run of a row of the same seed in the flags of rows -> that row
+    "SEQUENTIAL": "SASRec, texts",
+    "SEQUENTIAL_BSAREC": "BSARec, texts",
+}
 Flags = tuple[list[str], list[str] | None]  # of pretrain, and of finetune; None: no stage 2
 OF_SETS: dict[str, Flags] = {  # histories are sets
     "CLLM4Rec": ([], []),
@@ -63,15 +65,15 @@ IN_ORDER: dict[str, Flags] = {  # histories are sequences
 }
 
 
-def rsllm(*finetune: str, stage_1: int = 0, stage_2: int = 1) -> Flags:
+def rsllm(*finetune: str, stage_1: int = 0, stage_2: int = 1, base: str = "SEQUENTIAL") -> Flags:
     """Flags of RSLLM with one epoch, of stage 2, unless said otherwise; an epoch has an example a user.
 
-    Histories and batches are those of `experiments.candidates`.
+    Histories and batches are those of `experiments.candidates`. `base` is a key of BASES.
     """
-    base = ["--system", "rsllm", "--sequential", SEQUENTIAL, "--backbone", ENCODER, "--length", str(HISTORY)]
+    system = ["--system", "rsllm", "--sequential", base, "--backbone", ENCODER, "--length", str(HISTORY)]
     batches = ["--batch-size", str(BATCH)]
     second = ["--epochs", str(stage_2), *batches, "--validate-every", "1", *finetune]
-    return [*base, "--epochs", str(stage_1), *batches], second
+    return [*system, "--epochs", str(stage_1), *batches], second
 
 
 TITLES = ("--prompt", "text")
@@ -80,6 +82,7 @@ SAMPLED = (*NO_SCORE, "--negatives", "512")  # with the whole catalogue no negat
 OF_RSLLM: dict[str, Flags] = {  # docs/rsllm.md says which two rows differ in one thing
     "RSLLM, ENCODER": rsllm(*TITLES),
     "RSLLM, ENCODER, unified prompts": rsllm("--prompt", "unified"),
+    "RSLLM on BSARec, ENCODER, unified prompts": rsllm("--prompt", "unified", base="SEQUENTIAL_BSAREC"),
     "RSLLM, ENCODER, with stage 1": rsllm(*NO_SCORE, stage_1=1),
     "RSLLM, ENCODER, no C_item": rsllm(*NO_SCORE, "--alpha", "0"),
     "RSLLM, ENCODER, no C_user": rsllm(*NO_SCORE, "--beta", "0"),
@@ -92,7 +95,8 @@ OF_RSLLM: dict[str, Flags] = {  # docs/rsllm.md says which two rows differ in on
 }
 ROWS = OF_SETS | LIMITED | IN_ORDER | OF_RSLLM
 LANGUAGE_MODEL_OF = {  # row -> the row whose run is measured without the score of the sequential system
-    "RSLLM, ENCODER, no sequential score": "RSLLM, ENCODER, unified prompts",
+    f"{rsllm_row}, ENCODER, no sequential score": f"{rsllm_row}, ENCODER, unified prompts"
+    for rsllm_row in ("RSLLM", "RSLLM on BSARec")
 }
 ROWS |= {name: ROWS[run] for name, run in LANGUAGE_MODEL_OF.items()}
 SPACES = {  # name -> the space in which its settings are searched
@@ -130,7 +134,7 @@ class Row:
         """The rows that have to be measured first."""
         if self.run_of is not None:
             return [self.run_of]
-        return [BASE] if SEQUENTIAL in self.flags[0] else []
+        return [BASES[flag] for flag in self.flags[0] if flag in BASES]
 
 
 def with_encoder(name: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cllm4rec.files.writing import write_text
 from experiments.commands import CommandFailed, run_command
-from experiments.ranking_rows import BASE, SEQUENTIAL, Flags
+from experiments.ranking_rows import BASES, Flags
 from experiments.report import evaluate, read_metrics, run_folder
 
 BY_LANGUAGE = ("--by", "language")  # flags of evaluate
@@ -52,7 +52,7 @@ def measured_run(
         dataset, run: folders.
         seed: of the split.
         made_of: the flags of the row (`flags`), and hashes of dataset and code. A file beside `run` notes
-            them meanwhile. SEQUENTIAL among the flags is the folder of the row BASE beside `run`.
+            them meanwhile. A key of BASES among the flags stands for the folder of its row beside `run`.
         processes: of each command; a training that goes on may have another number.
 
     Returns:
@@ -62,9 +62,9 @@ def measured_run(
     Raises:
         CommandFailed: a command failed. A later call begins anew.
     """
-    base = str(run_folder(run.parent, BASE))
+    bases = {flag: str(run_folder(run.parent, row)) for flag, row in BASES.items()}
     flags: Flags = made_of["flags"]
-    pretrain_flags, finetune_flags = [base if flag == SEQUENTIAL else flag for flag in flags[0]], flags[1]
+    pretrain_flags, finetune_flags = [bases.get(flag, flag) for flag in flags[0]], flags[1]
     noted, begun = run.with_name(f"{run.name}.begun.json"), json.dumps(made_of) + "\n"
     resumed = run.is_dir() and noted.is_file() and noted.read_bytes() == begun.encode()
     if not resumed:

@@ -172,6 +172,8 @@ def test_full_ranking_writes_a_line_for_each_run(
         'cllm4rec pretrain --dataset "$DATASET" --output "$RUN" --sequential "$SEQUENTIAL" '
         '--backbone "$ENCODER" --seed 0 && cllm4rec evaluate --run "$RUN"'
     )
+    flags[0] = ["--sequential", "SEQUENTIAL_BSAREC"]
+    assert '--sequential "$SEQUENTIAL_BSAREC" --seed 0' in command(flags, 0)
     assert "--backbone tiny" in command([["--backbone", "tiny"], []], 0)
     ndcg, recall = read_lines(file.with_name("differences.csv"))
     assert (ndcg["row"], ndcg["metric"], ndcg["seeds"]) == ("popularity", "ndcg@100", "0")

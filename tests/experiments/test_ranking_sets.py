@@ -11,9 +11,10 @@ import pytest
 from experiments import full_ranking, ranking_runs
 from experiments.commands import Cost
 from experiments.ranking_results import read_lines, write_results
-from experiments.ranking_rows import BASE, ROWS, Row, rsllm
+from experiments.ranking_rows import BASES, ROWS, Row, rows_to_measure, rsllm
 from tests.support.folders import lock_holder
 
+BASE = BASES["SEQUENTIAL"]
 pytestmark = pytest.mark.usefixtures("commands_here")
 
 
@@ -159,6 +160,18 @@ def test_a_row_of_the_language_model_alone_is_measured_on_the_run_of_another_row
     file.write_text(json.dumps(results))
     with pytest.raises(SystemExit, match="holds RSLLM, stories, unified prompts/0, with other settings"):
         full_ranking.main([small_set], [0], rows, output, encoder, protocol="last")
+
+
+def test_rows_of_rsllm_are_built_on_a_sequential_system_or_are_runs_of_another_row(small_set: Path) -> None:
+    rows = [name for name in ROWS if name.startswith("RSLLM")]
+    built_on = {
+        name: row.built_on for name, row in rows_to_measure(rows, {"X": "tiny"}, None, small_set, "").items()
+    }
+    assert built_on.pop("RSLLM, X, no sequential score") == ["RSLLM, X, unified prompts"]
+    on_bsarec = "RSLLM on BSARec, X, unified prompts"
+    assert built_on.pop("RSLLM on BSARec, X, no sequential score") == [on_bsarec]
+    assert built_on.pop(on_bsarec) == ["BSARec, texts"]
+    assert {*map(tuple, built_on.values())} == {("SASRec, texts",)}
 
 
 def test_rows_of_another_model_are_refused(small_set: Path, tmp_path: Path) -> None:
