@@ -26,13 +26,10 @@ def read_users(interactions: Path, split: Path, n_folds: int) -> pl.DataFrame:
         n_folds: at least 2.
 
     Raises:
-        SystemExit: there are fewer than two folds or more than users, a table cannot be read, a user has two
-            rows, or an id is empty or has a space.
+        SystemExit: there are fewer than two folds or more than users, or a table cannot be read or divided.
     """
     events, rows = read_table(interactions, ("user_id",)), read_table(split, ROW_COLUMNS)
-    check_ids(interactions, events, row_for_each_user="item_ids" in events.columns)
-    check_ids(split, rows, row_for_each_user=True)
-    users = all_users(events, rows)
+    users = all_users(with_ids(interactions, events), with_ids(split, rows))
     if not 2 <= n_folds <= len(users):
         raise SystemExit(
             f"error: --folds {n_folds}: give 2 to {len(users):,}, the number of users, or 0 for the split as "
@@ -75,45 +72,59 @@ def write_folds(users: pl.DataFrame, n_folds: int, output: Path) -> list[Path]:
             if file.is_file() and file.read_bytes() == text.encode():
                 continue
             if (folder / "dataset").is_dir():
-                raise SystemExit(f"error: {folder} was made from other tables: give another --output")
+                raise SystemExit(
+                    f"error: {folder} was made from other tables: remove {output.parent}, or give another "
+                    "--output"
+                )
             folder.mkdir(parents=True, exist_ok=True)
             with ends_in_one_line():
                 write_text(file, text)
     return folders
 
 
-def check_ids(file: Path, table: pl.DataFrame, row_for_each_user: bool) -> None:
-    """Refuse what cannot be divided among folds: lists of ids are written with spaces.
+def with_ids(file: Path, table: pl.DataFrame) -> pl.DataFrame:
+    """A table of `read_table` with ids without spaces around them, and lists of ids.
 
     Args:
         file: named in errors.
-        table: as `read_table` gives it.
-        row_for_each_user: whether a user may have one row alone.
+        table: events, sequences or held-out rows.
 
     Raises:
-        SystemExit: a user has two rows, or an id is empty or has a space.
+        SystemExit: an id is missing or has a space, a sequence or row has a user of an earlier one, or a
+            held-out row has an item twice.
     """
-    for name in ("item_id", "target_item", "item_ids", "history_items"):
-        if name not in table.columns:
-            continue
-        ids = table[name].str.split(" ").fill_null([""])
-        if name in ("item_id", "target_item") and (ids.list.len() > 1).any():
-            raise SystemExit(f"error: {file}, column {name}: an id has a space: name the items otherwise")
-        if ids.list.contains("").any():
-            raise SystemExit(f"error: {file}, column {name}: an id is missing: remove its row")
-    if row_for_each_user and "user_id" in table.columns and table["user_id"].is_duplicated().any():
-        user = table["user_id"].filter(table["user_id"].is_duplicated())[0]
-        raise SystemExit(f"error: {file}: user {user!r} has two rows: give one row for each user")
+    singles: list[str] = [name for name in ("user_id", "item_id", "target_item") if name in table.columns]
+    lists: list[str] = [name for name in ("item_ids", "history_items") if name in table.columns]
+    table = table.with_columns(
+        *(pl.col(name).fill_null("").str.strip_chars() for name in singles),
+        *(pl.col(name).fill_null("").str.extract_all(r"\S+") for name in lists),
+    )
+    missing = [pl.col(name) == "" for name in singles] + [pl.col(name).list.len() == 0 for name in lists]
+    refused = [(name, each, "an id is missing") for name, each in zip(singles + lists, missing, strict=True)]
+    of_items = [name for name in singles if name != "user_id"]
+    refused += [(name, pl.col(name).str.contains(r"\s"), "an id has a space") for name in of_items]
+    if "user_id" in singles and lists:
+        again = ~pl.col("user_id").is_first_distinct()
+        refused.append(("user_id", again, "this user has an earlier row: one for each user is needed"))
+    if "target_item" in singles and "history_items" in lists:
+        row = pl.concat_list("history_items", "target_item")
+        repeats = row.list.n_unique() < row.list.len()
+        refused.append(("target_item", repeats, "a row with each item once is needed"))
+    for name, condition, reason in refused:
+        if len(lines := table.select(condition.arg_true()).to_series()):
+            raise SystemExit(f"error: {file}, line {lines[0] + 2}, column {name}: {reason}")
+    return table
 
 
 def all_users(interactions: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     """All users: `user_id`, `history` (list), `target`, and `items` (list), all that is known of them.
 
-    Events of one time are in the order of the table. Of repeats of an item the latest is kept.
+    The tables are those of `with_ids`. Events of one time are in the order of the table. Of a user's repeats
+    of an item the latest is kept.
     """
-    rows = rows.with_columns(history=pl.col("history_items").str.split(" "))
+    rows = rows.rename({"history_items": "history"})
     if "item_ids" in interactions.columns:
-        sequences = interactions.select("user_id", items=pl.col("item_ids").str.split(" "))
+        sequences = interactions.select("user_id", items="item_ids")
     else:
         sequences = (
             interactions.with_columns(pl.col("timestamp").cast(pl.Float64))

@@ -42,6 +42,7 @@ import polars as pl
 from cllm4rec.commands.entry import say
 from cllm4rec.data.readers.split_tables import PART_NAMES
 from cllm4rec.evaluation import bootstrap_interval
+from cllm4rec.files.locks import locked
 from cllm4rec.files.writing import write_text
 from experiments.candidate_folds import read_table, read_users, write_folds
 from experiments.candidate_runs import (
@@ -63,7 +64,7 @@ from experiments.candidate_runs import (
 )
 from experiments.commands import Seeds, argument_parser, ends_in_one_line
 from experiments.json_files import read_object
-from experiments.prepared import prepare_once
+from experiments.prepared import PREPARE_SECONDS, prepare_once
 from experiments.report import difference_cell, markdown_table
 
 COMPARED = (SEQUENTIAL, REFERENCE, UNIFIED_ALONE)  # rows minus each other one
@@ -208,11 +209,13 @@ def main(
     if unknown := [name for name in only or () if name not in names]:
         raise SystemExit(f"error: --only {unknown[0]}: the parts are {', '.join(names)}")
     output.mkdir(parents=True, exist_ok=True)
-    known = parts(tables, seeds, users, folds, output)
-    if chooses and folds:
-        for part in known:
-            check_validation_rows(part.dataset.with_name("split.tsv"))
-    write_settings(settings, output)
+    with locked((output / PLAN_FILE).resolve(), wait=PREPARE_SECONDS):  # another call may make the datasets
+        check_settings(settings, output)
+        known = parts(tables, seeds, users, folds, output)
+        if chooses and folds:
+            for part in known:
+                check_validation_rows(part.dataset.with_name("split.tsv"))
+        write_settings(settings, output)
     for part in known:
         if only is None or part.name in only:
             train(part, output / part.name, plan)

@@ -14,19 +14,19 @@ protocols prepare its tables.
 
 Rows with ENCODER in their name read item vectors of a model, or have it as their backbone. --encoder names
 one or more: MiniLM=FOLDER measures the row "CLLM4Rec, ENCODER" as "CLLM4Rec, MiniLM". Rows of RSLLM need the
-row "SASRec, texts", those on BSARec the row "BSARec, texts". Rows with "no sequential score" measure the run
-of the row with "unified prompts", and need that row.
+row "SASRec, texts", those on BSARec the row "BSARec, texts". "RSLLM, ENCODER, no sequential score" measures
+the run of "RSLLM, ENCODER, unified prompts", and needs that row; the same holds on BSARec.
 
 --tuned names the OUTPUT of `experiments.tune`. A system whose settings were searched on this set has the
 chosen ones then; the name of its row ends with "tuned".
 
 Prints a table for each set, means over seeds: metrics, paired difference from CLLM4Rec or from --reference,
-CPU time and peak memory. OUTPUT/PROTOCOL/SET/table.md holds that of the last call, results.json next to it
-every measured row with the hashes of its dataset. Measured rows are not run again. Those of other datasets,
-models or settings are refused, those of other code are named below the table. A row that fails is left out
-until a later call. An interrupted training goes on if code, dataset and settings are the same; its costs are
-then not known. Calls with the same OUTPUT may run at the same time: a row that another one measures is waited
-for.
+CPU time and peak memory. With --processes they are the time of all processes, and the memory of the largest.
+OUTPUT/PROTOCOL/SET/table.md holds that of the last call, results.json next to it every measured row with the
+hashes of its dataset. Measured rows are not run again. Those of other datasets, models or settings are
+refused, those of other code are named below the table. A row that fails is left out until a later call. An
+interrupted training goes on if code, dataset and settings are the same; its costs are then not known. Calls
+with the same OUTPUT may run at the same time: a row that another one measures is waited for.
 
 --results names a folder of CSV files. runs.csv gets a line for each run: all metrics with their 95 %
 intervals over users, costs, versions, hashes and commands. slices.csv gets its slices by activity of users,

@@ -131,10 +131,9 @@ class Row:
 
     @property
     def built_on(self) -> list[str]:
-        """The rows that have to be measured first."""
-        if self.run_of is not None:
-            return [self.run_of]
-        return [BASES[flag] for flag in self.flags[0] if flag in BASES]
+        """The rows that have to be measured first, each before those that are built on it."""
+        sequential = [BASES[flag] for flag in self.flags[0] if flag in BASES]
+        return sequential if self.run_of is None else [*sequential, self.run_of]
 
 
 def with_encoder(name: str) -> bool:

@@ -115,13 +115,17 @@ class RankedSet:
                     raise SystemExit(text)
 
     def _is_measured(self, key: str, results: Mapping[str, Any]) -> bool:
-        """Whether a row has its line in results.json, its folder the metrics, and its run is as it was."""
+        """Whether a row was measured, and its run is as it was."""
         name, seed = self.keys[key]
         run_of = self.planned[name].run_of
-        if key not in results or not is_evaluated(self._run(name, seed)):
+        if not self._has(name, seed, results):
             return False
         of_run = results.get(f"{run_of}/{seed}", {}).get("metrics")
         return run_of is None or results[key].get("of_run") == of_run
+
+    def _has(self, name: str, seed: int, results: Mapping[str, Any]) -> bool:
+        """Whether a row has its line in results.json, and its folder the metrics."""
+        return f"{name}/{seed}" in results and is_evaluated(self._run(name, seed))
 
     def _run(self, name: str, seed: int) -> Path:
         """The run folder of a row."""
@@ -167,10 +171,10 @@ class RankedSet:
         Args:
             key: of the row.
             code: hash of the package.
-            wait: seconds for another call that measures it.
+            wait: seconds for another call that measures it, or a row that it is built on.
 
         Raises:
-            Deferred: another call goes on measuring it, or the row that it is built on is not measured.
+            Deferred: another call goes on measuring one of them, or one that it is built on is not measured.
             CommandFailed: a command failed.
             SystemExit: another call measured it with other settings.
         """
@@ -178,9 +182,10 @@ class RankedSet:
         run, planned = self._run(name, seed), self.planned[name]
         with ExitStack() as held:
             try:
-                for base in planned.built_on:  # another call may measure it
-                    with self._locked(base, seed, wait):
-                        pass
+                for base in planned.built_on:
+                    if not self._has(base, seed, self.results()):  # another call may measure it
+                        with self._locked(base, seed, wait):
+                            pass
                 held.enter_context(self._locked(name, seed, wait))
             except ValueError as under_way:
                 raise Deferred(str(under_way)) from under_way
@@ -189,7 +194,7 @@ class RankedSet:
             if self._is_measured(key, results):
                 return
             for base in planned.built_on:
-                if f"{base}/{seed}" not in results or not is_evaluated(self._run(base, seed)):
+                if not self._has(base, seed, results):
                     raise Deferred(f"it is built on {base}/{seed}, which is not measured")
             made_of = {"dataset": self.hashes[seed], "flags": planned.flags, "code_sha256": code}
             if planned.run_of is None:

@@ -16,6 +16,7 @@ from cllm4rec.models.config import SystemConfig
 from cllm4rec.models.neural import NeuralRecommender
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.device import make_accelerator, wait_for_everyone
+from cllm4rec.training.launched import is_main_process
 from cllm4rec.training.run_description import StageSettings
 from cllm4rec.training.run_folder import RunFolder
 
@@ -85,6 +86,8 @@ def train(stage: FirstStage) -> None:
         _train_network(model, stage)
         return
     model.check(stage.dataset)
+    if not is_main_process():  # it is fitted in one go, by one process
+        return
     folder = RunFolder.open(stage.output) if stage.resumed else stage.create_run()
     model.fit(stage.dataset)
     folder.begin_stage("pretrain", StageSettings(asdict(model.config)))

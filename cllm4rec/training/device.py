@@ -61,13 +61,14 @@ def make_accelerator() -> Accelerator:
     # objectives alternate, and each leaves the tables of the others unused
     alternating = DistributedDataParallelKwargs(find_unused_parameters=True)
     precision = None if "ACCELERATE_MIXED_PRECISION" in os.environ else default_precision()
-    # Apple's GPUs have no float64, in which the processes sum their counts
-    no_float64 = torch.backends.mps.is_available()
+    # Apple's GPUs have no float64, in which the processes sum their counts. Without a GPU, Accelerate takes
+    # each of several processes for the only one, unless it is told that they are to run on the CPU.
+    on_cpu = torch.backends.mps.is_available() or not torch.accelerator.is_available()
     if n_launched() > 1:
         # Its functions hold the group that exists when it is first imported, so that the threads of the group
         # outlive `destroy_process_group`. Here it finds none.
         import_module("torch.distributed.nn.functional")
-    accelerator = Accelerator(mixed_precision=precision, cpu=no_float64, kwargs_handlers=[alternating])
+    accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu, kwargs_handlers=[alternating])
     if accelerator.distributed_type == DistributedType.FSDP:
         raise ValueError(
             "weights sharded by Accelerate's FSDP cannot be trained yet: launch with distributed_type "

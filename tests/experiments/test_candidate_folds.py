@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from experiments.candidate_folds import all_users, last_targets, read_users, write_folds
+from experiments.candidate_folds import last_targets, read_users, write_folds
 
 
 def write(path: Path, header: str, *lines: str) -> Path:
@@ -31,7 +31,7 @@ def sequences(tmp_path: Path) -> tuple[Path, Path]:
 def test_the_last_item_is_the_target_and_up_to_ten_before_it_the_history(
     sequences: tuple[Path, Path],
 ) -> None:
-    users = {row["user_id"]: row for row in all_users(*map(read, sequences)).to_dicts()}
+    users = {row["user_id"]: row for row in read_users(*sequences, 2).to_dicts()}
     assert users["u3"]["history"] == ["3", "4"]
     assert users["u3"]["target"] == "5"
     assert users["u14"]["history"] == [str(item) for item in range(17, 27)]
@@ -45,7 +45,7 @@ def test_each_user_is_measured_once_and_is_not_trained_on_there(
     sequences: tuple[Path, Path], tmp_path: Path
 ) -> None:
     folders = write_folds(read_users(*sequences, 4), 4, tmp_path / "folds")
-    expected = all_users(*map(read, sequences))
+    expected = read_users(*sequences, 4)
     sequence_of = {row["target"]: " ".join(row["items"]) for row in expected.to_dicts()}
     tested = []
     for folder in folders:
@@ -79,7 +79,7 @@ def test_rows_with_a_user_stand_for_the_events_of_that_user(tmp_path: Path) -> N
         "a\t1\t5", "a\t2\t4", "a\t3\t9", "b\t4\t1", "b\t5\t10", "b\t6\t3",
     )  # fmt: skip
     rows = write(tmp_path / "rows.tsv", "split\tuser_id\thistory_items\ttarget_item", "test\tb\t4\t6")
-    users = {row["user_id"]: row for row in all_users(read(events), read(rows)).to_dicts()}
+    users = {row["user_id"]: row for row in read_users(events, rows, 2).to_dicts()}
     assert users["a"]["items"] == ["2", "1", "3"], "in time order, as numbers"
     assert users["b"]["items"] == ["4", "6"]
     assert len(users) == 2
@@ -103,8 +103,17 @@ def test_folds_of_other_tables_replace_those_without_a_dataset(
     assert "62" in sum(written, []) and "52" not in sum(written, [])
     (second / "dataset").mkdir()
     sequences[1].write_text(sequences[1].read_text().replace("60 61\t62", "50 51\t52"))
-    with pytest.raises(SystemExit, match="fold1 was made from other tables: give another --output"):
+    with pytest.raises(SystemExit, match=f"fold1 was made from other tables: remove {tmp_path}, or give"):
         write_folds(read_users(*sequences, 2), 2, tmp_path / "folds")
+
+
+def test_spaces_around_ids_do_not_count(sequences: tuple[Path, Path], tmp_path: Path) -> None:
+    expected = read_users(*sequences, 2)
+    for file in sequences:
+        text = file.read_text().replace(" ", "  ").replace("\t", " \t ").replace("\n", " \n")
+        header, rest = text.split("\n", 1)
+        file.write_text("\t".join(header.split()) + "\n" + rest)
+    assert read_users(*sequences, 2).equals(expected)
 
 
 def test_of_repeats_of_an_item_the_latest_is_kept(tmp_path: Path) -> None:
@@ -140,8 +149,9 @@ def test_a_fold_that_is_half_written_is_written_again(sequences: tuple[Path, Pat
         ("user_id,item_ids\na,1\n", "has no column user_id, or is no table with tabs"),
         ("user_id\titem_id\na\t1\n", "has no column timestamp"),
         ("user_id\titem_id\ttimestamp\na\t1\tnoon\n", "is no table with tabs and numbers as times"),
-        ("user_id\titem_id\ttimestamp\na\tb 1\t1\n", "column item_id: an id has a space"),
-        ("user_id\titem_ids\na\t1 2\na\t3\n", "user 'a' has two rows: give one row for each user"),
+        ("user_id\titem_id\ttimestamp\na\t1\t1\na\tb 1\t1\n", "line 3, column item_id: an id has a space"),
+        ("user_id\titem_ids\na\t1 2\na\t3\n", "line 3, column user_id: this user has an earlier row: one"),
+        ("user_id\titem_ids\na\t1 2\n\t3\n", "line 3, column user_id: an id is missing"),
     ],
 )
 def test_what_is_no_table_of_events_is_refused_in_one_line(
@@ -157,10 +167,11 @@ def test_what_is_no_table_of_events_is_refused_in_one_line(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("val\tu\t1 2\t3\ntest\tu\t4\t5\n", "user 'u' has two rows: give one row for each user"),
-        ("val\tu\t\t3\n", "column history_items: an id is missing"),
-        ("val\tu\t1  2\t3\n", "column history_items: an id is missing"),
+        ("val\tu\t1 2\t3\ntest\tu\t4\t5\n", "line 3, column user_id: this user has an earlier row"),
+        ("val\tu\t\t3\n", "line 2, column history_items: an id is missing"),
         ("val\tu\t1 2\tb 3\n", "column target_item: an id has a space"),
+        ("val\tu\t1 2\t3\ntest\tv\t4 5 4\t6\n", "line 3, column target_item: a row with each item once"),
+        ("val\tu\t1 2\t1\n", "column target_item: a row with each item once is needed"),
     ],
 )
 def test_rows_that_folds_cannot_hold_are_refused_in_one_line(

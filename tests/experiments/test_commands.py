@@ -33,6 +33,26 @@ def test_an_interruption_ends_the_command_too(monkeypatch: pytest.MonkeyPatch) -
     assert len(started) == 1 and started[0].returncode is not None
 
 
+def test_several_processes_are_started_by_a_launcher(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[list[str]] = []
+
+    def record(line: list[str]) -> None:
+        started.append(line)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands.subprocess, "Popen", record)
+    for processes in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            run_command("evaluate", "--run", "r", processes=processes)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    plain, launched = ([*line[1:]] for line in started)
+    assert plain == ["-m", "cllm4rec.evaluate", "--run", "r"]
+    assert launched == [*launcher, "-m", "cllm4rec.evaluate", "--", "--run", "r"]
+    assert f"$ python {' '.join(launched)}" in capsys.readouterr().out
+
+
 def test_a_mistake_and_an_interruption_end_in_one_line() -> None:
     with pytest.raises(SystemExit, match=r"^error: give another$"), ends_in_one_line():
         raise ValueError("give another")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.data.description import SplitDescription
@@ -260,12 +261,17 @@ def test_protocols_in_time_order_prepare_the_tables(
 
 @pytest.mark.slow
 def test_processes_share_each_command(
-    small_set: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    small_set: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("ACCELERATE_USE_CPU")  # as users call it
+    if torch.cuda.is_available():
+        pytest.skip("the processes would need a GPU each")
     rows = ["CLLM4Rec, no pretraining", "popularity"]
     assert full_ranking.main([small_set], [0], rows, tmp_path / "two", processes=2) == []
     echoed = [line for line in capfd.readouterr().out.splitlines() if line.startswith("$ ")]
     assert sum("--nproc-per-node=2 -m cllm4rec." in line for line in echoed) == len(echoed) == 5
+    run = RunFolder.open(tmp_path / "two" / "A" / "small" / "seed0" / "cllm4rec-no-pretraining")
+    assert [stage.training["n_processes"] for stage in run.description.stages.values()] == [2, 2]
     full_ranking.main([small_set], [0], rows[1:], tmp_path / "one")
     two, one = (
         json.loads((tmp_path / output / "A" / "small" / "results.json").read_text())["popularity/0"]
@@ -325,6 +331,12 @@ def documented_commands() -> list[list[str]]:
     text = "\n".join(page.read_text() for page in pages).replace("\\\n", " ")
     lines = [line for line in text.splitlines() if "python -m experiments.full_ranking " in line]
     return [shlex.split(line.partition("experiments.full_ranking ")[2]) for line in lines]
+
+
+def test_there_is_at_least_one_process(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        full_ranking.parsed(["--data", "x", "--output", "y", "--processes", "0"])
+    assert "error: --processes is 0: it has to be at least 1" in capsys.readouterr().err
 
 
 def test_the_documented_commands_are_understood() -> None:

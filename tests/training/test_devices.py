@@ -76,9 +76,19 @@ def test_a_requested_cpu_is_not_a_gpu(requested: dict[str, Any], monkeypatch: py
 def test_a_gpu_without_double_precision_is_not_used(
     requested: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     make_accelerator()
     assert not requested["cpu"]
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    make_accelerator()
+    assert requested["cpu"]
+
+
+def test_processes_without_a_gpu_are_asked_to_run_on_the_cpu(
+    requested: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accelerate takes each for the only process otherwise."""
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     make_accelerator()
     assert requested["cpu"]
 
