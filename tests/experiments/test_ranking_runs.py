@@ -271,7 +271,7 @@ def test_processes_share_each_command(
     echoed = [line for line in capfd.readouterr().out.splitlines() if line.startswith("$ ")]
     assert sum("--nproc-per-node=2 -m cllm4rec." in line for line in echoed) == len(echoed) == 5
     run = RunFolder.open(tmp_path / "two" / "A" / "small" / "seed0" / "cllm4rec-no-pretraining")
-    assert [stage.training["n_processes"] for stage in run.description.stages.values()] == [2, 2]
+    assert [stage.n_processes for stage in run.description.stages.values()] == [2, 2]
     full_ranking.main([small_set], [0], rows[1:], tmp_path / "one")
     two, one = (
         json.loads((tmp_path / output / "A" / "small" / "results.json").read_text())["popularity/0"]
