@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.data.readers.split_tables import read_split
+from cllm4rec.data.readers.split_tables import read_split_table
 from cllm4rec.data.readers.tables import read_events, read_items
 from tests.support.datasets import description_of, parts_by_ids, prepared, size
 
@@ -150,7 +150,8 @@ def test_movielens_100k_filtered_as_in_the_papers_has_the_known_size(shared: Pat
 
 def test_movielens_100k_takes_the_parts_of_a_split_file(shared: Path) -> None:
     folder = shared / "data" / "ml-100k"
-    events, table = read_events(folder / "interactions.tsv.gz"), read_split(folder / "split_A.tsv.gz")
+    events = read_events(folder / "interactions.tsv.gz")
+    table = read_split_table(folder / "split_A.tsv.gz").frame
     dataset = Dataset.from_frame(events, min_rating=4, k_core=5, split=table)
     assert size(dataset) == (938, 1_008, 54_413)
     assert description_of(dataset).rules[-1].events == 0
