@@ -17,6 +17,13 @@ def read(path: Path) -> pl.DataFrame:
     return pl.read_csv(path, separator="\t", infer_schema=False)
 
 
+def assert_refused(interactions: Path, split: Path, message: str) -> None:
+    """The tables are refused in one line."""
+    with pytest.raises(SystemExit, match=message) as refused:
+        read_users(interactions, split, 2)
+    assert "\n" not in str(refused.value)
+
+
 @pytest.fixture
 def sequences(tmp_path: Path) -> tuple[Path, Path]:
     """Twelve users with sequences of three to fourteen items, and four held-out rows without a user."""
@@ -157,11 +164,8 @@ def test_a_fold_that_is_half_written_is_written_again(sequences: tuple[Path, Pat
 def test_what_is_no_table_of_events_is_refused_in_one_line(
     content: str, message: str, sequences: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    file = tmp_path / "events.tsv"
-    file.write_text(content)
-    with pytest.raises(SystemExit, match=message) as refused:
-        read_users(file, sequences[1], 2)
-    assert "\n" not in str(refused.value)
+    (tmp_path / "events.tsv").write_text(content)
+    assert_refused(tmp_path / "events.tsv", sequences[1], message)
 
 
 @pytest.mark.parametrize(
@@ -177,8 +181,6 @@ def test_what_is_no_table_of_events_is_refused_in_one_line(
 def test_rows_that_folds_cannot_hold_are_refused_in_one_line(
     content: str, message: str, sequences: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    file = tmp_path / "rows.tsv"
-    file.write_text("split\tuser_id\thistory_items\ttarget_item\n" + content)
-    with pytest.raises(SystemExit, match=message) as refused:
-        read_users(sequences[0], file, 2)
-    assert "\n" not in str(refused.value)
+    header = "split\tuser_id\thistory_items\ttarget_item\n"
+    (tmp_path / "rows.tsv").write_text(header + content)
+    assert_refused(sequences[0], tmp_path / "rows.tsv", message)
