@@ -62,7 +62,7 @@ def _finetune(line: CommandLine, typed: argparse.Namespace) -> None:
     if not folder.ended("pretrain"):
         log.info("pretraining has not ended: finetuning starts from its best epoch so far")
     pretrained, pretraining = stage_settings.settings_of(folder, "pretrain", description.stages["pretrain"])
-    defaults = stage_settings.stage_defaults(system, "finetune", description.preset)
+    defaults = stage_settings.stage_defaults(system, "finetune", description.preset, pretrained)
     defaults |= stage_settings.merged([pretrained]) | {"seed": pretraining.seed}
     if before is not None:
         defaults = stage_settings.merged(before)

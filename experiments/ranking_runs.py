@@ -60,7 +60,7 @@ def measured_run(
         The costs of training are None where it went on: an interrupted command leaves no record of them.
 
     Raises:
-        CommandFailed: a command failed. A later call begins anew.
+        CommandFailed: a command failed. A later call begins anew, unless progress was saved in this one.
     """
     bases = {flag: str(run_folder(run.parent, row)) for flag, row in BASES.items()}
     flags: Flags = made_of["flags"]
@@ -71,6 +71,7 @@ def measured_run(
         shutil.rmtree(run, ignore_errors=True)
         run.parent.mkdir(parents=True, exist_ok=True)
         write_text(noted, begun)
+    saved = _saved_at(run)
     common = [*([] if "--system" in pretrain_flags else ["--seed", str(seed)]), "--resume"]
     try:
         first = ["--dataset", dataset, "--output", run, *pretrain_flags, *common]
@@ -78,8 +79,9 @@ def measured_run(
         if finetune_flags is not None:
             costs.append(run_command("finetune", "--run", run, *finetune_flags, *common, processes=processes))
         evaluation = evaluate(run, processes=processes)
-    except CommandFailed:
-        noted.unlink()
+    except CommandFailed:  # a damaged file may be why, or a signal
+        if _saved_at(run) == saved:
+            noted.unlink()
         raise
     noted.unlink()
     return {
@@ -88,3 +90,8 @@ def measured_run(
         "evaluation_cpu_seconds": evaluation.cpu_seconds,
         "peak_mib": None if resumed else max(cost.peak_mib for cost in [*costs, evaluation]),
     }
+
+
+def _saved_at(run: Path) -> dict[str, int]:
+    """When the progress of each stage under way was saved: file of the run folder -> time in ns."""
+    return {file.name: file.stat().st_mtime_ns for file in run.glob("*-state.safetensors")}

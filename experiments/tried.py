@@ -19,7 +19,6 @@ may add to one file.
 
 import argparse
 import json
-import signal
 from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import closing
@@ -251,6 +250,5 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the commands under way end too
     with ends_in_one_line("goes on with the trials that did not end"):
         main(**vars(_arguments()))

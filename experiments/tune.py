@@ -20,7 +20,6 @@ conditions are refused. Systems may be tuned at the same time, in calls of their
 """
 
 import argparse
-import signal
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -232,7 +231,6 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the command under way ends too
     arguments = vars(_arguments())
     limit = Budget(arguments.pop("trials"), arguments.pop("minutes"))
     with ends_in_one_line("goes on with the trial that did not end"):

@@ -1,8 +1,7 @@
 """Wordings of RSLLM's question, by the likelihood that a language model gives to the right title.
 
     cllm4rec pretrain --system rsllm --dataset DATA --sequential SASREC --backbone FOLDER --prompt text \
-        --length 10 --epochs 0 --output RUN
-    python -m experiments.wordings --run RUN
+        --output RUN
 
 Each validation event is shown with 19 random other items. The prompts name no candidates. The answer is the
 title whose tokens gain most by the history: mean log-probability with it, minus that without it.

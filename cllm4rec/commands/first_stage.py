@@ -10,7 +10,7 @@ from cllm4rec.commands.entry import log, say
 from cllm4rec.commands.stage_settings import has_ended, recorded_settings, training_lock
 from cllm4rec.commands.stages import dry_run_stage, run_stage
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models import load, system_class, system_config
+from cllm4rec.models import load, system_class
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.config import SystemConfig
 from cllm4rec.models.neural import NeuralRecommender
@@ -113,8 +113,8 @@ def _train_network(model: NeuralRecommender, stage: FirstStage) -> None:
     accelerator = make_accelerator()
     _check(model, stage)
     folder = RunFolder.open(stage.output) if stage.resumed else _new_run(stage, accelerator)
-    if model.base_system is not None:
-        model.trained_base = train_first(model.base_system, stage)
+    if (base := model.base_system) is not None:
+        model.trained_base = train_first(base, stage)
     run_stage(
         model,
         "pretrain",
@@ -139,25 +139,25 @@ def _check(model: NeuralRecommender, stage: FirstStage) -> None:
         raise ValueError(f"{error}; the run was begun with weights of SHA-256 {sha256}") from error
 
 
-def train_first(system: str, dependent: FirstStage) -> Recommender:
+def train_first(base: Recommender, dependent: FirstStage) -> Recommender:
     """Train the base system of another into a folder of the other's run, or resume or load it there.
 
     Args:
-        system: name of the base system. It takes its default settings, and seed and time limit of the other.
+        base: the base system, untrained. It takes the seed and the time limit of the other.
         dependent: the stage that needs it.
 
     Raises:
         ValueError: there is an interrupted run and `dependent` is not resumed, or the run has another seed or
             other data.
     """
-    output, config_class = dependent.output / system, system_config(system)
+    output = dependent.output / base.name
     assert dependent.training is not None
     seed = dependent.training.seed
     stage = replace(
         dependent,
-        system=system,
-        config=config_class(),
-        training=config_class.base_training(dependent.training),
+        system=base.name,
+        config=base.config,
+        training=base.config.base_training(dependent.training),
         output=output,
         preset=None,
         resumed=False,
@@ -193,11 +193,10 @@ def dry_run(stage: FirstStage) -> None:
     assert training is not None
     model.check(dataset)
     accelerator = make_accelerator()
-    if model.base_system is not None:
-        base_system = system_class(model.base_system)()
-        assert isinstance(base_system, NeuralRecommender)
-        base_training = base_system.config_class.training["pretrain"]
-        dry_run_stage(base_system, "pretrain", dataset, base_training, accelerator, stage.memory)
+    if (base := model.base_system) is not None:
+        assert isinstance(base, NeuralRecommender)
+        base_training = base.config.base_training(training)
+        dry_run_stage(base, "pretrain", dataset, base_training, accelerator, stage.memory)
         say("\nand then, on it:\n")
-        model.trained_base = base_system
+        model.trained_base = base
     dry_run_stage(model, "pretrain", dataset, training, accelerator, stage.memory)

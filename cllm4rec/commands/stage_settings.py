@@ -39,8 +39,13 @@ FOLDERS = ("backbone", "sequential")
 PLACES = (*FOLDERS, "encoder", "item_vectors")
 
 
-def stage_defaults(system: str, stage: str, preset: str | None) -> dict[str, Any]:
+def stage_defaults(
+    system: str, stage: str, preset: str | None, config: SystemConfig | None = None
+) -> dict[str, Any]:
     """The defaults of a system's stage, with those of a preset in their place.
+
+    Args:
+        config: settings of the system from an earlier stage, on which the defaults may depend.
 
     Raises:
         ValueError: there is no system, or no preset, of that name.
@@ -53,7 +58,8 @@ def stage_defaults(system: str, stage: str, preset: str | None) -> dict[str, Any
     if not config_class.training:
         return {}
     chosen = config_class.presets[preset] if preset else {"system": {}, stage: {}}
-    return asdict(config_class.training[stage]) | chosen["system"] | chosen[stage]
+    training = config_class.training if config is None else config.default_training
+    return asdict(training[stage]) | chosen["system"] | chosen[stage]
 
 
 def training_lock(folder: str | Path | None, dry_run: bool) -> AbstractContextManager[None]:

@@ -19,7 +19,7 @@ class SystemConfig:
     """Settings of a system. None is a value that fitting chooses on validation events.
 
     Attributes:
-        training: stage -> default settings of its training; empty for a system that is fitted in one go.
+        training: stage -> settings of its training; empty for a system that is fitted in one go.
         presets: name -> {"system": its settings, stage: settings of that stage's training}.
         fixed_after_pretraining: settings that finetuning may not change.
         added_settings: setting added since format 6 of model.json -> value for what earlier versions did.
@@ -48,6 +48,11 @@ class SystemConfig:
         """
         settings: Self = checked(cls.added_settings | dict(values), cls, name)
         return settings
+
+    @property
+    def default_training(self) -> dict[str, TrainConfig]:
+        """Stage -> settings of its training, if none are given, of a system with these settings."""
+        return self.training
 
     @classmethod
     def base_training(cls, dependent: TrainConfig) -> TrainConfig:

@@ -55,8 +55,8 @@ class NeuralRecommender(InnerProductRecommender):
     is_base: bool = False
 
     @property
-    def base_system(self) -> str | None:
-        """Name of a system that is trained before this one, which uses its embeddings."""
+    def base_system(self) -> Recommender | None:
+        """A system that has to be trained before this one, which uses its embeddings; None for none."""
         return None
 
     def _before(  # noqa: B027 - most systems need nothing
@@ -136,7 +136,7 @@ class NeuralRecommender(InnerProductRecommender):
             ValueError: `training` is no settings of its stages; or as in `check` and `fit_stage`.
         """
         dataset = as_dataset(dataset)
-        configs = stage_configs(training, self.config_class.training, self.name)
+        configs = stage_configs(training, self.config.default_training, self.name)
         self.check(dataset)
         for stage, config in configs.items():
             self.fit_stage(dataset, stage, config)
@@ -153,7 +153,7 @@ class NeuralRecommender(InnerProductRecommender):
                 A base system that is trained first takes its seed and time limit.
             accelerator: device, precision and processes.
         """
-        config = self.config_class.training[self.stages[0]] if config is None else config
+        config = self.config.default_training[self.stages[0]] if config is None else config
         accelerator = make_accelerator() if accelerator is None else accelerator
         self.stage = None  # until there is a network for these ids
         self._learn_ids(dataset)
@@ -228,7 +228,7 @@ class NeuralRecommender(InnerProductRecommender):
     ) -> TrainConfig:
         """Prepare the network for training, on the device: a new one in the first stage."""
         check_stage(stage, self.stages, self.name)
-        config = self.config_class.training[stage] if config is None else config
+        config = self.config.default_training[stage] if config is None else config
         check_training(config)
         if stage == self.stages[0]:
             self.build(dataset, config, accelerator)

@@ -2,15 +2,16 @@
 
     python -m experiments.benchmarks.choices --backbone FOLDER --data datasets/ml-100k/seed0 --output bench
 
-Data: any causal language model, and any dataset folder whose items have titles. The model has adapters, which
-are merged before both are timed.
+Data: any causal language model, and any dataset folder whose items have titles. The model has adapters.
 
 Prints users per second, beside those of loops that make a pass for each sequence. The careful loop computes
 no logits that it does not need. For candidates it reads the prompt with each of 20 titles, and each title
 after the prompt without a history; prompts name the candidates or do not. For full ranking it reads one
-prompt after another. The plain loop does so by a call of the Hugging Face model, which computes the logits of
-all tokens. `--cpu` compares CPU times. The last line has the users per second of the sequential recommender
-alone.
+prompt after another. The plain loop does so by a call of the Hugging Face model as it was trained. It
+computes the logits of all tokens, its adapters are separate, and its attention is that of the library. The
+merged loop computes these logits too. Like the careful loop, it has merged adapters and the attention of this
+package.
+`--cpu` compares CPU times. The last line has the users per second of the sequential recommender alone.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from typing import cast
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from cllm4rec.commands.entry import say
 from cllm4rec.data.dataset import Dataset
@@ -44,10 +46,18 @@ N_CANDIDATES, K = 20, 20
 Pass = Callable[[Backbone, Tensor, Tensor], Tensor]
 
 
-def plain_pass(backbone: Backbone, tokens: Tensor, table: Tensor) -> Tensor:
-    """The states (L, d) of tokens (L,), by a call of the Hugging Face model: it computes all logits too.
+def as_trained(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy of a model before its adapters are merged, with the attention of the library."""
+    copied = copy.deepcopy(model)
+    copied.set_attn_implementation("sdpa")
+    return copied
+
+
+def whole_pass(model: PreTrainedModel, backbone: Backbone, tokens: Tensor, table: Tensor) -> Tensor:
+    """The states (L, d) of tokens (L,), by a call of a Hugging Face model: it computes all logits too.
 
     Args:
+        model: that of the backbone, or a copy.
         backbone: the language model.
         tokens: (L,).
         table: (n_items, d) of the soft tokens.
@@ -56,7 +66,7 @@ def plain_pass(backbone: Backbone, tokens: Tensor, table: Tensor) -> Tensor:
     embedded = backbone.model.get_input_embeddings()(tokens.masked_fill(is_item, 0)) * backbone.token_scale
     items = table[tokens[is_item] - backbone.n_text_tokens] * backbone.id_scale
     embedded[is_item] = items.to(embedded.dtype)
-    states = backbone.model(inputs_embeds=embedded[None], output_hidden_states=True, use_cache=False)
+    states = model(inputs_embeds=embedded[None], output_hidden_states=True, use_cache=False)
     return cast(Tensor, states.hidden_states[-1][0])
 
 
@@ -110,13 +120,15 @@ def loop_lists(read: Pass, model: RSLLM, users: np.ndarray, seen: Dataset) -> np
     return np.array(best)
 
 
-def check(model: RSLLM, named: RSLLM, users: np.ndarray, shown: np.ndarray, seen: Dataset) -> None:
+def check(
+    loops: dict[str, Pass], model: RSLLM, named: RSLLM, users: np.ndarray, shown: np.ndarray, seen: Dataset
+) -> None:
     """All ways choose the same candidates, and their lists differ in at most one item, by rounding."""
     for each in (model, named):
         chosen = each.choose(users, shown, seen, "likelihood").tolist()
         assert chosen == loop_choices(each, users, shown, seen)
     ranked = np.concatenate([batch.items for batch in model.rank_batches(users, seen, K)])
-    for read in (plain_pass, careful_pass):
+    for read in loops.values():
         found = loop_lists(read, model, users, seen)
         shared = [len({*ours} & {*other}) for ours, other in zip(ranked, found, strict=True)]
         assert min(shared) >= K - 1, "lists differ by more than rounding"
@@ -127,8 +139,11 @@ def main(arguments: argparse.Namespace) -> list[Row]:
     keep_freed_memory()
     dataset, n_users = Dataset.load(arguments.data), 2 if settings.short else 6
     model = untrained(RSLLM(RSLLMConfig(backbone=str(arguments.backbone), tune="lora")), dataset.train)
-    model.merge_adapters()
     model.net.eval()
+    backbone = model.net.backbone
+    loops: dict[str, Pass] = {"plain": partial(whole_pass, as_trained(backbone.model))}
+    model.merge_adapters()
+    loops |= {"merged": partial(whole_pass, backbone.model), "careful": careful_pass}
     generator = np.random.default_rng(0)
     users = generator.permutation(np.flatnonzero(np.diff(dataset.seen.interactions.indptr) > 0))
     shown = np.stack([generator.permutation(dataset.n_items)[:N_CANDIDATES] for _ in range(n_users)])
@@ -137,7 +152,7 @@ def main(arguments: argparse.Namespace) -> list[Row]:
     seen = dataset.seen
     named = copy.copy(model)
     named.config = replace(model.config, candidates=N_CANDIDATES)
-    check(model, named, few, shown, seen)
+    check(loops, model, named, few, shown, seen)
     questions: dict[str, dict[str, Callable[[], object]]] = {
         f"1 of {N_CANDIDATES} candidates by likelihood": {
             "ours": partial(model.choose, few, shown, seen, "likelihood"),
@@ -149,8 +164,7 @@ def main(arguments: argparse.Namespace) -> list[Row]:
         },
         f"top {K} of {dataset.n_items:,} items": {
             "ours": lambda: list(model.rank_batches(many, seen, K)),
-            "plain": partial(loop_lists, plain_pass, model, many, seen),
-            "careful": partial(loop_lists, careful_pass, model, many, seen),
+            **{name: partial(loop_lists, read, model, many, seen) for name, read in loops.items()},
         },
     }
     base = untrained(SASRec(), dataset.train)

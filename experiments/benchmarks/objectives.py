@@ -41,4 +41,4 @@ def stage_objectives(
 ) -> list[Objective]:
     """Objectives of a stage with its default training; the system is put at the start of the stage."""
     start_stage(system, train, stage, accelerator)
-    return system.objectives(train, stage, system.config_class.training[stage])
+    return system.objectives(train, stage, system.config.default_training[stage])

@@ -38,7 +38,7 @@ def main(settings: Settings) -> list[Row]:
         train = read_dataset(name, settings).train
         for system in (CLLM4Rec(CLLM4RecConfig(start="random")), RSLLM(RSLLMConfig())):
             for stage in system.stages:
-                config = system.config_class.training[stage]
+                config = system.config.default_training[stage]
                 for objective in stage_objectives(system, train, stage):
                     tokens, positions = count_positions(objective, config, 5 if settings.short else 1)
                     question = f"padding, {name}, {system.name}, {stage}, {objective.name}"

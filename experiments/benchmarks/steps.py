@@ -100,7 +100,7 @@ def prepared(
     accelerator, groups = accelerator or Accelerator(cpu=True), []
     for system, plain in pairs:
         for stage in system.stages:
-            config = system.config_class.training[stage]
+            config = system.config.default_training[stage]
             config = replace(config, batch_size=batch_size or config.batch_size)
             for objective in stage_objectives(system, train, stage, accelerator):
                 if stage == "finetune" and objective.name == "content":

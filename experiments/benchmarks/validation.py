@@ -35,7 +35,7 @@ def main(settings: Settings) -> list[Row]:
             system = system_class()
             if stage == "finetune":
                 start_stage(system, dataset.train, "pretrain")
-            config = system.config_class.training[stage]
+            config = system.config.default_training[stage]
             dry_run = estimated_stage(system, dataset, stage, config, accelerator)
             step_seconds = dry_run.max_seconds - dry_run.validation_seconds
             question = f"validation, {name}, {system.name}, {stage}"

@@ -63,7 +63,7 @@ def all_settings(commands: TrialCommands, settings: Settings) -> dict[str, Value
     before: SystemConfig | None = None
     inherited: dict[str, Any] = {}
     for stage in stages_of(commands.system):
-        defaults = stage_settings.stage_defaults(commands.system, stage, preset=None) | inherited
+        defaults = stage_settings.stage_defaults(commands.system, stage, None, before) | inherited
         with CommandLine(stage, arguments[stage]) as line:
             _, config, *training = line.parse("", [OPTIONS[stage], config_class, *trained], defaults)
             if before is not None:

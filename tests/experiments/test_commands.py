@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,13 @@ def test_a_mistake_and_an_interruption_end_in_one_line() -> None:
         raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt), ends_in_one_line():
         raise KeyboardInterrupt
+
+
+def test_sigterm_interrupts_within_the_block_alone() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit, match=r"^interrupted: .* goes on$"), ends_in_one_line("goes on"):
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def mains() -> list[Path]:

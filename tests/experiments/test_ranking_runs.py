@@ -141,6 +141,34 @@ def test_a_run_that_failed_begins_anew(
     assert not noted.exists()
 
 
+def test_a_run_that_failed_goes_on_if_it_saved_progress(
+    small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a signal to the launcher of several processes, whose status is that of any failure."""
+    run_command = ranking_runs.run_command
+    flags = ["--backbone", "1x64", "--epochs", "1"]
+    monkeypatch.setitem(ROWS, "CLLM4Rec", (flags, ["--epochs", "1"]))
+    run: tuple[Any, ...] = ([small_set], [0], ["CLLM4Rec"], tmp_path / "runs")
+    state = tmp_path / "runs" / "A" / "small" / "seed0" / "cllm4rec" / "finetune-state.safetensors"
+
+    def fails_in_finetuning(command: str, *arguments: object, processes: int = 1) -> Cost:
+        if command == "pretrain":
+            return run_command(command, *arguments, processes=processes)
+        state.write_bytes(b"progress")
+        raise CommandFailed(1, Cost(1.0, 1.0, 1.0))
+
+    def fails_at_once(command: str, *arguments: object, processes: int = 1) -> Cost:
+        raise CommandFailed(2, Cost(1.0, 1.0, 1.0))
+
+    noted = state.parent.with_name("cllm4rec.begun.json")
+    for fails, is_kept in ((fails_in_finetuning, True), (fails_at_once, False)):
+        with monkeypatch.context() as patch:
+            patch.setattr(ranking_runs, "run_command", fails)
+            assert full_ranking.main(*run) == ["small/CLLM4Rec/0"]
+        assert noted.exists() == is_kept
+    assert state.exists(), "the call that failed at once began nothing anew"
+
+
 def test_full_ranking_writes_a_line_for_each_run(
     small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

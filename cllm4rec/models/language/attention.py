@@ -1,9 +1,10 @@
 """Attention of the backbones: the library's default form for a family, fused where the family has one.
 
 In bfloat16 on a CPU another form takes the place of the fused one, which takes two to three times as long as
-`eager_attention`, and its gradient up to six times. The longest inputs are left to the fused form, as
-`eager_attention` keeps all (L, L) weights for the gradient. Under autocast they stay in float32.
-`experiments.benchmarks.steps` times these forms.
+`eager_attention`, and its gradient up to six times. So does it after a cache. The longest inputs are left to
+the fused form, as `eager_attention` keeps all (L, L) weights for the gradient. Under autocast they stay in
+float32. A single token is left to it too: it takes a third of the time. `experiments.benchmarks.steps` times
+these forms.
 """
 
 from typing import Any
@@ -43,8 +44,8 @@ def attention(
     Args:
         module: the attention layer.
         query: (B, heads, L, head width).
-        key, value: (B, heads or fewer, L, head width).
-        attention_mask: added to the scores, or True where attention is allowed.
+        key, value: (B, heads or fewer, S, head width); S > L after a cache.
+        attention_mask: (B, 1, L, S), added to the scores, or True where attention is allowed.
         further: the library's other arguments.
 
     Returns:
@@ -61,7 +62,9 @@ def attention(
     )
     with torch.autocast("cpu", enabled=False):
         n_queries, n_keys, width = query.shape[2], *key.shape[2:]
-        if n_queries != n_keys or n_keys > EAGER_WIDTHS * width or unhandled:
+        # The library leaves a mask out after a cache for a single token alone, which attends to all keys.
+        unmasked = n_queries != n_keys and attention_mask is None
+        if n_queries == 1 or unmasked or n_keys > EAGER_WIDTHS * width or unhandled:
             fused = torch.float32 if autocast else dtype
             q, k, v = (tensor.to(fused) for tensor in (query, key, value))
             states, _ = sdpa_attention_forward(module, q, k, v, attention_mask, **further)
@@ -84,9 +87,9 @@ def eager_attention(
 
     Args:
         query: (B, heads, L, head width).
-        key, value: (B, heads or fewer, L, head width).
-        mask: added to the scores, or True where attention is allowed. A query that may attend to nothing
-            attends to everything equally.
+        key, value: (B, heads or fewer, S, head width).
+        mask: (B, 1, L, S) or what broadcasts to it, added to the scores, or True where attention is allowed.
+            A query that may attend to nothing attends to everything equally.
         scaling: factor of the scores; by default head width ** -0.5.
 
     Returns:
@@ -95,7 +98,7 @@ def eager_attention(
     scaled = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     shared = (len(key), key.shape[1], -1)  # B, heads of the keys, the rows that share them
     scores = scaled.reshape(*shared, query.shape[-1]) @ key.transpose(-1, -2)
-    scores = scores.view(*query.shape[:3], -1)  # (B, heads, L, L)
+    scores = scores.view(*query.shape[:3], -1)  # (B, heads, L, S)
     if mask is not None:  # added, since filling all heads' scores takes longer
         lowest = torch.finfo(scores.dtype).min
         if mask.dtype == torch.bool:

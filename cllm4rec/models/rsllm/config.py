@@ -1,6 +1,6 @@
 """Settings of RSLLM (arXiv 2412.16933)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from cllm4rec.models.language.config import BackboneConfig
@@ -33,8 +33,8 @@ class RSLLMConfig(BackboneConfig):
         "sasrec",
         metavar="NAME",
         help=(
-            f"source of the ID embeddings: {' or '.join(CONVENTIONAL)}, trained first with its default "
-            "settings; or the run folder of one of them"
+            f"source of the ID embeddings: {' or '.join(CONVENTIONAL)}, trained first, on the words of "
+            "items' texts too; or the run folder of one of them"
         ),
     )
     sequential_score: str = setting(
@@ -53,7 +53,7 @@ class RSLLMConfig(BackboneConfig):
             "auto is text if the score of the sequential system is added, else unified"
         ),
     )
-    length: int = setting(20, ge=1, help="maximum history length in items; the newest are kept")
+    length: int = setting(10, ge=1, help="maximum history length in items; the newest are kept")
     candidates: int = setting(0, ge=0, help="candidate items named in each training prompt; 0: none")
     alpha: float = setting(3.0, ge=0, help="weight of the item contrastive loss C_item; 0 disables it")
     beta: float = setting(1.0, ge=0, help="weight of the user contrastive loss C_user; 0 disables it")
@@ -86,6 +86,13 @@ class RSLLMConfig(BackboneConfig):
             raise ValueError(
                 "`candidates` is 1: the only candidate would be the answer; take 0 or at least 2"
             )
+
+    @property
+    def default_training(self) -> dict[str, TrainConfig]:
+        """`training`; a pretrained backbone is finetuned for one epoch, in smaller batches."""
+        if self.built_in:
+            return self.training
+        return self.training | {"finetune": replace(self.training["finetune"], epochs=1, batch_size=4)}
 
     @property
     def most_title_words(self) -> int:

@@ -21,7 +21,7 @@ from cllm4rec.data.audit import learns_from
 from cllm4rec.data.candidates import check_candidates, title_groups
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.messages import shorten
-from cllm4rec.models import load, system_class
+from cllm4rec.models import load, system_class, system_config
 from cllm4rec.models.adaptation import OldRows
 from cllm4rec.models.base import Recommender
 from cllm4rec.models.description import ModelDescription, Shapes
@@ -71,8 +71,11 @@ class RSLLM(LanguageRecommender):
         return (self._form or "unified") if self.config.prompt == "auto" else self.config.prompt
 
     @property
-    def base_system(self) -> str | None:
-        return self.config.sequential if self.config.sequential in CONVENTIONAL else None
+    def base_system(self) -> Recommender | None:
+        if self.config.sequential not in CONVENTIONAL:
+            return None
+        config_class: type[Any] = system_config(self.config.sequential)
+        return system_class(self.config.sequential)(config_class(item_text="auto"))
 
     def check(self, dataset: Dataset) -> None:
         super().check(dataset)
@@ -99,8 +102,8 @@ class RSLLM(LanguageRecommender):
         """
         if self.trained_base is not None:
             self.sequential = self._as_sequential(self.trained_base)
-        elif self.base_system is not None:
-            self.sequential = self._as_sequential(system_class(self.base_system)())
+        elif (base := self.base_system) is not None:
+            self.sequential = self._as_sequential(base)
             self.sequential.is_base = True
             training = self.sequential.config.base_training(config)
             self.sequential.fit_stage(dataset, "pretrain", training, accelerator=accelerator)

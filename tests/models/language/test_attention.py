@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import FalconConfig, MistralConfig
+from transformers import DynamicCache, FalconConfig, MistralConfig
 from transformers.models.auto import AutoModelForCausalLM
 
 from cllm4rec.models.language.attention import ATTENTION, EAGER_WIDTHS, attention, eager_attention
@@ -114,6 +114,32 @@ def test_attention_in_bf16_on_a_cpu_is_that_of_float32(length: int, masked: bool
     for tensor, float_tensor in zip((query, key, value), single, strict=True):
         exact = float_tensor.grad.bfloat16()
         assert (tensor.grad - exact).norm() <= tolerance * (exact.norm() + 1)
+
+
+@pytest.mark.parametrize("n_cached", [1, 5, LONGEST_EAGER])
+@pytest.mark.parametrize("n_queries", [1, 4])
+def test_attention_after_a_cache_in_bf16_is_that_of_float32(n_queries: int, n_cached: int) -> None:
+    query, key, value = (tensor.bfloat16() for tensor in heads(n_cached + n_queries))
+    query = query[:, :, n_cached:]
+    mask = torch.ones(n_queries, n_cached + n_queries, dtype=torch.bool).tril(n_cached).expand(2, 1, -1, -1)
+    groups = torch.nn.Module()
+    groups.num_key_value_groups = 2
+    states, _ = attention(groups, query, key, value, mask if n_queries > 1 else None)
+    exact = scaled_dot_product_attention(
+        query.float(), key.float(), value.float(), attn_mask=mask, enable_gqa=True
+    )
+    assert states.dtype == torch.bfloat16
+    assert torch.allclose(states.float(), exact.transpose(1, 2), rtol=0.02, atol=0.02)
+
+
+def test_tokens_after_a_cache_are_read_as_without_one_in_bf16(tmp_path: Path) -> None:
+    net = load_backbone(BackboneConfig(str(save_backbone(tmp_path)), dtype="bfloat16"))[0].eval()
+    tokens = torch.arange(20).view(2, 10)
+    mask, table = torch.ones_like(tokens, dtype=torch.bool), torch.zeros(1, net.width)
+    with torch.no_grad():
+        whole, cache = net(tokens, mask, table), DynamicCache(config=net.model.config)
+        parts = [net(tokens[:, part], mask[:, part], table, cache=cache) for part in (slice(4), slice(4, 10))]
+    assert torch.allclose(torch.cat(parts, dim=1).float(), whole.float(), rtol=0.02, atol=0.02)
 
 
 def test_a_backbone_that_cannot_switch_its_attention_uses_that_of_the_library(tmp_path: Path) -> None:

@@ -100,7 +100,8 @@ def test_a_likelihood_is_compared_with_that_without_the_history(candidates: int)
         named = Ragged.from_lists([of_user]) if candidates else None
         shown = [torch.from_numpy(tokens) for tokens in writer.answers_of(of_user)]
         after = []
-        for history in (dataset.train.interactions.history(user), of_user[:0]):
+        read = dataset.train.interactions.history(user)[-model.config.length :]
+        for history in (read, of_user[:0]):
             prompts, _ = writer.fill(Ragged.from_lists([history]), 500, named)
             after.append(likelihoods(model.net.backbone, torch.from_numpy(prompts.tokens[0]), shown, table))
         expected.append(int((after[0] - after[1]).argmax()))

@@ -19,7 +19,9 @@ from cllm4rec.models import load
 from cllm4rec.models.rsllm.config import RSLLMConfig
 from cllm4rec.models.rsllm.recommender import RSLLM
 from cllm4rec.models.sequential.sasrec import SASRec
+from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.run_folder import RunFolder
+from tests.support.backbones import save_backbone
 from tests.support.rsllm import small_dataset
 from tests.support.worlds import taste_dataset
 
@@ -37,6 +39,23 @@ def test_pretraining_trains_the_sequential_recommender_into_a_separate_run(train
     assert isinstance(sequential, SASRec)
     assert isinstance(model, RSLLM)
     np.testing.assert_array_equal(model.sequential.net.items.detach(), sequential.net.items.detach())
+    assert sequential.config.item_text == "auto"
+    assert sequential.net.item_text is not None  # it reads titles
+
+
+def test_a_pretrained_backbone_is_finetuned_for_one_epoch(tmp_path: Path) -> None:
+    backbone = save_backbone(tmp_path / "backbone")
+    small_dataset().save(tmp_path / "data")
+    pretrain_on(tmp_path / "data", tmp_path / "sasrec", "--epochs", "1", system="sasrec")
+    flags = ["--sequential", str(tmp_path / "sasrec"), "--backbone", str(backbone), "--tune", "frozen"]
+    pretrain_on(tmp_path / "data", tmp_path / "run", *flags)
+    finetune.main(["--run", str(tmp_path / "run")])
+    training = RunFolder.open(tmp_path / "run").description.stages["finetune"].training
+    assert (training["epochs"], training["batch_size"]) == (1, 4)
+    model = load(tmp_path / "run")
+    assert model.config.default_training["finetune"] == TrainConfig(**training)
+    built_in = RSLLMConfig().default_training["finetune"]
+    assert (built_in.epochs, built_in.batch_size) == (20, 16)
 
 
 def test_a_run_is_evaluated_and_serves_lists(
