@@ -9,9 +9,8 @@ no logits that it does not need. For candidates it reads the prompt with each of
 after the prompt without a history; prompts name the candidates or do not. For full ranking it reads one
 prompt after another. The plain loop does so by a call of the Hugging Face model as it was trained. It
 computes the logits of all tokens, its adapters are separate, and its attention is that of the library. The
-merged loop computes these logits too. Like the careful loop, it has merged adapters and the attention of this
-package.
-`--cpu` compares CPU times. The last line has the users per second of the sequential recommender alone.
+package and the careful loop merge the adapters. `--cpu` compares CPU times. The last line has the users per
+second of the sequential recommender alone.
 """
 
 import argparse
@@ -41,6 +40,7 @@ from experiments.benchmarks.results import Row, report, settings_from, settings_
 from experiments.commands import ends_in_one_line
 
 N_CANDIDATES, K = 20, 20
+N_LISTS = 48
 
 
 Pass = Callable[[Backbone, Tensor, Tensor], Tensor]
@@ -57,7 +57,7 @@ def whole_pass(model: PreTrainedModel, backbone: Backbone, tokens: Tensor, table
     """The states (L, d) of tokens (L,), by a call of a Hugging Face model: it computes all logits too.
 
     Args:
-        model: that of the backbone, or a copy.
+        model: a copy of that of the backbone.
         backbone: the language model.
         tokens: (L,).
         table: (n_items, d) of the soft tokens.
@@ -123,7 +123,7 @@ def loop_lists(read: Pass, model: RSLLM, users: np.ndarray, seen: Dataset) -> np
 def check(
     loops: dict[str, Pass], model: RSLLM, named: RSLLM, users: np.ndarray, shown: np.ndarray, seen: Dataset
 ) -> None:
-    """All ways choose the same candidates, and their lists differ in at most one item, by rounding."""
+    """All ways choose the same candidates. Lists differ in at most two items, by rounding in bfloat16."""
     for each in (model, named):
         chosen = each.choose(users, shown, seen, "likelihood").tolist()
         assert chosen == loop_choices(each, users, shown, seen)
@@ -131,7 +131,7 @@ def check(
     for read in loops.values():
         found = loop_lists(read, model, users, seen)
         shared = [len({*ours} & {*other}) for ours, other in zip(ranked, found, strict=True)]
-        assert min(shared) >= K - 1, "lists differ by more than rounding"
+        assert min(shared) >= K - 2, "lists differ by more than rounding"
 
 
 def main(arguments: argparse.Namespace) -> list[Row]:
@@ -143,12 +143,12 @@ def main(arguments: argparse.Namespace) -> list[Row]:
     backbone = model.net.backbone
     loops: dict[str, Pass] = {"plain": partial(whole_pass, as_trained(backbone.model))}
     model.merge_adapters()
-    loops |= {"merged": partial(whole_pass, backbone.model), "careful": careful_pass}
+    loops["careful"] = careful_pass
     generator = np.random.default_rng(0)
     users = generator.permutation(np.flatnonzero(np.diff(dataset.seen.interactions.indptr) > 0))
     shown = np.stack([generator.permutation(dataset.n_items)[:N_CANDIDATES] for _ in range(n_users)])
     clock = time.process_time if arguments.cpu else time.perf_counter
-    repeats, few, many = 1 if settings.short else 3, users[:n_users], users[: 8 * n_users]
+    repeats, few, many = 1 if settings.short else 3, users[:n_users], users[:N_LISTS]
     seen = dataset.seen
     named = copy.copy(model)
     named.config = replace(model.config, candidates=N_CANDIDATES)
