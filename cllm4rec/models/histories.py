@@ -10,7 +10,7 @@ from cllm4rec.corpora.padding import FREE_PADDING, batches_by_length
 from cllm4rec.training.memory import FreedMemory
 
 TOKENS_AT_ONCE = 1 << 14  # padded tokens of a forward pass when scoring
-NUMBERS_AT_ONCE_ON_CPU = 1 << 22  # tokens x width: of wide states, more are slower and take more memory
+NUMBERS_AT_ONCE_ON_CPU = 1 << 19  # tokens x width: more leave the cache, are slower and take more memory
 FREE_NUMBERS = 1 << 17  # padded positions x width of a pass that cost less than a further pass
 
 
