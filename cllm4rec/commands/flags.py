@@ -12,7 +12,9 @@ import yaml
 
 from cllm4rec.commands.failures import name_flags
 from cllm4rec.settings import check_settings
+from cllm4rec.training.launched import n_launched
 
+LAUNCHED = ("pretrain", "finetune", "evaluate", "recommend")  # commands that several processes share
 LARGEST_CONFIG = 1 << 20  # bytes
 FIXED = "fixed by pretraining (leave them out; names of folders that have moved are taken)"
 NOT_GIVEN = ("", "null", "~", "false")
@@ -39,8 +41,13 @@ class CommandLine:
             argv: the arguments as typed.
 
         Raises:
-            ValueError: the file is missing, or does not consist of lines `flag: value`.
+            ValueError: the file is missing, or does not consist of lines `flag: value`; or several processes
+                were launched for a command that uses one.
         """
+        if n_launched() > 1 and command not in LAUNCHED:
+            raise ValueError(
+                f"{command} uses one process and {n_launched()} were launched: start it without the launcher"
+            )
         parser = _Parser(add_help=False, allow_abbrev=False)
         parser.add_argument("--config")
         self.command = command

@@ -20,7 +20,7 @@ import pytest
 
 import cllm4rec
 from cllm4rec.commands.dispatch import COMMANDS, HELP, dispatch
-from cllm4rec.commands.flags import started_as
+from cllm4rec.commands.flags import LAUNCHED, started_as
 from tests.commands.events import ITEMS, title, write_csv, write_events
 from tests.support.commands import assert_refused, default_signals, run_launched
 
@@ -82,6 +82,16 @@ def test_the_example_of_help_runs_as_typed(
         dispatch([command, *flags, *shorter])
     assert (tmp_path / "lists.csv").read_text().startswith("user_id,item_id,rank,score,title\n")
     assert "ndcg" in capsys.readouterr().out
+
+
+def test_commands_that_use_one_process_are_refused_to_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process would write the same files."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    alone = [command for command in COMMANDS if command not in LAUNCHED]
+    assert alone == ["prepare", "vectors", "extend", "serve"]
+    for command in alone:
+        with pytest.raises(ValueError, match=f"^{command} uses one process and 2 were launched: start it"):
+            dispatch([command, "--help"])
 
 
 def test_help_imports_nothing_heavy() -> None:
