@@ -90,15 +90,15 @@ def run_command(command: str, *arguments: object, processes: int = 1) -> Cost:
 def ends_in_one_line(resumed: str | None = None) -> Iterator[None]:
     """End the program with one line, not a traceback, on a mistake of its user or an interruption.
 
-    SIGTERM interrupts as Ctrl-C does, so that the command under way ends too.
-
     Args:
-        resumed: what the same command does after an interruption; None: the interruption is raised on.
+        resumed: what the same command does after an interruption, by SIGTERM too; None: Ctrl-C is raised on.
 
     Raises:
         SystemExit: the message of an error that is no defect of the program, or that it was interrupted.
     """
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.getsignal(signal.SIGTERM)
+    if resumed is not None:  # so that the command under way ends too
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except Exception as error:

@@ -92,6 +92,7 @@ def measured_run(
     }
 
 
-def _saved_at(run: Path) -> dict[str, int]:
-    """When the progress of each stage under way was saved: file of the run folder -> time in ns."""
-    return {file.name: file.stat().st_mtime_ns for file in run.glob("*-state.safetensors")}
+def _saved_at(run: Path) -> dict[Path, int]:
+    """When stages under way saved their progress, and weights were written: file -> time in ns."""
+    files = [*run.rglob("*-state.safetensors"), *run.rglob("manifest.json")]
+    return {file: file.stat().st_mtime_ns for file in files}

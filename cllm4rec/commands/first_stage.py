@@ -147,8 +147,8 @@ def train_first(base: Recommender, dependent: FirstStage) -> Recommender:
         dependent: the stage that needs it.
 
     Raises:
-        ValueError: there is an interrupted run and `dependent` is not resumed, or the run has another seed or
-            other data.
+        ValueError: there is an interrupted run and `dependent` is not resumed, or the run has another seed,
+            other data or, where `dependent` is not resumed, other settings.
     """
     output = dependent.output / base.name
     assert dependent.training is not None
@@ -175,6 +175,10 @@ def train_first(base: Recommender, dependent: FirstStage) -> Recommender:
                     raise ValueError(
                         f"{output} was trained with `seed` {training.seed}, not {seed}: remove it, or give "
                         "that seed"
+                    )
+                if config != base.config and not dependent.resumed:
+                    raise ValueError(
+                        f"{output} was trained with other settings: remove it, or name it by `sequential`"
                     )
                 dataset = folder.dataset(dependent.dataset_path)
                 if has_ended(folder, "pretrain"):

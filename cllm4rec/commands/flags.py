@@ -46,7 +46,7 @@ class CommandLine:
         """
         if n_launched() > 1 and command not in LAUNCHED:
             raise ValueError(
-                f"{command} uses one process and {n_launched()} were launched: start it without the launcher"
+                f"{command} uses one process, and WORLD_SIZE is {n_launched()}: start it without the launcher"
             )
         parser = _Parser(add_help=False, allow_abbrev=False)
         parser.add_argument("--config")

@@ -19,7 +19,8 @@ class SystemConfig:
     """Settings of a system. None is a value that fitting chooses on validation events.
 
     Attributes:
-        training: stage -> settings of its training; empty for a system that is fitted in one go.
+        training: stage -> settings of its training, where those of the system are not known yet; empty for a
+            system that is fitted in one go.
         presets: name -> {"system": its settings, stage: settings of that stage's training}.
         fixed_after_pretraining: settings that finetuning may not change.
         added_settings: setting added since format 6 of model.json -> value for what earlier versions did.
@@ -51,7 +52,10 @@ class SystemConfig:
 
     @property
     def default_training(self) -> dict[str, TrainConfig]:
-        """Stage -> settings of its training, if none are given, of a system with these settings."""
+        """Stage -> settings of its training, if none are given, for these settings of the system.
+
+        Those of the first stage are those of `training`.
+        """
         return self.training
 
     @classmethod

@@ -10,8 +10,17 @@ from cllm4rec.corpora.padding import FREE_PADDING, batches_by_length
 from cllm4rec.training.memory import FreedMemory
 
 TOKENS_AT_ONCE = 1 << 14  # padded tokens of a forward pass when scoring
-NUMBERS_AT_ONCE_ON_CPU = 1 << 19  # tokens x width: more leave the cache, are slower and take more memory
+# On a CPU, tokens x width of a pass: more were slower at width 640, and take more memory. At least so many
+# tokens, as each pass reads all weights.
+NUMBERS_AT_ONCE_ON_CPU, FEWEST_TOKENS = 1 << 19, 512
 FREE_NUMBERS = 1 << 17  # padded positions x width of a pass that cost less than a further pass
+
+
+def tokens_at_once(width: int, device: torch.device) -> int:
+    """Most padded tokens of a forward pass when scoring, of states of this width."""
+    if device.type != "cpu":
+        return TOKENS_AT_ONCE
+    return min(TOKENS_AT_ONCE, max(FEWEST_TOKENS, NUMBERS_AT_ONCE_ON_CPU // width))
 
 
 def encode_by_length(
@@ -30,9 +39,8 @@ def encode_by_length(
     if net.training:
         net.eval()
     not_empty = np.flatnonzero(lengths)
-    on_cpu = device.type == "cpu"
-    tokens = min(TOKENS_AT_ONCE, NUMBERS_AT_ONCE_ON_CPU // width) if on_cpu else TOKENS_AT_ONCE
-    free = min(FREE_PADDING, FREE_NUMBERS // width) if on_cpu else FREE_PADDING
+    tokens = tokens_at_once(width, device)
+    free = min(FREE_PADDING, FREE_NUMBERS // width) if device.type == "cpu" else FREE_PADDING
     freed = FreedMemory(device, None)
     for batch in batches_by_length(lengths[not_empty], tokens, free):
         rows = not_empty[batch]

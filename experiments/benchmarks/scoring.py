@@ -21,7 +21,7 @@ from cllm4rec.corpora.prompts import Template
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
-from cllm4rec.models.histories import TOKENS_AT_ONCE
+from cllm4rec.models.histories import tokens_at_once
 from experiments.benchmarks.datasets import dataset_names, read_dataset
 from experiments.benchmarks.measurement import extra_memory, side_by_side, synchronised
 from experiments.benchmarks.objectives import untrained
@@ -53,7 +53,7 @@ def prompts(model: CLLM4Rec, users: np.ndarray, train: Dataset) -> list[list[His
     for start in range(0, len(users), USERS_AT_ONCE):
         batch_users = users[start : start + USERS_AT_ONCE]
         lengths = train.interactions.histories(batch_users).lengths + template.n_fixed
-        cut = batches_by_length(lengths, TOKENS_AT_ONCE)
+        cut = batches_by_length(lengths, tokens_at_once(model.net.backbone.width, model.device))
         batches.append([prompts_of(model, batch_users[rows], train) for rows in cut])
     return batches
 

@@ -85,12 +85,12 @@ def test_the_example_of_help_runs_as_typed(
 
 
 def test_commands_that_use_one_process_are_refused_to_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each process would write the same files."""
+    """Each process would write the same files, or listen on the same port."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     alone = [command for command in COMMANDS if command not in LAUNCHED]
     assert alone == ["prepare", "vectors", "extend", "serve"]
     for command in alone:
-        with pytest.raises(ValueError, match=f"^{command} uses one process and 2 were launched: start it"):
+        with pytest.raises(ValueError, match=f"^{command} uses one process, and WORLD_SIZE is 2: start it"):
             dispatch([command, "--help"])
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,19 @@ from cllm4rec.models.cllm4rec.config import CLLM4RecConfig
 from cllm4rec.models.cllm4rec.recommender import CLLM4Rec
 from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.models.language.loading import build_backbone
+from cllm4rec.models.rsllm.config import RSLLMConfig
 from cllm4rec.models.rsllm.recommender import RSLLM
 from cllm4rec.models.sequential.sasrec import SASRec
 from cllm4rec.training.batching import micro_batches
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.losses import multinomial_nll
-from experiments.benchmarks import gpu, item_loss, one_pass, plain, top_k
+from experiments.benchmarks import choices, gpu, item_loss, one_pass, plain, top_k
 from experiments.benchmarks.backbones import save_backbone
 from experiments.benchmarks.measurement import extra_memory, side_by_side
+from experiments.benchmarks.objectives import untrained
 from experiments.benchmarks.results import Row, Settings
+from tests.support.backbones import save_backbone as save_small_model
+from tests.support.rsllm import small_dataset
 
 
 def test_beam_search_finds_the_likeliest_answers_and_their_probabilities() -> None:
@@ -154,6 +159,25 @@ def test_gpu_rows_are_measured_or_said_to_be_not_run(
         gpu.main(given)
         assert capsys.readouterr().out.count("not run") == len(gpu.not_run())
         assert {row["met"] for row in json.loads((tmp_path / "gpu.json").read_text())["rows"]} == {None}
+
+
+def test_loops_over_users_give_the_lists_of_the_package(tmp_path: Path) -> None:
+    """Also before the adapters are merged, here into other weights than zero."""
+    dataset = small_dataset()
+    config = RSLLMConfig(backbone=str(save_small_model(tmp_path)), tune="lora", dtype="float32")
+    model = untrained(RSLLM(config), dataset.train)
+    for name, parameter in model.net.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    model.net.eval()
+    users, backbone = np.arange(6), model.net.backbone
+    plain = partial(choices.whole_pass, choices.as_trained(backbone.model))
+    separate = choices.loop_lists(plain, model, users, dataset.seen)
+    model.merge_adapters()
+    for read in (partial(choices.whole_pass, backbone.model), choices.careful_pass):
+        assert np.array_equal(choices.loop_lists(read, model, users, dataset.seen), separate)
+    lists = [lists.items for lists in model.rank_batches(users, dataset.seen, choices.K)]
+    assert np.array_equal(np.concatenate(lists), separate)
 
 
 def test_lists_of_the_benchmark_are_those_of_a_full_product() -> None:

@@ -145,28 +145,41 @@ def test_a_run_that_failed_goes_on_if_it_saved_progress(
     small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a signal to the launcher of several processes, whose status is that of any failure."""
-    run_command = ranking_runs.run_command
-    flags = ["--backbone", "1x64", "--epochs", "1"]
-    monkeypatch.setitem(ROWS, "CLLM4Rec", (flags, ["--epochs", "1"]))
+    run_command, run_evaluate = ranking_runs.run_command, ranking_runs.evaluate
+    flags = ["--epochs", "1"]
+    monkeypatch.setitem(ROWS, "CLLM4Rec", (["--backbone", "1x64", *flags], flags))
     run: tuple[Any, ...] = ([small_set], [0], ["CLLM4Rec"], tmp_path / "runs")
-    state = tmp_path / "runs" / "A" / "small" / "seed0" / "cllm4rec" / "finetune-state.safetensors"
+    of_set = tmp_path / "runs" / "A" / "small"
+    noted = of_set / "seed0" / "cllm4rec.begun.json"
+    done: list[str] = []
 
-    def fails_in_finetuning(command: str, *arguments: object, processes: int = 1) -> Cost:
-        if command == "pretrain":
-            return run_command(command, *arguments, processes=processes)
-        state.write_bytes(b"progress")
+    def without_finetune(command: str, *arguments: object, processes: int = 1) -> Cost:
+        if command == "finetune":
+            raise CommandFailed(1, Cost(1.0, 1.0, 1.0))
+        return run_command(command, *arguments, processes=processes)
+
+    def without_evaluate(run: Path, processes: int = 1) -> Cost:
         raise CommandFailed(1, Cost(1.0, 1.0, 1.0))
 
-    def fails_at_once(command: str, *arguments: object, processes: int = 1) -> Cost:
-        raise CommandFailed(2, Cost(1.0, 1.0, 1.0))
+    def recorded(command: str, *arguments: object, processes: int = 1) -> Cost:
+        done.append(command)
+        return run_command(command, *arguments, processes=processes)
 
-    noted = state.parent.with_name("cllm4rec.begun.json")
-    for fails, is_kept in ((fails_in_finetuning, True), (fails_at_once, False)):
-        with monkeypatch.context() as patch:
-            patch.setattr(ranking_runs, "run_command", fails)
-            assert full_ranking.main(*run) == ["small/CLLM4Rec/0"]
-        assert noted.exists() == is_kept
-    assert state.exists(), "the call that failed at once began nothing anew"
+    weights = of_set / "seed0" / "cllm4rec" / "pretrain" / "model.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(ranking_runs, "run_command", without_finetune)
+        assert full_ranking.main(*run) == ["small/CLLM4Rec/0"]
+        assert noted.exists(), "pretraining ended"
+        written = weights.stat().st_mtime_ns
+        patch.setattr(ranking_runs, "run_command", recorded)
+        patch.setattr(ranking_runs, "evaluate", without_evaluate)
+        assert full_ranking.main(*run) == ["small/CLLM4Rec/0"]
+        assert noted.exists(), "finetuning ended"
+        patch.setattr(ranking_runs, "evaluate", run_evaluate)
+        assert full_ranking.main(*run) == []
+    assert done == ["pretrain", "finetune"] * 2
+    assert weights.stat().st_mtime_ns == written, "never trained again"
+    assert json.loads((of_set / "results.json").read_text())["CLLM4Rec/0"]["training_cpu_seconds"] is None
 
 
 def test_full_ranking_writes_a_line_for_each_run(

@@ -1,10 +1,9 @@
 """Attention of the backbones: the library's default form for a family, fused where the family has one.
 
 In bfloat16 on a CPU another form takes the place of the fused one, which takes two to three times as long as
-`eager_attention`, and its gradient up to six times. So does it after a cache. The longest inputs are left to
-the fused form, as `eager_attention` keeps all (L, L) weights for the gradient. Under autocast they stay in
-float32. A single token is left to it too: it takes a third of the time. `experiments.benchmarks.steps` times
-these forms.
+`eager_attention`, and its gradient up to six times. `experiments.benchmarks.steps` times the gradients. Two
+inputs are left to the fused form: a single token, and the longest, as `eager_attention` keeps all (L, S)
+weights for the gradient. Under autocast they stay in float32.
 """
 
 from typing import Any

@@ -33,8 +33,8 @@ class RSLLMConfig(BackboneConfig):
         "sasrec",
         metavar="NAME",
         help=(
-            f"source of the ID embeddings: {' or '.join(CONVENTIONAL)}, trained first, on the words of "
-            "items' texts too; or the run folder of one of them"
+            f"source of the ID embeddings: {' or '.join(CONVENTIONAL)}, trained first with its default "
+            "settings, on the texts of items too; or the run folder of one of them"
         ),
     )
     sequential_score: str = setting(

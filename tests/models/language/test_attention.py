@@ -1,6 +1,7 @@
 """Attention of the backbones against that of the library."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import DynamicCache, FalconConfig, MistralConfig
 from transformers.models.auto import AutoModelForCausalLM
 
+from cllm4rec.models.language import attention as attention_module
 from cllm4rec.models.language.attention import ATTENTION, EAGER_WIDTHS, attention, eager_attention
 from cllm4rec.models.language.config import BackboneConfig
 from cllm4rec.models.language.loading import load_backbone
@@ -118,13 +120,19 @@ def test_attention_in_bf16_on_a_cpu_is_that_of_float32(length: int, masked: bool
 
 @pytest.mark.parametrize("n_cached", [1, 5, LONGEST_EAGER])
 @pytest.mark.parametrize("n_queries", [1, 4])
-def test_attention_after_a_cache_in_bf16_is_that_of_float32(n_queries: int, n_cached: int) -> None:
+def test_attention_after_a_cache_in_bf16_is_that_of_float32(
+    n_queries: int, n_cached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A single token, and long inputs, are left to the library."""
+    fused = Mock(side_effect=attention_module.sdpa_attention_forward)
+    monkeypatch.setattr(attention_module, "sdpa_attention_forward", fused)
     query, key, value = (tensor.bfloat16() for tensor in heads(n_cached + n_queries))
     query = query[:, :, n_cached:]
     mask = torch.ones(n_queries, n_cached + n_queries, dtype=torch.bool).tril(n_cached).expand(2, 1, -1, -1)
     groups = torch.nn.Module()
     groups.num_key_value_groups = 2
     states, _ = attention(groups, query, key, value, mask if n_queries > 1 else None)
+    assert fused.called == (n_queries == 1 or n_cached == LONGEST_EAGER)
     exact = scaled_dot_product_attention(
         query.float(), key.float(), value.float(), attn_mask=mask, enable_gqa=True
     )

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from cllm4rec.models.rsllm.config import RSLLMConfig
 from cllm4rec.models.rsllm.recommender import RSLLM
 from cllm4rec.models.sequential.sasrec import SASRec
 from cllm4rec.training.config import TrainConfig
+from cllm4rec.training.run_description import StageSettings
 from cllm4rec.training.run_folder import RunFolder
 from tests.support.backbones import save_backbone
 from tests.support.rsllm import small_dataset
@@ -41,6 +43,23 @@ def test_pretraining_trains_the_sequential_recommender_into_a_separate_run(train
     np.testing.assert_array_equal(model.sequential.net.items.detach(), sequential.net.items.detach())
     assert sequential.config.item_text == "auto"
     assert sequential.net.item_text is not None  # it reads titles
+
+
+def test_a_sequential_recommender_with_other_settings_is_refused(
+    trained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier version, which then failed, left it in the folder. A run that is resumed keeps it."""
+    data, run = trained_folder / "data", tmp_path / "run"
+    config, training = RSLLMConfig(title_words=4), RSLLMConfig.training["pretrain"]
+    under_way = {"pretrain": StageSettings(asdict(config), asdict(training))}
+    dataset = Dataset.load(data)
+    RunFolder.create(run, system="rsllm", dataset=dataset, dataset_path=str(data), under_way=under_way)
+    pretrain_on(data, run / "sasrec", "--epochs", "1", system="sasrec")
+    flags = ["--title-words", "4"]
+    with pytest.raises(ValueError, match="sasrec was trained with other settings: remove it"):
+        pretrain_on(data, run, *flags)
+    pretrain.main(["--output", str(run), "--resume"])
+    assert RunFolder.open(run).ended("pretrain")
 
 
 def test_a_pretrained_backbone_is_finetuned_for_one_epoch(tmp_path: Path) -> None:

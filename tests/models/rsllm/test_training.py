@@ -38,7 +38,8 @@ def test_the_next_item_of_a_cycle_is_certain() -> None:
 
 def test_the_embeddings_of_gru4rec_are_used() -> None:
     model = RSLLM(RSLLMConfig(sequential="gru4rec", title_words=4))
-    assert model.base_system.name == "gru4rec"
+    base = model.base_system
+    assert (base.name, base.config.item_text) == ("gru4rec", "auto")
     model.trained_base = system_class("gru4rec")().fit_stage(small_dataset().train, "pretrain", QUICK)
     model.fit(small_dataset(), QUICK)
     assert model.net.items.shape == model.trained_base.net.items.shape
