@@ -8,9 +8,9 @@ Prints users per second, beside those of loops that make a pass for each sequenc
 no logits that it does not need. For candidates it reads the prompt with each of 20 titles, and each title
 after the prompt without a history; prompts name the candidates or do not. For full ranking it reads one
 prompt after another. The plain loop does so by a call of the Hugging Face model as it was trained. It
-computes the logits of all tokens, its adapters are separate, and its attention is that of the library. In the
-plain loop with merged adapters they are merged, as in the package and in the careful loop. `--cpu` compares
-CPU times. The last line has the users per second of the sequential recommender alone.
+computes the logits of all tokens, its adapters are separate, and its attention is that of the library. The
+second plain loop has merged adapters, as the package and the careful loop have. `--cpu` compares CPU times.
+The last line has the users per second of the sequential recommender alone.
 """
 
 import argparse
