@@ -65,12 +65,15 @@ IN_ORDER: dict[str, Flags] = {  # histories are sequences
 }
 
 
-def rsllm(*finetune: str, stage_1: int = 0, stage_2: int = 1, base: str = "SEQUENTIAL") -> Flags:
+def rsllm(
+    *finetune: str, stage_1: int = 0, stage_2: int = 1, base: str = "SEQUENTIAL", length: int = HISTORY
+) -> Flags:
     """Flags of RSLLM with one epoch, of stage 2, unless said otherwise; an epoch has an example a user.
 
-    Histories and batches are those of `experiments.candidates`. `base` is a key of BASES.
+    Batches are those of `experiments.candidates`, and histories too if `length` is not given. `base` is a key
+    of BASES.
     """
-    system = ["--system", "rsllm", "--sequential", base, "--backbone", ENCODER, "--length", str(HISTORY)]
+    system = ["--system", "rsllm", "--sequential", base, "--backbone", ENCODER, "--length", str(length)]
     batches = ["--batch-size", str(BATCH)]
     second = ["--epochs", str(stage_2), *batches, "--validate-every", "1", *finetune]
     return [*system, "--epochs", str(stage_1), *batches], second
@@ -83,6 +86,8 @@ OF_RSLLM: dict[str, Flags] = {  # docs/rsllm.md says which two rows differ in on
     "RSLLM, ENCODER": rsllm(*TITLES),
     "RSLLM, ENCODER, unified prompts": rsllm("--prompt", "unified"),
     "RSLLM on BSARec, ENCODER, unified prompts": rsllm("--prompt", "unified", base="SEQUENTIAL_BSAREC"),
+    "RSLLM, ENCODER, unified prompts of 50 items": rsllm("--prompt", "unified", length=50),
+    "RSLLM, ENCODER, soft tokens of 50 items": rsllm("--prompt", "ids", length=50),
     "RSLLM, ENCODER, with stage 1": rsllm(*NO_SCORE, stage_1=1),
     "RSLLM, ENCODER, no C_item": rsllm(*NO_SCORE, "--alpha", "0"),
     "RSLLM, ENCODER, no C_user": rsllm(*NO_SCORE, "--beta", "0"),
@@ -95,8 +100,11 @@ OF_RSLLM: dict[str, Flags] = {  # docs/rsllm.md says which two rows differ in on
 }
 ROWS = OF_SETS | LIMITED | IN_ORDER | OF_RSLLM
 LANGUAGE_MODEL_OF = {  # row -> the row whose run is measured without the score of the sequential system
-    f"{rsllm_row}, ENCODER, no sequential score": f"{rsllm_row}, ENCODER, unified prompts"
-    for rsllm_row in ("RSLLM", "RSLLM on BSARec")
+    "RSLLM, ENCODER, no sequential score": "RSLLM, ENCODER, unified prompts",
+    "RSLLM on BSARec, ENCODER, no sequential score": "RSLLM on BSARec, ENCODER, unified prompts",
+} | {
+    f"{row}, no sequential score": row
+    for row in ("RSLLM, ENCODER, unified prompts of 50 items", "RSLLM, ENCODER, soft tokens of 50 items")
 }
 ROWS |= {name: ROWS[run] for name, run in LANGUAGE_MODEL_OF.items()}
 SPACES = {  # name -> the space in which its settings are searched
