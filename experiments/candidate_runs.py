@@ -16,7 +16,7 @@ from cllm4rec.files.writing import write_text
 from cllm4rec.models.language.loading import check_backbone
 from cllm4rec.models.rsllm.config import RSLLMConfig
 from cllm4rec.training.run_folder import RunFolder
-from experiments.candidate_folds import HISTORY, VALIDATION_TARGETS
+from experiments.candidate_folds import VALIDATION_TARGETS
 from experiments.commands import run_command
 from experiments.json_files import read_object
 from experiments.models import described_model
@@ -37,7 +37,7 @@ SYSTEMS = {  # run -> flags of pretrain, of sequential systems
     "bsarec-texts": ["--system", "bsarec", "--item-text", "words"],
 }
 BATCH = 4  # users; some 900 of them are few steps in larger ones
-OF_RSLLM = {"history length": HISTORY, "batch size": BATCH}  # settings
+OF_RSLLM = {"history length": RSLLMConfig().length, "batch size": BATCH}  # settings
 PLAN_FILE = "plan.json"
 LOCK_SECONDS = 60.0  # in which another call writes its settings
 ROWS = {  # name -> run, --by of evaluate
@@ -213,7 +213,7 @@ def train(part: Part, parent: Path, plan: Plan) -> None:
 def _train_rsllm(dataset: Path, parent: Path, plan: Plan, seeded: Sequence[object]) -> None:
     """Train the runs of RSLLM; `seeded` are the flags that both stages have."""
     settings = ["--system", "rsllm", "--sequential", parent / base_of(parent, plan)]
-    settings += ["--backbone", plan.backbone, "--dataset", dataset, "--length", HISTORY]
+    settings += ["--backbone", plan.backbone, "--dataset", dataset]
     if plan.names_candidates:
         settings += ["--candidates", plan.candidates]
     if UNTRAINED in plan.runs:

@@ -22,7 +22,7 @@ RSLLM is built on the sequential system that has the best NDCG@100 on validation
 each fold or seed. It is the row "sequential system"; a line below the table names it. --sequential names
 those to choose from. BSARec reads each prefix as an example of full length, and takes longer than SASRec.
 
-RSLLM reads histories of ten items, as the rows have them, and trains in batches of four users.
+RSLLM trains in batches of four users. Rows have histories of at most ten items, training users longer ones.
 
 RSLLM reads titles, and adds the score of the sequential system to that of C_user. "Unified prompts" and "soft
 tokens" say what the prompts hold instead. "No C_item" trains with --alpha 0. "Language model alone" leaves

@@ -15,8 +15,8 @@ protocols prepare its tables.
 Rows with ENCODER in their name read item vectors of a model, or have it as their backbone. --encoder names
 one or more: MiniLM=FOLDER measures the row "CLLM4Rec, ENCODER" as "CLLM4Rec, MiniLM". Rows of RSLLM need the
 row "SASRec, texts", those on BSARec the row "BSARec, texts". "RSLLM, ENCODER, no sequential score" measures
-the run of "RSLLM, ENCODER, unified prompts", and needs that row. The same holds on BSARec, and for rows of
-50 items.
+the run of "RSLLM, ENCODER, unified prompts", and needs that row. The same holds on BSARec, for "ten items"
+and for "soft tokens".
 
 --tuned names the OUTPUT of `experiments.tune`. A system whose settings were searched on this set has the
 chosen ones then; the name of its row ends with "tuned".

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.candidate_folds import HISTORY
 from experiments.candidate_runs import BATCH
 from experiments.models import described_model
 from experiments.tuning.chosen import best_settings
@@ -66,14 +65,13 @@ IN_ORDER: dict[str, Flags] = {  # histories are sequences
 
 
 def rsllm(
-    *finetune: str, stage_1: int = 0, stage_2: int = 1, base: str = "SEQUENTIAL", length: int = HISTORY
+    *finetune: str, stage_1: int = 0, stage_2: int = 1, base: str = "SEQUENTIAL", first: Sequence[str] = ()
 ) -> Flags:
     """Flags of RSLLM with one epoch, of stage 2, unless said otherwise; an epoch has an example a user.
 
-    Batches are those of `experiments.candidates`, and histories too if `length` is not given. `base` is a key
-    of BASES.
+    Batches are those of `experiments.candidates`. `base` is a key of BASES; `first` are flags of pretrain.
     """
-    system = ["--system", "rsllm", "--sequential", base, "--backbone", ENCODER, "--length", str(length)]
+    system = ["--system", "rsllm", "--sequential", base, "--backbone", ENCODER, *first]
     batches = ["--batch-size", str(BATCH)]
     second = ["--epochs", str(stage_2), *batches, "--validate-every", "1", *finetune]
     return [*system, "--epochs", str(stage_1), *batches], second
@@ -86,13 +84,12 @@ OF_RSLLM: dict[str, Flags] = {  # docs/rsllm.md says which two rows differ in on
     "RSLLM, ENCODER": rsllm(*TITLES),
     "RSLLM, ENCODER, unified prompts": rsllm("--prompt", "unified"),
     "RSLLM on BSARec, ENCODER, unified prompts": rsllm("--prompt", "unified", base="SEQUENTIAL_BSAREC"),
-    "RSLLM, ENCODER, unified prompts of 50 items": rsllm("--prompt", "unified", length=50),
-    "RSLLM, ENCODER, soft tokens of 50 items": rsllm("--prompt", "ids", length=50),
+    "RSLLM, ENCODER, ten items": rsllm("--prompt", "unified", first=["--length", "10"]),
+    "RSLLM, ENCODER, soft tokens": rsllm("--prompt", "ids"),
     "RSLLM, ENCODER, with stage 1": rsllm(*NO_SCORE, stage_1=1),
     "RSLLM, ENCODER, no C_item": rsllm(*NO_SCORE, "--alpha", "0"),
     "RSLLM, ENCODER, no C_user": rsllm(*NO_SCORE, "--beta", "0"),
     "RSLLM, ENCODER, titles alone": rsllm(*NO_SCORE, *TITLES),
-    "RSLLM, ENCODER, soft tokens alone": rsllm(*NO_SCORE, "--prompt", "ids"),
     "RSLLM, ENCODER, sampled negatives": rsllm(*SAMPLED),
     "RSLLM, ENCODER, sampled negatives, none hard": rsllm(*SAMPLED, "--hard", "0"),
     "RSLLM, ENCODER, three epochs": rsllm(*TITLES, stage_2=3),
@@ -102,9 +99,8 @@ ROWS = OF_SETS | LIMITED | IN_ORDER | OF_RSLLM
 LANGUAGE_MODEL_OF = {  # row -> the row whose run is measured without the score of the sequential system
     "RSLLM, ENCODER, no sequential score": "RSLLM, ENCODER, unified prompts",
     "RSLLM on BSARec, ENCODER, no sequential score": "RSLLM on BSARec, ENCODER, unified prompts",
-} | {
-    f"{row}, no sequential score": row
-    for row in ("RSLLM, ENCODER, unified prompts of 50 items", "RSLLM, ENCODER, soft tokens of 50 items")
+    "RSLLM, ENCODER, ten items, no sequential score": "RSLLM, ENCODER, ten items",
+    "RSLLM, ENCODER, soft tokens, no sequential score": "RSLLM, ENCODER, soft tokens",
 }
 ROWS |= {name: ROWS[run] for name, run in LANGUAGE_MODEL_OF.items()}
 SPACES = {  # name -> the space in which its settings are searched

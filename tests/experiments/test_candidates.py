@@ -81,8 +81,7 @@ def test_the_rows_of_a_split(tables: dict[str, Path], tmp_path: Path, calls: Cal
     assert forms == ["unified", "text", "ids", "text"]
     assert [call[call.index("--alpha") + 1] for call in trained if "--alpha" in call] == ["0"]
     of_rsllm = [call for call in trained if call[0] == "finetune" or "rsllm" in call]
-    lengths = [call[call.index("--length") + 1] for call in of_rsllm if call[0] == "pretrain"]
-    assert lengths == ["10", "10"], "of the backbone before training, and of stage 1"
+    assert not any("--length" in call for call in of_rsllm), "the package's own"
     batches = [call[call.index("--batch-size") + 1] for call in of_rsllm if call is not untrained]
     assert batches == ["4"] * 5
     assert all("--item-text" not in call for call in trained if str(output / "seed0/sasrec-ids") in call)

@@ -349,7 +349,7 @@ def test_a_row_with_an_encoder_is_measured_for_each_of_them(small_set: Path) -> 
     assert (rows["bag, MiniLM"].encoder, rows["bag"].encoder) == ("models/minilm", None)
     (row,) = rows_to_measure(["RSLLM, ENCODER, no C_item"], {"Gemma": "g"}, None, small_set, "").items()
     assert row[0] == "RSLLM, Gemma, no C_item"
-    assert "--backbone g --length 10 --epochs 0" in " ".join(row[1].flags[0])
+    assert "--backbone g --epochs 0 --batch-size 4" in " ".join(row[1].flags[0])
     assert row[1].flags[1] is not None
     assert "--alpha" in row[1].flags[1]
     with pytest.raises(SystemExit, match="rows with an encoder need --encoder NAME=MODEL: name a model"):

@@ -53,7 +53,7 @@ class RSLLMConfig(BackboneConfig):
             "auto is text if the score of the sequential system is added, else unified"
         ),
     )
-    length: int = setting(10, ge=1, help="maximum history length in items; the newest are kept")
+    length: int = setting(50, ge=1, help="maximum history length in items; the newest are kept")
     candidates: int = setting(0, ge=0, help="candidate items named in each training prompt; 0: none")
     alpha: float = setting(3.0, ge=0, help="weight of the item contrastive loss C_item; 0 disables it")
     beta: float = setting(1.0, ge=0, help="weight of the user contrastive loss C_user; 0 disables it")
