@@ -3,6 +3,7 @@
     python -m experiments.benchmarks.choices --backbone FOLDER --data datasets/ml-100k/seed0 --output bench
 
 Data: any causal language model, and any dataset folder whose items have titles. The model has adapters.
+Prompts have ten items, as the rows of `experiments.candidates` have.
 
 Prints users per second, beside those of loops that make a pass for each sequence. The careful loop computes
 no logits that it does not need. For candidates it reads the prompt with each of 20 titles, and each title
@@ -38,6 +39,7 @@ from cllm4rec.training.allocator import keep_freed_memory
 from experiments.benchmarks.measurement import process_memory, side_by_side
 from experiments.benchmarks.objectives import untrained
 from experiments.benchmarks.results import Row, report, settings_from, settings_parser
+from experiments.candidate_folds import HISTORY
 from experiments.commands import ends_in_one_line
 
 N_CANDIDATES, K = 20, 20
@@ -147,7 +149,8 @@ def main(arguments: argparse.Namespace) -> list[Row]:
     settings = settings_from(arguments)
     keep_freed_memory()
     dataset, n_users = Dataset.load(arguments.data), 2 if settings.short else 6
-    model = untrained(RSLLM(RSLLMConfig(backbone=str(arguments.backbone), tune="lora")), dataset.train)
+    config = RSLLMConfig(backbone=str(arguments.backbone), tune="lora", length=HISTORY)
+    model = untrained(RSLLM(config), dataset.train)
     model.net.eval()
     backbone = model.net.backbone
     loops: dict[str, Pass] = {"plain": partial(whole_pass, as_trained(backbone.model))}
