@@ -137,7 +137,7 @@ SPACES = {  # name -> space; several spaces may be of one system
             "beta": ratios(0.25, 4.0),
             "temperature": ratios(0.05, 0.4),
             "dropout": steps(0.0, 0.6, 0.1, floor=0.0, ceiling=0.9),
-            "length": ratios(5, 20, whole=True, floor=1),
+            "length": ENCODER["length"],
             "finetune.learning_rate": ratios(1.25e-4, 2e-3),
         },
     ),

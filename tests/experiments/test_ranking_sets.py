@@ -169,6 +169,10 @@ def test_rows_of_rsllm_are_built_on_a_sequential_system_or_are_runs_of_another_r
     }
     alone = built_on.pop("RSLLM, X, no sequential score")
     assert alone == ["SASRec, texts", "RSLLM, X, unified prompts"]
+    assert [name for name in rows if "--length" in ROWS[name][0]] == [
+        "RSLLM, ENCODER, ten items",
+        "RSLLM, ENCODER, ten items, no sequential score",
+    ]
     for run in ("RSLLM, X, ten items", "RSLLM, X, soft tokens"):
         assert built_on.pop(f"{run}, no sequential score") == ["SASRec, texts", run]
     on_bsarec = "RSLLM on BSARec, X, unified prompts"

@@ -63,6 +63,18 @@ def test_values_are_allowed_and_of_the_type_of_the_setting(name: str, setting: s
     assert all(isinstance(value, kind) for value in domain.grid)
 
 
+@pytest.mark.parametrize(
+    ("name", "setting", "domain"), [each for each in SEARCHED if isinstance(each[2], Numbers)]
+)
+def test_the_default_of_a_setting_is_among_its_values(name: str, setting: str, domain: Numbers) -> None:
+    system, (stage, _, plain) = SPACES[name].system, setting.rpartition(".")
+    config_class = system_config(system)
+    own = config_class_of(system, setting) is config_class
+    default = getattr(config_class() if own else config_class.training[stage or stages_of(system)[0]], plain)
+    if isinstance(default, (int, float)):  # else it is chosen by the system, or None
+        assert domain.reaching(default) == domain
+
+
 @pytest.mark.parametrize(("name", "setting", "domain"), SEARCHED)
 def test_what_pretraining_fixes_is_not_searched_later(name: str, setting: str, domain: Domain) -> None:
     stage, _, plain = setting.rpartition(".")
