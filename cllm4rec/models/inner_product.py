@@ -27,6 +27,9 @@ def score_blocks(states: Tensor, items: Tensor) -> Iterator[tuple[int, Tensor]]:
         yield first, states @ items[first : first + width].T
 
 
+Vectors = dict[bytes, tuple[Tensor, Tensor]]  # batch of users -> user states and vectors of all items
+
+
 class LinearScores:
     """Scores w x B of histories x, given out for some items at a time."""
 
@@ -77,15 +80,18 @@ class InnerProductRecommender(Recommender):
     """Scores are inner products, so that the best items are found without all scores at once."""
 
     scores_in_blocks: ClassVar[bool] = True
-    kept: dict[bytes, tuple[Tensor, Tensor]] | None = None  # vectors of users, within `keeping_vectors`
+    kept: Vectors | None = None  # within `keeping_vectors`
 
     @contextmanager
-    def keeping_vectors(self) -> Iterator[None]:
+    def keeping_vectors(self, kept: Vectors | None = None) -> Iterator[None]:
         """Within the block, the network reads each batch of users only once.
 
         Neither its weights nor the users' events may change in the block.
+
+        Args:
+            kept: those of an earlier block with the same weights and events; new ones are added.
         """
-        self.kept = {}
+        self.kept = {} if kept is None else kept
         try:
             yield
         finally:

@@ -22,7 +22,7 @@ from cllm4rec.models.fitted import fitted_buffers, fitted_sha256
 from cllm4rec.models.inner_product import InnerProductRecommender
 from cllm4rec.models.stages import Training, check_stage, check_training, stage_configs
 from cllm4rec.models.storage import REMEDY
-from cllm4rec.models.validation import log_validated_users, shared_validation
+from cllm4rec.models.validation import BestVectors, log_validated_users, shared_validation
 from cllm4rec.training import loop
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.device import make_accelerator, on_gpu
@@ -197,19 +197,23 @@ class NeuralRecommender(InnerProductRecommender):
             is_validated = self._is_validated(dataset, stage)
             if is_validated and config.epochs:
                 log_validated_users(self, dataset, self.stage_title(stage), accelerator)
-            validate = partial(shared_validation, self, dataset, accelerator) if is_validated else None
+            vectors = BestVectors(self)
+            metric_of = partial(shared_validation, self, dataset, accelerator)
+            validate = partial(vectors.validate, metric_of) if is_validated else None
             if resume_file is not None:
                 built_from = replace(self._built_from(), fitted=fitted_sha256(self.net))
                 resume_file = resume_file.of_network(built_from)
             objectives = self.objectives(dataset.train, stage, config)
-            on_epoch = partial(self._on_epoch, stage, hooks, accelerator)
+            on_epoch = partial(self._on_epoch, stage, vectors, hooks, accelerator)
             hooks = replace(hooks, validate=validate, on_epoch=on_epoch)
             try:
                 loop.train(self.net, objectives, config, accelerator, hooks, resume_file, memory, metric)
             except DivergedError as diverged:  # without a validated epoch it does not count as fitted
                 self.stage = stage if diverged.kept else None
                 raise
-            if self._after(dataset, stage, accelerator, hooks):
+            with self.keeping_vectors(vectors.of_best):  # it reads the users of validation
+                added = self._after(dataset, stage, accelerator, hooks)
+            if added:
                 hooks.on_best()
         return self
 
@@ -217,8 +221,11 @@ class NeuralRecommender(InnerProductRecommender):
         """First words of the lines that are logged about a stage."""
         return f"{self.name} {stage}" if self.is_base else stage
 
-    def _on_epoch(self, stage: str, hooks: Hooks, accelerator: Accelerator, record: EpochRecord) -> None:
+    def _on_epoch(
+        self, stage: str, vectors: BestVectors, hooks: Hooks, accelerator: Accelerator, record: EpochRecord
+    ) -> None:
         """Hand on the record of an epoch, and log it on the main process."""
+        vectors.note(record)
         hooks.on_epoch(record)
         if accelerator.is_main_process:
             log.info("%s %s", self.stage_title(stage), record)

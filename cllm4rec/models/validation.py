@@ -1,6 +1,7 @@
 """Validation of a recommender that is being trained, by one or several processes."""
 
 import logging
+from collections.abc import Callable
 
 import numpy as np
 from accelerate import Accelerator
@@ -9,12 +10,40 @@ from accelerate.utils import gather_object
 from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import Measurement, measure
 from cllm4rec.models.base import Recommender
-from cllm4rec.training.records import VALIDATION_METRIC
+from cllm4rec.models.inner_product import InnerProductRecommender, Vectors
+from cllm4rec.training.records import VALIDATION_METRIC, EpochRecord
 
 log = logging.getLogger("cllm4rec")
 
 TIMED_SECONDS = 4.0  # after which no other users are timed
 FEWEST_USERS, MOST_USERS = 8, 512  # timed at once
+
+
+class BestVectors:
+    """The vectors of users that the best weights of a stage gave in validation.
+
+    What is fitted after training reads the same users, who need not be read again.
+
+    Attributes:
+        of_best: of this call of `fit_stage`; empty if another one trained the best weights.
+    """
+
+    def __init__(self, model: InnerProductRecommender) -> None:
+        self.model = model
+        self.latest: Vectors = {}
+        self.of_best: Vectors = {}
+
+    def validate(self, validate: Callable[[], float]) -> float:
+        """The validation metric of the present weights, whose vectors are kept."""
+        self.latest = {}
+        with self.model.keeping_vectors(self.latest):
+            return validate()
+
+    def note(self, record: EpochRecord) -> None:
+        """Keep the vectors of an epoch that is the best so far; called with the record of each."""
+        if record.best:
+            self.of_best = self.latest
+        self.latest = {}
 
 
 def shared_validation(model: Recommender, dataset: Dataset, accelerator: Accelerator) -> float:

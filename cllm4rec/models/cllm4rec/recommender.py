@@ -158,8 +158,7 @@ class CLLM4Rec(LanguageRecommender):
         if stage != "finetune":
             return False
         if ease is not None:
-            with self.keeping_vectors():
-                return add_linear_path(self, ease, dataset, accelerator, hooks)
+            return add_linear_path(self, ease, dataset, accelerator, hooks)
         if self.config.linear == "auto" and accelerator.is_main_process:
             log.info("no linear path: %s", no_path(self.config, dataset))
         return False

@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.models import inner_product
+from cllm4rec.models import inner_product, neural
 from cllm4rec.models.baselines import item_inverse
 from cllm4rec.models.baselines.config import EASEConfig
 from cllm4rec.models.baselines.ease import EASE
@@ -209,17 +209,25 @@ def test_of_equal_weights_the_smallest_is_taken(helpful: float, monkeypatch: pyt
     assert (float(path.weight) if path else None) == (1.0 if helpful else None)
 
 
-def test_the_network_reads_each_user_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("better", [True, False])
+def test_the_network_reads_each_user_once(better: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first weights are read again if they stay, as no validation of an epoch has read them."""
     dataset, calls = taste_dataset(), []
-    encode = CLLM4Rec._encode
+    encode, validation = CLLM4Rec._encode, neural.shared_validation
 
     def counted(model: CLLM4Rec, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
         calls.append(model.net.linear is not None)
         return encode(model, *arguments)
 
+    def given(*arguments: Any) -> float:
+        validation(*arguments)
+        return len(calls) if better else -len(calls)
+
     monkeypatch.setattr(CLLM4Rec, "_encode", counted)
+    monkeypatch.setattr(neural, "shared_validation", given)
     model = CLLM4Rec(CLLM4RecConfig(linear="ease", finetune_from="pretrained")).fit(dataset, STAGES)
-    assert calls == [False, False, True], "validations at the start, of the epoch, and of the path"
+    of_path = [] if better else [True]
+    assert calls == [False, False, *of_path], "validations at the start and of the epoch"
     assert model.kept is None
 
 

@@ -14,8 +14,9 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from cllm4rec.corpora.rsllm import ContrastiveCorpus
+from cllm4rec.data.dataset import Dataset
 from cllm4rec.evaluation import measure, measure_choices
-from cllm4rec.models import load
+from cllm4rec.models import load, neural
 from cllm4rec.models.inner_product import InnerProductRecommender
 from cllm4rec.models.rsllm import recommender, sequential_score
 from cllm4rec.models.rsllm.recommender import RSLLM
@@ -191,6 +192,34 @@ def test_few_users_at_once_do_not_change_the_weight(monkeypatch: pytest.MonkeyPa
     in_parts = fitted_score(*systems, small_dataset(), Accelerator(cpu=True))
     assert at_once is not None and in_parts is not None
     torch.testing.assert_close(in_parts.weight, at_once.weight, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("qualities", [[0.1, 0.2, 0.3], [0.1, 0.3, 0.2]])
+def test_the_weight_is_fitted_to_the_vectors_that_the_best_epoch_gave_in_validation(
+    qualities: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, model, read, left = small_dataset(), untrained(), [], iter(qualities)
+    model.trained_base = sequential = base()
+    encode, validation = RSLLM._encode, neural.shared_validation
+
+    def counted(model: RSLLM, users: np.ndarray, seen: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
+        read.append(users)
+        return encode(model, users, seen)
+
+    def given(*arguments: Any) -> float:
+        validation(*arguments)
+        return next(left)
+
+    monkeypatch.setattr(RSLLM, "_encode", counted)
+    monkeypatch.setattr(neural, "shared_validation", given)
+    stages = {"pretrain": QUICK, "finetune": replace(QUICK, epochs=3, validate_every=1)}
+    model.fit(dataset, stages)
+    assert len(read) == len(qualities), "the fit of the weight reads no user again"
+    found, model.net.sequential_score = model.net.sequential_score, None
+    assert found is not None
+    expected = fitted_score(model, sequential, dataset, Accelerator(cpu=True))
+    assert len(read) == len(qualities) + 1
+    assert expected is not None and torch.equal(found.weight, expected.weight)
 
 
 def test_the_weight_is_fitted_on_some_of_many_users(monkeypatch: pytest.MonkeyPatch) -> None:
