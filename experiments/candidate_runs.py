@@ -14,7 +14,7 @@ from cllm4rec.files.locks import locked
 from cllm4rec.files.manifest import file_record
 from cllm4rec.files.writing import write_text
 from cllm4rec.models.language.loading import check_backbone
-from cllm4rec.models.rsllm.config import RSLLMConfig
+from cllm4rec.models.rsllm.config import ONE_EPOCH, RSLLMConfig
 from cllm4rec.training.run_folder import RunFolder
 from experiments.candidate_folds import VALIDATION_TARGETS
 from experiments.commands import run_command
@@ -37,7 +37,11 @@ SYSTEMS = {  # run -> flags of pretrain, of sequential systems
     "bsarec-texts": ["--system", "bsarec", "--item-text", "words"],
 }
 BATCH = 4  # users; some 900 of them are few steps in larger ones
-OF_RSLLM = {"history length": RSLLMConfig().length, "batch size": BATCH}  # settings
+OF_RSLLM = {  # settings
+    "history length": RSLLMConfig().length,
+    "batch size": BATCH,
+    "learning rate schedule": ONE_EPOCH["schedule"],
+}
 PLAN_FILE = "plan.json"
 LOCK_SECONDS = 60.0  # in which another call writes its settings
 ROWS = {  # name -> run, --by of evaluate

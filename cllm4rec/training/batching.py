@@ -12,7 +12,8 @@ from cllm4rec.corpora.base import Batch
 from cllm4rec.corpora.padding import batches_by_length
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.limits import NO_LIMITS, Limits, TokenLimit
-from cllm4rec.training.objective import Objective
+from cllm4rec.training.objective import Objective, warmup_epochs
+from cllm4rec.training.schedule import total_epochs
 
 MicroBatches = list[tuple[Batch, float]]  # with their weights: 1, or 0 for a repeated example
 UNLIMITED = TokenLimit(sys.maxsize)
@@ -23,6 +24,17 @@ FREE_PADDING, FREE_PADDING_ON_GPU = 256, 4096
 def n_steps(objective: Objective, epoch: int, config: TrainConfig) -> int:
     """Steps of an objective in an epoch."""
     return -(-len(objective.corpus.selection(epoch)) // config.batch_size)
+
+
+def steps_of_stage(objectives: Sequence[Objective], config: TrainConfig, limits: Limits = NO_LIMITS) -> int:
+    """Steps of all epochs, those of content warm-up included, if nothing ends training earlier."""
+    warmup = warmup_epochs(objectives)
+    return sum(
+        n_steps(objective, epoch, config)
+        for epoch in range(total_epochs(config.epochs, warmup))
+        for objective in objectives
+        if objective.from_epoch <= epoch and limits.learned(objective.name)
+    )
 
 
 def steps_of_epoch(

@@ -52,6 +52,15 @@ class TrainConfig:
     warmup_steps: int = setting(
         50, ge=0, advanced=True, help="steps over which the learning rate rises linearly to its peak"
     )
+    schedule: str = setting(
+        "constant",
+        choices=["constant", "linear"],
+        advanced=True,
+        help=(
+            "learning rate after the warm-up: constant, or linear, which falls towards 0 until the last of "
+            "`epochs`"
+        ),
+    )
     averaging: float = setting(
         0.0,
         ge=0,

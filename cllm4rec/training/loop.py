@@ -12,7 +12,7 @@ from accelerate.utils import DistributedType
 
 from cllm4rec.data.randomness import mix
 from cllm4rec.training.averaging import AveragedWeights, exchanged
-from cllm4rec.training.batching import MicroBatches, steps_of_epoch
+from cllm4rec.training.batching import MicroBatches, steps_of_epoch, steps_of_stage
 from cllm4rec.training.checkpointing import checkpointed
 from cllm4rec.training.config import TrainConfig
 from cllm4rec.training.device import wait_for_everyone
@@ -75,6 +75,7 @@ def train(
         checkpointed(net, limits.checkpointed),
         TrainingRun(net, config, accelerator, resume_file, limits) as run,
     ):
+        run.n_steps = steps_of_stage(objectives, config, limits) if config.schedule == "linear" else None
         run.keep_first_weights(first_metric)
         _train_epochs(run, objectives, hooks)
         run.restore_best_weights()
@@ -130,7 +131,10 @@ class TrainingRun:
         averaged: their moving averages, which are validated.
         best_weights: copies of the best ones so far; empty if there are none yet.
         progress: epochs and steps that are done.
+        n_steps: of all epochs, after which the learning rate would be 0; None if it does not fall.
     """
+
+    n_steps: int | None = None
 
     def __init__(
         self,
@@ -189,7 +193,8 @@ class TrainingRun:
             DivergedError: the gradient is not finite.
         """
         accelerator, progress = self.accelerator, self.progress
-        self._seed_dropout()
+        mixed = mix(self.config.seed, progress.steps, accelerator.process_index)[0]
+        torch.manual_seed(int(mixed) >> 1)  # 63 bits; draws of dropout do not depend on earlier steps
         n_here = sum(batch.n_targets * weight for batch, weight in batches)
         n_targets, n_stop, n_late, n_due = self._sums(n_here, stop, self._late(), self._save_due())
         # DDP exchanges gradients in the last backward pass; accumulation sums them as processes do
@@ -210,17 +215,12 @@ class TrainingRun:
         self.optimizer.sum_row_gradients()
         self.meter.add_norms()
         self._clip_gradient(objective)
-        factor = learning_rate_factor(progress.steps, self.config.warmup_steps)
+        factor = learning_rate_factor(progress.steps, self.config.warmup_steps, self.n_steps)
         self.optimizer.step(self.config.learning_rate * factor)
         self.averaged.update(progress.steps)
         progress.step, progress.steps, progress.late = progress.step + 1, progress.steps + 1, n_late > 0
         if n_stop or n_due:
             self.save_or_stop(stop)
-
-    def _seed_dropout(self) -> None:
-        """Seed the draws of a step, so that they do not depend on earlier steps."""
-        mixed = mix(self.config.seed, self.progress.steps, self.accelerator.process_index)[0]
-        torch.manual_seed(int(mixed) >> 1)  # 63 bits: a signed seed
 
     def _clip_gradient(self, objective: str) -> None:
         if torch.isfinite(self.optimizer.clip(self.config.clip_norm)):

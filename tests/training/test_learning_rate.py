@@ -68,8 +68,9 @@ class Numbers(Corpus):
 
 @pytest.mark.parametrize("warmup_steps", [0, 1, 4])
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_steps_grow_linearly_over_the_warm_up_to_the_learning_rate(
-    warmup_steps: int, accumulation: int
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_steps_grow_linearly_over_the_warm_up_and_stay_or_fall(
+    warmup_steps: int, accumulation: int, schedule: str
 ) -> None:
     rate, net = 0.01, Slope()
     config = TrainConfig(
@@ -79,6 +80,7 @@ def test_steps_grow_linearly_over_the_warm_up_to_the_learning_rate(
         learning_rate=rate,
         warmup_steps=warmup_steps,
         patience=99,
+        schedule=schedule,
     )
     points = [net.values().detach().cpu().clone()]
     accelerator, objectives = make_accelerator(), [Objective("line", Numbers(8))]  # one step an epoch
@@ -88,27 +90,34 @@ def test_steps_grow_linearly_over_the_warm_up_to_the_learning_rate(
 
     loop.train(net, objectives, config, accelerator, Hooks(on_epoch=record_point))
     steps = torch.stack(points).diff(dim=0)
-    sizes = torch.tensor(
-        [rate * min(1, (step + 1) / max(1, warmup_steps)) for step in range(7)], dtype=torch.float64
-    )
+    rise = [min(1, (step + 1) / max(1, warmup_steps)) for step in range(warmup_steps)]
+    rest = torch.linspace(1, 0 if schedule == "linear" else 1, 8 - warmup_steps).tolist()[:-1]
+    sizes = rate * torch.tensor([*rise, *rest], dtype=torch.float64)
     torch.testing.assert_close(steps, -sizes[:, None] * net.slopes.sign(), rtol=1e-5, atol=1e-9)
 
 
-def test_the_warm_up_counts_steps_of_all_objectives_and_epochs_and_is_the_same_for_all_parameters() -> None:
+@pytest.mark.parametrize(
+    ("schedule", "last"), [("constant", (0.1, 0.1, 0.1)), ("linear", (0.1, 0.2 / 3, 0.1 / 3))]
+)
+def test_the_schedule_counts_steps_of_all_objectives_and_epochs_and_is_the_same_for_all_parameters(
+    schedule: str, last: tuple[float, ...]
+) -> None:
     rates: list[list[float]] = []
 
     def record_rates(optimizer: torch.optim.Optimizer, arguments: Any, named: Any) -> None:
         rates.append([group["lr"] for group in optimizer.param_groups])
 
     objectives = [Objective("first", Numbers(6)), Objective("second", Numbers(3), from_epoch=1)]
-    config = TrainConfig(epochs=2, batch_size=3, learning_rate=0.1, warmup_steps=5, patience=99)
+    config = TrainConfig(
+        epochs=2, batch_size=3, learning_rate=0.1, warmup_steps=5, patience=99, schedule=schedule
+    )
     hook = register_optimizer_step_pre_hook(record_rates)
     try:
         loop.train(Slope(), objectives, config, make_accelerator())
     finally:
         hook.remove()
     assert len(rates) == 2 + 3 + 3
-    expected = (0.02, 0.04, 0.06, 0.08, 0.1, 0.1, 0.1, 0.1)
+    expected = (0.02, 0.04, 0.06, 0.08, 0.1, *last)
     np.testing.assert_allclose(rates, [[rate, rate] for rate in expected])
 
 

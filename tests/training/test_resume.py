@@ -26,7 +26,7 @@ from tests.support.interruption import StopAfter
 
 WORLD = taste_world(0, n_users=50, n_items=40, n_events=10)
 DATASET = Dataset.from_frame(WORLD.events, WORLD.items, split="random")
-CONFIG = TrainConfig(epochs=4, batch_size=4, warmup_steps=5, patience=2, patience_steps=0)
+CONFIG = TrainConfig(epochs=4, batch_size=4, warmup_steps=5, schedule="linear", patience=2, patience_steps=0)
 
 
 def clockless(records: list[EpochRecord]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from cllm4rec.training.config import TrainConfig
 CONVENTIONAL = ("sasrec", "gru4rec", "bsarec")  # systems whose ID embeddings can be used
 # How RSLLM writes items in a prompt.
 FORMS = ("unified", "text", "ids")
+ONE_EPOCH: dict[str, Any] = {"epochs": 1, "batch_size": 4, "schedule": "linear"}  # of a pretrained backbone
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,10 @@ class RSLLMConfig(BackboneConfig):
 
     @property
     def default_training(self) -> dict[str, TrainConfig]:
-        """`training`; a pretrained backbone is finetuned for one epoch, in smaller batches."""
+        """`training`; a pretrained backbone is finetuned for one epoch (`ONE_EPOCH`)."""
         if self.built_in:
             return self.training
-        return self.training | {"finetune": replace(self.training["finetune"], epochs=1, batch_size=4)}
+        return self.training | {"finetune": replace(self.training["finetune"], **ONE_EPOCH)}
 
     @property
     def most_title_words(self) -> int:

@@ -70,11 +70,11 @@ def test_a_pretrained_backbone_is_finetuned_for_one_epoch(tmp_path: Path) -> Non
     pretrain_on(tmp_path / "data", tmp_path / "run", *flags)
     finetune.main(["--run", str(tmp_path / "run")])
     training = RunFolder.open(tmp_path / "run").description.stages["finetune"].training
-    assert (training["epochs"], training["batch_size"]) == (1, 4)
+    assert (training["epochs"], training["batch_size"], training["schedule"]) == (1, 4, "linear")
     model = load(tmp_path / "run")
     assert model.config.default_training["finetune"] == TrainConfig(**training)
     built_in = RSLLMConfig().default_training["finetune"]
-    assert (built_in.epochs, built_in.batch_size) == (20, 16)
+    assert (built_in.epochs, built_in.batch_size, built_in.schedule) == (20, 16, "constant")
 
 
 def test_a_run_is_evaluated_and_serves_lists(
