@@ -105,8 +105,12 @@ class Conditions:
             )
         before_by_name = began._by_name()
         for name, value in self._by_name().items():
-            if value is not None and before_by_name[name] != value:
+            before = before_by_name[name]
+            if value is not None and before != value:
                 what = "what texts say" if name == "fitted" else name
+                if isinstance(value, dict):
+                    differing = value.items() ^ (before or {}).items()
+                    what = f"{min(name for name, _ in differing)!r} of {what}"
                 raise ValueError(
                     f"{what} is not as it was when training began: resume as it was, or remove the file and "
                     "start again"

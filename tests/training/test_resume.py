@@ -250,7 +250,7 @@ def test_training_that_diverges_leaves_no_state_that_would_lead_there_again(tmp_
 
 def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
     resume_file = stopped(tmp_path, Conditions(training={"seed": 0}))
-    with pytest.raises(ValueError, match="training is not as it was"):
+    with pytest.raises(ValueError, match="'seed' of training is not as it was"):
         CLLM4Rec().fit_stage(
             DATASET,
             "pretrain",

@@ -11,7 +11,7 @@ from scipy.optimize import OptimizeResult, minimize
 from torch import Tensor
 
 from cllm4rec.data.dataset import Dataset
-from cllm4rec.evaluation.processes import USERS_AT_ONCE, gathered
+from cllm4rec.evaluation.processes import USERS_AT_ONCE, gathered, share
 from cllm4rec.models.fitted import FittedModule
 from cllm4rec.models.inner_product import InnerProductRecommender
 from cllm4rec.models.validation import users_to_validate
@@ -138,7 +138,9 @@ def _shared_users(
 ) -> Iterator[_Users]:
     """The users with validation events and a history that this process takes, in batches."""
     users, task = users_to_validate(dataset, systems[0].most_validated_users), dataset.task("validation")
-    users = users[accelerator.process_index :: accelerator.num_processes]  # in the batches of validation
+    # In whole batches, so that the weight does not depend on the number of processes. Those of one process
+    # are the batches of validation, whose vectors may have been kept.
+    users = users[share(len(users), USERS_AT_ONCE, accelerator)]
     at_once = max(1, SCORES_AT_ONCE // dataset.n_items)
     catalogue: list[Tensor] = []
     for start in range(0, len(users), USERS_AT_ONCE):
