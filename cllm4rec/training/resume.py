@@ -108,8 +108,8 @@ class Conditions:
             before = before_by_name[name]
             if value is not None and before != value:
                 what = "what texts say" if name == "fitted" else name
-                if isinstance(value, dict):
-                    differing = value.items() ^ (before or {}).items()
+                if isinstance(value, dict) and isinstance(before, dict):
+                    differing = value.items() ^ before.items()
                     what = f"{min(name for name, _ in differing)!r} of {what}"
                 raise ValueError(
                     f"{what} is not as it was when training began: resume as it was, or remove the file and "
