@@ -248,6 +248,11 @@ def test_training_that_diverges_leaves_no_state_that_would_lead_there_again(tmp_
     assert not resume_file.path.exists()
 
 
+def test_a_setting_that_the_state_lacks_is_named() -> None:
+    with pytest.raises(ValueError, match="'schedule' of training is not as it was"):
+        Conditions(training={"seed": 0, "schedule": "constant"}).check(Conditions(training={"seed": 0}))
+
+
 def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
     resume_file = stopped(tmp_path, Conditions(training={"seed": 0}))
     with pytest.raises(ValueError, match="'seed' of training is not as it was"):
